@@ -1,0 +1,190 @@
+"""The command line: ``python -m pruning_core`` lists what there is, runs experiments, and makes the book's pages."""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pruning_core.errors import BadInput, PruningError, known_name
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Columns as wide as their widest entry; the last one may run on."""
+    lines = [[str(entry) for entry in row] for row in [head, *rows]]
+    widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
+    return "\n".join(
+        "  ".join(e.ljust(w) for e, w in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def _methods(arguments: argparse.Namespace) -> None:
+    from pruning_core.methods import methods_table
+
+    print(methods_table().to_string())
+
+
+def _models(arguments: argparse.Namespace) -> None:
+    from pruning_core.models import MODELS
+
+    rows = [(name, f"{entry.parameters:,}", entry.paper) for name, entry in MODELS.items()]
+    print(_table(("model", "parameters", "paper"), rows))
+    print("torchvision/<name> builds any of torchvision's networks.")
+
+
+def _data(arguments: argparse.Namespace) -> None:
+    from pruning_core.data import DATASETS
+
+    rows = [
+        (name, "x".join(map(str, info.shape)), info.classes, info.licence, info.source)
+        for name, info in DATASETS.items()
+    ]
+    print(_table(("data", "shape", "classes", "licence", "source"), rows))
+
+
+def _given(pairs: list[tuple[str, str]]) -> dict[str, Any]:
+    """``-p name value`` as parameters; the value is read as YAML, as papermill does."""
+    return {name: yaml.safe_load(value) for name, value in pairs}
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from pruning_core import recipes
+    from pruning_core.experiment import Experiment, run
+
+    known_name("recipe", arguments.recipe, recipes.RECIPES)
+    timeline = recipes.RECIPES[arguments.recipe](**_given(arguments.parameters))
+    experiment = Experiment(
+        arguments.model,
+        arguments.data,
+        timeline,
+        seed=arguments.seed,
+        profile=arguments.profile,
+        tags={"recipe": arguments.recipe},
+    )
+    for row in run(experiment):
+        print(
+            "  ".join(
+                f"{key}={row[key]}" for key in ("label", "sparsity", "accuracy", "seconds") if key in row
+            )
+        )
+
+
+def _notebooks(arguments: argparse.Namespace) -> None:
+    from pruning_core import chapters
+
+    notebooks = chapters.find_notebooks(arguments.names)
+    if arguments.check_stripped:
+        dirty = {path: wrong for path in notebooks if (wrong := chapters.unstripped(path))}
+        for path, wrong in dirty.items():
+            print(f"{path}: {', '.join(wrong)}", file=sys.stderr)
+        if dirty:
+            raise BadInput(
+                f"{len(dirty)} notebooks are stored with traces of a run; `make strip` removes them."
+            )
+        print(f"{len(notebooks)} notebooks are stored stripped")
+        return
+    if not arguments.names:
+        chapters.remove_strays()
+    ran = chapters.run_notebooks(
+        notebooks,
+        arguments.profile,
+        _given(arguments.parameters),
+        jobs=arguments.jobs,
+        always=arguments.always,
+    )
+    print(f"{len(ran)} of {len(notebooks)} notebooks run, the others had not changed since their last run")
+
+
+def _page(arguments: argparse.Namespace) -> None:
+    from pruning_core import chapters
+
+    (source,) = chapters.find_notebooks([arguments.name])
+    chapters.run_notebooks([source], arguments.profile, _given(arguments.parameters), jobs=1)
+    chapters.remove_strays()
+    if gaps := chapters.fill_gaps():
+        print(f"{len(gaps)} other notebooks have not run yet: their pages will have no outputs")
+    root = chapters.REPOSITORY
+    jupyter_book = str(Path(sys.executable).with_name("jupyter-book"))
+    subprocess.run([sys.executable, "book/_ext/prepare.py"], cwd=root, check=True)
+    subprocess.run([jupyter_book, "build", "book", "-n", "--keep-going", "-q"], cwd=root, check=True)
+    print(root / "book" / "_build" / "html" / "notebooks" / source.parent.name / f"{source.stem}.html")
+
+
+def _scoreboard(arguments: argparse.Namespace) -> None:
+    from pruning_core import claims
+
+    print(claims.write_scoreboard())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pruning_core", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    def command(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(function=function)
+        return sub
+
+    def shared(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--profile", default="quick", help="smoke, quick (default), standard or paper")
+        sub.add_argument(
+            "-p",
+            dest="parameters",
+            nargs=2,
+            action="append",
+            default=[],
+            metavar=("NAME", "VALUE"),
+            help="set a parameter; may be given several times",
+        )
+
+    command("methods", _methods, "table of the pruning methods")
+    command("models", _models, "table of the networks that build_model knows")
+    command("data", _data, "table of the data sets that load_data knows")
+    run = command("run", _run, "run one experiment, or read its record if it has run")
+    run.add_argument("recipe", help="a pipeline of recipes.py; -p sets its arguments")
+    run.add_argument("--model", default="lenet300")
+    run.add_argument("--data", default="mnist5k")
+    run.add_argument("--seed", type=int, default=0)
+    shared(run)
+    notebooks = command("notebooks", _notebooks, "run the notebooks that changed since their last run")
+    notebooks.add_argument(
+        "names", nargs="*", help="0_foundations/1_sparsity, or its beginning; default: all"
+    )
+    notebooks.add_argument("--jobs", type=int, default=2, help="how many side by side (default 2)")
+    notebooks.add_argument("--always", action="store_true", help="run also what has not changed")
+    notebooks.add_argument(
+        "--check-stripped", action="store_true", help="only check that no outputs are stored"
+    )
+    shared(notebooks)
+    page = command("page", _page, "run one notebook and build its page of the site")
+    page.add_argument("name")
+    shared(page)
+    command("scoreboard", _scoreboard, "write the page of the papers' claims beside our results")
+    return parser
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Run one command; 0 if it succeeded, 1 with one sentence on stderr if it was refused or failed."""
+    arguments = _parser().parse_args(given)
+    try:
+        arguments.function(arguments)
+    except PruningError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except subprocess.CalledProcessError as error:
+        return error.returncode
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `python -m pruning_core methods | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

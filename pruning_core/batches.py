@@ -1,0 +1,287 @@
+"""Labelled images in splits and batches: resident as one tensor on the device, or read from files by a loader.
+
+Augmentation works on whole batches on the device and draws from the generator that is given, so that a run
+can be repeated bit by bit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pruning_core.errors import BadInput, CorruptFile
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What a training image goes through at random. All fields at rest: nothing.
+
+    pad: a crop of the image's size, at random after padding with so many black pixels at each edge.
+    flip: the probability of a left-right flip.
+    rotate: a turn by an angle from [-rotate, rotate] degrees, nearest pixel, black corners.
+    scale: smallest and largest share of the area for a random resized crop (sets read from files only).
+    side: every image, of all splits, is first resized to this square. No randomness, but the papers' recipes
+    hold it.
+    """
+
+    pad: int = 0
+    flip: float = 0.0
+    rotate: float = 0.0
+    scale: tuple[float, float] | None = None
+    side: int | None = None
+
+    def __call__(self, x: Tensor, black: Tensor, generator: torch.Generator) -> Tensor:
+        """A new batch from ``x`` (N, C, H, W), in which a black pixel has the values ``black`` (C,)."""
+        if self.rotate:
+            x = _rotated(x, black, self.rotate, generator)
+        if self.pad or self.flip:
+            x = _cropped_and_flipped(x, black, self.pad, self.flip, generator)
+        return x
+
+
+def _uniform(n: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    return torch.rand(n, generator=generator, device=generator.device).to(device)
+
+
+def _cropped_and_flipped(
+    x: Tensor, black: Tensor, pad: int, flip: float, generator: torch.Generator
+) -> Tensor:
+    n, channels, height, width = x.shape
+    rows = torch.arange(height, device=x.device).expand(n, height)
+    columns = torch.arange(width, device=x.device).expand(n, width)
+    if flip:
+        turned = _uniform(n, generator, x.device) < flip
+        columns = torch.where(turned[:, None], width - 1 - columns, columns)
+    if pad:
+        shifts = torch.randint(2 * pad + 1, (2, n, 1), generator=generator, device=generator.device).to(
+            x.device
+        )
+        rows, columns = rows + shifts[0], columns + shifts[1]
+        framed = black.view(1, -1, 1, 1).expand(n, channels, height + 2 * pad, width + 2 * pad).clone()
+        framed[:, :, pad:-pad, pad:-pad] = x
+        x = framed
+    x = x.gather(2, rows[:, None, :, None].expand(n, channels, height, x.shape[3]))
+    return x.gather(3, columns[:, None, None, :].expand(n, channels, height, width))
+
+
+def _rotated(x: Tensor, black: Tensor, degrees: float, generator: torch.Generator) -> Tensor:
+    angle = torch.deg2rad((2 * _uniform(len(x), generator, x.device) - 1) * degrees)
+    cos, sin, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
+    turn = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
+    grid = F.affine_grid(turn.to(x.dtype), list(x.shape), align_corners=False)
+    level = black.view(1, -1, 1, 1)
+    return F.grid_sample(x - level, grid, mode="nearest", align_corners=False) + level
+
+
+class Split:
+    """A fixed part of a data set in memory: normalised ``inputs`` (N, C, H, W), ``labels`` (N,) int64."""
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        augmentation: Augmentation | None = None,
+        black: Tensor | None = None,
+    ):
+        self._inputs, self.labels = inputs, labels
+        self.augmentation, self.black = augmentation, black
+
+    @property
+    def inputs(self) -> Tensor:
+        """All images, (N, C, H, W), normalised."""
+        return self._inputs
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} images)"
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.batches(256)
+
+    def batches(
+        self, size: int, generator: torch.Generator | None = None, drop_last: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of (inputs, labels) on the device of the split.
+
+        With a generator in an order drawn from it, and augmented when the split has an augmentation; without
+        one in the fixed order and never augmented. ``drop_last`` leaves out a last batch that is not full.
+
+        Raises BadInput for a size below 1, or when ``drop_last`` would leave nothing.
+        """
+        if not isinstance(size, int) or size < 1:
+            raise BadInput(f"the batch size must be a whole number of at least 1, not {size!r}.")
+        if drop_last and size > len(self):
+            raise BadInput(f"batches of {size} of {len(self)} images with drop_last leave nothing.")
+        end = len(self) - len(self) % size if drop_last else len(self)
+        return self._batches(size, end, generator)
+
+    def _batches(
+        self, size: int, end: int, generator: torch.Generator | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        if generator is None:
+            for start in range(0, end, size):
+                stop = min(start + size, end)
+                yield self._inputs[start:stop], self.labels[start:stop]
+            return
+        order = torch.randperm(len(self), generator=generator, device=generator.device).to(self.labels.device)
+        for start in range(0, end, size):
+            chosen = order[start : min(start + size, end)]
+            x = self._inputs[chosen]
+            if self.augmentation is not None and self.black is not None:
+                x = self.augmentation(x, self.black, generator)
+            yield x, self.labels[chosen]
+
+    def subset(self, n: int) -> Split:
+        """The first ``n`` images; any beginning of a split holds the classes in nearly their proportions."""
+        self._check_subset(n)
+        return Split(self._inputs[:n], self.labels[:n], self.augmentation, self.black)
+
+    def _check_subset(self, n: int) -> None:
+        if not isinstance(n, int) or not 1 <= n <= len(self):
+            raise BadInput(f"a subset must have between 1 and {len(self)} images, not {n!r}.")
+
+
+class FileSplit(Split):
+    """A fixed part of a data set too large for memory: files, decoded by worker processes meanwhile."""
+
+    def __init__(self, files: Sequence[Path], labels: Tensor, reader: ImageReader, device: torch.device):
+        self.files, self.labels, self.reader, self.device = list(files), labels, reader, device
+        self.augmentation, self.black = reader.augmentation, None
+
+    @property
+    def inputs(self) -> Tensor:
+        raise BadInput("the images of this set do not fit in memory: read them with batches().")
+
+    def _batches(
+        self, size: int, end: int, generator: torch.Generator | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        from torch.utils.data import DataLoader
+
+        if generator is None:
+            order, start = torch.arange(len(self)), None
+        else:
+            order = torch.randperm(len(self), generator=generator, device=generator.device).cpu()
+            start = int(torch.randint(2**40, (), generator=generator, device=generator.device))
+        labels = self.labels.tolist()
+        items = [
+            (self.files[i], labels[i], None if start is None else start + i) for i in order[:end].tolist()
+        ]
+        workers = min(8, os.cpu_count() or 1, len(items) // 256)
+        pinned = self.device.type == "cuda"
+        for x, y in DataLoader(_Files(items, self.reader), size, num_workers=workers, pin_memory=pinned):
+            yield x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+
+    def subset(self, n: int) -> FileSplit:
+        """The first ``n`` images, as :meth:`Split.subset`."""
+        self._check_subset(n)
+        return FileSplit(self.files[:n], self.labels[:n], self.reader, self.device)
+
+
+@dataclass(frozen=True)
+class ImageReader:
+    """Decodes a file to a normalised tensor (3, side, side); with a seed it augments."""
+
+    side: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augmentation: Augmentation | None = None
+    dtype: torch.dtype = torch.float32
+
+    def without_augmentation(self) -> ImageReader:
+        """The reader of the splits that are not trained on; a fixed ``side`` stays."""
+        fixed = self.augmentation.side if self.augmentation else None
+        return replace(self, augmentation=Augmentation(side=fixed) if fixed else None)
+
+    def __call__(self, path: Path, seed: int | None) -> Tensor:
+        """Raises CorruptFile for a file that is no whole image."""
+        from PIL import Image
+        from torchvision.transforms import v2
+
+        try:
+            with Image.open(path) as file:
+                picture = file.convert("RGB")
+        except (OSError, SyntaxError) as error:
+            raise CorruptFile(f"{path} is no whole image: {error}.") from error
+        chosen = self.augmentation or Augmentation()
+        steps: list[Any]
+        if chosen.side:
+            steps = [v2.Resize((self.side, self.side), antialias=True)]
+        elif chosen.scale and seed is not None:
+            steps = [v2.RandomResizedCrop(self.side, scale=chosen.scale, antialias=True)]
+        elif picture.size == (self.side, self.side):
+            steps = []
+        else:  # the usual margin of an eighth around the middle
+            steps = [v2.Resize(round(self.side / 0.875), antialias=True), v2.CenterCrop(self.side)]
+        if seed is not None:
+            steps += [v2.RandomCrop(self.side, padding=chosen.pad)] if chosen.pad else []
+            steps += [v2.RandomRotation(chosen.rotate)] if chosen.rotate else []
+            steps += [v2.RandomHorizontalFlip(chosen.flip)] if chosen.flip else []
+        steps += [v2.ToImage(), v2.ToDtype(self.dtype, scale=True), v2.Normalize(self.mean, self.std)]
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global state
+            if seed is not None:
+                torch.default_generator.manual_seed(seed)
+            return v2.Compose(steps)(picture)
+
+
+class _Files(torch.utils.data.Dataset):
+    def __init__(self, items: list[tuple[Path, int, int | None]], reader: ImageReader):
+        self.items, self.reader = items, reader
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        path, label, seed = self.items[i]
+        return self.reader(path, seed), label
+
+
+# --- which image goes where
+
+
+def _scrambled(n: int, salt: int) -> np.ndarray:
+    """n fixed pseudo-random 64-bit numbers (splitmix64): the same in every version of every library."""
+    z = np.arange(n, dtype=np.uint64) + np.uint64((salt + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    z *= np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def mixed(labels: np.ndarray, indices: np.ndarray, salt: int) -> np.ndarray:
+    """``indices`` in an order of which every beginning holds the classes in nearly their proportions."""
+    keys = _scrambled(len(labels), salt)[indices]
+    place = np.empty(len(indices))
+    for c in np.unique(labels[indices]):
+        own = np.flatnonzero(labels[indices] == c)
+        own = own[np.argsort(keys[own], kind="stable")]
+        place[own] = (np.arange(len(own)) + keys[own] / 2.0**64) / len(own)
+    return indices[np.argsort(place, kind="stable")]
+
+
+def split_indices(labels: np.ndarray, shares: dict[str, float], seed: int = 0) -> dict[str, np.ndarray]:
+    """Disjoint index arrays for ``shares`` of the images of each class, what is left under "train".
+
+    Which split an image belongs to depends on the labels only; ``seed`` changes the order inside the splits.
+    """
+    keys = _scrambled(len(labels), 0)
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in [*shares, "train"]}
+    for c in np.unique(labels):
+        own = np.flatnonzero(labels == c)
+        own = own[np.argsort(keys[own], kind="stable")]
+        start = 0
+        for name, share in shares.items():
+            stop = start + round(share * len(own))
+            parts[name].append(own[start:stop])
+            start = stop
+        parts["train"].append(own[start:])
+    return {name: mixed(labels, np.concatenate(part), seed + 1) for name, part in parts.items()}

@@ -1,0 +1,354 @@
+"""How much to remove, of what, spread how: a Budget, and the one place where scores become masks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import BadInput, BadType, BudgetError, known_name
+from .groups import Sites, expand
+from .masks import Masks
+from .scores import Scores
+
+OF = ("weights", "channels", "macs")
+ACROSS = ("global", "layer", "uniform", "erk", "smart_ratio")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a pruning step must reach.
+
+    ``to``: fraction removed, in [0, 1), of everything in scope, what is already dead included.
+    ``of``: what the fraction counts: "weights", "channels" or "macs" (multiply-accumulates).
+    ``across``: "global" (one threshold), "layer" (the same fraction everywhere), "uniform" (the same, the first layer
+    left whole; Evci et al. 2020), "erk" (Erdos-Renyi kernel densities, same paper), "smart_ratio" (keep ratios that fall
+    with depth, the last linear layer at 0.3; Su et al. 2020), or {site: fraction removed}.
+    ``below``: instead of ``to``, remove every score <= below. ``keep_at_least``: this many units of a site always stay.
+    """
+
+    to: float | None = None
+    of: Literal["weights", "channels", "macs"] = "weights"
+    across: str | Mapping[str, float] = "global"
+    below: float | None = None
+    keep_at_least: int = 1
+
+    def __post_init__(self):
+        known_name("unit of a budget", self.of, OF)
+        if isinstance(self.across, Mapping):
+            for site, fraction in self.across.items():
+                check_sparsity(fraction, f"the sparsity of {site!r}")
+            if self.to is not None:
+                raise BadInput("a budget gives either one sparsity or a sparsity for each site, not both.")
+        else:
+            known_name("way to spread a budget", self.across, ACROSS)
+            if (self.to is None) == (self.below is None):
+                raise BadInput("a budget needs either a sparsity or a score below which to prune.")
+        if self.to is not None:
+            check_sparsity(self.to, "sparsity")
+        if self.below is not None and not math.isfinite(self.below):
+            raise BadInput(f"the score below which to prune must be finite, not {self.below}.")
+        if not isinstance(self.keep_at_least, int) or self.keep_at_least < 0:
+            raise BadInput(f"keep_at_least must be a whole number from 0, not {self.keep_at_least!r}.")
+
+
+def check_sparsity(value: object, name: str) -> float:
+    """Return ``value`` if it is a number in [0, 1); otherwise raise, naming it."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise BadType(f"{name} must be a number in [0, 1), the fraction removed, not {value!r}.")
+    if not 0 <= value < 1:
+        raise BadInput(f"{name} must lie in [0, 1), as it is the fraction removed, not {value}.")
+    return float(value)
+
+
+def allocate(scores: Scores, budget: Budget, alive: Masks, sites: Sites) -> Masks:
+    """Masks that keep the highest scores and meet the budget exactly, or within one channel where channels are counted
+    in weights or MACs.
+
+    ``scores`` has one tensor a site: of a parameter's shape, or (channels,) for a group. Dead units stay dead whatever
+    they score. Equal scores at the cut are spread over the sites in proportion, the lower index kept first.
+    Raises BudgetError when the budget cannot be met.
+    """
+    channels = any(name in sites.groups for name in scores)
+    expected = sites.score_shapes(channels)
+    _check_sites(scores, expected)
+    names = list(expected)
+    flat = [scores[name].detach().flatten().cpu().numpy() for name in names]
+    if channels:
+        living = [sites.groups[name].alive(alive).numpy() for name in names]
+    else:
+        living = [alive[name].flatten().cpu().numpy() if name in alive else None for name in names]
+    ranking = _Ranking(names, flat, living, [budget.keep_at_least] * len(names))
+
+    def masks(keep: list[np.ndarray]) -> Masks:
+        chosen = {name: torch.from_numpy(bools).view(expected[name]) for name, bools in zip(names, keep, strict=True)}
+        return alive & (expand(chosen, sites.groups, sites.shapes) if channels else Masks(chosen))
+
+    if budget.below is not None:
+        return masks(ranking.above(budget.below))
+    natural = "channels" if channels else "weights"
+    if not channels and budget.of == "channels":
+        raise BudgetError("this method prunes single weights; its budget counts weights or macs, not channels.")
+    if isinstance(budget.across, Mapping):
+        if budget.of != natural:
+            raise BudgetError(f"a sparsity for each site counts {natural} here, not {budget.of}.")
+        return masks(ranking.top_of_each(_mapped_counts(budget.across, ranking)))
+    assert budget.to is not None
+    choose = _chooser(budget, ranking, sites, channels)
+    if budget.of == natural:
+        kept = ranking.total - _half_up(budget.to * ranking.total)
+        if kept > ranking.living_total:
+            have = 1 - ranking.living_total / ranking.total
+            raise BudgetError(
+                f"the network already lacks {have:.4%} of its {natural}; sparsity {budget.to} would mean to revive some."
+            )
+        return masks(choose(kept))
+    return _by_cost(budget, ranking, sites, masks, choose)
+
+
+def _by_cost(budget, ranking: _Ranking, sites: Sites, masks, choose) -> Masks:
+    """Bisect the number of units kept until the weights or MACs left come closest to the budget."""
+    cost = _cost(budget.of, sites)
+    shapes = {name: sites.shapes[name] for name in sites.weights}
+    whole = sum(math.prod(shape) * cost[name] for name, shape in shapes.items())
+    target = (1 - budget.to) * whole
+
+    def left(kept: int) -> float:
+        found = masks(choose(kept))
+        return sum(
+            cost[name] * (int(torch.count_nonzero(found[name])) if name in found else math.prod(shapes[name]))
+            for name in shapes
+        )
+
+    low, high = ranking.minimum_total, ranking.living_total
+    most, least = left(high), left(low)
+    if target > most + 0.5 * cost_step(whole, ranking):
+        raise BudgetError(
+            f"the network already lacks {1 - most / whole:.4%} of its {budget.of}; "
+            f"sparsity {budget.to} would mean to revive some."
+        )
+    if target < least - cost_step(whole, ranking):
+        raise BudgetError(
+            f"at most {1 - least / whole:.4%} of the {budget.of} can be removed "
+            f"(at least {budget.keep_at_least} of each site stays, outputs stay); sparsity {budget.to} cannot be met."
+        )
+    while high - low > 1:
+        middle = (low + high) // 2
+        if left(middle) <= target:
+            low = middle
+        else:
+            high = middle
+    return masks(choose(min((low, high), key=lambda kept: abs(left(kept) - target))))
+
+
+def cost_step(whole: float, ranking: _Ranking) -> float:
+    """A generous size of one unit: what "within one unit" may mean when units are channels."""
+    return whole / max(ranking.total, 1)
+
+
+class _Ranking:
+    """The scores of all sites side by side: which units are alive, which are protected, which go first."""
+
+    def __init__(self, names, scores: list[np.ndarray], living: list[np.ndarray | None], minimum: list[int]):
+        self.names = names
+        self.sizes = np.array([score.size for score in scores])
+        self.bounds = np.concatenate([[0], np.cumsum(self.sizes)])
+        self.pool = np.concatenate(scores) if scores else np.zeros(0)
+        if self.pool.dtype not in (np.float32, np.float64):
+            self.pool = self.pool.astype(np.float32)
+        self.alive_counts = self.sizes.copy()
+        for i, bools in enumerate(living):
+            if bools is not None and not bools.all():
+                self.site(i)[~bools] = -np.inf
+                self.alive_counts[i] = np.count_nonzero(bools)
+        self.minimum = np.minimum(self.alive_counts, minimum)
+        for i, least in enumerate(self.minimum):
+            # Protected units rank above everything, so that no cut can empty a site.
+            if least == 1:
+                self.site(i)[np.argmax(self.site(i))] = np.inf
+            elif least:
+                self.site(i)[np.argsort(-self.site(i), kind="stable")[:least]] = np.inf
+
+    @property
+    def total(self) -> int:
+        return int(self.bounds[-1])
+
+    @property
+    def living_total(self) -> int:
+        return int(self.alive_counts.sum())
+
+    @property
+    def minimum_total(self) -> int:
+        return int(self.minimum.sum())
+
+    def site(self, i: int) -> np.ndarray:
+        return self.pool[self.bounds[i] : self.bounds[i + 1]]
+
+    def split(self, keep: np.ndarray) -> list[np.ndarray]:
+        return [keep[a:b] for a, b in zip(self.bounds[:-1], self.bounds[1:], strict=True)]
+
+    def above(self, threshold: float) -> list[np.ndarray]:
+        return self.split((self.pool > threshold) & (self.pool > -np.inf))
+
+    def top(self, kept: int) -> list[np.ndarray]:
+        """Keep the ``kept`` best units of all sites together."""
+        if kept < self.minimum_total:
+            raise BudgetError(
+                f"{kept} units cannot be shared by {len(self.names)} sites of which each keeps its minimum "
+                f"({self.minimum_total} in all): a layer would be emptied."
+            )
+        if kept == 0:
+            return self.split(np.zeros(self.total, dtype=bool))
+        threshold = np.partition(self.pool, self.total - kept)[self.total - kept]
+        keep = self.pool > threshold
+        ties = kept - int(np.count_nonzero(keep))
+        tied = self.pool == threshold
+        if ties == int(np.count_nonzero(tied)):
+            keep |= tied
+            return self.split(keep)
+        of_each = np.array([np.count_nonzero(part) for part in self.split(tied)])
+        share = share_out(ties, of_each, np.zeros_like(of_each), of_each)
+        parts = self.split(keep)
+        for part, part_tied, count in zip(parts, self.split(tied), share, strict=True):
+            part[np.flatnonzero(part_tied)[:count]] = True
+        return parts
+
+    def top_of_each(self, counts: np.ndarray) -> list[np.ndarray]:
+        """Keep the ``counts[i]`` best units of site i."""
+        return [
+            _Ranking([name], [self.site(i)], [self.site(i) > -np.inf], [0]).top(int(count))[0]
+            for i, (name, count) in enumerate(zip(self.names, counts, strict=True))
+        ]
+
+
+def _chooser(budget: Budget, ranking: _Ranking, sites: Sites, channels: bool) -> Callable[[int], list[np.ndarray]]:
+    """The function from a number of kept units to the units, for the budget's way of spreading them."""
+    if budget.across == "global":
+        return ranking.top
+    shares, lower, upper = densities(str(budget.across), ranking, sites, channels)
+
+    def choose(kept: int) -> list[np.ndarray]:
+        if kept < lower.sum() or kept > upper.sum():
+            raise BudgetError(
+                f"{kept} of {ranking.total} units cannot be kept when spread as {budget.across!r}: "
+                f"between {int(lower.sum())} and {int(upper.sum())} are possible."
+            )
+        return ranking.top_of_each(share_out(kept, shares, lower, upper))
+
+    return choose
+
+
+def densities(across: str, ranking: _Ranking, sites: Sites, channels: bool):
+    """Relative numbers of units to keep a site, and between which bounds each site's number must lie."""
+    sizes, lower, upper = ranking.sizes.astype(float), ranking.minimum.copy(), ranking.alive_counts.copy()
+    if across == "layer":
+        return sizes, lower, upper
+    if across == "uniform":
+        lower[0] = upper[0]  # the first layer stays whole
+        return sizes, lower, upper
+    if channels:
+        raise BudgetError(f"{across!r} is defined for weights; spread channels as 'global', 'layer' or 'uniform'.")
+    shapes = [sites.shapes[name] for name in ranking.names]
+    if across == "erk":
+        # density ~ (sum of the dimensions) / (their product), so the number kept is in proportion to the sum
+        return np.array([float(sum(shape)) for shape in shapes]), lower, upper
+    depth = np.arange(len(shapes), 0, -1)
+    if len(shapes) > 1 and len(shapes[-1]) == 2:
+        # The last linear layer is fixed at a keep ratio of 0.3 and does not take part in the scaling.
+        lower[-1] = upper[-1] = min(int(upper[-1]), max(int(lower[-1]), _half_up(0.3 * float(sizes[-1]))))
+    return sizes * (depth * depth + depth), lower, upper
+
+
+def share_out(total: int, shares: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Whole numbers between ``lower`` and ``upper`` that add up to ``total``, as nearly in proportion to ``shares`` as
+    the bounds allow: clip(c * shares) with the c that fits, then largest remainders."""
+    low, high = 0.0, 1.0
+    filled = shares > 0
+
+    def at(c: float) -> np.ndarray:
+        return np.clip(c * shares, lower, upper)
+
+    while at(high).sum() < total and high < 1e300:
+        high *= 2
+    for _ in range(200):
+        middle = (low + high) / 2
+        if at(middle).sum() < total:
+            low = middle
+        else:
+            high = middle
+    exact = at(high)
+    whole = np.clip(np.floor(exact + 1e-9), lower, upper).astype(np.int64)
+    remainder = np.where(whole < upper, exact - whole, -np.inf)
+    missing = int(total - whole.sum())
+    while missing > 0:
+        takers = np.argsort(-remainder, kind="stable")[:missing]
+        takers = takers[whole[takers] < upper[takers]]
+        if len(takers) == 0:
+            raise BudgetError(f"{total} units do not fit into {int(upper.sum())}.")
+        whole[takers] += 1
+        remainder = np.where((whole < upper) & filled, exact - whole, -np.inf)
+        missing = int(total - whole.sum())
+    while missing < 0:
+        givers = [i for i in np.argsort(exact - whole, kind="stable") if whole[i] > lower[i]][:-missing]
+        if not givers:
+            raise BudgetError(f"{total} units are fewer than the {int(lower.sum())} that must stay.")
+        whole[givers] -= 1
+        missing = int(total - whole.sum())
+    return whole
+
+
+def _mapped_counts(across: Mapping[str, float], ranking: _Ranking) -> np.ndarray:
+    for site in across:
+        known_name("site of the budget", site, ranking.names)
+    counts = []
+    for i, name in enumerate(ranking.names):
+        kept = int(ranking.sizes[i]) - _half_up(across.get(name, 0.0) * int(ranking.sizes[i]))
+        if name not in across:
+            kept = int(ranking.alive_counts[i])
+        if kept > ranking.alive_counts[i]:
+            raise BudgetError(f"site {name!r} already lacks more than the fraction {across[name]} asked for.")
+        if kept < ranking.minimum[i]:
+            raise BudgetError(f"site {name!r} would be emptied by sparsity {across[name]}.")
+        counts.append(kept)
+    return np.array(counts)
+
+
+def _check_sites(scores: Scores, expected: Mapping[str, torch.Size]) -> None:
+    for name, shape in expected.items():
+        if name not in scores:
+            raise BadInput(f"the method gave no scores for {name!r}.")
+        if scores[name].shape != shape:
+            raise BadInput(f"the scores of {name!r} have shape {tuple(scores[name].shape)}, not {tuple(shape)}.")
+    for name in scores:
+        if name not in expected:
+            raise BadInput(f"the method scored {name!r}, which is not among the sites.")
+    if not expected:
+        raise BudgetError("nothing in scope can be pruned.")
+
+
+def _cost(of: str, sites: Sites) -> Mapping[str, int]:
+    if of == "weights":
+        return {name: 1 for name in sites.weights}
+    if of == "channels":
+        raise BudgetError("this method prunes single weights; its budget counts weights or macs, not channels.")
+    if sites.positions is None:
+        raise BadInput("a budget of macs needs example_input (or batches), to know how often each weight is used.")
+    return {name: sites.positions.get(name, 0) for name in sites.weights}
+
+
+def _half_up(value: float) -> int:
+    """Nearest whole number, halves up; the small term makes 0.07 * 100 and the like what a reader expects."""
+    return math.floor(value + 0.5 + 1e-9)
+
+
+def kept_fraction(masks: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> float:
+    """Fraction of the weights in ``shapes`` that is alive."""
+    total = sum(math.prod(shape) for shape in shapes.values())
+    dead = sum(math.prod(shapes[n]) - int(torch.count_nonzero(masks[n])) for n in shapes if n in masks)
+    return 1 - dead / total if total else 1.0

@@ -1,0 +1,155 @@
+"""All notebooks of the book: found, checked, and run two side by side; a finished and unchanged one is not run again."""
+
+import multiprocessing
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from pruning_core.errors import BadInput, known_name
+from pruning_core.notebooks import REPOSITORY, NotebookFailed, run_notebook, stamp_in, stamp_of
+
+SOURCES = REPOSITORY / "notebooks"
+EXECUTED = REPOSITORY / "book" / "notebooks"
+FAILED = REPOSITORY / "book" / "_failed"
+
+
+def find_notebooks(names: Iterable[str] = (), sources: Path = SOURCES) -> list[Path]:
+    """The book's notebooks in reading order, or those named: ``0_foundations/1_sparsity``, its path, or the beginning
+    of its name as long as only one begins so. Raises UnknownName for a name that fits none, BadInput for several."""
+    every = {f"{file.parent.name}/{file.stem}": file for file in sorted(sources.glob("[0-9]*/[0-9]*.ipynb"))}
+    chosen = []
+    for given in names:
+        name = (
+            "/".join(Path(given).with_suffix("").parts[-2:]) if given.endswith(".ipynb") else given.strip("/")
+        )
+        fitting = [name] if name in every else [full for full in every if full.startswith(name)]
+        if len(fitting) > 1:
+            raise BadInput(f"several notebooks begin with {given!r}: {', '.join(fitting)}.")
+        chosen.append(every[fitting[0] if fitting else known_name("notebook", name, every)])
+    return chosen or list(every.values())
+
+
+def unstripped(path: Path) -> list[str]:
+    """What a stored notebook should not hold (outputs, counters, traces of a run); empty for a clean one."""
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)
+    wrong = [
+        f"metadata {key!r}" for key in ("papermill", "widgets", "pruning_book") if key in notebook.metadata
+    ]
+    for number, cell in enumerate(notebook.cells, 1):
+        if cell.get("outputs") or cell.get("execution_count") is not None:
+            wrong.append(f"output in cell {number}")
+        if "papermill" in cell.metadata:
+            wrong.append(f"metadata 'papermill' in cell {number}")
+    return wrong
+
+
+def executed_path(source: Path, executed: Path = EXECUTED) -> Path:
+    """Where the executed copy of a notebook belongs."""
+    return executed / source.parent.name / source.name
+
+
+def is_current(source: Path, profile: str, parameters: Mapping[str, Any], executed: Path = EXECUTED) -> bool:
+    """Whether the executed copy is what a run would make: source, settings, package and lock are unchanged."""
+    return stamp_in(executed_path(source, executed)) == stamp_of(source, profile, parameters)
+
+
+def _leave_with(parent: int) -> None:
+    """Worker set-up: end when the parent is gone, so that a killed `make book` leaves nothing running behind."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _run(source: Path, profile: str, parameters: Mapping[str, Any], output: Path, failed: Path) -> float:
+    """In a worker process: run one notebook, return the seconds it took."""
+    started = time.monotonic()
+    run_notebook(source, profile, parameters, output=output, failed=failed)
+    return time.monotonic() - started
+
+
+def run_notebooks(
+    notebooks: Iterable[Path],
+    profile: str = "quick",
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    jobs: int = 2,
+    executed: Path = EXECUTED,
+    failed: Path = FAILED,
+    always: bool = False,
+) -> list[Path]:
+    """Run those notebooks that changed since they last ran, ``jobs`` at a time; return the ones that were run.
+
+    Each finished notebook is in place at once (written under another name, then renamed), so an interrupted call is
+    simply repeated. A failing notebook does not stop the others; at the end NotebookFailed lists all failures.
+    """
+    if jobs < 1:
+        raise BadInput(f"jobs is the number of notebooks run side by side, at least 1, not {jobs}.")
+    parameters = dict(parameters or {})
+    due = [n for n in notebooks if always or not is_current(n, profile, parameters, executed)]
+    if not due:
+        return []
+    from tqdm import tqdm
+
+    problems: list[str] = []
+    finished: list[Path] = []
+    # Fresh processes: torch's threads do not survive a fork.
+    pool = ProcessPoolExecutor(
+        min(jobs, len(due)), multiprocessing.get_context("spawn"), _leave_with, (os.getpid(),)
+    )
+    with tqdm(total=len(due), desc=f"notebooks ({profile})", unit="notebook", file=sys.stderr) as bar:
+        try:
+            running: dict[Future, Path] = {}
+            for source in due:
+                aside = (failed / source.parent.name / source.stem).with_suffix(".failed.ipynb")
+                target = executed_path(source, executed)
+                running[pool.submit(_run, source, profile, parameters, target, aside)] = source
+            while running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    source = running.pop(future)
+                    name = f"{source.parent.name}/{source.stem}"
+                    try:
+                        seconds = future.result()
+                    except NotebookFailed as error:
+                        problems.append(str(error))
+                        bar.write(f"{name}: FAILED")
+                    else:
+                        finished.append(source)
+                        bar.write(f"{name}: {seconds:.1f} s")
+                    bar.update()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    if problems:
+        raise NotebookFailed("\n".join(problems))
+    return finished
+
+
+def remove_strays(sources: Path = SOURCES, executed: Path = EXECUTED) -> None:
+    """Delete executed copies whose notebook is gone or was renamed: the book would show a page without a source."""
+    for copy in sorted(executed.glob("*/*.ipynb")):
+        if not (sources / copy.parent.name / copy.name).is_file():
+            copy.unlink()
+
+
+def fill_gaps(sources: Path = SOURCES, executed: Path = EXECUTED) -> list[Path]:
+    """Place not yet executed notebooks without outputs, so that one page can be built before all have run.
+
+    They carry no stamp, hence count as not run. Returns what was placed.
+    """
+    missing = [n for n in find_notebooks(sources=sources) if not executed_path(n, executed).is_file()]
+    for source in missing:
+        target = executed_path(source, executed)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    return missing

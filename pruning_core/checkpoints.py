@@ -1,0 +1,156 @@
+"""Tensors and JSON in one safetensors file that notices when it was altered: no pickle, written all or not at
+all.
+
+``describe`` turns the settings of a run into JSON, so that a checkpoint can be told from that of another run.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from pruning_core.errors import BadInput, BadType, CorruptFile
+from pruning_core.records import write_atomically
+
+FORMAT = "pruning-core tensors 1"
+HEADER_LENGTH_BYTES = 8
+LARGEST_HEADER = 100_000_000  # the limit of the safetensors format
+
+
+def save_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], info: Mapping[str, Any] | None = None
+) -> None:
+    """Write named tensors and a JSON-able ``info`` into one safetensors file at ``path``.
+
+    The file appears whole or not at all (temporary name, then rename) and carries a SHA-256 over names,
+    dtypes, shapes, bytes and ``info``. Tensors may be on any device, of any strided dtype and shape, and may
+    share memory (each name gets its own copy). Raises BadType for a value that is no tensor or no JSON,
+    BadInput when the place cannot be written.
+
+    >>> import tempfile
+    >>> place = Path(tempfile.mkdtemp()) / "three.safetensors"
+    >>> save_tensors(place, {"weight": torch.ones(3)}, {"epoch": 4})
+    >>> load_tensors(place)
+    ({'weight': tensor([1., 1., 1.])}, {'epoch': 4})
+    """
+    plain = {name: _plain(name, tensor) for name, tensor in tensors.items()}
+    try:
+        text = json.dumps(dict(info or {}), sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise BadType(f"the information stored in {path} must be JSON-able: {error}.") from error
+    metadata = {"format": FORMAT, "info": text, "sha256": _digest(plain, text)}
+    write_atomically(Path(path), safetensors.torch.save(plain, metadata))
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what ``save_tensors`` wrote: (tensors on the CPU, info).
+
+    Raises BadInput when there is no readable file at ``path``, CorruptFile when it is truncated, altered or
+    of another kind.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise BadInput(f"there is no file {path}.") from error
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}.") from error
+    metadata = _metadata(path, content)
+    if metadata.get("format") != FORMAT:
+        raise CorruptFile(f"{path} is a safetensors file, but not one that pruning_core wrote ({FORMAT!r}).")
+    try:
+        tensors = safetensors.torch.load(content)
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise CorruptFile(f"{path} is truncated or damaged: its tensors cannot be read.") from error
+    text = metadata.get("info", "")
+    if _digest(tensors, text) != metadata.get("sha256"):
+        raise CorruptFile(f"{path} was altered after it was written: its checksum does not match.")
+    return tensors, json.loads(text)
+
+
+def describe(value: Any) -> Any:
+    """``value`` as JSON that is equal for equal settings: how a checkpoint knows the run that it belongs to.
+
+    Tensors enter by their SHA-256, dataclasses and modules by class, fields and tensors, functions by their
+    name and the values that they have captured. Other objects enter by their class alone, so two of a kind
+    cannot be told apart.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Tensor):
+        return _digest({"": value.detach().cpu()}, "")[:16]
+    if isinstance(value, Mapping):
+        return {str(key): describe(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(entry) for entry in value]
+    if isinstance(value, functools.partial):
+        return {"partial": describe(value.func), "arguments": describe([value.args, value.keywords])}
+    if isinstance(value, nn.Module):
+        simple = {
+            name: entry for name, entry in vars(value).items() if isinstance(entry, bool | int | float | str)
+        }
+        return {"type": type(value).__qualname__, **simple, "tensors": describe(value.state_dict())}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"type": type(value).__qualname__, **fields}
+    if hasattr(value, "__self__") and hasattr(value, "__func__"):
+        return {"method": value.__func__.__qualname__, "of": describe(value.__self__)}
+    if hasattr(value, "__code__"):
+        captured = [cell.cell_contents for cell in value.__closure__ or ()]
+        constants = [
+            constant for constant in value.__code__.co_consts if isinstance(constant, int | float | str)
+        ]
+        return {"function": value.__qualname__, "values": describe([constants, captured, value.__defaults__])}
+    return {"type": getattr(value, "__qualname__", type(value).__qualname__)}
+
+
+def refuse_foreign(path: str | Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise BadInput, naming what differs, unless both descriptions of a run are the same."""
+    if different := sorted(
+        key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key)
+    ):
+        raise BadInput(
+            f"{path} belongs to another run (it differs in {', '.join(different)}); "
+            "give this run a path of its own, or delete the file."
+        )
+
+
+def _plain(name: str, tensor: Tensor) -> Tensor:
+    """A contiguous copy on the CPU that shares memory with no other name."""
+    if not isinstance(name, str) or not isinstance(tensor, Tensor):
+        raise BadType(f"a checkpoint maps names to tensors, not {name!r} to {type(tensor).__name__}.")
+    if tensor.layout != torch.strided:
+        raise BadType(f"{name} is stored as {tensor.layout}; only dense (strided) tensors can be saved.")
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+
+
+def _metadata(path: str | Path, content: bytes) -> dict[str, str]:
+    """The metadata of a safetensors header, read by hand: safetensors shows it for mapped files only."""
+    length = int.from_bytes(content[:HEADER_LENGTH_BYTES], "little")
+    if len(content) <= HEADER_LENGTH_BYTES or length > LARGEST_HEADER:
+        raise CorruptFile(f"{path} is not a safetensors file.")
+    if len(content) < HEADER_LENGTH_BYTES + length:
+        raise CorruptFile(f"{path} is truncated: it ends inside its header.")
+    try:
+        header = json.loads(content[HEADER_LENGTH_BYTES : HEADER_LENGTH_BYTES + length])
+        return dict(header.get("__metadata__") or {})
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise CorruptFile(
+            f"{path} is damaged, or not a safetensors file: its header cannot be read."
+        ) from error
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(json.dumps([FORMAT, text]).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

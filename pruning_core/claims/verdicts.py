@@ -1,0 +1,188 @@
+"""Verdicts on claims, computed from rows.
+
+Rules (they stand on the page too):
+
+- *reproduced*: a claim with a number: our mean over seeds is within the stated tolerance of it, with at least
+  3 seeds (a cost that no seed can change needs one row). A claim of a direction only: the 95 % interval of
+  our quantity lies on the claimed side, with at least 3 seeds.
+- *same trend*: our mean lies on the claimed side, but the interval reaches across, or the number is outside
+  the tolerance, or there are fewer than 3 seeds. A claim with a number and no direction has no side: within
+  the tolerance with fewer than 3 seeds is the only way to a same trend.
+- *not reproduced*: everything else for which rows exist.
+- *not run*: no row answers the claim, or rows that differ in more than the seed do (then the sentence says in
+  what).
+
+Intervals are 95 % t-intervals of the mean over seeds. A comparison of two selections is paired: difference
+(or ratio) seed by seed, so it uses the seeds that both have. Rows count from the claim's own profile upwards,
+never from a smaller one; if several profiles answer, the largest is taken. Networks of full width count
+unless the claim names a width.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+from .ledger import PROFILES, Claim, Comparison, Selection
+
+KINDS = ("reproduced", "same trend", "not reproduced", "not run")
+LEAST_SEEDS = 3
+
+
+class Interval(NamedTuple):
+    """Mean of ``n`` values with its 95 % t-interval; ``low`` and ``high`` are NaN for n = 1."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
+    """Return the mean of the values (one a seed) and its two-sided t-interval.
+
+    >>> mean_interval([1.0, 2.0, 3.0])
+    Interval(mean=2.0, low=-0.48413771175033027, high=4.484137711750331, n=3)
+    """
+    v = np.asarray(values, float)
+    v = v[~np.isnan(v)]
+    if len(v) < 2:
+        return Interval(float(v.mean()) if len(v) else math.nan, math.nan, math.nan, len(v))
+    mean = float(v.mean())
+    half = float(stdtrit(len(v) - 1, 0.5 + level / 2) * v.std(ddof=1) / math.sqrt(len(v)))
+    return Interval(mean, mean - half, mean + half, len(v))
+
+
+class Verdict(NamedTuple):
+    """What our rows say about a claim. ``ours`` is NaN and ``interval`` (NaN, NaN) where nothing could be
+    computed."""
+
+    kind: str
+    ours: float
+    interval: tuple[float, float]
+    n_seeds: int
+    sentence: str
+
+
+class _Unclear(Exception):
+    """Rows that answer the claim differ in more than the seed."""
+
+
+def verdict(claim: Claim, rows: pd.DataFrame) -> Verdict:
+    """Compute the verdict on one claim from tidy rows, by the rules at the head of this file."""
+    if claim.ours is None:
+        return _not_run(claim.note)
+    try:
+        profile, values = _values(claim.ours, rows, claim.profile)
+    except _Unclear as unclear:
+        return _not_run(str(unclear))
+    if not len(values):
+        return _not_run(
+            f"no record of profile {claim.profile}" + ("" if claim.profile == "paper" else " or larger")
+        )
+    found = mean_interval(values)
+    kind, reason = _judge(claim, found)
+    seeds = f"{found.n} seed" + ("s" if found.n != 1 else "")
+    ours = quantity_text(found.mean, claim.unit)
+    spread = (
+        ""
+        if math.isnan(found.low)
+        else f" [{number_text(found.low, claim.unit)}, {number_text(found.high, claim.unit)}]"
+    )
+    origin = f"profile {profile}" if claim.deterministic else f"{seeds}, profile {profile}"
+    return Verdict(
+        kind, found.mean, (found.low, found.high), found.n, f"ours {ours}{spread} ({origin}): {reason}."
+    )
+
+
+def _not_run(why: str) -> Verdict:
+    return Verdict("not run", math.nan, (math.nan, math.nan), 0, f"{why.rstrip('.')}.")
+
+
+def _judge(claim: Claim, found: Interval) -> tuple[str, str]:
+    enough = claim.deterministic or found.n >= LEAST_SEEDS
+    few = f"fewer than {LEAST_SEEDS} seeds"
+    right_side = None
+    if claim.direction is not None:
+        right_side = found.mean > claim.than if claim.direction == "above" else found.mean < claim.than
+    if claim.value is not None:
+        gap = abs(found.mean - claim.value)
+        # a tolerance of 0 on integers, and 0.5 on numbers that are not exact in binary
+        close = gap <= (claim.tolerance or 0.0) * (1 + 1e-9) + 1e-12 * abs(claim.value)
+        tolerance = number_text(claim.tolerance or 0, claim.unit)
+        said = f"{number_text(gap, claim.unit)} from the paper's number, tolerance {tolerance}"
+        if close:
+            return ("reproduced", said) if enough else ("same trend", f"{said}, but {few}")
+        return ("same trend", f"{said}, on the claimed side") if right_side else ("not reproduced", said)
+    if not right_side:
+        return "not reproduced", f"not {claim.direction} {number_text(claim.than, claim.unit)}"
+    clear = claim.deterministic or (
+        found.low > claim.than if claim.direction == "above" else found.high < claim.than
+    )
+    said = f"{claim.direction} {number_text(claim.than, claim.unit)}"
+    if clear and enough:
+        return "reproduced", said
+    return "same trend", f"{said}, but {few if not enough else 'the interval reaches across'}"
+
+
+def _values(ours: Selection | Comparison, rows: pd.DataFrame, least: str) -> tuple[str, np.ndarray]:
+    """Return the largest profile that answers, and one value a seed."""
+    for profile in reversed(PROFILES[PROFILES.index(least) :]):
+        part = rows[rows["profile"] == profile] if "profile" in rows else rows.iloc[:0]
+        if isinstance(ours, Selection):
+            values = _per_seed(ours, part)
+        else:
+            first, second = _per_seed(ours.first, part).align(_per_seed(ours.second, part), join="inner")
+            values = first / second.replace(0.0, np.nan) if ours.combine == "ratio" else first - second
+        if len(values.dropna()):
+            return profile, values.dropna().to_numpy(float)
+    return least, np.empty(0)
+
+
+def _per_seed(selection: Selection, rows: pd.DataFrame) -> pd.Series:
+    """Return the mean of the selected column for each seed."""
+    where = dict(selection.where)
+    if selection.column not in rows or not set(where) <= set(rows.columns) or "seed" not in rows:
+        return pd.Series(dtype=float)
+    chosen = np.ones(len(rows), bool)
+    for column, wanted in where.items():
+        chosen &= _equal(rows[column], wanted)
+    if "width" in rows and "width" not in where:
+        chosen &= _equal(rows["width"], 1.0) | rows["width"].isna().to_numpy()
+    found = rows[chosen & rows[selection.column].notna().to_numpy()]
+    for column in ("model", "data", "method", "of", "asked", "label", "epoch"):
+        if column in found and column not in where and found[column].nunique() > 1:
+            names = ", ".join(str(v) for v in sorted(found[column].dropna().unique())[:4])
+            raise _Unclear(f"rows that answer differ in {column} ({names})")
+    return found.groupby("seed")[selection.column].mean().astype(float)
+
+
+def _equal(column: pd.Series, wanted: Any) -> np.ndarray:
+    if isinstance(wanted, float | int) and not isinstance(wanted, bool):
+        return np.isclose(
+            pd.to_numeric(column, errors="coerce").to_numpy(float), float(wanted), rtol=0, atol=1e-9
+        )
+    return (column == wanted).to_numpy(bool)
+
+
+def number_text(value: float, unit: str) -> str:
+    if math.isnan(value):
+        return "?"
+    if unit == "fraction":
+        return f"{100 * value:.2f} %"
+    if unit == "parameters":
+        return f"{value:,.0f}"
+    if unit == "MACs":
+        for size, letter in ((1e9, "G"), (1e6, "M")):
+            if abs(value) >= size:
+                return f"{value / size:.3f} {letter}"
+        return f"{value:,.0f}"
+    return f"{value:.4g}" if unit != "%" and unit != "points" else f"{value:.2f}"
+
+
+def quantity_text(value: float, unit: str) -> str:
+    number = number_text(value, unit)
+    return number if unit in ("", "fraction") else f"{number} {unit}"

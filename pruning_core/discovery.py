@@ -1,0 +1,252 @@
+"""Finding the channel groups of a network. The search is torch-pruning's; what it finds becomes our own values.
+
+torch-pruning changes modes, needs gradients and can hang, so it works on a deep copy and under a time limit. Whatever
+cannot be cut out exactly is returned as a group with a reason, never silently left out.
+"""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from .errors import BadInput, Unprunable
+from .groups import Group, Member
+from .layers import ChannelIndex, HardConcreteGate
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+PRODUCERS = (*CONVOLUTIONS, nn.Linear)
+VECTORS = (_BatchNorm, _InstanceNorm, nn.PReLU, HardConcreteGate)
+
+
+def find_groups(model: nn.Module, example_input, time_limit: float = 60.0) -> list[Group]:
+    """All channel groups of ``model``, in the order of its layers; the ones that cannot be pruned say why.
+
+    ``example_input`` is a tensor (N, ...) or a tuple of the arguments of ``forward``; a batch of one is enough.
+    Raises Unprunable when the network cannot be traced, or not within ``time_limit`` seconds.
+    """
+    import torch_pruning
+
+    _refuse_shared_weights(model)
+    twin = _traceable_copy(model, example_input)
+    tensors = {name: tensor for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+    names = {module: name for name, module in twin.named_modules()}
+    try:
+        with warnings.catch_warnings(), torch.enable_grad(), _time_limit(time_limit):
+            warnings.simplefilter("ignore")
+            graph = torch_pruning.DependencyGraph()
+            graph.build_dependency(twin, example_input, customized_pruners={HardConcreteGate: _gate_finder()})
+            found = [
+                [(names.get(dep.target.module), dep, item.idxs, item.root_idxs) for item in group for dep in [item.dep]]
+                for group in graph.get_all_groups(root_module_types=list(PRODUCERS))
+            ]
+            is_output = graph.is_out_channel_pruning_fn
+            entries = [_entries(group, is_output, twin) for group in found]
+    except _OutOfTime:
+        raise Unprunable(
+            f"the channel groups of {type(model).__name__} were not found within {time_limit:g} s; prune weights instead."
+        ) from None
+    except Exception as error:
+        raise Unprunable(
+            f"{type(model).__name__} cannot be traced for channel groups ({type(error).__name__}: {_short(error)}); "
+            "prune weights instead, or check that example_input fits the network."
+        ) from error
+    order = {name: position for position, name in enumerate(dict(model.named_modules()))}
+    groups = [_build(members, problems, size, model, tensors, order) for members, problems, size in entries]
+    groups.sort(key=lambda group: order[group.name])
+    return groups
+
+
+def _entries(found, is_output, twin: nn.Module):
+    """[(layer name, side, indices, root indices)], the problems met, and the number of root channels."""
+    members, problems = [], []
+    modules = dict(twin.named_modules())
+    for name, dep, indices, roots in found:
+        module = dep.target.module
+        if name is None or name not in modules:
+            if isinstance(module, nn.Parameter):
+                problems.append("they are used together with a bare parameter of the network")
+            continue
+        side = "out" if is_output(dep.handler) else "in"
+        members.append((name, side, torch.tensor(indices), torch.tensor(roots)))
+        if isinstance(module, (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)):
+            problems.append(f"they go through {type(module).__name__} {name!r}, where removing is not exact")
+        elif not isinstance(module, (*PRODUCERS, *VECTORS)):
+            if any(True for _ in module.parameters(recurse=False)) or isinstance(module, nn.MultiheadAttention):
+                problems.append(f"they go through {type(module).__name__} {name!r}, which has no rule")
+    return members, problems, int(found[0][2].__len__())
+
+
+def _build(members, problems, size, model: nn.Module, tensors, order) -> Group:
+    unit = _units(members, size, model)
+    count = int(unit.max()) + 1
+    produces: list[Member] = []
+    normalises: list[Member] = []
+    consumes: list[Member] = []
+    for name, side, indices, roots in members:
+        module = model.get_submodule(name)
+        channels = unit[roots]
+        if isinstance(module, ChannelIndex):
+            (produces if side == "out" else consumes).append(Member(f"{name}.index", 0, indices, channels, is_buffer=True))
+        elif isinstance(module, PRODUCERS):
+            turned = isinstance(module, CONVOLUTIONS) and module.transposed
+            if side == "out":
+                row = Member(f"{name}.weight", 1 if turned else 0, indices, channels)
+                produces.append(row)
+                if module.bias is not None:
+                    produces.append(Member(f"{name}.bias", 0, indices, channels))
+            elif isinstance(module, CONVOLUTIONS) and module.groups > 1:
+                relative, first = _first_of_each(indices % (module.in_channels // module.groups))
+                consumes.append(Member(f"{name}.weight", 1, relative, channels[first]))
+            else:
+                consumes.append(Member(f"{name}.weight", 0 if turned else 1, indices, channels))
+        elif isinstance(module, VECTORS):
+            for vector in ("weight", "bias", "log_alpha", "running_mean"):
+                tensor = tensors.get(f"{name}.{vector}")
+                if tensor is None or (isinstance(module, nn.PReLU) and len(tensor) == 1):
+                    continue
+                if vector == "running_mean" and f"{name}.weight" in tensors:
+                    continue  # sliced together with the scale
+                normalises.append(Member(f"{name}.{vector}", 0, indices, channels, vector == "running_mean"))
+    producers = sorted({m.layer for m in produces if not m.is_buffer}, key=order.__getitem__)
+    reason = problems[0] if problems else None
+    if reason is None and not consumes:
+        reason = "they are outputs of the network"
+    if reason is None and count == 1:
+        reason = "they can only be removed all together"
+    if reason is None:
+        frozen = [m for m in members if isinstance(model.get_submodule(m[0]), CONVOLUTIONS)]
+        if any(_turned_and_grouped(model.get_submodule(m[0])) for m in frozen):
+            reason = "they belong to a grouped transposed convolution, which has no rule"
+    return Group(producers[0], count, tuple(produces), tuple(normalises), tuple(consumes), reason)
+
+
+def _units(members, size: int, model: nn.Module) -> Tensor:
+    """Root channel -> unit: root channels that meet in one entry, or in a grouped convolution, are one unit."""
+    parent = list(range(size))
+
+    def root(c: int) -> int:
+        while parent[c] != c:
+            parent[c] = parent[parent[c]]
+            c = parent[c]
+        return c
+
+    for name, side, indices, roots in members:
+        module = model.get_submodule(name)
+        key = indices
+        if isinstance(module, CONVOLUTIONS) and module.groups > 1 and not _is_depthwise(module):
+            # Every group must keep as many channels: the same relative channel goes in each of them.
+            width = (module.in_channels if side == "in" else module.out_channels) // module.groups
+            key = indices % width
+        elif len(torch.unique(indices)) == len(indices):
+            continue
+        owner: dict[int, int] = {}
+        for k, c in zip(key.tolist(), roots.tolist(), strict=True):
+            if k in owner:
+                parent[root(c)] = root(owner[k])
+            else:
+                owner[k] = c
+    roots_of = [root(c) for c in range(size)]
+    number = {r: i for i, r in enumerate(sorted(set(roots_of)))}
+    return torch.tensor([number[r] for r in roots_of])
+
+
+def _first_of_each(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct values and where each occurs first."""
+    distinct, inverse = torch.unique(values, return_inverse=True)
+    first = torch.full((len(distinct),), len(values), dtype=torch.long)
+    first.scatter_reduce_(0, inverse, torch.arange(len(values)), "amin")
+    return distinct, first
+
+
+def _is_depthwise(module: nn.Module) -> bool:
+    return module.groups == module.in_channels == module.out_channels  # type: ignore[union-attr, return-value]
+
+
+def _turned_and_grouped(module: nn.Module) -> bool:
+    return bool(getattr(module, "transposed", False)) and module.groups > 1  # type: ignore[operator]
+
+
+def _traceable_copy(model: nn.Module, example_input) -> nn.Module:
+    """A deep copy in evaluation mode with gradients on, its index layers replaced by 1x1 convolutions."""
+    twin = copy.deepcopy(model).eval()
+    widths: dict[nn.Module, int] = {}
+    index_layers = [module for module in twin.modules() if isinstance(module, ChannelIndex)]
+    hooks = [m.register_forward_pre_hook(lambda m, inputs: widths.update({m: inputs[0].shape[1]})) for m in index_layers]
+    arguments = example_input if isinstance(example_input, tuple) else (example_input,)
+    try:
+        with torch.no_grad():
+            twin(*arguments)
+    except Exception as error:
+        raise BadInput(
+            f"example_input does not pass through {type(model).__name__}: {_short(error)}"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for name, module in list(twin.named_modules()):
+        if isinstance(module, ChannelIndex):
+            stand_in = nn.Conv2d(widths[module], len(module.index), 1, module.stride, bias=False)
+            parent, _, child = name.rpartition(".")
+            setattr(twin.get_submodule(parent), child, stand_in.to(arguments[0]).eval())
+    return twin.requires_grad_(True)
+
+
+def _refuse_shared_weights(model: nn.Module) -> None:
+    seen: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if id(parameter) in seen:
+            raise Unprunable(
+                f"{name!r} and {seen[id(parameter)]!r} are one shared parameter, so their channels cannot be removed; "
+                "prune weights instead."
+            )
+        seen[id(parameter)] = name
+
+
+def _gate_finder():
+    """Tells torch-pruning how many channels a gate has; it never slices anything for us."""
+    import torch_pruning
+
+    class GateFinder(torch_pruning.pruner.function.BasePruningFunc):
+        def prune_out_channels(self, layer, idxs):
+            raise NotImplementedError("groups.remove slices, not torch-pruning")
+
+        prune_in_channels = prune_out_channels
+
+        def get_out_channels(self, layer):
+            return layer.log_alpha.numel()
+
+        get_in_channels = get_out_channels
+
+    return GateFinder()
+
+
+class _OutOfTime(Exception):
+    pass
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise _OutOfTime in this thread after ``seconds``; the search is plain Python, so it can be interrupted anywhere."""
+    thread = ctypes.c_ulong(threading.get_ident())
+    timer = threading.Timer(
+        seconds, lambda: ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(_OutOfTime))
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _short(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else "no message"

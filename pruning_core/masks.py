@@ -1,0 +1,155 @@
+"""A mask is a value: parameter name -> bool tensor, True where the weight is alive.
+
+Channels, heads and groups are units of scores and budgets only. Whatever was pruned, the mask is kept per parameter, so
+that training, rewinding and saving know one case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from os import PathLike
+
+import torch
+from torch import Tensor, nn
+
+from .errors import BadInput, BadType
+
+
+class Masks(Mapping[str, Tensor]):
+    """An immutable mapping from parameter names to bool tensors of the parameters' shapes.
+
+    A parameter without an entry counts as alive everywhere. ``a & b`` is alive where both are, ``a | b`` where one is,
+    ``a <= b`` says that every weight alive in ``a`` is alive in ``b``.
+
+    >>> masks = Masks({"weight": torch.tensor([True, False, False, False])})
+    >>> masks.sparsity
+    0.75
+    """
+
+    def __init__(self, alive: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]] = ()):
+        self._alive = dict(alive)
+        for name, mask in self._alive.items():
+            if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+                raise BadType(f"the mask of {name!r} must be a bool tensor, not {_kind(mask)}.")
+
+    @classmethod
+    def dense(cls, model: nn.Module, names: Iterable[str] | None = None) -> Masks:
+        """Everything alive, for the parameters in ``names`` (default: all parameters)."""
+        parameters = dict(model.named_parameters())
+        chosen = list(parameters) if names is None else list(names)
+        unknown = [name for name in chosen if name not in parameters]
+        if unknown:
+            raise BadInput(f"the network has no parameter {unknown[0]!r}.")
+        return cls({name: torch.ones_like(parameters[name], dtype=torch.bool) for name in chosen})
+
+    @classmethod
+    def of_nonzero(cls, model: nn.Module, names: Iterable[str]) -> Masks:
+        """Alive where the weight is not zero."""
+        parameters = dict(model.named_parameters())
+        return cls({name: parameters[name].detach() != 0 for name in names})
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._alive[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._alive)
+
+    def __len__(self) -> int:
+        return len(self._alive)
+
+    def __repr__(self) -> str:
+        return f"Masks({len(self)} parameters, {self.removed:,} of {self.total:,} weights removed)"
+
+    @property
+    def total(self) -> int:
+        """Number of weights that have a mask."""
+        return sum(mask.numel() for mask in self.values())
+
+    @property
+    def removed(self) -> int:
+        """Number of dead weights."""
+        return self.total - sum(int(torch.count_nonzero(mask)) for mask in self.values())
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of the masked parameters' weights that is dead, in [0, 1]; 0 when there are none."""
+        return self.removed / self.total if self.total else 0.0
+
+    def __and__(self, other: Masks) -> Masks:
+        return self._merge(other, torch.logical_and, missing_is_dense=True)
+
+    def __or__(self, other: Masks) -> Masks:
+        return self._merge(other, torch.logical_or, missing_is_dense=False)
+
+    def __le__(self, other: Masks) -> bool:
+        self._same_shapes(other)
+        alive_here = (self.get(name, None) for name in other)
+        return all(
+            bool((~mine | theirs).all()) if mine is not None else bool(theirs.all())
+            for mine, theirs in zip(alive_here, other.values(), strict=True)
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Masks):
+            return NotImplemented
+        return self.keys() == other.keys() and all(torch.equal(mask, other[name]) for name, mask in self.items())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _merge(self, other: Masks, operation, missing_is_dense: bool) -> Masks:
+        self._same_shapes(other)
+        merged = {}
+        for name in [*self, *(name for name in other if name not in self)]:
+            if name in self and name in other:
+                merged[name] = operation(self[name], other[name])
+            elif missing_is_dense:
+                merged[name] = self[name] if name in self else other[name]
+        return Masks(merged)
+
+    def _same_shapes(self, other: Masks) -> None:
+        for name in self.keys() & other.keys():
+            if self[name].shape != other[name].shape:
+                raise BadInput(
+                    f"the masks of {name!r} differ in shape: {tuple(self[name].shape)} and {tuple(other[name].shape)}."
+                )
+
+    def check(self, model: nn.Module) -> Masks:
+        """Return self if every entry fits a parameter of ``model``; otherwise raise BadInput naming the first misfit."""
+        parameters = dict(model.named_parameters())
+        for name, mask in self.items():
+            if name not in parameters:
+                raise BadInput(f"the network has no parameter {name!r} for the mask of that name.")
+            if parameters[name].shape != mask.shape:
+                shapes = f"{tuple(mask.shape)}, the parameter {tuple(parameters[name].shape)}"
+                raise BadInput(f"the mask of {name!r} has shape {shapes}.")
+        return self
+
+    @torch.no_grad()
+    def apply_(self, model: nn.Module) -> None:
+        """Set the dead weights of ``model`` to exactly zero, in place (also where they are infinite or NaN)."""
+        self.check(model)
+        for name, parameter in model.named_parameters():
+            if name in self:
+                parameter.masked_fill_(~self[name].to(parameter.device), 0)
+
+    def to(self, device: torch.device | str) -> Masks:
+        """The same masks on another device."""
+        return Masks({name: mask.to(device) for name, mask in self.items()})
+
+    def save(self, path: str | PathLike) -> None:
+        """Write the masks to one file, atomically, with a checksum."""
+        from .checkpoints import save_tensors
+
+        save_tensors(path, {f"mask:{name}": mask for name, mask in self.items()}, {"kind": "masks"})
+
+    @classmethod
+    def load(cls, path: str | PathLike) -> Masks:
+        """Read masks from a file of :meth:`save`, or from a pruned network saved by :func:`pruning_core.prune`."""
+        from .checkpoints import load_tensors
+
+        tensors, _ = load_tensors(path)
+        return cls({name.removeprefix("mask:"): mask for name, mask in tensors.items() if name.startswith("mask:")})
+
+
+def _kind(value: object) -> str:
+    return f"a tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__

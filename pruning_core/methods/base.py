@@ -1,0 +1,167 @@
+"""What every pruning method is: a frozen dataclass that looks at a View and returns Scores, or a whole Choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import ClassVar, Literal, NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from ..budgets import Budget, allocate
+from ..errors import BadInput, BadType, known_name
+from ..groups import Group, Member, Sites
+from ..masks import Masks
+from ..scores import Scores, combine
+
+
+@dataclass(frozen=True)
+class View:
+    """All that a method may look at. Whoever calls it restores weights, buffers, mode, gradients and random state.
+
+    ``batches`` can be iterated again and again and yields (inputs, labels), or is None for methods that need no data;
+    ``loss(outputs, labels)`` is a mean per sample; ``generator`` is the only source of randomness.
+    """
+
+    model: nn.Module
+    sites: Sites
+    alive: Masks
+    batches: Iterable[tuple[Tensor, Tensor]] | None
+    loss: Callable[[Tensor, Tensor], Tensor]
+    generator: torch.Generator
+
+    def weights(self) -> dict[str, Tensor]:
+        """The parameters in scope, without gradient, in float32 or better."""
+        return {name: self.parameter(name) for name in self.sites.weights}
+
+    def parameter(self, name: str) -> Tensor:
+        """One parameter, without gradient; half precision is raised to float32, in which scores are computed."""
+        tensor = self.model.get_parameter(name).detach()
+        return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+    def per_channel(self, score: Callable[[Tensor], Tensor], how: str) -> Scores:
+        """Score every group by its producing weights: ``score`` maps a matrix (rows, everything else) to (rows,).
+
+        ``how`` says how the scores of several producers of one group are combined (scores.COMBINERS).
+        """
+        return Scores(
+            {
+                name: combine([self.rows(group, member, score) for member in weight_rows(group)], how)
+                for name, group in self.sites.groups.items()
+            }
+        )
+
+    def rows(self, group: Group, member: Member, score: Callable[[Tensor], Tensor]) -> Tensor:
+        """``score`` of one producer's rows, summed to one value a channel, shape (group.size,)."""
+        weight = self.parameter(member.parameter)
+        return member.per_channel(score(weight.movedim(member.dim, 0).flatten(1)), group.size)
+
+
+class Choice(NamedTuple):
+    """What a method decided: masks, new values of surviving parameters, and remarks for the report."""
+
+    masks: Masks
+    values: Mapping[str, Tensor] = {}
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Method:
+    """Base of all methods. Fields of a subclass are the method's own parameters; class variables describe it.
+
+    ``needs``: "nothing", "shape" (an example input), "inputs" or "labels". Most methods override only ``score``.
+    """
+
+    name: ClassVar[str]
+    citation: ClassVar[str]
+    unit: ClassVar[Literal["weight", "channel"]] = "weight"
+    needs: ClassVar[Literal["nothing", "shape", "inputs", "labels"]] = "nothing"
+
+    def prepare(self, model: nn.Module, example_input) -> nn.Module:
+        """Swap layers before training, where the method needs its own; returns the network, by default unchanged."""
+        return model
+
+    def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
+        """Added to the training loss, times the strength that the Train stage gives; dead channels contribute nothing."""
+        raise BadInput(f"{self.name!r} has no penalty; it cannot be used as one in training.")
+
+    def refuses(self, model: nn.Module, group: Group) -> str | None:
+        """Why this method cannot prune a group whose channels could be removed; None when it can."""
+        return None
+
+    def score(self, view: View) -> Scores:
+        """One tensor a site, larger is more important: a parameter's shape, or (channels,) for a group."""
+        raise NotImplementedError
+
+    def choose(self, view: View, budget: Budget) -> Choice:
+        """Masks that meet the budget; by default those of the highest scores."""
+        return Choice(allocate(self.score(view), budget, view.alive, view.sites))
+
+
+METHODS: dict[str, type[Method]] = {}
+
+
+def register(method: type[Method]) -> type[Method]:
+    """Add a method to METHODS, under its ``name``; use as a decorator. A notebook may register its class again."""
+    if not (isinstance(method, type) and issubclass(method, Method) and is_dataclass(method)):
+        raise BadType("register takes a subclass of Method that is a frozen dataclass.")
+    for attribute in ("name", "citation"):
+        if not isinstance(getattr(method, attribute, None), str):
+            raise BadInput(f"{method.__name__} needs a class variable {attribute!r}.")
+    known_name("unit of a method", method.unit, ("weight", "channel"))
+    known_name("need of a method", method.needs, ("nothing", "shape", "inputs", "labels"))
+    held = METHODS.get(method.name)
+    if held is not None and (held.__module__, held.__qualname__) != (method.__module__, method.__qualname__):
+        raise BadInput(f"the name {method.name!r} is taken by {held.__module__}.{held.__qualname__}.")
+    METHODS[method.name] = method
+    return method
+
+
+def as_method(method: str | Method) -> Method:
+    """The method of that name with its default parameters, or the instance given."""
+    if isinstance(method, Method):
+        return method
+    if isinstance(method, type) and issubclass(method, Method):
+        return method()
+    if not isinstance(method, str):
+        raise BadType(f"a method is a name or an instance, like 'magnitude' or Magnitude(), not {method!r}.")
+    return METHODS[known_name("method", method, METHODS)]()
+
+
+def methods_table() -> pd.DataFrame:
+    """All registered methods: name, what they prune, what they need, parameters with defaults, citation, first sentence."""
+    rows = []
+    for name, method in sorted(METHODS.items()):
+        parameters = ", ".join(f"{f.name}={f.default!r}" for f in fields(method))
+        summary = (method.__doc__ or "").strip().splitlines()[0] if method.__doc__ else ""
+        rows.append((name, method.unit, method.needs, parameters, method.citation, summary))
+    return pd.DataFrame(rows, columns=["name", "prunes", "needs", "parameters", "citation", "summary"])
+
+
+def weight_rows(group: Group) -> list[Member]:
+    """The weights (not biases, not index layers) that produce a group's channels."""
+    return [m for m in group.produces if m.parameter.endswith(".weight")]
+
+
+def channel_counts(view: View, budget: Budget) -> tuple[dict[str, int], tuple[str, ...]]:
+    """How many channels each group keeps, for methods that compare channels within a layer only.
+
+    A global budget then means the same fraction everywhere, and a remark for the report says so.
+    """
+    remarks: tuple[str, ...] = ()
+    if budget.below is not None:
+        raise BadInput("this method has no scores to compare with a threshold; give a sparsity.")
+    if budget.across == "global":
+        budget = replace(budget, across="layer")
+        remarks = ("channels are compared within a layer only, so every layer lost the same fraction",)
+    equal = Scores({name: torch.zeros(group.size) for name, group in view.sites.groups.items()})
+    masks = allocate(equal, budget, view.alive, view.sites)
+    return {name: int(group.alive(masks).sum()) for name, group in view.sites.groups.items()}, remarks
+
+
+__all__ = [
+    "Budget", "Choice", "METHODS", "Method", "Scores", "View", "as_method", "channel_counts", "dataclass", "field",
+    "methods_table", "register", "weight_rows",
+]  # fmt: skip

@@ -1,0 +1,25 @@
+"""Magnitude pruning: ``score(w) = |w|`` (Han et al. 2015). The oldest baseline, and still a hard one to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..scores import Scores
+from .base import Method, View, register
+
+
+@register
+@dataclass(frozen=True)
+class Magnitude(Method):
+    """The weights closest to zero go first.
+
+    ``normalise`` divides a layer's scores by their own "sum", "mean", "max" or "l2" before layers are compared.
+    """
+
+    name = "magnitude"
+    citation = "han2015learning"
+
+    normalise: str = "none"
+
+    def score(self, view: View) -> Scores:
+        return Scores({name: weight.abs() for name, weight in view.weights().items()}).normalised(self.normalise)

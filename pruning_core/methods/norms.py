@@ -1,0 +1,64 @@
+r"""Filter norms: a channel is as important as the filter that makes it.
+
+    L1 norm            ``score(c) = sum |W[c]|``                         (Li et al. 2017)
+    L2 norm            ``score(c) = sqrt(sum W[c]^2)``                   (He et al. 2018)
+    geometric median   ``score(c) = sum_j ||W[c] - W[j]||_2``            (He et al. 2019)
+
+W[c] is the row of a linear layer or the filter of a convolution that produces channel c. Where several layers produce
+it (a residual sum), ``combine`` says how their scores become one. The papers rank filters inside a layer; ``normalise``
+makes layers comparable for a global budget, by default through their mean score.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..scores import Scores
+from .base import Method, View, register
+
+
+@dataclass(frozen=True)
+class _FilterNorm(Method):
+    unit = "channel"
+    needs = "shape"
+
+    combine: str = "sum"
+    normalise: str = "mean"
+
+
+@register
+@dataclass(frozen=True)
+class L1Norm(_FilterNorm):
+    """Filters with the smallest sum of absolute weights go first."""
+
+    name = "l1_norm"
+    citation = "li2017pruning"
+
+    def score(self, view: View) -> Scores:
+        return view.per_channel(lambda rows: rows.abs().sum(1), self.combine).normalised(self.normalise)
+
+
+@register
+@dataclass(frozen=True)
+class L2Norm(_FilterNorm):
+    """Filters with the smallest Euclidean norm go first."""
+
+    name = "l2_norm"
+    citation = "he2018soft"
+
+    def score(self, view: View) -> Scores:
+        return view.per_channel(lambda rows: rows.norm(dim=1), self.combine).normalised(self.normalise)
+
+
+@register
+@dataclass(frozen=True)
+class GeometricMedian(_FilterNorm):
+    """Filters nearest to all others go first: what they do, the others can do."""
+
+    name = "geometric_median"
+    citation = "he2019filter"
+
+    def score(self, view: View) -> Scores:
+        return view.per_channel(lambda rows: torch.cdist(rows, rows).sum(1), self.combine).normalised(self.normalise)

@@ -1,0 +1,41 @@
+"""Random pruning, the floor that every method must beat: scores drawn uniformly from [0, 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..scores import Scores
+from .base import Method, View, register
+
+
+def _uniform(view: View, channels: bool) -> Scores:
+    shapes = view.sites.score_shapes(channels)
+    return Scores({name: torch.rand(shape, generator=view.generator) for name, shape in shapes.items()})
+
+
+@register
+@dataclass(frozen=True)
+class Random(Method):
+    """Every weight has the same chance to go."""
+
+    name = "random"
+    citation = "blalock2020state"
+
+    def score(self, view: View) -> Scores:
+        return _uniform(view, channels=False)
+
+
+@register
+@dataclass(frozen=True)
+class RandomChannels(Method):
+    """Every channel has the same chance to go."""
+
+    name = "random_channels"
+    citation = "blalock2020state"
+    unit = "channel"
+    needs = "shape"
+
+    def score(self, view: View) -> Scores:
+        return _uniform(view, channels=True)

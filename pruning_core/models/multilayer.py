@@ -1,0 +1,69 @@
+"""Multilayer perceptrons on flattened images: LeNet-300-100 in two variants and SNIP-it's MLP5.
+
+Any image size; on 8x8 digits ``lenet300`` is 64-300-100-10.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import nn
+
+from pruning_core.models.base import LEAK, Builder, ModelInfo, Shape, initialiser, scaled, snip_initialiser
+
+
+def perceptron(hidden: Sequence[int], activation: str, dropout: float = 0.0) -> Builder:
+    """A builder of ``fc1, norm1, act1, drop1, fc2, ...``; norm layers where ``norm`` is "batch"."""
+
+    def build(shape: Shape, classes: int, width: float, norm: str) -> nn.Module:
+        layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+        inputs = shape[0] * shape[1] * shape[2]
+        for i, units in enumerate(hidden, start=1):
+            outputs = scaled(units, width)
+            layers[f"fc{i}"] = nn.Linear(inputs, outputs)
+            if norm == "batch":
+                layers[f"norm{i}"] = nn.BatchNorm1d(outputs)
+            layers[f"act{i}"] = nn.ReLU() if activation == "relu" else nn.LeakyReLU(LEAK)
+            if dropout:
+                layers[f"drop{i}"] = nn.Dropout(dropout)
+            inputs = outputs
+        layers[f"fc{len(hidden) + 1}"] = nn.Linear(inputs, classes)
+        return nn.Sequential(layers)
+
+    return build
+
+
+def _plain(hidden: Sequence[int]) -> Builder:
+    """A perceptron that has no norm layers in the paper: ``norm`` is without effect."""
+    build = perceptron(hidden, "relu")
+    return lambda shape, classes, width, norm: build(shape, classes, width, "none")
+
+
+MODELS = {
+    "lenet300": ModelInfo(
+        build=_plain([300, 100]),
+        initialise=initialiser(),
+        paper="baykal2022sipp",
+        about="LeNet-300-100, ReLU, no norm layers",
+        parameters=266_610,
+        shape=(1, 28, 28),
+        norms=("batch", "none"),
+    ),
+    "lenet300_snip": ModelInfo(
+        build=perceptron([300, 100], "leaky"),
+        initialise=snip_initialiser,
+        paper="verdenius2020snipit",
+        about="LeNet-300-100 with batch norm and leaky ReLU",
+        parameters=267_410,
+        shape=(1, 28, 28),
+        norms=("batch", "none"),
+    ),
+    "mlp5_snip": ModelInfo(
+        build=perceptron([512] * 4, "leaky", dropout=0.3),
+        initialise=snip_initialiser,
+        paper="verdenius2020snipit",
+        about="four hidden layers of 512 with batch norm, leaky ReLU and dropout 0.3",
+        parameters=1_199_114,
+        shape=(1, 28, 28),
+        norms=("batch", "none"),
+    ),
+}

@@ -1,0 +1,291 @@
+"""Notebooks as the book's experiments: their profiles, their parameters, and a runner that repeats only what changed.
+
+A chapter is a folder ``notebooks/N_name`` of stripped .ipynb files with a ``profiles.yml`` beside them, which gives each
+notebook the numbers of each profile. A notebook asks for them itself (:func:`profile_settings`), so plain papermill,
+JupyterLab and ``make book`` all run the same thing.
+"""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pruning_core.errors import BadInput, PruningError, known_name
+from pruning_core.records import content_hash, file_sha256, write_atomically
+
+PROFILES = ("smoke", "quick", "standard", "paper")
+"""From a few seconds (tests) over half a minute (``make book``) and minutes (several seeds) to the paper's own scale."""
+
+ONE_THREAD = ("smoke", "quick")
+"""The profiles that promise the same numbers on every machine of a kind, and therefore compute on one thread."""
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class NotebookFailed(PruningError):
+    """A cell of a notebook raised; the message names notebook, cell and exception."""
+
+
+# --- profiles
+
+
+class Settings(dict):
+    """The numbers of one notebook in one profile, as ``settings["epochs"]`` or ``settings.epochs``."""
+
+    def __init__(self, name: str, profile: str, values: Mapping[str, Any]):
+        super().__init__(values)
+        self._name, self._profile = name, profile
+
+    def __missing__(self, knob: str) -> Any:
+        known_name(f"setting of {self._name}", knob, self)
+
+    def __getattr__(self, knob: str) -> Any:
+        if knob.startswith("_"):  # copy, pickle and IPython look for such names on every object
+            raise AttributeError(knob)
+        return self[knob]
+
+    def __repr__(self) -> str:
+        return f"{self._name} at profile {self._profile}: " + ", ".join(
+            f"{k} = {v!r}" for k, v in self.items()
+        )
+
+
+def read_profiles(path: Path, stem: str, profile: str) -> Settings:
+    """The settings of notebook ``stem`` in ``profile`` out of a ``profiles.yml``.
+
+    Below ``quick`` stand all knobs of a notebook; the other profiles name only those whose numbers differ. ``smoke``
+    may leave a notebook out (it then runs as in quick); ``standard`` and ``paper`` must name it, if only with ``{}``,
+    so that nobody takes quick numbers for long ones. Raises UnknownName for an unknown profile, notebook or knob.
+    """
+    known_name("profile", profile, PROFILES)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise BadInput(f"cannot read the profiles {path}: {error}") from error
+    for name in content:
+        known_name(f"profile in {path}", name, PROFILES)
+    name = f"{path.parent.name}/{stem}"
+    quick = content.get("quick") or {}
+    known_name(f"notebook in the profile quick of {path}", stem, quick)
+    base = quick[stem] or {}
+    chosen = content.get(profile) or {}
+    if profile in ("standard", "paper") and stem not in chosen:
+        raise BadInput(f"{name} has no profile {profile!r} in {path}; add it there, or run it as quick.")
+    changed = chosen.get(stem) or {}
+    for knob in changed:
+        known_name(f"setting of {name} in the profile {profile}", knob, base)
+    return Settings(name, profile, {**base, **changed})
+
+
+def profile_settings(name: str, profile: str, **chosen: Any) -> Settings:
+    """What a notebook asks for after its parameters cell: its numbers in ``profile``.
+
+    ``name`` is chapter and stem, ``"0_foundations/1_sparsity"``. The chapter's ``profiles.yml`` is looked for from the
+    working directory upwards (so a copy of the repository wins over the installed one), then beside the package.
+    ``chosen`` holds knobs from the parameters cell: a value other than None replaces the profile's number.
+
+    In the profiles smoke and quick torch is set to one thread, so that a reader sees the numbers of the page.
+    Raises UnknownName for an unknown profile, notebook or knob, BadInput when no ``profiles.yml`` is found.
+    """
+    chapter, _, stem = name.partition("/")
+    here = Path.cwd()
+    places = (
+        [base / "notebooks" for base in (here, *here.parents)]
+        + list(here.parents)
+        + [REPOSITORY / "notebooks"]
+    )
+    files = [place / chapter / "profiles.yml" for place in places]
+    found = next((file for file in files if file.is_file()), None)
+    if found is None:
+        raise BadInput(f"no profiles.yml for {name!r} above {here} or in {REPOSITORY / 'notebooks'}.")
+    settings = read_profiles(found, stem, profile)
+    for knob in chosen:
+        known_name(f"setting of {name}", knob, settings)
+    if profile in ONE_THREAD:
+        import torch
+
+        torch.set_num_threads(1)
+    values = {**settings, **{knob: value for knob, value in chosen.items() if value is not None}}
+    return Settings(name, profile, values)
+
+
+# --- one notebook
+
+
+def read_parameters(path: Path) -> dict[str, str]:
+    """Names and written defaults of a notebook's parameters cell; BadInput when it has none."""
+    from papermill import inspect_notebook
+
+    found = {name: entry["default"] for name, entry in inspect_notebook(path).items()}
+    if not found:
+        raise BadInput(f"{path} has no cell tagged 'parameters' with one assignment a line.")
+    return found
+
+
+@contextlib.contextmanager
+def _kernel_environment(profile: str) -> Iterator[None]:
+    """What a kernel started inside inherits: one thread in the short profiles, and no progress bars on the page."""
+    wanted = {"TQDM_DISABLE": "1", **(dict.fromkeys(_THREADS, "1") if profile in ONE_THREAD else {})}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def run_notebook(
+    path: str | os.PathLike,
+    profile: str = "quick",
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    output: Path | None = None,
+    failed: Path | None = None,
+) -> Any:
+    """Execute a notebook from top to bottom in a kernel of its own and return it (an nbformat node).
+
+    ``parameters`` replace values of the parameters cell. ``output`` is written only when every cell has run; what a
+    failing run leaves goes to ``failed``. The working directory is the notebook's folder. The result carries its stamp
+    (:func:`stamp_of`) in its metadata and a line for the reader below its title, but no path of this machine.
+
+    Raises UnknownName for parameters and profiles that the notebook does not have, NotebookFailed for a failing cell.
+    """
+    import nbformat
+    import papermill
+
+    path = Path(path).resolve()
+    parameters = dict(parameters or {})
+    stamp = stamp_of(path, profile, parameters)
+    defaults = read_parameters(path)
+    for name in parameters:
+        known_name(f"parameter of {path.name}", name, defaults)
+    if defaults.get("profile", "").strip("'\"") != profile:
+        parameters["profile"] = profile
+    name = f"{path.parent.name}/{path.stem}"
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="pruning-book-") as folder, _kernel_environment(profile):
+        draft = Path(folder) / path.name
+        try:
+            notebook = papermill.execute_notebook(
+                path,
+                draft,
+                parameters,
+                cwd=path.parent,
+                progress_bar=False,
+                kernel_name="python3",
+                extra_arguments=[
+                    "--IPKernelApp.log_level=ERROR"
+                ],  # ipykernel warns of its own default transport
+            )
+        except Exception as error:
+            if failed is not None and draft.is_file():
+                write_atomically(failed, draft.read_bytes())
+            raise NotebookFailed(_failure(name, path, error, failed)) from error
+    seconds = time.monotonic() - started
+    for part in (notebook, *notebook.cells):
+        part.metadata.pop("papermill", None)  # holds absolute paths and times of day
+    notebook.metadata["pruning_book"] = {"stamp": stamp, "profile": profile, "seconds": round(seconds, 1)}
+    values = {knob: yaml.safe_load(text) for knob, text in defaults.items()} | parameters
+    settings = read_profiles(path.with_name("profiles.yml"), path.stem, profile)
+    notebook.cells[0].source += "\n\n" + page_stamp(profile, values, settings, seconds)
+    if output is not None:
+        write_atomically(output, nbformat.writes(notebook) + "\n")
+        if failed is not None:
+            failed.unlink(missing_ok=True)
+    return notebook
+
+
+def _failure(name: str, path: Path, error: Exception, kept: Path | None) -> str:
+    """One line for a failed run: papermill's own message holds the whole coloured traceback."""
+    aside = f" (what had run is kept in {kept})" if kept is not None and kept.is_file() else ""
+    if not hasattr(error, "ename"):
+        return f"{name} could not be run: {type(error).__name__}: {error}{aside}"
+    # Counted in the source, where the reader looks for it: papermill may have put a cell of parameters before it.
+    number = next((k for k, cell in enumerate(source_cells(path), 1) if cell["source"] == error.source), "?")
+    return f"{name}, cell {number}: {error.ename}: {error.evalue}{aside}"
+
+
+def page_stamp(
+    profile: str, parameters: Mapping[str, Any], settings: Mapping[str, Any], seconds: float
+) -> str:
+    """The line below a page's title that says how its numbers and figures were made."""
+    from pruning_core.records import environment
+
+    facts = environment(parameters.get("device") or "cpu")
+    first, seeds = parameters.get("seed", 0), parameters.get("seeds") or settings.get("seeds") or 1
+    if isinstance(seeds, int):
+        seeds = [first + k for k in range(seeds)]
+    line = [
+        f"profile {profile}",
+        ("seeds " if len(seeds) > 1 else "seed ") + ", ".join(map(str, seeds)),
+        f"{facts['device']}" + (", one thread" if profile in ONE_THREAD else ""),
+        f"{seconds / 60:.1f} min",
+        f"torch {facts['torch']}",
+        f"pruning_core {facts['package']}",
+    ]
+    return f'<p class="page-stamp">Made with {" · ".join(line)}</p>'
+
+
+# --- what has to be run again
+
+
+def source_cells(path: Path) -> list[dict[str, Any]]:
+    """What decides a notebook's result: kinds, tags and sources of its cells; outputs and counters do not count."""
+    import nbformat
+
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except FileNotFoundError as error:
+        raise BadInput(f"there is no notebook {path}.") from error
+    except Exception as error:  # nbformat raises several kinds for broken JSON and foreign files
+        raise BadInput(f"{path} is no notebook: {type(error).__name__}.") from error
+    return [
+        {"kind": c.cell_type, "tags": c.metadata.get("tags", []), "source": c.source} for c in notebook.cells
+    ]
+
+
+def _tree_hash(*paths: Path) -> str:
+    """One hash over names and contents of files and of all files below folders."""
+    total = hashlib.sha256()
+    for path in paths:
+        for file in [path] if path.is_file() else sorted(path.rglob("*")):
+            if file.is_file() and "__pycache__" not in file.parts:
+                total.update(f"{file.relative_to(path.parent)} {file_sha256(file)}\n".encode())
+    return total.hexdigest()
+
+
+def stamp_of(path: str | os.PathLike, profile: str, parameters: Mapping[str, Any] | None = None) -> str:
+    """The hash of everything that a run of the notebook depends on: its source, its settings in the profile, the
+    parameters, the package's source, the lock, and the committed results if the notebook reads records or claims."""
+    path = Path(path)
+    source = source_cells(path)
+    text = "".join(cell["source"] for cell in source)
+    reads = [REPOSITORY / "data" / "results", REPOSITORY / "book" / "claims.yml"]
+    return content_hash(
+        {
+            "source": source,
+            "settings": dict(read_profiles(path.with_name("profiles.yml"), path.stem, profile)),
+            "profile": profile,
+            "parameters": dict(parameters or {}),
+            "package": _tree_hash(Path(__file__).parent, REPOSITORY / "requirements.lock"),
+            "evidence": _tree_hash(*reads) if "records" in text or "claims" in text else "",
+        }
+    )
+
+
+def stamp_in(executed: Path) -> str | None:
+    """The stamp of an executed notebook; None when it is missing, damaged or was never executed by this runner."""
+    import nbformat
+
+    try:
+        return nbformat.read(executed, as_version=4).metadata.get("pruning_book", {}).get("stamp")
+    except Exception:  # whatever is wrong with the file, the answer is to make it again
+        return None

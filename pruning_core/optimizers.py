@@ -1,0 +1,210 @@
+"""How weights are stepped: optimizers as values that know the layers' quirks, and learning-rate schedules as
+pure functions.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from pruning_core.errors import BadInput, BadType, known_name
+
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
+SCHEDULES = ("constant", "multistep", "cosine", "triangular")
+FUSED_DTYPES = (torch.float32, torch.float64)
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Settings of an optimizer; ``build(model)`` makes the torch optimizer.
+
+    ``lr`` is the learning rate that the schedule's factor multiplies. ``momentum`` and ``nesterov`` are
+    SGD's; Adam keeps its (0.9, 0.999) and RMSprop its 0.99. ``weight_decay`` is L2 added to the gradient,
+    except in AdamW, where it is decoupled; ``decay_norm_and_bias=False`` exempts biases and the parameters of
+    normalisation layers. ``clip`` bounds the L2 norm of the whole gradient, ``noise`` is the standard
+    deviation of Gaussian noise added to it (before clipping); both are carried out by the Trainer. Raises
+    UnknownName, BadType or BadInput.
+    """
+
+    name: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    clip: float | None = None
+    noise: float = 0.0
+    decay_norm_and_bias: bool = True
+
+    def __post_init__(self) -> None:
+        known_name("optimizer", self.name, OPTIMIZERS)
+        for field in ("lr", "momentum", "weight_decay", "noise"):
+            number_at_least_zero(field, getattr(self, field))
+        if self.momentum >= 1:
+            raise BadInput(f"momentum must be below 1, not {self.momentum}.")
+        if self.nesterov and not (self.name == "sgd" and self.momentum > 0):
+            raise BadInput("nesterov needs name='sgd' and a momentum above 0.")
+        if self.clip is not None and number_at_least_zero("clip", self.clip) == 0:
+            raise BadInput("clip must be above 0 (or None for no clipping), not 0.")
+
+    def build(self, model: nn.Module, only: Callable[[str], bool] | None = None) -> torch.optim.Optimizer:
+        """The torch optimizer over the parameters that require gradients (and whose name passes ``only``).
+
+        The module that owns a parameter may scale its rate (``learning_rate_scale``) and exempt it from decay
+        (``decays = False``); each parameter group keeps the unscheduled rate as ``base_lr``. Raises BadInput
+        when no parameter is left to train.
+        """
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, owner, parameter in owned_parameters(model):
+            if parameter.requires_grad and (only is None or only(name)):
+                scale = float(getattr(owner, "learning_rate_scale", 1.0))
+                decay = self.weight_decay if self._decays(name, owner) else 0.0
+                groups.setdefault((scale, decay), []).append(parameter)
+        if not groups:
+            raise BadInput("there is no parameter to train: all are frozen or left out by `only`.")
+        trained = [parameter for members in groups.values() for parameter in members]
+        options: list[dict[str, Any]] = [
+            {"params": members, "lr": self.lr * scale, "base_lr": self.lr * scale, "weight_decay": decay}
+            for (scale, decay), members in groups.items()
+        ]
+        return self._torch_optimizer(options, _kernels(trained))
+
+    def _decays(self, name: str, owner: nn.Module) -> bool:
+        if not getattr(owner, "decays", True):
+            return False
+        is_norm_or_bias = isinstance(owner, NORMS) or name.rpartition(".")[2].endswith("bias")
+        return self.decay_norm_and_bias or not is_norm_or_bias
+
+    def _torch_optimizer(
+        self, groups: list[dict[str, Any]], kernels: dict[str, Any]
+    ) -> torch.optim.Optimizer:
+        if self.name == "sgd":
+            return torch.optim.SGD(
+                groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, **kernels
+            )
+        if self.name == "adam":
+            return torch.optim.Adam(groups, lr=self.lr, **kernels)
+        if self.name == "adamw":
+            return torch.optim.AdamW(groups, lr=self.lr, **kernels)
+        return torch.optim.RMSprop(groups, lr=self.lr, foreach=True)
+
+
+@dataclass(frozen=True)
+class LearningRate:
+    """The factor on the learning rate as a pure function of the step.
+
+    ``kind``: "constant" 1; "multistep" ``gamma ** (number of milestones passed)``, milestones in completed
+    epochs; "cosine" ``floor + (1 - floor) (1 + cos(pi e / E)) / 2`` in epoch e = 0 .. E - 1; "triangular"
+    rises linearly to 1 in the middle of the training and falls again, ``floor + (1 - floor) (1 - |2 (e + 1) /
+    (E + 1) - 1|)``. The first ``warmup`` epochs rise linearly from 0, step by step, but never above the
+    schedule. ``per_step=True`` lets the schedule itself move with every step instead of every epoch (e and E
+    are then steps). Raises UnknownName, BadType or BadInput.
+    """
+
+    kind: Literal["constant", "multistep", "cosine", "triangular"] = "constant"
+    warmup: float = 0
+    milestones: tuple[float, ...] = ()
+    gamma: float = 0.1
+    floor: float = 0.0
+    per_step: bool = False
+
+    def __post_init__(self) -> None:
+        known_name("learning-rate schedule", self.kind, SCHEDULES)
+        for field in ("warmup", "gamma", "floor"):
+            number_at_least_zero(field, getattr(self, field))
+        if self.floor > 1:
+            raise BadInput(f"floor is a fraction of the learning rate, at most 1, not {self.floor}.")
+        if isinstance(self.milestones, str) or not hasattr(self.milestones, "__iter__"):
+            raise BadType(f"milestones are a tuple of epochs, not {self.milestones!r}.")
+        for milestone in self.milestones:
+            number_at_least_zero("a milestone", milestone)
+        object.__setattr__(self, "milestones", tuple(self.milestones))  # a list would not be hashable
+        if self.milestones and self.kind != "multistep":
+            raise BadInput(f"milestones belong to kind='multistep', not to {self.kind!r}.")
+
+    def factor(self, step: int, steps_per_epoch: int, epochs: int) -> float:
+        """Factor at ``step``, counted from 0 over the whole training of ``epochs`` epochs of
+        ``steps_per_epoch`` steps.
+
+        >>> LearningRate("multistep", milestones=(2, 3)).factor(25, 10, 4)
+        0.1
+        >>> LearningRate(warmup=2).factor(5, 10, 4)
+        0.25
+        """
+        scheduled = self._scheduled(step, steps_per_epoch, epochs)
+        rising = self.warmup * steps_per_epoch
+        return min(step / rising, scheduled) if step < rising else scheduled
+
+    def _scheduled(self, step: int, steps_per_epoch: int, epochs: int) -> float:
+        if self.kind == "constant":
+            return 1.0
+        epoch = step / steps_per_epoch if self.per_step else step // steps_per_epoch
+        if self.kind == "multistep":
+            return self.gamma ** sum(milestone <= epoch for milestone in self.milestones)
+        total = max(epochs * steps_per_epoch if self.per_step else epochs, 1)
+        index = min(step if self.per_step else step // steps_per_epoch, total)
+        if self.kind == "cosine":
+            return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * index / total)) / 2
+        return self.floor + (1 - self.floor) * (1 - abs(2 * (index + 1) / (total + 1) - 1))
+
+
+def owned_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
+    """(name, module that owns it, parameter), each parameter once, under the first of its names."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for name, parameter in model.named_parameters():
+        yield name, modules[name.rpartition(".")[0]], parameter
+
+
+def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Momentum, moments and step counts as {"<kind>:<parameter name>": tensor}, the tensors themselves."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        for kind, entry in optimizer.state.get(parameter, {}).items():
+            if isinstance(entry, Tensor):
+                found[f"{kind}:{name}"] = entry
+    return found
+
+
+def load_optimizer_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]
+) -> None:
+    """Replace the optimizer's state by copies of ``optimizer_state(...)``; parameters it does not train are
+    passed over.
+
+    Raises BadInput when an entry fits no parameter of the model.
+    """
+    parameters = dict(model.named_parameters())
+    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    optimizer.state.clear()
+    for label, entry in state.items():
+        kind, _, name = label.partition(":")
+        parameter = parameters.get(name)
+        if parameter is None or (kind != "step" and entry.shape != parameter.shape):
+            raise BadInput(f"the optimizer state {label!r} does not fit the network.")
+        if id(parameter) not in trained:
+            continue
+        if kind == "step":
+            on_device = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
+            own = entry.to(parameter.device if on_device else "cpu", copy=True)
+        else:  # laid out like the parameter, as fused kernels need it
+            own = torch.empty_like(parameter, dtype=entry.dtype, requires_grad=False).copy_(entry)
+        optimizer.state[parameter][kind] = own
+
+
+def number_at_least_zero(name: str, value: object) -> float:
+    """Return ``value`` if it is a finite number >= 0; otherwise raise BadType or BadInput naming it."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadType(f"{name} must be a number, not {value!r}.")
+    if not math.isfinite(value) or value < 0:
+        raise BadInput(f"{name} must be a finite number of at least 0, not {value}.")
+    return value
+
+
+def _kernels(parameters: list[nn.Parameter]) -> dict[str, Any]:
+    """One fused kernel where torch has one, otherwise one call for all tensors instead of one a tensor."""
+    fused = all(p.dtype in FUSED_DTYPES and p.device.type in ("cpu", "cuda") for p in parameters)
+    return {"fused": True} if fused else {"foreach": True}

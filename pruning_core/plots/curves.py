@@ -1,0 +1,282 @@
+"""Figures drawn straight from rows: curves with bands over seeds, bars a layer, heat maps, latencies."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from pruning_core.claims import mean_interval
+from pruning_core.errors import BadInput, known_name
+
+from .style import NEUTRAL, BookFigure, MethodStyle, figure, set_alt, stamp, style_of, styled
+
+TICKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9999)
+AXIS_NAMES = {
+    "sparsity": "weights removed",
+    "asked": "sparsity asked for",
+    "channels_removed": "channels removed",
+    "macs_removed": "multiply-accumulates removed",
+    "accuracy": "test accuracy (%)",
+    "validation_accuracy": "validation accuracy (%)",
+    "train_accuracy": "training accuracy (%)",
+    "loss": "test loss",
+    "train_loss": "training loss",
+}
+
+
+def over_seeds(rows: pd.DataFrame, by: Sequence[str], value: str, keep: Sequence[str] = ()) -> pd.DataFrame:
+    """Return one row a group of ``by``: mean of ``value`` over seeds with its 95 % interval, and means of
+    ``keep``.
+
+    Columns: ``by``, ``keep``, mean, low, high (both NaN with one seed), n (seeds). Several rows of one seed
+    count as their mean. Raises BadInput for a missing column.
+    """
+    missing = [c for c in (*by, value, *keep) if c not in rows]
+    if missing:
+        raise BadInput(
+            f"the rows lack the column {missing[0]!r}; they have {', '.join(map(str, rows.columns))}."
+        )
+    found = []
+    for key, group in rows.dropna(subset=[value]).groupby(list(by), sort=True, dropna=False):
+        per_seed = group.groupby("seed", dropna=False)[value].mean() if "seed" in group else group[value]
+        interval = mean_interval(per_seed.to_numpy(float))
+        found.append(
+            dict(zip(by, key, strict=True))
+            | {column: float(group[column].mean()) for column in keep}
+            | {"mean": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}
+        )
+    return pd.DataFrame(found, columns=[*by, *keep, "mean", "low", "high", "n"])
+
+
+def _logit(p: np.ndarray) -> np.ndarray:
+    p = np.clip(p, 1e-4, 1 - 1e-9)
+    return np.log10(p / (1 - p))
+
+
+_TRANSFORMS: dict[str, tuple[Callable, Callable]] = {
+    "kept": (lambda p: -np.log10(np.maximum(1 - np.asarray(p), 1e-9)), lambda u: 1 - 10.0 ** -np.asarray(u)),
+    "logit": (_logit, lambda u: 1 / (1 + 10.0 ** -np.asarray(u))),
+    "linear": (np.asarray, np.asarray),
+}
+
+
+def set_sparsity_axis(ax: Axes, removed: Sequence[float] | np.ndarray, scale: str = "kept") -> None:
+    """Give the x axis a scale for fractions removed that leaves most room to the sparse end.
+
+    ``kept``: logarithmic in the fraction kept, so 90 %, 99 %, 99.9 % are equally far apart and 0 % can be
+    shown. ``logit``: wide at both ends. ``linear``: as it is. ``removed`` are the values that must be seen.
+    """
+    known_name("scale", scale, _TRANSFORMS)
+    values = np.asarray(removed, float)
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    if not 0 <= low <= high < 1:
+        raise BadInput(f"fractions removed must lie in [0, 1), but they reach from {low} to {high}.")
+    forward, back = _TRANSFORMS[scale]
+    ax.set_xscale("function", functions=(forward, back))
+    edges = forward(np.array([low, high]))
+    margin = 0.04 * float(edges[1] - edges[0]) or 0.1
+    ax.set_xlim(*back(np.array([edges[0] - margin, edges[1] + margin])))
+    if scale != "linear":
+        at = forward(np.array(TICKS))
+        inside = [
+            (t, u)
+            for t, u in zip(TICKS, at, strict=True)
+            if abs(2 * u - edges.sum()) <= np.ptp(edges) + 2 * margin
+        ]
+        ticks, last = [], np.inf
+        for tick, u in reversed(
+            inside or [(high, edges[1])]
+        ):  # the sparse end comes first when labels are too close
+            if last - u > 0.08 * np.ptp(edges):
+                ticks.append(tick)
+                last = u
+        ax.xaxis.set_major_locator(FixedLocator(ticks))
+        ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda p, _: f"{100 * p:.4g} %"))
+
+
+@styled
+def accuracy_against_sparsity(
+    rows: pd.DataFrame,
+    *,
+    x: str = "sparsity",
+    y: str = "accuracy",
+    by: str = "method",
+    scale: str = "kept",
+    reference: float | None = None,
+    title: str = "",
+    styles: dict[str, MethodStyle] | None = None,
+) -> BookFigure:
+    """Draw one curve a method: the mean over seeds, with the 95 % interval of the mean as a band.
+
+    rows: tidy rows; ``x`` a fraction removed, ``y`` any number, ``by`` the column that makes the curves. Rows
+    that asked for the same sparsity are one point, at the mean of what they reached. ``reference`` draws a
+    level (the unpruned network). ``styles`` overrides the palette for values of ``by`` that are no methods.
+    Raises BadInput when no row is left to draw.
+    """
+    if x not in rows:
+        raise BadInput(f"the rows lack the column {x!r}; they have {', '.join(map(str, rows.columns))}.")
+    asked = rows["asked"] if "asked" in rows else pd.Series(np.nan, rows.index)
+    points = over_seeds(rows.assign(point=asked.fillna(rows[x])), [by, "point"], y, keep=[x])
+    if points.empty:
+        raise BadInput(f"there is no row with a value of {y!r} to draw.")
+    fig, axes = figure()
+    ax = axes[0, 0]
+    said = []
+    for name, curve in points.groupby(by, sort=False):
+        style = (styles or {}).get(str(name)) or style_of(str(name))
+        curve = curve.sort_values(x)
+        ax.plot(curve[x], curve["mean"], color=style.colour, marker=style.marker, label=style.label)
+        ax.fill_between(curve[x], curve["low"], curve["high"], color=style.colour, alpha=0.18, linewidth=0)
+        first, last = curve.iloc[0], curve.iloc[-1]
+        said.append(
+            f"{style.label} from {first['mean']:.4g} at {100 * first[x]:.4g} % "
+            f"to {last['mean']:.4g} at {100 * last[x]:.4g} %"
+        )
+    if reference is not None:
+        ax.axhline(reference, color=NEUTRAL, linestyle=":", linewidth=1.2)
+        ax.annotate(
+            "unpruned", (0.005, reference), xycoords=("axes fraction", "data"), fontsize=8, va="bottom"
+        )
+    set_sparsity_axis(ax, points[x].to_numpy(float), scale)
+    x_name, y_name = AXIS_NAMES.get(x, x), AXIS_NAMES.get(y, y)
+    ax.set(xlabel=x_name, ylabel=y_name, title=title)
+    ax.legend()
+    stamp(fig, rows)
+    seeds = int(points["n"].max())
+    band = f"Means over {seeds} seeds; bands are 95 % intervals." if seeds > 1 else "One seed, so no bands."
+    set_alt(fig, f"{title + ': ' if title else ''}{y_name} against {x_name}. {'; '.join(said)}. {band}")
+    return fig
+
+
+@styled
+def layer_bars(
+    rows: pd.DataFrame, *, value: str = "sparsity", by: str | None = None, title: str = ""
+) -> BookFigure:
+    """Draw the fraction removed in each layer as bars, layers in the order of the rows.
+
+    rows: columns ``layer`` and ``value`` (a fraction in [0, 1]); ``by`` (for instance ``method``) makes
+    groups of bars.
+    """
+    layers = list(dict.fromkeys(rows["layer"]))
+    names = list(dict.fromkeys(rows[by])) if by else [""]
+    fig, axes = figure(size=(max(6.4, 0.28 * len(layers) * max(len(names), 2)), 3.6))
+    ax = axes[0, 0]
+    width = 0.8 / len(names)
+    said = []
+    for i, name in enumerate(names):
+        part = rows[rows[by] == name] if by else rows
+        heights = part.groupby("layer")[value].mean().reindex(layers)
+        style = style_of(str(name)) if by else style_of("magnitude")
+        ax.bar(
+            np.arange(len(layers)) + (i - (len(names) - 1) / 2) * width,
+            heights,
+            width,
+            color=style.colour,
+            label=style.label,
+        )
+        who = f"{style.label}: " if by else ""
+        said.append(
+            f"{who}least {100 * heights.min():.3g} % ({heights.idxmin()}), "
+            f"most {100 * heights.max():.3g} % ({heights.idxmax()})"
+        )
+    ax.set(ylabel=AXIS_NAMES.get(value, value), title=title, ylim=(0, 1))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda p, _: f"{100 * p:.0f} %"))
+    ax.set_xticks(np.arange(len(layers)), layers, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+    ax.grid(axis="x", visible=False)
+    if by:
+        ax.legend()
+    stamp(fig, rows)
+    set_alt(
+        fig,
+        f"{title + ': ' if title else ''}bars of the fraction removed in each of {len(layers)} layers. "
+        f"{'; '.join(said)}.",
+    )
+    return fig
+
+
+@styled
+def heatmap(
+    rows: pd.DataFrame,
+    *,
+    x: str,
+    y: str,
+    value: str,
+    curve: pd.DataFrame | None = None,
+    curve_label: str = "predicted",
+    labels: tuple[str, str, str] | None = None,
+    title: str = "",
+) -> BookFigure:
+    """Draw ``value`` over a grid of ``x`` and ``y`` (means over rows of one cell), with a predicted curve on
+    top.
+
+    rows: columns ``x``, ``y``, ``value``; the grid need not be complete nor evenly spaced. curve: columns
+    ``x``, ``y``. labels: names of the x axis, y axis and colour bar.
+    """
+    grid = rows.pivot_table(index=y, columns=x, values=value, aggfunc="mean").sort_index()
+    if grid.empty:
+        raise BadInput(f"there is no row with a value of {value!r} to draw.")
+    fig, axes = figure(size=(6.4, 4.6))
+    ax = axes[0, 0]
+    mesh = ax.pcolormesh(
+        grid.columns.to_numpy(float),
+        grid.index.to_numpy(float),
+        grid.to_numpy(float),
+        cmap="cividis",
+        shading="nearest",
+        rasterized=True,
+    )
+    x_name, y_name, value_name = labels or (x, y, AXIS_NAMES.get(value, value))
+    fig.colorbar(mesh, ax=ax, label=value_name)
+    ax.grid(visible=False)
+    note = ""
+    if curve is not None:
+        # white with a dark edge can be seen on every colour of the map
+        ax.plot(curve[x], curve[y], color="#101010", linewidth=3.4)
+        ax.plot(curve[x], curve[y], color="#ffffff", linewidth=1.6, label=curve_label)
+        ax.legend(loc="best", labelcolor="#ffffff", facecolor="#303030", frameon=True, framealpha=0.85)
+        ax.set(xlim=(grid.columns.min(), grid.columns.max()), ylim=(grid.index.min(), grid.index.max()))
+        note = (
+            f" The {curve_label} curve runs from ({curve[x].iloc[0]:.3g}, {curve[y].iloc[0]:.3g}) "
+            f"to ({curve[x].iloc[-1]:.3g}, {curve[y].iloc[-1]:.3g})."
+        )
+    ax.set(xlabel=x_name, ylabel=y_name, title=title)
+    stamp(fig, rows)
+    set_alt(
+        fig,
+        f"{title + ': ' if title else ''}heat map of {value_name} over {x_name} and {y_name}, from "
+        f"{np.nanmin(grid.to_numpy()):.3g} to {np.nanmax(grid.to_numpy()):.3g}.{note}",
+    )
+    return fig
+
+
+@styled
+def latency_bars(rows: pd.DataFrame, *, by: str = "label", title: str = "", unit: str = "ms") -> BookFigure:
+    """Draw median times as horizontal bars with their interquartile range.
+
+    rows: columns ``by``, ``median``, ``q1``, ``q3`` (seconds); shown in ``unit`` ("s", "ms" or "us").
+    """
+    factor = {"s": 1.0, "ms": 1e3, "us": 1e6}[known_name("unit", unit, ("s", "ms", "us"))]
+    times = rows.set_index(by)[["median", "q1", "q3"]] * factor
+    if times.empty:
+        raise BadInput("there is no time to draw.")
+    fig, axes = figure(size=(6.4, 0.9 + 0.42 * len(times)))
+    ax = axes[0, 0]
+    places = np.arange(len(times))[::-1]
+    errors = np.vstack([times["median"] - times["q1"], times["q3"] - times["median"]])
+    ax.barh(
+        places,
+        times["median"],
+        0.62,
+        color=[style_of(str(name)).colour if by == "method" else "#3096fe" for name in times.index],
+    )
+    ax.errorbar(times["median"], places, xerr=errors, fmt="none", ecolor=NEUTRAL, capsize=3)
+    ax.set_yticks(places, [style_of(str(n)).label if by == "method" else str(n) for n in times.index])
+    ax.grid(axis="y", visible=False)
+    ax.set(xlabel=f"time ({unit}), median and interquartile range", title=title)
+    stamp(fig, rows)
+    said = "; ".join(f"{name} {t['median']:.3g} {unit}" for name, t in times.iterrows())
+    set_alt(fig, f"{title + ': ' if title else ''}median times with interquartile ranges. {said}.")
+    return fig

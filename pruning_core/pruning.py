@@ -1,0 +1,262 @@
+"""The public way to prune a network: ``prune(model, method, sparsity)``, and to save and load the outcome."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from os import PathLike
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .budgets import Budget, check_sparsity
+from .errors import BadInput, BadType, BudgetError, Unprunable
+from .groups import Kept, Sites, remove
+from .layers import to_plain
+from .masks import Masks
+from .methods import Choice, Method, View, as_method
+from .networks import save_network
+from .reports import Report, make_report
+from .schedules import fraction_after
+from .sites import Scope, check_batches, check_finite, find_sites, undisturbed
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """A pruned copy of a network, with zeros in place of what was removed.
+
+    ``model`` has the shapes of the network given; ``masks`` say what is alive; ``report`` prints well. For channel
+    methods ``shrink()`` gives the smaller network, and ``save`` stores that one.
+    """
+
+    model: nn.Module
+    masks: Masks
+    report: Report
+    sites: Sites
+    example_input: object = None
+
+    def shrink(self) -> nn.Module:
+        """A smaller, plain network with the same outputs: dead channels are cut out, special layers made ordinary.
+
+        Raises Unprunable if the method prunes single weights, or if the outputs of the two networks differ.
+        """
+        if not self.sites.groups:
+            raise Unprunable(
+                f"{self.report.method!r} removed single weights, which leave no smaller network; only whole channels do."
+            )
+        small, _ = shrunk(self.model, self.masks, self.sites, self.example_input)
+        return to_plain(small)
+
+    def save(self, path: str | PathLike) -> None:
+        """Write one safetensors file (JSON and checksum inside): the shrunk network for channel methods, else the masked
+        one with its masks. :func:`load_pruned` reads it."""
+        if self.sites.groups:
+            save_network(self.shrink(), path, plain=True, like=self.model)
+        else:
+            save_network(self.model, path, masks=self.masks)
+
+    def __repr__(self) -> str:
+        return "\n".join(self.report._lines())
+
+    def _repr_html_(self) -> str:
+        return self.report._repr_html_()
+
+
+def prune(
+    model: nn.Module,
+    method: str | Method,
+    sparsity: float,
+    *,
+    of: str | None = None,
+    across: str | Mapping[str, float] = "global",
+    batches=None,
+    example_input=None,
+    scope: Scope = None,
+    rounds: int = 1,
+    seed: int = 0,
+) -> PruneResult:
+    """Prune a copy of ``model``; the network given is left as it was.
+
+    ``method`` is a name of METHODS or an instance like ``Magnitude(normalise="l2")``. ``sparsity`` in [0, 1) is the
+    fraction removed of what ``of`` counts: "weights", "channels" or "macs" (default: what the method prunes).
+    ``across`` says how it is spread (see Budget). ``batches`` is any iterable of (inputs, labels); ``example_input`` one
+    input with its batch dimension (default: taken from batches, or from the shape that build_model noted).
+    ``scope`` narrows the layers; ``rounds`` > 1 scores and cuts again and again, along a geometric schedule.
+
+    >>> import pruning_core, torch
+    >>> result = pruning_core.prune(torch.nn.Linear(4, 2), "magnitude", 0.5)
+    >>> result.masks.sparsity
+    0.5
+    """
+    if not isinstance(model, nn.Module):
+        raise BadType(f"the network must be a torch.nn.Module, not {type(model).__name__}.")
+    method = as_method(method)
+    check_sparsity(sparsity, "sparsity")
+    if not isinstance(rounds, int) or rounds < 1:
+        raise BadInput(f"rounds must be a whole number from 1, not {rounds!r}.")
+    channels = method.unit == "channel"
+    unit = of or ("channels" if channels else "weights")
+    if isinstance(across, Mapping):
+        budget = Budget(of=unit, across=across)  # type: ignore[arg-type]
+    else:
+        budget = Budget(sparsity, of=unit, across=across)  # type: ignore[arg-type]
+    check_finite(model)
+    batches = check_batches(batches, method.needs, method.name)
+    example_input = example_for(model, example_input, batches)
+    if channels and example_input is None:
+        raise BadInput(
+            f"method {method.name!r} removes channels, so it needs example_input (or batches) to follow them through the "
+            "network."
+        )
+    if unit == "macs" and example_input is None:
+        raise BadInput("a budget of macs needs example_input (or batches), to know how often each weight is used.")
+    pruned = copy.deepcopy(model)
+    sites = find_sites(
+        pruned, channels=channels, example_input=example_input, scope=scope, refuses=method.refuses
+    )
+    masks = Masks.dense(pruned, sites.weights)
+    remarks: tuple[str, ...] = ()
+    for i in range(1, rounds + 1):
+        if budget.to is not None:
+            budget = replace(budget, to=fraction_after("geometric", i, rounds, sparsity))
+        choice = prune_step(pruned, method, budget, sites, masks, batches, seed + i - 1)
+        masks, remarks = choice.masks, choice.remarks
+    asked = None if isinstance(across, Mapping) else sparsity
+    report = make_report(method.name, asked, unit, masks, sites, remarks + _held(masks, sites, budget))
+    return PruneResult(pruned, masks, report, sites, example_input)
+
+
+def prune_step(
+    model: nn.Module,
+    method: Method,
+    budget: Budget,
+    sites: Sites,
+    masks: Masks,
+    batches=None,
+    seed: int = 0,
+    loss=F.cross_entropy,
+) -> Choice:
+    """One choice of ``method``, applied to ``model`` in place: new values first, then the masks.
+
+    Whatever the method did to the network while it looked is undone. Raises BudgetError if it missed the budget.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with undisturbed(model):
+        choice = method.choose(View(model, sites, masks, batches, loss, generator), budget)
+    found = masks & choice.masks
+    _check_reached(method, budget, found, sites)
+    with torch.no_grad():
+        for name, value in choice.values.items():
+            if not torch.isfinite(value).all():
+                raise BadInput(f"method {method.name!r} gave NaN or infinite values for {name!r}.")
+            model.get_parameter(name).copy_(value)
+    found.apply_(model)
+    return choice._replace(masks=found)
+
+
+def _check_reached(method: Method, budget: Budget, masks: Masks, sites: Sites) -> None:
+    """Whatever chose the masks, the budget holds exactly, or within one channel where groups force it."""
+    if budget.to is None:
+        return
+    report = make_report(method.name, budget.to, budget.of, masks, sites)
+    removed, total = report.removed[budget.of]
+    tolerance = 0.5 + 1e-6
+    if method.unit == "channel" and budget.of != "channels":
+        tolerance = max(_cost_of_largest_channel(sites, budget.of), 1)
+    elif budget.of == "macs" and sites.positions:
+        tolerance = max(sites.positions.values())
+    if abs(removed - budget.to * total) > tolerance:
+        raise BudgetError(
+            f"method {method.name!r} removed {removed:,} of {total:,} {budget.of}, but sparsity {budget.to} was asked for."
+        )
+
+
+def _cost_of_largest_channel(sites: Sites, of: str) -> int:
+    largest = 0
+    for group in sites.groups.values():
+        cost = 0
+        for member in group.members:
+            if member.parameter in sites.weights:
+                shape = sites.shapes[member.parameter]
+                each = len(member.indices) / group.size * shape.numel() / shape[member.dim]
+                positions = sites.positions[member.parameter] if of == "macs" and sites.positions else 1
+                cost += int(each * positions)
+        largest = max(largest, cost)
+    return largest
+
+
+def _held(masks: Masks, sites: Sites, budget: Budget) -> tuple[str, ...]:
+    """Remarks on sites that only the stated minimum keeps from being emptied."""
+    if not budget.keep_at_least:
+        return ()
+    if sites.groups:
+        left = {name: int(group.alive(masks).sum()) for name, group in sites.groups.items()}
+        sizes = {name: group.size for name, group in sites.groups.items()}
+    else:
+        left = {name: int(torch.count_nonzero(masks[name])) for name in sites.weights}
+        sizes = {name: sites.shapes[name].numel() for name in sites.weights}
+    held = [name for name, count in left.items() if count <= budget.keep_at_least < sizes[name]]
+    if not held:
+        return ()
+    more = f" and {len(held) - 5} more" if len(held) > 5 else ""
+    return (f"kept at the minimum of {budget.keep_at_least}: {', '.join(held[:5])}{more}",)
+
+
+def shrunk(model: nn.Module, masks: Masks, sites: Sites, example_input=None) -> tuple[nn.Module, Kept]:
+    """A smaller copy of a masked network, and the slices that made it. The two are compared before it is returned."""
+    small = copy.deepcopy(model)
+    kept = remove(small, masks, sites.groups.values())
+    if example_input is not None:
+        compare(model, small, example_input)
+    return small, kept
+
+
+def compare(masked: nn.Module, small: nn.Module, example_input) -> None:
+    """Raise Unprunable unless both networks give the same output on the example, in evaluation mode."""
+    arguments = example_input if isinstance(example_input, tuple) else (example_input,)
+    outputs = []
+    for network in (masked, small):
+        mode = {module: module.training for module in network.modules()}
+        with torch.no_grad():
+            try:
+                outputs.append(network.eval()(*arguments))
+            except Exception as error:
+                raise Unprunable(f"the smaller network does not run: {error}") from error
+            finally:
+                for module, training in mode.items():
+                    module.training = training
+    pairs = zip(_tensors(outputs[0]), _tensors(outputs[1]), strict=True)
+    for large, little in pairs:
+        if large.shape != little.shape:
+            raise Unprunable(
+                f"removing channels changed the output shape from {tuple(large.shape)} to {tuple(little.shape)}; "
+                "keep those layers out of scope."
+            )
+        scale = float(large.abs().max()) + 1e-12
+        difference = float((large - little).abs().max())
+        if not difference <= scale * (1e-9 if large.dtype == torch.float64 else 2e-3):
+            raise Unprunable(f"masked and smaller network differ by {difference:.2g}; the network has a dependency of "
+                             "channels that was not found, so prune weights instead.")
+
+
+def _tensors(output) -> list[Tensor]:
+    if isinstance(output, Tensor):
+        return [output]
+    values = output.values() if isinstance(output, Mapping) else output
+    return [tensor for value in values for tensor in _tensors(value)] if values is not None else []
+
+
+def example_for(model: nn.Module, example_input=None, batches=None):
+    """One input of the network: as given, the first of the batches, or random numbers of the shape in ``model.recipe``."""
+    if example_input is not None:
+        return example_input
+    if batches is not None:
+        return next(iter(batches))[0][:1]
+    recipe = getattr(model, "recipe", None)
+    if recipe is None:
+        return None
+    like = next(model.parameters())
+    noise = torch.randn((1, *recipe["shape"]), generator=torch.Generator().manual_seed(0))
+    return noise.to(like)

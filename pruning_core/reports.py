@@ -1,0 +1,94 @@
+"""What a pruning step did: asked and reached, weights, channels and multiply-accumulates side by side, per layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from .groups import Sites
+
+
+@dataclass(frozen=True)
+class Report:
+    """``removed`` maps "weights", "channels" and "macs" to (removed, total); macs count zeros as if they were skipped.
+
+    For methods that prune single weights, "channels" counts output rows without any weight left. ``layers`` has one
+    row a layer, ``not_prunable`` maps layers and groups to the reason.
+    """
+
+    method: str
+    asked: float | None
+    of: str
+    removed: Mapping[str, tuple[int, int]]
+    layers: pd.DataFrame
+    not_prunable: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def reached(self) -> float:
+        """The fraction removed, of what the budget counted."""
+        return self.fraction(self.of)
+
+    def fraction(self, of: str) -> float:
+        """The fraction removed of "weights", "channels" or "macs"; NaN where it was not measured."""
+        if of not in self.removed:
+            return math.nan
+        removed, total = self.removed[of]
+        return removed / total if total else 0.0
+
+    def _lines(self) -> list[str]:
+        asked = "no target" if self.asked is None else f"asked {self.asked:.2%} of {self.of}"
+        lines = [f"{self.method}: {asked}, reached {self.reached:.2%}"]
+        for of, (removed, total) in self.removed.items():
+            lines.append(f"  {of:9}{removed:>15,} of {total:>15,} removed ({self.fraction(of):.2%})")
+        lines += [f"  note: {remark}" for remark in self.remarks]
+        return lines
+
+    def __str__(self) -> str:
+        lines = self._lines()
+        with pd.option_context("display.width", 110, "display.max_rows", 60):
+            lines.append(self.layers.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+        if self.not_prunable:
+            lines.append("not prunable:")
+            lines += [f"  {name}: {why}" for name, why in self.not_prunable.items()]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        head = "<br>".join(self._lines())
+        reasons = "".join(f"<li>{name}: {why}</li>" for name, why in self.not_prunable.items())
+        table = self.layers.to_html(index=False, float_format=lambda value: f"{value:.3f}", border=0)
+        tail = f"<details><summary>not prunable</summary><ul>{reasons}</ul></details>" if reasons else ""
+        return f"<div><p>{head}</p><details><summary>layer by layer</summary>{table}</details>{tail}</div>"
+
+
+def make_report(
+    method: str, asked: float | None, of: str, masks: Mapping[str, Tensor], sites: Sites, remarks=()
+) -> Report:
+    """Count what ``masks`` remove at ``sites``."""
+    rows = []
+    for name in sites.weights:
+        shape = sites.shapes[name]
+        total = math.prod(shape)
+        mask = masks.get(name)
+        dead = 0 if mask is None else total - int(torch.count_nonzero(mask))
+        empty = 0 if mask is None else int((~mask.flatten(1).any(1)).sum())
+        cost = sites.positions[name] if sites.positions is not None else 0
+        rows.append((name, total, dead, dead / total, shape[0], empty, total * cost, dead * cost))
+    columns = ["layer", "weights", "removed", "sparsity", "rows", "empty_rows", "macs", "macs_removed"]
+    layers = pd.DataFrame(rows, columns=columns)
+    removed = {"weights": (int(layers["removed"].sum()), int(layers["weights"].sum()))}
+    if sites.groups:
+        dead_channels = sum(int((~group.alive(masks)).sum()) for group in sites.groups.values())
+        removed["channels"] = (dead_channels, sum(group.size for group in sites.groups.values()))
+    else:
+        removed["channels"] = (int(layers["empty_rows"].sum()), int(layers["rows"].sum()))
+    if sites.positions is not None:
+        removed["macs"] = (int(layers["macs_removed"].sum()), int(layers["macs"].sum()))
+    else:
+        layers = layers.drop(columns=["macs", "macs_removed"])
+    return Report(method, asked, of, removed, layers, dict(sites.excluded), tuple(remarks))

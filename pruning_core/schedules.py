@@ -1,0 +1,65 @@
+"""How far to go in round i of n. Every schedule is a pure function to the fraction removed after that round."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from .errors import BadInput, known_name
+
+
+def one_shot(i: int, n: int, target: float, start: float = 0.0) -> float:
+    """Everything at once, in the first round."""
+    return target
+
+
+def linear(i: int, n: int, target: float, start: float = 0.0) -> float:
+    """Equal steps of the removed fraction."""
+    return start + (target - start) * i / n
+
+
+def geometric(i: int, n: int, target: float, start: float = 0.0) -> float:
+    """Every round removes the same fraction of what is left: ``1 - kept`` with ``kept = (1 - target) ** (i / n)``."""
+    return 1 - (1 - start) * ((1 - target) / (1 - start)) ** (i / n)
+
+
+def cubic(i: int, n: int, target: float, start: float = 0.0) -> float:
+    """Fast at first, slow at the end: ``target + (start - target) (1 - i/n)^3`` (Zhu and Gupta 2017, equation 1)."""
+    return target + (start - target) * (1 - i / n) ** 3
+
+
+def snip_it(i: int, n: int, target: float, start: float = 0.0) -> float:
+    """The rule of SNIP-it: the gap between a first cut at one half and the target halves every round.
+
+    With S = n - 2 halvings, ``k_j = target - (target - h) / 2^j`` for j = 0..S, then the target itself: n = S + 2 rounds.
+    Here ``h = min(1/2, target)``; the official code starts at one half even where the target is lower, and overshoots.
+    """
+    if i >= n:
+        return target
+    first = max(min(0.5, target), start)
+    return target - (target - first) * 0.5 ** (i - 1)
+
+
+def harmonic(i: int, n: int, target: float, start: float = 0.0) -> float:
+    """Kept fraction ``(i + 1) ** -p``, with p such that round n keeps ``1 - target`` of what was there at the start."""
+    power = -math.log((1 - target) / (1 - start)) / math.log(n + 1)
+    return 1 - (1 - start) * (i + 1) ** -power
+
+
+SCHEDULES: dict[str, Callable[..., float]] = {
+    function.__name__: function for function in (one_shot, linear, geometric, cubic, snip_it, harmonic)
+}
+
+
+def fraction_after(schedule: str | Callable[..., float], i: int, n: int, target: float, start: float = 0.0) -> float:
+    """Fraction removed after round ``i`` (1-based) of ``n``, between ``start`` and ``target``; exactly ``target`` after the last.
+
+    ``schedule`` is a name of SCHEDULES or a function ``(i, n, target, start) -> fraction``.
+    Raises BadInput unless 1 <= i <= n and 0 <= start <= target < 1.
+    """
+    function = schedule if callable(schedule) else SCHEDULES[known_name("schedule", schedule, SCHEDULES)]
+    if not 1 <= i <= n:
+        raise BadInput(f"round {i} of {n}: rounds count from 1 to their number.")
+    if not 0 <= start <= target < 1:
+        raise BadInput(f"a schedule goes up from start to target inside [0, 1), not from {start} to {target}.")
+    return target if i == n else float(function(i, n, target, start))

@@ -1,0 +1,156 @@
+"""Where a network can be pruned: its weights in scope, its channel groups, and what each weight costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from .discovery import PRODUCERS, find_groups
+from .errors import BadInput, BadType, Unprunable
+from .groups import Group, Sites
+from .measure import output_positions
+
+PRUNABLE = (*PRODUCERS, nn.Bilinear, nn.RNNBase, nn.MultiheadAttention)
+
+Scope = Iterable[str] | Callable[[str, nn.Module], bool] | None
+
+
+def find_sites(
+    model: nn.Module,
+    *,
+    channels: bool,
+    example_input=None,
+    scope: Scope = None,
+    refuses: Callable[[nn.Module, Group], str | None] = lambda model, group: None,
+) -> Sites:
+    """The sites of ``model``: weights of convolutions, linear, recurrent and attention layers; channel groups on demand.
+
+    ``scope`` narrows them: patterns on layer names like ``["features.*", "!features.0"]`` (a pattern that fits nothing
+    is an error), or a function (name, module) -> bool. A parameter of another layer type is in scope when a pattern names
+    it in full. A group is in scope when all layers that produce its channels are.
+    """
+    in_scope = _scope(model, scope)
+    weights, excluded = [], {}
+    for name, parameter in model.named_parameters():
+        layer, _, _ = name.rpartition(".")
+        module = model.get_submodule(layer)
+        if parameter.dim() < 2 or not parameter.is_floating_point():
+            continue
+        if isinstance(module, PRUNABLE) and in_scope(layer, module) or in_scope(name, module, exact=True):
+            weights.append(name)
+        elif isinstance(module, PRUNABLE):
+            excluded[layer] = "out of scope"
+        else:
+            excluded[name] = f"a weight of {type(module).__name__}, which is pruned only when scope names it"
+    if not weights:
+        raise Unprunable(f"{type(model).__name__} has no prunable layer" + (" in scope." if scope is not None else "."))
+    groups: dict[str, Group] = {}
+    if channels:
+        for group in find_groups(model, example_input):
+            reason = group.reason_fixed or refuses(model, group)
+            producers = {m.layer for m in group.produces if not m.is_buffer}
+            if reason is None and not all(in_scope(layer, model.get_submodule(layer)) for layer in producers):
+                reason = "out of scope"
+            if reason is None:
+                groups[group.name] = group
+            else:
+                excluded[f"channels of {group.name}"] = reason
+        if not groups:
+            reasons = "; ".join(f"{name}: {why}" for name, why in list(excluded.items())[:3])
+            raise Unprunable(f"{type(model).__name__} has no channels that can be removed ({reasons}).")
+    positions = None
+    if example_input is not None:
+        found = output_positions(model, example_input)
+        positions = {name: found.get(name.rpartition(".")[0], 0) for name in weights}
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    return Sites(shapes, tuple(weights), groups, positions, excluded)
+
+
+def _scope(model: nn.Module, scope: Scope):
+    if scope is None:
+        return lambda name, module, exact=False: not exact
+    if callable(scope):
+        return lambda name, module, exact=False: not exact and bool(scope(name, module))
+    patterns = [scope] if isinstance(scope, str) else list(scope)
+    known = {name for name, _ in model.named_modules()} | {name for name, _ in model.named_parameters()}
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise BadType(f"scope takes patterns on layer names, not {pattern!r}.")
+        if not any(fnmatchcase(name, pattern.removeprefix("!")) for name in known):
+            raise BadInput(f"scope {pattern!r} fits no layer of {type(model).__name__}.")
+    wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
+    unwanted = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+
+    def inside(name: str, module: nn.Module, exact: bool = False) -> bool:
+        if exact:
+            return name in wanted
+        chosen = not wanted or any(fnmatchcase(name, pattern) for pattern in wanted)
+        return chosen and not any(fnmatchcase(name, pattern) for pattern in unwanted)
+
+    return inside
+
+
+def check_finite(model: nn.Module) -> None:
+    """Raise BadInput naming the first parameter or buffer that holds NaN or infinite values."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_floating_point() and not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
+            bad = int((~torch.isfinite(tensor)).sum())
+            raise BadInput(f"{name!r} holds {bad} NaN or infinite values; such a network cannot be scored.")
+
+
+def check_batches(batches, needs: str, method: str):
+    """Batches that can be iterated again and again, as (inputs, labels); refuses what is empty or lacks labels.
+
+    A bare tensor counts as inputs without labels, for methods that need none.
+    """
+    if needs in ("nothing", "shape"):
+        if batches is None:
+            return None
+    elif batches is None:
+        raise BadInput(f"method {method!r} needs batches of {'(inputs, labels)' if needs == 'labels' else 'inputs'}.")
+    if not isinstance(batches, Iterable):
+        raise BadType(f"batches must be an iterable of (inputs, labels), not {type(batches).__name__}.")
+    if isinstance(batches, Tensor):
+        raise BadType("batches must be an iterable of (inputs, labels); put a single batch into a list.")
+    again = list(batches) if iter(batches) is batches else batches
+    first = next(iter(again), None)
+    if first is None:
+        raise BadInput("batches is empty: there is nothing to compute scores on.")
+    if isinstance(first, Tensor):
+        if needs == "labels":
+            raise BadInput(f"method {method!r} needs labels; its batches must be pairs (inputs, labels).")
+        return [(inputs, None) for inputs in again]
+    if not isinstance(first, (tuple, list)) or len(first) < 2 or not isinstance(first[0], Tensor):
+        raise BadType("batches must yield pairs (inputs, labels) of tensors.")
+    if len(first[0]) == 0:
+        raise BadInput("the first of the batches holds no sample.")
+    return again
+
+
+@contextmanager
+def undisturbed(model: nn.Module):
+    """Leave the network and the global random state as they were: weights, buffers, gradients, modes, requires_grad."""
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    wanted = {name: p.requires_grad for name, p in model.named_parameters()}
+    modes = {module: module.training for module in model.modules()}
+    for parameter in model.parameters():
+        parameter.grad = None
+    try:
+        with torch.random.fork_rng(devices=sorted({p.device for p in model.parameters() if p.is_cuda}, key=str)):
+            yield
+    finally:
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                if not torch.equal(tensor, before[name]):
+                    tensor.copy_(before[name])
+        for name, parameter in model.named_parameters():
+            parameter.grad = gradients[name]
+            parameter.requires_grad_(wanted[name])
+        for module, mode in modes.items():
+            module.training = mode

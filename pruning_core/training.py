@@ -1,0 +1,118 @@
+"""``fit``: the training loop that everybody uses; a killed run goes on where it was and ends with the same
+numbers.
+
+Losses are means per sample, accuracies percent, times seconds.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import nn
+
+from pruning_core.checkpoints import load_tensors, refuse_foreign, save_tensors
+from pruning_core.errors import BadInput, BadType, CorruptFile
+from pruning_core.evaluation import CrossEntropy, Evaluation, evaluate, integer_at_least
+from pruning_core.optimizers import LearningRate, Optimizer
+from pruning_core.trainer import FORMAT, Observer, Trainer, TrainingDiverged
+
+if TYPE_CHECKING:
+    from pruning_core.data import Data, Split
+
+__all__ = [
+    "CrossEntropy", "Evaluation", "History", "LearningRate", "Observer", "Optimizer",
+    "Trainer", "TrainingDiverged", "evaluate", "fit",
+]  # fmt: skip
+
+
+class History(list):
+    """The rows of a training, one dict an epoch, with the trained ``model`` and its ``best_epoch`` (from 1;
+    None without).
+    """
+
+    def __init__(self, trainer: Trainer, best_epoch: int | None):
+        super().__init__(trainer.history)
+        self.model = trainer.model
+        self.best_epoch = best_epoch
+
+
+def fit(
+    model: nn.Module,
+    data: "Data | Split",
+    *,
+    epochs: int,
+    optimizer: Optimizer | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 1,
+    keep: Literal["last", "best_validation"] = "last",
+    validation: "Split | None" = None,
+    progress: bool = True,
+    **options: Any,
+) -> History:
+    """Train ``model``, in place, for ``epochs`` epochs; returns one row an epoch, and the network as
+    ``.model``.
+
+    ``data`` is a data set, of which the train and the validation split are used (never the test split), or a
+    split to train on, with ``validation`` beside it. ``keep="best_validation"`` ends with the weights of the
+    best validation epoch. ``options`` are those of :class:`Trainer`. With ``checkpoint`` (a path) the state
+    is written there every ``checkpoint_every`` epochs: called again after a crash, the run goes on from it
+    and ends with the same numbers bit for bit (on the CPU); called again after its end, it is read back. A
+    run with other settings, data or initial weights than the checkpoint's is refused. Raises what Trainer
+    raises, CorruptFile for a damaged checkpoint and BadInput where none can be written, both before training.
+    """
+    integer_at_least("checkpoint_every", checkpoint_every, 1)
+    trainer = Trainer(model, optimizer, epochs=epochs, keep=keep, **options)
+    train, validation = _splits(data, validation)
+    if keep == "best_validation" and validation is None:
+        raise BadInput("keep='best_validation' needs a validation split.")
+    trainer._check(train)
+    run = trainer.description(train) if checkpoint is not None else {}
+    if checkpoint is not None:
+        _resume_or_start(trainer, Path(checkpoint), run)
+    with _bar(epochs, trainer.epoch, progress) as bar:
+        while trainer.epoch < epochs:
+            trainer.train_epoch(train, validation)
+            if checkpoint is not None and (trainer.epoch % checkpoint_every == 0 or trainer.epoch == epochs):
+                _save(trainer, checkpoint, run)
+            shown = {key: trainer.history[-1].get(key) for key in ("train_loss", "validation_accuracy")}
+            bar.set_postfix(
+                {key: f"{value:.4g}" for key, value in shown.items() if value is not None}, refresh=False
+            )
+            bar.update()
+    return History(trainer, trainer.restore_best() if keep == "best_validation" else None)
+
+
+def _splits(data: Any, validation: Any) -> tuple[Any, Any]:
+    if hasattr(data, "batches"):
+        return data, validation
+    if not hasattr(data, "train"):
+        raise BadType(
+            f"data is a data set of load_data(...) or one of its splits, not {type(data).__name__}."
+        )
+    if validation is None and len(data.validation):
+        validation = data.validation
+    return data.train, validation
+
+
+def _resume_or_start(trainer: Trainer, path: Path, run: dict[str, Any]) -> None:
+    if not path.exists():
+        _save(trainer, path, run)  # a place that cannot be written is found now, not after the first epoch
+        return
+    try:
+        tensors, info = load_tensors(path)
+    except CorruptFile as error:
+        raise CorruptFile(f"{error} Delete it to train from the start.") from error
+    if info.get("kind") != FORMAT:
+        raise BadInput(f"{path} is not a checkpoint of a training.")
+    refuse_foreign(path, info.get("run", {}), run)
+    trainer.load_state_dict((tensors, info))
+
+
+def _save(trainer: Trainer, path: str | Path, run: dict[str, Any]) -> None:
+    tensors, info = trainer.state_dict()
+    save_tensors(path, tensors, info | {"run": run})
+
+
+def _bar(epochs: int, done: int, progress: bool) -> Any:
+    from tqdm.auto import tqdm
+
+    return tqdm(total=epochs, initial=done, disable=not progress, unit="epoch", desc="training")
