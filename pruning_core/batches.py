@@ -1,4 +1,4 @@
-"""Labelled images in splits and batches: resident as one tensor on the device, or read from files by a loader.
+"""Labelled images in splits and batches: one tensor on the device, or files read by a loader.
 
 Augmentation works on whole batches on the device and draws from the generator that is given, so that a run
 can be repeated bit by bit.
@@ -178,7 +178,15 @@ class FileSplit(Split):
         ]
         workers = min(8, os.cpu_count() or 1, len(items) // 256)
         pinned = self.device.type == "cuda"
-        for x, y in DataLoader(_Files(items, self.reader), size, num_workers=workers, pin_memory=pinned):
+        # A generator of its own: a loader without one draws from the global state.
+        loader = DataLoader(
+            _Files(items, self.reader),
+            size,
+            num_workers=workers,
+            pin_memory=pinned,
+            generator=torch.Generator(),
+        )
+        for x, y in loader:
             yield x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
 
     def subset(self, n: int) -> FileSplit:

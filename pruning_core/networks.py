@@ -57,11 +57,11 @@ def load_pruned(path: str | PathLike, model: nn.Module | None = None) -> nn.Modu
     if info.get("plain"):
         skeleton = to_plain(skeleton)
     state = {name: tensor for name, tensor in tensors.items() if not name.startswith("mask:")}
-    _fit(skeleton, state, str(path))
+    fit_tensors(skeleton, state, str(path))
     return skeleton.eval()
 
 
-def _fit(skeleton: nn.Module, state: dict[str, torch.Tensor], path: str) -> None:
+def fit_tensors(skeleton: nn.Module, state: dict[str, torch.Tensor], path: str) -> None:
     """Give every parameter and buffer the saved tensor, whatever its size, and correct the layers' sizes."""
     own = skeleton.state_dict()
     odd = sorted(own.keys() ^ state.keys())

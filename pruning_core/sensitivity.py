@@ -42,19 +42,22 @@ def sensitivity(layer: nn.Module, inputs: Iterable[Tensor], reduce: str = "max")
     if not isinstance(layer, (nn.Linear, nn.Conv2d)):
         raise Unprunable(f"sensitivities are defined for linear and 2-d convolutional layers, not {type(layer).__name__}.")
     weight = layer.weight.detach()
-    total = torch.zeros_like(weight).flatten(1)
+    rows = weight.flatten(1)
     groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
     kernel = weight[0, 0].numel() if weight.dim() == 4 else 1
+    total = torch.zeros_like(rows)
     channel = weight.new_zeros(weight.shape[1] * groups)
     positions = 1
-    rows = weight.flatten(1)
     for batch in inputs:
-        for point in _non_negative(batch.to(weight)):
-            patches = _patches(layer, point)  # (groups, e, P)
-            positions = patches.shape[-1]
+        patches = _patches(layer, _non_negative(batch.to(weight)))  # (N, groups, e, P)
+        positions = patches.shape[-1]
+        # The maximum over points and the maximum over positions are one; a mean is taken point by point.
+        together = reduce == "max" or positions == 1
+        points = [patches.permute(1, 2, 0, 3).flatten(2)] if together else patches
+        for point in points:
             for g in range(groups):
                 mine = slice(g * len(rows) // groups, (g + 1) * len(rows) // groups)
-                share = _shares(rows[mine], patches[g], reduce)
+                share = _shares(rows[mine], point[g], "max" if together else "mean")
                 total[mine] = torch.maximum(total[mine], share)
                 by_channel = share.view(len(share), -1, kernel)
                 by_channel = (by_channel.amax(2) if reduce == "max" else by_channel.mean(2)).amax(0)
@@ -83,15 +86,14 @@ def _non_negative(batch: Tensor) -> Tensor:
     return torch.cat([batch.clamp(min=0), (-batch).clamp(min=0)]) if bool((batch < 0).any()) else batch
 
 
-def _patches(layer: nn.Module, point: Tensor) -> Tensor:
-    """The inputs of every output position, (groups, inputs of a filter, P)."""
+def _patches(layer: nn.Module, points: Tensor) -> Tensor:
+    """The inputs of every output position, (N, groups, inputs of a filter, P)."""
     if isinstance(layer, nn.Linear):
-        return point.reshape(1, -1, layer.in_features).transpose(1, 2)
+        return points.flatten(1, -2).transpose(1, 2)[:, None] if points.dim() > 2 else points[:, None, :, None]
     assert isinstance(layer, nn.Conv2d)
     padding = layer.padding
     if layer.padding_mode != "zeros" or isinstance(padding, str):
-        pads = layer._reversed_padding_repeated_twice
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-        point, padding = F.pad(point[None], pads, mode=mode)[0], 0
-    columns = F.unfold(point[None], layer.kernel_size, layer.dilation, padding, layer.stride)[0]
-    return columns.view(layer.groups, -1, columns.shape[-1])
+        points, padding = F.pad(points, layer._reversed_padding_repeated_twice, mode=mode), 0
+    columns = F.unfold(points, layer.kernel_size, layer.dilation, padding, layer.stride)
+    return columns.view(len(points), layer.groups, -1, columns.shape[-1])

@@ -113,45 +113,47 @@ class SiPPRand(Method):
 
 
 class Draws:
-    """A multinomial sample from the normalised ``scores`` that should show ``distinct`` different entries."""
+    """A multinomial sample from the normalised ``scores`` that should show ``distinct`` different entries.
+
+    ``whole``: everything is kept as it is, without re-weighting, because every entry is wanted, or was drawn.
+    """
 
     def __init__(self, scores: Tensor, distinct: int, generator: torch.Generator):
         self.q = scores / scores.sum()
         self.generator = generator
-        self.whole = distinct >= len(scores)
-        m = 0 if self.whole else draws_for_distinct(self.q.numpy(), distinct)
-        self.sequence = self._draw(m)
-        self._count()
-
-    def _draw(self, m: int) -> list[int]:
-        return torch.multinomial(self.q, m, replacement=True, generator=self.generator).tolist() if m else []
-
-    def _count(self) -> None:
-        self.counts = np.bincount(self.sequence, minlength=len(self.q)) if self.sequence else np.zeros(len(self.q), int)
-        self.whole = self.whole or int(np.count_nonzero(self.counts)) == len(self.q)
+        self.counts = np.zeros(len(scores), dtype=np.int64)
+        self.sequence: list[int] = []
+        self.distinct = len(scores) if distinct >= len(scores) else 0
+        if distinct < len(scores):
+            self._draw(draws_for_distinct(self.q.numpy(), distinct))
 
     @property
-    def distinct(self) -> int:
-        return len(self.q) if self.whole else int(np.count_nonzero(self.counts))
+    def whole(self) -> bool:
+        return self.distinct == len(self.q)
+
+    def _draw(self, m: int) -> None:
+        if m:
+            drawn = torch.multinomial(self.q, m, replacement=True, generator=self.generator).tolist()
+            self.sequence += drawn
+            np.add.at(self.counts, drawn, 1)
+            self.distinct = int(np.count_nonzero(self.counts))
 
     def one_more(self) -> None:
         """Draw until one further entry has appeared."""
         before = self.distinct
         while self.distinct == before:
-            self.sequence += self._draw(1)
-            self.counts[self.sequence[-1]] += 1
-            self._count()
+            self._draw(1)
 
     def one_less(self) -> None:
         """Take draws back, last first, until one entry has disappeared."""
         before = self.distinct
-        if self.whole and not self.sequence:
-            self.whole = False
-            self.sequence = self._draw(max(draws_for_distinct(self.q.numpy(), before - 1), 1))
-            self._count()
-        while self.distinct >= before and self.sequence:
-            self.whole = False
-            self.counts[self.sequence.pop()] -= 1
+        if not self.sequence:  # kept whole from the start: sample it after all
+            self.distinct = 0
+            self._draw(draws_for_distinct(self.q.numpy(), before - 1))
+        while self.distinct >= before:
+            entry = self.sequence.pop()
+            self.counts[entry] -= 1
+            self.distinct -= self.counts[entry] == 0
 
     def factors(self) -> Tensor:
         """c / (m q): 0 for what was not drawn; 1 everywhere when the half is kept whole."""

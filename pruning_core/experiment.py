@@ -1,0 +1,193 @@
+"""An experiment is a value. Its content hash names its record: run it again, and the record is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .data import DATASETS, load_data
+from .errors import BadInput, known_name
+from .evaluation import integer_at_least
+from .models import MODELS
+from .optimizers import LearningRate, Optimizer
+from .records import cache_root, content_hash, environment, read_rows, write_rows
+from .stages import Measure, Stage, Train
+from .timeline import Setting, State, Step, flatten, play, start
+from .version import __version__
+
+PROFILES = ("smoke", "quick", "standard", "paper")
+CHEAP = ("smoke", "quick")
+
+
+@cache
+def source_hash() -> str:
+    """Hash of the package's Python files."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    return content_hash([file.read_text(encoding="utf-8") for file in files])
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A network, its data, and what happens to it. Everything but ``device`` and ``tags`` decides the hash (of ``profile``
+    only whether it is a cheap one: the records of smoke and quick are void as soon as the package's code changes).
+
+    ``timeline`` is a list of stages; a ``Measure("final")`` is added where it does not end with one. ``optimizer``,
+    ``learning_rate`` and ``batch_size`` are what Train stages fall back to. ``tags`` are columns of the rows.
+
+    >>> Experiment("lenet300", "digits", [Train(3)]).key == Experiment("lenet300", "digits", [Train(3)]).key
+    True
+    """
+
+    model: str
+    data: str
+    timeline: tuple[Stage, ...]
+    seed: int = 0
+    width: float = 1.0
+    norm: str = "batch"
+    optimizer: Optimizer = Optimizer()
+    learning_rate: LearningRate = LearningRate()
+    batch_size: int = 128
+    normalise: str | None = None
+    augment: str | None = None
+    limit: int | None = None
+    profile: str = "quick"
+    device: str = "cpu"
+    tags: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not self.model.startswith("torchvision/"):
+            known_name("model", self.model, MODELS)
+        known_name("data set", self.data, DATASETS)
+        known_name("profile", self.profile, PROFILES)
+        integer_at_least("seed", self.seed, 0)
+        timeline = tuple(self.timeline)
+        if not timeline or not isinstance(timeline[-1], Measure):
+            timeline = (*timeline, Measure())
+        object.__setattr__(self, "timeline", timeline)
+        clash = {f.name for f in fields(self)} & set(self.tags)
+        if clash:
+            raise BadInput(f"the tag {sorted(clash)[0]!r} is a column of every row already.")
+
+    def _content(self) -> dict[str, Any]:
+        left_out = ("profile", "device", "tags", "timeline")
+        settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        # Cheap runs follow every edit of the code; a sweep of days must survive an edit, but not a new version.
+        return settings | {"code": source_hash() if self.profile in CHEAP else __version__}
+
+    @property
+    def key(self) -> str:
+        """Content hash of the whole experiment: 16 hexadecimal characters."""
+        return content_hash([self._content(), list(self.timeline)])
+
+    def record(self, folder: Path | None = None) -> Path:
+        """Where its rows are, or will be."""
+        return (folder or cache_root() / "records") / f"{self.key}.json"
+
+
+def run(experiment: Experiment, *, progress: bool = True, folder: Path | None = None) -> list[dict[str, Any]]:
+    """The rows of an experiment, one a Measure: read from its record, or played and then recorded.
+
+    A run that was killed goes on from its last checkpoint; one that begins like another goes on from where they part.
+    """
+    path = experiment.record(folder)
+    if path.exists():
+        return [row | dict(experiment.tags) for row in read_rows(path)]
+    with _threads(experiment):
+        state = _played(experiment, progress)
+    about = {
+        "experiment": experiment.key,
+        "model": experiment.model,
+        "data": experiment.data,
+        "width": experiment.width,
+        "seed": experiment.seed,
+        "profile": experiment.profile,
+    }
+    rows = [about | row | environment(experiment.device) for row in state.rows]
+    write_rows(path, rows)
+    return [row | dict(experiment.tags) for row in rows]
+
+
+def run_all(experiments: Iterable[Experiment], *, progress: bool = True, folder: Path | None = None):
+    """All rows of many experiments as one DataFrame, with a progress bar over the experiments."""
+    import pandas as pd
+    from tqdm.auto import tqdm
+
+    listed = list(experiments)
+    rows = []
+    for experiment in tqdm(listed, disable=not progress, unit="run", desc="experiments"):
+        rows += run(experiment, progress=False, folder=folder)
+    return pd.DataFrame(rows)
+
+
+def final_state(experiment: Experiment, *, progress: bool = False) -> State:
+    """The state at the end of an experiment, played again from its nearest checkpoint: the network itself, its masks."""
+    with _threads(experiment):
+        return _played(experiment, progress)
+
+
+def _played(experiment: Experiment, progress: bool) -> State:
+    data = load_data(
+        experiment.data,
+        device=experiment.device,
+        normalise=experiment.normalise,
+        augment=experiment.augment,
+        limit=experiment.limit,
+    )
+    recipe = {"name": experiment.model, "data": (data.shape, data.classes), "width": experiment.width, "norm": experiment.norm}
+    setting = Setting(
+        recipe,
+        data,
+        experiment.seed,
+        experiment.optimizer,
+        experiment.learning_rate,
+        experiment.batch_size,
+        experiment.device,
+    )
+    state = start(setting, experiment.timeline)
+    steps = list(flatten(experiment.timeline, state.model, state.example))
+    keys = list(_prefix_keys(experiment, steps))
+    done = 0
+    for position in range(len(steps), 0, -1):
+        kept = _checkpoint(keys[position - 1])
+        if isinstance(steps[position - 1].stage, Train) and kept.exists():
+            state.load(kept)
+            done = position
+            break
+    for position in range(done, len(steps)):
+        step, key = steps[position], keys[position]
+        halfway = _checkpoint(key, "-halfway")
+        play(state, step, int(content_hash([experiment.seed, position]), 16) % 2**31, halfway, progress)
+        if isinstance(step.stage, Train) and step.stage.epochs:
+            state.save(_checkpoint(key))
+            halfway.unlink(missing_ok=True)
+    return state
+
+
+def _prefix_keys(experiment: Experiment, steps: list[Step]):
+    """A hash for every step, of everything that happened up to it."""
+    key = content_hash(experiment._content())
+    for step in steps:
+        key = content_hash([key, step])
+        yield key
+
+
+def _checkpoint(key: str, suffix: str = "") -> Path:
+    return cache_root() / "checkpoints" / f"{key}{suffix}.safetensors"
+
+
+@contextmanager
+def _threads(experiment: Experiment):
+    """One thread in smoke and quick: the same bits on every machine with the same versions, and two runs side by side."""
+    before = torch.get_num_threads()
+    if experiment.profile in CHEAP and experiment.device == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,187 @@
+"""The words of a timeline: stages as values. ``timeline.py`` plays them; ``recipes.py`` makes sentences of them.
+
+Epochs count from 1. ``Each`` and ``Repeat`` hold other stages and hand on (round, of), so that a schedule means the same
+wherever a Prune stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from .budgets import Budget
+from .errors import BadInput, BadType, known_name
+from .methods import Method, as_method
+from .optimizers import LearningRate, Optimizer
+from .schedules import SCHEDULES
+
+
+@dataclass(frozen=True)
+class Every:
+    """Plays ``stages`` after epochs ``after + k``, ``after + 2 k``, ... of the Train stage it belongs to.
+
+    ``times`` limits how often; the rounds that a schedule sees are the events that really take place.
+    """
+
+    k: int
+    stages: tuple[Stage, ...]
+    after: int = 0
+    times: int | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "stages", _stages(self.stages))
+        if self.k < 1 or self.after < 0:
+            raise BadInput(f"Every needs k >= 1 and after >= 0, not k={self.k}, after={self.after}.")
+
+    def epochs(self, total: int) -> list[int]:
+        """The epochs of a training of ``total`` after which the event fires."""
+        return list(range(self.after + self.k, total + 1, self.k))[: self.times]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Trains for ``epochs``. What is None is taken from the experiment.
+
+    ``penalty``: (method, strength), added to the loss. ``only``: "gates" trains the gates alone. ``during``: events.
+    ``keep="best_validation"`` ends with the weights of the best validation epoch.
+    """
+
+    epochs: int
+    penalty: tuple[str | Method, float] | None = None
+    only: Literal["gates"] | None = None
+    during: Every | None = None
+    keep: Literal["last", "best_validation"] = "last"
+    optimizer: Optimizer | None = None
+    learning_rate: LearningRate | None = None
+    batch_size: int | None = None
+    label_smoothing: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self):
+        if not isinstance(self.epochs, int) or self.epochs < 0:
+            raise BadInput(f"a training takes a whole number of epochs from 0, not {self.epochs!r}.")
+        if self.penalty is not None:
+            object.__setattr__(self, "penalty", (as_method(self.penalty[0]), float(self.penalty[1])))
+        if self.during is not None and not self.during.epochs(self.epochs):
+            raise BadInput(
+                f"an event every {self.during.k} epochs after epoch {self.during.after} never takes place in {self.epochs}."
+            )
+        if self.during is not None and self.keep != "last":
+            raise BadInput("a training that prunes on its way keeps its last weights: earlier ones are less sparse.")
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Prunes to ``budget`` (a Budget, or the fraction removed of what the method prunes), in ``rounds`` rounds.
+
+    With one round inside a Repeat or Every the schedule follows their rounds. ``scope`` as in prune().
+    ``batches``: the split that methods look at, ``samples`` of it at random.
+    """
+
+    method: str | Method
+    budget: Budget | float
+    rounds: int = 1
+    schedule: str | Callable[..., float] = "one_shot"
+    scope: tuple[str, ...] | None = None
+    batches: Literal["train", "score"] = "train"
+    samples: int = 640
+    batch_size: int = 128
+
+    def __post_init__(self):
+        method = as_method(self.method)
+        object.__setattr__(self, "method", method)
+        if not isinstance(self.budget, Budget):
+            of = "channels" if method.unit == "channel" else "weights"
+            object.__setattr__(self, "budget", Budget(self.budget, of=of))
+        if not callable(self.schedule):
+            known_name("schedule", self.schedule, SCHEDULES)
+        if self.rounds < 1 or self.samples < 1 or self.batch_size < 1:
+            raise BadInput("rounds, samples and batch_size of a Prune count from 1.")
+        known_name("split for scoring", self.batches, ("train", "score"))
+        if isinstance(self.scope, list):
+            object.__setattr__(self, "scope", tuple(self.scope))
+
+
+@dataclass(frozen=True)
+class Save:
+    """Keeps the weights of now under ``label``. "init" is always there."""
+
+    label: str
+
+
+@dataclass(frozen=True)
+class Rewind:
+    """Puts back weights: those saved as ``to``, or fresh random ones ("new"). What is pruned stays pruned.
+
+    ``what="weights"`` touches the prunable weights only, "all" also biases, norms and buffers.
+    """
+
+    to: str = "init"
+    what: Literal["weights", "all"] = "all"
+
+    def __post_init__(self):
+        known_name("part to rewind", self.what, ("weights", "all"))
+
+
+@dataclass(frozen=True)
+class Shrink:
+    """Cuts dead channels out. Inside ``during`` the optimizer state is cut along, unless ``fresh_optimizer``."""
+
+    fresh_optimizer: bool = False
+
+
+@dataclass(frozen=True)
+class RecalibrateBatchNorm:
+    """Measures the running statistics of batch norm anew, on ``samples`` of the training split."""
+
+    samples: int = 1024
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Adds a row to the record: accuracy, sparsity, sizes, costs so far."""
+
+    label: str = "final"
+
+
+@dataclass(frozen=True)
+class Each:
+    """Plays ``stages`` once for each part of the network, from front to back, their scope narrowed to that part.
+
+    ``parts``: "blocks" (residual blocks), "groups" (channel groups), or patterns on layer names.
+    """
+
+    parts: str | tuple[str, ...]
+    stages: tuple[Stage, ...]
+
+    def __post_init__(self):
+        object.__setattr__(self, "stages", _stages(self.stages))
+        if isinstance(self.parts, list):
+            object.__setattr__(self, "parts", tuple(self.parts))
+        if isinstance(self.parts, str):
+            known_name("parts of a network", self.parts, ("blocks", "groups"))
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Plays ``stages`` ``n`` times."""
+
+    n: int
+    stages: tuple[Stage, ...]
+
+    def __post_init__(self):
+        object.__setattr__(self, "stages", _stages(self.stages))
+        if self.n < 1:
+            raise BadInput(f"Repeat counts from 1, not {self.n}.")
+
+
+Stage = Train | Prune | Save | Rewind | Shrink | RecalibrateBatchNorm | Measure | Each | Repeat
+
+
+def _stages(stages) -> tuple[Stage, ...]:
+    kinds = (Train, Prune, Save, Rewind, Shrink, RecalibrateBatchNorm, Measure, Each, Repeat)
+    for stage in stages:
+        if not isinstance(stage, kinds):
+            raise BadType(f"{stage!r} is not a stage of a timeline.")
+    return tuple(stages)

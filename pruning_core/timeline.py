@@ -1,0 +1,446 @@
+"""Playing a timeline: what every stage does to the state of a run.
+
+A run is a flat list of steps, each with its (round, of). After every training the state is kept under the hash of all
+steps so far, so a killed run resumes, and experiments that begin alike share their beginning: no dense network is
+trained twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .budgets import Budget
+from .checkpoints import load_tensors, save_tensors
+from .data import Data
+from .discovery import find_groups
+from .errors import BadInput, BudgetError
+from .evaluation import CrossEntropy, evaluate
+from .groups import Kept, Sites
+from .layers import HardConcreteGate
+from .masks import Masks
+from .measure import count_macs, output_positions
+from .methods import Method
+from .models import build_model
+from .networks import fit_tensors
+from .optimizers import LearningRate, Optimizer
+from .pruning import prune_step, shrunk
+from .reports import make_report
+from .schedules import fraction_after
+from .sites import find_sites
+from .stages import Each, Every, Measure, Prune, RecalibrateBatchNorm, Repeat, Rewind, Save, Shrink, Stage, Train
+from .trainer import Trainer
+
+SECONDS_BETWEEN_SAVES = 10.0
+
+
+class Step(NamedTuple):
+    """One stage to play, as round ``round`` of ``of``, narrowed to the layers of ``part``."""
+
+    stage: Stage
+    round: int = 1
+    of: int = 1
+    part: tuple[str, ...] | None = None
+
+
+def flatten(stages, model: nn.Module, example_input, round_: int = 1, of: int = 1, part=None) -> Iterator[Step]:
+    """The steps of a timeline in order: Repeat and Each unrolled."""
+    for stage in stages:
+        if isinstance(stage, Repeat):
+            for i in range(1, stage.n + 1):
+                yield from flatten(stage.stages, model, example_input, i, stage.n, part)
+        elif isinstance(stage, Each):
+            for name in _parts(stage, model, example_input):
+                yield from flatten(stage.stages, model, example_input, round_, of, name)
+        else:
+            yield Step(stage, round_, of, part)
+
+
+def _parts(stage: Each, model: nn.Module, example_input) -> list[tuple[str, ...]]:
+    if stage.parts == "groups":
+        return [(g.name,) for g in find_groups(model, example_input) if g.reason_fixed is None]
+    if stage.parts == "blocks":
+        names = [n for n, m in model.named_modules() if type(m).__name__.endswith(("Block", "Bottleneck", "InvertedResidual"))]
+        if not names:
+            raise BadInput(f"{type(model).__name__} has no residual blocks; name the parts of Each by patterns.")
+        return [(f"{name}.*",) for name in names]
+    return [(pattern,) for pattern in stage.parts]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What stays the same through a run: data, seed, device, and what Train stages fall back to."""
+
+    recipe: dict[str, Any]
+    data: Data
+    seed: int
+    optimizer: Optimizer
+    learning_rate: LearningRate
+    batch_size: int
+    device: str = "cpu"
+    channels_last: bool = False
+
+
+@dataclass
+class State:
+    """What changes: the network, its masks, snapshots, counters, and the rows measured so far."""
+
+    setting: Setting
+    model: nn.Module
+    masks: Masks
+    snapshots: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    dense: dict[str, dict[str, int]] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    epoch: int = 0
+    training_macs: float = 0.0
+    seconds: float = 0.0
+    last: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def example(self) -> Tensor:
+        """One sample, on the device; fixed, so that counts never depend on a shuffle."""
+        return next(iter(self.setting.data.train.batches(1)))[0].to(self.setting.device)
+
+    def save(self, path: Path, trainer: Trainer | None = None, step: int = 0) -> None:
+        """Write everything needed to go on, atomically."""
+        tensors = {f"model:{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"mask:{name}": mask for name, mask in self.masks.items()}
+        for label, snapshot in self.snapshots.items():
+            tensors |= {f"snapshot:{label}:{name}": tensor for name, tensor in snapshot.items()}
+        info: dict[str, Any] = {"kind": "run", "step": step}
+        for name in ("dense", "rows", "epoch", "training_macs", "seconds", "last"):
+            info[name] = getattr(self, name)
+        if trainer is not None:
+            inner, info["trainer"] = trainer.state_dict()
+            tensors |= {f"trainer:{name}": tensor for name, tensor in inner.items()}
+        save_tensors(path, tensors, info)
+
+    def load(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Take over a saved state; returns the trainer's own part, if there is one."""
+        tensors, info = load_tensors(path)
+        if info.get("kind") != "run":
+            raise BadInput(f"{path} is not the checkpoint of a run.")
+        part = {kind: {} for kind in ("model", "mask", "snapshot", "trainer")}  # type: dict[str, dict[str, Tensor]]
+        for key, tensor in tensors.items():
+            kind, _, name = key.partition(":")
+            part[kind][name] = tensor
+        fit_tensors(self.model, part["model"], str(path))
+        self.model.to(self.setting.device)
+        self.masks = Masks(part["mask"]).to(self.setting.device)
+        self.snapshots = {}
+        for key, tensor in part["snapshot"].items():
+            label, _, name = key.partition(":")
+            self.snapshots.setdefault(label, {})[name] = tensor
+        for name in ("dense", "rows", "epoch", "training_macs", "seconds", "last"):
+            setattr(self, name, info[name])
+        return (part["trainer"], info["trainer"]) if "trainer" in info else None
+
+    def snapshot(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+
+
+def start(setting: Setting, timeline) -> State:
+    """The state before the first stage: the network built after the seed is set, and prepared for its penalties."""
+    model = build_model(seed=setting.seed, **_built(setting.recipe)).to(setting.device)
+    if setting.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    state = State(setting, model, Masks())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(setting.seed)
+        for method in _penalties(timeline):
+            model = method.prepare(model, state.example)
+    state.model = model.to(setting.device)
+    positions = output_positions(model, state.example)
+    weights = find_sites(model, channels=False).weights
+    state.dense = {
+        "weights": {name: model.get_parameter(name).numel() for name in weights},
+        "macs": {n: model.get_parameter(n).numel() * positions.get(n.rpartition(".")[0], 0) for n in weights},
+        "channels": {},
+    }
+    state.snapshots["init"] = state.snapshot()
+    return state
+
+
+def _built(recipe: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in recipe.items() if key != "seed"}
+
+
+def _penalties(stages) -> list[Method]:
+    found: list[Method] = []
+    for stage in stages:
+        inner = getattr(stage, "stages", ())
+        if isinstance(stage, Train) and stage.penalty is not None:
+            found.append(stage.penalty[0])  # type: ignore[arg-type]
+        found += _penalties(inner)
+    return list(dict.fromkeys(found))
+
+
+def play(state: State, step: Step, seed: int, checkpoint: Path | None = None, progress: bool = True) -> None:
+    """Do what one step says, in place. ``seed`` is the step's own; ``checkpoint`` is for interrupted trainings."""
+    started = time.perf_counter()
+    before = state.seconds
+    stage = step.stage
+    if isinstance(stage, Train):
+        _train(state, stage, seed, checkpoint, progress)
+        return
+    if isinstance(stage, Prune):
+        _prune(state, stage, step, seed)
+    elif isinstance(stage, Save):
+        state.snapshots[stage.label] = state.snapshot()
+    elif isinstance(stage, Rewind):
+        _rewind(state, stage, seed)
+    elif isinstance(stage, Shrink):
+        _shrink(state)
+    elif isinstance(stage, RecalibrateBatchNorm):
+        recalibrate(state.model, state.setting.data.train, stage.samples, seed)
+    elif isinstance(stage, Measure):
+        _measure(state, stage)
+    state.seconds = before + time.perf_counter() - started
+    if isinstance(stage, Measure):
+        state.rows[-1]["seconds"] = state.seconds
+
+
+def _train(state: State, stage: Train, seed: int, checkpoint: Path | None, progress: bool) -> None:
+    setting, data = state.setting, state.setting.data
+    epochs = stage.epochs
+
+    def trainer_for(model: nn.Module, masks: Masks) -> Trainer:
+        return Trainer(
+            model,
+            stage.optimizer or setting.optimizer,
+            epochs=epochs,
+            learning_rate=stage.learning_rate or setting.learning_rate,
+            batch_size=stage.batch_size or setting.batch_size,
+            loss=CrossEntropy(stage.label_smoothing),
+            masks=masks,
+            penalty=_bound_penalty(stage, state),
+            only=(lambda name: name in _gate_names(model)) if stage.only == "gates" else None,
+            precision=stage.precision,
+            channels_last=setting.channels_last,
+            seed=seed,
+            keep=stage.keep,
+        )
+
+    resumed = state.load(checkpoint) if checkpoint is not None and checkpoint.exists() else None
+    trainer = trainer_for(state.model, state.masks)
+    if resumed is not None:
+        trainer.load_state_dict(resumed)
+    events = {e: i for i, e in enumerate(stage.during.epochs(epochs), 1)} if stage.during else {}
+    cost = count_macs(state.model, state.example)
+    saved = time.perf_counter()
+    from tqdm.auto import tqdm
+
+    with tqdm(total=epochs, initial=trainer.epoch, disable=not progress, unit="epoch", desc="training", leave=False) as bar:
+        while trainer.epoch < epochs:
+            begun = time.perf_counter()
+            result = trainer.train_epoch(data.train, data.validation if stage.keep == "best_validation" else None)
+            state.epoch += 1
+            state.training_macs += 3.0 * cost * len(data.train)
+            state.last |= {"train_loss": result["loss"], "train_accuracy": result["accuracy"]}
+            if trainer.epoch in events and stage.during is not None:
+                trainer = _event(state, stage.during, trainer, events, trainer_for, seed)
+                cost = count_macs(state.model, state.example)
+            state.seconds += time.perf_counter() - begun
+            bar.update()
+            if checkpoint is not None and time.perf_counter() - saved > SECONDS_BETWEEN_SAVES and trainer.epoch < epochs:
+                state.save(checkpoint, trainer)
+                saved = time.perf_counter()
+    if stage.keep == "best_validation":
+        trainer.restore_best()
+    state.masks = trainer.masks
+
+
+def _event(state: State, every: Every, trainer: Trainer, events: dict[int, int], trainer_for, seed: int) -> Trainer:
+    """What happens between two epochs; the optimizer goes on with what is left of its state."""
+    for position, stage in enumerate(every.stages):
+        step = Step(stage, events[trainer.epoch], len(events))
+        if isinstance(stage, Shrink):
+            kept = _shrink(state)
+            if stage.fresh_optimizer:
+                fresh = trainer_for(state.model, state.masks)
+                fresh.epoch, fresh.history, fresh.generator = trainer.epoch, trainer.history, trainer.generator
+                trainer = fresh
+            elif kept is not None:
+                trainer.slice_state(kept, state.model)
+        else:
+            play(state, step, seed + 7919 * trainer.epoch + position)
+            trainer.masks = state.masks
+    return trainer
+
+
+def _bound_penalty(stage: Train, state: State):
+    if stage.penalty is None:
+        return None
+    method, strength = stage.penalty
+    return lambda model: strength * method.penalty(model, state.masks)  # type: ignore[union-attr]
+
+
+def _gate_names(model: nn.Module) -> set[str]:
+    """Parameters of gates and of the scales of batch norm."""
+    kinds = (HardConcreteGate, _BatchNorm)
+    return {
+        f"{name}.{leaf}"
+        for name, module in model.named_modules()
+        if isinstance(module, kinds)
+        for leaf, _ in module.named_parameters(recurse=False)
+        if leaf != "bias"
+    }
+
+
+def _prune(state: State, stage: Prune, step: Step, seed: int) -> None:
+    method: Method = stage.method  # type: ignore[assignment]
+    budget: Budget = stage.budget  # type: ignore[assignment]
+    scope = list(step.part or ()) + list(stage.scope or ()) or None
+    rounds = [(i, stage.rounds) for i in range(1, stage.rounds + 1)] if stage.rounds > 1 else [(step.round, step.of)]
+    for number, (i, n) in enumerate(rounds):
+        sites = find_sites(
+            state.model,
+            channels=method.unit == "channel",
+            example_input=state.example,
+            scope=scope,
+            refuses=method.refuses,
+        )
+        masks = Masks.dense(state.model, sites.weights) & state.masks
+        now = budget
+        if budget.to is not None:
+            target = fraction_after(stage.schedule, i, n, budget.to)
+            now = replace(budget, to=_of_what_is_left(state, sites, target, budget.of))
+        generator = torch.Generator().manual_seed(seed + number)
+        batches = None
+        if method.needs in ("inputs", "labels"):
+            split = state.setting.data.train if stage.batches == "train" else state.setting.data.score
+            batches = _some(split, stage.samples, stage.batch_size, generator)
+        choice = prune_step(state.model, method, now, sites, masks, batches, seed + number)
+        state.masks = choice.masks
+        asked = budget.to if budget.to is not None else None
+        state.last |= {"method": method.name, "asked": asked, "of": budget.of}
+        if sites.groups:
+            state.last |= {"channels_removed": _channels_removed(state, method)}
+
+
+def _channels_removed(state: State, method: Method) -> float:
+    """Share of all channels that the method could remove, in or out of scope, that is gone or dead."""
+    sites = find_sites(state.model, channels=True, example_input=state.example, refuses=method.refuses)
+    for name, group in sites.groups.items():
+        state.dense["channels"].setdefault(name, group.size)
+    living = sum(int(group.alive(state.masks).sum()) for group in sites.groups.values())
+    return 1 - living / sum(state.dense["channels"].values())
+
+
+def _of_what_is_left(state: State, sites: Sites, target: float, of: str) -> float:
+    """``target`` counts the network as built; after a removal the budget is a fraction of what is still there."""
+    for name, group in sites.groups.items():
+        state.dense["channels"].setdefault(name, group.size)
+    if of == "channels":
+        names, now = list(sites.groups), sum(group.size for group in sites.groups.values())
+    else:
+        names = list(sites.weights)
+        positions = sites.positions or {}
+        now = sum(sites.shapes[n].numel() * (positions.get(n, 0) if of == "macs" else 1) for n in names)
+    whole = sum(state.dense[of][name] for name in names)
+    if now == whole:
+        return target
+    left = (1 - target) * whole / now
+    if left > 1:
+        raise BudgetError(f"the network already lacks more than the fraction {target:.4f} of its {of}.")
+    # Removing whole channels can overshoot a target in weights by part of a channel.
+    return min(max(1 - left, 0.0), 1 - 1e-9)
+
+
+def _some(split, samples: int, size: int, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
+    """Batches with ``samples`` random samples of a split."""
+    batches, count = [], 0
+    for inputs, labels in split.batches(min(size, samples), generator):
+        take = min(len(labels), samples - count)
+        batches.append((inputs[:take], labels[:take]))
+        count += take
+        if count >= samples:
+            break
+    return batches
+
+
+@torch.no_grad()
+def _rewind(state: State, stage: Rewind, seed: int) -> None:
+    if stage.to == "new":
+        fresh = build_model(seed=seed, **_built(state.setting.recipe))
+        values = {name: tensor for name, tensor in fresh.state_dict().items()}
+    elif stage.to in state.snapshots:
+        values = state.snapshots[stage.to]
+    else:
+        raise BadInput(f"nothing was saved as {stage.to!r}; saved: {', '.join(sorted(state.snapshots))}.")
+    prunable = set(find_sites(state.model, channels=False).weights)
+    for name, tensor in state.model.state_dict().items():
+        if stage.what == "weights" and name not in prunable:
+            continue
+        if name not in values or values[name].shape != tensor.shape:
+            raise BadInput(f"{name!r} of {stage.to!r} does not fit the network any more; rewind before Shrink.")
+        tensor.copy_(values[name])
+    state.masks.apply_(state.model)
+
+
+def _shrink(state: State) -> Kept | None:
+    sites = find_sites(state.model, channels=True, example_input=state.example)
+    small, kept = shrunk(state.model, state.masks, sites, state.example)
+    state.model, state.masks = small, kept.masks(state.masks)
+    for label, snapshot in state.snapshots.items():
+        state.snapshots[label] = {name: kept.slice(name, tensor) for name, tensor in snapshot.items()}
+    return kept
+
+
+def recalibrate(model: nn.Module, split, samples: int, seed: int = 0) -> None:
+    """Replace the running statistics of batch norm by plain averages over ``samples`` of ``split``, in place."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    if not norms:
+        return
+    modes = {module: module.training for module in model.modules()}
+    momenta = {module: module.momentum for module in norms}
+    model.eval()
+    for module in norms:
+        module.reset_running_stats()
+        module.momentum = None  # a plain average over the batches
+        module.train()
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        for inputs, _ in _some(split, samples, 256, torch.Generator().manual_seed(seed)):
+            if len(inputs) > 1:
+                model(inputs.to(device))
+    for module, momentum in momenta.items():
+        module.momentum = momentum
+    for module, mode in modes.items():
+        module.training = mode
+
+
+def _measure(state: State, stage: Measure) -> None:
+    data, model = state.setting.data, state.model
+    sites = find_sites(model, channels=False, example_input=state.example)
+    report = make_report("", None, "weights", state.masks, sites)
+    alive = {of: report.removed[of][1] - report.removed[of][0] for of in ("weights", "macs")}
+    whole = {of: sum(state.dense[of].values()) for of in ("weights", "macs")}
+    test, validation = evaluate(model, data.test), evaluate(model, data.validation)
+    state.rows.append(
+        {
+            "label": stage.label,
+            "epoch": state.epoch,
+            "method": "dense",
+            "asked": 0.0,
+            "of": "weights",
+            "channels_removed": 0.0,
+            **state.last,
+            "sparsity": 1 - alive["weights"] / whole["weights"],
+            "macs_removed": 1 - alive["macs"] / whole["macs"],
+            "parameters": sum(p.numel() for p in model.parameters()) - report.removed["weights"][0],
+            "macs": alive["macs"],
+            "training_macs": state.training_macs,
+            "accuracy": test.accuracy,
+            "loss": test.loss,
+            "validation_accuracy": validation.accuracy,
+            "validation_loss": validation.loss,
+        }
+    )
