@@ -17,9 +17,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Columns as wide as their widest entry; the last one may run on."""
     lines = [[str(entry) for entry in row] for row in [head, *rows]]
     widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
-    return "\n".join(
-        "  ".join(e.ljust(w) for e, w in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    return "\n".join("  ".join(e.ljust(w) for e, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
 def _methods(arguments: argparse.Namespace) -> None:
@@ -66,11 +64,7 @@ def _run(arguments: argparse.Namespace) -> None:
         tags={"recipe": arguments.recipe},
     )
     for row in run(experiment):
-        print(
-            "  ".join(
-                f"{key}={row[key]}" for key in ("label", "sparsity", "accuracy", "seconds") if key in row
-            )
-        )
+        print("  ".join(f"{key}={row[key]}" for key in ("label", "sparsity", "accuracy", "seconds") if key in row))
 
 
 def _notebooks(arguments: argparse.Namespace) -> None:
@@ -82,9 +76,7 @@ def _notebooks(arguments: argparse.Namespace) -> None:
         for path, wrong in dirty.items():
             print(f"{path}: {', '.join(wrong)}", file=sys.stderr)
         if dirty:
-            raise BadInput(
-                f"{len(dirty)} notebooks are stored with traces of a run; `make strip` removes them."
-            )
+            raise BadInput(f"{len(dirty)} notebooks are stored with traces of a run; `make strip` removes them.")
         print(f"{len(notebooks)} notebooks are stored stripped")
         return
     if not arguments.names:
@@ -115,9 +107,10 @@ def _page(arguments: argparse.Namespace) -> None:
 
 
 def _scoreboard(arguments: argparse.Namespace) -> None:
-    from pruning_core import claims
+    from pruning_core import chapters, claims
 
-    print(claims.write_scoreboard())
+    table = claims.write_scoreboard(chapters.REPOSITORY / "book" / "scoreboard.md")
+    print(table["verdict"].value_counts().to_string())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -151,14 +144,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seed", type=int, default=0)
     shared(run)
     notebooks = command("notebooks", _notebooks, "run the notebooks that changed since their last run")
-    notebooks.add_argument(
-        "names", nargs="*", help="0_foundations/1_sparsity, or its beginning; default: all"
-    )
+    notebooks.add_argument("names", nargs="*", help="0_foundations/1_sparsity, or its beginning; default: all")
     notebooks.add_argument("--jobs", type=int, default=2, help="how many side by side (default 2)")
     notebooks.add_argument("--always", action="store_true", help="run also what has not changed")
-    notebooks.add_argument(
-        "--check-stripped", action="store_true", help="only check that no outputs are stored"
-    )
+    notebooks.add_argument("--check-stripped", action="store_true", help="only check that no outputs are stored")
     shared(notebooks)
     page = command("page", _page, "run one notebook and build its page of the site")
     page.add_argument("name")

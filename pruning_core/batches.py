@@ -51,9 +51,7 @@ def _uniform(n: int, generator: torch.Generator, device: torch.device) -> Tensor
     return torch.rand(n, generator=generator, device=generator.device).to(device)
 
 
-def _cropped_and_flipped(
-    x: Tensor, black: Tensor, pad: int, flip: float, generator: torch.Generator
-) -> Tensor:
+def _cropped_and_flipped(x: Tensor, black: Tensor, pad: int, flip: float, generator: torch.Generator) -> Tensor:
     n, channels, height, width = x.shape
     rows = torch.arange(height, device=x.device).expand(n, height)
     columns = torch.arange(width, device=x.device).expand(n, width)
@@ -61,9 +59,7 @@ def _cropped_and_flipped(
         turned = _uniform(n, generator, x.device) < flip
         columns = torch.where(turned[:, None], width - 1 - columns, columns)
     if pad:
-        shifts = torch.randint(2 * pad + 1, (2, n, 1), generator=generator, device=generator.device).to(
-            x.device
-        )
+        shifts = torch.randint(2 * pad + 1, (2, n, 1), generator=generator, device=generator.device).to(x.device)
         rows, columns = rows + shifts[0], columns + shifts[1]
         framed = black.view(1, -1, 1, 1).expand(n, channels, height + 2 * pad, width + 2 * pad).clone()
         framed[:, :, pad:-pad, pad:-pad] = x
@@ -125,9 +121,7 @@ class Split:
         end = len(self) - len(self) % size if drop_last else len(self)
         return self._batches(size, end, generator)
 
-    def _batches(
-        self, size: int, end: int, generator: torch.Generator | None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, size: int, end: int, generator: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor]]:
         if generator is None:
             for start in range(0, end, size):
                 stop = min(start + size, end)
@@ -162,9 +156,7 @@ class FileSplit(Split):
     def inputs(self) -> Tensor:
         raise BadInput("the images of this set do not fit in memory: read them with batches().")
 
-    def _batches(
-        self, size: int, end: int, generator: torch.Generator | None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, size: int, end: int, generator: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor]]:
         from torch.utils.data import DataLoader
 
         if generator is None:
@@ -173,9 +165,7 @@ class FileSplit(Split):
             order = torch.randperm(len(self), generator=generator, device=generator.device).cpu()
             start = int(torch.randint(2**40, (), generator=generator, device=generator.device))
         labels = self.labels.tolist()
-        items = [
-            (self.files[i], labels[i], None if start is None else start + i) for i in order[:end].tolist()
-        ]
+        items = [(self.files[i], labels[i], None if start is None else start + i) for i in order[:end].tolist()]
         workers = min(8, os.cpu_count() or 1, len(items) // 256)
         pinned = self.device.type == "cuda"
         # A generator of its own: a loader without one draws from the global state.

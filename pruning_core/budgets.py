@@ -62,7 +62,7 @@ def check_sparsity(value: object, name: str) -> float:
     """Return ``value`` if it is a number in [0, 1); otherwise raise, naming it."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise BadType(f"{name} must be a number in [0, 1), the fraction removed, not {value!r}.")
-    if not 0 <= value < 1:
+    if not 0 <= float(value) < 1:
         raise BadInput(f"{name} must lie in [0, 1), as it is the fraction removed, not {value}.")
     return float(value)
 
@@ -80,6 +80,7 @@ def allocate(scores: Scores, budget: Budget, alive: Masks, sites: Sites) -> Mask
     _check_sites(scores, expected)
     names = list(expected)
     flat = [scores[name].detach().flatten().cpu().numpy() for name in names]
+    living: list[np.ndarray | None]
     if channels:
         living = [sites.groups[name].alive(alive).numpy() for name in names]
     else:
@@ -334,7 +335,7 @@ def _check_sites(scores: Scores, expected: Mapping[str, torch.Size]) -> None:
 
 def _cost(of: str, sites: Sites) -> Mapping[str, int]:
     if of == "weights":
-        return {name: 1 for name in sites.weights}
+        return dict.fromkeys(sites.weights, 1)
     if of == "channels":
         raise BudgetError("this method prunes single weights; its budget counts weights or macs, not channels.")
     if sites.positions is None:

@@ -25,9 +25,7 @@ def find_notebooks(names: Iterable[str] = (), sources: Path = SOURCES) -> list[P
     every = {f"{file.parent.name}/{file.stem}": file for file in sorted(sources.glob("[0-9]*/[0-9]*.ipynb"))}
     chosen = []
     for given in names:
-        name = (
-            "/".join(Path(given).with_suffix("").parts[-2:]) if given.endswith(".ipynb") else given.strip("/")
-        )
+        name = "/".join(Path(given).with_suffix("").parts[-2:]) if given.endswith(".ipynb") else given.strip("/")
         fitting = [name] if name in every else [full for full in every if full.startswith(name)]
         if len(fitting) > 1:
             raise BadInput(f"several notebooks begin with {given!r}: {', '.join(fitting)}.")
@@ -40,9 +38,7 @@ def unstripped(path: Path) -> list[str]:
     import nbformat
 
     notebook = nbformat.read(path, as_version=4)
-    wrong = [
-        f"metadata {key!r}" for key in ("papermill", "widgets", "pruning_book") if key in notebook.metadata
-    ]
+    wrong = [f"metadata {key!r}" for key in ("papermill", "widgets", "pruning_book") if key in notebook.metadata]
     for number, cell in enumerate(notebook.cells, 1):
         if cell.get("outputs") or cell.get("execution_count") is not None:
             wrong.append(f"output in cell {number}")
@@ -105,9 +101,7 @@ def run_notebooks(
     problems: list[str] = []
     finished: list[Path] = []
     # Fresh processes: torch's threads do not survive a fork.
-    pool = ProcessPoolExecutor(
-        min(jobs, len(due)), multiprocessing.get_context("spawn"), _leave_with, (os.getpid(),)
-    )
+    pool = ProcessPoolExecutor(min(jobs, len(due)), multiprocessing.get_context("spawn"), _leave_with, (os.getpid(),))
     with tqdm(total=len(due), desc=f"notebooks ({profile})", unit="notebook", file=sys.stderr) as bar:
         try:
             running: dict[Future, Path] = {}

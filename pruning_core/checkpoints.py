@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,7 @@ HEADER_LENGTH_BYTES = 8
 LARGEST_HEADER = 100_000_000  # the limit of the safetensors format
 
 
-def save_tensors(
-    path: str | Path, tensors: Mapping[str, Tensor], info: Mapping[str, Any] | None = None
-) -> None:
+def save_tensors(path: str | PathLike, tensors: Mapping[str, Tensor], info: Mapping[str, Any] | None = None) -> None:
     """Write named tensors and a JSON-able ``info`` into one safetensors file at ``path``.
 
     The file appears whole or not at all (temporary name, then rename) and carries a SHA-256 over names,
@@ -50,7 +49,7 @@ def save_tensors(
     write_atomically(Path(path), safetensors.torch.save(plain, metadata))
 
 
-def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_tensors(path: str | PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what ``save_tensors`` wrote: (tensors on the CPU, info).
 
     Raises BadInput when there is no readable file at ``path``, CorruptFile when it is truncated, altered or
@@ -93,9 +92,7 @@ def describe(value: Any) -> Any:
     if isinstance(value, functools.partial):
         return {"partial": describe(value.func), "arguments": describe([value.args, value.keywords])}
     if isinstance(value, nn.Module):
-        simple = {
-            name: entry for name, entry in vars(value).items() if isinstance(entry, bool | int | float | str)
-        }
+        simple = {name: entry for name, entry in vars(value).items() if isinstance(entry, bool | int | float | str)}
         return {"type": type(value).__qualname__, **simple, "tensors": describe(value.state_dict())}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
@@ -104,18 +101,14 @@ def describe(value: Any) -> Any:
         return {"method": value.__func__.__qualname__, "of": describe(value.__self__)}
     if hasattr(value, "__code__"):
         captured = [cell.cell_contents for cell in value.__closure__ or ()]
-        constants = [
-            constant for constant in value.__code__.co_consts if isinstance(constant, int | float | str)
-        ]
+        constants = [constant for constant in value.__code__.co_consts if isinstance(constant, int | float | str)]
         return {"function": value.__qualname__, "values": describe([constants, captured, value.__defaults__])}
     return {"type": getattr(value, "__qualname__", type(value).__qualname__)}
 
 
-def refuse_foreign(path: str | Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def refuse_foreign(path: str | PathLike, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raise BadInput, naming what differs, unless both descriptions of a run are the same."""
-    if different := sorted(
-        key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key)
-    ):
+    if different := sorted(key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key)):
         raise BadInput(
             f"{path} belongs to another run (it differs in {', '.join(different)}); "
             "give this run a path of its own, or delete the file."
@@ -131,7 +124,7 @@ def _plain(name: str, tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
-def _metadata(path: str | Path, content: bytes) -> dict[str, str]:
+def _metadata(path: str | PathLike, content: bytes) -> dict[str, str]:
     """The metadata of a safetensors header, read by hand: safetensors shows it for mapped files only."""
     length = int.from_bytes(content[:HEADER_LENGTH_BYTES], "little")
     if len(content) <= HEADER_LENGTH_BYTES or length > LARGEST_HEADER:
@@ -142,9 +135,7 @@ def _metadata(path: str | Path, content: bytes) -> dict[str, str]:
         header = json.loads(content[HEADER_LENGTH_BYTES : HEADER_LENGTH_BYTES + length])
         return dict(header.get("__metadata__") or {})
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise CorruptFile(
-            f"{path} is damaged, or not a safetensors file: its header cannot be read."
-        ) from error
+        raise CorruptFile(f"{path} is damaged, or not a safetensors file: its header cannot be read.") from error
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:

@@ -159,9 +159,7 @@ _WITH_TEST = {"score": 0.05, "validation": 0.05}
 _WITHOUT_TEST = {"test": 0.2, "score": 0.08, "validation": 0.08}
 
 
-def _chosen(
-    labels: np.ndarray, test_labels: np.ndarray | None, seed: int, limit: int | None, classes: int
-) -> dict:
+def _chosen(labels: np.ndarray, test_labels: np.ndarray | None, seed: int, limit: int | None, classes: int) -> dict:
     if test_labels is None:
         chosen = split_indices(labels, _WITHOUT_TEST, seed)
     else:
@@ -220,12 +218,8 @@ def load_data(
     """
     info = DATASETS[known_name("data set", name, DATASETS)]
     own = Normalisation(info.mean, info.std)
-    normalisation = (
-        own if normalise is None else NORMALISATIONS[known_name("normalisation", normalise, NORMALISATIONS)]
-    )
-    augmentation = (
-        None if augment is None else AUGMENTATIONS[known_name("augmentation", augment, AUGMENTATIONS)]
-    )
+    normalisation = own if normalise is None else NORMALISATIONS[known_name("normalisation", normalise, NORMALISATIONS)]
+    augmentation = None if augment is None else AUGMENTATIONS[known_name("augmentation", augment, AUGMENTATIONS)]
     channels = info.shape[0]
     if len(normalisation.mean) not in (1, channels):
         raise BadInput(f"the normalisation {normalise!r} is for 3 channels, {name} has {channels}.")
@@ -244,16 +238,13 @@ def load_data(
     return Data(name, shape, info.classes, **splits, normalisation=normalisation)
 
 
-def _from_memory(
-    info, root, device, normalisation, augmentation, shape, seed, limit, dtype
-) -> dict[str, Split]:
+def _from_memory(info, root, device, normalisation, augmentation, shape, seed, limit, dtype) -> dict[str, Split]:
     raw = load_raw(info.name, root)
     chosen = _chosen(raw["train_labels"], raw.get("test_labels"), seed, limit, info.classes)
     top = 16.0 if info.name == "digits" else 255.0
     channels = info.shape[0]
     mean, std = (
-        torch.tensor(v, device=device).expand(channels).view(-1, 1, 1)
-        for v in (normalisation.mean, normalisation.std)
+        torch.tensor(v, device=device).expand(channels).view(-1, 1, 1) for v in (normalisation.mean, normalisation.std)
     )
     black = (-mean / std).flatten().to(dtype)
     splits = {}
@@ -295,9 +286,7 @@ def _listed_tiny(folder: Path, classes: int) -> tuple[list[Path], np.ndarray]:
     return [folder / "images" / row[0] for row in rows], np.asarray([number[row[1]] for row in rows])
 
 
-def _from_files(
-    info, root, device, normalisation, augmentation, shape, seed, limit, dtype
-) -> dict[str, Split]:
+def _from_files(info, root, device, normalisation, augmentation, shape, seed, limit, dtype) -> dict[str, Split]:
     folder = image_folder(info.name, root)
     files, labels = _listed(folder / "train", info.classes)
     test_files, test_labels = _listed_tiny(folder / "val", info.classes)

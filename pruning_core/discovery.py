@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ def find_groups(model: nn.Module, example_input, time_limit: float = 60.0) -> li
 
     _refuse_shared_weights(model)
     twin = _traceable_copy(model, example_input)
-    tensors = {name: tensor for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+    tensors = dict([*model.named_parameters(), *model.named_buffers()])
     names = {module: name for name, module in twin.named_modules()}
     try:
         with warnings.catch_warnings(), torch.enable_grad(), _time_limit(time_limit):
@@ -79,10 +80,11 @@ def _entries(found, is_output, twin: nn.Module):
         members.append((name, side, torch.tensor(indices), torch.tensor(roots)))
         if isinstance(module, (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)):
             problems.append(f"they go through {type(module).__name__} {name!r}, where removing is not exact")
-        elif not isinstance(module, (*PRODUCERS, *VECTORS)):
-            if any(True for _ in module.parameters(recurse=False)) or isinstance(module, nn.MultiheadAttention):
-                problems.append(f"they go through {type(module).__name__} {name!r}, which has no rule")
-    return members, problems, int(found[0][2].__len__())
+        elif not isinstance(module, (*PRODUCERS, *VECTORS)) and (
+            any(True for _ in module.parameters(recurse=False)) or isinstance(module, nn.MultiheadAttention)
+        ):
+            problems.append(f"they go through {type(module).__name__} {name!r}, which has no rule")
+    return members, problems, len(found[0][2])
 
 
 def _build(members, problems, size, model: nn.Module, tensors, order) -> Group:
@@ -95,7 +97,9 @@ def _build(members, problems, size, model: nn.Module, tensors, order) -> Group:
         module = model.get_submodule(name)
         channels = unit[roots]
         if isinstance(module, ChannelIndex):
-            (produces if side == "out" else consumes).append(Member(f"{name}.index", 0, indices, channels, is_buffer=True))
+            (produces if side == "out" else consumes).append(
+                Member(f"{name}.index", 0, indices, channels, is_buffer=True)
+            )
         elif isinstance(module, PRODUCERS):
             turned = isinstance(module, CONVOLUTIONS) and module.transposed
             if side == "out":
@@ -167,12 +171,12 @@ def _first_of_each(values: Tensor) -> tuple[Tensor, Tensor]:
     return distinct, first
 
 
-def _is_depthwise(module: nn.Module) -> bool:
-    return module.groups == module.in_channels == module.out_channels  # type: ignore[union-attr, return-value]
+def _is_depthwise(module: Any) -> bool:
+    return bool(module.groups == module.in_channels == module.out_channels)
 
 
-def _turned_and_grouped(module: nn.Module) -> bool:
-    return bool(getattr(module, "transposed", False)) and module.groups > 1  # type: ignore[operator]
+def _turned_and_grouped(module: Any) -> bool:
+    return bool(getattr(module, "transposed", False)) and module.groups > 1
 
 
 def _traceable_copy(model: nn.Module, example_input) -> nn.Module:
@@ -180,15 +184,15 @@ def _traceable_copy(model: nn.Module, example_input) -> nn.Module:
     twin = copy.deepcopy(model).eval()
     widths: dict[nn.Module, int] = {}
     index_layers = [module for module in twin.modules() if isinstance(module, ChannelIndex)]
-    hooks = [m.register_forward_pre_hook(lambda m, inputs: widths.update({m: inputs[0].shape[1]})) for m in index_layers]
+    hooks = [
+        m.register_forward_pre_hook(lambda m, inputs: widths.update({m: inputs[0].shape[1]})) for m in index_layers
+    ]
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
     try:
         with torch.no_grad():
             twin(*arguments)
     except Exception as error:
-        raise BadInput(
-            f"example_input does not pass through {type(model).__name__}: {_short(error)}"
-        ) from error
+        raise BadInput(f"example_input does not pass through {type(model).__name__}: {_short(error)}") from error
     finally:
         for hook in hooks:
             hook.remove()

@@ -89,9 +89,7 @@ def _store(path: Path, raw: Raw) -> None:
     from safetensors.numpy import save
 
     about = {"format": FORMAT, "sha256": content_sha256(raw)}
-    write_atomically(
-        path, save({name: np.ascontiguousarray(raw[name]) for name in sorted(raw)}, metadata=about)
-    )
+    write_atomically(path, save({name: np.ascontiguousarray(raw[name]) for name in sorted(raw)}, metadata=about))
 
 
 def _read(path: Path, expected: str | None) -> Raw:
@@ -176,9 +174,7 @@ def _run(command: list[str], folder: Path, what: str) -> None:
     with (
         open(folder / "output.txt", "w+b") as output,
         tqdm(desc=what, bar_format="{desc}: {elapsed}") as bar,
-        subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        ) as process,
+        subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output) as process,
     ):
         try:
             while process.poll() is None:
@@ -259,9 +255,7 @@ def _temporary_folder(root: Path) -> Iterator[Path]:
 
 
 def _fetch(name: str, root: Path) -> Raw:
-    sources: list[tuple[str, Callable[[Path], Raw]]] = [
-        ("torchvision", lambda t: _torchvision(name, root, t))
-    ]
+    sources: list[tuple[str, Callable[[Path], Raw]]] = [("torchvision", lambda t: _torchvision(name, root, t))]
     if name in _PACKAGES:
         sources.append(_PACKAGES[name])
     reasons = []
@@ -281,9 +275,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _not_to_be_had(name: str, reasons: list[str], root: Path, files: str) -> BadInput:
-    return BadInput(
-        f"cannot get {name} ({'; '.join(reasons)}): put {files} into {root}, or try again with a network."
-    )
+    return BadInput(f"cannot get {name} ({'; '.join(reasons)}): put {files} into {root}, or try again with a network.")
 
 
 # --- sets of image files
@@ -305,9 +297,7 @@ def image_folder(name: str, root: Path) -> Path:
             return candidate
     wanted = root / names.get(name, name)
     if name != "imagenette":
-        raise BadInput(
-            f"{name} is a folder that you have: put its train and val folders into {wanted}, or give root=."
-        )
+        raise BadInput(f"{name} is a folder that you have: put its train and val folders into {wanted}, or give root=.")
     from torchvision import datasets
 
     with _temporary_folder(root) as temporary:

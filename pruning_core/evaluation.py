@@ -79,9 +79,7 @@ def evaluate(
             correct.append(torch.stack([hits[:, 0].sum(), hits.sum()]))
     n, classes = len(split), outputs.shape[1]
     top1, top5 = torch.stack(correct).sum(0).tolist()
-    return Evaluation(
-        float(torch.stack(losses).sum()) / n, 100 * top1 / n, n, 100 * top5 / n if classes > 5 else None
-    )
+    return Evaluation(float(torch.stack(losses).sum()) / n, 100 * top1 / n, n, 100 * top5 / n if classes > 5 else None)
 
 
 def check_split(model: nn.Module, split: "Split") -> None:
@@ -89,9 +87,7 @@ def check_split(model: nn.Module, split: "Split") -> None:
     for its labels.
     """
     if not hasattr(split, "batches"):
-        raise BadType(
-            f"a split of load_data(...) is needed, with inputs and labels, not {type(split).__name__}."
-        )
+        raise BadType(f"a split of load_data(...) is needed, with inputs and labels, not {type(split).__name__}.")
     if len(split) == 0:
         raise BadInput("the split is empty: there is no sample to work with.")
     inputs, labels = next(iter(split.batches(min(2, len(split)))))
@@ -103,9 +99,7 @@ def check_split(model: nn.Module, split: "Split") -> None:
             outputs = model(like_model(model, inputs, labels)[0])
     except RuntimeError as error:
         shape = tuple(inputs.shape)
-        raise BadInput(
-            f"the network cannot take inputs of shape {shape}: {str(error).splitlines()[0]}"
-        ) from error
+        raise BadInput(f"the network cannot take inputs of shape {shape}: {str(error).splitlines()[0]}") from error
     if not isinstance(outputs, Tensor) or outputs.dim() != 2:
         found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise BadInput(f"the network must return logits of shape (N, classes), not {found}.")
@@ -118,7 +112,8 @@ def check_weights(model: nn.Module) -> None:
     """Raise BadInput, naming the tensor, if a parameter or buffer holds NaN or infinite values."""
     tensors = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
     # A sum is finite only if all entries are, and eighty times faster than isfinite; a sum may also overflow.
-    if tensors and not all(map(math.isfinite, torch.stack([t.sum().float() for t in tensors.values()]).tolist())):
+    sums = torch.stack([tensor.sum().float() for tensor in tensors.values()]).tolist() if tensors else []
+    if not all(map(math.isfinite, sums)):
         for name, tensor in tensors.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise BadInput(f"{name} holds NaN or infinite values, so the network cannot be trained.")
@@ -128,9 +123,7 @@ def like_model(model: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Tensor
     """The batch on the device and (floating-point inputs) in the dtype of the model's parameters."""
     reference = next(model.parameters(), inputs)
     dtype = reference.dtype if inputs.is_floating_point() else inputs.dtype
-    return inputs.to(reference.device, dtype, non_blocking=True), labels.to(
-        reference.device, non_blocking=True
-    )
+    return inputs.to(reference.device, dtype, non_blocking=True), labels.to(reference.device, non_blocking=True)
 
 
 def precision_of(inputs: Tensor, precision: str) -> AbstractContextManager:

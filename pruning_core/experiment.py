@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -46,12 +46,12 @@ class Experiment:
 
     model: str
     data: str
-    timeline: tuple[Stage, ...]
+    timeline: Sequence[Stage]
     seed: int = 0
     width: float = 1.0
     norm: str = "batch"
-    optimizer: Optimizer = Optimizer()
-    learning_rate: LearningRate = LearningRate()
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    learning_rate: LearningRate = field(default_factory=LearningRate)
     batch_size: int = 128
     normalise: str | None = None
     augment: str | None = None
@@ -139,7 +139,12 @@ def _played(experiment: Experiment, progress: bool) -> State:
         augment=experiment.augment,
         limit=experiment.limit,
     )
-    recipe = {"name": experiment.model, "data": (data.shape, data.classes), "width": experiment.width, "norm": experiment.norm}
+    recipe = {
+        "name": experiment.model,
+        "data": (data.shape, data.classes),
+        "width": experiment.width,
+        "norm": experiment.norm,
+    }
     setting = Setting(
         recipe,
         data,

@@ -46,9 +46,10 @@ class SigmoidBatchNorm2d(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
         if self.training and self.track_running_stats:
-            self.num_batches_tracked.add_(1)
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         # momentum None means a cumulative average, as in torch.
-        momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None and self.training else self.momentum
+        seen = self.num_batches_tracked
+        momentum = 1.0 / float(seen) if self.momentum is None and self.training and seen is not None else self.momentum
         use_batch = self.training or self.running_mean is None
         keep = self.running_mean if not self.training or self.track_running_stats else None
         keep_var = self.running_var if not self.training or self.track_running_stats else None
@@ -124,6 +125,9 @@ class HardConcreteGate(nn.Module):
 class Gated(nn.Module):
     """A layer and the gate behind it; ``to_plain()`` folds the gate into the layer's weight and bias."""
 
+    layer: nn.Module
+    gate: HardConcreteGate
+
     def __init__(self, layer: nn.Module, gate: HardConcreteGate):
         super().__init__()
         self.layer, self.gate = layer, gate
@@ -174,13 +178,13 @@ def project_(model: nn.Module) -> None:
     """Call ``project_()`` of every module that has one (after each optimizer step)."""
     for module in model.modules():
         if module is not model and hasattr(module, "project_"):
-            module.project_()
+            module.project_()  # type: ignore[operator]
 
 
 def to_plain(model: nn.Module) -> nn.Module:
     """Replace every layer that has ``to_plain()`` by the ordinary layer it returns, in place; returns the network."""
     if hasattr(model, "to_plain"):
-        return model.to_plain()
+        return model.to_plain()  # type: ignore[operator]
     for name, child in model.named_children():
         setattr(model, name, to_plain(child))
     return model

@@ -49,9 +49,7 @@ def observing(model: nn.Module) -> Iterator[None]:
     as before.
     """
     modes = [(module, module.training) for module in model.modules()]
-    devices = {
-        parameter.device.index or 0 for parameter in model.parameters() if parameter.device.type == "cuda"
-    }
+    devices = {parameter.device.index or 0 for parameter in model.parameters() if parameter.device.type == "cuda"}
     with torch.random.fork_rng(devices=sorted(devices)), torch.no_grad():
         model.eval()
         try:
@@ -105,9 +103,7 @@ def size_on_disk(model: nn.Module) -> int:
     unique: dict[tuple, str] = {}
     state = model.state_dict()
     for name, tensor in state.items():
-        unique.setdefault(
-            (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,), name
-        )
+        unique.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,), name)
     kept = {name: state[name].detach().cpu().contiguous().clone() for name in unique.values()}
     return len(safetensors.torch.save(kept))
 
@@ -133,9 +129,7 @@ def macs_by_layer(model: nn.Module, example: Tensor) -> dict[str, int]:
     own name. A module that is used twice is counted twice. Arguments and errors as in ``count_macs``.
     """
     found: dict[str, int] = {}
-    running: list[
-        list[int]
-    ] = []  # one [count at entry, counted inside children] for every module now being computed
+    running: list[list[int]] = []  # one [count at entry, counted inside children] for every module now being computed
     counter = FlopCounterMode(display=False)
 
     def counted() -> int:
@@ -282,8 +276,7 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -
     """
     if logits.dim() != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
         raise BadInput(
-            f"logits (N, classes) and labels (N,) are needed, "
-            f"not {tuple(logits.shape)} and {tuple(labels.shape)}."
+            f"logits (N, classes) and labels (N,) are needed, not {tuple(logits.shape)} and {tuple(labels.shape)}."
         )
     if bins < 1:
         raise BadInput(f"at least one bin is needed, not {bins}.")
@@ -292,9 +285,7 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -
     confidence, predicted = logits.double().softmax(1).max(1)
     correct = (predicted == labels).double()
     index = (confidence * bins).ceil().long().clamp(1, bins) - 1  # bin b holds (b / bins, (b + 1) / bins]
-    gap = torch.zeros(bins, dtype=torch.float64, device=logits.device).index_add_(
-        0, index, correct - confidence
-    )
+    gap = torch.zeros(bins, dtype=torch.float64, device=logits.device).index_add_(0, index, correct - confidence)
     return math.fsum(gap.abs().tolist()) / len(labels)
 
 
@@ -302,9 +293,7 @@ def _check(example: Tensor) -> None:
     if not isinstance(example, Tensor):
         raise BadType(f"the example input must be a tensor (N, ...), not {type(example).__name__}.")
     if example.dim() == 0 or example.numel() == 0:
-        raise BadInput(
-            f"the example input must hold at least one sample, but its shape is {tuple(example.shape)}."
-        )
+        raise BadInput(f"the example input must hold at least one sample, but its shape is {tuple(example.shape)}.")
 
 
 def _first(example: Tensor) -> Tensor:
@@ -313,9 +302,7 @@ def _first(example: Tensor) -> Tensor:
 
 
 @contextmanager
-def _hooks(
-    model: nn.Module, leave: Callable[[str], Callable], enter: Callable | None = None
-) -> Iterator[None]:
+def _hooks(model: nn.Module, leave: Callable[[str], Callable], enter: Callable | None = None) -> Iterator[None]:
     handles = []
     try:
         for name, module in model.named_modules():

@@ -100,5 +100,11 @@ def torchvision_recipe(model: nn.Module) -> dict | None:
         with torch.device("meta"):
             twin = zoo.get_model(name, weights=None, num_classes=classes)
         if {key: tensor.shape for key, tensor in twin.state_dict().items()} == shapes:
-            return {"name": f"torchvision/{name}", "shape": [3, 224, 224], "classes": classes, "width": 1.0, "norm": "batch"}
+            return {
+                "name": f"torchvision/{name}",
+                "shape": [3, 224, 224],
+                "classes": classes,
+                "width": 1.0,
+                "norm": "batch",
+            }
     return None

@@ -52,9 +52,7 @@ class Settings(dict):
         return self[knob]
 
     def __repr__(self) -> str:
-        return f"{self._name} at profile {self._profile}: " + ", ".join(
-            f"{k} = {v!r}" for k, v in self.items()
-        )
+        return f"{self._name} at profile {self._profile}: " + ", ".join(f"{k} = {v!r}" for k, v in self.items())
 
 
 def read_profiles(path: Path, stem: str, profile: str) -> Settings:
@@ -96,11 +94,7 @@ def profile_settings(name: str, profile: str, **chosen: Any) -> Settings:
     """
     chapter, _, stem = name.partition("/")
     here = Path.cwd()
-    places = (
-        [base / "notebooks" for base in (here, *here.parents)]
-        + list(here.parents)
-        + [REPOSITORY / "notebooks"]
-    )
+    places = [base / "notebooks" for base in (here, *here.parents)] + list(here.parents) + [REPOSITORY / "notebooks"]
     files = [place / chapter / "profiles.yml" for place in places]
     found = next((file for file in files if file.is_file()), None)
     if found is None:
@@ -181,9 +175,7 @@ def run_notebook(
                 cwd=path.parent,
                 progress_bar=False,
                 kernel_name="python3",
-                extra_arguments=[
-                    "--IPKernelApp.log_level=ERROR"
-                ],  # ipykernel warns of its own default transport
+                extra_arguments=["--IPKernelApp.log_level=ERROR"],  # ipykernel warns of its own default transport
             )
         except Exception as error:
             if failed is not None and draft.is_file():
@@ -209,13 +201,13 @@ def _failure(name: str, path: Path, error: Exception, kept: Path | None) -> str:
     if not hasattr(error, "ename"):
         return f"{name} could not be run: {type(error).__name__}: {error}{aside}"
     # Counted in the source, where the reader looks for it: papermill may have put a cell of parameters before it.
-    number = next((k for k, cell in enumerate(source_cells(path), 1) if cell["source"] == error.source), "?")
-    return f"{name}, cell {number}: {error.ename}: {error.evalue}{aside}"
+    number = next(
+        (k for k, cell in enumerate(source_cells(path), 1) if cell["source"] == getattr(error, "source", None)), "?"
+    )
+    return f"{name}, cell {number}: {error.ename}: {error.evalue}{aside}"  # type: ignore[attr-defined]
 
 
-def page_stamp(
-    profile: str, parameters: Mapping[str, Any], settings: Mapping[str, Any], seconds: float
-) -> str:
+def page_stamp(profile: str, parameters: Mapping[str, Any], settings: Mapping[str, Any], seconds: float) -> str:
     """The line below a page's title that says how its numbers and figures were made."""
     from pruning_core.records import environment
 
@@ -247,9 +239,7 @@ def source_cells(path: Path) -> list[dict[str, Any]]:
         raise BadInput(f"there is no notebook {path}.") from error
     except Exception as error:  # nbformat raises several kinds for broken JSON and foreign files
         raise BadInput(f"{path} is no notebook: {type(error).__name__}.") from error
-    return [
-        {"kind": c.cell_type, "tags": c.metadata.get("tags", []), "source": c.source} for c in notebook.cells
-    ]
+    return [{"kind": c.cell_type, "tags": c.metadata.get("tags", []), "source": c.source} for c in notebook.cells]
 
 
 def _tree_hash(*paths: Path) -> str:

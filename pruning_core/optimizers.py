@@ -79,13 +79,9 @@ class Optimizer:
         is_norm_or_bias = isinstance(owner, NORMS) or name.rpartition(".")[2].endswith("bias")
         return self.decay_norm_and_bias or not is_norm_or_bias
 
-    def _torch_optimizer(
-        self, groups: list[dict[str, Any]], kernels: dict[str, Any]
-    ) -> torch.optim.Optimizer:
+    def _torch_optimizer(self, groups: list[dict[str, Any]], kernels: dict[str, Any]) -> torch.optim.Optimizer:
         if self.name == "sgd":
-            return torch.optim.SGD(
-                groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, **kernels
-            )
+            return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, **kernels)
         if self.name == "adam":
             return torch.optim.Adam(groups, lr=self.lr, **kernels)
         if self.name == "adamw":
@@ -169,9 +165,7 @@ def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
     return found
 
 
-def load_optimizer_state(
-    model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]
-) -> None:
+def load_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
     """Replace the optimizer's state by copies of ``optimizer_state(...)``; parameters it does not train are
     passed over.
 

@@ -113,9 +113,7 @@ def prune(
     if unit == "macs" and example_input is None:
         raise BadInput("a budget of macs needs example_input (or batches), to know how often each weight is used.")
     pruned = copy.deepcopy(model)
-    sites = find_sites(
-        pruned, channels=channels, example_input=example_input, scope=scope, refuses=method.refuses
-    )
+    sites = find_sites(pruned, channels=channels, example_input=example_input, scope=scope, refuses=method.refuses)
     masks = Masks.dense(pruned, sites.weights)
     remarks: tuple[str, ...] = ()
     for i in range(1, rounds + 1):
@@ -237,8 +235,10 @@ def compare(masked: nn.Module, small: nn.Module, example_input) -> None:
         scale = float(large.abs().max()) + 1e-12
         difference = float((large - little).abs().max())
         if not difference <= scale * (1e-9 if large.dtype == torch.float64 else 2e-3):
-            raise Unprunable(f"masked and smaller network differ by {difference:.2g}; the network has a dependency of "
-                             "channels that was not found, so prune weights instead.")
+            raise Unprunable(
+                f"masked and smaller network differ by {difference:.2g}; the network has a dependency of "
+                "channels that was not found, so prune weights instead."
+            )
 
 
 def _tensors(output) -> list[Tensor]:

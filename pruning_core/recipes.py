@@ -22,7 +22,13 @@ def dense(epochs: int) -> Timeline:
 
 def prune_and_fine_tune(method: str | Method, sparsity: float, epochs: int, fine_tune: int) -> Timeline:
     """Train, prune once, measure, fine-tune, measure (Han et al. 2015 with one cut)."""
-    return [Train(epochs), Prune(method, to(sparsity, method)), Measure("pruned"), Train(fine_tune), Measure("fine-tuned")]
+    return [
+        Train(epochs),
+        Prune(method, to(sparsity, method)),
+        Measure("pruned"),
+        Train(fine_tune),
+        Measure("fine-tuned"),
+    ]
 
 
 def iterative(method: str | Method, sparsity: float, epochs: int, fine_tune: int, rounds: int) -> Timeline:
@@ -63,7 +69,13 @@ def to(sparsity: float, method: str | Method) -> Budget:
 RECIPES: dict[str, Callable[..., Timeline]] = {
     function.__name__: function
     for function in (
-        dense, prune_and_fine_tune, iterative, before_training, lottery_ticket, prune_and_shrink, l0,
+        dense,
+        prune_and_fine_tune,
+        iterative,
+        before_training,
+        lottery_ticket,
+        prune_and_shrink,
+        l0,
     )  # fmt: skip
 }
 

@@ -85,9 +85,7 @@ def _canonical(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: _canonical(getattr(value, f.name)) for f in dataclasses.fields(value) if f.compare}
         if "type" in fields:
-            raise BadType(
-                f"{type(value).__name__} has a field named 'type', which its content hash needs itself."
-            )
+            raise BadType(f"{type(value).__name__} has a field named 'type', which its content hash needs itself.")
         return {"type": type(value).__name__, **fields}
     if isinstance(value, Mapping):
         if wrong := [key for key in value if not isinstance(key, str)]:
@@ -159,9 +157,7 @@ def write_atomically(path: str | os.PathLike, writer: Callable[[Path], None] | b
             raise
         raise BadInput(f"cannot write {path}: {_NOT_WRITABLE[error.errno]}.") from error
     finally:
-        with contextlib.suppress(
-            OSError
-        ):  # renamed already, or no access to the folder, which has been reported
+        with contextlib.suppress(OSError):  # renamed already, or no access to the folder, which has been reported
             temporary.unlink()
 
 
@@ -180,9 +176,7 @@ def _storable(value: Any, where: str) -> Any:
         return [_storable(entry, where) for entry in value]
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {key: _storable(entry, where) for key, entry in value.items()}
-    raise BadType(
-        f"the column {where!r} of a row holds a {type(value).__name__}, which a record cannot store."
-    )
+    raise BadType(f"the column {where!r} of a row holds a {type(value).__name__}, which a record cannot store.")
 
 
 def write_rows(path: str | os.PathLike, rows: list[dict]) -> None:

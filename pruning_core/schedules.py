@@ -52,7 +52,7 @@ SCHEDULES: dict[str, Callable[..., float]] = {
 
 
 def fraction_after(schedule: str | Callable[..., float], i: int, n: int, target: float, start: float = 0.0) -> float:
-    """Fraction removed after round ``i`` (1-based) of ``n``, between ``start`` and ``target``; exactly ``target`` after the last.
+    """Fraction removed after round ``i`` (from 1) of ``n``, from ``start`` to ``target``, and exactly that in the last.
 
     ``schedule`` is a name of SCHEDULES or a function ``(i, n, target, start) -> fraction``.
     Raises BadInput unless 1 <= i <= n and 0 <= start <= target < 1.

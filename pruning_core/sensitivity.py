@@ -12,7 +12,7 @@ max(a, 0) and max(-a, 0). The bias takes no part. A channel's sensitivity is the
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,9 @@ def sensitivity(layer: nn.Module, inputs: Iterable[Tensor], reduce: str = "max")
     """
     known_name("reduction", reduce, ("max", "mean"))
     if not isinstance(layer, (nn.Linear, nn.Conv2d)):
-        raise Unprunable(f"sensitivities are defined for linear and 2-d convolutional layers, not {type(layer).__name__}.")
+        raise Unprunable(
+            f"sensitivities are defined for linear and 2-d convolutional layers, not {type(layer).__name__}."
+        )
     weight = layer.weight.detach()
     rows = weight.flatten(1)
     groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
@@ -91,7 +93,7 @@ def _patches(layer: nn.Module, points: Tensor) -> Tensor:
     if isinstance(layer, nn.Linear):
         return points.flatten(1, -2).transpose(1, 2)[:, None] if points.dim() > 2 else points[:, None, :, None]
     assert isinstance(layer, nn.Conv2d)
-    padding = layer.padding
+    padding: Any = layer.padding
     if layer.padding_mode != "zeros" or isinstance(padding, str):
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
         points, padding = F.pad(points, layer._reversed_padding_repeated_twice, mode=mode), 0

@@ -40,7 +40,7 @@ def find_sites(
         module = model.get_submodule(layer)
         if parameter.dim() < 2 or not parameter.is_floating_point():
             continue
-        if isinstance(module, PRUNABLE) and in_scope(layer, module) or in_scope(name, module, exact=True):
+        if (isinstance(module, PRUNABLE) and in_scope(layer, module)) or in_scope(name, module, exact=True):
             weights.append(name)
         elif isinstance(module, PRUNABLE):
             excluded[layer] = "out of scope"

@@ -67,7 +67,11 @@ def _parts(stage: Each, model: nn.Module, example_input) -> list[tuple[str, ...]
     if stage.parts == "groups":
         return [(g.name,) for g in find_groups(model, example_input) if g.reason_fixed is None]
     if stage.parts == "blocks":
-        names = [n for n, m in model.named_modules() if type(m).__name__.endswith(("Block", "Bottleneck", "InvertedResidual"))]
+        names = [
+            n
+            for n, m in model.named_modules()
+            if type(m).__name__.endswith(("Block", "Bottleneck", "InvertedResidual"))
+        ]
         if not names:
             raise BadInput(f"{type(model).__name__} has no residual blocks; name the parts of Each by patterns.")
         return [(f"{name}.*",) for name in names]
@@ -237,7 +241,9 @@ def _train(state: State, stage: Train, seed: int, checkpoint: Path | None, progr
     saved = time.perf_counter()
     from tqdm.auto import tqdm
 
-    with tqdm(total=epochs, initial=trainer.epoch, disable=not progress, unit="epoch", desc="training", leave=False) as bar:
+    with tqdm(
+        total=epochs, initial=trainer.epoch, disable=not progress, unit="epoch", desc="training", leave=False
+    ) as bar:
         while trainer.epoch < epochs:
             begun = time.perf_counter()
             result = trainer.train_epoch(data.train, data.validation if stage.keep == "best_validation" else None)
@@ -249,7 +255,11 @@ def _train(state: State, stage: Train, seed: int, checkpoint: Path | None, progr
                 cost = count_macs(state.model, state.example)
             state.seconds += time.perf_counter() - begun
             bar.update()
-            if checkpoint is not None and time.perf_counter() - saved > SECONDS_BETWEEN_SAVES and trainer.epoch < epochs:
+            if (
+                checkpoint is not None
+                and time.perf_counter() - saved > SECONDS_BETWEEN_SAVES
+                and trainer.epoch < epochs
+            ):
                 state.save(checkpoint, trainer)
                 saved = time.perf_counter()
     if stage.keep == "best_validation":
@@ -370,7 +380,7 @@ def _some(split, samples: int, size: int, generator: torch.Generator) -> list[tu
 def _rewind(state: State, stage: Rewind, seed: int) -> None:
     if stage.to == "new":
         fresh = build_model(seed=seed, **_built(state.setting.recipe))
-        values = {name: tensor for name, tensor in fresh.state_dict().items()}
+        values = dict(fresh.state_dict())
     elif stage.to in state.snapshots:
         values = state.snapshots[stage.to]
     else:
@@ -400,19 +410,19 @@ def recalibrate(model: nn.Module, split, samples: int, seed: int = 0) -> None:
     if not norms:
         return
     modes = {module: module.training for module in model.modules()}
-    momenta = {module: module.momentum for module in norms}
+    momenta = {norm: norm.momentum for norm in norms}
     model.eval()
-    for module in norms:
-        module.reset_running_stats()
-        module.momentum = None  # a plain average over the batches
-        module.train()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over the batches
+        norm.train()
     device = next(model.parameters()).device
     with torch.no_grad():
         for inputs, _ in _some(split, samples, 256, torch.Generator().manual_seed(seed)):
             if len(inputs) > 1:
                 model(inputs.to(device))
-    for module, momentum in momenta.items():
-        module.momentum = momentum
+    for norm, momentum in momenta.items():
+        norm.momentum = momentum
     for module, mode in modes.items():
         module.training = mode
 

@@ -97,13 +97,9 @@ class Trainer:
         if not isinstance(model, nn.Module):
             raise BadType(f"the model must be a torch.nn.Module, not {type(model).__name__}.")
         if optimizer is not None and not isinstance(optimizer, Optimizer):
-            raise BadType(
-                f"optimizer holds settings, Optimizer('sgd', lr=0.1), not a {type(optimizer).__name__}."
-            )
+            raise BadType(f"optimizer holds settings, Optimizer('sgd', lr=0.1), not a {type(optimizer).__name__}.")
         if learning_rate is not None and not hasattr(learning_rate, "factor"):
-            raise BadType(
-                f"learning_rate is a schedule such as LearningRate('cosine'), not {learning_rate!r}."
-            )
+            raise BadType(f"learning_rate is a schedule such as LearningRate('cosine'), not {learning_rate!r}.")
         if device is not None:
             model.to(device)
         if channels_last:
@@ -165,9 +161,7 @@ class Trainer:
         result["seconds"] = time.perf_counter() - start
         self.epoch += 1
         renamed = {"loss": "train_loss", "accuracy": "train_accuracy"}
-        row: dict[str, Any] = {"epoch": self.epoch} | {
-            renamed.get(key, key): value for key, value in result.items()
-        }
+        row: dict[str, Any] = {"epoch": self.epoch} | {renamed.get(key, key): value for key, value in result.items()}
         if validation is not None:
             measured = evaluate(self.model, validation, loss=self.loss, precision=self.precision)
             row |= {"validation_loss": measured.loss, "validation_accuracy": measured.accuracy}
@@ -341,9 +335,7 @@ class Trainer:
             check_weights(self.model)
         except BadInput as error:
             name = str(error).split()[0]
-            raise TrainingDiverged(
-                f"{name} became NaN or infinite at the end of epoch {self.epoch + 1}."
-            ) from error
+            raise TrainingDiverged(f"{name} became NaN or infinite at the end of epoch {self.epoch + 1}.") from error
 
     def _check(self, split: "Split") -> None:
         check_weights(self.model)
@@ -351,9 +343,7 @@ class Trainer:
             return
         check_split(self.model, split)
         if self._has_batch_norm() and min(self.batch_size, len(split)) == 1:
-            raise BadInput(
-                "batch norm cannot train on batches of one sample: use a batch size of at least 2."
-            )
+            raise BadInput("batch norm cannot train on batches of one sample: use a batch size of at least 2.")
         self._checked = (split,)
 
     def _has_batch_norm(self) -> bool:
@@ -372,9 +362,7 @@ class Trainer:
         yield from batches
 
     def _remember_best(self, accuracy: float) -> None:
-        if self.keep == "best_validation" and (
-            self.best is None or accuracy > self.best["validation_accuracy"]
-        ):
+        if self.keep == "best_validation" and (self.best is None or accuracy > self.best["validation_accuracy"]):
             state = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
             self.best = {"epoch": self.epoch, "validation_accuracy": accuracy, "state": state}
 
@@ -408,9 +396,7 @@ def _training(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[No
 def _random_numbers_of(generator: torch.Generator, model: nn.Module) -> Iterator[None]:
     """Dropout and noise follow from ``generator``; the global random state is left as it was."""
     seed = int(torch.randint(2**62, (), generator=generator))
-    devices = {
-        parameter.device.index or 0 for parameter in model.parameters() if parameter.device.type == "cuda"
-    }
+    devices = {parameter.device.index or 0 for parameter in model.parameters() if parameter.device.type == "cuda"}
     with torch.random.fork_rng(devices=sorted(devices)):
         torch.manual_seed(seed)
         yield

@@ -74,9 +74,7 @@ def fit(
             if checkpoint is not None and (trainer.epoch % checkpoint_every == 0 or trainer.epoch == epochs):
                 _save(trainer, checkpoint, run)
             shown = {key: trainer.history[-1].get(key) for key in ("train_loss", "validation_accuracy")}
-            bar.set_postfix(
-                {key: f"{value:.4g}" for key, value in shown.items() if value is not None}, refresh=False
-            )
+            bar.set_postfix({key: f"{value:.4g}" for key, value in shown.items() if value is not None}, refresh=False)
             bar.update()
     return History(trainer, trainer.restore_best() if keep == "best_validation" else None)
 
@@ -85,9 +83,7 @@ def _splits(data: Any, validation: Any) -> tuple[Any, Any]:
     if hasattr(data, "batches"):
         return data, validation
     if not hasattr(data, "train"):
-        raise BadType(
-            f"data is a data set of load_data(...) or one of its splits, not {type(data).__name__}."
-        )
+        raise BadType(f"data is a data set of load_data(...) or one of its splits, not {type(data).__name__}.")
     if validation is None and len(data.validation):
         validation = data.validation
     return data.train, validation

@@ -161,9 +161,7 @@ def _check(claim: Claim) -> None:
     known_name(f"mark of the claim {name!r}:", claim.seen, MARKS)
     known_name(f"profile of the claim {name!r}:", claim.profile, PROFILES)
     if claim.checked == (claim.seen == "unseen"):
-        raise BadInput(
-            f"the claim {name!r} has checked: {str(claim.checked).lower()} but is marked {claim.seen!r}."
-        )
+        raise BadInput(f"the claim {name!r} has checked: {str(claim.checked).lower()} but is marked {claim.seen!r}.")
     if not claim.checked and (claim.value is not None or re.search(r"\d", _NAMES.sub("", claim.statement))):
         raise BadInput(f"the claim {name!r} prints a number that nobody has checked.")
     if claim.value is not None and claim.tolerance is None and claim.ours is not None:
@@ -171,10 +169,6 @@ def _check(claim: Claim) -> None:
     if claim.ours is not None and claim.value is None and claim.direction is None:
         raise BadInput(f"the claim {name!r} has neither a number nor a direction.")
     if claim.direction not in (None, "above", "below"):
-        raise BadInput(
-            f"the direction of the claim {name!r} must be 'above' or 'below', not {claim.direction!r}."
-        )
+        raise BadInput(f"the direction of the claim {name!r} must be 'above' or 'below', not {claim.direction!r}.")
     if claim.ours is None and not claim.note:
-        raise BadInput(
-            f"the claim {name!r} says neither how our number is computed nor, in a note, why there is none."
-        )
+        raise BadInput(f"the claim {name!r} says neither how our number is computed nor, in a note, why there is none.")

@@ -60,9 +60,7 @@ def to_markdown(claims: Sequence[Claim], rows: pd.DataFrame, titles: Mapping[str
     out += ["", "## Summary", "", "| paper | " + " | ".join(KINDS) + " |", "|---|" + "---:|" * len(KINDS)]
     for paper in dict.fromkeys(c.paper for c in claims):
         counts = board[board["paper"] == paper]["verdict"].value_counts()
-        out.append(
-            f"| {{cite:t}}`{paper}` | " + " | ".join(str(int(counts.get(kind, 0))) for kind in KINDS) + " |"
-        )
+        out.append(f"| {{cite:t}}`{paper}` | " + " | ".join(str(int(counts.get(kind, 0))) for kind in KINDS) + " |")
     for paper in dict.fromkeys(c.paper for c in claims):
         out += [
             "",
@@ -77,12 +75,9 @@ def to_markdown(claims: Sequence[Claim], rows: pd.DataFrame, titles: Mapping[str
             if claim.paper != paper:
                 continue
             told = _cell(
-                f"{claim.statement} *{claim.where}*"
-                + (f" ({claim.note})" if claim.note and claim.ours else "")
+                f"{claim.statement} *{claim.where}*" + (f" ({claim.note})" if claim.note and claim.ours else "")
             )
-            out.append(
-                f"| {told} | {_cell(row.papers)} | {claim.seen} | {row.verdict} | {_cell(row.sentence)} |"
-            )
+            out.append(f"| {told} | {_cell(row.papers)} | {claim.seen} | {row.verdict} | {_cell(row.sentence)} |")
     return "\n".join(out) + "\n"
 
 

@@ -80,9 +80,7 @@ def verdict(claim: Claim, rows: pd.DataFrame) -> Verdict:
     except _Unclear as unclear:
         return _not_run(str(unclear))
     if not len(values):
-        return _not_run(
-            f"no record of profile {claim.profile}" + ("" if claim.profile == "paper" else " or larger")
-        )
+        return _not_run(f"no record of profile {claim.profile}" + ("" if claim.profile == "paper" else " or larger"))
     found = mean_interval(values)
     kind, reason = _judge(claim, found)
     seeds = f"{found.n} seed" + ("s" if found.n != 1 else "")
@@ -93,9 +91,7 @@ def verdict(claim: Claim, rows: pd.DataFrame) -> Verdict:
         else f" [{number_text(found.low, claim.unit)}, {number_text(found.high, claim.unit)}]"
     )
     origin = f"profile {profile}" if claim.deterministic else f"{seeds}, profile {profile}"
-    return Verdict(
-        kind, found.mean, (found.low, found.high), found.n, f"ours {ours}{spread} ({origin}): {reason}."
-    )
+    return Verdict(kind, found.mean, (found.low, found.high), found.n, f"ours {ours}{spread} ({origin}): {reason}.")
 
 
 def _not_run(why: str) -> Verdict:
@@ -119,9 +115,7 @@ def _judge(claim: Claim, found: Interval) -> tuple[str, str]:
         return ("same trend", f"{said}, on the claimed side") if right_side else ("not reproduced", said)
     if not right_side:
         return "not reproduced", f"not {claim.direction} {number_text(claim.than, claim.unit)}"
-    clear = claim.deterministic or (
-        found.low > claim.than if claim.direction == "above" else found.high < claim.than
-    )
+    clear = claim.deterministic or (found.low > claim.than if claim.direction == "above" else found.high < claim.than)
     said = f"{claim.direction} {number_text(claim.than, claim.unit)}"
     if clear and enough:
         return "reproduced", said
@@ -162,9 +156,7 @@ def _per_seed(selection: Selection, rows: pd.DataFrame) -> pd.Series:
 
 def _equal(column: pd.Series, wanted: Any) -> np.ndarray:
     if isinstance(wanted, float | int) and not isinstance(wanted, bool):
-        return np.isclose(
-            pd.to_numeric(column, errors="coerce").to_numpy(float), float(wanted), rtol=0, atol=1e-9
-        )
+        return np.isclose(pd.to_numeric(column, errors="coerce").to_numpy(float), float(wanted), rtol=0, atol=1e-9)
     return (column == wanted).to_numpy(bool)
 
 

@@ -162,6 +162,17 @@ def channel_counts(view: View, budget: Budget) -> tuple[dict[str, int], tuple[st
 
 
 __all__ = [
-    "Budget", "Choice", "METHODS", "Method", "Scores", "View", "as_method", "channel_counts", "dataclass", "field",
-    "methods_table", "register", "weight_rows",
+    "METHODS",
+    "Budget",
+    "Choice",
+    "Method",
+    "Scores",
+    "View",
+    "as_method",
+    "channel_counts",
+    "dataclass",
+    "field",
+    "methods_table",
+    "register",
+    "weight_rows",
 ]  # fmt: skip

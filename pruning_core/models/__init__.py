@@ -95,17 +95,13 @@ def build_model(
     known_name("norm", norm, ["batch", "sigmoid", "none"])
     with torch.random.fork_rng(devices=[]):
         start = int(torch.randint(2**62, ())) if seed is None else seed
-        torch.default_generator.manual_seed(
-            start
-        )  # not torch.manual_seed, which would touch the GPUs' state too
+        torch.default_generator.manual_seed(start)  # not torch.manual_seed, which would touch the GPUs' state too
         if isinstance(name, str) and name.startswith("torchvision/"):
             model = _torchvision(name, shape, classes, width, norm)
         else:
             model = _own(name, shape, classes, width, norm, start)
     if seed is None:
-        torch.randint(
-            2**62, ()
-        )  # the state was restored above: move on, or the next network would be the same
+        torch.randint(2**62, ())  # the state was restored above: move on, or the next network would be the same
     recipe = {"name": name, "shape": list(shape), "classes": classes, "width": float(width), "norm": norm}
     model.recipe = recipe  # type: ignore[assignment]
     return model
@@ -121,13 +117,9 @@ def _own(name: str, shape: Shape, classes: int, width: float, norm: str, seed: i
     if norm not in info.norms:
         raise BadInput(f"{name} cannot have norm={norm!r}; allowed: {', '.join(info.norms)}.")
     if min(shape[1:]) < info.smallest:
-        raise BadInput(
-            f"{name} needs images of at least {info.smallest}x{info.smallest}, not {shape[1]}x{shape[2]}."
-        )
+        raise BadInput(f"{name} needs images of at least {info.smallest}x{info.smallest}, not {shape[1]}x{shape[2]}.")
     model = info.build(shape, classes, width, norm)
-    torch.default_generator.manual_seed(
-        seed
-    )  # again: building has drawn more or fewer numbers, depending on the norm
+    torch.default_generator.manual_seed(seed)  # again: building has drawn more or fewer numbers, depending on the norm
     info.initialise(model)
     return model
 
@@ -140,8 +132,6 @@ def rebuild(recipe: Mapping[str, Any]) -> nn.Module:
     """
     needed = {"name", "shape", "classes", "width", "norm"}
     if not isinstance(recipe, Mapping) or set(recipe) != needed:
-        raise BadInput(
-            f"a recipe of a network has exactly the entries {', '.join(sorted(needed))}; got {recipe!r}."
-        )
+        raise BadInput(f"a recipe of a network has exactly the entries {', '.join(sorted(needed))}; got {recipe!r}.")
     data = (tuple(recipe["shape"]), recipe["classes"])
     return build_model(recipe["name"], data, width=recipe["width"], norm=recipe["norm"], seed=0)  # type: ignore[arg-type]

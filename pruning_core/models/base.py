@@ -64,9 +64,7 @@ def initialiser(
         for layer, seed in zip(layers, torch.randint(2**62, (len(layers),)).tolist(), strict=True):
             torch.default_generator.manual_seed(seed)
             layer.reset_parameters()
-            own = (
-                conv if isinstance(layer, nn.Conv2d) else (last or linear) if layer is layers[-1] else linear
-            )
+            own = conv if isinstance(layer, nn.Conv2d) else (last or linear) if layer is layers[-1] else linear
             if own is not None:
                 torch.default_generator.manual_seed(seed)
                 own(layer)

@@ -35,9 +35,7 @@ def over_seeds(rows: pd.DataFrame, by: Sequence[str], value: str, keep: Sequence
     """
     missing = [c for c in (*by, value, *keep) if c not in rows]
     if missing:
-        raise BadInput(
-            f"the rows lack the column {missing[0]!r}; they have {', '.join(map(str, rows.columns))}."
-        )
+        raise BadInput(f"the rows lack the column {missing[0]!r}; they have {', '.join(map(str, rows.columns))}.")
     found = []
     for key, group in rows.dropna(subset=[value]).groupby(list(by), sort=True, dropna=False):
         per_seed = group.groupby("seed", dropna=False)[value].mean() if "seed" in group else group[value]
@@ -81,14 +79,10 @@ def set_sparsity_axis(ax: Axes, removed: Sequence[float] | np.ndarray, scale: st
     if scale != "linear":
         at = forward(np.array(TICKS))
         inside = [
-            (t, u)
-            for t, u in zip(TICKS, at, strict=True)
-            if abs(2 * u - edges.sum()) <= np.ptp(edges) + 2 * margin
+            (t, u) for t, u in zip(TICKS, at, strict=True) if abs(2 * u - edges.sum()) <= np.ptp(edges) + 2 * margin
         ]
         ticks, last = [], np.inf
-        for tick, u in reversed(
-            inside or [(high, edges[1])]
-        ):  # the sparse end comes first when labels are too close
+        for tick, u in reversed(inside or [(high, edges[1])]):  # the sparse end comes first when labels are too close
             if last - u > 0.08 * np.ptp(edges):
                 ticks.append(tick)
                 last = u
@@ -137,9 +131,7 @@ def accuracy_against_sparsity(
         )
     if reference is not None:
         ax.axhline(reference, color=NEUTRAL, linestyle=":", linewidth=1.2)
-        ax.annotate(
-            "unpruned", (0.005, reference), xycoords=("axes fraction", "data"), fontsize=8, va="bottom"
-        )
+        ax.annotate("unpruned", (0.005, reference), xycoords=("axes fraction", "data"), fontsize=8, va="bottom")
     set_sparsity_axis(ax, points[x].to_numpy(float), scale)
     x_name, y_name = AXIS_NAMES.get(x, x), AXIS_NAMES.get(y, y)
     ax.set(xlabel=x_name, ylabel=y_name, title=title)
@@ -152,9 +144,7 @@ def accuracy_against_sparsity(
 
 
 @styled
-def layer_bars(
-    rows: pd.DataFrame, *, value: str = "sparsity", by: str | None = None, title: str = ""
-) -> BookFigure:
+def layer_bars(rows: pd.DataFrame, *, value: str = "sparsity", by: str | None = None, title: str = "") -> BookFigure:
     """Draw the fraction removed in each layer as bars, layers in the order of the rows.
 
     rows: columns ``layer`` and ``value`` (a fraction in [0, 1]); ``by`` (for instance ``method``) makes

@@ -1,6 +1,6 @@
 """Figures with one slider whose positions were computed beforehand, so that they stay alive on a static page.
 
-On the website plotly.js comes from the site's own ``_assets/plotly/plotly.min.js``; no other host is asked.
+On the website plotly.js comes from the site's own ``_static/lib/plotly.min.js``; no other host is asked.
 JupyterLab draws the same figure with the extension that the plotly wheel brings. Elsewhere (Colab, a file
 sent by mail) use ``embed=True``: the library then travels inside the output (4.8 MB).
 """
@@ -51,7 +51,7 @@ window.pruningPlotly = window.pruningPlotly || new Promise(function (done, faile
   }
   script.onload = function () { restore(); window.Plotly ? done(window.Plotly) : failed(); };
   script.onerror = function () { restore(); failed(); };
-  script.src = root + "_assets/plotly/plotly.min.js";
+  script.src = root + "_static/lib/plotly.min.js";
   document.head.appendChild(script);
 });
 """

@@ -43,9 +43,7 @@ class MethodStyle(NamedTuple):
 
 
 def _styles(**entries: tuple[str, str, str]) -> dict[str, MethodStyle]:
-    return {
-        name: MethodStyle(COLOURS[colour], marker, label) for name, (colour, marker, label) in entries.items()
-    }
+    return {name: MethodStyle(COLOURS[colour], marker, label) for name, (colour, marker, label) in entries.items()}
 
 
 # Methods that chapters compare with each other never share a colour; a (colour, marker) pair is used once.

@@ -1,0 +1,21 @@
+"""Everything the site needs beside the executed notebooks: JavaScript, reference pages, scoreboard."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import api_pages
+import assets
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def main() -> None:
+    """Prepare book/ for `jupyter-book build`; every step does nothing when its result is up to date."""
+    assets.place()
+    api_pages.write()
+    subprocess.run([sys.executable, "-m", "pruning_core", "scoreboard"], cwd=REPOSITORY, check=True)
+
+
+if __name__ == "__main__":
+    main()

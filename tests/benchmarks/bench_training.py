@@ -1,0 +1,161 @@
+"""How fast the Trainer is: against a bare loop over resident tensors, and against a DataLoader loop, in one
+run.
+
+    python tests/benchmarks/bench_training.py [--epochs 5] [--threads 1] [--resnet-samples 512]
+
+All loops take turns, epoch by epoch, so that whatever else the machine does meets them alike; a ratio is the
+median over the epochs of (seconds of the other loop / seconds of the Trainer): above 1 the Trainer is faster.
+Nothing is asserted.
+"""
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from pruning_core.data import Split, load_data
+from pruning_core.masks import Masks
+from pruning_core.models import build_model
+from pruning_core.training import LearningRate, Optimizer, Trainer, evaluate
+
+BATCH = 128
+
+
+class OneByOne(Dataset):
+    """What a folder of pictures looks like to a DataLoader: one sample at a time, put together by its collate
+    function.
+    """
+
+    def __init__(self, split: Split):
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.split.inputs[index], self.split.labels[index]
+
+
+def bare_loop(model: nn.Module, optimizer: torch.optim.Optimizer, split: Split) -> Callable[[], None]:
+    """One epoch as anybody would write it by hand over two tensors."""
+    generator = torch.Generator().manual_seed(0)
+
+    def epoch() -> None:
+        model.train()
+        order = torch.randperm(len(split), generator=generator)
+        for start in range(0, len(split), BATCH):
+            chosen = order[start : start + BATCH]
+            optimizer.zero_grad()
+            functional.cross_entropy(model(split.inputs[chosen]), split.labels[chosen]).backward()
+            optimizer.step()
+
+    return epoch
+
+
+def loader_loop(model: nn.Module, optimizer: torch.optim.Optimizer, data: Dataset, workers: int) -> Callable[[], None]:
+    """One epoch over a shuffling DataLoader, with the running loss that tutorials print."""
+    loader: DataLoader = DataLoader(data, BATCH, shuffle=True, num_workers=workers)
+
+    def epoch() -> None:
+        model.train()
+        total = 0.0
+        for inputs, labels in loader:
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(model(inputs), labels)
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+
+    return epoch
+
+
+def compare(name: str, model: nn.Module, split: Split, settings: Optimizer, epochs: int) -> None:
+    """Print the ratios of every loop to the Trainer's epoch."""
+
+    def trainer(masks: Masks | None = None) -> Trainer:
+        return Trainer(copy.deepcopy(model), settings, epochs=10**6, batch_size=BATCH, masks=masks)
+
+    def by_hand() -> tuple[nn.Module, torch.optim.Optimizer]:
+        twin = copy.deepcopy(model)
+        if settings.name == "sgd":
+            return twin, torch.optim.SGD(twin.parameters(), settings.lr, settings.momentum)
+        return twin, torch.optim.Adam(twin.parameters(), settings.lr)
+
+    ours = trainer()
+    masked = trainer(Masks({n: torch.rand_like(p) > 0.5 for n, p in model.named_parameters() if p.dim() > 1}))
+    resident = TensorDataset(split.inputs, split.labels)
+    loops: dict[str, Callable[[], object]] = {
+        "Trainer": lambda: ours.train_epoch(split),
+        "Trainer, half of the weights masked": lambda: masked.train_epoch(split),
+        "bare loop over resident tensors": bare_loop(*by_hand(), split),
+        "DataLoader over a TensorDataset": loader_loop(*by_hand(), resident, 0),
+        "DataLoader over samples, 2 workers": loader_loop(*by_hand(), OneByOne(split), 2),
+    }
+    seconds: dict[str, list[float]] = {label: [] for label in loops}
+    for index in range(epochs + 1):
+        for label, loop in loops.items():
+            start = time.perf_counter()
+            loop()
+            if index:  # the first round warms up
+                seconds[label].append(time.perf_counter() - start)
+    print(f"\n{name}, {settings.name}, {len(split)} samples, batch {BATCH}, {epochs} epochs")
+    for label, times in seconds.items():
+        ratio = statistics.median(a / b for a, b in zip(times, seconds["Trainer"], strict=True))
+        print(f"  {label:45s} {statistics.median(times):8.3f} s an epoch   {ratio:5.2f} x the Trainer's time")
+
+
+def precisions(split: Split, test: Split, epochs: int, seeds: int) -> None:
+    """Print accuracy and time of float32, bfloat16 and channels_last on the same real data."""
+    print(
+        f"\nLeNet-5 and ResNet-20 (quarter width), {len(split)} real samples, {epochs} epochs, {seeds} seeds: test accuracy"
+    )
+    for model_name, width in (("lenet5", 1.0), ("resnet20", 0.25)):
+        for label, options in (
+            ("float32", {}),
+            ("channels_last", {"channels_last": True}),
+            ("bfloat16", {"precision": "bfloat16"}),
+            ("bfloat16 + channels_last", {"precision": "bfloat16", "channels_last": True}),
+        ):
+            found, start = [], time.perf_counter()
+            for seed in range(seeds):
+                shape = tuple(split.inputs.shape[1:])
+                model = build_model(model_name, (shape, 10), width=width, seed=seed)
+                trainer = Trainer(
+                    model, Optimizer("sgd", lr=0.05), epochs=epochs, batch_size=64,
+                    learning_rate=LearningRate("cosine"), seed=seed, **options,
+                )  # fmt: skip
+                for _ in range(epochs):
+                    trainer.train_epoch(split)
+                found.append(evaluate(model, test).accuracy)
+            each = (time.perf_counter() - start) / seeds
+            mean, spread = statistics.mean(found), statistics.stdev(found) if seeds > 1 else 0.0
+            print(f"  {model_name:9s} {label:26s} {mean:6.2f} % ± {spread:.2f}   {each:6.2f} s a run")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--resnet-samples", type=int, default=512)
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    data = load_data("mnist5k")
+    lenet = build_model("lenet300", data, seed=0)
+    for optimizer in (Optimizer("sgd", lr=0.1), Optimizer("adam", lr=1e-3)):
+        compare("LeNet-300-100", lenet, data.train, optimizer, 4 * arguments.epochs)
+    coloured = data.train.inputs[: arguments.resnet_samples].repeat(1, 3, 1, 1)
+    split = Split(functional.pad(coloured, (2, 2, 2, 2)), data.train.labels[: arguments.resnet_samples])
+    resnet = build_model("resnet20", ((3, 32, 32), 10), seed=0)
+    compare("ResNet-20", resnet, split, Optimizer("sgd", lr=0.1), arguments.epochs)
+    precisions(data.train.subset(1024), data.test, 6, arguments.seeds)
+
+
+if __name__ == "__main__":
+    main()

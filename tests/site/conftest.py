@@ -1,0 +1,98 @@
+"""A headless Chromium on the built site, served from this machine, with every request and error written down."""
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SITE = Path(__file__).resolve().parents[2] / "book" / "_build" / "html"
+ARTEFACTS = Path(__file__).resolve().parents[1] / "artefacts" / "site"
+SWITCHES = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def address() -> Iterator[str]:
+    """Where the built site is served."""
+    if not (SITE / "index.html").is_file():
+        pytest.fail("there is no built site: run `make book` first")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(SITE)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium: $CHROMIUM, or the first that is installed."""
+    from playwright.sync_api import sync_playwright
+
+    names = [os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"]
+    path = next((found for name in names if name and (found := shutil.which(name))), None)
+    if path is None:
+        pytest.fail("no Chromium here: `make site-check` installs Debian's, or set CHROMIUM=/path")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=SWITCHES)
+        yield chromium
+        chromium.close()
+
+
+class Visit:
+    """One open page and what went wrong on it."""
+
+    def __init__(self, page: Any, address: str):
+        self.page, self.address = page, address
+        self.foreign: list[str] = []
+        self.errors: list[str] = []
+        page.on("request", self._request)
+        page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("requestfailed", lambda r: self.errors.append(f"failed: {r.url}"))
+        page.on("response", lambda r: self.errors.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
+
+    def _request(self, request: Any) -> None:
+        if not request.url.startswith((self.address, "data:", "blob:")):
+            self.foreign.append(request.url)
+
+    def open(self, path: str, *, settle: int = 300) -> Any:
+        """Load a page of the site and wait until scripts, maths and pictures are done."""
+        self.page.goto(f"{self.address}/{path}", wait_until="networkidle")
+        self.page.wait_for_timeout(settle)
+        return self.page
+
+    def screenshot(self, name: str) -> None:
+        """Keep the whole page as a picture for a person to look at."""
+        ARTEFACTS.mkdir(parents=True, exist_ok=True)
+        height = self.page.evaluate("document.documentElement.scrollHeight")
+        before = self.page.viewport_size
+        # full_page repeats fixed headers; a tall window shows the page as it is
+        self.page.set_viewport_size({"width": before["width"], "height": min(max(height, 600), 12_000)})
+        self.page.wait_for_timeout(200)
+        self.page.screenshot(path=str(ARTEFACTS / f"{name}.png"))
+        self.page.set_viewport_size(before)
+
+
+@pytest.fixture
+def visit(browser: Any, address: str) -> Iterator[Visit]:
+    """A fresh window on the site."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    yield Visit(context.new_page(), address)
+    context.close()

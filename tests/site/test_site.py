@@ -1,0 +1,190 @@
+"""The built site as a reader meets it. Run by `make site-check`, after `make book`."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SITE = REPOSITORY / "book" / "_build" / "html"
+NOTEBOOKS = sorted(
+    f"notebooks/{file.parent.name}/{file.stem}.html" for file in (REPOSITORY / "notebooks").glob("[0-9]*/[0-9]*.ipynb")
+)
+PAGES = sorted(
+    str(file.relative_to(SITE))
+    for file in SITE.rglob("*.html")
+    if not {"_static", "_sources", "_downloads", "_modules"} & set(file.relative_to(SITE).parts)
+)
+
+pytestmark = pytest.mark.site
+
+
+class _Page(HTMLParser):
+    """Links, pictures and identifiers of a page's source."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.links: list[str] = []
+        self.pictures: list[dict[str, str | None]] = []
+        self.ids: set[str] = set()
+        self.loaded: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if identifier := values.get("id"):
+            self.ids.add(identifier)
+        if tag == "a" and (href := values.get("href")):
+            self.links.append(href)
+        if tag == "img":
+            self.pictures.append(values)
+        if source := values.get("href" if tag == "link" else "src"):
+            if tag in ("link", "script", "img", "iframe"):
+                self.loaded.append(source)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS)
+def test_every_notebook_has_a_page_with_its_outputs(path: str) -> None:
+    assert (SITE / path).is_file()
+    text = (SITE / path).read_text(encoding="utf-8")
+    assert "cell_output" in text
+    assert "page-stamp" in text
+    assert "Traceback (most recent call last)" not in text
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_links_inside_the_site_lead_somewhere(path: str) -> None:
+    from urllib.parse import unquote, urlsplit
+
+    here = SITE / path
+    for link in _Page(here).links:
+        parts = urlsplit(link)
+        if parts.scheme or link == "#":
+            continue
+        target = (here.parent / unquote(parts.path)).resolve() if parts.path else here
+        assert target.exists(), f"{path} links to {link}"
+        if parts.fragment and target.suffix == ".html":
+            assert unquote(parts.fragment) in _Page(target).ids, f"{path} links to {link}"
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pictures_have_an_alternative_text(path: str) -> None:
+    for picture in _Page(SITE / path).pictures:
+        alt = picture.get("alt") or ""
+        name = Path((picture.get("src") or "").split(",")[0]).name
+        # Sphinx puts the file's name where the author gave no text
+        assert alt.strip() and not alt.endswith((".png", ".svg", name)), f"{path}: {alt or picture.get('src')}"
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page_opens_without_errors_and_asks_no_other_host(visit: Any, path: str) -> None:
+    page = visit.open(path)
+    assert page.title()
+    assert visit.foreign == []
+    assert visit.errors == []
+    visit.screenshot(path.removesuffix(".html").replace("/", "-"))
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page_in_the_dark(visit: Any, path: str) -> None:
+    visit.page.emulate_media(color_scheme="dark")
+    page = visit.open(path)
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert visit.errors == []
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert max(int(n) for n in background.strip("rgba()").split(",")[:3]) < 60
+    visit.screenshot(path.removesuffix(".html").replace("/", "-") + "-dark")
+
+
+def test_no_page_is_wider_than_a_phone(visit: Any) -> None:
+    visit.page.set_viewport_size({"width": 390, "height": 840})
+    wide = []
+    for path in PAGES:
+        page = visit.open(path, settle=50)
+        over = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        if over > 1:
+            wide.append(f"{path} by {over} pixels")
+    assert wide == []
+
+
+def test_search_finds_a_word(visit: Any) -> None:
+    page = visit.open("search.html?q=sparsity")
+    page.wait_for_selector("#search-results li a", timeout=10_000)
+    found = page.locator("#search-results li a").evaluate_all("links => links.map(a => a.href)")
+    assert any("/notebooks/" in link for link in found), found
+    assert visit.errors == []
+    visit.screenshot("search-sparsity")
+
+
+def test_dark_mode_can_be_switched(visit: Any) -> None:
+    page = visit.open("index.html")
+    seen = set()
+    for _ in range(3):
+        page.locator("button.theme-switch-button:visible").first.click()
+        page.wait_for_timeout(100)
+        seen.add(page.evaluate("document.documentElement.dataset.theme"))
+    assert seen == {"light", "dark"}
+
+
+def test_maths_is_rendered(visit: Any) -> None:
+    with_maths = [path for path in NOTEBOOKS if 'class="math' in (SITE / path).read_text(encoding="utf-8")]
+    assert with_maths, "no notebook page holds a formula"
+    for path in with_maths:
+        page = visit.open(path)
+        page.wait_for_selector("mjx-container", timeout=10_000)
+        left = page.evaluate(
+            "[...document.querySelectorAll('.math')].filter(e => !e.querySelector('mjx-container')).length"
+        )
+        assert left == 0, f"{path}: {left} formulas are shown as source"
+        assert page.locator("mjx-merror").count() == 0, path
+
+
+def test_a_slider_moves_its_figure(visit: Any) -> None:
+    with_slider = [p for p in PAGES if 'class="pruning-slider"' in (SITE / p).read_text(encoding="utf-8")]
+    if not with_slider:
+        pytest.skip("no page has a slider yet")
+    for path in with_slider:
+        page = visit.open(path)
+        for box in page.locator(".pruning-slider").all():
+            page.wait_for_function(
+                "box => box.querySelector('.main-svg') && !box.querySelector('input').disabled",
+                arg=box.element_handle(),
+                timeout=15_000,
+            )
+            slider = box.locator("input")
+            before = box.locator(".plot").inner_html(), box.locator("output").inner_text()
+            slider.focus()
+            slider.press("End" if slider.input_value() == slider.get_attribute("min") else "Home")
+            page.wait_for_timeout(300)
+            after = box.locator(".plot").inner_html(), box.locator("output").inner_text()
+            assert after[0] != before[0], f"{path}: the figure stays when its slider moves"
+            assert after[1] != before[1], f"{path}: the label stays when its slider moves"
+        assert visit.errors == []
+        assert visit.foreign == []
+
+
+def test_widgets_are_alive(visit: Any) -> None:
+    key = "application/vnd.jupyter.widget-view+json"
+    with_widgets = [path for path in NOTEBOOKS if key in (SITE / path).read_text(encoding="utf-8")]
+    if not with_widgets:
+        pytest.skip("no page has a widget yet")
+    for path in with_widgets:
+        page = visit.open(path)
+        page.wait_for_selector(".jupyter-widgets", timeout=15_000)
+        assert visit.errors == []
+        assert visit.foreign == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS)
+def test_notebook_page_offers_download_and_launch(path: str) -> None:
+    links = _Page(SITE / path).links
+    source = path.removesuffix(".html") + ".ipynb"
+    assert any("colab" in link and link.endswith(source) for link in links), "no Colab button"
+    assert any("mybinder" in link and link.endswith(source) for link in links), "no Binder button"
+    downloads = [SITE / path, *(p for p in (SITE / "_sources").rglob("*.ipynb") if str(p).endswith(source))]
+    assert len(downloads) == 2
+    text = downloads[1].read_text(encoding="utf-8")
+    assert str(REPOSITORY) not in text, "the download names a folder of the machine that built it"
+    assert any(cell.get("outputs") for cell in json.loads(text)["cells"])
