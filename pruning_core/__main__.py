@@ -1,6 +1,7 @@
 """The command line: ``python -m pruning_core`` lists what there is, runs experiments, and makes the book's pages."""
 
 import argparse
+import inspect
 import os
 import subprocess
 import sys
@@ -53,8 +54,14 @@ def _run(arguments: argparse.Namespace) -> None:
     from pruning_core import recipes
     from pruning_core.experiment import Experiment, run
 
-    known_name("recipe", arguments.recipe, recipes.RECIPES)
-    timeline = recipes.RECIPES[arguments.recipe](**_given(arguments.parameters))
+    recipe = recipes.RECIPES[known_name("recipe", arguments.recipe, recipes.RECIPES)]
+    takes = inspect.signature(recipe).parameters
+    given = _given(arguments.parameters)
+    for name in given:
+        known_name(f"argument of {arguments.recipe}", name, takes)
+    if missing := [name for name, p in takes.items() if p.default is p.empty and name not in given]:
+        raise BadInput(f"{arguments.recipe} needs {', '.join(missing)}: give each as -p NAME VALUE.")
+    timeline = recipe(**given)
     experiment = Experiment(
         arguments.model,
         arguments.data,

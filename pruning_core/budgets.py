@@ -158,23 +158,16 @@ class _Ranking:
 
     def __init__(self, names, scores: list[np.ndarray], living: list[np.ndarray | None], minimum: list[int]):
         self.names = names
+        self.scores = scores
+        self.living = [None if bools is None or bools.all() else bools for bools in living]
         self.sizes = np.array([score.size for score in scores])
         self.bounds = np.concatenate([[0], np.cumsum(self.sizes)])
-        self.pool = np.concatenate(scores) if scores else np.zeros(0)
-        if self.pool.dtype not in (np.float32, np.float64):
-            self.pool = self.pool.astype(np.float32)
-        self.alive_counts = self.sizes.copy()
-        for i, bools in enumerate(living):
-            if bools is not None and not bools.all():
-                self.site(i)[~bools] = -np.inf
-                self.alive_counts[i] = np.count_nonzero(bools)
+        self.alive_counts = np.array(
+            [s.size if b is None else np.count_nonzero(b) for s, b in zip(scores, self.living, strict=True)]
+        )
         self.minimum = np.minimum(self.alive_counts, minimum)
-        for i, least in enumerate(self.minimum):
-            # Protected units rank above everything, so that no cut can empty a site.
-            if least == 1:
-                self.site(i)[np.argmax(self.site(i))] = np.inf
-            elif least:
-                self.site(i)[np.argsort(-self.site(i), kind="stable")[:least]] = np.inf
+        # Protected units rank above everything, so that no cut can empty a site.
+        self.protected = [self._best(i, int(least)) for i, least in enumerate(self.minimum)]
 
     @property
     def total(self) -> int:
@@ -188,14 +181,24 @@ class _Ranking:
     def minimum_total(self) -> int:
         return int(self.minimum.sum())
 
-    def site(self, i: int) -> np.ndarray:
-        return self.pool[self.bounds[i] : self.bounds[i + 1]]
+    def _best(self, i: int, count: int) -> np.ndarray:
+        """Indices of the best living units of site i."""
+        score, living = self.scores[i], self.living[i]
+        ranked = score if living is None else np.where(living, score, -np.inf)
+        if count == 1:
+            return np.array([np.argmax(ranked)])
+        return np.argsort(-ranked, kind="stable")[:count]
 
-    def split(self, keep: np.ndarray) -> list[np.ndarray]:
-        return [keep[a:b] for a, b in zip(self.bounds[:-1], self.bounds[1:], strict=True)]
+    def _cut(self, threshold: float) -> list[np.ndarray]:
+        """What is alive and scores above the threshold, or is protected."""
+        keep = [score > threshold for score in self.scores]
+        for part, living, protected in zip(keep, self.living, self.protected, strict=True):
+            if living is not None:
+                part &= living
+            part[protected] = True
+        return keep
 
-    def above(self, threshold: float) -> list[np.ndarray]:
-        return self.split((self.pool > threshold) & (self.pool > -np.inf))
+    above = _cut
 
     def top(self, kept: int) -> list[np.ndarray]:
         """Keep the ``kept`` best units of all sites together."""
@@ -205,27 +208,37 @@ class _Ranking:
                 f"({self.minimum_total} in all): a layer would be emptied."
             )
         if kept == 0:
-            return self.split(np.zeros(self.total, dtype=bool))
-        threshold = np.partition(self.pool, self.total - kept)[self.total - kept]
-        keep = self.pool > threshold
-        ties = kept - int(np.count_nonzero(keep))
-        tied = self.pool == threshold
-        if ties == int(np.count_nonzero(tied)):
-            keep |= tied
-            return self.split(keep)
-        of_each = np.array([np.count_nonzero(part) for part in self.split(tied)])
+            return [np.zeros(size, dtype=bool) for size in self.sizes]
+        pool = np.concatenate([s if b is None else s[b] for s, b in zip(self.scores, self.living, strict=True)])
+        start = 0
+        for living, protected, count in zip(self.living, self.protected, self.alive_counts, strict=True):
+            where = protected if living is None else np.searchsorted(np.flatnonzero(living), protected)
+            pool[start + where] = np.inf
+            start += count
+        pool.partition(len(pool) - kept)
+        threshold = pool[len(pool) - kept]
+        keep = self._cut(threshold)
+        ties = kept - sum(int(np.count_nonzero(part)) for part in keep)
+        if ties:
+            self._spread(ties, threshold, keep)
+        return keep
+
+    def _spread(self, ties: int, threshold: float, keep: list[np.ndarray]) -> None:
+        """Keep ``ties`` more of the units that score exactly ``threshold``: in proportion, the lower index first."""
+        tied = [score == threshold for score in self.scores]
+        for equal, living, protected in zip(tied, self.living, self.protected, strict=True):
+            if living is not None:
+                equal &= living
+            equal[protected] = False
+        of_each = np.array([np.count_nonzero(equal) for equal in tied])
         share = share_out(ties, of_each, np.zeros_like(of_each), of_each)
-        parts = self.split(keep)
-        for part, part_tied, count in zip(parts, self.split(tied), share, strict=True):
-            part[np.flatnonzero(part_tied)[:count]] = True
-        return parts
+        for part, equal, count in zip(keep, tied, share, strict=True):
+            part[np.flatnonzero(equal)[:count]] = True
 
     def top_of_each(self, counts: np.ndarray) -> list[np.ndarray]:
         """Keep the ``counts[i]`` best units of site i."""
-        return [
-            _Ranking([name], [self.site(i)], [self.site(i) > -np.inf], [0]).top(int(count))[0]
-            for i, (name, count) in enumerate(zip(self.names, counts, strict=True))
-        ]
+        sites = zip(self.names, self.scores, self.living, counts, strict=True)
+        return [_Ranking([name], [score], [living], [0]).top(int(count))[0] for name, score, living, count in sites]
 
 
 def _chooser(budget: Budget, ranking: _Ranking, sites: Sites, channels: bool) -> Callable[[int], list[np.ndarray]]:

@@ -34,36 +34,71 @@ def find_groups(model: nn.Module, example_input, time_limit: float = 60.0) -> li
     ``example_input`` is a tensor (N, ...) or a tuple of the arguments of ``forward``; a batch of one is enough.
     Raises Unprunable when the network cannot be traced, or not within ``time_limit`` seconds.
     """
-    import torch_pruning
-
     _refuse_shared_weights(model)
-    twin = _traceable_copy(model, example_input)
-    tensors = dict([*model.named_parameters(), *model.named_buffers()])
-    names = {module: name for name, module in twin.named_modules()}
     try:
-        with warnings.catch_warnings(), torch.enable_grad(), _time_limit(time_limit):
-            warnings.simplefilter("ignore")
-            graph = torch_pruning.DependencyGraph()
-            graph.build_dependency(twin, example_input, customized_pruners={HardConcreteGate: _gate_finder()})
-            found = [
-                [(names.get(dep.target.module), dep, item.idxs, item.root_idxs) for item in group for dep in [item.dep]]
-                for group in graph.get_all_groups(root_module_types=list(PRODUCERS))
-            ]
-            is_output = graph.is_out_channel_pruning_fn
-            entries = [_entries(group, is_output, twin) for group in found]
+        with _time_limit(time_limit):
+            try:
+                entries = _search(weightless_copy(model), _to(example_input, "meta"))
+            except _OutOfTime:
+                raise
+            except Exception:  # a forward pass that looks at values, or tensors that are no buffers
+                entries = _search(copy.deepcopy(model), example_input)
     except _OutOfTime:
         raise Unprunable(
             f"the channel groups of {type(model).__name__} were not found within {time_limit:g} s; prune weights instead."
         ) from None
     except Exception as error:
+        _refuse_wrong_example(model, example_input)
         raise Unprunable(
             f"{type(model).__name__} cannot be traced for channel groups ({type(error).__name__}: {_short(error)}); "
             "prune weights instead, or check that example_input fits the network."
         ) from error
+    tensors = dict([*model.named_parameters(), *model.named_buffers()])
     order = {name: position for position, name in enumerate(dict(model.named_modules()))}
     groups = [_build(members, problems, size, model, tensors, order) for members, problems, size in entries]
     groups.sort(key=lambda group: order[group.name])
     return groups
+
+
+def _search(twin: nn.Module, example_input):
+    """What torch-pruning finds in ``twin``, a copy that it may change: (members, problems, channels) of every group."""
+    import torch_pruning
+
+    _make_traceable(twin, example_input)
+    names = {module: name for name, module in twin.named_modules()}
+    with warnings.catch_warnings(), torch.enable_grad():
+        warnings.simplefilter("ignore")
+        graph = torch_pruning.DependencyGraph()
+        graph.build_dependency(twin, example_input, customized_pruners={HardConcreteGate: _gate_finder()})
+        found = [
+            [(names.get(item.dep.target.module), item.dep, item.idxs, item.root_idxs) for item in group]
+            for group in graph.get_all_groups(root_module_types=list(PRODUCERS))
+        ]
+        return [_entries(group, graph.is_out_channel_pruning_fn, twin) for group in found]
+
+
+def weightless_copy(model: nn.Module) -> nn.Module:
+    """A copy whose tensors have shapes but no values (torch's meta device): it can be run at next to no cost."""
+    memo: dict[int, Any] = {}
+    for tensor in [*model.parameters(), *model.buffers()]:
+        empty = torch.empty_like(tensor, device="meta")
+        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+    return copy.deepcopy(model, memo)
+
+
+def _to(example_input, device: str):
+    if isinstance(example_input, tuple):
+        return tuple(_to(part, device) for part in example_input)
+    return example_input.to(device) if isinstance(example_input, Tensor) else example_input
+
+
+def _refuse_wrong_example(model: nn.Module, example_input) -> None:
+    arguments = example_input if isinstance(example_input, tuple) else (example_input,)
+    try:
+        with torch.no_grad():
+            copy.deepcopy(model).eval()(*arguments)
+    except Exception as error:
+        raise BadInput(f"example_input does not pass through {type(model).__name__}: {_short(error)}") from error
 
 
 def _entries(found, is_output, twin: nn.Module):
@@ -179,29 +214,27 @@ def _turned_and_grouped(module: Any) -> bool:
     return bool(getattr(module, "transposed", False)) and module.groups > 1
 
 
-def _traceable_copy(model: nn.Module, example_input) -> nn.Module:
-    """A deep copy in evaluation mode with gradients on, its index layers replaced by 1x1 convolutions."""
-    twin = copy.deepcopy(model).eval()
-    widths: dict[nn.Module, int] = {}
-    index_layers = [module for module in twin.modules() if isinstance(module, ChannelIndex)]
-    hooks = [
-        m.register_forward_pre_hook(lambda m, inputs: widths.update({m: inputs[0].shape[1]})) for m in index_layers
-    ]
+def _make_traceable(twin: nn.Module, example_input) -> None:
+    """Evaluation mode, gradients on, and index layers replaced by 1x1 convolutions, in place."""
+    twin.eval().requires_grad_(True)
+    index_layers = {name: module for name, module in twin.named_modules() if isinstance(module, ChannelIndex)}
+    if not index_layers:
+        return
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
-    try:
-        with torch.no_grad():
-            twin(*arguments)
-    except Exception as error:
-        raise BadInput(f"example_input does not pass through {type(model).__name__}: {_short(error)}") from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    for name, module in list(twin.named_modules()):
-        if isinstance(module, ChannelIndex):
+    widths: dict[nn.Module, int] = {}
+    hooks = [
+        m.register_forward_pre_hook(lambda m, inputs: widths.update({m: inputs[0].shape[1]}))
+        for m in index_layers.values()
+    ]
+    with torch.no_grad():
+        twin(*arguments)
+    for hook in hooks:
+        hook.remove()
+    for name, module in index_layers.items():
+        with torch.device(arguments[0].device):
             stand_in = nn.Conv2d(widths[module], len(module.index), 1, module.stride, bias=False)
-            parent, _, child = name.rpartition(".")
-            setattr(twin.get_submodule(parent), child, stand_in.to(arguments[0]).eval())
-    return twin.requires_grad_(True)
+        parent, _, child = name.rpartition(".")
+        setattr(twin.get_submodule(parent), child, stand_in.to(arguments[0].dtype).eval())
 
 
 def _refuse_shared_weights(model: nn.Module) -> None:

@@ -178,7 +178,7 @@ def _run(command: list[str], folder: Path, what: str) -> None:
     ):
         try:
             while process.poll() is None:
-                time.sleep(0.1)
+                time.sleep(0.25)
                 bar.refresh()
         except BaseException:
             process.kill()

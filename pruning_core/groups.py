@@ -87,7 +87,7 @@ class Group:
         counts = torch.zeros(self.size, dtype=torch.long)
         for member in masked:
             mask = masks[member.parameter]
-            entries = mask.movedim(member.dim, 0).flatten(1).any(1) if mask.dim() > 1 else mask
+            entries = mask.any(tuple(d for d in range(mask.dim()) if d != member.dim)) if mask.dim() > 1 else mask
             counts += member.per_channel(entries.cpu().long(), self.size)
         return counts > 0
 
@@ -190,9 +190,10 @@ def remove(model: nn.Module, masks: Mapping[str, Tensor], groups: Iterable[Group
     with torch.no_grad():
         for owner in owners:
             _shrink_module(model.get_submodule(owner), owner, kept, renumber.get(f"{owner}.index", []))
-        for name, mask in kept.masks(masks).items():
+        for name, mask in masks.items():
             parameter = model.get_parameter(name)
-            parameter.masked_fill_(~mask.to(parameter.device), 0)
+            if int(torch.count_nonzero(mask)) < parameter.numel():  # dead weights beside those that were cut out
+                parameter.masked_fill_(~kept.slice(name, mask).to(parameter.device), 0)
     return kept
 
 

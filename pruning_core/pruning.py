@@ -18,7 +18,7 @@ from .layers import to_plain
 from .masks import Masks
 from .methods import Choice, Method, View, as_method
 from .networks import save_network
-from .reports import Report, make_report
+from .reports import Report, count_removed, make_report
 from .schedules import fraction_after
 from .sites import Scope, check_batches, check_finite, find_sites, undisturbed
 
@@ -114,13 +114,15 @@ def prune(
         raise BadInput("a budget of macs needs example_input (or batches), to know how often each weight is used.")
     pruned = copy.deepcopy(model)
     sites = find_sites(pruned, channels=channels, example_input=example_input, scope=scope, refuses=method.refuses)
-    masks = Masks.dense(pruned, sites.weights)
+    masks = Masks()
     remarks: tuple[str, ...] = ()
     for i in range(1, rounds + 1):
         if budget.to is not None:
             budget = replace(budget, to=fraction_after("geometric", i, rounds, sparsity))
-        choice = prune_step(pruned, method, budget, sites, masks, batches, seed + i - 1)
+        original = model if i == 1 else None
+        choice = prune_step(pruned, method, budget, sites, masks, batches, seed + i - 1, original=original)
         masks, remarks = choice.masks, choice.remarks
+    masks = Masks.dense(pruned, sites.weights) & masks
     asked = None if isinstance(across, Mapping) else sparsity
     report = make_report(method.name, asked, unit, masks, sites, remarks + _held(masks, sites, budget))
     return PruneResult(pruned, masks, report, sites, example_input)
@@ -135,13 +137,15 @@ def prune_step(
     batches=None,
     seed: int = 0,
     loss=F.cross_entropy,
+    original: nn.Module | None = None,
 ) -> Choice:
     """One choice of ``method``, applied to ``model`` in place: new values first, then the masks.
 
-    Whatever the method did to the network while it looked is undone. Raises BudgetError if it missed the budget.
+    ``original`` may be a network with the values that ``model`` has now, which saves a copy. Whatever the method did to
+    the network while it looked is undone. Raises BudgetError if it missed the budget.
     """
     generator = torch.Generator().manual_seed(seed)
-    with undisturbed(model):
+    with undisturbed(model, original):
         choice = method.choose(View(model, sites, masks, batches, loss, generator), budget)
     found = masks & choice.masks
     _check_reached(method, budget, found, sites)
@@ -158,8 +162,7 @@ def _check_reached(method: Method, budget: Budget, masks: Masks, sites: Sites) -
     """Whatever chose the masks, the budget holds exactly, or within one channel where groups force it."""
     if budget.to is None:
         return
-    report = make_report(method.name, budget.to, budget.of, masks, sites)
-    removed, total = report.removed[budget.of]
+    removed, total = count_removed(budget.of, masks, sites)
     tolerance = 0.5 + 1e-6
     if method.unit == "channel" and budget.of != "channels":
         tolerance = max(_cost_of_largest_channel(sites, budget.of), 1)
@@ -204,11 +207,25 @@ def _held(masks: Masks, sites: Sites, budget: Budget) -> tuple[str, ...]:
 
 def shrunk(model: nn.Module, masks: Masks, sites: Sites, example_input=None) -> tuple[nn.Module, Kept]:
     """A smaller copy of a masked network, and the slices that made it. The two are compared before it is returned."""
-    small = copy.deepcopy(model)
+    # The tensors are shared until it is clear which of them will be cut anyway.
+    originals = [*model.parameters(), *model.buffers()]
+    small = copy.deepcopy(model, {id(tensor): tensor for tensor in originals})
     kept = remove(small, masks, sites.groups.values())
+    _unshare(small, {id(tensor) for tensor in originals})
     if example_input is not None:
         compare(model, small, example_input)
     return small, kept
+
+
+def _unshare(model: nn.Module, shared: set[int]) -> None:
+    """Give ``model`` tensors of its own in place of those in ``shared``."""
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if id(parameter) in shared:
+                module.register_parameter(name, nn.Parameter(parameter.detach().clone(), parameter.requires_grad))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if id(buffer) in shared:
+                setattr(module, name, buffer.clone())
 
 
 def compare(masked: nn.Module, small: nn.Module, example_input) -> None:

@@ -76,7 +76,7 @@ RECIPES: dict[str, Callable[..., Timeline]] = {
         lottery_ticket,
         prune_and_shrink,
         l0,
-    )  # fmt: skip
+    )
 }
 
 

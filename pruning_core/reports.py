@@ -66,6 +66,21 @@ class Report:
         return f"<div><p>{head}</p><details><summary>layer by layer</summary>{table}</details>{tail}</div>"
 
 
+def count_removed(of: str, masks: Mapping[str, Tensor], sites: Sites) -> tuple[int, int]:
+    """(removed, total) of "weights", "channels" (of the groups) or "macs"."""
+    if of == "channels":
+        dead = sum(int((~group.alive(masks)).sum()) for group in sites.groups.values())
+        return dead, sum(group.size for group in sites.groups.values())
+    removed = total = 0
+    for name in sites.weights:
+        cost = (sites.positions or {}).get(name, 0) if of == "macs" else 1
+        size = math.prod(sites.shapes[name])
+        total += cost * size
+        if name in masks:
+            removed += cost * (size - int(torch.count_nonzero(masks[name])))
+    return removed, total
+
+
 def make_report(
     method: str, asked: float | None, of: str, masks: Mapping[str, Tensor], sites: Sites, remarks=()
 ) -> Report:
@@ -83,8 +98,7 @@ def make_report(
     layers = pd.DataFrame(rows, columns=columns)
     removed = {"weights": (int(layers["removed"].sum()), int(layers["weights"].sum()))}
     if sites.groups:
-        dead_channels = sum(int((~group.alive(masks)).sum()) for group in sites.groups.values())
-        removed["channels"] = (dead_channels, sum(group.size for group in sites.groups.values()))
+        removed["channels"] = count_removed("channels", masks, sites)
     else:
         removed["channels"] = (int(layers["empty_rows"].sum()), int(layers["rows"].sum()))
     if sites.positions is not None:

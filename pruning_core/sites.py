@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from .discovery import PRODUCERS, find_groups
+from .discovery import PRODUCERS, find_groups, weightless_copy
 from .errors import BadInput, BadType, Unprunable
 from .groups import Group, Sites
 from .measure import output_positions
@@ -64,10 +64,19 @@ def find_sites(
             raise Unprunable(f"{type(model).__name__} has no channels that can be removed ({reasons}).")
     positions = None
     if example_input is not None:
-        found = output_positions(model, example_input)
+        found = _positions(model, example_input)
         positions = {name: found.get(name.rpartition(".")[0], 0) for name in weights}
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     return Sites(shapes, tuple(weights), groups, positions, excluded)
+
+
+def _positions(model: nn.Module, example_input) -> dict[str, int]:
+    """Output positions by layer; shapes are enough, so values are computed only where the forward pass needs them."""
+    example = example_input[0] if isinstance(example_input, tuple) else example_input
+    try:
+        return output_positions(weightless_copy(model), example.to("meta"))
+    except Exception:
+        return output_positions(model, example)
 
 
 def _scope(model: nn.Module, scope: Scope):
@@ -132,10 +141,16 @@ def check_batches(batches, needs: str, method: str):
 
 
 @contextmanager
-def undisturbed(model: nn.Module):
-    """Leave the network and the global random state as they were: weights, buffers, gradients, modes, requires_grad."""
+def undisturbed(model: nn.Module, original: nn.Module | None = None):
+    """Leave the network and the global random state as they were: weights, buffers, gradients, modes, requires_grad.
+
+    ``original``: another network with the same values, from which they can be taken back without a copy made before.
+    """
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    if original is not None:
+        before = dict(original.named_parameters()) | dict(original.named_buffers())
+    else:
+        before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
     gradients = {name: p.grad for name, p in model.named_parameters()}
     wanted = {name: p.requires_grad for name, p in model.named_parameters()}
     modes = {module: module.training for module in model.modules()}

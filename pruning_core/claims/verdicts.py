@@ -44,8 +44,9 @@ class Interval(NamedTuple):
 def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
     """Return the mean of the values (one a seed) and its two-sided t-interval.
 
-    >>> mean_interval([1.0, 2.0, 3.0])
-    Interval(mean=2.0, low=-0.48413771175033027, high=4.484137711750331, n=3)
+    >>> interval = mean_interval([1.0, 2.0, 3.0])
+    >>> print(f"{interval.mean} in [{interval.low:.4f}, {interval.high:.4f}], n = {interval.n}")
+    2.0 in [-0.4841, 4.4841], n = 3
     """
     v = np.asarray(values, float)
     v = v[~np.isnan(v)]

@@ -12,7 +12,8 @@ from pruning_core.errors import BadInput, known_name
 
 from .style import NEUTRAL, BookFigure, MethodStyle, figure, set_alt, stamp, style_of, styled
 
-TICKS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9999)
+# in the order in which they are wanted; a tick too close to an earlier one is left out
+TICKS = (0.0, 0.9, 0.99, 0.999, 0.9999, 0.5, 0.1, 0.01, 0.95, 0.995, 0.8, 0.98, 0.998, 0.2, 0.05, 0.02)
 AXIS_NAMES = {
     "sparsity": "weights removed",
     "asked": "sparsity asked for",
@@ -77,16 +78,14 @@ def set_sparsity_axis(ax: Axes, removed: Sequence[float] | np.ndarray, scale: st
     margin = 0.04 * float(edges[1] - edges[0]) or 0.1
     ax.set_xlim(*back(np.array([edges[0] - margin, edges[1] + margin])))
     if scale != "linear":
-        at = forward(np.array(TICKS))
-        inside = [
-            (t, u) for t, u in zip(TICKS, at, strict=True) if abs(2 * u - edges.sum()) <= np.ptp(edges) + 2 * margin
-        ]
-        ticks, last = [], np.inf
-        for tick, u in reversed(inside or [(high, edges[1])]):  # the sparse end comes first when labels are too close
-            if last - u > 0.08 * np.ptp(edges):
+        span, ticks = float(np.ptp(edges)), []
+        places: list[float] = []
+        for tick, u in zip(TICKS, forward(np.array(TICKS)), strict=True):
+            inside = edges[0] - margin <= u <= edges[1] + margin
+            if inside and all(abs(u - other) > 0.08 * span for other in places):
                 ticks.append(tick)
-                last = u
-        ax.xaxis.set_major_locator(FixedLocator(ticks))
+                places.append(float(u))
+        ax.xaxis.set_major_locator(FixedLocator(sorted(ticks) or [high]))
         ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda p, _: f"{100 * p:.4g} %"))
 

@@ -49,8 +49,9 @@ def _styles(**entries: tuple[str, str, str]) -> dict[str, MethodStyle]:
 # Methods that chapters compare with each other never share a colour; a (colour, marker) pair is used once.
 METHOD_STYLE: dict[str, MethodStyle] = _styles(
     # references
-    none=("slate", "h", "unpruned"),
+    dense=("slate", "h", "unpruned"),
     random=("slate", "o", "random"),
+    random_channels=("slate", "v", "random channels"),
     uniform=("slate", "s", "uniform sampling"),
     ucs=("slate", "^", "uniform channel scaling"),
     scratch=("slate", "D", "small network from scratch"),
@@ -77,13 +78,13 @@ METHOD_STYLE: dict[str, MethodStyle] = _styles(
     synflow=("blue", "P", "SynFlow"),
     # sensitivity of the outputs
     sipp=("green", "o", "SiPP"),
-    sipp_rand=("violet", "o", "SiPPRand"),
+    sipp_random=("violet", "o", "SiPPRand"),
     sipp_hybrid=("crimson", "P", "SiPPHybrid"),
     l1_sampling=("sky", "<", "L1 sampling"),
     l2_sampling=("mauve", "<", "L2 sampling"),
     pfp=("green", "s", "PFP"),
     pfp_top=("violet", "^", "PFP-top"),
-    pfp_rand=("crimson", "v", "PFP-rand"),
+    pfp_random=("crimson", "v", "PFP-rand"),
     thinet=("ochre", "o", "ThiNet"),
     # support selection
     ispasp=("violet", "D", "i-SpaSP"),
