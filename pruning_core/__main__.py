@@ -86,16 +86,24 @@ def _notebooks(arguments: argparse.Namespace) -> None:
             raise BadInput(f"{len(dirty)} notebooks are stored with traces of a run; `make strip` removes them.")
         print(f"{len(notebooks)} notebooks are stored stripped")
         return
-    if not arguments.names:
+    if not arguments.names and not arguments.into:
         chapters.remove_strays()
     ran = chapters.run_notebooks(
         notebooks,
         arguments.profile,
         _given(arguments.parameters),
         jobs=arguments.jobs,
+        executed=Path(arguments.into) if arguments.into else chapters.EXECUTED,
         always=arguments.always,
     )
     print(f"{len(ran)} of {len(notebooks)} notebooks run, the others had not changed since their last run")
+
+
+def _collect(arguments: argparse.Namespace) -> None:
+    from pruning_core import records
+
+    copied = records.collect(arguments.profiles)
+    print(f"{len(copied)} records copied to {records.results_root()}")
 
 
 def _page(arguments: argparse.Namespace) -> None:
@@ -153,12 +161,15 @@ def _parser() -> argparse.ArgumentParser:
     notebooks = command("notebooks", _notebooks, "run the notebooks that changed since their last run")
     notebooks.add_argument("names", nargs="*", help="0_foundations/1_sparsity, or its beginning; default: all")
     notebooks.add_argument("--jobs", type=int, default=2, help="how many side by side (default 2)")
+    notebooks.add_argument("--into", help="folder for the executed notebooks (default: where the book is built from)")
     notebooks.add_argument("--always", action="store_true", help="run also what has not changed")
     notebooks.add_argument("--check-stripped", action="store_true", help="only check that no outputs are stored")
     shared(notebooks)
     page = command("page", _page, "run one notebook and build its page of the site")
     page.add_argument("name")
     shared(page)
+    collect = command("collect", _collect, "copy the records of long runs to data/results, to be committed")
+    collect.add_argument("profiles", nargs="*", default=["standard", "paper"], help="which (default: standard paper)")
     command("scoreboard", _scoreboard, "write the page of the papers' claims beside our results")
     return parser
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from functools import cache
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -19,17 +19,9 @@ from .optimizers import LearningRate, Optimizer
 from .records import cache_root, content_hash, environment, read_rows, write_rows
 from .stages import Measure, Stage, Train
 from .timeline import Setting, State, Step, flatten, play, start
-from .version import __version__
+from .version import CHEAP, __version__, source_hash
 
 PROFILES = ("smoke", "quick", "standard", "paper")
-CHEAP = ("smoke", "quick")
-
-
-@cache
-def source_hash() -> str:
-    """Hash of the package's Python files."""
-    files = sorted(Path(__file__).parent.rglob("*.py"))
-    return content_hash([file.read_text(encoding="utf-8") for file in files])
 
 
 @dataclass(frozen=True)
@@ -78,7 +70,10 @@ class Experiment:
         left_out = ("profile", "device", "tags", "timeline")
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         # Cheap runs follow every edit of the code; a sweep of days must survive an edit, but not a new version.
-        return settings | {"code": source_hash() if self.profile in CHEAP else __version__}
+        settings["code"] = source_hash() if self.profile in CHEAP else __version__
+        if own := _own_methods(self.timeline):
+            settings["own methods"] = own
+        return settings
 
     @property
     def key(self) -> str:
@@ -88,6 +83,25 @@ class Experiment:
     def record(self, folder: Path | None = None) -> Path:
         """Where its rows are, or will be."""
         return (folder or cache_root() / "records") / f"{self.key}.json"
+
+
+def _own_methods(stages: Iterable[Any]) -> dict[str, str]:
+    """Compiled code of the methods that are not this package's: edit one in a notebook, and its old records are void."""
+    found: dict[str, str] = {}
+    for stage in stages:
+        inner = getattr(stage, "during", None)
+        found |= _own_methods(getattr(stage, "stages", ())) | (_own_methods(inner.stages) if inner else {})
+        method = getattr(stage, "method", None) or (getattr(stage, "penalty", None) or (None,))[0]
+        kind = type(method)
+        if method is not None and not kind.__module__.startswith("pruning_core."):
+            functions = [f.__code__ for f in vars(kind).values() if isinstance(f, FunctionType)]
+            found[kind.__qualname__] = content_hash([_code_text(code) for code in functions])
+    return found
+
+
+def _code_text(code: CodeType) -> str:
+    constants = [_code_text(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    return f"{code.co_code.hex()} {constants} {code.co_names}"
 
 
 def run(experiment: Experiment, *, progress: bool = True, folder: Path | None = None) -> list[dict[str, Any]]:
@@ -107,6 +121,7 @@ def run(experiment: Experiment, *, progress: bool = True, folder: Path | None = 
         "width": experiment.width,
         "seed": experiment.seed,
         "profile": experiment.profile,
+        "code": experiment._content()["code"],
     }
     rows = [about | row | environment(experiment.device) for row in state.rows]
     write_rows(path, rows)

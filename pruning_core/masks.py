@@ -18,7 +18,8 @@ from .errors import BadInput, BadType
 class Masks(Mapping[str, Tensor]):
     """An immutable mapping from parameter names to bool tensors of the parameters' shapes.
 
-    A parameter without an entry counts as alive everywhere. ``a & b`` is alive where both are, ``a | b`` where one is,
+    A parameter without an entry counts as alive everywhere. Masks are made on the CPU, wherever the network lives, and
+    moved when they are applied. ``a & b`` is alive where both are, ``a | b`` where one is,
     ``a <= b`` says that every weight alive in ``a`` is alive in ``b``.
 
     >>> masks = Masks({"weight": torch.tensor([True, False, False, False])})
@@ -40,13 +41,13 @@ class Masks(Mapping[str, Tensor]):
         unknown = [name for name in chosen if name not in parameters]
         if unknown:
             raise BadInput(f"the network has no parameter {unknown[0]!r}.")
-        return cls({name: torch.ones_like(parameters[name], dtype=torch.bool) for name in chosen})
+        return cls({name: torch.ones(parameters[name].shape, dtype=torch.bool) for name in chosen})
 
     @classmethod
     def of_nonzero(cls, model: nn.Module, names: Iterable[str]) -> Masks:
         """Alive where the weight is not zero."""
         parameters = dict(model.named_parameters())
-        return cls({name: parameters[name].detach() != 0 for name in names})
+        return cls({name: (parameters[name].detach() != 0).cpu() for name in names})
 
     def __getitem__(self, name: str) -> Tensor:
         return self._alive[name]

@@ -19,7 +19,6 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.utils.flop_counter import FlopCounterMode
 
 from pruning_core.errors import BadInput, BadType
 
@@ -128,6 +127,8 @@ def macs_by_layer(model: nn.Module, example: Tensor) -> dict[str, int]:
     Modules without any are left out; what a module computes itself, outside its children, is listed under its
     own name. A module that is used twice is counted twice. Arguments and errors as in ``count_macs``.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton, which takes longer than the rest of us
+
     found: dict[str, int] = {}
     running: list[list[int]] = []  # one [count at entry, counted inside children] for every module now being computed
     counter = FlopCounterMode(display=False)

@@ -15,12 +15,13 @@ import os
 import platform
 import secrets
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruning_core.errors import BadInput, BadType, CorruptFile, known_name
+from pruning_core.version import CHEAP, source_hash
 
 if TYPE_CHECKING:
     import pandas
@@ -229,10 +230,32 @@ def _record_files(folders: tuple[str | os.PathLike, ...]) -> Iterator[Path]:
             raise BadInput(f"no folder of records at {place}.")
 
 
+def _valid(row: dict) -> bool:
+    """Whether the code of now would give this row: long runs outlive an edit, cheap ones do not."""
+    return row.get("profile") not in CHEAP or row.get("code", source_hash()) == source_hash()
+
+
+def collect(profiles: Iterable[str] = ("standard", "paper"), target: str | os.PathLike | None = None) -> list[Path]:
+    """Copy the records of this machine's runs in ``profiles`` to ``target`` (default: the committed results).
+
+    Returns the copies. Raises CorruptFile for a record that cannot be trusted; a copy that is there already stays.
+    """
+    wanted, folder = set(profiles), Path(target) if target is not None else results_root()
+    copies = []
+    for file in _record_files(()):
+        rows = read_rows(file)
+        copy = folder / file.name
+        if {row.get("profile") for row in rows} <= wanted and rows and not copy.exists() and file.parent != folder:
+            write_rows(copy, rows)
+            copies.append(copy)
+    return copies
+
+
 def load(*folders: str | os.PathLike, **equal_to: Any) -> "pandas.DataFrame":
     """All rows of all ``*.json`` records below the folders (or of single files) as one table.
 
-    Default folders: the records of this machine's runs, then the committed results. An experiment (by its
+    Default folders: the records of this machine's runs, without those of cheap profiles that older code wrote, then the
+    committed results. An experiment (by its
     hash) that lies in several files counts once, the first file wins. ``equal_to`` keeps the rows whose
     column has that value, or one of several given as a list; ``load(model="lenet300", seed=[0, 1])``. Nothing
     found: an empty table with the standard columns.
@@ -245,7 +268,7 @@ def load(*folders: str | os.PathLike, **equal_to: Any) -> "pandas.DataFrame":
     rows: list[dict] = []
     seen: set[str] = set()
     for file in _record_files(folders):
-        fresh = [row for row in read_rows(file) if row.get("experiment") not in seen]
+        fresh = [row for row in read_rows(file) if row.get("experiment") not in seen and (folders or _valid(row))]
         seen.update(row["experiment"] for row in fresh if row.get("experiment") is not None)
         rows += fresh
     frame = pandas.DataFrame(rows)

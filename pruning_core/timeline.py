@@ -137,7 +137,7 @@ class State:
             part[kind][name] = tensor
         fit_tensors(self.model, part["model"], str(path))
         self.model.to(self.setting.device)
-        self.masks = Masks(part["mask"]).to(self.setting.device)
+        self.masks = Masks(part["mask"])
         self.snapshots = {}
         for key, tensor in part["snapshot"].items():
             label, _, name = key.partition(":")

@@ -1,3 +1,19 @@
-"""The version of the package, which long runs carry in their hash."""
+"""What the code of this package is: its version, which long runs carry in their hash, and a hash of its files."""
+
+import hashlib
+from functools import cache
+from pathlib import Path
 
 __version__ = "0.1.0"
+
+CHEAP = ("smoke", "quick")
+"""Profiles whose records are void as soon as the code changes: to run them again costs seconds."""
+
+
+@cache
+def source_hash() -> str:
+    """16 hexadecimal characters of the SHA-256 of the package's Python files."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]

@@ -60,7 +60,8 @@ def to_markdown(claims: Sequence[Claim], rows: pd.DataFrame, titles: Mapping[str
     out += ["", "## Summary", "", "| paper | " + " | ".join(KINDS) + " |", "|---|" + "---:|" * len(KINDS)]
     for paper in dict.fromkeys(c.paper for c in claims):
         counts = board[board["paper"] == paper]["verdict"].value_counts()
-        out.append(f"| {{cite:t}}`{paper}` | " + " | ".join(str(int(counts.get(kind, 0))) for kind in KINDS) + " |")
+        cells = [f"{(titles or {}).get(paper, '')} {{cite:p}}`{paper}`", *(str(counts.get(k, 0)) for k in KINDS)]
+        out.append("| " + " | ".join(cells) + " |")
     for paper in dict.fromkeys(c.paper for c in claims):
         out += [
             "",

@@ -30,7 +30,7 @@ class L0(Method):
     """Channels whose learned gate is shut go; the gates must have been trained (``Train(penalty=("l0", ...))``)."""
 
     name = "l0"
-    citation = "louizos2018learning"
+    citation = "louizos2018l0"
     unit = "channel"
     needs = "shape"
 

@@ -34,7 +34,7 @@ class L1Norm(_FilterNorm):
     """Filters with the smallest sum of absolute weights go first."""
 
     name = "l1_norm"
-    citation = "li2017pruning"
+    citation = "li2017filters"
 
     def score(self, view: View) -> Scores:
         return view.per_channel(lambda rows: rows.abs().sum(1), self.combine).normalised(self.normalise)
@@ -46,7 +46,7 @@ class L2Norm(_FilterNorm):
     """Filters with the smallest Euclidean norm go first."""
 
     name = "l2_norm"
-    citation = "he2018soft"
+    citation = "he2018sfp"
 
     def score(self, view: View) -> Scores:
         return view.per_channel(lambda rows: rows.norm(dim=1), self.combine).normalised(self.normalise)
@@ -58,7 +58,7 @@ class GeometricMedian(_FilterNorm):
     """Filters nearest to all others go first: what they do, the others can do."""
 
     name = "geometric_median"
-    citation = "he2019filter"
+    citation = "he2019fpgm"
 
     def score(self, view: View) -> Scores:
         return view.per_channel(lambda rows: torch.cdist(rows, rows).sum(1), self.combine).normalised(self.normalise)

@@ -47,7 +47,7 @@ class SiPPRand(Method):
     """
 
     name = "sipp_random"
-    citation = "baykal2022sipp"
+    citation = "baykal2019sipp"
     needs = "inputs"
 
     constant: float = 3.0

@@ -66,7 +66,7 @@ MODELS = {
     "lenet5": ModelInfo(
         build=_lenet5,
         initialise=initialiser(conv=he_fan_out),
-        paper="baykal2022sipp",
+        paper="baykal2019sipp",
         about="6-16-120 convolutions without norm layers, 32x32 (81,302 parameters with 3 input channels)",
         parameters=81_194,
         shape=(1, 32, 32),

@@ -42,7 +42,7 @@ MODELS = {
     "lenet300": ModelInfo(
         build=_plain([300, 100]),
         initialise=initialiser(),
-        paper="baykal2022sipp",
+        paper="baykal2019sipp",
         about="LeNet-300-100, ReLU, no norm layers",
         parameters=266_610,
         shape=(1, 28, 28),

@@ -130,7 +130,7 @@ MODELS = {
     f"resnet{depth}": ModelInfo(
         build=_resnet(depth),
         initialise=initialiser(conv=he_fan_in, linear=he_fan_in),
-        paper="he2016deep",
+        paper="he2016resnet",
         about=f"ResNet-{depth} with option-A shortcuts",
         parameters=parameters,
     )
@@ -139,7 +139,7 @@ MODELS = {
     "resnet20_b": ModelInfo(
         build=_resnet(20, option="B"),
         initialise=initialiser(conv=he_fan_out),
-        paper="baykal2022sipp",
+        paper="baykal2019sipp",
         about="ResNet-20 with option-B shortcuts",
         parameters=272_474,
     ),
@@ -153,14 +153,14 @@ MODELS = {
     "resnet56_bottleneck": ModelInfo(
         build=_resnet(56, option="B", block=Bottleneck),
         initialise=initialiser(conv=he_fan_out),
-        paper="baykal2022sipp",
+        paper="baykal2019sipp",
         about="what SiPP calls ResNet56: 27 bottleneck blocks, 86 layers with weights",
         parameters=869_530,
     ),
     "resnet110_bottleneck": ModelInfo(
         build=_resnet(110, option="B", block=Bottleneck),
         initialise=initialiser(conv=he_fan_out),
-        paper="baykal2022sipp",
+        paper="baykal2019sipp",
         about="what SiPP calls ResNet110: 54 bottleneck blocks, 167 layers with weights",
         parameters=1_704_154,
     ),

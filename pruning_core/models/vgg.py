@@ -55,7 +55,7 @@ MODELS = {
     "vgg16": ModelInfo(
         build=_vgg16("average"),
         initialise=initialiser(conv=he_fan_out),
-        paper="baykal2022sipp",
+        paper="baykal2019sipp",
         about="VGG-16 with batch norm, average pool at the end, batch norm starts at scale 1",
         parameters=14_728_266,
         smallest=16,
@@ -71,7 +71,7 @@ MODELS = {
     "vgg16_how_sparse": ModelInfo(
         build=_vgg16("max"),
         initialise=initialiser(conv=he_fan_in_no_bias, linear=he_fan_in_no_bias),
-        paper="zhang2023howsparse",
+        paper="zhang2024howsparse",
         about="VGG-16 with batch norm and a fifth max-pool instead of the average pool",
         parameters=14_728_266,
         smallest=32,

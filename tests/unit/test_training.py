@@ -74,7 +74,7 @@ def test_it_learns_real_digits_and_measures_them_right(digits):
     outputs = history.model(digits.test.inputs)
     assert found.n == len(digits.test)
     assert found.accuracy == pytest.approx(100 * float((outputs.argmax(1) == digits.test.labels).float().mean()))
-    assert found.loss == pytest.approx(float(functional.cross_entropy(outputs, digits.test.labels)), rel=1e-5)
+    assert found.loss == pytest.approx(functional.cross_entropy(outputs, digits.test.labels).item(), rel=1e-5)
     assert found.accuracy <= found.accuracy5 <= 100
     assert [row["epoch"] for row in history] == list(range(1, 16))
     assert set(history[0]) == {
@@ -243,7 +243,7 @@ def test_the_smaller_network_goes_on_like_the_masked_one(digits, name):
         going_on.train_epoch(data)
     outputs = masked.model.eval()(data.inputs), small.eval()(data.inputs)
     assert torch.allclose(*outputs, atol=1e-10)
-    assert float((outputs[0] - outputs[0].mean(0)).abs().max()) > 1  # the outputs do depend on the input
+    assert float((outputs[0] - outputs[0].mean(0)).abs().max()) > 0.5  # the outputs do depend on the input
 
 
 # --- seeds and the caller's state
