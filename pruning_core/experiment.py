@@ -100,18 +100,26 @@ def _own_methods(stages: Iterable[Any]) -> dict[str, str]:
 
 
 def _code_text(code: CodeType) -> str:
-    constants = [_code_text(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    constants = [
+        _code_text(c) if isinstance(c, CodeType) else repr(sorted(c, key=repr) if isinstance(c, frozenset) else c)
+        for c in code.co_consts
+    ]
     return f"{code.co_code.hex()} {constants} {code.co_names}"
 
 
 def run(experiment: Experiment, *, progress: bool = True, folder: Path | None = None) -> list[dict[str, Any]]:
     """The rows of an experiment, one a Measure: read from its record, or played and then recorded.
 
+    Tags join the rows of the record; one that the record has already stays there, and this call's own is returned.
     A run that was killed goes on from its last checkpoint; one that begins like another goes on from where they part.
     """
     path = experiment.record(folder)
+    tags = dict(experiment.tags)
     if path.exists():
-        return [row | dict(experiment.tags) for row in read_rows(path)]
+        rows = read_rows(path)
+        if any(tag not in row for row in rows for tag in tags):
+            write_rows(path, [tags | row for row in rows])
+        return [row | tags for row in rows]
     with _threads(experiment):
         state = _played(experiment, progress)
     about = {
@@ -123,9 +131,9 @@ def run(experiment: Experiment, *, progress: bool = True, folder: Path | None = 
         "profile": experiment.profile,
         "code": experiment._content()["code"],
     }
-    rows = [about | row | environment(experiment.device) for row in state.rows]
+    rows = [about | row | environment(experiment.device) | tags for row in state.rows]
     write_rows(path, rows)
-    return [row | dict(experiment.tags) for row in rows]
+    return rows
 
 
 def run_all(experiments: Iterable[Experiment], *, progress: bool = True, folder: Path | None = None):

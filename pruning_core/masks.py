@@ -145,7 +145,7 @@ class Masks(Mapping[str, Tensor]):
 
     @classmethod
     def load(cls, path: str | PathLike) -> Masks:
-        """Read masks from a file of :meth:`save`, or from a pruned network saved by :func:`pruning_core.prune`."""
+        """Read masks from a file of :meth:`save`, or from a pruned network saved by :func:`~pruning_core.pruning.prune`."""
         from .checkpoints import load_tensors
 
         tensors, _ = load_tensors(path)

@@ -67,7 +67,7 @@ class PruneResult:
 def prune(
     model: nn.Module,
     method: str | Method,
-    sparsity: float,
+    sparsity: float | None,
     *,
     of: str | None = None,
     across: str | Mapping[str, float] = "global",
@@ -81,7 +81,8 @@ def prune(
 
     ``method`` is a name of METHODS or an instance like ``Magnitude(normalise="l2")``. ``sparsity`` in [0, 1) is the
     fraction removed of what ``of`` counts: "weights", "channels" or "macs" (default: what the method prunes).
-    ``across`` says how it is spread (see Budget). ``batches`` is any iterable of (inputs, labels); ``example_input`` one
+    ``across`` says how it is spread (see Budget); with a sparsity for each site there, the overall one may be None, and
+    otherwise must agree with them. ``batches`` is any iterable of (inputs, labels); ``example_input`` one
     input with its batch dimension (default: taken from batches, or from the shape that build_model noted).
     ``scope`` narrows the layers; ``rounds`` > 1 scores and cuts again and again, along a geometric schedule.
 
@@ -93,7 +94,8 @@ def prune(
     if not isinstance(model, nn.Module):
         raise BadType(f"the network must be a torch.nn.Module, not {type(model).__name__}.")
     method = as_method(method)
-    check_sparsity(sparsity, "sparsity")
+    if sparsity is not None or not isinstance(across, Mapping):
+        check_sparsity(sparsity, "sparsity")
     if not isinstance(rounds, int) or rounds < 1:
         raise BadInput(f"rounds must be a whole number from 1, not {rounds!r}.")
     channels = method.unit == "channel"
@@ -117,14 +119,20 @@ def prune(
     masks = Masks()
     remarks: tuple[str, ...] = ()
     for i in range(1, rounds + 1):
-        if budget.to is not None:
+        if budget.to is not None and sparsity is not None:
             budget = replace(budget, to=fraction_after("geometric", i, rounds, sparsity))
         original = model if i == 1 else None
         choice = prune_step(pruned, method, budget, sites, masks, batches, seed + i - 1, original=original)
         masks, remarks = choice.masks, choice.remarks
     masks = Masks.dense(pruned, sites.weights) & masks
-    asked = None if isinstance(across, Mapping) else sparsity
-    report = make_report(method.name, asked, unit, masks, sites, remarks + _held(masks, sites, budget))
+    report = make_report(method.name, sparsity, unit, masks, sites, remarks + _held(masks, sites, budget))
+    if isinstance(across, Mapping) and sparsity is not None:
+        removed, total = report.removed[unit]
+        if abs(removed - sparsity * total) > len(across):
+            raise BudgetError(
+                f"the sparsities of the sites remove {removed / total:.4f} of all {unit}, not the {sparsity} asked for; "
+                "give None as the overall sparsity to let them decide."
+            )
     return PruneResult(pruned, masks, report, sites, example_input)
 
 

@@ -40,6 +40,7 @@ _NOT_WRITABLE = {
     errno.EACCES: "no permission",
     errno.EPERM: "no permission",
     errno.EROFS: "the file system is read-only",
+    errno.ENOENT: "no such folder, and it cannot be made",
     errno.ENOSPC: "no room left on the device",
     errno.EDQUOT: "the disk quota is used up",
     errno.ENOTDIR: "a part of the path is not a folder",

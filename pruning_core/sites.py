@@ -61,6 +61,7 @@ def find_sites(
                 excluded[f"channels of {group.name}"] = reason
         if not groups:
             reasons = "; ".join(f"{name}: {why}" for name, why in list(excluded.items())[:3])
+            reasons = reasons or "no layer could be followed from its weights to the outputs"
             raise Unprunable(f"{type(model).__name__} has no channels that can be removed ({reasons}).")
     positions = None
     if example_input is not None:

@@ -1,5 +1,9 @@
 // Keyboard and screen-reader corrections to what the theme and the notebooks write.
 document.addEventListener("DOMContentLoaded", () => {
+  // The widgets ask for maths in the words of MathJax 2; this is their one sentence, translated.
+  if (window.MathJax && !MathJax.Hub) {
+    MathJax.Hub = { Queue: ([, , element]) => MathJax.startup.promise.then(() => MathJax.typesetPromise([element])) };
+  }
   // Wide outputs scroll sideways: they must be reachable by keyboard.
   for (const box of document.querySelectorAll("div.output.text_html, div.highlight pre, .math-wrapper")) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;

@@ -36,7 +36,12 @@ PACKAGES = {
     ),
     "@jupyter-widgets/html-manager@1.0.15": (
         "5thBIV6ymNgmPVOHvzx+gGy8ZSKmSazhtGw4/c4xJDVzRhG9PTeQsRjF3FUTopvFi//SABeNz1yp47bCrJ3CQA==",
-        {"dist/embed-amd.js": "embed-amd.js", "dist/*.woff2": "", "dist/*.woff": ""},
+        {
+            "dist/embed-amd.js": "embed-amd.js",
+            # where the script looks for its icons, seen from require.js's base (page_scripts.py)
+            "dist/*.woff2": "@jupyter-widgets/html-manager/dist/",
+            "dist/*.woff": "@jupyter-widgets/html-manager/dist/",
+        },
     ),
 }
 
@@ -89,7 +94,7 @@ def _extract(archive: Path, wanted: dict[str, str], library: Path) -> None:
                 if member.isfile() and fnmatch.fnmatchcase(inside, pattern):
                     # a folder keeps its inner structure, a pattern only the names, a file takes the name given
                     inner = inside.removeprefix(path) if path.endswith("/") else Path(inside).name
-                    target = library / (place if place and not place.endswith("/") else place + inner)
+                    target = library / (place + inner if place.endswith("/") else place)
                     file = tar.extractfile(member)
                     assert file is not None
                     _made(target.parent)
@@ -108,7 +113,7 @@ def _sums(library: Path) -> dict[str, str]:
 
 
 def _wanted() -> list[str]:
-    return sorted(f"{package}: {', '.join(sorted(wanted))}" for package, (_, wanted) in PACKAGES.items())
+    return sorted(f"{package}: {wanted}" for package, (_, wanted) in PACKAGES.items())
 
 
 def _plotly() -> Path:

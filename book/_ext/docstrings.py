@@ -72,6 +72,11 @@ def _process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list
     lines[:] = to_rst(lines)
 
 
+def _signature(app: Any, what: str, name: str, obj: Any, options: Any, signature: str, returns: str) -> Any:
+    """Defaults that are no Python (`<factory>` of dataclasses) keep Sphinx from reading the whole signature."""
+    return re.sub(r"<[^<>]*>", "...", signature or "") or None, returns
+
+
 def _skip(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
     """Leave out what a library put into a class of ours (matplotlib writes a `set` into every subclass)."""
     home = getattr(obj, "__module__", None) or ""
@@ -97,6 +102,7 @@ def _canonical(app: Any, env: Any, node: Any, content: Any) -> Any:
 def setup(app: Any) -> dict[str, bool]:
     """Register with Sphinx."""
     app.connect("autodoc-process-docstring", _process)
+    app.connect("autodoc-process-signature", _signature)
     app.connect("autodoc-skip-member", _skip)
     app.connect("missing-reference", _canonical)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,92 @@
+"""Self-checks for the exercises: ``check(name, answer)`` says in one sentence whether an answer is right."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from .errors import known_name
+
+
+class Exercise(NamedTuple):
+    """The right answer, and a hint for everybody else.
+
+    ``right`` is a number, a sequence of numbers, a string, or a function that says whether an answer will do.
+    Numbers may differ by ``tolerance`` times their size.
+    """
+
+    right: float | str | Sequence[float] | Callable[[Any], bool]
+    hint: str
+    tolerance: float = 0.01
+
+
+def _is_magnitude_mask(function: Callable) -> bool:
+    """Whether ``function(weights, sparsity)`` keeps exactly the largest entries, also in a matrix with a tie."""
+    torch.manual_seed(0)
+    for weights, sparsity in ((torch.randn(7, 9), 0.5), (torch.randn(40), 0.9), (torch.ones(2, 2), 0.25)):
+        mask = function(weights.clone(), sparsity)
+        removed = math.floor(sparsity * weights.numel() + 0.5)
+        if mask.dtype != torch.bool or mask.shape != weights.shape or int((~mask).sum()) != removed:
+            return False
+        if removed and weights[mask].abs().min() < weights[~mask].abs().max():
+            return False
+    return True
+
+
+EXERCISES: dict[str, Exercise] = {
+    # 0 Foundations, 1 What sparsity means
+    "sparsity/words": Exercise([0.95, 0.95, 0.6], "a keep ratio and k/D say what stays, prune_pc says what goes."),
+    "sparsity/half-the-channels": Exercise(0.75, "what is left is a product: of inputs left and of outputs left."),
+    "sparsity/bit-mask": Exercise(
+        1 / 32, "a float has 32 bits, its place in the bit mask has one, whether it is kept or not."
+    ),
+    # 0 Foundations, 2 Scores, budgets, schedules
+    "schedules/magnitude-mask": Exercise(
+        _is_magnitude_mask,
+        "return a bool tensor of the shape of the weights with exactly round(sparsity * n) times False, even where "
+        "values are equal: rank the weights instead of comparing them with a threshold.",
+    ),
+    "schedules/rounds": Exercise(
+        18, "after n rounds 0.8 ** n is left; find the first n that leaves at most 0.02.", 0.0
+    ),
+    "schedules/erk": Exercise(
+        1084 / 1594 * 0.05 * 266_200 / 235_200,
+        "each layer keeps in proportion to the sum of its two dimensions; divide what it keeps by its size.",
+    ),
+}
+"""Name -> exercise. A chapter adds its own; names begin with the topic of the notebook."""
+
+
+def check(name: str, answer: Any) -> None:
+    """Print whether ``answer`` solves the exercise of that name, with a hint if it does not.
+
+    None counts as not answered yet. Raises UnknownName for an exercise that does not exist.
+
+    >>> check("sparsity/half-the-channels", 0.5)
+    Not yet. Hint: what is left is a product: of inputs left and of outputs left.
+    """
+    exercise = EXERCISES[known_name("exercise", name, EXERCISES)]
+    if answer is None:
+        print("No answer yet: replace None and run this cell again.")
+        return
+    try:
+        right = _matches(answer, exercise)
+    except Exception as error:  # an answer may be anything, also a function that fails
+        print(f"The answer could not be checked ({type(error).__name__}: {error}). Hint: {exercise.hint}")
+        return
+    print("Right." if right else f"Not yet. Hint: {exercise.hint}")
+
+
+def _matches(answer: Any, exercise: Exercise) -> bool:
+    right = exercise.right
+    if callable(right):
+        return bool(right(answer))
+    if isinstance(right, str):
+        return str(answer).strip().casefold() == right.casefold()
+    wanted = [right] if isinstance(right, int | float) else list(right)
+    given = list(answer) if hasattr(answer, "__iter__") else [answer]
+    return len(given) == len(wanted) and all(
+        math.isclose(float(mine), theirs, rel_tol=exercise.tolerance, abs_tol=1e-12)
+        for mine, theirs in zip(given, wanted, strict=True)
+    )

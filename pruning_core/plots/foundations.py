@@ -1,0 +1,271 @@
+"""Figures of chapter 0: what a cut counts, what it costs in time, where masks and schedules put the zeros."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from pruning_core.errors import BadInput
+
+from .curves import over_seeds, set_sparsity_axis
+from .interactive import SliderFigure, slider_figure
+from .style import COLOURS, NEUTRAL, BookFigure, MethodStyle, figure, set_alt, stamp, styled
+
+SPREAD_STYLE = {
+    "global": MethodStyle(COLOURS["blue"], "o", "global: one threshold"),
+    "layer": MethodStyle(COLOURS["ochre"], "s", "layer: the same share everywhere"),
+    "uniform": MethodStyle(COLOURS["slate"], "D", "uniform: first layer whole"),
+    "erk": MethodStyle(COLOURS["crimson"], "^", "ERK: small layers denser"),
+}
+"""How the ways of spreading a budget are drawn."""
+
+ROUNDS_STYLE = {
+    "one-shot": MethodStyle(COLOURS["blue"], "o", "one-shot"),
+    "iterative": MethodStyle(COLOURS["crimson"], "s", "iterative"),
+}
+_SERIES = ("blue", "ochre", "crimson", "green", "mauve", "slate")
+_MARKERS = "os^DPX"
+
+
+def _percent(p: float, _=None) -> str:
+    return f"{100 * p:.4g} %"
+
+
+@styled
+def grouped_bars(
+    rows: pd.DataFrame, *, by: str, values: Mapping[str, str], axis: str = "share", title: str = ""
+) -> BookFigure:
+    """Draw one group of horizontal bars for each value of ``by``: means over seeds with 95 % intervals.
+
+    ``values`` maps columns, which hold fractions in [0, 1], to names for the legend. Groups keep the order of the rows.
+    """
+    groups = list(dict.fromkeys(rows[by]))
+    fig, axes = figure(size=(7.2, 0.9 + 0.24 * len(groups) * (len(values) + 0.8)))
+    ax = axes[0, 0]
+    height = 0.8 / len(values)
+    said = {group: [] for group in groups}  # type: dict[str, list[str]]
+    for i, (column, label) in enumerate(values.items()):
+        points = over_seeds(rows, [by], column).set_index(by).reindex(groups)
+        places = np.arange(len(groups)) + (i - (len(values) - 1) / 2) * height
+        ax.barh(places, points["mean"], height * 0.92, color=COLOURS[_SERIES[i]], label=label)
+        half = (points["high"] - points["mean"]).fillna(0)
+        if half.max() > 0:
+            ax.errorbar(points["mean"], places, xerr=half, fmt="none", ecolor=NEUTRAL, capsize=2)
+        for group, mean in points["mean"].items():
+            said[str(group)].append(f"{100 * mean:.3g} % {label}")
+    ax.set_yticks(np.arange(len(groups)), groups)
+    ax.invert_yaxis()
+    ax.set(xlim=(0, 1), xlabel=axis, title=title)
+    ax.xaxis.set_major_formatter(FuncFormatter(_percent))
+    ax.grid(axis="y", visible=False)
+    fig.legend(loc="outside upper right", ncols=len(values))
+    stamp(fig, rows)
+    text = "; ".join(f"{group}: {', '.join(parts)}" for group, parts in said.items())
+    set_alt(fig, f"{title + ': ' if title else ''}groups of bars. {text}.")
+    return fig
+
+
+@styled
+def time_against_macs(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
+    """Draw the time of a forward pass, relative to the unpruned network, against the multiply-accumulates removed.
+
+    rows: ``macs_removed``, ``kind`` (what the curve is), ``batch``, ``relative``, ``relative_q1``, ``relative_q3``;
+    one panel a batch size. A dotted line shows what the count of multiply-accumulates promises.
+    """
+    batches = sorted(rows["batch"].unique())
+    fig, axes = figure(1, len(batches), size=(4.6 * len(batches) if len(batches) > 1 else 6.4, 3.9), sharey=True)
+    said = []
+    for ax, batch in zip(axes[0], batches, strict=True):
+        part = rows[rows["batch"] == batch]
+        for i, (kind, curve) in enumerate(part.groupby("kind", sort=False)):
+            curve = curve.sort_values("macs_removed")
+            colour, marker = COLOURS[("blue", "crimson", "green")[i]], _MARKERS[i]
+            ax.plot(curve["macs_removed"], curve["relative"], color=colour, marker=marker, label=kind)
+            ax.fill_between(
+                curve["macs_removed"], curve["relative_q1"], curve["relative_q3"], color=colour, alpha=0.18, linewidth=0
+            )
+            last = curve.iloc[-1]
+            said.append(f"batch {batch}, {kind}: {last['relative']:.2f} at {100 * last['macs_removed']:.0f} % removed")
+        ax.plot([0, 1], [1, 0], color=NEUTRAL, linestyle=":", label="promised by the count")
+        ax.set(xlim=(-0.02, 1), xlabel="multiply-accumulates removed", title=f"batch of {batch}")
+        ax.xaxis.set_major_formatter(FuncFormatter(_percent))
+    axes[0, 0].set(ylabel="time / time of the unpruned network")
+    axes[0, 0].set_ylim(bottom=0)
+    axes[0, 0].legend()
+    if title:
+        fig.suptitle(title, color=NEUTRAL, fontsize=11)
+    stamp(fig, rows)
+    set_alt(fig, f"{title + ': ' if title else ''}relative time of a forward pass. {'; '.join(said)}.")
+    return fig
+
+
+@styled
+def csr_break_even(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
+    """Draw how many times faster a compressed-sparse-row product is than the dense one, against the sparsity.
+
+    rows: ``sparsity``, ``speedup`` (of :func:`pruning_core.measure.csr_speed`). The line at 1 is break-even.
+    """
+    curve = rows.sort_values("sparsity")
+    fig, axes = figure()
+    ax = axes[0, 0]
+    ax.plot(curve["sparsity"], curve["speedup"], color=COLOURS["blue"], marker="o")
+    ax.axhline(1, color=NEUTRAL, linestyle=":", linewidth=1.2)
+    ax.annotate("break-even", (0.01, 1), xycoords=("axes fraction", "data"), fontsize=8, va="bottom")
+    ax.set_yscale("log")
+    set_sparsity_axis(ax, curve["sparsity"].to_numpy(float))
+    low, high = curve["speedup"].min(), curve["speedup"].max()
+    ticks = [t for t in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if low / 1.5 <= t <= high * 1.5]
+    ax.yaxis.set_major_locator(FixedLocator(ticks))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}x"))
+    ax.set(xlabel="weights removed", ylabel="dense time / sparse time", title=title)
+    stamp(fig, rows)
+    said = ", ".join(
+        f"{s:.2g} times at {_percent(p)}" for p, s in zip(curve["sparsity"], curve["speedup"], strict=True)
+    )
+    set_alt(fig, f"{title + ': ' if title else ''}speed of the sparse product over the dense one: {said}.")
+    return fig
+
+
+@styled
+def weight_sizes(rows: pd.DataFrame, *, threshold: float, sparsity: float, title: str = "") -> BookFigure:
+    """Draw the distribution of the absolute weights of each layer, with the global threshold of one sparsity.
+
+    rows: ``layer``, ``size`` (middle of a bin), ``share`` (of the layer's weights in that bin).
+    """
+    fig, axes = figure()
+    ax = axes[0, 0]
+    said = []
+    for i, (layer, curve) in enumerate(rows.groupby("layer", sort=False)):
+        ax.plot(curve["size"], curve["share"], color=COLOURS[_SERIES[i % 6]], label=layer, drawstyle="steps-mid")
+        said.append(f"{layer}: {_percent(round(curve.loc[curve['size'] < threshold, 'share'].sum(), 3))} below it")
+    ax.axvline(threshold, color=NEUTRAL, linestyle="--", linewidth=1.2)
+    ax.annotate(
+        f" {_percent(sparsity)} of all\n weights are\n left of here",
+        (threshold, 0.62),
+        xycoords=("data", "axes fraction"),
+        fontsize=8,
+    )
+    ax.set(
+        xlabel="absolute value of a weight",
+        ylabel="share of the layer's weights",
+        title=title,
+        xlim=(0, None),
+        ylim=(0, None),
+    )
+    ax.yaxis.set_major_formatter(FuncFormatter(_percent))
+    ax.legend()
+    stamp(fig, rows)
+    set_alt(
+        fig,
+        f"{title + ': ' if title else ''}distributions of absolute weights. Threshold {threshold:.3g}. {'; '.join(said)}.",
+    )
+    return fig
+
+
+@styled
+def pixel_maps(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
+    """Draw for each input pixel which share of its weights into the first layer is alive, one picture a cut.
+
+    rows: ``method``, ``asked``, ``row``, ``column``, ``kept`` (fraction). Methods are columns, sparsities rows.
+    """
+    methods, asked = list(dict.fromkeys(rows["method"])), sorted(rows["asked"].unique())
+    fig, axes = figure(len(asked), len(methods), size=(2.7 * len(methods) + 0.9, 2.5 * len(asked) + 0.5))
+    said = []
+    for i, sparsity in enumerate(asked):
+        row = rows[rows["asked"] == sparsity]
+        for j, method in enumerate(methods):
+            ax, part = axes[i, j], row[row["method"] == method]
+            grid = part.pivot(index="row", columns="column", values="kept").to_numpy(float)
+            image = ax.imshow(grid, cmap="cividis", vmin=0, vmax=float(row["kept"].max()))
+            ax.set(xticks=[], yticks=[])
+            ax.grid(visible=False)
+            if i == 0:
+                ax.set_title(method)
+            if j == 0:
+                ax.set_ylabel(f"{_percent(sparsity)} removed")
+            edge = np.concatenate([grid[0], grid[-1], grid[1:-1, 0], grid[1:-1, -1]]).mean()
+            middle = grid[grid.shape[0] // 4 : -(grid.shape[0] // 4), grid.shape[1] // 4 : -(grid.shape[1] // 4)].mean()
+            said.append(
+                f"{method} at {_percent(sparsity)}: {100 * middle:.3g} % kept in the middle, {100 * edge:.3g} % at the edge"
+            )
+        fig.colorbar(image, ax=list(axes[i]), label="weights kept", format=FuncFormatter(_percent))
+    if title:
+        fig.suptitle(title, color=NEUTRAL, fontsize=11)
+    stamp(fig, rows)
+    set_alt(
+        fig,
+        f"{title + ': ' if title else ''}pictures of the input, brighter where more weights are kept. {'; '.join(said)}.",
+    )
+    return fig
+
+
+@styled
+def schedule_curves(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
+    """Draw the fraction removed after each round, one curve a schedule, on an axis logarithmic in what is kept.
+
+    rows: ``schedule``, ``round`` (0 is the start), ``removed``.
+    """
+    fig, axes = figure()
+    ax = axes[0, 0]
+    said = []
+    for i, (name, curve) in enumerate(rows.groupby("schedule", sort=False)):
+        ax.plot(curve["round"], 1 - curve["removed"], color=COLOURS[_SERIES[i % 6]], marker=_MARKERS[i % 6], label=name)
+        said.append(f"{name} {_percent(round(curve['removed'].iloc[1], 3))}")
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(FixedLocator([1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01]))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda kept, _: _percent(1 - kept)))
+    ax.set(xlabel="round", ylabel="weights removed", title=title)
+    ax.invert_yaxis()
+    ax.legend(ncols=2)
+    last = rows["removed"].max()
+    set_alt(
+        fig, f"{title + ': ' if title else ''}all schedules end at {_percent(last)}; after round 1: {', '.join(said)}."
+    )
+    return fig
+
+
+def density_slider(rows: pd.DataFrame, *, start: int = 0, title: str = "") -> SliderFigure:
+    """Make a slider over sparsities that shows which share of each layer is kept, one curve a way of spreading.
+
+    rows: ``asked``, ``across``, ``layer``, ``sparsity``; the same layers and ways at every asked sparsity. Layers whose
+    last weight is protected keep a density above 0, so the vertical axis is logarithmic.
+    """
+    if rows.empty:
+        raise BadInput("there is no row to draw.")
+    layers: Sequence[str] = list(dict.fromkeys(rows["layer"]))
+    places = np.arange(1, len(layers) + 1)
+    positions, said = {}, []
+    for asked, at in rows.groupby("asked"):
+        curves = {}
+        for across, part in at.groupby("across", sort=False):
+            kept = 100 * (1 - part.set_index("layer")["sparsity"].reindex(layers).to_numpy(float))
+            curves[SPREAD_STYLE[str(across)].label] = (places, kept)
+        positions[_percent(float(asked))] = curves  # type: ignore[arg-type]
+    names = list(positions)
+    for label, (_, kept) in positions[names[-1]].items():
+        said.append(
+            f"{label} keeps {', '.join(f'{k:.3g} % of {layer}' for k, layer in zip(kept, layers, strict=True))}"
+        )
+    slider = slider_figure(
+        positions,
+        control="weights removed",
+        x_label="layer",
+        y_label="weights kept in the layer (%)",
+        alt=f"{title + ': ' if title else ''}densities of the layers as the sparsity moves. At {names[-1]}: {'; '.join(said)}.",
+        start=start,
+        title=title,
+        y_log=True,
+        mode="lines+markers",
+    )
+    symbols = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up"}
+    styles = {style.label: style for style in SPREAD_STYLE.values()}
+    for trace in slider.data:
+        style = styles[trace["name"]]
+        trace["line"] = {"color": style.colour, "width": 2.5}
+        trace["marker"] = {"color": style.colour, "symbol": symbols[style.marker], "size": 9}
+    slider.layout["xaxis"] |= {"tickvals": places.tolist(), "ticktext": list(layers)}
+    slider.layout["legend"] = {"orientation": "h", "y": 1.12}
+    return slider
