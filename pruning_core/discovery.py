@@ -22,6 +22,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from .errors import BadInput, Unprunable
 from .groups import Group, Member
 from .layers import ChannelIndex, HardConcreteGate
+from .measure import counting_positions
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 PRODUCERS = (*CONVOLUTIONS, nn.Linear)
@@ -34,15 +35,20 @@ def find_groups(model: nn.Module, example_input, time_limit: float = 60.0) -> li
     ``example_input`` is a tensor (N, ...) or a tuple of the arguments of ``forward``; a batch of one is enough.
     Raises Unprunable when the network cannot be traced, or not within ``time_limit`` seconds.
     """
+    return trace(model, example_input, time_limit)[0]
+
+
+def trace(model: nn.Module, example_input, time_limit: float = 60.0) -> tuple[list[Group], dict[str, int]]:
+    """The groups, and the output positions of every layer for one sample, from one forward pass."""
     _refuse_shared_weights(model)
     try:
         with _time_limit(time_limit):
             try:
-                entries = _search(weightless_copy(model), _to(example_input, "meta"))
+                entries, positions = _search(weightless_copy(model), _to(example_input, "meta"))
             except _OutOfTime:
                 raise
             except Exception:  # a forward pass that looks at values, or tensors that are no buffers
-                entries = _search(copy.deepcopy(model), example_input)
+                entries, positions = _search(copy.deepcopy(model), example_input)
     except _OutOfTime:
         raise Unprunable(
             f"the channel groups of {type(model).__name__} were not found within {time_limit:g} s; prune weights instead."
@@ -57,7 +63,7 @@ def find_groups(model: nn.Module, example_input, time_limit: float = 60.0) -> li
     order = {name: position for position, name in enumerate(dict(model.named_modules()))}
     groups = [_build(members, problems, size, model, tensors, order) for members, problems, size in entries]
     groups.sort(key=lambda group: order[group.name])
-    return groups
+    return groups, positions
 
 
 def _search(twin: nn.Module, example_input):
@@ -69,12 +75,15 @@ def _search(twin: nn.Module, example_input):
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
         graph = torch_pruning.DependencyGraph()
-        graph.build_dependency(twin, example_input, customized_pruners={HardConcreteGate: _gate_finder()})
+        with counting_positions(twin) as positions:
+            graph.build_dependency(twin, example_input, customized_pruners={HardConcreteGate: _gate_finder()})
         found = [
             [(names.get(item.dep.target.module), item.dep, item.idxs, item.root_idxs) for item in group]
             for group in graph.get_all_groups(root_module_types=list(PRODUCERS))
         ]
-        return [_entries(group, graph.is_out_channel_pruning_fn, twin) for group in found]
+        first = example_input[0] if isinstance(example_input, tuple) else example_input
+        entries = [_entries(group, graph.is_out_channel_pruning_fn, twin) for group in found]
+        return entries, {name: count // len(first) for name, count in positions.items()}
 
 
 def weightless_copy(model: nn.Module) -> nn.Module:

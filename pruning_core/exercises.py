@@ -22,9 +22,10 @@ class Exercise(NamedTuple):
 
 
 def _is_magnitude_mask(function: Callable) -> bool:
-    """Whether ``function(weights, sparsity)`` keeps exactly the largest entries, also in a matrix with a tie."""
-    torch.manual_seed(0)
-    for weights, sparsity in ((torch.randn(7, 9), 0.5), (torch.randn(40), 0.9), (torch.ones(2, 2), 0.25)):
+    """Whether ``function(weights, sparsity)`` keeps exactly the largest entries, also where all are equal."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(7, 9, generator=generator), torch.randn(40, generator=generator), torch.ones(2, 2)
+    for weights, sparsity in zip(drawn, (0.5, 0.9, 0.25), strict=True):
         mask = function(weights.clone(), sparsity)
         removed = math.floor(sparsity * weights.numel() + 0.5)
         if mask.dtype != torch.bool or mask.shape != weights.shape or int((~mask).sum()) != removed:
@@ -53,6 +54,13 @@ EXERCISES: dict[str, Exercise] = {
     "schedules/erk": Exercise(
         1084 / 1594 * 0.05 * 266_200 / 235_200,
         "each layer keeps in proportion to the sum of its two dimensions; divide what it keeps by its size.",
+    ),
+    # 0 Foundations, 3 From masks to a smaller network
+    "groups/count-a-channel": Exercise(
+        131, "add up one row of each producer, two entries of each batch norm, one column of each consumer.", 0.0
+    ),
+    "groups/inner-channels": Exercise(
+        632, "each of the three takes a row of conv1, two entries of norm1 and a column of conv2 with it.", 0.0
     ),
 }
 """Name -> exercise. A chapter adds its own; names begin with the topic of the notebook."""

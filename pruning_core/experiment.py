@@ -143,7 +143,9 @@ def run_all(experiments: Iterable[Experiment], *, progress: bool = True, folder:
 
     listed = list(experiments)
     rows = []
-    for experiment in tqdm(listed, disable=not progress, unit="run", desc="experiments"):
+    # Not disable=False: that would overrule $TQDM_DISABLE, which keeps bars off the pages of the book.
+    quiet = {} if progress else {"disable": True}
+    for experiment in tqdm(listed, unit="run", desc="experiments", **quiet):
         rows += run(experiment, progress=False, folder=folder)
     return pd.DataFrame(rows)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -87,8 +88,7 @@ class Group:
         counts = torch.zeros(self.size, dtype=torch.long)
         for member in masked:
             mask = masks[member.parameter]
-            entries = mask.any(tuple(d for d in range(mask.dim()) if d != member.dim)) if mask.dim() > 1 else mask
-            counts += member.per_channel(entries.cpu().long(), self.size)
+            counts += member.per_channel(any_alive(mask, member.dim).long(), self.size)
         return counts > 0
 
 
@@ -112,6 +112,14 @@ class Sites:
         if channels:
             return {name: torch.Size([group.size]) for name, group in self.groups.items()}
         return {name: self.shapes[name] for name in self.weights}
+
+
+def any_alive(mask: Tensor, dim: int) -> Tensor:
+    """For every index along ``dim`` whether anything is alive there; numpy does this many times faster than torch."""
+    array: np.ndarray = mask.cpu().numpy()
+    if dim == 1:
+        array = np.any(array, axis=0)
+    return torch.from_numpy(array.reshape(len(array), -1).any(1))
 
 
 def expand(keep: Mapping[str, Tensor], groups: Mapping[str, Group], shapes: Mapping[str, torch.Size]) -> Masks:

@@ -165,6 +165,14 @@ def output_positions(model: nn.Module, example: Tensor) -> dict[str, int]:
     that the forward pass never calls are missing; a layer called twice has the sum. Arguments and errors as
     in ``count_macs``.
     """
+    with counting_positions(model) as found, observing(model):
+        model(_first(example))
+    return found
+
+
+@contextmanager
+def counting_positions(model: nn.Module) -> Iterator[dict[str, int]]:
+    """While it lasts, add up the ``output_positions`` of every forward pass of ``model``, of all its samples."""
     found: dict[str, int] = {}
 
     def leave(name: str) -> Callable:
@@ -178,9 +186,8 @@ def output_positions(model: nn.Module, example: Tensor) -> dict[str, int]:
 
         return hook
 
-    with _hooks(model, leave), observing(model), _plain_attention():
-        model(_first(example))
-    return found
+    with _hooks(model, leave), _plain_attention():
+        yield found
 
 
 def training_macs(macs: int, samples: int) -> int:

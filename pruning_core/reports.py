@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .groups import Sites
+from .groups import Sites, any_alive
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def make_report(
         total = math.prod(shape)
         mask = masks.get(name)
         dead = 0 if mask is None else total - int(torch.count_nonzero(mask))
-        empty = 0 if mask is None else int((~mask.flatten(1).any(1)).sum())
+        empty = 0 if mask is None else int((~any_alive(mask, 0)).sum())
         cost = sites.positions[name] if sites.positions is not None else 0
         rows.append((name, total, dead, dead / total, shape[0], empty, total * cost, dead * cost))
     columns = ["layer", "weights", "removed", "sparsity", "rows", "empty_rows", "macs", "macs_removed"]

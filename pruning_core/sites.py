@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from .discovery import PRODUCERS, find_groups, weightless_copy
+from .discovery import PRODUCERS, trace, weightless_copy
 from .errors import BadInput, BadType, Unprunable
 from .groups import Group, Sites
 from .measure import output_positions
@@ -49,8 +49,10 @@ def find_sites(
     if not weights:
         raise Unprunable(f"{type(model).__name__} has no prunable layer" + (" in scope." if scope is not None else "."))
     groups: dict[str, Group] = {}
+    found: dict[str, int] | None = None
     if channels:
-        for group in find_groups(model, example_input):
+        traced, found = trace(model, example_input)
+        for group in traced:
             reason = group.reason_fixed or refuses(model, group)
             producers = {m.layer for m in group.produces if not m.is_buffer}
             if reason is None and not all(in_scope(layer, model.get_submodule(layer)) for layer in producers):
@@ -65,7 +67,7 @@ def find_sites(
             raise Unprunable(f"{type(model).__name__} has no channels that can be removed ({reasons}).")
     positions = None
     if example_input is not None:
-        found = _positions(model, example_input)
+        found = _positions(model, example_input) if found is None else found
         positions = {name: found.get(name.rpartition(".")[0], 0) for name in weights}
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     return Sites(shapes, tuple(weights), groups, positions, excluded)

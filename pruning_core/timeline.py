@@ -242,7 +242,12 @@ def _train(state: State, stage: Train, seed: int, checkpoint: Path | None, progr
     from tqdm.auto import tqdm
 
     with tqdm(
-        total=epochs, initial=trainer.epoch, disable=not progress, unit="epoch", desc="training", leave=False
+        total=epochs,
+        initial=trainer.epoch,
+        unit="epoch",
+        desc="training",
+        leave=False,
+        **({} if progress else {"disable": True}),
     ) as bar:
         while trainer.epoch < epochs:
             begun = time.perf_counter()

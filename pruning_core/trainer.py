@@ -268,6 +268,8 @@ class Trainer:
             inputs, labels = like_model(model, *batch)
             if self.channels_last and inputs.dim() == 4:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
+            for parameter in trained:
+                parameter.grad = None
             with precision_of(inputs, self.precision):
                 outputs = model(inputs)
             outputs = outputs if self.precision == "float32" else outputs.float()
@@ -277,8 +279,6 @@ class Trainer:
                 penalty = self._penalty()
                 penalties.append(penalty.detach())
                 loss = loss + penalty
-            for parameter in trained:
-                parameter.grad = None
             loss.backward()
             self._step(trained, projecting)
             sizes.append(len(labels))

@@ -111,4 +111,4 @@ def _save(trainer: Trainer, path: str | Path, run: dict[str, Any]) -> None:
 def _bar(epochs: int, done: int, progress: bool) -> Any:
     from tqdm.auto import tqdm
 
-    return tqdm(total=epochs, initial=done, disable=not progress, unit="epoch", desc="training")
+    return tqdm(total=epochs, initial=done, unit="epoch", desc="training", **({} if progress else {"disable": True}))

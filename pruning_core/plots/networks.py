@@ -1,0 +1,95 @@
+"""Figures of networks themselves: which layer plays which part in which channel group."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from pruning_core.errors import BadInput, known_name
+
+from .style import COLOURS, NEUTRAL, BookFigure, figure, set_alt, styled
+
+ROLES = {"produces": ("ochre", "P"), "normalises": ("mauve", "N"), "consumes": ("blue", "C")}
+"""Role of a layer in a group -> colour and letter."""
+
+
+@styled
+def group_map(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
+    """Draw layers (down) against channel groups (across); a tile says what a layer does with a group's channels.
+
+    rows: columns ``group``, ``role`` ("produces", "normalises", "consumes") and ``parameter``; the layer is the part of
+    ``parameter`` before its last dot. Groups and layers keep the order of the rows; a layer that produces and consumes
+    one group (a depthwise convolution) has both letters. Raises BadInput for missing columns or no rows.
+    """
+    missing = [column for column in ("group", "role", "parameter") if column not in rows]
+    if missing or rows.empty:
+        raise BadInput(f"the rows lack the column {missing[0]!r}." if missing else "there is no group to draw.")
+    for role in rows["role"]:
+        known_name("role", role, ROLES)
+    parts = rows.assign(layer=rows["parameter"].str.rpartition(".")[0])
+    groups, layers = list(dict.fromkeys(parts["group"])), list(dict.fromkeys(parts["layer"]))
+    fig, axes = figure(size=(min(2.6 + 0.9 * len(groups), 9.6), 1.2 + 0.3 * len(layers)))
+    ax = axes[0, 0]
+    for (group, layer), tile in parts.groupby(["group", "layer"], sort=False):
+        _tile(ax, groups.index(group), layers.index(layer), [r for r in ROLES if r in set(tile["role"])])
+    ax.set_xticks(range(len(groups)), groups, rotation=30, ha="right", rotation_mode="anchor", fontsize=9)
+    ax.set_yticks(range(len(layers)), layers, fontsize=9)
+    ax.set(xlim=(-0.6, len(groups) - 0.4), ylim=(len(layers) - 0.4, -0.6), xlabel="channel group", title=title)
+    ax.set_ylabel("layer")
+    for role, (colour, letter) in ROLES.items():
+        ax.scatter([], [], marker="s", s=60, color=COLOURS[colour], label=f"{letter}: {role}")
+    fig.legend(loc="outside upper center", ncols=3)
+    said = "; ".join(
+        f"{group}: "
+        + ", ".join(f"{layer} {role}" for layer, role in sorted(set(zip(t["layer"], t["role"], strict=True))))
+        for group, t in parts.groupby("group", sort=False)
+    )
+    set_alt(fig, f"{title + ': ' if title else ''}tiles of layers against channel groups. {said}.")
+    return fig
+
+
+def _tile(ax, x: int, y: int, roles: Sequence[str]) -> None:
+    """One square, shared by the roles that a layer has in a group."""
+    for i, role in enumerate(roles):
+        colour, letter = ROLES[role]
+        width = 0.84 / len(roles)
+        left = x - 0.42 + i * width
+        ax.bar(left + width / 2, 0.8, width, y - 0.4, color=COLOURS[colour])
+        ax.text(left + width / 2, y, letter, ha="center", va="center", fontsize=9, color="white", weight="bold")
+
+
+@styled
+def difference_curve(
+    rows: pd.DataFrame,
+    *,
+    by: str = "pair",
+    x: str = "step",
+    y: str = "difference",
+    floor: float | None = None,
+    title: str = "",
+) -> BookFigure:
+    """Draw differences between two networks while both train, on a logarithmic axis; exact zeros sit on its lower edge.
+
+    rows: columns ``by`` (one curve a value), ``x``, ``y`` (absolute differences, 0 or more). ``floor`` draws a level, the
+    difference that is tolerated. Raises BadInput for missing columns or no rows.
+    """
+    missing = [column for column in (by, x, y) if column not in rows]
+    if missing or rows.empty:
+        raise BadInput(f"the rows lack the column {missing[0]!r}." if missing else "there is no difference to draw.")
+    fig, axes = figure()
+    ax = axes[0, 0]
+    positive = rows.loc[rows[y] > 0, y]
+    lowest = 10.0 ** np.floor(np.log10(positive.min() if len(positive) else 1e-17))
+    said = []
+    for (name, curve), colour, marker in zip(rows.groupby(by, sort=False), COLOURS.values(), "os^vDPX<", strict=False):
+        ax.plot(curve[x], curve[y].clip(lower=lowest), color=colour, marker=marker, label=str(name))
+        said.append(f"{name}: from {curve[y].iloc[0]:.2g} to {curve[y].iloc[-1]:.2g}")
+    if floor is not None:
+        ax.axhline(floor, color=NEUTRAL, linestyle=":", linewidth=1.2)
+        ax.annotate("tolerated", (0.005, floor), xycoords=("axes fraction", "data"), fontsize=8, va="bottom")
+    ax.set_yscale("log")
+    ax.set(xlabel=x, ylabel="largest difference of the outputs", title=title)
+    ax.legend()
+    level = f" The tolerated difference is {floor:.0e}." if floor is not None else ""
+    set_alt(fig, f"{title + ': ' if title else ''}difference against {x}. {'; '.join(said)}.{level}")
+    return fig
