@@ -59,7 +59,7 @@ test-all: $(READY)
 site-check: $(READY)
 	@test -s book/_build/html/index.html || { echo 'There is no site yet: run `make book` first.' >&2; exit 1; }
 	.ci/browser
-	$(PY) -m pytest -q -m site tests/site
+	$(PY) -m pytest -q -n 2 -m site tests/site
 
 check: $(READY)
 	$(PY) -m ruff check .

@@ -1,5 +1,4 @@
-"""Tensors and JSON in one safetensors file that notices when it was altered: no pickle, written all or not at
-all.
+"""Tensors and JSON in one safetensors file that notices when it was altered: no pickle, written all or not at all.
 
 ``describe`` turns the settings of a run into JSON, so that a checkpoint can be told from that of another run.
 """

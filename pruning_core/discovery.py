@@ -168,6 +168,9 @@ def _build(members, problems, size, model: nn.Module, tensors, order) -> Group:
     reason = problems[0] if problems else None
     if reason is None and not consumes:
         reason = "they are outputs of the network"
+    if reason is None and any(m.is_buffer for m in produces) and any(m.is_buffer for m in consumes):
+        # What arrives through an index layer has no weight to mask, and would travel on through the next one.
+        reason = "they come and go through index layers, where nothing can be masked"
     if reason is None and count == 1:
         reason = "they can only be removed all together"
     if reason is None:

@@ -1,6 +1,4 @@
-"""Loss and accuracy of a network over a split, and the checks that find unusable data before any work is
-done.
-"""
+"""Loss and accuracy of a network over a split, and the checks that find unusable data before any work is done."""
 
 import math
 from collections.abc import Callable
@@ -23,9 +21,7 @@ PRECISIONS = ("float32", "bfloat16")
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Mean cross-entropy; with smoothing e the target is ``(1 - e) onehot + e / classes``. Logits (N,
-    classes), labels (N,).
-    """
+    """Mean cross-entropy; with smoothing e the target is ``(1 - e) onehot + e / classes``. Logits (N, classes), labels (N,)."""
 
     label_smoothing: float = 0.0
 
@@ -38,9 +34,7 @@ class CrossEntropy:
 
 
 class Evaluation(NamedTuple):
-    """Mean loss per sample, accuracy in percent, number of samples, top-5 accuracy in percent (None up to 5
-    classes).
-    """
+    """Mean loss per sample, accuracy in percent, number of samples, top-5 accuracy in percent (None up to 5 classes)."""
 
     loss: float
     accuracy: float
@@ -83,9 +77,7 @@ def evaluate(
 
 
 def check_split(model: nn.Module, split: "Split") -> None:
-    """Raise BadInput or BadType, before any work, unless ``model`` turns the split's inputs into (N, classes)
-    for its labels.
-    """
+    """Raise BadInput or BadType, before any work, unless ``model`` maps the inputs to (N, classes) for the labels."""
     if not hasattr(split, "batches"):
         raise BadType(f"a split of load_data(...) is needed, with inputs and labels, not {type(split).__name__}.")
     if len(split) == 0:

@@ -1,5 +1,4 @@
-"""How large, how costly and how fast a network is: parameters, multiply-accumulates, latency, bytes,
-calibration.
+"""How large, how costly and how fast a network is: parameters, multiply-accumulates, latency, bytes, calibration.
 
 One convention for cost in the whole book: a multiply-accumulate (MAC) is one product of a weight with an
 activation, counted in convolutions and linear layers for ONE sample. Batch norm, biases, activations and
@@ -44,9 +43,7 @@ class Timing(NamedTuple):
 
 @contextmanager
 def observing(model: nn.Module) -> Iterator[None]:
-    """Within the block: evaluation mode, no gradients, own random numbers; afterwards mode and global RNG are
-    as before.
-    """
+    """Within the block: evaluation mode, no gradients, own random numbers; afterwards mode and global RNG are as before."""
     modes = [(module, module.training) for module in model.modules()]
     devices = {parameter.device.index or 0 for parameter in model.parameters() if parameter.device.type == "cuda"}
     with torch.random.fork_rng(devices=sorted(devices)), torch.no_grad():
@@ -59,8 +56,7 @@ def observing(model: nn.Module) -> Iterator[None]:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of trainable and frozen parameters; one that is shared by two layers counts once, buffers do not
-    count.
+    """Number of trainable and frozen parameters; one that is shared by two layers counts once, buffers do not count.
 
     >>> count_parameters(nn.Linear(3, 2))
     8
@@ -69,8 +65,7 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def sparsity_of(model: nn.Module, names: Iterable[str] | None = None) -> float:
-    """Fraction of exact zeros, in [0, 1], among the weights of convolutions and linear layers (or among
-    ``names``).
+    """Fraction of exact zeros, in [0, 1], among the weights of convolutions and linear layers (or among ``names``).
 
     Raises BadInput when there is no such weight.
 
@@ -96,9 +91,7 @@ def sparsity_of(model: nn.Module, names: Iterable[str] | None = None) -> float:
 
 
 def size_on_disk(model: nn.Module) -> int:
-    """Bytes of the network as one safetensors file: parameters and buffers, zeros stored like any other
-    value.
-    """
+    """Bytes of the network as one safetensors file: parameters and buffers, zeros stored like any other value."""
     unique: dict[tuple, str] = {}
     state = model.state_dict()
     for name, tensor in state.items():
@@ -108,8 +101,7 @@ def size_on_disk(model: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, example: Tensor) -> int:
-    """Multiply-accumulates of one forward pass for one sample (the convention is in the docstring of this
-    module).
+    """Multiply-accumulates of one forward pass for one sample (the convention is in the docstring of this module).
 
     ``example`` is a batch (N, ...) of which the first sample is used. Mode, gradients, buffers and RNG stay
     as they were. Raises BadType or BadInput when ``example`` is no non-empty batch.
@@ -121,8 +113,7 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
 
 
 def macs_by_layer(model: nn.Module, example: Tensor) -> dict[str, int]:
-    """Multiply-accumulates for one sample, by the name of the module that computed them, in order of first
-    use.
+    """Multiply-accumulates for one sample, by the name of the module that computed them, in order of first use.
 
     Modules without any are left out; what a module computes itself, outside its children, is listed under its
     own name. A module that is used twice is counted twice. Arguments and errors as in ``count_macs``.
@@ -157,8 +148,7 @@ def macs_by_layer(model: nn.Module, example: Tensor) -> dict[str, int]:
 
 
 def output_positions(model: nn.Module, example: Tensor) -> dict[str, int]:
-    """Number of positions at which each weight of a convolution or linear layer is used for one sample, by
-    layer name.
+    """Number of positions at which each weight of a convolution or linear layer is used for one sample, by layer name.
 
     Height x width of the output for a convolution (of the input for a transposed one), 1 for a linear layer
     on (N, F), the number of tokens on (N, T, F); so non-zero weights x positions = MACs that are left. Layers
@@ -212,9 +202,7 @@ def latency(model: nn.Module, example: Tensor, repeats: int = 30, warmup: int = 
 def time_calls(
     call: Callable[[], object], repeats: int = 30, warmup: int = 5, device: torch.device | str = "cpu"
 ) -> Timing:
-    """Median and quartiles of the seconds that ``call()`` takes. Raises BadInput when ``repeats`` < 1 or
-    ``warmup`` < 0.
-    """
+    """Median and quartiles of the seconds that ``call()`` takes. Raises BadInput when ``repeats`` < 1 or ``warmup`` < 0."""
     if repeats < 1 or warmup < 0:
         raise BadInput(f"timing needs repeats >= 1 and warmup >= 0, not {repeats} and {warmup}.")
     wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
@@ -275,8 +263,7 @@ def csr_speed(
 
 
 def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """Mean gap between confidence and accuracy, a fraction in [0, 1]: sum over bins of n_b / n * |accuracy_b
-    - confidence_b|.
+    """Mean gap between confidence and accuracy, a fraction in [0, 1]: sum over bins of n_b / n * |accuracy_b - confidence_b|.
 
     ``logits`` (N, classes), ``labels`` (N,) integers; the confidence is the largest softmax probability, cut
     into ``bins`` bins of equal width. Raises BadInput for empty or unequal shapes, NaN, or ``bins`` < 1. Guo

@@ -1,6 +1,4 @@
-"""How weights are stepped: optimizers as values that know the layers' quirks, and learning-rate schedules as
-pure functions.
-"""
+"""How weights are stepped: optimizers as values that know the layers' quirks, and learning-rate schedules as pure functions."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -123,8 +121,7 @@ class LearningRate:
             raise BadInput(f"milestones belong to kind='multistep', not to {self.kind!r}.")
 
     def factor(self, step: int, steps_per_epoch: int, epochs: int) -> float:
-        """Factor at ``step``, counted from 0 over the whole training of ``epochs`` epochs of
-        ``steps_per_epoch`` steps.
+        """Factor at ``step``, counted from 0 over the whole training of ``epochs`` epochs of ``steps_per_epoch`` steps.
 
         >>> LearningRate("multistep", milestones=(2, 3)).factor(25, 10, 4)
         0.1
@@ -166,8 +163,7 @@ def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
 
 
 def load_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
-    """Replace the optimizer's state by copies of ``optimizer_state(...)``; parameters it does not train are
-    passed over.
+    """Replace the optimizer's state by copies of ``optimizer_state(...)``; parameters it does not train are passed over.
 
     Raises BadInput when an entry fits no parameter of the model.
     """

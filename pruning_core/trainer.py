@@ -1,5 +1,4 @@
-"""One epoch after the other: the Trainer, which keeps masks exact and can be stopped, saved, cut and
-continued.
+"""One epoch after the other: the Trainer, which keeps masks exact and can be stopped, saved, cut and continued.
 
 Losses are means per sample, accuracies percent, times seconds.
 """
@@ -146,8 +145,7 @@ class Trainer:
         return full + (rest > 0) - self._merges_last(split)
 
     def train_epoch(self, split: "Split", validation: "Split | None" = None) -> dict[str, float]:
-        """Train once through ``split``; returns loss, accuracy, penalty, seconds, learning_rate (the last one
-        used).
+        """Train once through ``split``; returns loss, accuracy, penalty, seconds, learning_rate (the last one used).
 
         With ``validation`` its loss and accuracy join the row in ``history``: epoch (from 1), train_loss,
         train_accuracy, penalty, learning_rate, seconds, validation_loss, validation_accuracy. Raises
@@ -172,9 +170,7 @@ class Trainer:
         return result
 
     def restore_best(self) -> int | None:
-        """Put back the weights of the best validation epoch and return it (from 1); None when none was
-        remembered.
-        """
+        """Put back the weights of the best validation epoch and return it (from 1); None when none was remembered."""
         if self.best is None:
             return None
         with torch.no_grad():
@@ -183,9 +179,7 @@ class Trainer:
         return self.best["epoch"]
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that going on needs: (tensors, JSON-able information), ready for
-        ``checkpoints.save_tensors(path, *state)``.
-        """
+        """All that going on needs: (tensors, JSON-able information), ready for ``checkpoints.save_tensors(path, *state)``."""
         tensors = {f"model:{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"mask:{name}": mask for name, mask in self._masks.items()}
         stepped = optimizer_state(self.model, self.optimizer)
@@ -221,8 +215,7 @@ class Trainer:
         self.best = info["best"] and {**info["best"], "state": _part(tensors, "best:")}
 
     def slice_state(self, kept: Any, model: nn.Module) -> None:
-        """Go on with ``model``, the smaller network that a removal of channels left: masks and optimizer
-        state are cut alike.
+        """Go on with ``model``, the smaller network that a removal of channels left: masks and optimizer state are cut alike.
 
         ``kept.slice(name, tensor)`` cuts a tensor of the old parameter ``name``. A remembered best epoch is
         forgotten: its weights belong to the larger network. Parameters that the old network did not have
@@ -373,9 +366,7 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 @contextmanager
 def _training(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Training mode, gradients only for what is trained; afterwards modes and flags are as before, no
-    gradient left.
-    """
+    """Training mode, gradients only for what is trained; afterwards modes and flags are as before, no gradient left."""
     modes = [(module, module.training) for module in model.modules()]
     trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     frozen = [p for p in model.parameters() if p.requires_grad and id(p) not in trained]

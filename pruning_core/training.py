@@ -1,5 +1,4 @@
-"""``fit``: the training loop that everybody uses; a killed run goes on where it was and ends with the same
-numbers.
+"""``fit``: the training loop that everybody uses; a killed run goes on where it was and ends with the same numbers.
 
 Losses are means per sample, accuracies percent, times seconds.
 """
@@ -25,9 +24,7 @@ __all__ = [
 
 
 class History(list):
-    """The rows of a training, one dict an epoch, with the trained ``model`` and its ``best_epoch`` (from 1;
-    None without).
-    """
+    """The rows of a training, one dict an epoch, with the trained ``model`` and its ``best_epoch`` (from 1; None without)."""
 
     def __init__(self, trainer: Trainer, best_epoch: int | None):
         super().__init__(trainer.history)
@@ -48,8 +45,7 @@ def fit(
     progress: bool = True,
     **options: Any,
 ) -> History:
-    """Train ``model``, in place, for ``epochs`` epochs; returns one row an epoch, and the network as
-    ``.model``.
+    """Train ``model``, in place, for ``epochs`` epochs; returns one row an epoch, and the network as ``.model``.
 
     ``data`` is a data set, of which the train and the validation split are used (never the test split), or a
     split to train on, with ``validation`` beside it. ``keep="best_validation"`` ends with the weights of the

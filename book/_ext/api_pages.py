@@ -54,7 +54,7 @@ def _page(name: str) -> str:
         heading = f"# {name}" if part == name else f"## {part}"
         sections.append(
             f"{heading}\n\n```{{eval-rst}}\n.. automodule:: pruning_core.{part}\n   :members:\n"
-            "   :show-inheritance:\n   :member-order: bysource\n```\n"
+            "   :member-order: bysource\n```\n"
         )
     return "\n".join(sections)
 

@@ -72,10 +72,12 @@ class Visit:
         if not request.url.startswith((self.address, "data:", "blob:")):
             self.foreign.append(request.url)
 
-    def open(self, path: str, *, settle: int = 300) -> Any:
-        """Load a page of the site and wait until scripts, maths and pictures are done."""
-        self.page.goto(f"{self.address}/{path}", wait_until="networkidle")
-        self.page.wait_for_timeout(settle)
+    def open(self, path: str) -> Any:
+        """Load a page of the site and wait until its maths and its drawings are done."""
+        self.page.goto(f"{self.address}/{path}")
+        self.page.evaluate("window.MathJax && MathJax.startup ? MathJax.startup.promise.then(() => 0) : 0")
+        if self.page.locator(".pruning-slider").count():
+            self.page.wait_for_selector(".pruning-slider .main-svg", timeout=20_000)
         return self.page
 
     def screenshot(self, name: str) -> None:
@@ -85,7 +87,6 @@ class Visit:
         before = self.page.viewport_size
         # full_page repeats fixed headers; a tall window shows the page as it is
         self.page.set_viewport_size({"width": before["width"], "height": min(max(height, 600), 12_000)})
-        self.page.wait_for_timeout(200)
         self.page.screenshot(path=str(ARTEFACTS / f"{name}.png"))
         self.page.set_viewport_size(before)
 
