@@ -132,6 +132,7 @@ def _entries(found, is_output, twin: nn.Module):
 
 
 def _build(members, problems, size, model: nn.Module, tensors, order) -> Group:
+    members = sorted(members, key=lambda member: order[member[0]])  # so that the first producer is the first layer
     unit = _units(members, size, model)
     count = int(unit.max()) + 1
     produces: list[Member] = []

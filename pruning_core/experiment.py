@@ -19,6 +19,7 @@ from .optimizers import LearningRate, Optimizer
 from .records import cache_root, content_hash, environment, read_rows, write_rows
 from .stages import Measure, Stage, Train
 from .timeline import Setting, State, Step, flatten, play, start
+from .training import progress_bar
 from .version import CHEAP, __version__, source_hash
 
 PROFILES = ("smoke", "quick", "standard", "paper")
@@ -139,13 +140,10 @@ def run(experiment: Experiment, *, progress: bool = True, folder: Path | None = 
 def run_all(experiments: Iterable[Experiment], *, progress: bool = True, folder: Path | None = None):
     """All rows of many experiments as one DataFrame, with a progress bar over the experiments."""
     import pandas as pd
-    from tqdm.auto import tqdm
 
     listed = list(experiments)
     rows = []
-    # Not disable=False: that would overrule $TQDM_DISABLE, which keeps bars off the pages of the book.
-    quiet = {} if progress else {"disable": True}
-    for experiment in tqdm(listed, unit="run", desc="experiments", **quiet):
+    for experiment in progress_bar(progress, iterable=listed, unit="run", desc="experiments"):
         rows += run(experiment, progress=False, folder=folder)
     return pd.DataFrame(rows)
 

@@ -37,6 +37,7 @@ from .schedules import fraction_after
 from .sites import find_sites
 from .stages import Each, Every, Measure, Prune, RecalibrateBatchNorm, Repeat, Rewind, Save, Shrink, Stage, Train
 from .trainer import Trainer
+from .training import progress_bar
 
 SECONDS_BETWEEN_SAVES = 10.0
 
@@ -239,16 +240,7 @@ def _train(state: State, stage: Train, seed: int, checkpoint: Path | None, progr
     events = {e: i for i, e in enumerate(stage.during.epochs(epochs), 1)} if stage.during else {}
     cost = count_macs(state.model, state.example)
     saved = time.perf_counter()
-    from tqdm.auto import tqdm
-
-    with tqdm(
-        total=epochs,
-        initial=trainer.epoch,
-        unit="epoch",
-        desc="training",
-        leave=False,
-        **({} if progress else {"disable": True}),
-    ) as bar:
+    with progress_bar(progress, total=epochs, initial=trainer.epoch, unit="epoch", desc="training", leave=False) as bar:
         while trainer.epoch < epochs:
             begun = time.perf_counter()
             result = trainer.train_epoch(data.train, data.validation if stage.keep == "best_validation" else None)

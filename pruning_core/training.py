@@ -3,6 +3,7 @@
 Losses are means per sample, accuracies percent, times seconds.
 """
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -64,7 +65,7 @@ def fit(
     run = trainer.description(train) if checkpoint is not None else {}
     if checkpoint is not None:
         _resume_or_start(trainer, Path(checkpoint), run)
-    with _bar(epochs, trainer.epoch, progress) as bar:
+    with progress_bar(progress, total=epochs, initial=trainer.epoch, unit="epoch", desc="training") as bar:
         while trainer.epoch < epochs:
             trainer.train_epoch(train, validation)
             if checkpoint is not None and (trainer.epoch % checkpoint_every == 0 or trainer.epoch == epochs):
@@ -104,7 +105,8 @@ def _save(trainer: Trainer, path: str | Path, run: dict[str, Any]) -> None:
     save_tensors(path, tensors, info | {"run": run})
 
 
-def _bar(epochs: int, done: int, progress: bool) -> Any:
+def progress_bar(progress: bool, **settings: Any) -> Any:
+    """A tqdm bar; none when ``progress`` is False or $TQDM_DISABLE is set, which tqdm's bar for notebooks overlooks."""
     from tqdm.auto import tqdm
 
-    return tqdm(total=epochs, initial=done, unit="epoch", desc="training", **({} if progress else {"disable": True}))
+    return tqdm(**settings, disable=not progress or bool(os.environ.get("TQDM_DISABLE")))

@@ -63,23 +63,20 @@ class SiPPRand(Method):
         total = sum(view.sites.shapes[name].numel() for name in view.sites.weights)
         kept = total - math.floor(budget.to * total + 0.5 + 1e-9)
         most = sum(len(half.entries) for half in halves)
-        if kept > most:
-            raise BudgetError(
-                f"{kept:,} weights cannot be kept: only {most:,} of {total:,} ever take part in an output on these batches."
-            )
         a = np.array([half.coefficient / 3 for half in halves])
         sizes = np.array([len(half.entries) for half in halves])
         shares = water_fill(a, np.array([half.weight for half in halves]), sizes, kept)
-        counts = share_out(kept, shares, np.zeros_like(sizes), sizes)
+        counts = share_out(min(kept, most), shares, np.zeros_like(sizes), sizes)
         draws = [Draws(half.scores, int(count), view.generator) for half, count in zip(halves, counts, strict=True)]
         if not self.reference:
-            _make_exact(draws, kept, view.generator)
+            _make_exact(draws, min(kept, most), view.generator)
         masks = {name: torch.zeros(view.sites.shapes[name].numel(), dtype=torch.bool) for name in view.sites.weights}
         values = {name: view.parameter(name).clone().flatten() for name in view.sites.weights}
         for half, drawn in zip(halves, draws, strict=True):
             factor = drawn.factors()
             masks[half.parameter][half.entries] = factor > 0
             values[half.parameter][half.entries] *= factor.to(values[half.parameter])
+        _keep_silent_weights(masks, view, kept - most)
         shapes = view.sites.shapes
         return Choice(
             Masks({name: mask.view(shapes[name]) for name, mask in masks.items()}),
@@ -162,6 +159,15 @@ class Draws:
         if self.whole:
             return torch.ones_like(self.q)
         return torch.from_numpy(self.counts).double() / (max(len(self.sequence), 1) * self.q)
+
+
+def _keep_silent_weights(masks: dict[str, Tensor], view: View, count: int) -> None:
+    """Keep ``count`` weights that take part in no output of these batches, unweighted: the budget leaves room for them."""
+    for name, mask in masks.items():
+        living = view.alive[name].flatten() if name in view.alive else torch.ones_like(mask)
+        spare = (living & ~mask).nonzero().flatten()[: max(count, 0)]
+        mask[spare] = True
+        count -= len(spare)
 
 
 def _make_exact(draws: list[Draws], kept: int, generator: torch.Generator) -> None:

@@ -70,8 +70,8 @@ def grouped_bars(
 def time_against_macs(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """Draw the time of a forward pass, relative to the unpruned network, against the multiply-accumulates removed.
 
-    rows: ``macs_removed``, ``kind`` (what the curve is), ``batch``, ``relative``, ``relative_q1``, ``relative_q3``;
-    one panel a batch size. A dotted line shows what the count of multiply-accumulates promises.
+    rows: one a measurement, with ``batch`` (one panel each), ``kind`` (one curve each), ``macs_removed`` and ``relative``.
+    Curves are medians, bands interquartile ranges; a dotted line shows what the count promises.
     """
     batches = sorted(rows["batch"].unique())
     fig, axes = figure(1, len(batches), size=(4.6 * len(batches) if len(batches) > 1 else 6.4, 3.9), sharey=True)
@@ -79,14 +79,11 @@ def time_against_macs(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     for ax, batch in zip(axes[0], batches, strict=True):
         part = rows[rows["batch"] == batch]
         for i, (kind, curve) in enumerate(part.groupby("kind", sort=False)):
-            curve = curve.sort_values("macs_removed")
+            q1, median, q3 = (curve.groupby("macs_removed")["relative"].quantile(q) for q in (0.25, 0.5, 0.75))
             colour, marker = COLOURS[("blue", "crimson", "green")[i]], _MARKERS[i]
-            ax.plot(curve["macs_removed"], curve["relative"], color=colour, marker=marker, label=kind)
-            ax.fill_between(
-                curve["macs_removed"], curve["relative_q1"], curve["relative_q3"], color=colour, alpha=0.18, linewidth=0
-            )
-            last = curve.iloc[-1]
-            said.append(f"batch {batch}, {kind}: {last['relative']:.2f} at {100 * last['macs_removed']:.0f} % removed")
+            ax.plot(median.index, median, color=colour, marker=marker, label=kind)
+            ax.fill_between(median.index, q1, q3, color=colour, alpha=0.18, linewidth=0)
+            said.append(f"batch {batch}, {kind}: {median.iloc[-1]:.2f} at {100 * median.index[-1]:.0f} % removed")
         ax.plot([0, 1], [1, 0], color=NEUTRAL, linestyle=":", label="promised by the count")
         ax.set(xlim=(-0.02, 1), xlabel="multiply-accumulates removed", title=f"batch of {batch}")
         ax.xaxis.set_major_formatter(FuncFormatter(_percent))

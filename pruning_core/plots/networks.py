@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from pruning_core.errors import BadInput, known_name
 
@@ -14,11 +15,11 @@ ROLES = {"produces": ("ochre", "P"), "normalises": ("mauve", "N"), "consumes": (
 
 
 @styled
-def group_map(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
+def group_map(rows: pd.DataFrame, *, order: Sequence[str] | None = None, title: str = "") -> BookFigure:
     """Draw layers (down) against channel groups (across); a tile says what a layer does with a group's channels.
 
     rows: columns ``group``, ``role`` ("produces", "normalises", "consumes") and ``parameter``; the layer is the part of
-    ``parameter`` before its last dot. Groups and layers keep the order of the rows; a layer that produces and consumes
+    ``parameter`` before its last dot. Groups keep the order of the rows, layers too or that of ``order``; a layer that produces and consumes
     one group (a depthwise convolution) has both letters. Raises BadInput for missing columns or no rows.
     """
     missing = [column for column in ("group", "role", "parameter") if column not in rows]
@@ -27,7 +28,8 @@ def group_map(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     for role in rows["role"]:
         known_name("role", role, ROLES)
     parts = rows.assign(layer=rows["parameter"].str.rpartition(".")[0])
-    groups, layers = list(dict.fromkeys(parts["group"])), list(dict.fromkeys(parts["layer"]))
+    groups, named = list(dict.fromkeys(parts["group"])), set(parts["layer"])
+    layers = [layer for layer in order or dict.fromkeys(parts["layer"]) if layer in named]
     fig, axes = figure(size=(min(2.6 + 0.9 * len(groups), 9.6), 1.2 + 0.3 * len(layers)))
     ax = axes[0, 0]
     for (group, layer), tile in parts.groupby(["group", "layer"], sort=False):
@@ -81,13 +83,15 @@ def difference_curve(
     positive = rows.loc[rows[y] > 0, y]
     lowest = 10.0 ** np.floor(np.log10(positive.min() if len(positive) else 1e-17))
     said = []
-    for (name, curve), colour, marker in zip(rows.groupby(by, sort=False), COLOURS.values(), "os^vDPX<", strict=False):
-        ax.plot(curve[x], curve[y].clip(lower=lowest), color=colour, marker=marker, label=str(name))
+    curves = rows.groupby(by, sort=False)
+    for (name, curve), colour, marker in zip(curves, ("violet", "ochre", "sky", "crimson"), "os^v", strict=False):
+        ax.plot(curve[x], curve[y].clip(lower=lowest), color=COLOURS[colour], marker=marker, label=str(name))
         said.append(f"{name}: from {curve[y].iloc[0]:.2g} to {curve[y].iloc[-1]:.2g}")
     if floor is not None:
         ax.axhline(floor, color=NEUTRAL, linestyle=":", linewidth=1.2)
         ax.annotate("tolerated", (0.005, floor), xycoords=("axes fraction", "data"), fontsize=8, va="bottom")
     ax.set_yscale("log")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel=x, ylabel="largest difference of the outputs", title=title)
     ax.legend()
     level = f" The tolerated difference is {floor:.0e}." if floor is not None else ""

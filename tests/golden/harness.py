@@ -11,30 +11,18 @@ import pytest
 Check = Callable[[Mapping[str, np.ndarray]], None]
 
 # Prefixes whose methods come with their chapter. Each chapter moves its own into the checks of its test file.
-PENDING = {
-    "ispasp": dict.fromkeys(
-        ["basic_block", "inverted_residual", "resnet34_cost", "mobilenetv2_cost", "finetune", "label_smooth"], 1
-    ),
-    "sipp_pfp": dict.fromkeys(
-        ["sipp_det", "sipp_hybrid", "pfp_det", "pfp_top_split", "base_snip", "keep_ratio_schedules"]
-        + ["schedules_misc", "commensurate"],
-        2,
-    ),
-    "rni": dict.fromkeys(
-        ["penalties", "masks", "remove_vgg", "remove_resnet", "pad_channels", "train_steps", "end_to_end"]
-        + ["sizes_vgg16", "sizes_resnet56", "polarization"],
-        3,
-    ),
-    "snipit": dict.fromkeys(
-        ["schedules", "snip", "snipit", "snap", "snapit", "imp", "hoyer", "cnipit", "grasp", "efficient_convnets"]
-        + ["l0_linear", "l0_conv", "group_hs", "gate_decorators", "network_counts", "statistics"]
-        + ["cross_entropy_l1_lp", "adversarial"],
-        4,
-    ),
-    "how_sparse": dict.fromkeys(
-        ["gaussian_width", "lanczos", "hvp", "density_grid", "l1_training", "lr_official", "pipeline"], 5
-    ),
-}
+PENDING: dict[str, dict[str, int]] = {}
+for _paper, _chapter, _prefixes in [
+    ("ispasp", 1, "basic_block inverted_residual resnet34_cost mobilenetv2_cost finetune label_smooth"),
+    ("sipp_pfp", 2, "sipp_det sipp_hybrid pfp_det pfp_top_split base_snip"),
+    ("sipp_pfp", 2, "keep_ratio_schedules schedules_misc commensurate"),
+    ("rni", 3, "penalties masks remove_vgg remove_resnet pad_channels train_steps end_to_end"),
+    ("rni", 3, "sizes_vgg16 sizes_resnet56 polarization"),
+    ("snipit", 4, "schedules snip snipit snap snapit imp hoyer cnipit grasp efficient_convnets l0_linear l0_conv"),
+    ("snipit", 4, "group_hs gate_decorators network_counts statistics cross_entropy_l1_lp adversarial"),
+    ("how_sparse", 5, "gaussian_width lanczos hvp density_grid l1_training lr_official pipeline"),
+]:
+    PENDING.setdefault(_paper, {}).update(dict.fromkeys(_prefixes.split(), _chapter))
 
 
 def files(paper: str) -> list[Path]:

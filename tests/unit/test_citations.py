@@ -8,7 +8,9 @@ import pytest
 from pruning_core.methods import METHODS
 from pruning_core.models import MODELS
 
-KEYS = set(re.findall(r"^@\w+\{([^,\s]+),", Path(__file__).parents[2].joinpath("book/references.bib").read_text(), re.M))
+KEYS = set(
+    re.findall(r"^@\w+\{([^,\s]+),", Path(__file__).parents[2].joinpath("book/references.bib").read_text(), re.M)
+)
 
 
 @pytest.mark.parametrize("name", METHODS)
