@@ -224,14 +224,17 @@ class _Ranking:
         return keep
 
     def _spread(self, ties: int, threshold: float, keep: list[np.ndarray]) -> None:
-        """Keep ``ties`` more of the units that score exactly ``threshold``: in proportion, the lower index first."""
+        """Keep ``ties`` more of the units that score exactly ``threshold``: in proportion, the lower index first.
+
+        Protected units among them, which are the first of their site, count towards its share.
+        """
         tied = [score == threshold for score in self.scores]
-        for equal, living, protected in zip(tied, self.living, self.protected, strict=True):
+        for equal, living in zip(tied, self.living, strict=True):
             if living is not None:
                 equal &= living
-            equal[protected] = False
         of_each = np.array([np.count_nonzero(equal) for equal in tied])
-        share = share_out(ties, of_each, np.zeros_like(of_each), of_each)
+        already = np.array([np.count_nonzero(e[p]) for e, p in zip(tied, self.protected, strict=True)])
+        share = share_out(ties + int(already.sum()), of_each, already, of_each)
         for part, equal, count in zip(keep, tied, share, strict=True):
             part[np.flatnonzero(equal)[:count]] = True
 
