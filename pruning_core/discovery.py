@@ -45,8 +45,6 @@ def trace(model: nn.Module, example_input, time_limit: float = 60.0) -> tuple[li
         with _time_limit(time_limit):
             try:
                 entries, positions = _search(weightless_copy(model), _to(example_input, "meta"))
-            except _OutOfTime:
-                raise
             except Exception:  # a forward pass that looks at values, or tensors that are no buffers
                 entries, positions = _search(copy.deepcopy(model), example_input)
     except _OutOfTime:
@@ -75,15 +73,16 @@ def _search(twin: nn.Module, example_input):
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
         graph = torch_pruning.DependencyGraph()
+        # A tuple: a bare tensor would be unpacked along its batch and tried sample by sample, and counted twice.
+        arguments = example_input if isinstance(example_input, tuple) else (example_input,)
         with counting_positions(twin) as positions:
-            graph.build_dependency(twin, example_input, customized_pruners={HardConcreteGate: _gate_finder()})
+            graph.build_dependency(twin, arguments, customized_pruners={HardConcreteGate: _gate_finder()})
         found = [
             [(names.get(item.dep.target.module), item.dep, item.idxs, item.root_idxs) for item in group]
             for group in graph.get_all_groups(root_module_types=list(PRODUCERS))
         ]
-        first = example_input[0] if isinstance(example_input, tuple) else example_input
         entries = [_entries(group, graph.is_out_channel_pruning_fn, twin) for group in found]
-        return entries, {name: count // len(first) for name, count in positions.items()}
+        return entries, {name: count // len(arguments[0]) for name, count in positions.items()}
 
 
 def weightless_copy(model: nn.Module) -> nn.Module:
@@ -279,23 +278,33 @@ def _gate_finder():
     return GateFinder()
 
 
-class _OutOfTime(Exception):
-    pass
+class _OutOfTime(BaseException):
+    """Not an Exception, because networks and torch-pruning may catch those."""
 
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise _OutOfTime in this thread after ``seconds``; the search is plain Python, so it can be interrupted anywhere."""
-    thread = ctypes.c_ulong(threading.get_ident())
-    timer = threading.Timer(
-        seconds, lambda: ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(_OutOfTime))
-    )
-    timer.daemon = True
-    timer.start()
+    """Raise _OutOfTime in this thread after ``seconds``; the search is plain Python, so it can be interrupted anywhere.
+
+    Again and again, should somebody catch everything, until this context is left.
+    """
+    thread, left = ctypes.c_ulong(threading.get_ident()), threading.Event()
+    interrupt = ctypes.pythonapi.PyThreadState_SetAsyncExc
+
+    def watch() -> None:
+        if not left.wait(seconds):
+            interrupt(thread, ctypes.py_object(_OutOfTime))
+            while not left.wait(0.2):
+                interrupt(thread, ctypes.py_object(_OutOfTime))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     try:
         yield
     finally:
-        timer.cancel()
+        left.set()
+        watcher.join()
+        interrupt(thread, None)  # whatever was raised but not yet seen
 
 
 def _short(error: Exception) -> str:

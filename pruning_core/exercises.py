@@ -62,6 +62,8 @@ EXERCISES: dict[str, Exercise] = {
     "groups/inner-channels": Exercise(
         632, "each of the three takes a row of conv1, two entries of norm1 and a column of conv2 with it.", 0.0
     ),
+    # 0 Foundations, 4 Your own network
+    "network/share-of-weights": Exercise(0.75, "a weight stays only if both its row and its column stay."),
 }
 """Name -> exercise. A chapter adds its own; names begin with the topic of the notebook."""
 

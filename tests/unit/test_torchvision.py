@@ -42,7 +42,9 @@ def network(name: str) -> nn.Module:
 @pytest.mark.parametrize("name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_masked_equals_smaller(name):
     model = network(name)
-    x = torch.randn((1, 3, SIZES.get(name, 64), SIZES.get(name, 64)), generator=torch.Generator().manual_seed(1)).double()
+    x = torch.randn(
+        (1, 3, SIZES.get(name, 64), SIZES.get(name, 64)), generator=torch.Generator().manual_seed(1)
+    ).double()
     groups = {group.name: group for group in find_groups(model, x)}
     generator = torch.Generator().manual_seed(2)
     keep = {}
@@ -63,7 +65,7 @@ def test_masked_equals_smaller(name):
 
 
 def test_what_the_finder_cannot_follow_is_refused():
-    with pytest.raises(Unprunable, match="ShuffleNetV2 cannot be traced.*prune weights instead"):
+    with pytest.raises(Unprunable, match=r"ShuffleNetV2 cannot be traced.*prune weights instead"):
         find_groups(network("shufflenet_v2_x0_5"), torch.randn(1, 3, 64, 64).double())
 
 
