@@ -64,6 +64,11 @@ EXERCISES: dict[str, Exercise] = {
     ),
     # 0 Foundations, 4 Your own network
     "network/share-of-weights": Exercise(0.75, "a weight stays only if both its row and its column stay."),
+    # 0 Foundations, 5 The failure gallery
+    "failures/coasting": Exercise(
+        -0.9, "the weight moves by -0.1 times the momentum in every step, and the momentum shrinks to 0.9 of itself."
+    ),
+    "failures/ties": Exercise(600, "which value is the 500th smallest, and how many scores are not larger?", 0.0),
 }
 """Name -> exercise. A chapter adds its own; names begin with the topic of the notebook."""
 

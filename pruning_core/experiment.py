@@ -16,7 +16,7 @@ from .errors import BadInput, known_name
 from .evaluation import integer_at_least
 from .models import MODELS
 from .optimizers import LearningRate, Optimizer
-from .records import cache_root, content_hash, environment, read_rows, write_rows
+from .records import cache_root, content_hash, environment, read_rows, remove_leftovers, write_rows
 from .stages import Measure, Stage, Train
 from .timeline import Setting, State, Step, flatten, play, start
 from .training import progress_bar
@@ -121,6 +121,8 @@ def run(experiment: Experiment, *, progress: bool = True, folder: Path | None = 
         if any(tag not in row for row in rows for tag in tags):
             write_rows(path, [tags | row for row in rows])
         return [row | tags for row in rows]
+    for folder in (path.parent, _checkpoint("").parent):
+        remove_leftovers(folder)
     with _threads(experiment):
         state = _played(experiment, progress)
     about = {

@@ -163,6 +163,17 @@ def write_atomically(path: str | os.PathLike, writer: Callable[[Path], None] | b
             temporary.unlink()
 
 
+def remove_leftovers(folder: str | os.PathLike) -> None:
+    """Delete the temporary files that killed processes of this machine left in ``folder``."""
+    for file in Path(folder).glob(".partial-*"):
+        try:
+            os.kill(int(file.name.split("-")[1]), 0)
+        except ProcessLookupError:
+            file.unlink(missing_ok=True)
+        except (OSError, ValueError):
+            continue  # still being written, or none of ours
+
+
 # --- records
 
 

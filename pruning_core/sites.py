@@ -64,7 +64,9 @@ def find_sites(
         if not groups:
             reasons = "; ".join(f"{name}: {why}" for name, why in list(excluded.items())[:3])
             reasons = reasons or "no layer could be followed from its weights to the outputs"
-            raise Unprunable(f"{type(model).__name__} has no channels that can be removed ({reasons}); prune weights instead.")
+            raise Unprunable(
+                f"{type(model).__name__} has no channels that can be removed ({reasons}); prune weights instead."
+            )
     positions = None
     if example_input is not None:
         found = _positions(model, example_input) if found is None else found
