@@ -204,8 +204,8 @@ class _Ranking:
         """Keep the ``kept`` best units of all sites together."""
         if kept < self.minimum_total:
             raise BudgetError(
-                f"{kept} units cannot be shared by {len(self.names)} sites of which each keeps its minimum "
-                f"({self.minimum_total} in all): a layer would be emptied."
+                f"{kept} left to share, but the {len(self.names)} layers or groups keep at least {self.minimum_total} in "
+                "all: a layer would be emptied; ask for a lower sparsity."
             )
         if kept == 0:
             return [np.zeros(size, dtype=bool) for size in self.sizes]

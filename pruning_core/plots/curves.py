@@ -176,7 +176,7 @@ def layer_bars(rows: pd.DataFrame, *, value: str = "sparsity", by: str | None = 
     ax.set_xticks(np.arange(len(layers)), layers, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
     ax.grid(axis="x", visible=False)
     if by:
-        ax.legend()
+        fig.legend(loc="outside upper center", ncols=len(names))  # inside it would hide bars
     stamp(fig, rows)
     set_alt(
         fig,

@@ -100,28 +100,24 @@ def difference_curve(
 
 
 @styled
-def leak_curves(rows: pd.DataFrame, *, total: int, title: str = "") -> BookFigure:
-    """Draw how many of ``total`` dead weights are no longer zero, against the training step, one curve a ``way``.
+def leak_curves(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
+    """Draw the size of weights that should be zero against the training step, one curve a ``way``.
 
-    rows: columns ``way``, ``step``, ``alive again``. Raises BadInput for missing columns or no rows.
+    rows: columns ``way``, ``step`` and ``size`` (mean size of the dead weights, relative to that of the living). Raises BadInput for missing columns or no rows.
     """
-    missing = [column for column in ("way", "step", "alive again") if column not in rows]
+    missing = [column for column in ("way", "step", "size") if column not in rows]
     if missing or rows.empty:
         raise BadInput(f"the rows lack the column {missing[0]!r}." if missing else "there is no step to draw.")
     fig, axes = figure()
     ax = axes[0, 0]
     said = []
-    # Widest line first: curves that coincide can all be seen.
     for k, (way, curve) in enumerate(rows.groupby("way", sort=False)):
-        colour, marker = ("crimson", "ochre", "green", "blue")[k % 4], "osD^"[k % 4]
-        ax.plot(
-            curve["step"], curve["alive again"] / total, color=COLOURS[colour], marker=marker, label=str(way),
-            linewidth=max(1.6, 4.5 - 1.5 * k), markersize=max(4, 8 - 2 * k),
-        )  # fmt: skip
-        said.append(f"{way}: {curve['alive again'].iloc[-1]:,} after {curve['step'].iloc[-1]} steps")
+        colour, marker = ("crimson", "ochre", "green", "sky")[k % 4], "osD^"[k % 4]
+        ax.plot(curve["step"], curve["size"], color=COLOURS[colour], marker=marker, label=str(way))
+        said.append(f"{way}: {100 * curve['size'].iloc[-1]:.3g} % after {curve['step'].iloc[-1]} steps")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(PercentFormatter(1))
-    ax.set(xlabel="step after the cut", ylabel="dead weights that are not zero", title=title, ylim=(-0.04, 1.04))
+    ax.set(xlabel="step after the cut", ylabel="size of dead weights / size of living", title=title)
     ax.legend()
-    set_alt(fig, f"{title + ': ' if title else ''}share of {total:,} dead weights against steps. {'; '.join(said)}.")
+    set_alt(fig, f"{title + ': ' if title else ''}mean size of dead weights, relative to living ones, against steps. {'; '.join(said)}.")
     return fig
