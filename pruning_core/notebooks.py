@@ -5,6 +5,7 @@ notebook the numbers of each profile. A notebook asks for them itself (:func:`pr
 JupyterLab and ``make book`` all run the same thing.
 """
 
+import ast
 import contextlib
 import hashlib
 import os
@@ -185,7 +186,7 @@ def run_notebook(
     for part in (notebook, *notebook.cells):
         part.metadata.pop("papermill", None)  # holds absolute paths and times of day
     notebook.metadata["pruning_book"] = {"stamp": stamp, "profile": profile, "seconds": round(seconds, 1)}
-    values = {knob: yaml.safe_load(text) for knob, text in defaults.items()} | parameters
+    values = {knob: _value(text) for knob, text in defaults.items()} | parameters
     settings = read_profiles(path.with_name("profiles.yml"), path.stem, profile)
     notebook.cells[0].source += "\n\n" + page_stamp(profile, values, settings, seconds)
     if output is not None:
@@ -193,6 +194,14 @@ def run_notebook(
         if failed is not None:
             failed.unlink(missing_ok=True)
     return notebook
+
+
+def _value(text: str) -> Any:
+    """What a default in the parameters cell stands for; the text itself where it is more than a literal."""
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
 
 
 def _failure(name: str, path: Path, error: Exception, kept: Path | None) -> str:

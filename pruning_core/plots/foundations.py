@@ -264,5 +264,6 @@ def density_slider(rows: pd.DataFrame, *, start: int = 0, title: str = "") -> Sl
         trace["line"] = {"color": style.colour, "width": 2.5}
         trace["marker"] = {"color": style.colour, "symbol": symbols[style.marker], "size": 9}
     slider.layout["xaxis"] |= {"tickvals": places.tolist(), "ticktext": list(layers)}
-    slider.layout["legend"] = {"orientation": "h", "y": 1.12}
+    slider.layout["yaxis"] |= {"dtick": 1}
+    slider.layout["legend"] = {"orientation": "h", "y": 1.02, "yanchor": "bottom"}
     return slider

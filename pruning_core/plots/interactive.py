@@ -206,12 +206,12 @@ def slider_figure(
         all_y.append(np.zeros(1))  # a bar that does not start at 0 misleads
     axis = {"color": NEUTRAL, "gridcolor": "rgba(121,121,121,0.25)", "zeroline": False, "linecolor": NEUTRAL}
     layout = {
-        "title": {"text": title},
+        "title": {"text": title, "y": 0.98, "yanchor": "top"},
         "height": height,
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"color": NEUTRAL},
-        "margin": {"l": 60, "r": 15, "t": 40, "b": 50},
+        "margin": {"l": 60, "r": 15, "t": 80 if title else 40, "b": 50},
         "showlegend": len(curves[0]) > 1,
         "xaxis": axis | {"title": {"text": x_label}} | _range(all_x, x_range, x_log),
         "yaxis": axis | {"title": {"text": y_label}} | _range(all_y, y_range, y_log),

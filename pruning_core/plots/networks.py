@@ -19,8 +19,8 @@ def group_map(rows: pd.DataFrame, *, order: Sequence[str] | None = None, title: 
     """Draw layers (down) against channel groups (across); a tile says what a layer does with a group's channels.
 
     rows: columns ``group``, ``role`` ("produces", "normalises", "consumes") and ``parameter``; the layer is the part of
-    ``parameter`` before its last dot. Groups keep the order of the rows, layers too or that of ``order``; a layer that produces and consumes
-    one group (a depthwise convolution) has both letters. Raises BadInput for missing columns or no rows.
+    ``parameter`` before its last dot. Groups keep the order of the rows, layers too, or that of ``order``. A layer with
+    two roles in one group shows both letters. Raises BadInput for missing columns or no rows.
     """
     missing = [column for column in ("group", "role", "parameter") if column not in rows]
     if missing or rows.empty:
@@ -103,7 +103,8 @@ def difference_curve(
 def leak_curves(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """Draw the size of weights that should be zero against the training step, one curve a ``way``.
 
-    rows: columns ``way``, ``step`` and ``size`` (mean size of the dead weights, relative to that of the living). Raises BadInput for missing columns or no rows.
+    rows: columns ``way``, ``step`` and ``size`` (mean size of the dead weights, relative to that of the living). Raises
+    BadInput for missing columns or no rows.
     """
     missing = [column for column in ("way", "step", "size") if column not in rows]
     if missing or rows.empty:
@@ -119,5 +120,6 @@ def leak_curves(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.set(xlabel="step after the cut", ylabel="size of dead weights / size of living", title=title)
     ax.legend()
-    set_alt(fig, f"{title + ': ' if title else ''}mean size of dead weights, relative to living ones, against steps. {'; '.join(said)}.")
+    lead = f"{title}: " if title else ""
+    set_alt(fig, f"{lead}mean size of dead weights, relative to living ones, against steps. {'; '.join(said)}.")
     return fig
