@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -102,7 +101,7 @@ def run_notebooks(
     finished: list[Path] = []
     # Fresh processes: torch's threads do not survive a fork.
     pool = ProcessPoolExecutor(min(jobs, len(due)), multiprocessing.get_context("spawn"), _leave_with, (os.getpid(),))
-    with tqdm(total=len(due), desc=f"notebooks ({profile})", unit="notebook", file=sys.stderr) as bar:
+    with tqdm(total=len(due), desc=f"notebooks ({profile})", unit="notebook", disable=None) as bar:
         try:
             running: dict[Future, Path] = {}
             for source in due:

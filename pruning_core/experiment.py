@@ -71,15 +71,12 @@ class Experiment:
         left_out = ("profile", "device", "tags", "timeline")
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         # Cheap runs follow every edit of the code; a sweep of days must survive an edit, but not a new version.
-        settings["code"] = source_hash() if self.profile in CHEAP else __version__
-        if own := _own_methods(self.timeline):
-            settings["own methods"] = own
-        return settings
+        return settings | {"code": source_hash() if self.profile in CHEAP else __version__}
 
     @property
     def key(self) -> str:
         """Content hash of the whole experiment: 16 hexadecimal characters."""
-        return content_hash([self._content(), list(self.timeline)])
+        return content_hash([self._content(), list(self.timeline), _own_methods(self.timeline)])
 
     def record(self, folder: Path | None = None) -> Path:
         """Where its rows are, or will be."""
@@ -203,7 +200,7 @@ def _prefix_keys(experiment: Experiment, steps: list[Step]):
     """A hash for every step, of everything that happened up to it."""
     key = content_hash(experiment._content())
     for step in steps:
-        key = content_hash([key, step])
+        key = content_hash([key, step, _own_methods([step.stage])])
         yield key
 
 

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -53,7 +54,8 @@ class Settings(dict):
         return self[knob]
 
     def __repr__(self) -> str:
-        return f"{self._name} at profile {self._profile}: " + ", ".join(f"{k} = {v!r}" for k, v in self.items())
+        text = f"{self._name} at profile {self._profile}: " + ", ".join(f"{k} = {v!r}" for k, v in self.items())
+        return textwrap.fill(text, 80, subsequent_indent="    ", break_long_words=False)
 
 
 def read_profiles(path: Path, stem: str, profile: str) -> Settings:
@@ -176,7 +178,7 @@ def run_notebook(
                 cwd=path.parent,
                 progress_bar=False,
                 kernel_name="python3",
-                extra_arguments=["--IPKernelApp.log_level=ERROR"],  # ipykernel warns of its own default transport
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # ipykernel warns of its own default transport
             )
         except Exception as error:
             if failed is not None and draft.is_file():
