@@ -97,35 +97,44 @@ def budget(z, keep_ratio: float) -> int:
 
 
 class Dependencies:
-    """Who reads a layer, who feeds it, and whose filter mask it copies: stored, or those of a chain."""
+    """Who feeds a layer, and whose dead filters it copies: stored, or those of a chain."""
 
     def __init__(self, z, names: list[str]):
-        last = len(names) - 1
-
         def stored(key: str, i: int, chain: list[str]) -> list[str]:
             if f"{key}{i}" not in z:
                 return chain
             return [str(name) for name in np.atleast_1d(z[f"{key}{i}"]) if str(name)]
 
-        self.readers = {n: stored("dep_in", i, names[i + 1 : i + 2]) for i, n in enumerate(names)}
         self.feeders = {n: stored("dep_out", i, names[i - 1 : i] if i else []) for i, n in enumerate(names)}
         self.copies = {n: stored("mask_source_out", i, []) for i, n in enumerate(names)}
-        self.last = names[last]
+        self.last = names[-1]
 
 
-def propagate(weights: dict[str, Tensor], links: Dependencies) -> None:
-    """Zero the columns that a dead filter feeds, then the filters that nobody reads, in place."""
+def propagate(weights: dict[str, Tensor], dense: dict[str, Tensor], links: Dependencies) -> None:
+    """Layer by layer, in place: copy the dead filters of another layer, then zero the columns that dead filters feed."""
     for name, weight in weights.items():
+        if links.copies[name]:
+            weight.copy_(dense[name])
+            weight[dead_filters(weights[links.copies[name][0]])] = 0
         for feeder in links.feeders[name]:
-            dead = weights[feeder].flatten(1).abs().sum(1) == 0
-            if len(dead) == weight.shape[1]:
-                weight[:, dead] = 0
-    for name, weight in weights.items():
-        if links.readers[name]:
-            unread = torch.ones(len(weight), dtype=torch.bool)
-            for reader in links.readers[name]:
-                unread &= weights[reader].transpose(0, 1).flatten(1).abs().sum(1) == 0
-            weight[unread] = 0
+            weight[:, dead_filters(weights[feeder])] = 0
+
+
+def dead_filters(weight: Tensor) -> Tensor:
+    """Bool (filters,): True where nothing is left."""
+    return weight.flatten(1).abs().sum(1) == 0
+
+
+def settle_ties(ours: Tensor, stored: Tensor, scores: Tensor) -> Tensor:
+    """The stored choice where it differs from ours only among scores that tie at the cut; otherwise ours.
+
+    Both are bool tensors of one size; any choice of the same number among ties counts as right.
+    """
+    different = ours ^ stored
+    if not different.any() or ours.sum() != stored.sum():
+        return ours
+    cut = scores[ours].min()
+    return stored if bool(((scores[different] - cut).abs() < 1e-9).all()) else ours
 
 
 def _weights(z) -> tuple[list[np.ndarray], list[np.ndarray | None]]:

@@ -19,7 +19,7 @@ from pruning_core.methods.sipp import SiPPRand, draws_for_distinct, error, expec
 from pruning_core.scores import Scores
 from pruning_core.sensitivity import sensitivity
 from pruning_core.sites import find_sites
-from sipp_networks import Dependencies, budget, network, propagate
+from sipp_networks import Dependencies, budget, network, propagate, settle_ties
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 
@@ -57,6 +57,12 @@ def sample_size_util(z):
             reached = expected_distinct(q, ours)
             # On a plateau many numbers of draws are right; where the steps jump over the target, either side is.
             assert reached == wanted or expected_distinct(q, ours - 1) < wanted < reached
+        for target, closed in zip(z[f"target{i}"], z.get(f"m_uniform{i}", ()), strict=f"m_uniform{i}" in z):
+            # The closed form for equal probabilities aims at the target itself, ours at what rounds up to it.
+            wanted = min(int(target), n - 1)
+            assert int(closed) == math.ceil(math.log(n / (n - wanted)) / math.log(n / (n - 1)))
+            assert expected_distinct(q, int(closed)) >= wanted
+            assert draws_for_distinct(q, int(target)) <= max(int(closed), wanted)
     total = z["stats_sens"].sum(1)
     np.testing.assert_allclose(total, z["stats_sum"], **CLOSE)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -87,8 +93,15 @@ def sipp_rand_alloc(z):
         np.testing.assert_allclose((weight * error(shares, a)).sum(), z[f"objective_{k}"], rtol=1e-6)
         near = np.abs(z[f"alloc_cont_{k}"][valid] - np.round(z[f"alloc_cont_{k}"][valid])) < 1e-2
         assert (np.abs(np.ceil(shares) - z[f"alloc_{k}"][valid]) <= near).all()
-        stored = z[f"alloc_{k}"][valid]
-        np.testing.assert_allclose(error(stored, a), z[f"err_rand_{k}"][valid], rtol=1e-9)
+        stored = np.maximum(z[f"alloc_{k}"][valid], 1)
+        by_sampling = error(stored, a)
+        np.testing.assert_allclose(by_sampling, z[f"err_rand_{k}"][valid], rtol=1e-9)
+        # What the largest scores leave out, times C; the official code keeps none where it may keep only one.
+        kept = np.where(stored > 1, np.minimum(stored, sizes), 0)
+        lost = [halves[i].scores.sort().values[: size - n].sum() for i, size, n in zip(order, sizes, kept, strict=True)]
+        by_choosing = method.constant * np.array(lost)
+        np.testing.assert_allclose(by_choosing, z[f"err_det_{k}"][valid], rtol=1e-9, atol=1e-12)
+        np.testing.assert_array_equal(by_choosing > by_sampling, z[f"use_rand_{k}"][valid].astype(bool))
 
 
 def _official_order(halves, names, model) -> np.ndarray:
@@ -104,21 +117,28 @@ def _official_order(halves, names, model) -> np.ndarray:
 
 
 def base_wt(z):
+    """The largest weights of the whole network; the official code keeps nothing where it may keep only one."""
     model, names = network(z)
     sites = find_sites(model, channels=False)
     order = [f"{name}.weight" for name in names]
     sites = Sites(sites.shapes, tuple(order), positions=sites.positions)
     scores = Scores({name: model.get_parameter(name).detach().abs() for name in order})
-    total = sum(score.numel() for score in scores.values())
+    pooled = torch.cat([score.flatten() for score in scores.values()])
     for k, ratio in enumerate(z["keep_ratios"]):
-        kept = budget(z, float(ratio))
+        kept = min(budget(z, float(ratio)), len(pooled))
         masks = Masks({name: torch.zeros(score.shape, dtype=torch.bool) for name, score in scores.items()})
-        if kept:
-            masks = allocate(scores, Budget((total - min(kept, total)) / total, keep_at_least=0), Masks(), sites)
-        _compare(z, k, model, names, masks)
+        if kept > 1:
+            masks = allocate(scores, Budget((len(pooled) - kept) / len(pooled), keep_at_least=0), Masks(), sites)
+            assert sum(int(mask.sum()) for mask in masks.values()) == kept
+        stored = torch.cat([torch.from_numpy(z[f"mask{i}_{k}"]).bool().flatten() for i in range(len(names))])
+        mine = torch.cat([masks[name].flatten() for name in order])
+        chosen = settle_ties(mine, stored, pooled).split([score.numel() for score in scores.values()])
+        shaped = {name: part.view(scores[name].shape) for name, part in zip(order, chosen, strict=True)}
+        masks = Masks({n: mask if mask.sum() > 1 else torch.zeros_like(mask) for n, mask in shaped.items()})
         for i, name in enumerate(order):
             filters = masks[name].flatten(1).sum(1)
             np.testing.assert_array_equal(filters, np.broadcast_to(z[f"alloc{i}_{k}"], len(filters)))
+        _compare(z, k, model, names, Masks({name: mask & (scores[name] > 0) for name, mask in masks.items()}))
 
 
 def base_ft(z):
@@ -136,19 +156,18 @@ def _filters(z, method, norm):
     weights = {name: model.get_submodule(name).weight.detach() for name in names}  # type: ignore[union-attr]
     _norms_agree(model, torch.from_numpy(z["x"]), method, norm)
     for k, ratio in enumerate(z["keep_ratios"]):
-        wanted = budget(z, float(ratio))
         stored = {name: int(z[f"alloc{i}_{k}"]) for i, name in enumerate(names)}
-        assert stored in [_counts(weights, links, r) for r in _around_the_jump(weights, links, wanted)]
+        below, above = _around_the_jump(weights, links, budget(z, float(ratio)))
+        assert all(stored[name] in (below[name], above[name]) for name in names)
         left = {name: weight.clone() for name, weight in weights.items()}
-        for name, weight in left.items():
-            if links.copies[name]:
-                dead = left[links.copies[name][0]].flatten(1).abs().sum(1) == 0
-            else:
-                keep = norm(weight).argsort(descending=True)[: stored[name]]
-                dead = torch.ones(len(weight), dtype=torch.bool)
-                dead[keep] = False
-            weight[dead] = 0
-        propagate(left, links)
+        for i, (name, weight) in enumerate(left.items()):
+            size = norm(weight)
+            keep = torch.zeros(len(weight), dtype=torch.bool)
+            keep[size.argsort(descending=True, stable=True)[: stored[name]]] = True
+            if not links.copies[name]:
+                keep = settle_ties(keep, torch.from_numpy(z[f"mask{i}_{k}"]).bool().flatten(1).any(1), size)
+            weight[~keep] = 0
+        propagate(left, weights, links)
         _compare(z, k, model, names, Masks({f"{name}.weight": weight != 0 for name, weight in left.items()}))
 
 
@@ -175,25 +194,30 @@ def _counts(weights, links: Dependencies, fraction: float) -> dict[str, int]:
 
 
 def _size(weights, links: Dependencies, fraction: float) -> int:
+    """The official estimate: a layer reads what the layer before it in the list makes, even where that is a shortcut."""
     counts = _counts(weights, links, fraction)
-    size = 0
+    size, before = 0, 0
     for name, weight in weights.items():
-        feeders = links.feeders[name]
-        inputs = counts[feeders[0]] if feeders else weight.shape[1]
+        inputs = before if len(links.feeders[name]) == 1 else weight.shape[1]
         size += inputs * counts[name] * math.prod(weight.shape[2:])
+        before = counts[name]
     return size
 
 
-def _around_the_jump(weights, links: Dependencies, wanted: int) -> list[float]:
-    """The size is a step function of the fraction: the official root lies on one side of the step, or on it."""
+def _around_the_jump(weights, links: Dependencies, wanted: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Filters kept just below and just above the fraction at which the size reaches what is wanted.
+
+    The size is a step function, so the official root lies on either side; where several layers step at once, rounding in
+    single precision decides for each of them.
+    """
     low, high = 0.0, 1.0
-    for _ in range(200):
+    for _ in range(100):
         middle = (low + high) / 2
         if _size(weights, links, middle) < wanted:
             low = middle
         else:
             high = middle
-    return [low, high, low - 1e-12, high + 1e-12, (low + high) / 2]
+    return _counts(weights, links, low - 1e-6), _counts(weights, links, high + 1e-6)
 
 
 def _compare(z, k: int, model, names: list[str], masks: Masks):
