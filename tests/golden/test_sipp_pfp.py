@@ -130,15 +130,18 @@ def base_wt(z):
         if kept > 1:
             masks = allocate(scores, Budget((len(pooled) - kept) / len(pooled), keep_at_least=0), Masks(), sites)
             assert sum(int(mask.sum()) for mask in masks.values()) == kept
-        stored = torch.cat([torch.from_numpy(z[f"mask{i}_{k}"]).bool().flatten() for i in range(len(names))])
+        masks = Masks({n: mask if mask.sum() > 1 else torch.zeros_like(mask) for n, mask in masks.items()})
         mine = torch.cat([masks[name].flatten() for name in order])
-        chosen = settle_ties(mine, stored, pooled).split([score.numel() for score in scores.values()])
-        shaped = {name: part.view(scores[name].shape) for name, part in zip(order, chosen, strict=True)}
-        masks = Masks({n: mask if mask.sum() > 1 else torch.zeros_like(mask) for n, mask in shaped.items()})
+        cut = pooled[mine].min() if mine.any() else math.inf
         for i, name in enumerate(order):
-            filters = masks[name].flatten(1).sum(1)
-            np.testing.assert_array_equal(filters, np.broadcast_to(z[f"alloc{i}_{k}"], len(filters)))
-        _compare(z, k, model, names, Masks({name: mask & (scores[name] > 0) for name, mask in masks.items()}))
+            tied = ((scores[name] - cut).abs() < 1e-9).flatten(1).any(1)
+            stored = torch.from_numpy(np.broadcast_to(z[f"alloc{i}_{k}"], len(tied)).copy())
+            assert torch.equal(masks[name].flatten(1).sum(1)[~tied], stored[~tied])
+        stored = torch.cat([torch.from_numpy(z[f"mask{i}_{k}"]).bool().flatten() for i in range(len(names))])
+        settled = settle_ties(mine & (pooled > 0), stored, pooled)  # a mask says what is not zero
+        parts = settled.split([score.numel() for score in scores.values()])
+        masks = Masks({name: part.view(scores[name].shape) for name, part in zip(order, parts, strict=True)})
+        _compare(z, k, model, names, masks)
 
 
 def base_ft(z):
