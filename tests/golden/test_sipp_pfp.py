@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from harness import Check, check, parameters
+from pruning_core.activations import layer_inputs
 from pruning_core.budgets import Budget, allocate
 from pruning_core.discovery import find_groups
 from pruning_core.groups import Sites
@@ -51,7 +52,9 @@ def sample_size_util(z):
         n = np.count_nonzero(q)
         for target, draws, distinct in zip(z[f"target{i}"], z[f"m{i}"], z[f"exp_unique{i}"], strict=True):
             # Where the exact value is a whole number, rounding before the ceiling may differ by one.
-            assert abs(expected_distinct(q, int(draws)) - int(distinct)) <= 1
+            exact = float(np.sum(1 - (1 - q) ** int(draws)))
+            allowed = 1 if abs(exact - round(exact)) < 1e-9 else 0
+            assert abs(expected_distinct(q, int(draws)) - int(distinct)) <= allowed
             ours = draws_for_distinct(q, int(target))
             wanted = min(int(target), n - 1) if n > 1 else min(int(target), 1)
             reached = expected_distinct(q, ours)
@@ -75,6 +78,11 @@ def sipp_rand_alloc(z):
     x = torch.from_numpy(z["x"])
     sites = find_sites(model, channels=False)
     view = View(model, sites, Masks(), [(x, None)], nn.functional.cross_entropy, torch.Generator())
+    inputs = {layer: tensor for seen in layer_inputs(model, names, [(x,)]) for layer, tensor in seen.items()}
+    for i, name in enumerate(names):
+        found = sensitivity(model.get_submodule(name), [inputs[name]], "max")
+        np.testing.assert_allclose(found.weight, z[f"sensitivity{i}"], **CLOSE)
+        assert found.positions == int(z[f"num_patches{i}"])
     method = SiPPRand(constant=float(z["c_constant"]), delta=float(z["delta"]))
     halves = method.halves(view)
     valid = z["valid"].astype(bool)
@@ -124,6 +132,8 @@ def base_wt(z):
     sites = Sites(sites.shapes, tuple(order), positions=sites.positions)
     scores = Scores({name: model.get_parameter(name).detach().abs() for name in order})
     pooled = torch.cat([score.flatten() for score in scores.values()])
+    for i, score in enumerate(scores.values()):
+        np.testing.assert_array_equal(score, z.get(f"sensitivity{i}", score))
     for k, ratio in enumerate(z["keep_ratios"]):
         kept = min(budget(z, float(ratio)), len(pooled))
         masks = Masks({name: torch.zeros(score.shape, dtype=torch.bool) for name, score in scores.items()})
