@@ -158,6 +158,24 @@ def test_below_removes_all_up_to_the_threshold_but_keeps_the_minimum():
     assert kept(allocate(scores, Budget(below=0.5, keep_at_least=0), Masks(), sites_of(scores))) == {"a": 1, "b": 0}
 
 
+def test_the_units_that_always_stay_are_the_best_of_their_site():
+    scores = Scores({"weak": torch.tensor([[0.1, 0.4, 0.2, 0.3, 0.3]]), "strong": torch.arange(5.0, 25.0).view(4, 5)})
+    masks = allocate(scores, Budget(0.8, keep_at_least=2), Masks(), sites_of(scores))
+    assert masks["weak"].tolist() == [[False, True, False, True, False]]  # of equal ones the first
+    assert masks["strong"].flatten().nonzero().flatten().tolist() == [17, 18, 19]
+
+
+def test_costs_come_as_close_as_they_can_from_either_side():
+    # One weight of "a" costs 3, one of "b" 4; the scores alternate, so that the costs left are 0, 4, 7, 11, 14, ...
+    scores = Scores({"a": torch.tensor([[1.0, 3, 5, 7]]), "b": torch.tensor([[2.0, 4, 6, 8]])})
+    sites = sites_of(scores)
+    reached = []
+    for left in (13.4, 12.4, 8.9, 9.1):
+        masks = allocate(scores, Budget(1 - left / 28, of="macs"), Masks(), sites)
+        reached.append(sum(sites.positions[name] * count for name, count in kept(masks).items()))
+    assert reached == [14, 11, 7, 11]
+
+
 def two_groups() -> Sites:
     """Layers 6 -> 8 -> 10 -> 3; the 8 and the 10 can be pruned."""
     shapes = {"l0": torch.Size([8, 6]), "l1": torch.Size([10, 8]), "l2": torch.Size([3, 10])}
