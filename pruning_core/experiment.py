@@ -89,11 +89,11 @@ def _own_methods(stages: Iterable[Any]) -> dict[str, str]:
     for stage in stages:
         inner = getattr(stage, "during", None)
         found |= _own_methods(getattr(stage, "stages", ())) | (_own_methods(inner.stages) if inner else {})
-        method = getattr(stage, "method", None) or (getattr(stage, "penalty", None) or (None,))[0]
-        kind = type(method)
-        if method is not None and not kind.__module__.startswith("pruning_core."):
-            functions = [f.__code__ for f in vars(kind).values() if isinstance(f, FunctionType)]
-            found[kind.__qualname__] = content_hash([_code_text(code) for code in functions])
+        methods = [getattr(stage, "method", None), *(method for method, _ in getattr(stage, "penalty", None) or ())]
+        for kind in (type(method) for method in methods if method is not None):
+            if not kind.__module__.startswith("pruning_core."):
+                functions = [f.__code__ for f in vars(kind).values() if isinstance(f, FunctionType)]
+                found[kind.__qualname__] = content_hash([_code_text(code) for code in functions])
     return found
 
 

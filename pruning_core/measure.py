@@ -55,6 +55,18 @@ def observing(model: nn.Module) -> Iterator[None]:
                 module.training = training
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, the modes from before afterwards; gradients can be taken."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def count_parameters(model: nn.Module) -> int:
     """Number of trainable and frozen parameters; one that is shared by two layers counts once, buffers do not count.
 

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .budgets import Budget, check_sparsity
-from .errors import BadInput, BadType, BudgetError, Unprunable
+from .errors import BadInput, BadType, BudgetError, Unprunable, known_name
 from .groups import Kept, Sites, remove
 from .layers import to_plain
 from .masks import Masks
 from .methods import Choice, Method, View, as_method
+from .methods.base import counted
 from .networks import save_network
 from .reports import Report, count_removed, make_report
-from .schedules import fraction_after
+from .schedules import SCHEDULES, fraction_after
 from .sites import Scope, check_batches, check_finite, find_sites, undisturbed
 
 
@@ -75,6 +76,7 @@ def prune(
     example_input=None,
     scope: Scope = None,
     rounds: int = 1,
+    schedule: str = "geometric",
     seed: int = 0,
 ) -> PruneResult:
     """Prune a copy of ``model``; the network given is left as it was.
@@ -84,7 +86,7 @@ def prune(
     ``across`` says how it is spread (see Budget); with a sparsity for each site there, the overall one may be None, and
     otherwise must agree with them. ``batches`` is any iterable of (inputs, labels); ``example_input`` one
     input with its batch dimension (default: taken from batches, or from the shape that build_model noted).
-    ``scope`` narrows the layers; ``rounds`` > 1 scores and cuts again and again, along a geometric schedule.
+    ``scope`` narrows the layers; ``rounds`` > 1 scores and cuts again and again, along ``schedule`` (of SCHEDULES).
 
     >>> import pruning_core, torch
     >>> result = pruning_core.prune(torch.nn.Linear(4, 2), "magnitude", 0.5)
@@ -98,8 +100,9 @@ def prune(
         check_sparsity(sparsity, "sparsity")
     if not isinstance(rounds, int) or rounds < 1:
         raise BadInput(f"rounds must be a whole number from 1, not {rounds!r}.")
+    known_name("schedule", schedule, SCHEDULES)
     channels = method.unit == "channel"
-    unit = of or ("channels" if channels else "weights")
+    unit = of or counted(method)
     if isinstance(across, Mapping):
         budget = Budget(of=unit, across=across)  # type: ignore[arg-type]
     else:
@@ -112,6 +115,8 @@ def prune(
             f"method {method.name!r} removes channels, so it needs example_input (or batches) to follow them through the "
             "network."
         )
+    if method.needs == "shape" and example_input is None:
+        raise BadInput(f"method {method.name!r} needs example_input (or batches), to know the shape of an input.")
     if unit == "macs" and example_input is None:
         raise BadInput("a budget of macs needs example_input (or batches), to know how often each weight is used.")
     pruned = copy.deepcopy(model)
@@ -120,9 +125,9 @@ def prune(
     remarks: tuple[str, ...] = ()
     for i in range(1, rounds + 1):
         if budget.to is not None and sparsity is not None:
-            budget = replace(budget, to=fraction_after("geometric", i, rounds, sparsity))
+            budget = replace(budget, to=fraction_after(schedule, i, rounds, sparsity))
         original = model if i == 1 else None
-        choice = prune_step(pruned, method, budget, sites, masks, batches, seed + i - 1, original=original)
+        choice = prune_step(pruned, method, budget, sites, masks, batches, seed + i - 1, original, example_input)
         masks, remarks = choice.masks, choice.remarks
     masks = Masks.dense(pruned, sites.weights) & masks
     report = make_report(method.name, sparsity, unit, masks, sites, remarks + _held(masks, sites, budget))
@@ -144,8 +149,9 @@ def prune_step(
     masks: Masks,
     batches=None,
     seed: int = 0,
-    loss=F.cross_entropy,
     original: nn.Module | None = None,
+    example_input=None,
+    loss=F.cross_entropy,
 ) -> Choice:
     """One choice of ``method``, applied to ``model`` in place: new values first, then the masks.
 
@@ -153,8 +159,10 @@ def prune_step(
     the network while it looked is undone. Raises BudgetError if it missed the budget.
     """
     generator = torch.Generator().manual_seed(seed)
+    if example_input is None and batches is not None:
+        example_input = next(iter(batches))[0][:1]
     with undisturbed(model, original):
-        choice = method.choose(View(model, sites, masks, batches, loss, generator), budget)
+        choice = method.choose(View(model, sites, masks, batches, loss, generator, example_input), budget)
     found = masks & choice.masks
     _check_reached(method, budget, found, sites)
     with torch.no_grad():

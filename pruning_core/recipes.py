@@ -6,11 +6,13 @@ Every recipe is a function of the sparsity (the fraction removed) and of the len
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from .budgets import Budget
-from .errors import known_name
+from .errors import BadInput, known_name
 from .methods import Method, as_method
-from .stages import Measure, Prune, Repeat, Rewind, Save, Shrink, Stage, Train
+from .methods.base import counted
+from .stages import Every, Measure, Prune, Repeat, Rewind, Save, Shrink, Stage, Train
 
 Timeline = list[Stage]
 
@@ -37,14 +39,91 @@ def iterative(method: str | Method, sparsity: float, epochs: int, fine_tune: int
     return [Train(epochs), Repeat(rounds, (cut, Train(fine_tune))), Measure("fine-tuned")]
 
 
-def before_training(method: str | Method, sparsity: float, epochs: int) -> Timeline:
-    """Prune the network as it was initialised, then train what is left."""
-    return [Prune(method, to(sparsity, method)), Train(epochs)]
+def before_training(method: str | Method, sparsity: float, epochs: int, steps: int | None = None) -> Timeline:
+    """Prune the network as it was initialised, at once or in SNIP-it's ``steps + 2`` cuts, then train what is left."""
+    return [_cut(method, sparsity, steps), Train(epochs)]
 
 
-def lottery_ticket(sparsity: float, epochs: int, rounds: int, early: int = 0) -> Timeline:
-    """Iterative magnitude pruning with rewinding to epoch ``early`` (Frankle and Carbin 2019; Frankle et al. 2020)."""
-    cut = Prune("magnitude", to(sparsity, "magnitude"), schedule="geometric")
+def during_training(
+    method: str | Method, sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 4
+) -> Timeline:
+    """Prune in SNIP-it's ``steps + 2`` cuts after epochs ``after + every``, ``after + 2 every``, ... of the training."""
+    event = (Prune(method, to(sparsity, method), schedule="snip_it"),)
+    return [Train(epochs, during=Every(every, event, after, _rounds(steps)))]
+
+
+def snip(sparsity: float, epochs: int) -> Timeline:
+    """One cut by elasticity, then training (Lee et al. 2019)."""
+    return before_training("snip", sparsity, epochs)
+
+
+def snip_it(sparsity: float, epochs: int, steps: int = 5) -> Timeline:
+    """The same cut in steps, each on what the last one left, then training (Verdenius et al. 2020)."""
+    return before_training("snip", sparsity, epochs, steps)
+
+
+def snip_it_during(sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 4) -> Timeline:
+    """The steps of SNIP-it spread over the training (Verdenius et al. 2020)."""
+    return during_training("snip", sparsity, epochs, steps, every, after)
+
+
+def snap(sparsity: float, epochs: int) -> Timeline:
+    """One cut of whole channels by elasticity; the smaller network is trained (Verdenius et al. 2020)."""
+    return [_cut("snap", sparsity), Shrink(), Train(epochs)]
+
+
+def snap_it(sparsity: float, epochs: int, steps: int = 5) -> Timeline:
+    """The cut of whole channels in steps; the smaller network is trained (Verdenius et al. 2020)."""
+    return [_cut("snap", sparsity, steps), Shrink(), Train(epochs)]
+
+
+def snap_it_during(sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 4) -> Timeline:
+    """Channels go during training; the network shrinks each time, and the optimizer starts anew (Verdenius et al. 2020)."""
+    event = (Prune("snap", to(sparsity, "snap"), schedule="snip_it"), Shrink(fresh_optimizer=True))
+    return [Train(epochs, during=Every(every, event, after, _rounds(steps)))]
+
+
+def cnip_it(sparsity: float, epochs: int, steps: int = 5) -> Timeline:
+    """Weights and channels by one threshold, in steps, then training (Verdenius et al. 2020)."""
+    return [_cut("cnip", sparsity, steps), Shrink(), Train(epochs)]
+
+
+def cnip_it_during(sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 4) -> Timeline:
+    """Weights and channels by one threshold, during training (Verdenius et al. 2020)."""
+    event = (Prune("cnip", to(sparsity, "cnip"), schedule="snip_it"), Shrink(fresh_optimizer=True))
+    return [Train(epochs, during=Every(every, event, after, _rounds(steps)))]
+
+
+def grasp(sparsity: float, epochs: int) -> Timeline:
+    """One cut that keeps the gradient flowing, then training (Wang et al. 2020)."""
+    return before_training("grasp", sparsity, epochs)
+
+
+def synflow(sparsity: float, epochs: int) -> Timeline:
+    """A hundred small cuts without data, then training (Tanaka et al. 2020)."""
+    return before_training("synflow", sparsity, epochs)
+
+
+def magnitude_rewind_during(
+    sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 4, early: int = 0, across: str = "global"
+) -> Timeline:
+    """Magnitude pruning during training, weights put back to epoch ``early`` after each cut: IMP as SNIP-it's code does it.
+
+    ``across``: "global", one threshold for all layers, or "layer", the same fraction in each.
+    """
+    _check_early(early, epochs)
+    cut = Prune("magnitude", replace(to(sparsity, "magnitude"), across=across), schedule="snip_it")
+    cuts = Every(every, (cut, Rewind("early", what="weights")), max(after - early, 0), _rounds(steps))
+    return [Train(early), Save("early"), Train(epochs - early, during=cuts)]
+
+
+def lottery_ticket(sparsity: float, epochs: int, rounds: int, early: int = 0, across: str = "global") -> Timeline:
+    """Iterative magnitude pruning with rewinding to epoch ``early`` (Frankle and Carbin 2019; Frankle et al. 2020).
+
+    ``across``: "global", one threshold for all layers, or "layer", the same fraction in each.
+    """
+    _check_early(early, epochs)
+    cut = Prune("magnitude", replace(to(sparsity, "magnitude"), across=across), schedule="geometric")
     rest = epochs - early
     return [Train(early), Save("early"), Repeat(rounds, (Train(rest), cut, Rewind("early"))), Train(rest)]
 
@@ -63,7 +142,26 @@ def l0(strength: float, epochs: int, fine_tune: int) -> Timeline:
 
 def to(sparsity: float, method: str | Method) -> Budget:
     """The budget that removes this fraction of what ``method`` prunes."""
-    return Budget(sparsity, of="channels" if as_method(method).unit == "channel" else "weights")
+    return Budget(sparsity, of=counted(as_method(method)))  # type: ignore[arg-type]
+
+
+def _rounds(steps: int) -> int:
+    """Cuts that SNIP-it makes in ``steps`` halvings: the first, the halvings, and the target itself."""
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise BadInput(f"SNIP-it takes a whole number of steps from 1, not {steps!r}.")
+    return steps + 2
+
+
+def _cut(method: str | Method, sparsity: float, steps: int | None = None) -> Prune:
+    """One cut, or those of SNIP-it's schedule."""
+    if steps is None:
+        return Prune(method, to(sparsity, method))
+    return Prune(method, to(sparsity, method), rounds=_rounds(steps), schedule="snip_it")
+
+
+def _check_early(early: int, epochs: int) -> None:
+    if early and early >= epochs:
+        raise BadInput(f"weights cannot be put back to epoch {early} of a training of {epochs} epochs.")
 
 
 RECIPES: dict[str, Callable[..., Timeline]] = {
@@ -73,6 +171,18 @@ RECIPES: dict[str, Callable[..., Timeline]] = {
         prune_and_fine_tune,
         iterative,
         before_training,
+        during_training,
+        snip,
+        snip_it,
+        snip_it_during,
+        snap,
+        snap_it,
+        snap_it_during,
+        cnip_it,
+        cnip_it_during,
+        grasp,
+        synflow,
+        magnitude_rewind_during,
         lottery_ticket,
         prune_and_shrink,
         l0,

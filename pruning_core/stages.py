@@ -13,6 +13,7 @@ from typing import Literal
 from .budgets import Budget
 from .errors import BadInput, BadType, known_name
 from .methods import Method, as_method
+from .methods.base import counted
 from .optimizers import LearningRate, Optimizer
 from .schedules import SCHEDULES
 
@@ -43,12 +44,13 @@ class Every:
 class Train:
     """Trains for ``epochs``. What is None is taken from the experiment.
 
-    ``penalty``: (method, strength), added to the loss. ``only``: "gates" trains the gates alone. ``during``: events.
-    ``keep="best_validation"`` ends with the weights of the best validation epoch.
+    ``penalty``: (method, strength), or several such pairs, added to the loss. ``only``: "gates" trains the gates alone.
+    ``during``: events. ``keep="best_validation"`` ends with the weights of the best validation epoch. ``average`` in
+    (0, 1), say 0.999: ends with an exponential moving average of the weights over this training's steps, bias corrected.
     """
 
     epochs: int
-    penalty: tuple[str | Method, float] | None = None
+    penalty: tuple[str | Method, float] | tuple[tuple[str | Method, float], ...] | None = None
     only: Literal["gates"] | None = None
     during: Every | None = None
     keep: Literal["last", "best_validation"] = "last"
@@ -57,12 +59,17 @@ class Train:
     batch_size: int | None = None
     label_smoothing: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
+    average: float | None = None
 
     def __post_init__(self):
         if not isinstance(self.epochs, int) or self.epochs < 0:
             raise BadInput(f"a training takes a whole number of epochs from 0, not {self.epochs!r}.")
         if self.penalty is not None:
-            object.__setattr__(self, "penalty", (as_method(self.penalty[0]), float(self.penalty[1])))
+            object.__setattr__(self, "penalty", _penalties(self.penalty))
+        if self.average is not None and not 0 < self.average < 1:
+            raise BadInput(f"a moving average of weights needs a factor in (0, 1), not {self.average!r}.")
+        if self.average is not None and self.keep != "last":
+            raise BadInput("a training ends with its average or with its best epoch, not with both.")
         if self.during is not None and not self.during.epochs(self.epochs):
             raise BadInput(
                 f"an event every {self.during.k} epochs after epoch {self.during.after} never takes place in {self.epochs}."
@@ -92,8 +99,7 @@ class Prune:
         method = as_method(self.method)
         object.__setattr__(self, "method", method)
         if not isinstance(self.budget, Budget):
-            of = "channels" if method.unit == "channel" else "weights"
-            object.__setattr__(self, "budget", Budget(self.budget, of=of))
+            object.__setattr__(self, "budget", Budget(self.budget, of=counted(method)))  # type: ignore[arg-type]
         if not callable(self.schedule):
             known_name("schedule", self.schedule, SCHEDULES)
         if self.rounds < 1 or self.samples < 1 or self.batch_size < 1:
@@ -146,6 +152,31 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class Attack:
+    """Adds a row an epsilon: how often an adversarial attack turns ``samples`` test images (see robustness.attack).
+
+    Attacks decide nothing: the network goes on as it was. ``options`` are those of robustness.attack, as pairs.
+    """
+
+    name: str
+    epsilons: tuple[float, ...]
+    samples: int = 512
+    options: tuple[tuple[str, object], ...] = ()
+    label: str = "attack"
+
+    def __post_init__(self):
+        from .robustness import ATTACKS
+
+        known_name("attack", self.name, ATTACKS)
+        object.__setattr__(self, "epsilons", tuple(float(epsilon) for epsilon in self.epsilons))
+        object.__setattr__(self, "options", tuple(sorted(dict(self.options).items())))
+        if not self.epsilons or list(self.epsilons) != sorted(set(self.epsilons)) or self.epsilons[0] < 0:
+            raise BadInput(f"epsilons rise from 0 or more, each once; not {list(self.epsilons)}.")
+        if self.samples < 1:
+            raise BadInput(f"an attack needs at least one image, not {self.samples}.")
+
+
+@dataclass(frozen=True)
 class Each:
     """Plays ``stages`` once for each part of the network, from front to back, their scope narrowed to that part.
 
@@ -176,11 +207,17 @@ class Repeat:
             raise BadInput(f"Repeat counts from 1, not {self.n}.")
 
 
-Stage = Train | Prune | Save | Rewind | Shrink | RecalibrateBatchNorm | Measure | Each | Repeat
+Stage = Train | Prune | Save | Rewind | Shrink | RecalibrateBatchNorm | Measure | Attack | Each | Repeat
+
+
+def _penalties(given) -> tuple[tuple[Method, float], ...]:
+    """Pairs (method, strength): of one pair, or of several."""
+    pairs = given if isinstance(given[0], (tuple, list)) else (given,)
+    return tuple((as_method(method), float(strength)) for method, strength in pairs)
 
 
 def _stages(stages) -> tuple[Stage, ...]:
-    kinds = (Train, Prune, Save, Rewind, Shrink, RecalibrateBatchNorm, Measure, Each, Repeat)
+    kinds = (Train, Prune, Save, Rewind, Shrink, RecalibrateBatchNorm, Measure, Attack, Each, Repeat)
     for stage in stages:
         if not isinstance(stage, kinds):
             raise BadType(f"{stage!r} is not a stage of a timeline.")

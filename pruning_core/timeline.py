@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,24 +18,34 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .budgets import Budget
-from .checkpoints import load_tensors, save_tensors
-from .data import Data
 from .discovery import find_groups
 from .errors import BadInput, BudgetError
-from .evaluation import CrossEntropy, evaluate
+from .evaluation import CrossEntropy
 from .groups import Kept, Sites
 from .layers import HardConcreteGate
 from .masks import Masks
 from .measure import count_macs, output_positions
 from .methods import Method
 from .models import build_model
-from .networks import fit_tensors
-from .optimizers import LearningRate, Optimizer
 from .pruning import prune_step, shrunk
-from .reports import make_report
+from .rows import attacked, measured
 from .schedules import fraction_after
 from .sites import find_sites
-from .stages import Each, Every, Measure, Prune, RecalibrateBatchNorm, Repeat, Rewind, Save, Shrink, Stage, Train
+from .stages import (
+    Attack,
+    Each,
+    Every,
+    Measure,
+    Prune,
+    RecalibrateBatchNorm,
+    Repeat,
+    Rewind,
+    Save,
+    Shrink,
+    Stage,
+    Train,
+)
+from .state import Setting, State
 from .trainer import Trainer
 from .training import progress_bar
 
@@ -79,78 +89,6 @@ def _parts(stage: Each, model: nn.Module, example_input) -> list[tuple[str, ...]
     return [(pattern,) for pattern in stage.parts]
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What stays the same through a run: data, seed, device, and what Train stages fall back to."""
-
-    recipe: dict[str, Any]
-    data: Data
-    seed: int
-    optimizer: Optimizer
-    learning_rate: LearningRate
-    batch_size: int
-    device: str = "cpu"
-    channels_last: bool = False
-
-
-@dataclass
-class State:
-    """What changes: the network, its masks, snapshots, counters, and the rows measured so far."""
-
-    setting: Setting
-    model: nn.Module
-    masks: Masks
-    snapshots: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    dense: dict[str, dict[str, int]] = field(default_factory=dict)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    epoch: int = 0
-    training_macs: float = 0.0
-    seconds: float = 0.0
-    last: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def example(self) -> Tensor:
-        """One sample, on the device; fixed, so that counts never depend on a shuffle."""
-        return next(iter(self.setting.data.train.batches(1)))[0].to(self.setting.device)
-
-    def save(self, path: Path, trainer: Trainer | None = None, step: int = 0) -> None:
-        """Write everything needed to go on, atomically."""
-        tensors = {f"model:{name}": tensor for name, tensor in self.model.state_dict().items()}
-        tensors |= {f"mask:{name}": mask for name, mask in self.masks.items()}
-        for label, snapshot in self.snapshots.items():
-            tensors |= {f"snapshot:{label}:{name}": tensor for name, tensor in snapshot.items()}
-        info: dict[str, Any] = {"kind": "run", "step": step}
-        for name in ("dense", "rows", "epoch", "training_macs", "seconds", "last"):
-            info[name] = getattr(self, name)
-        if trainer is not None:
-            inner, info["trainer"] = trainer.state_dict()
-            tensors |= {f"trainer:{name}": tensor for name, tensor in inner.items()}
-        save_tensors(path, tensors, info)
-
-    def load(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Take over a saved state; returns the trainer's own part, if there is one."""
-        tensors, info = load_tensors(path)
-        if info.get("kind") != "run":
-            raise BadInput(f"{path} is not the checkpoint of a run.")
-        part = {kind: {} for kind in ("model", "mask", "snapshot", "trainer")}  # type: dict[str, dict[str, Tensor]]
-        for key, tensor in tensors.items():
-            kind, _, name = key.partition(":")
-            part[kind][name] = tensor
-        fit_tensors(self.model, part["model"], str(path))
-        self.model.to(self.setting.device)
-        self.masks = Masks(part["mask"])
-        self.snapshots = {}
-        for key, tensor in part["snapshot"].items():
-            label, _, name = key.partition(":")
-            self.snapshots.setdefault(label, {})[name] = tensor
-        for name in ("dense", "rows", "epoch", "training_macs", "seconds", "last"):
-            setattr(self, name, info[name])
-        return (part["trainer"], info["trainer"]) if "trainer" in info else None
-
-    def snapshot(self) -> dict[str, Tensor]:
-        return {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
-
-
 def start(setting: Setting, timeline) -> State:
     """The state before the first stage: the network built after the seed is set, and prepared for its penalties."""
     model = build_model(seed=setting.seed, **_built(setting.recipe)).to(setting.device)
@@ -168,6 +106,7 @@ def start(setting: Setting, timeline) -> State:
         "weights": {name: model.get_parameter(name).numel() for name in weights},
         "macs": {n: model.get_parameter(n).numel() * positions.get(n.rpartition(".")[0], 0) for n in weights},
         "channels": {},
+        "rows": {name: len(model.get_parameter(name)) for name in weights},
     }
     state.snapshots["init"] = state.snapshot()
     return state
@@ -182,7 +121,7 @@ def _penalties(stages) -> list[Method]:
     for stage in stages:
         inner = getattr(stage, "stages", ())
         if isinstance(stage, Train) and stage.penalty is not None:
-            found.append(stage.penalty[0])  # type: ignore[arg-type]
+            found += [pair[0] for pair in stage.penalty]  # type: ignore[misc, index]
         found += _penalties(inner)
     return list(dict.fromkeys(found))
 
@@ -206,7 +145,9 @@ def play(state: State, step: Step, seed: int, checkpoint: Path | None = None, pr
     elif isinstance(stage, RecalibrateBatchNorm):
         recalibrate(state.model, state.setting.data.train, stage.samples, seed)
     elif isinstance(stage, Measure):
-        _measure(state, stage)
+        state.rows.append(measured(state, stage))
+    elif isinstance(stage, Attack):
+        state.rows += attacked(state, stage, seed)
     state.seconds = before + time.perf_counter() - started
     if isinstance(stage, Measure):
         state.rows[-1]["seconds"] = state.seconds
@@ -231,6 +172,7 @@ def _train(state: State, stage: Train, seed: int, checkpoint: Path | None, progr
             channels_last=setting.channels_last,
             seed=seed,
             keep=stage.keep,
+            average=stage.average,
         )
 
     resumed = state.load(checkpoint) if checkpoint is not None and checkpoint.exists() else None
@@ -261,6 +203,7 @@ def _train(state: State, stage: Train, seed: int, checkpoint: Path | None, progr
                 saved = time.perf_counter()
     if stage.keep == "best_validation":
         trainer.restore_best()
+    trainer.take_average()
     state.masks = trainer.masks
 
 
@@ -285,8 +228,8 @@ def _event(state: State, every: Every, trainer: Trainer, events: dict[int, int],
 def _bound_penalty(stage: Train, state: State):
     if stage.penalty is None:
         return None
-    method, strength = stage.penalty
-    return lambda model: strength * method.penalty(model, state.masks)  # type: ignore[union-attr]
+    pairs: tuple[tuple[Method, float], ...] = stage.penalty  # type: ignore[assignment]
+    return lambda model: torch.stack([s * m.penalty(model, state.masks).reshape(()) for m, s in pairs]).sum()
 
 
 def _gate_names(model: nn.Module) -> set[str]:
@@ -306,14 +249,10 @@ def _prune(state: State, stage: Prune, step: Step, seed: int) -> None:
     budget: Budget = stage.budget  # type: ignore[assignment]
     scope = list(step.part or ()) + list(stage.scope or ()) or None
     rounds = [(i, stage.rounds) for i in range(1, stage.rounds + 1)] if stage.rounds > 1 else [(step.round, step.of)]
+    # Masks change no shape, so the sites are the same in every round; only Shrink makes a new search necessary.
+    channels = method.unit == "channel"
+    sites = find_sites(state.model, channels=channels, example_input=state.example, scope=scope, refuses=method.refuses)
     for number, (i, n) in enumerate(rounds):
-        sites = find_sites(
-            state.model,
-            channels=method.unit == "channel",
-            example_input=state.example,
-            scope=scope,
-            refuses=method.refuses,
-        )
         masks = Masks.dense(state.model, sites.weights) & state.masks
         now = budget
         if budget.to is not None:
@@ -324,12 +263,11 @@ def _prune(state: State, stage: Prune, step: Step, seed: int) -> None:
         if method.needs in ("inputs", "labels"):
             split = state.setting.data.train if stage.batches == "train" else state.setting.data.score
             batches = _some(split, stage.samples, stage.batch_size, generator)
-        choice = prune_step(state.model, method, now, sites, masks, batches, seed + number)
+        choice = prune_step(state.model, method, now, sites, masks, batches, seed + number, None, state.example)
         state.masks = choice.masks
-        asked = budget.to if budget.to is not None else None
-        state.last |= {"method": method.name, "asked": asked, "of": budget.of}
-        if sites.groups:
-            state.last |= {"channels_removed": _channels_removed(state, method)}
+    state.last |= {"method": method.name, "asked": budget.to, "of": budget.of}
+    if sites.groups:
+        state.last |= {"channels_removed": _channels_removed(state, method)}
 
 
 def _channels_removed(state: State, method: Method) -> float:
@@ -422,32 +360,3 @@ def recalibrate(model: nn.Module, split, samples: int, seed: int = 0) -> None:
         norm.momentum = momentum
     for module, mode in modes.items():
         module.training = mode
-
-
-def _measure(state: State, stage: Measure) -> None:
-    data, model = state.setting.data, state.model
-    sites = find_sites(model, channels=False, example_input=state.example)
-    report = make_report("", None, "weights", state.masks, sites)
-    alive = {of: report.removed[of][1] - report.removed[of][0] for of in ("weights", "macs")}
-    whole = {of: sum(state.dense[of].values()) for of in ("weights", "macs")}
-    test, validation = evaluate(model, data.test), evaluate(model, data.validation)
-    state.rows.append(
-        {
-            "label": stage.label,
-            "epoch": state.epoch,
-            "method": "dense",
-            "asked": 0.0,
-            "of": "weights",
-            "channels_removed": 0.0,
-            **state.last,
-            "sparsity": 1 - alive["weights"] / whole["weights"],
-            "macs_removed": 1 - alive["macs"] / whole["macs"],
-            "parameters": sum(p.numel() for p in model.parameters()) - report.removed["weights"][0],
-            "macs": alive["macs"],
-            "training_macs": state.training_macs,
-            "accuracy": test.accuracy,
-            "loss": test.loss,
-            "validation_accuracy": validation.accuracy,
-            "validation_loss": validation.loss,
-        }
-    )

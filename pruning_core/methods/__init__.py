@@ -1,6 +1,6 @@
 """All pruning methods. Importing this package fills METHODS."""
 
-from . import ispasp, l0, magnitude, norms, random, sipp  # noqa: F401
+from . import cnip, grasp, ispasp, l0, magnitude, norms, random, sipp, snap, snip, synflow  # noqa: F401
 from .base import METHODS, Choice, Method, View, as_method, methods_table, register
 
 __all__ = ["METHODS", "Choice", "Method", "View", "as_method", "methods_table", "register"]

@@ -22,7 +22,8 @@ class View:
     """All that a method may look at. Whoever calls it restores weights, buffers, mode, gradients and random state.
 
     ``batches`` can be iterated again and again and yields (inputs, labels), or is None for methods that need no data;
-    ``loss(outputs, labels)`` is a mean per sample; ``generator`` is the only source of randomness.
+    ``loss(outputs, labels)`` is a mean per sample; ``generator`` is the only source of randomness; ``example_input`` is
+    one input with its batch dimension (or a tuple of arguments), or None when none is known.
     """
 
     model: nn.Module
@@ -31,6 +32,7 @@ class View:
     batches: Iterable[tuple[Tensor, Tensor]] | None
     loss: Callable[[Tensor, Tensor], Tensor]
     generator: torch.Generator
+    example_input: object = None
 
     def weights(self) -> dict[str, Tensor]:
         """The parameters in scope, without gradient, in float32 or better."""
@@ -71,13 +73,15 @@ class Choice(NamedTuple):
 class Method:
     """Base of all methods. Fields of a subclass are the method's own parameters; class variables describe it.
 
-    ``needs``: "nothing", "shape" (an example input), "inputs" or "labels". Most methods override only ``score``.
+    ``needs``: "nothing", "shape" (an example input), "inputs" or "labels". ``counts``: what a sparsity counts when nothing
+    else is said ("" means the unit itself). Most methods override only ``score``.
     """
 
     name: ClassVar[str]
     citation: ClassVar[str]
     unit: ClassVar[Literal["weight", "channel"]] = "weight"
     needs: ClassVar[Literal["nothing", "shape", "inputs", "labels"]] = "nothing"
+    counts: ClassVar[Literal["", "weights", "channels", "macs"]] = ""
 
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Swap layers before training, where the method needs its own; returns the network, by default unchanged."""
@@ -140,6 +144,11 @@ def methods_table() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", "prunes", "needs", "parameters", "citation", "summary"])
 
 
+def counted(method: Method) -> str:
+    """What a sparsity counts for this method when nothing else is said: "weights", "channels" or "macs"."""
+    return method.counts or f"{method.unit}s"
+
+
 def weight_rows(group: Group) -> list[Member]:
     """The weights (not biases, not index layers) that produce a group's channels."""
     return [m for m in group.produces if m.parameter.endswith(".weight")]
@@ -170,6 +179,7 @@ __all__ = [
     "View",
     "as_method",
     "channel_counts",
+    "counted",
     "dataclass",
     "field",
     "methods_table",

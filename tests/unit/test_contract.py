@@ -15,6 +15,7 @@ from pruning_core.errors import BadInput, PruningError
 from pruning_core.layers import to_plain
 from pruning_core.masks import Masks
 from pruning_core.methods import METHODS, as_method
+from pruning_core.methods.base import counted
 from pruning_core.pruning import prune_step, shrunk
 from pruning_core.sites import find_sites
 from pruning_core.training import Optimizer, Trainer
@@ -128,7 +129,7 @@ def test_scoring_changes_nothing(method, kind, batches):
 def test_the_budget_is_met_exactly(method, kind, sparsity, batches):
     model = ready(kind, method, batches)
     result = pc.prune(model, method, sparsity, batches=doubled(batches))
-    of = "channels" if METHODS[method].unit == "channel" else "weights"
+    of = counted(as_method(method))
     removed, total = result.report.removed[of]
     assert abs(removed - sparsity * total) <= 0.5 + 1e-6
     for name, mask in result.masks.items():
@@ -212,7 +213,7 @@ def test_dead_weights_stay_out_of_the_contest(method, kind, batches):
     """A second, harder cut is a subset of the first, also where dead weights would score highest."""
     model, given = ready(kind, method, batches), doubled(batches)
     chosen = as_method(method)
-    of = "channels" if chosen.unit == "channel" else "weights"
+    of = counted(chosen)
     sites = find_sites(model, channels=chosen.unit == "channel", example_input=given[0][0][:1], refuses=chosen.refuses)
     first = prune_step(model, chosen, Budget(0.3, of=of), sites, Masks(), given).masks
     second = prune_step(model, chosen, Budget(0.6, of=of), sites, first, given).masks

@@ -1,0 +1,123 @@
+"""Gradients of the loss over a few batches, and what they say about weights and channels: elasticities.
+
+The elasticity of a quantity q is the relative change of the loss for a relative change of q, ``q / L * dL/dq``. For a
+weight it is ``w / L * dL/dw``. For a channel it belongs to a gate c = 1 that multiplies what the channel's layer puts
+out, before any norm: ``1 / L * dL/dc``. A layer's output is linear in its weights and biases, so
+
+    dL/dc_j = sum over the weights w of row j, and its bias, of  w * dL/dw      (Euler's theorem)
+
+and a channel's elasticity is the signed sum of those of its weights. No gate has to be put into the network, one
+gradient serves both, and it does not matter which activations or norms follow, or how often the layer is used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .errors import BadInput, known_name
+from .evaluation import like_model
+from .groups import Group
+from .measure import evaluating
+from .scores import combine
+
+LOSSES = ("training", "nll_logits")
+SMALL = 1e-8  # keeps an elasticity finite where the loss is zero
+
+
+def statistic_loss(name: str, training_loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of a sensitivity statistic: the one of training, or "nll_logits", the mean of ``-logit[label]``.
+
+    The second is what the official code of SNIP-it computes: a negative log-likelihood of logits that no softmax has
+    seen. Its gradient is another one than that of cross-entropy, and so is the ranking.
+    """
+    return training_loss if known_name("loss of the statistic", name, LOSSES) == "training" else F.nll_loss
+
+
+def loss_gradients(
+    model: nn.Module,
+    names: Iterable[str],
+    batches: Iterable,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    count: int | None = None,
+) -> tuple[dict[str, Tensor], float]:
+    """Gradients of the mean loss over the first ``count`` batches (None: all), in evaluation mode, and that loss.
+
+    Returns parameter name -> gradient (float32 or better), for the parameters ``names``; zeros where the loss does not
+    depend on one. No ``.grad`` is touched. Raises BadInput when a loss is NaN or infinite.
+    """
+    parameters = {name: model.get_parameter(name) for name in names}
+    wanted = {name: parameter.requires_grad for name, parameter in parameters.items()}
+    sums: dict[str, Tensor] = {}
+    total, used = 0.0, 0
+    try:
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+        with evaluating(model), torch.enable_grad():
+            for batch in islice(batches, count):
+                inputs, labels = like_model(model, batch[0], batch[1])
+                value = loss(_wide(model(inputs)), labels)
+                total, used = total + float(value.detach()), used + 1
+                if not math.isfinite(total):
+                    raise BadInput(
+                        f"the loss of batch {used} is {float(value.detach())}: there is no gradient to rank by."
+                    )
+                found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+                for (name, parameter), gradient in zip(parameters.items(), found, strict=True):
+                    gradient = _wide(torch.zeros_like(parameter) if gradient is None else gradient)
+                    sums[name] = sums[name].add_(gradient) if name in sums else gradient.clone()
+    finally:
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(wanted[name])
+    if not used:
+        raise BadInput("batches is empty: there is no loss to take a gradient of.")
+    return {name: gradient.div_(used) for name, gradient in sums.items()}, total / used
+
+
+def weight_elasticities(model: nn.Module, gradients: Mapping[str, Tensor], loss: float) -> dict[str, Tensor]:
+    """``|w dL/dw / L|`` of every weight that has a gradient, each of the parameter's shape."""
+    return {
+        name: (_wide(model.get_parameter(name).detach()) * gradient / _divisor(loss + SMALL)).abs()
+        for name, gradient in gradients.items()
+    }
+
+
+def channel_elasticities(
+    model: nn.Module, gradients: Mapping[str, Tensor], loss: float, groups: Mapping[str, Group], how: str = "sum"
+) -> dict[str, Tensor]:
+    """``|dL/dc / L|`` of every channel, (group.size,) each: c is a gate on the outputs of the layers that make it.
+
+    Where several layers make a channel (a residual sum), ``how`` combines their signed elasticities: "sum" is the
+    derivative by one gate that all of them share.
+    """
+    found = {}
+    for name, group in groups.items():
+        of_layer: dict[str, Tensor] = {}
+        for member in group.produces:
+            if not member.is_buffer:
+                product = _wide(model.get_parameter(member.parameter).detach()) * gradients[member.parameter]
+                rows = member.per_channel(
+                    product.movedim(member.dim, 0).reshape(product.shape[member.dim], -1).sum(1), group.size
+                )
+                of_layer[member.layer] = of_layer[member.layer] + rows if member.layer in of_layer else rows
+        found[name] = (combine(of_layer.values(), how) / _divisor(loss)).abs()
+    return found
+
+
+def producing_parameters(groups: Iterable[Group]) -> list[str]:
+    """Weights and biases of the layers that make the channels of ``groups``."""
+    return list(dict.fromkeys(m.parameter for group in groups for m in group.produces if not m.is_buffer))
+
+
+def _divisor(loss: float) -> float:
+    return loss if loss else SMALL
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Half precision raised to float32, in which scores are computed."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -1,0 +1,97 @@
+r"""GraSP: keep the gradient flowing (Wang et al. 2020, wang2020grasp).
+
+    score(w) = w * (H g)_w,      g = dL/dw,  H = d2L/dw2
+
+To first order, removing w changes the squared norm of the gradient by ``-2 w (Hg)_w``: where the score is large the
+gradient would fall, so the weight stays; where it is negative, it would rise, and the weight goes first. Logits are
+divided by a temperature T, which flattens the softmax of a network that is not trained yet.
+
+The authors' code removes what has the largest ``-w Hg``, which is the rule above. The GraSP baseline in the code of
+SNIP-it keeps those instead: the opposite order. ``reference=True`` gives that baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import BadInput
+from ..evaluation import like_model
+from ..measure import evaluating
+from ..scores import Scores
+from .base import View, register
+from .snip import Sensitivity
+
+
+@register
+@dataclass(frozen=True)
+class Grasp(Sensitivity):
+    """Weights whose removal would not weaken the gradient go first: w * (Hessian times gradient).
+
+    ``temperature`` divides the logits. ``chunk`` samples are differentiated twice at a time (None: a batch).
+    ``reference=True`` is the sign of the baseline in SNIP-it's code.
+    """
+
+    name = "grasp"
+    citation = "wang2020grasp"
+
+    temperature: float = 200.0
+    chunk: int | None = None
+    reference: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.temperature > 0:
+            raise BadInput(f"the temperature of GraSP must be above 0, not {self.temperature!r}.")
+        if self.chunk is not None and self.chunk < 1:
+            raise BadInput(f"GraSP differentiates at least one sample at a time, not {self.chunk}.")
+
+    def score(self, view: View) -> Scores:
+        products = self.hessian_gradient(view)
+        sign = -1.0 if self.reference else 1.0
+        return Scores({name: sign * view.parameter(name) * product for name, product in products.items()})
+
+    def hessian_gradient(self, view: View) -> dict[str, Tensor]:
+        """``H g`` for every parameter in scope; g and H are sums over chunks of batches, in evaluation mode."""
+        names = list(view.sites.weights)
+        parameters = [view.model.get_parameter(name).requires_grad_(True) for name in names]
+        with evaluating(view.model), torch.enable_grad():
+            gradient = _sum(torch.autograd.grad(loss, parameters, allow_unused=True) for loss in self._losses(view))
+            vector = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradient, strict=True)]
+            product = _sum(self._product(loss, parameters, vector) for loss in self._losses(view))
+        return {
+            name: torch.zeros_like(p) if hg is None else hg
+            for name, p, hg in zip(names, parameters, product, strict=True)
+        }
+
+    @staticmethod
+    def _product(loss: Tensor, parameters: list[Tensor], vector: list[Tensor]):
+        once = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+        along = [(g * v).sum() for g, v in zip(once, vector, strict=True) if g is not None and g.requires_grad]
+        if not along:  # the gradient is constant: the Hessian is zero
+            return [None] * len(parameters)
+        return torch.autograd.grad(torch.stack(along).sum(), parameters, allow_unused=True)
+
+    def _losses(self, view: View) -> Iterator[Tensor]:
+        """The loss of each chunk of the first batches, with its graph."""
+        for number, batch in enumerate(view.batches or ()):
+            if number == self.batches:
+                return
+            inputs, labels = like_model(view.model, batch[0], batch[1])
+            size = self.chunk or len(labels)
+            for part, target in zip(inputs.split(size), labels.split(size), strict=True):
+                yield view.loss(view.model(part) / self.temperature, target)
+
+
+def _sum(rounds) -> list[Tensor | None]:
+    total: list[Tensor | None] = []
+    for found in rounds:
+        total = list(found) if not total else [_plus(a, b) for a, b in zip(total, found, strict=True)]
+    return total
+
+
+def _plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b

@@ -1,0 +1,45 @@
+r"""SNAP and SNAP-it: the elasticity of the loss to a whole channel (Verdenius et al. 2020, verdenius2020snipit).
+
+    e(j) = | 1 / L * dL/dc_j |,      c_j = 1 multiplies output j of a layer, before its norm
+
+It is computed from the gradients of the layer's weights: ``dL/dc_j = sum_k W_jk dL/dW_jk + b_j dL/db_j``, since the
+output is linear in them (gradients.py). So a channel's elasticity is the signed sum of its weights' elasticities, and
+the weights of a channel may matter much one by one and nothing together.
+
+SNAP-it repeats the cut on the network that is left. The official code cannot do residual networks; here the layers
+that make one channel together share one gate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import known_name
+from ..gradients import channel_elasticities, producing_parameters
+from ..scores import COMBINERS, Scores
+from .base import View, register
+from .snip import Sensitivity
+
+
+@register
+@dataclass(frozen=True)
+class Snap(Sensitivity):
+    """Channels whose relative change moves the loss least go first: |c dL/dc| for a gate c on the channel.
+
+    ``combine``: how the signed elasticities of several producers of one channel become one ("sum": one shared gate).
+    """
+
+    name = "snap"
+    citation = "verdenius2020snipit"
+    unit = "channel"
+
+    combine: str = "sum"
+
+    def __post_init__(self):
+        super().__post_init__()
+        known_name("combination", self.combine, COMBINERS)
+
+    def score(self, view: View) -> Scores:
+        groups = view.sites.groups
+        gradients, loss = self.gradients(view, producing_parameters(groups.values()))
+        return Scores(channel_elasticities(view.model, gradients, loss, groups, self.combine))

@@ -1,0 +1,54 @@
+r"""SNIP and SNIP-it: the elasticity of the loss to a weight (Lee et al. 2019, lee2019snip; Verdenius et al. 2020).
+
+    e(w) = | w / L * dL/dw |,      L = mean loss over a few batches, network in evaluation mode
+
+The absolute value is taken after the sum over batches. L is the same for every weight, so it changes no ranking; it
+makes scores of different networks and moments comparable.
+
+SNIP is one cut by this score before training. SNIP-it is the same score in several cuts, each on the network that the
+last one left: ``prune(..., schedule="snip_it", rounds=7)``, or the recipes ``snip_it`` and ``snip_it_during``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..errors import BadInput, known_name
+from ..gradients import LOSSES, loss_gradients, statistic_loss, weight_elasticities
+from ..scores import Scores
+from .base import Method, View, register
+
+
+@dataclass(frozen=True)
+class Sensitivity(Method):
+    """What the methods of SNIP-it share: a loss, and the number of batches it is averaged over.
+
+    ``loss``: "training", or "nll_logits" as in the official code (see gradients.statistic_loss).
+    """
+
+    needs = "labels"
+
+    batches: int = 5
+    loss: Literal["training", "nll_logits"] = "training"
+
+    def __post_init__(self):
+        if isinstance(self.batches, bool) or not isinstance(self.batches, int) or self.batches < 1:
+            raise BadInput(f"the number of batches of a statistic is a whole number from 1, not {self.batches!r}.")
+        known_name("loss of the statistic", self.loss, LOSSES)
+
+    def gradients(self, view: View, names):
+        """Gradients of the loss by the parameters ``names``, and the loss."""
+        return loss_gradients(view.model, names, view.batches or (), statistic_loss(self.loss, view.loss), self.batches)
+
+
+@register
+@dataclass(frozen=True)
+class Snip(Sensitivity):
+    """Weights whose relative change moves the loss least go first: |w dL/dw|."""
+
+    name = "snip"
+    citation = "lee2019snip"
+
+    def score(self, view: View) -> Scores:
+        return Scores(weight_elasticities(view.model, *self.gradients(view, view.sites.weights)))

@@ -1,0 +1,100 @@
+r"""SynFlow: data-free pruning that never cuts a network in two (Tanaka et al. 2020, tanaka2020synflow).
+
+    R = 1^T f_|theta|(1),      score(w) = | w dR/dw |
+
+f_|theta| is the network with the absolute values of all its parameters and buffers, fed with an image of ones. A
+weight's score adds up the products of weights along all paths through it, so a layer's total score is the same in
+every layer, and the last path of a layer never goes. For that the cut must be repeated: ``rounds`` times, each with
+the same share of what is left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..budgets import Budget, allocate
+from ..errors import BadInput, Unprunable
+from ..measure import evaluating
+from ..reports import count_removed
+from ..schedules import fraction_after
+from ..scores import Scores
+from .base import Choice, Method, View, register
+
+
+@register
+@dataclass(frozen=True)
+class SynFlow(Method):
+    """Weights on the weakest paths from inputs to outputs go first, in many rounds and without any data."""
+
+    name = "synflow"
+    citation = "tanaka2020synflow"
+    needs = "shape"
+
+    rounds: int = 100
+
+    def __post_init__(self):
+        if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or self.rounds < 1:
+            raise BadInput(f"SynFlow takes a whole number of rounds from 1, not {self.rounds!r}.")
+
+    def score(self, view: View) -> Scores:
+        self._linearise(view)
+        return self._flow(view)
+
+    def choose(self, view: View, budget: Budget) -> Choice:
+        self._linearise(view)
+        if budget.to is None:
+            return Choice(allocate(self._flow(view), budget, view.alive, view.sites))
+        removed, total = count_removed(budget.of, view.alive, view.sites)
+        start, masks = min(removed / total, budget.to), view.alive
+        for i in range(1, self.rounds + 1):
+            now = replace(budget, to=fraction_after("geometric", i, self.rounds, budget.to, start))
+            masks = allocate(self._flow(view), now, masks, view.sites)
+            masks.apply_(view.model)
+        return Choice(masks)
+
+    @staticmethod
+    @torch.no_grad()
+    def _linearise(view: View) -> None:
+        """Absolute values of everything, in place: whoever called us puts the network back."""
+        for tensor in [*view.model.parameters(), *view.model.buffers()]:
+            if tensor.is_floating_point():
+                tensor.abs_()
+        view.alive.apply_(view.model)
+
+    def _flow(self, view: View) -> Scores:
+        names = view.sites.weights
+        parameters = [view.model.get_parameter(name).requires_grad_(True) for name in names]
+        if view.example_input is None:
+            raise BadInput("SynFlow needs example_input (or batches), to know the shape of an image of ones.")
+        with evaluating(view.model), torch.enable_grad():
+            flow = _total(view.model(*_ones(view.example_input)))
+            found = torch.autograd.grad(flow, parameters, allow_unused=True)
+        if not torch.isfinite(flow):
+            raise Unprunable(
+                f"the flow through the absolute weights of {type(view.model).__name__} is beyond {flow.dtype}; "
+                "use model.double()."
+            )
+        with torch.no_grad():
+            return Scores(
+                {
+                    name: torch.zeros_like(p) if g is None else g.mul_(p)
+                    for name, p, g in zip(names, parameters, found, strict=True)
+                }
+            )
+
+
+def _ones(example):
+    if isinstance(example, tuple):
+        return tuple(part for each in example for part in _ones(each))
+    one = example[:1]
+    return (torch.ones_like(one) if one.is_floating_point() else one,)
+
+
+def _total(output) -> Tensor:
+    if isinstance(output, Tensor):
+        return output.sum()
+    parts = output.values() if hasattr(output, "values") else output
+    return torch.stack([_total(part) for part in parts if part is not None]).sum()

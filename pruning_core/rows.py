@@ -1,0 +1,81 @@
+"""What a run writes down about a network: one row a Measure, one row an epsilon of an Attack."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from .evaluation import evaluate
+from .groups import any_alive
+from .reports import make_report
+from .sites import find_sites
+from .stages import Attack, Measure
+from .state import State
+
+
+def measured(state: State, stage: Measure) -> dict[str, Any]:
+    """Accuracy, sparsity, sizes and costs of the network as it is now.
+
+    ``generalisation_gap``: accuracy on as many training images as there are test images, minus test accuracy, in points.
+    ``dead_layers``: layers without a living weight; ``dead_units``: output rows without one, of the network as built.
+    ``by_layer``: "layer:living weights/weights:living rows/rows", of the network as built, separated by spaces.
+    """
+    data, model = state.setting.data, state.model
+    sites = find_sites(model, channels=False, example_input=state.example)
+    report = make_report("", None, "weights", state.masks, sites)
+    alive = {of: report.removed[of][1] - report.removed[of][0] for of in ("weights", "macs")}
+    whole = {of: sum(state.dense[of].values()) for of in ("weights", "macs")}
+    test, validation = evaluate(model, data.test), evaluate(model, data.validation)
+    fitted = evaluate(model, data.train.subset(min(len(data.train), len(data.test))))
+    layers = _by_layer(state)
+    return {
+        "label": stage.label,
+        "epoch": state.epoch,
+        "method": "dense",
+        "asked": 0.0,
+        "of": "weights",
+        "channels_removed": 0.0,
+        **state.last,
+        "sparsity": 1 - alive["weights"] / whole["weights"],
+        "macs_removed": 1 - alive["macs"] / whole["macs"],
+        "parameters": sum(p.numel() for p in model.parameters()) - report.removed["weights"][0],
+        "macs": alive["macs"],
+        "training_macs": state.training_macs,
+        "accuracy": test.accuracy,
+        "loss": test.loss,
+        "validation_accuracy": validation.accuracy,
+        "validation_loss": validation.loss,
+        "fitted_accuracy": fitted.accuracy,
+        "generalisation_gap": fitted.accuracy - test.accuracy,
+        "dead_layers": sum(weights == 0 for _, weights, _, _, _ in layers),
+        "dead_units": sum(rows - living for _, _, _, living, rows in layers),
+        "by_layer": " ".join(f"{name}:{alive}/{total}:{living}/{rows}" for name, alive, total, living, rows in layers),
+    }
+
+
+def attacked(state: State, stage: Attack, seed: int) -> list[dict[str, Any]]:
+    """One row an epsilon: ``attack_success`` is the share of images, in [0, 1], that the attack turns (or finds wrong)."""
+    from .robustness import attack
+
+    batch = next(iter(state.setting.data.test.batches(min(stage.samples, len(state.setting.data.test)))))
+    result = attack(
+        state.model, batch[0], batch[1], stage.name, epsilons=stage.epsilons, seed=seed, **dict(stage.options)
+    )
+    about = {"label": stage.label, "epoch": state.epoch, "method": "dense", "asked": 0.0, "of": "weights", **state.last}
+    about |= {"attack": stage.name, "training_macs": state.training_macs}
+    return [about | row for row in result.rows()]
+
+
+def _by_layer(state: State) -> list[tuple[str, int, int, int, int]]:
+    """(layer, living weights, weights as built, living rows, rows as built); a row lives if one of its weights does."""
+    found = []
+    for name, total in state.dense["weights"].items():
+        layer = name.rpartition(".")[0]
+        shape = state.model.get_parameter(name).shape
+        mask = state.masks.get(name)
+        weights = math.prod(shape) if mask is None else int(torch.count_nonzero(mask))
+        rows = shape[0] if mask is None else int(any_alive(mask, 0).sum())
+        found.append((layer, weights, total, rows, state.dense["rows"][name]))
+    return found
