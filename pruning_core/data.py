@@ -190,6 +190,7 @@ def load_data(
     augment: str | None = None,
     seed: int = 0,
     limit: int | None = None,
+    random_labels: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Data:
     """Load a set by name; ``digits`` and ``mnist5k`` never need a network, the others are fetched on first
@@ -204,6 +205,8 @@ def load_data(
         seed: the order inside the splits, and so which images ``limit`` keeps. Never which split an image is
         in.
         limit: at most so many images in all; every split shrinks in proportion.
+        random_labels: shuffle the labels of the training split by this seed, to see what a network can learn by
+        heart. All other splits keep theirs.
         dtype: of the images.
 
     Returns:
@@ -227,6 +230,10 @@ def load_data(
         raise BadInput(f"the augmentation {augment!r} is for sets read from files, {name} is not one.")
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise BadInput(f"limit must be a whole number of at least 1, not {limit!r}.")
+    if random_labels is not None and (
+        isinstance(random_labels, bool) or not isinstance(random_labels, int) or random_labels < 0
+    ):
+        raise BadInput(f"random_labels is the seed of the shuffle, a whole number from 0, not {random_labels!r}.")
     place = Path(root).expanduser() if root is not None else data_root()
     target = torch.device(device)
     if target.type == "cuda" and not torch.cuda.is_available():
@@ -235,6 +242,10 @@ def load_data(
     shape = (channels, side, side) if side else info.shape
     make = _from_files if info.kind == "folder" else _from_memory
     splits = make(info, place, target, normalisation, augmentation, shape, seed, limit, dtype)
+    if random_labels is not None:
+        labels = splits["train"].labels
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(random_labels))
+        splits["train"].labels = labels[order.to(labels.device)]
     return Data(name, shape, info.classes, **splits, normalisation=normalisation)
 
 

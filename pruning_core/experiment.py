@@ -49,6 +49,7 @@ class Experiment:
     normalise: str | None = None
     augment: str | None = None
     limit: int | None = None
+    random_labels: int | None = None
     profile: str = "quick"
     device: str = "cpu"
     tags: Mapping[str, Any] = field(default_factory=dict)
@@ -160,6 +161,7 @@ def _played(experiment: Experiment, progress: bool) -> State:
         normalise=experiment.normalise,
         augment=experiment.augment,
         limit=experiment.limit,
+        random_labels=experiment.random_labels,
     )
     recipe = {
         "name": experiment.model,
