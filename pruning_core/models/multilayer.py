@@ -5,6 +5,7 @@ Any image size; on 8x8 digits ``lenet300`` is 64-300-100-10.
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -38,6 +39,14 @@ def _plain(hidden: Sequence[int]) -> Builder:
     return lambda shape, classes, width, norm: build(shape, classes, width, "none")
 
 
+_MLP5: dict[str, Any] = {
+    "initialise": snip_initialiser,
+    "paper": "verdenius2020snipit",
+    "parameters": 1_199_114,
+    "shape": (1, 28, 28),
+    "norms": ("batch", "none"),
+}
+
 MODELS = {
     "lenet300": ModelInfo(
         build=_plain([300, 100]),
@@ -59,11 +68,8 @@ MODELS = {
     ),
     "mlp5_snip": ModelInfo(
         build=perceptron([512] * 4, "leaky", dropout=0.3),
-        initialise=snip_initialiser,
-        paper="verdenius2020snipit",
         about="four hidden layers of 512 with batch norm, leaky ReLU and dropout 0.3",
-        parameters=1_199_114,
-        shape=(1, 28, 28),
-        norms=("batch", "none"),
+        **_MLP5,
     ),
+    "mlp5_snip_nodrop": ModelInfo(build=perceptron([512] * 4, "leaky"), about="mlp5_snip without dropout", **_MLP5),
 }
