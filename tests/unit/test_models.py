@@ -83,7 +83,8 @@ def test_width_scales_every_layer(name, width):
     assert len(wide) == len(full)
     assert wide[-1] == full[-1] == 10
     assert min(wide) >= 1
-    assert wide[0] == max(1, round(width * full[0]))
+    if len(full) > 1:  # logistic regression has its classes only
+        assert wide[0] == max(1, round(width * full[0]))
     assert model.eval()(torch.randn(2, *info.shape)).shape == (2, 10)
 
 
