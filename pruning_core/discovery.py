@@ -21,12 +21,12 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from .errors import BadInput, Unprunable
 from .groups import Group, Member
-from .layers import ChannelIndex, HardConcreteGate
+from .layers import ChannelGate, ChannelIndex, HardConcreteGate
 from .measure import counting_positions
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 PRODUCERS = (*CONVOLUTIONS, nn.Linear)
-VECTORS = (_BatchNorm, _InstanceNorm, nn.PReLU, HardConcreteGate)
+VECTORS = (_BatchNorm, _InstanceNorm, nn.PReLU, HardConcreteGate, ChannelGate)
 
 
 def find_groups(model: nn.Module, example_input, time_limit: float = 60.0) -> list[Group]:
@@ -75,8 +75,9 @@ def _search(twin: nn.Module, example_input):
         graph = torch_pruning.DependencyGraph()
         # A tuple: a bare tensor would be unpacked along its batch and tried sample by sample, and counted twice.
         arguments = example_input if isinstance(example_input, tuple) else (example_input,)
+        finders = dict.fromkeys((HardConcreteGate, ChannelGate), _gate_finder())
         with counting_positions(twin) as positions:
-            graph.build_dependency(twin, arguments, customized_pruners={HardConcreteGate: _gate_finder()})
+            graph.build_dependency(twin, arguments, customized_pruners=finders)
         found = [
             [(names.get(item.dep.target.module), item.dep, item.idxs, item.root_idxs) for item in group]
             for group in graph.get_all_groups(root_module_types=list(PRODUCERS))
@@ -271,7 +272,7 @@ def _gate_finder():
         prune_in_channels = prune_out_channels
 
         def get_out_channels(self, layer):
-            return layer.log_alpha.numel()
+            return next(layer.parameters()).numel()
 
         get_in_channels = get_out_channels
 

@@ -45,9 +45,11 @@ def loss_gradients(
     batches: Iterable,
     loss: Callable[[Tensor, Tensor], Tensor],
     count: int | None = None,
+    training: bool = False,
 ) -> tuple[dict[str, Tensor], float]:
-    """Gradients of the mean loss over the first ``count`` batches (None: all), in evaluation mode, and that loss.
+    """Gradients of the mean loss over the first ``count`` batches (None: all), and that loss.
 
+    In evaluation mode, or in training mode, which moves the running statistics of norms (prune() puts them back).
     Returns parameter name -> gradient (float32 or better), for the parameters ``names``; zeros where the loss does not
     depend on one. No ``.grad`` is touched. Raises BadInput when a loss is NaN or infinite.
     """
@@ -59,6 +61,7 @@ def loss_gradients(
         for parameter in parameters.values():
             parameter.requires_grad_(True)
         with evaluating(model), torch.enable_grad():
+            model.train(training)
             for batch in islice(batches, count):
                 inputs, labels = like_model(model, batch[0], batch[1])
                 value = loss(_wide(model(inputs)), labels)

@@ -122,13 +122,33 @@ class HardConcreteGate(nn.Module):
         self.log_alpha.clamp_(-4.605170185988092, 4.605170185988092)
 
 
+class ChannelGate(nn.Module):
+    """A learned factor a channel, 1 at the start: input (N, C, ...) and output of the same shape."""
+
+    decays = False
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def gates(self) -> Tensor:
+        """The factors, shape (C,)."""
+        return self.weight
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input * self.weight.view(-1, *[1] * (input.dim() - 2))
+
+
 class Gated(nn.Module):
-    """A layer and the gate behind it; ``to_plain()`` folds the gate into the layer's weight and bias."""
+    """A layer and the gate behind it; ``to_plain()`` folds the gate into the layer's weight and bias.
+
+    The layer is a convolution, a linear layer, or a batch norm with a scale.
+    """
 
     layer: nn.Module
-    gate: HardConcreteGate
+    gate: HardConcreteGate | ChannelGate
 
-    def __init__(self, layer: nn.Module, gate: HardConcreteGate):
+    def __init__(self, layer: nn.Module, gate: HardConcreteGate | ChannelGate):
         super().__init__()
         self.layer, self.gate = layer, gate
 

@@ -12,6 +12,7 @@ from .budgets import Budget
 from .errors import BadInput, known_name
 from .methods import Method, as_method
 from .methods.base import counted
+from .schedules import fraction_after, tick_tock_rounds
 from .stages import Every, Measure, Prune, Repeat, Rewind, Save, Shrink, Stage, Train
 
 Timeline = list[Stage]
@@ -140,6 +141,40 @@ def l0(strength: float, epochs: int, fine_tune: int) -> Timeline:
     return [Train(epochs, penalty=("l0", strength)), cut, Measure("pruned"), Train(fine_tune), Measure("fine-tuned")]
 
 
+def hoyer_square(strength: float, epochs: int, fine_tune: int, below: float = 1e-3) -> Timeline:
+    """Train with the Hoyer-Square penalty, remove all weights that became small, fine-tune (Yang et al. 2020)."""
+    cut = Prune("hoyer_square", Budget(below=below))
+    penalised = Train(epochs, penalty=("hoyer_square", strength))
+    return [penalised, cut, Measure("pruned"), Train(fine_tune), Measure("fine-tuned")]
+
+
+def group_hoyer_square(strength: float, epochs: int, fine_tune: int, below: float = 1e-3) -> Timeline:
+    """Train with the group penalty, cut out the channels that became small, fine-tune (Yang et al. 2020)."""
+    cut = Prune("group_hoyer_square", Budget(below=below, of="channels"))
+    penalised = Train(epochs, penalty=("group_hoyer_square", strength))
+    return [penalised, cut, Shrink(), Measure("pruned"), Train(fine_tune), Measure("fine-tuned")]
+
+
+def efficient_convnets(sparsity: float, epochs: int, fine_tune: int) -> Timeline:
+    """Train, cut filters of small norm from the front to the back, fine-tune (Li et al. 2017)."""
+    return prune_and_shrink("efficient_convnets", sparsity, epochs, fine_tune)
+
+
+def tick_tock(
+    sparsity: float, epochs: int, fine_tune: int, ticks: int = 10, tocks: int = 10, strength: float = 1e-3
+) -> Timeline:
+    """Train; tick: train the gates, cut, again and again; tock: train the rest and shrink the gates; fine-tune
+    (You et al. 2019). One cut comes before the first tick; the targets rise by 0.05 a cut."""
+    rounds = tick_tock_rounds(sparsity)
+    targets = [fraction_after("tick_tock", i, rounds, sparsity) for i in range(1, rounds + 1)]
+    timeline: Timeline = [Train(epochs, only="weights"), Prune("gates", to(targets[0], "gates"))]
+    for start in range(1, rounds, ticks):
+        for target in targets[start : start + ticks]:
+            timeline += [Train(1, only="gates"), Prune("gates", to(target, "gates"))]
+        timeline.append(Train(tocks, only="weights", penalty=("gates", strength)))
+    return [*timeline, Shrink(), Measure("pruned"), Train(fine_tune), Measure("fine-tuned")]
+
+
 def to(sparsity: float, method: str | Method) -> Budget:
     """The budget that removes this fraction of what ``method`` prunes."""
     return Budget(sparsity, of=counted(as_method(method)))  # type: ignore[arg-type]
@@ -186,6 +221,10 @@ RECIPES: dict[str, Callable[..., Timeline]] = {
         lottery_ticket,
         prune_and_shrink,
         l0,
+        hoyer_square,
+        group_hoyer_square,
+        efficient_convnets,
+        tick_tock,
     )
 }
 

@@ -40,6 +40,19 @@ def snip_it(i: int, n: int, target: float, start: float = 0.0) -> float:
     return target - (target - first) * 0.5 ** (i - 1)
 
 
+def tick_tock(i: int, n: int, target: float, start: float = 0.0) -> float:
+    """Small equal steps: 0.01, 0.06, 0.11, ... and the target as soon as they would pass it (Gate Decorators).
+
+    :func:`tick_tock_rounds` says how many rounds that takes; with fewer, the last one jumps to the target.
+    """
+    return min(start + 0.01 + 0.05 * (i - 1), target)
+
+
+def tick_tock_rounds(target: float) -> int:
+    """Rounds of :func:`tick_tock` up to ``target``: those below it, and the target itself."""
+    return math.ceil(max(target - 0.01, 0.0) / 0.05 - 1e-9) + 1
+
+
 def harmonic(i: int, n: int, target: float, start: float = 0.0) -> float:
     """Kept fraction ``(i + 1) ** -p``, with p such that round n keeps ``1 - target`` of what was there at the start."""
     power = -math.log((1 - target) / (1 - start)) / math.log(n + 1)
@@ -47,7 +60,7 @@ def harmonic(i: int, n: int, target: float, start: float = 0.0) -> float:
 
 
 SCHEDULES: dict[str, Callable[..., float]] = {
-    function.__name__: function for function in (one_shot, linear, geometric, cubic, snip_it, harmonic)
+    function.__name__: function for function in (one_shot, linear, geometric, cubic, snip_it, tick_tock, harmonic)
 }
 
 

@@ -44,14 +44,15 @@ class Every:
 class Train:
     """Trains for ``epochs``. What is None is taken from the experiment.
 
-    ``penalty``: (method, strength), or several such pairs, added to the loss. ``only``: "gates" trains the gates alone.
-    ``during``: events. ``keep="best_validation"`` ends with the weights of the best validation epoch. ``average`` in
-    (0, 1), say 0.999: ends with an exponential moving average of the weights over this training's steps, bias corrected.
+    ``penalty``: (method, strength), or several such pairs, added to the loss. ``only``: "gates" trains the gates alone,
+    "weights" all but the gates. ``during``: events. ``keep="best_validation"`` ends with the weights of the best
+    validation epoch. ``average`` in (0, 1), say 0.999: ends with an exponential moving average of the weights over this
+    training's steps, bias corrected.
     """
 
     epochs: int
     penalty: tuple[str | Method, float] | tuple[tuple[str | Method, float], ...] | None = None
-    only: Literal["gates"] | None = None
+    only: Literal["gates", "weights"] | None = None
     during: Every | None = None
     keep: Literal["last", "best_validation"] = "last"
     optimizer: Optimizer | None = None
@@ -64,6 +65,8 @@ class Train:
     def __post_init__(self):
         if not isinstance(self.epochs, int) or self.epochs < 0:
             raise BadInput(f"a training takes a whole number of epochs from 0, not {self.epochs!r}.")
+        if self.only is not None:
+            known_name("part to train", self.only, ("gates", "weights"))
         if self.penalty is not None:
             object.__setattr__(self, "penalty", _penalties(self.penalty))
         if self.average is not None and not 0 < self.average < 1:

@@ -22,7 +22,7 @@ from .discovery import find_groups
 from .errors import BadInput, BudgetError
 from .evaluation import CrossEntropy
 from .groups import Kept, Sites
-from .layers import HardConcreteGate
+from .layers import ChannelGate, HardConcreteGate
 from .masks import Masks
 from .measure import count_macs, output_positions
 from .methods import Method
@@ -167,7 +167,7 @@ def _train(state: State, stage: Train, seed: int, checkpoint: Path | None, progr
             loss=CrossEntropy(stage.label_smoothing),
             masks=masks,
             penalty=_bound_penalty(stage, state),
-            only=(lambda name: name in _gate_names(model)) if stage.only == "gates" else None,
+            only=_only(stage, model),
             precision=stage.precision,
             channels_last=setting.channels_last,
             seed=seed,
@@ -232,9 +232,18 @@ def _bound_penalty(stage: Train, state: State):
     return lambda model: torch.stack([s * m.penalty(model, state.masks).reshape(()) for m, s in pairs]).sum()
 
 
+def _only(stage: Train, model: nn.Module):
+    """Which parameters a stage trains: None for all."""
+    if stage.only is None:
+        return None
+    gates = _gate_names(model)
+    return lambda name: (name in gates) == (stage.only == "gates")
+
+
 def _gate_names(model: nn.Module) -> set[str]:
-    """Parameters of gates and of the scales of batch norm."""
-    kinds = (HardConcreteGate, _BatchNorm)
+    """Parameters of gates; in a network without gates, the scales of batch norm."""
+    gates = any(isinstance(module, (HardConcreteGate, ChannelGate)) for module in model.modules())
+    kinds = (HardConcreteGate, ChannelGate) if gates else _BatchNorm
     return {
         f"{name}.{leaf}"
         for name, module in model.named_modules()

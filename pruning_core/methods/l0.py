@@ -2,7 +2,8 @@ r"""L0 regularisation by hard-concrete gates (Louizos et al. 2018).
 
 Every channel gets a gate z in [0, 1], random while training, and the penalty is the expected number of weights in use:
 
-    penalty = sum_channels  P(z_c > 0) * |weights of c|,     P(z > 0) = 1 - sigmoid(T log(-a/b) - alpha)
+    penalty = sum_channels  P(z_c > 0) * ( |weights of c| + d/2 * sum of their squares ),
+    P(z > 0) = 1 - sigmoid(T log(-a/b) - alpha)
 
 After training a channel goes when its gate is shut: ``Budget(below=0.0)``. There is no target; how sparse the network
 becomes follows from the strength of the penalty.
@@ -35,6 +36,7 @@ class L0(Method):
     needs = "shape"
 
     open_probability: float = 0.5
+    weight_decay: float = 0.0
 
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Put a gate behind every layer that alone produces a group of channels; returns the network, changed in place."""
@@ -51,9 +53,15 @@ class L0(Method):
         """Expected number of weights in use behind gates; dead channels count nothing."""
         parts = []
         for name, module in model.named_modules():
-            if isinstance(module, Gated):
+            if isinstance(module, Gated) and isinstance(module.gate, HardConcreteGate):
                 living = alive.get(f"{name}.gate.log_alpha")
-                used = module.gate.open_probability() * module.layer.weight[0].numel()  # type: ignore[index, operator]
+                weight: Tensor = module.layer.weight  # type: ignore[assignment]
+                each = weight.new_full((len(weight),), weight[0].numel())
+                if self.weight_decay:
+                    each = each + self.weight_decay / 2 * (weight**2).flatten(1).sum(1)
+                    if module.layer.bias is not None:
+                        each = each + self.weight_decay / 2 * module.layer.bias**2  # type: ignore[operator]
+                used = module.gate.open_probability() * each
                 parts.append((used if living is None else used * living.to(used)).sum())
         if not parts:
             raise Unprunable("the network has no gates; L0 prepares it before training.")

@@ -51,7 +51,9 @@ def snip_scores() -> None:
     sites = find_sites(model, channels=False)
     view = View(model, sites, Masks(), batches, F.cross_entropy, torch.Generator())
     mine, plain = seconds(lambda: Snip().score(view)), seconds(passes(model, batches))
-    print(f"SNIP scores, ResNet-18, batch 128: {mine / plain:.2f} of a forward and backward pass ({mine / 3:.2f} s a batch)")
+    print(
+        f"SNIP scores, ResNet-18, batch 128: {mine / plain:.2f} of a forward and backward pass ({mine / 3:.2f} s a batch)"
+    )
 
 
 def synflow_rounds() -> None:

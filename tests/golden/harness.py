@@ -18,8 +18,6 @@ for _paper, _chapter, _prefixes in [
     ("sipp_pfp", 2, "keep_ratio_schedules schedules_misc commensurate"),
     ("rni", 3, "penalties masks remove_vgg remove_resnet pad_channels train_steps end_to_end"),
     ("rni", 3, "sizes_vgg16 sizes_resnet56 polarization"),
-    ("snipit", 4, "schedules snip snipit snap snapit imp hoyer cnipit grasp efficient_convnets l0_linear l0_conv"),
-    ("snipit", 4, "group_hs gate_decorators network_counts statistics cross_entropy_l1_lp adversarial"),
     ("how_sparse", 5, "gaussian_width lanczos hvp density_grid l1_training lr_official pipeline"),
 ]:
     PENDING.setdefault(_paper, {}).update(dict.fromkeys(_prefixes.split(), _chapter))

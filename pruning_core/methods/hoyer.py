@@ -1,0 +1,92 @@
+r"""Hoyer-Square: a penalty that does not care how large weights are, only how unequal (Yang et al. 2020, yang2020deephoyer).
+
+    HS(W) = (sum |w|)^2 / sum w^2        between 1 (one weight) and the number of weights (all equal in size)
+
+    Group-HS(W) = [ (sum_i ||W[:, i]||_2)^2 + (sum_o ||W[o]||_2)^2 ] / ||W||_2^2
+
+i runs over the inputs of a layer, o over its outputs; the kernel entries of a convolution belong to both. A network is
+trained with the sum over its layers as a penalty, then everything that has become small is cut: ``Budget(below=1e-3)``.
+How sparse it becomes follows from the strength of the penalty; a target sparsity by size works as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import Unprunable, known_name
+from ..masks import Masks
+from ..scores import COMBINERS, Scores
+from .base import Method, View, register
+
+TRIM = 1e-3
+"""Weights at most this large go after training, in the official code."""
+
+
+def penalised_weights(model: nn.Module, alive: Masks) -> Iterator[Tensor]:
+    """Weights with two or more dimensions; dead entries are multiplied by zero, so that they neither count nor move."""
+    found = False
+    for name, parameter in model.named_parameters():
+        if parameter.dim() >= 2:
+            found = True
+            mask = alive.get(name)
+            yield parameter if mask is None else parameter * mask.to(parameter)
+    if not found:
+        raise Unprunable(f"{type(model).__name__} has no weight matrix that could be penalised.")
+
+
+@register
+@dataclass(frozen=True)
+class HoyerSquare(Method):
+    """Trained with the Hoyer-Square penalty, the weights that have become small go."""
+
+    name = "hoyer_square"
+    citation = "yang2020deephoyer"
+
+    def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
+        """Sum over layers of (sum |w|)^2 / sum w^2; a layer of zeros counts nothing."""
+        parts = [_ratio(w.abs().sum() ** 2, w) for w in penalised_weights(model, alive)]
+        return torch.stack(parts).sum()
+
+    def score(self, view: View) -> Scores:
+        return Scores({name: weight.abs() for name, weight in view.weights().items()})
+
+
+@register
+@dataclass(frozen=True)
+class GroupHoyerSquare(Method):
+    """Trained with the group form of the penalty, the channels go whose weights have all become small.
+
+    A channel's score is its largest absolute weight; ``combine`` says how producers of one channel are combined.
+    """
+
+    name = "group_hoyer_square"
+    citation = "yang2020deephoyer"
+    unit = "channel"
+    needs = "shape"
+
+    combine: str = "max"
+
+    def __post_init__(self):
+        known_name("combination", self.combine, COMBINERS)
+
+    def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
+        """Sum over layers of the squared sums of column norms and of row norms, over the squared norm of all."""
+        parts = []
+        for weight in penalised_weights(model, alive):
+            inputs = torch.linalg.vector_norm(weight.transpose(0, 1).flatten(1), dim=1).sum()
+            outputs = torch.linalg.vector_norm(weight.flatten(1), dim=1).sum()
+            parts.append(_ratio(inputs**2 + outputs**2, weight))
+        return torch.stack(parts).sum()
+
+    def score(self, view: View) -> Scores:
+        return view.per_channel(lambda rows: rows.abs().amax(1), self.combine)
+
+
+def _ratio(above: Tensor, weight: Tensor) -> Tensor:
+    """``above`` over the squared norm of ``weight``, and 0 where that vanishes."""
+    squares = (weight**2).sum()
+    return torch.where(squares > 0, above / torch.where(squares > 0, squares, torch.ones_like(squares)), 0.0)
