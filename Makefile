@@ -87,7 +87,7 @@ bench: $(READY)
 
 lock: $(READY)
 	uv pip compile --upgrade --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
-		pyproject.toml --extra book --extra sweep --extra test -o requirements.lock
+		pyproject.toml --extra attacks --extra book --extra sweep --extra test -o requirements.lock
 
 clean:
 	rm -rf book/_build book/_failed book/notebooks book/api book/scoreboard.md tests/artefacts

@@ -15,7 +15,7 @@ from .networks import load_pruned, save_network
 from .optimizers import LearningRate, Optimizer
 from .pruning import PruneResult, prune
 from .scores import Scores
-from .stages import Each, Every, Measure, Prune, RecalibrateBatchNorm, Repeat, Rewind, Save, Shrink, Train
+from .stages import Attack, Each, Every, Measure, Prune, RecalibrateBatchNorm, Repeat, Rewind, Save, Shrink, Train
 from .training import Trainer, fit
 from .version import __version__
 
@@ -23,6 +23,7 @@ __all__ = [
     "DATASETS",
     "METHODS",
     "MODELS",
+    "Attack",
     "Budget",
     "Choice",
     "Each",

@@ -60,9 +60,8 @@ def attacked(state: State, stage: Attack, seed: int) -> list[dict[str, Any]]:
     from .robustness import attack
 
     batch = next(iter(state.setting.data.test.batches(min(stage.samples, len(state.setting.data.test)))))
-    result = attack(
-        state.model, batch[0], batch[1], stage.name, epsilons=stage.epsilons, seed=seed, **dict(stage.options)
-    )
+    options: dict[str, Any] = dict(stage.options)
+    result = attack(state.model, batch[0], batch[1], stage.name, epsilons=stage.epsilons, seed=seed, **options)
     about = {"label": stage.label, "epoch": state.epoch, "method": "dense", "asked": 0.0, "of": "weights", **state.last}
     about |= {"attack": stage.name, "training_macs": state.training_macs}
     return [about | row for row in result.rows()]

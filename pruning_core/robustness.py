@@ -1,0 +1,201 @@
+"""Adversarial attacks on a network, pruned or not: how often do they turn an image, at which size of the disturbance?
+
+The attacks are those of the library foolbox (an extra: ``pip install 'pruning-core[attacks]'``), with its defaults, which are
+the ones of SNIP-it's code (Verdenius et al. 2020, verdenius2020snipit). Disturbances are measured in the space that the
+network sees: normalised images, not pixels.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .errors import BadInput, BadType, known_name
+from .evaluation import integer_at_least, like_model
+from .optimizers import number_at_least_zero
+from .sites import check_finite, undisturbed
+
+
+class AttackInfo(NamedTuple):
+    """``kind``: foolbox's class; ``norm``: in which epsilon is measured; ``steps``: its name for the number of steps."""
+
+    kind: str
+    norm: Literal["l1", "l2", "linf"]
+    steps: str | None
+    about: str
+
+
+ATTACKS: dict[str, AttackInfo] = {
+    "fgsm": AttackInfo("FGSM", "linf", None, "one step along the sign of the gradient"),
+    "pgd": AttackInfo("LinfPGD", "linf", "steps", "40 projected steps from a random start"),
+    "l1_fgm": AttackInfo("L1FastGradientAttack", "l1", None, "one step along the gradient, scaled to L1 length"),
+    "deepfool": AttackInfo("L2DeepFoolAttack", "l2", "steps", "50 steps to the nearest linearised boundary"),
+    "carlini_wagner": AttackInfo("L2CarliniWagnerAttack", "l2", "steps", "9 searches of up to 10,000 steps of Adam"),
+    "ddn": AttackInfo("DDNAttack", "l2", "steps", "100 steps, direction and length apart"),
+    "salt_and_pepper": AttackInfo("SaltAndPepperNoiseAttack", "l2", "steps", "1,000 draws of black and white pixels"),
+    "gaussian_noise": AttackInfo("L2RepeatedAdditiveGaussianNoiseAttack", "l2", "repeats", "100 draws of noise"),
+}
+"""Name -> foolbox's attack. Gradient-free ones are random; a seed fixes them."""
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What an attack did to ``n`` images, for each of ``epsilons``; shares are in [0, 1].
+
+    ``success``: images that the network gets wrong now, those that it got wrong before included (unless they were left
+    out); ``agreement``: predictions that are still the clean ones; ``distance``: mean L2 length of the disturbance.
+    """
+
+    attack: str
+    epsilons: tuple[float, ...]
+    success: tuple[float, ...]
+    agreement: tuple[float, ...]
+    distance: tuple[float, ...]
+    clean_accuracy: float
+    n: int
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict an epsilon: epsilon, attack_success, agreement, distance, accuracy (percent, of the clean images)."""
+        each = zip(self.epsilons, self.success, self.agreement, self.distance, strict=True)
+        names = ("epsilon", "attack_success", "agreement", "distance")
+        return [
+            dict(zip(names, row, strict=True)) | {"accuracy": 100 * self.clean_accuracy, "n": self.n} for row in each
+        ]
+
+
+def attack(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    name: str,
+    *,
+    epsilons: Sequence[float],
+    bounds: Literal["batch"] | tuple[float, float] = "batch",
+    steps: int | None = None,
+    targeted: int | None = None,
+    exclude_wrong: bool = False,
+    seed: int = 0,
+) -> AttackResult:
+    """Attack ``model`` (evaluation mode) on ``inputs`` (N, ...) with ``labels`` (N,); works on any classifier.
+
+    Args:
+        name: one of ``ATTACKS``.
+        epsilons: sizes of the disturbance, rising from 0 or more, in the attack's norm.
+        bounds: between which values an attacked image must lie; "batch": the least and the largest of ``inputs``.
+        steps: how many the attack takes; None for its own (Carlini and Wagner's 10,000 take minutes, 300 do for a look).
+        targeted: the class that images shall be taken for; None: any wrong one. ``success`` then counts that class.
+        exclude_wrong: leave out images that the network gets wrong without any attack.
+        seed: of the random starts and the noise.
+
+    The network, its gradients and all random states are left as they were. Raises UnknownName, BadType or BadInput
+    before any work: for bounds that do not hold the images, a network that puts out NaN, a step count of an attack that
+    takes none, a missing foolbox.
+    """
+    info = ATTACKS[known_name("attack", name, ATTACKS)]
+    sizes = _checked_epsilons(epsilons)
+    integer_at_least("seed", seed, 0)
+    if steps is not None:
+        integer_at_least("steps", steps, 1)
+        if info.steps is None:
+            raise BadInput(f"attack {name!r} takes one step; steps={steps} has no meaning for it.")
+    if not isinstance(inputs, Tensor) or len(inputs) == 0 or len(inputs) != len(labels):
+        raise BadInput("an attack needs images and as many labels, at least one.")
+    foolbox = _foolbox()
+    check_finite(model)
+    inputs, labels = like_model(model, inputs, labels)
+    low, high = _checked_bounds(bounds, inputs)
+    with undisturbed(model), _other_random_states(seed):
+        model.eval().requires_grad_(False)
+        with torch.no_grad():
+            outputs = model(inputs)
+        _check_outputs(outputs, labels, targeted)
+        predicted = outputs.argmax(1)
+        clean = float((predicted == labels).double().mean())
+        if exclude_wrong:
+            right = predicted == labels
+            if not bool(right.any()):
+                raise BadInput("the network gets every image wrong; with exclude_wrong there is nothing to attack.")
+            inputs, labels, predicted = inputs[right], labels[right], predicted[right]
+        options = {info.steps: steps} if steps is not None and info.steps is not None else {}
+        goal = (
+            foolbox.criteria.Misclassification(labels)
+            if targeted is None
+            else foolbox.criteria.TargetedMisclassification(torch.full_like(labels, targeted))
+        )
+        wrapped = foolbox.PyTorchModel(model, bounds=(low, high), device=inputs.device)
+        made = getattr(foolbox.attacks, info.kind)(**options)
+        try:
+            _, attacked, turned = made(wrapped, inputs, goal, epsilons=list(sizes))
+        except ValueError as error:
+            raise BadInput(f"attack {name!r} cannot be made here: {error}") from error
+        with torch.no_grad():
+            agreement = [float((model(x).argmax(1) == predicted).double().mean()) for x in attacked]
+        distance = [float((x - inputs).flatten(1).norm(dim=1).mean()) for x in attacked]
+    success = tuple(float(each.double().mean()) for each in turned)
+    return AttackResult(name, sizes, success, tuple(agreement), tuple(distance), clean, len(inputs))
+
+
+def _checked_epsilons(epsilons: Sequence[float]) -> tuple[float, ...]:
+    if isinstance(epsilons, (str, float, int)) or not hasattr(epsilons, "__iter__"):
+        raise BadType(f"epsilons are a list of numbers, not {epsilons!r}.")
+    sizes = tuple(float(number_at_least_zero("epsilon", epsilon)) for epsilon in epsilons)
+    if not sizes or list(sizes) != sorted(set(sizes)):
+        raise BadInput(f"epsilons rise from 0 or more, each once; not {list(sizes)}.")
+    return sizes
+
+
+def _checked_bounds(bounds, inputs: Tensor) -> tuple[float, float]:
+    least, most = float(inputs.min()), float(inputs.max())
+    if not np.isfinite([least, most]).all():
+        raise BadInput("the images hold NaN or infinite values.")
+    if isinstance(bounds, str):
+        known_name("kind of bounds", bounds, ["batch"])
+        low, high = least, most
+    else:
+        low, high = (float(bound) for bound in bounds)
+    if not low < high:
+        raise BadInput(f"the lower bound must lie below the upper one, not {low} and {high}.")
+    if least < low or most > high:
+        raise BadInput(f"the images run from {least:.4g} to {most:.4g}, beyond the bounds {low:.4g} and {high:.4g}.")
+    return low, high
+
+
+def _check_outputs(outputs, labels: Tensor, targeted: int | None) -> None:
+    if not isinstance(outputs, Tensor) or outputs.dim() != 2:
+        raise BadInput("the network must return logits of shape (N, classes) to be attacked.")
+    if not torch.isfinite(outputs).all():
+        raise BadInput("the network puts out NaN or infinite values; it cannot be attacked.")
+    classes = outputs.shape[1]
+    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        raise BadInput(f"labels run from {int(labels.min())} to {int(labels.max())}, but there are {classes} outputs.")
+    if targeted is not None and not 0 <= integer_at_least("targeted", targeted, 0) < classes:
+        raise BadInput(f"the class to aim at must lie in 0 to {classes - 1}, not {targeted}.")
+
+
+def _foolbox():
+    try:
+        import foolbox
+    except ImportError as error:
+        raise BadInput("attacks need the library foolbox: pip install 'pruning-core[attacks]' brings it.") from error
+    return foolbox
+
+
+@contextmanager
+def _other_random_states(seed: int) -> Iterator[None]:
+    """Attacks draw from torch, and may draw from numpy and random; torch's state is restored by ``undisturbed``."""
+    state, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        np.random.set_state(numbers)  # noqa: NPY002
