@@ -95,14 +95,15 @@ class Block(nn.Module):
         self.bn1 = norm2d(norm, outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1)
         self.bn2 = norm2d(norm, outputs)
+        self.act = nn.LeakyReLU(LEAK)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
             projection = nn.Conv2d(inputs, outputs, 1, stride, bias=norm == "none")
             self.shortcut = nn.Sequential(OrderedDict(conv=projection, bn=norm2d(norm, outputs)))
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = F.leaky_relu(self.bn1(self.conv1(x)), LEAK)
-        return F.leaky_relu(self.bn2(self.conv2(hidden)) + self.shortcut(x), LEAK)
+        hidden = self.act(self.bn1(self.conv1(x)))
+        return self.act(self.bn2(self.conv2(hidden)) + self.shortcut(x))
 
 
 class SnipResNet(nn.Module):
@@ -113,6 +114,7 @@ class SnipResNet(nn.Module):
         inputs = scaled(64, width)
         self.conv1 = nn.Conv2d(shape[0], inputs, 7, 2, 3, bias=norm == "none")
         self.bn1 = norm2d(norm, inputs)
+        self.act = nn.LeakyReLU(LEAK)
         self.pool = nn.MaxPool2d(3, 2, 1)
         stages = []
         for s, count in enumerate(blocks):
@@ -126,7 +128,7 @@ class SnipResNet(nn.Module):
         self.head = _head(4 * inputs, (256,), classes, width, norm, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.pool(F.leaky_relu(self.bn1(self.conv1(x)), LEAK))
+        x = self.pool(self.act(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.head(torch.flatten(F.adaptive_avg_pool2d(x, 2), 1))
 

@@ -1,0 +1,136 @@
+"""Statistics that papers on pruning report beside accuracy: the official counts of SNIP-it, disconnection, pictures.
+
+The book's own measure of cost is the multiply-accumulate (measure.py). ``reference_flops`` counts as the official code of
+SNIP-it does, so that its numbers can be compared. Source: Verdenius et al. 2020, verdenius2020snipit, as implemented.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
+
+from .errors import BadInput
+from .evaluation import check_split, like_model
+from .groups import any_alive
+from .measure import evaluating, observing
+
+ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
+BITS_A_WEIGHT, BITS_A_ROW = 34, 2
+
+
+def reference_flops(model: nn.Module, example: Tensor, *, reference: bool = False) -> int:
+    """FLOPs of one sample by the rules of SNIP-it's code, in evaluation mode; nothing of the network is changed.
+
+    A product with its sum counts one: convolution ``out (k k in + bias) H W``, linear ``in out + out bias``; batch norm 2 an
+    element, (leaky) ReLU 1, pooling ``k k`` an output element; adaptive pools, dropout and masks nothing. Layers are found
+    as modules: functional calls count nothing. ``reference=True`` counts norms and activations for a batch of eight,
+    as the official code does while it counts all else for one.
+    """
+    if not isinstance(example, Tensor) or example.dim() < 2 or len(example) == 0:
+        raise BadInput("FLOPs need an example input with its batch dimension.")
+    total = 0
+
+    def count(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        nonlocal total
+        if isinstance(module, (_ConvNd, nn.Linear)):
+            each = module.weight[0].numel() + (module.bias is not None)
+            total += each * output.numel()
+        elif isinstance(module, _BatchNorm):
+            total += 2 * output.numel() * (8 if reference else 1)
+        elif isinstance(module, ACTIVATIONS):
+            total += output.numel() * (8 if reference else 1)
+        elif isinstance(module, (_MaxPoolNd, _AvgPoolNd)):
+            size: Any = module.kernel_size
+            total += (math.prod(size) if isinstance(size, tuple) else size ** (output.dim() - 2)) * output.numel()
+
+    hooks = [module.register_forward_hook(count) for module in model.modules()]
+    try:
+        with observing(model):
+            model(example[:1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total
+
+
+def compressed_bits(model: nn.Module) -> int:
+    """Bits of the network in a sparse format: 34 a non-zero weight, and 2 (min(rows, columns) + 1) a tensor.
+
+    Weight tensors are those called ``weight``, norms included; a convolution is a matrix (outputs, everything else).
+    """
+    bits = 0
+    for name, parameter in model.named_parameters():
+        if name.endswith("weight"):
+            rows, columns = len(parameter), parameter.numel() // len(parameter)
+            smaller = min(rows, columns) if parameter.dim() > 1 else 1
+            bits += BITS_A_WEIGHT * int(torch.count_nonzero(parameter)) + BITS_A_ROW * (smaller + 1)
+    return bits
+
+
+def harmonic_mean(sparsity: float, accuracy: float) -> float:
+    """``2 s a / (s + a)`` of a sparsity in [0, 1] and an accuracy in percent, in [0, 1]; 0 where both are 0."""
+    a = accuracy / 100
+    if not (0 <= sparsity <= 1 and 0 <= a <= 1):
+        raise BadInput(f"sparsity lies in [0, 1] and accuracy in [0, 100], not {sparsity} and {accuracy}.")
+    return 2 * sparsity * a / (sparsity + a) if sparsity + a > 0 else 0.0
+
+
+def layer_density(
+    model: nn.Module, masks: Mapping[str, Tensor], names: Iterable[str] | None = None
+) -> dict[str, float]:
+    """Living fraction of each weight matrix or filter bank, in [0, 1], by parameter name."""
+    chosen = [n for n, p in model.named_parameters() if p.dim() > 1] if names is None else list(names)
+    sizes = {name: model.get_parameter(name).numel() for name in chosen}
+    return {n: int(torch.count_nonzero(masks[n])) / size if n in masks else 1.0 for n, size in sizes.items()}
+
+
+def dead_layers(model: nn.Module, masks: Mapping[str, Tensor]) -> list[str]:
+    """Names of weight tensors that have no living entry: the network is cut in two there."""
+    return [name for name, density in layer_density(model, masks).items() if density == 0]
+
+
+def dead_units(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, int]:
+    """For each weight tensor the number of outputs without a living weight."""
+    return {
+        name: int((~any_alive(masks[name], 0)).sum()) if name in masks else 0 for name in layer_density(model, masks)
+    }
+
+
+def confusion_matrix(model: nn.Module, split, batch_size: int = 512) -> Tensor:
+    """Counts (true class, predicted class), int64, over a split, in evaluation mode. Raises what ``evaluate`` raises."""
+    check_split(model, split)
+    counts: Tensor | None = None
+    with observing(model):
+        for batch in split.batches(batch_size):
+            inputs, labels = like_model(model, *batch)
+            outputs = model(inputs)
+            classes = outputs.shape[1]
+            counts = torch.zeros(classes**2, dtype=torch.long) if counts is None else counts
+            pairs = labels.cpu() * classes + outputs.argmax(1).cpu()
+            counts += torch.bincount(pairs, minlength=classes**2)
+    assert counts is not None
+    return counts.view(classes, classes)
+
+
+def saliency_maps(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Gradient of the largest logit by each pixel, brought to [0, 1] as ``(g - mean) / std * 0.1 + 0.5``, per image.
+
+    ``inputs`` (N, C, H, W); returns the same shape. Gradients of parameters, mode and buffers stay as they were.
+    """
+    if not isinstance(inputs, Tensor) or inputs.dim() != 4 or len(inputs) == 0:
+        raise BadInput("saliency maps need images (N, C, H, W), at least one.")
+    reference = next(model.parameters())
+    images = inputs.detach().to(reference.device, reference.dtype).requires_grad_(True)
+    with evaluating(model), torch.enable_grad():
+        top = model(images).max(1).values.sum()
+        (gradient,) = torch.autograd.grad(top, images)
+    flat = gradient.flatten(1)
+    spread = flat.std(1, keepdim=True).clamp_min(1e-12)
+    return ((flat - flat.mean(1, keepdim=True)) / spread * 0.1 + 0.5).clamp(0, 1).view_as(inputs)
