@@ -1,4 +1,4 @@
-"""What can be watched while a network trains: sign flips of its weights, and any numbers in TensorBoard.
+"""What can be watched while a network trains: sign flips, elasticities and drift of its weights, numbers in TensorBoard.
 
 An observer is anything that is called as ``observer(trainer, row)`` after each epoch: ``trainer`` is the
 Trainer as it stands, ``row`` the epoch's dict in its history, to which the observer may add JSON-able
@@ -7,6 +7,7 @@ numbers.
     fit(model, data, epochs=5, observers=[SignFlips(model), TensorBoard("runs/first")])
 """
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.errors import BadInput
+from pruning_core.evaluation import integer_at_least
+from pruning_core.gradients import loss_gradients, weight_elasticities
+from pruning_core.statistics import compressed_bits, dead_units, harmonic_mean, reference_flops
 from pruning_core.trainer import Trainer
 
 
@@ -58,6 +62,120 @@ class SignFlips:
         return flipped / max(living, 1)
 
 
+class Elasticities:
+    """Keeps the sorted elasticities ``|w dL/dw / L|`` of the living weights, as quantiles, after chosen epochs.
+
+    ``batches`` (inputs, labels) are what they are computed on; ``every`` says after how many epochs. ``curves`` holds a
+    dict an epoch: epoch, quantiles (largest first, ``points`` of them), zeros (share of living weights without any).
+    Adds the median to the row. Verdenius et al. 2020, section on elasticity.
+    """
+
+    def __init__(self, batches: Iterable[tuple[Tensor, Tensor]], every: int = 1, points: int = 200):
+        self.batches, self.every, self.points = list(batches), integer_at_least("every", every, 1), points
+        integer_at_least("points", points, 2)
+        if not self.batches:
+            raise BadInput("elasticities need at least one batch.")
+        self.curves: list[dict[str, Any]] = []
+
+    def __call__(self, trainer: Trainer, row: dict[str, Any]) -> None:
+        if row["epoch"] % self.every:
+            return
+        model = trainer.model
+        names = [name for name, parameter in model.named_parameters() if parameter.dim() >= 2]
+        gradients, loss = loss_gradients(model, names, self.batches, trainer.loss)
+        scores = weight_elasticities(model, gradients, loss)
+        living = torch.cat(
+            [
+                (score[trainer.masks[name].to(score.device)] if name in trainer.masks else score).flatten()
+                for name, score in scores.items()
+            ]
+        ).cpu()
+        ordered = living.sort(descending=True).values
+        places = torch.linspace(0, len(ordered) - 1, min(self.points, len(ordered))).round().long()
+        zeros = float((living == 0).double().mean())
+        self.curves.append({"epoch": row["epoch"], "quantiles": ordered[places].tolist(), "zeros": zeros})
+        row["median_elasticity"] = float(ordered[len(ordered) // 2])
+
+
+class WeightStatistics:
+    """Running mean and variance of every weight over the epochs (Welford's update), in ``mean`` and ``variance``.
+
+    Starts anew when channels were removed: a weight of the smaller network is not the one of that place before.
+    """
+
+    def __init__(self, chosen: Callable[[str], bool] | None = None):
+        self.chosen, self.count = chosen, 0
+        self.mean: dict[str, Tensor] = {}
+        self._squares: dict[str, Tensor] = {}
+
+    @property
+    def variance(self) -> dict[str, Tensor]:
+        """Unbiased variance a weight; zeros before the second epoch."""
+        return {name: squares / max(self.count - 1, 1) for name, squares in self._squares.items()}
+
+    def __call__(self, trainer: Trainer, row: dict[str, Any]) -> None:
+        now = {
+            name: parameter.detach().clone()
+            for name, parameter in trainer.model.named_parameters()
+            if (parameter.dim() >= 2 if self.chosen is None else self.chosen(name))
+        }
+        if {n: w.shape for n, w in now.items()} != {n: w.shape for n, w in self.mean.items()}:
+            self.count = 0
+            self.mean = {name: torch.zeros_like(weight) for name, weight in now.items()}
+            self._squares = {name: torch.zeros_like(weight) for name, weight in now.items()}
+        self.count += 1
+        for name, weight in now.items():
+            away = weight - self.mean[name]
+            self.mean[name] += away / self.count
+            self._squares[name] += away * (weight - self.mean[name])
+        row["weight_deviation"] = float(torch.cat([v.flatten() for v in self.variance.values()]).mean().sqrt())
+
+
+class OfficialTags:
+    """The numbers that SNIP-it's code sends to TensorBoard, under its names: pass it as ``TensorBoard(also=...)``.
+
+    acc/train, acc/test (here: of the validation split, where there is one), loss/train, loss/test, sparse/weight, sparse/node,
+    sparse/hm, sparse/log_disk_size, time/batch_time, time/flops_per_sample, time/flops_log_cum, cuda/ram_footprint. FLOPs
+    are those of ``statistics.reference_flops``, forward passes only. ``example``: one input; ``model``: as it starts.
+    """
+
+    def __init__(self, model: nn.Module, example: Tensor, samples: int):
+        self.example, self.samples, self.cumulative = example[:1], integer_at_least("samples", samples, 1), 0.0
+        self._weights = sum(p.numel() for n, p in model.named_parameters() if p.dim() >= 2)
+        self._units = self._living_units(model, {})
+
+    @staticmethod
+    def _living_units(model: nn.Module, masks: Any) -> int:
+        """Outputs of all layers but the last that have a living weight."""
+        names = [name for name, parameter in model.named_parameters() if parameter.dim() >= 2][:-1]
+        dead = dead_units(model, masks)
+        return sum(len(model.get_parameter(name)) - dead[name] for name in names)
+
+    def __call__(self, trainer: Trainer) -> dict[str, float]:
+        model, last = trainer.model, trainer.history[-1]
+        flops = reference_flops(model, self.example)
+        self.cumulative += flops * self.samples
+        zeros = self._weights - sum(int(torch.count_nonzero(p)) for p in model.parameters() if p.dim() >= 2)
+        sparsity = zeros / self._weights
+        accuracy = last.get("validation_accuracy", last["train_accuracy"])
+        tags = {
+            "acc/train": last["train_accuracy"] / 100,
+            "loss/train": last["train_loss"],
+            "sparse/weight": sparsity,
+            "sparse/node": 1 - self._living_units(model, trainer.masks) / self._units if self._units else 0.0,
+            "sparse/hm": harmonic_mean(sparsity, accuracy),
+            "sparse/log_disk_size": math.log(compressed_bits(model)),
+            "time/batch_time": last["seconds"] / -(-self.samples // trainer.batch_size),
+            "time/flops_per_sample": float(flops),
+            "time/flops_log_cum": math.log10(self.cumulative),
+        }
+        if "validation_accuracy" in last:
+            tags |= {"acc/test": last["validation_accuracy"] / 100, "loss/test": last["validation_loss"]}
+        if next(model.parameters()).is_cuda:
+            tags["cuda/ram_footprint"] = float(torch.cuda.max_memory_allocated())
+        return tags
+
+
 class TensorBoard:
     """Writes every number of a row as a scalar to ``folder``, at the row's epoch.
 
@@ -77,6 +195,11 @@ class TensorBoard:
         numbers = row | (self.also(trainer) if self.also is not None else {})
         for name, value in _numbers(numbers.items()):
             self._writer.add_scalar(name, value, row["epoch"])
+        self._writer.flush()
+
+    def add_picture(self, tag: str, figure: Any, epoch: int) -> None:
+        """Write a matplotlib figure (a confusion matrix, saliency maps, an elasticity curve) under ``tag``."""
+        self._writer.add_figure(tag, figure, epoch, close=False)
         self._writer.flush()
 
     def close(self) -> None:
