@@ -68,6 +68,28 @@ EXERCISES: dict[str, Exercise] = {
     "failures/coasting": Exercise(
         -0.9, "the weight moves by -0.1 times the momentum in every step, and the momentum shrinks to 0.9 of itself."
     ),
+    # 4 SNIP-it and SNAP-it
+    "snip/schedule": Exercise(
+        [0.5, 0.73, 0.845, 0.9025, 0.93125, 0.945625, 0.96],
+        "start at one half, halve the gap to the target five times, then the target itself.",
+        1e-6,
+    ),
+    "snip/left": Exercise(251, "count the weights of the three layers and take half a percent.", 0.0),
+    "snip/gate": Exercise(
+        -0.4, "a gate multiplies every weight of its row and the bias: add up weight times gradient, with signs.", 1e-6
+    ),
+    "snip/sign": Exercise(
+        "grow", "removing w changes g by -w times its column of H, so the squared norm by -2 w (Hg)_w: which sign?"
+    ),
+    "snap/weights": Exercise(
+        0.91, "a hidden matrix keeps a product of two fractions: of its rows and of its columns.", 0.001
+    ),
+    "snap/flops": Exercise("channels", "which of the two makes the matrices smaller that a training step multiplies?"),
+    "robustness/fgsm": Exercise(
+        0.05,
+        "a step of e along the sign moves the difference of the logits by e times the L1 norm of the weights.",
+        1e-6,
+    ),
     "failures/ties": Exercise(600, "which value is the 500th smallest, and how many scores are not larger?", 0.0),
 }
 """Name -> exercise. A chapter adds its own; names begin with the topic of the notebook."""

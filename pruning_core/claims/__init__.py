@@ -6,7 +6,7 @@ verdict; the rules that lead to one stand at the head of ``verdicts.py`` and on 
 """
 
 from .ledger import MARKS, PROFILES, Claim, Comparison, Selection, load_claims
-from .page import scoreboard, to_markdown, write_scoreboard
+from .page import scoreboard, side_by_side, to_markdown, write_scoreboard
 from .verdicts import KINDS, LEAST_SEEDS, Interval, Verdict, mean_interval, verdict
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "load_claims",
     "mean_interval",
     "scoreboard",
+    "side_by_side",
     "to_markdown",
     "verdict",
     "write_scoreboard",

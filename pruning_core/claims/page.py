@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pruning_core import records
+from pruning_core.errors import BadInput
 
 from .ledger import MARKS, Claim, load_claims
 from .verdicts import KINDS, quantity_text, verdict
@@ -39,6 +40,23 @@ def scoreboard(rows: pd.DataFrame, claims: Sequence[Claim]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(table)
+
+
+def side_by_side(paper: str, ids: Sequence[str] = (), rows: pd.DataFrame | None = None) -> Any:
+    """The claims of one paper with their verdicts, as a table for its chapter.
+
+    ``ids``: beginnings of the claims' ids (none: all). ``rows``: default every record that can be found. Returns a styled
+    table: statement, the paper's value, how we know it, verdict, our rows. Raises BadInput when no claim is left.
+    """
+    every = load_claims(records.results_root().parents[1] / "book" / "claims.yml")
+    claims = [c for c in every if c.paper == paper and (not ids or c.id.startswith(tuple(ids)))]
+    if not claims:
+        raise BadInput(f"the ledger has no such claim of {paper!r}.")
+    board = scoreboard(records.load() if rows is None else rows, claims)
+    names = {"papers": "paper", "seen": "how we know", "sentence": "our rows"}
+    table = board[["statement", "papers", "seen", "verdict", "sentence"]].rename(columns=names)
+    left = {"text-align": "left", "white-space": "normal"}
+    return table.style.hide(axis="index").set_properties(**left)  # type: ignore[arg-type]
 
 
 def _papers_value(claim: Claim) -> str:

@@ -24,6 +24,9 @@ AXIS_NAMES = {
     "train_accuracy": "training accuracy (%)",
     "loss": "test loss",
     "train_loss": "training loss",
+    "generalisation_gap": "training minus test accuracy (points)",
+    "fitted_accuracy": "accuracy on training images (%)",
+    "training_macs": "multiply-accumulates of training",
 }
 
 

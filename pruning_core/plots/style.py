@@ -75,6 +75,12 @@ METHOD_STYLE: dict[str, MethodStyle] = _styles(
     cnip_it=("mauve", "P", "CNIP-it (before)"),
     cnip_it_during=("mauve", "X", "CNIP-it (during)"),
     grasp=("green", "v", "GraSP"),
+    snip_logits=("slate", "<", "SNIP, raw logits"),
+    snip_it_logits=("slate", ">", "SNIP-it, raw logits"),
+    snap_logits=("slate", "P", "SNAP, raw logits"),
+    snap_it_logits=("slate", "X", "SNAP-it, raw logits"),
+    grasp_reference=("ochre", "<", "GraSP, other sign"),
+    imp_hasty=("mauve", "s", "IMP, cuts every epoch"),
     synflow=("blue", "P", "SynFlow"),
     # sensitivity of the outputs
     sipp=("green", "o", "SiPP"),
