@@ -129,6 +129,7 @@ def run(experiment: Experiment, *, progress: bool = True, folder: Path | None = 
         "data": experiment.data,
         "width": experiment.width,
         "seed": experiment.seed,
+        **({} if experiment.random_labels is None else {"random_labels": experiment.random_labels}),
         "profile": experiment.profile,
         "code": experiment._content()["code"],
     }

@@ -121,6 +121,8 @@ def accuracy_against_sparsity(
     fig, axes = figure()
     ax = axes[0, 0]
     said = []
+    if y.endswith("accuracy"):  # an interval of few seeds may leave the range that is possible
+        points = points.assign(low=points["low"].clip(0, 100), high=points["high"].clip(0, 100))
     for name, curve in points.groupby(by, sort=False):
         style = (styles or {}).get(str(name)) or style_of(str(name))
         curve = curve.sort_values(x)

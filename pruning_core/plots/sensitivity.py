@@ -13,7 +13,7 @@ from pruning_core.errors import BadInput
 
 from .curves import over_seeds
 from .interactive import SliderFigure
-from .style import NEUTRAL, BookFigure, figure, set_alt, stamp, style_of, styled
+from .style import COLOURS, NEUTRAL, BookFigure, figure, set_alt, stamp, style_of, styled
 
 
 def parse_layers(rows: pd.DataFrame) -> pd.DataFrame:
@@ -62,7 +62,7 @@ def layer_lines(
         ax.fill_between(line["position"], line["low"], line["high"], color=style.colour, alpha=0.18, linewidth=0)
         said.append(f"{style.label}: {', '.join(f'{value:.3g}' for value in line['mean'])}")
     names = points.drop_duplicates("position").sort_values("position")
-    ax.set_xticks(names["position"], [str(name) for name in names["layer"]], rotation=60, ha="right", fontsize=7)
+    ax.set_xticks(names["position"], [str(name) for name in names["layer"]], rotation=45, ha="right", fontsize=8)
     labels = {"density": "weights kept", "width": "units kept (fraction)", "units_kept": "units kept"}
     ax.set(ylabel=labels.get(y, y.replace("_", " ")), title=title)
     if log and (points["mean"] > 0).all():
@@ -83,10 +83,13 @@ def curve_of(scores: Mapping[str, Tensor], points: int = 200) -> pd.DataFrame:
 
 
 @styled
-def elasticity_curves(curves: pd.DataFrame, *, by: str = "name", title: str = "") -> BookFigure:
+def elasticity_curves(
+    curves: pd.DataFrame, *, by: str = "name", title: str = "", colours: Mapping[str, str] | None = None
+) -> BookFigure:
     """Draw sorted elasticities: log10 of the size against the share of weights that are at least as large.
 
-    curves: ``curve_of`` tables with a column ``by``; scores that are zero cannot be drawn and end the curve.
+    curves: ``curve_of`` tables with a column ``by``; scores that are zero cannot be drawn and end the curve. ``colours``
+    names colours of the palette for values of ``by`` that are no methods.
     """
     fig, axes = figure()
     ax = axes[0, 0]
@@ -94,7 +97,8 @@ def elasticity_curves(curves: pd.DataFrame, *, by: str = "name", title: str = ""
     for name, curve in curves.groupby(by, sort=False):
         style = style_of(str(name))
         seen = curve[curve["value"] > 0].groupby("rank", as_index=False)["value"].mean()
-        ax.plot(seen["rank"], np.log10(seen["value"]), color=style.colour, label=style.label)
+        colour = COLOURS[colours[str(name)]] if colours and str(name) in colours else style.colour
+        ax.plot(seen["rank"], np.log10(seen["value"]), color=colour, label=style.label)
         said.append(f"{style.label} from {np.log10(seen['value'].max()):.1f} to {np.log10(seen['value'].min()):.1f}")
     ax.set_xscale("log")
     ax.set(xlabel="share of weights with at least this elasticity", ylabel="log10 elasticity", title=title)
@@ -118,7 +122,7 @@ def success_against_epsilon(rows: pd.DataFrame, *, by: str = "method", title: st
         for name, curve in points[points["attack"] == attack].groupby(by, sort=False):
             style = style_of(str(name))
             ax.plot(curve["epsilon"], 100 * curve["mean"], color=style.colour, marker=style.marker, label=style.label)
-            low, up = 100 * curve["low"], 100 * curve["high"]
+            low, up = (100 * curve[side].clip(0, 1) for side in ("low", "high"))
             ax.fill_between(curve["epsilon"], low, up, color=style.colour, alpha=0.18, linewidth=0)
             middle = curve.iloc[len(curve) // 2]
             said.append(f"{attack}, {style.label}: {100 * middle['mean']:.0f} % at {middle['epsilon']:g}")

@@ -103,8 +103,9 @@ METHOD_STYLE: dict[str, MethodStyle] = _styles(
     rni=("crimson", "s", "RNI"),
     slimming=("blue", "^", "Network Slimming"),
     polarization=("green", "D", "polarisation"),
-    hoyer=("blue", "X", "HoyerSquare"),
-    group_hoyer=("sky", "D", "Group-HS"),
+    hoyer_square=("blue", "X", "HoyerSquare"),
+    group_hoyer_square=("sky", "D", "Group-HS"),
+    lp=("sky", "X", "Lp training + magnitude"),
     l0=("mauve", "o", "L0"),
     gates=("green", "X", "Gate Decorator"),
     # training sparse
