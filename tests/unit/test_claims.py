@@ -17,6 +17,7 @@ from pruning_core.claims import (
     load_claims,
     mean_interval,
     scoreboard,
+    side_by_side,
     to_markdown,
     verdict,
     write_scoreboard,
@@ -273,6 +274,14 @@ def test_every_verdict_today_is_computed():
     run = board[board["verdict"] != "not run"]
     assert run["ours"].notna().all()
     assert (run["seeds"] >= 1).all()
+
+
+def test_a_chapter_shows_its_own_claims():
+    table = side_by_side("verdenius2020snipit", ["snipit-readme"], rows=pd.DataFrame())
+    assert len(table.data) == sum(c.id.startswith("snipit-readme") for c in LEDGER) > 3
+    assert set(table.data["verdict"]) == {"not run"}
+    with pytest.raises(BadInput, match="no such claim"):
+        side_by_side("verdenius2020snipit", ["nothing"])
 
 
 def test_write_scoreboard(tmp_path):

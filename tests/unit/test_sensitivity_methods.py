@@ -332,6 +332,11 @@ def test_the_outputs_of_a_network_are_not_channels_to_prune(batches):
         pc.prune(model, "snap", 0.5, batches=batches)
 
 
+def test_scope_cannot_make_outputs_prunable(batches):
+    with pytest.raises(Unprunable, match="outputs of the network"):
+        pc.prune(conv(), "snap", 0.5, batches=batches, scope=["9"])
+
+
 def test_a_loss_that_is_not_finite_is_refused(batches):
     broken = [(torch.full_like(batches[0][0], math.nan), batches[0][1])]
     with pytest.raises(BadInput, match="no gradient to rank by"):
