@@ -56,6 +56,16 @@ def hoyer(z):
             np.testing.assert_array_equal(cut.masks[name], mask.astype(bool))
 
 
+def group_hs(z):
+    """The group form alone: with the names of the shared file, or without their first part."""
+    hoyer(z if any(name.startswith(("ghs/", "hs/")) for name in z) else {**z, **_under("ghs/", z)})
+
+
+def _under(part: str, z):
+    """``loss`` and ``grad/...`` as if they stood under ``part``."""
+    return {f"{part}{name}": array for name, array in z.items() if name.startswith(("loss", "grad/"))}
+
+
 def gated(z, kind: type) -> tuple[nn.Module, Gated, float, float]:
     """A gated layer whose rows are what the file's gates multiply, our method on it, and the file's two strengths."""
     weight = tensor(z["param/weights"])
@@ -103,13 +113,25 @@ def l0_linear(z):
             np.testing.assert_allclose(parameter.grad, z[f"reg_grad/{name}"], **CLOSE)
 
 
+def _convolution(z, weight) -> dict[str, int]:
+    """Stride and padding: as the file says, or those that lead from its inputs to its outputs."""
+    named_ = {n: int(np.asarray(z[n]).flat[0]) for n in ("stride", "padding", "dilation") if n in z}
+    output = next((z[name] for name in ("train_output", "eval_output") if name in z), None)
+    if named_ or output is None or "x" not in z:
+        return named_
+    for padding in range(weight.shape[-1]):
+        for stride in (1, 2, 3):
+            sides = [(side + 2 * padding - weight.shape[-1]) // stride + 1 for side in z["x"].shape[2:]]
+            if sides == list(output.shape[2:]):
+                return {"padding": padding, "stride": stride}
+    return {}
+
+
 def l0_conv(z):
     """Gates on the outputs of a convolution; in training the official layer leaves its bias out."""
     model, part, lamda, precision = gated(z, nn.Conv2d)
     gate, layer = part.gate, part.layer
-    options = {
-        name: int(z[name]) for name in ("stride", "padding", "dilation") if name in z and np.asarray(z[name]).ndim == 0
-    }
+    options = _convolution(z, layer.weight)
     bias = layer.bias if layer.bias is not None else torch.zeros(len(layer.weight), dtype=torch.float64)
     with torch.no_grad():
         in_use = gate.open_probability()
@@ -122,6 +144,9 @@ def l0_conv(z):
                 np.testing.assert_allclose(weight, z["sampled_weights"], **CLOSE)
             if "train_output" in z:
                 np.testing.assert_allclose(F.conv2d(tensor(z["x"]), weight, **options), z["train_output"], **CLOSE)
+        if "expected_l0" in z:
+            size = layer.weight[0].numel() + (layer.bias is not None)
+            np.testing.assert_allclose(in_use.sum() * size, z["expected_l0"], **CLOSE)
         if "eval_output" in z:
             out = gate.eval()(F.conv2d(tensor(z["x"]), layer.weight, bias, **options))
             np.testing.assert_allclose(out, z["eval_output"], **CLOSE)
@@ -194,7 +219,7 @@ def gate_decorators(z):
 
 CHECKS: dict[str, Callable[[Mapping[str, np.ndarray]], None]] = {
     "hoyer": hoyer,
-    "group_hs": hoyer,
+    "group_hs": group_hs,
     "l0_linear": l0_linear,
     "l0_conv": l0_conv,
     "efficient_convnets": efficient_convnets,
