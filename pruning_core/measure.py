@@ -163,7 +163,7 @@ def output_positions(model: nn.Module, example: Tensor) -> dict[str, int]:
     """Number of positions at which each weight of a convolution or linear layer is used for one sample, by layer name.
 
     Height x width of the output for a convolution (of the input for a transposed one), 1 for a linear layer
-    on (N, F), the number of tokens on (N, T, F); so non-zero weights x positions = MACs that are left. Layers
+    on (N, F), the number of tokens on (N, T, F), also inside attention (the tokens of the queries); so non-zero weights x positions = MACs that are left. Layers
     that the forward pass never calls are missing; a layer called twice has the sum. Arguments and errors as
     in ``count_macs``.
     """
@@ -185,6 +185,11 @@ def counting_positions(model: nn.Module) -> Iterator[dict[str, int]]:
                 else:
                     positions = output.numel() // module.weight.shape[0]
                 found[name] = found.get(name, 0) + positions
+            elif isinstance(module, nn.MultiheadAttention):
+                # Its projections are computed by one function that calls no layer.
+                tokens = output[0].numel() // module.embed_dim
+                for part in (name, f"{name}.out_proj"):
+                    found[part] = found.get(part, 0) + tokens
 
         return hook
 

@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import nn
 
-from pruning_core import measure
+from pruning_core import measure, prune
 from pruning_core.errors import BadInput, BadType
 from pruning_core.models import build_model
 
@@ -161,3 +161,23 @@ def test_training_costs_three_passes():
 def test_bad_input_is_refused(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+class Attending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.attention(x, x, x, need_weights=False)[0])
+
+
+def test_the_projections_of_attention_are_used_once_a_token():
+    model, x = Attending(), torch.zeros(2, 5, 8)
+    positions = measure.output_positions(model, x)
+    assert positions == {"attention": 5, "attention.out_proj": 5, "head": 5}
+    weights = {"attention": 3 * 64, "attention.out_proj": 64, "head": 24}
+    assert sum(positions[name] * weights[name] for name in weights) == measure.count_macs(model, x)
+    report = prune(model, "magnitude", 0.5, of="macs", example_input=x).report
+    assert report.removed["macs"][1] == measure.count_macs(model, x)
