@@ -129,7 +129,7 @@ def run(experiment: Experiment, *, progress: bool = True, folder: Path | None = 
         "data": experiment.data,
         "width": experiment.width,
         "seed": experiment.seed,
-        **({} if experiment.random_labels is None else {"random_labels": experiment.random_labels}),
+        **{name: value for name in ("limit", "random_labels") if (value := getattr(experiment, name)) is not None},
         "profile": experiment.profile,
         "code": experiment._content()["code"],
     }

@@ -62,7 +62,9 @@ def find_sites(
             else:
                 excluded[f"channels of {group.name}"] = reason
         if not groups:
-            telling = sorted(excluded.items(), key=lambda item: item[1] == "out of scope")  # what scope cannot help first
+            telling = sorted(
+                excluded.items(), key=lambda item: item[1] == "out of scope"
+            )  # what scope cannot help first
             reasons = "; ".join(f"{name}: {why}" for name, why in telling[:3])
             reasons = reasons or "no layer could be followed from its weights to the outputs"
             raise Unprunable(
