@@ -163,9 +163,9 @@ def output_positions(model: nn.Module, example: Tensor) -> dict[str, int]:
     """Number of positions at which each weight of a convolution or linear layer is used for one sample, by layer name.
 
     Height x width of the output for a convolution (of the input for a transposed one), 1 for a linear layer
-    on (N, F), the number of tokens on (N, T, F), also inside attention (the tokens of the queries); so non-zero weights x positions = MACs that are left. Layers
-    that the forward pass never calls are missing; a layer called twice has the sum. Arguments and errors as
-    in ``count_macs``.
+    on (N, F), the number of tokens on (N, T, F), also for the projections of attention (the tokens of its
+    queries); so non-zero weights x positions = MACs that are left. Layers that the forward pass never calls
+    are missing; a layer called twice has the sum. Arguments and errors as in ``count_macs``.
     """
     with counting_positions(model) as found, observing(model):
         model(_first(example))
