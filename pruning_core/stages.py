@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from .averaging import WeightAverage
 from .budgets import Budget
 from .errors import BadInput, BadType, known_name
 from .methods import Method, as_method
@@ -69,8 +70,8 @@ class Train:
             known_name("part to train", self.only, ("gates", "weights"))
         if self.penalty is not None:
             object.__setattr__(self, "penalty", _penalties(self.penalty))
-        if self.average is not None and not 0 < self.average < 1:
-            raise BadInput(f"a moving average of weights needs a factor in (0, 1), not {self.average!r}.")
+        if self.average is not None:
+            WeightAverage(self.average)  # refuses what cannot work
         if self.average is not None and self.keep != "last":
             raise BadInput("a training ends with its average or with its best epoch, not with both.")
         if self.during is not None and not self.during.epochs(self.epochs):

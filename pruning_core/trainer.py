@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pruning_core.averaging import WeightAverage
 from pruning_core.checkpoints import describe
 from pruning_core.errors import BadInput, BadType, PruningError, known_name
 from pruning_core.evaluation import (
@@ -118,11 +119,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None  # {"epoch", "validation_accuracy", "state"}
         self._checked: tuple[object, ...] = ()
-        if average is not None and not 0 < average < 1:
-            raise BadInput(f"a moving average of weights needs a factor in (0, 1), not {average!r}.")
-        self.average = average
-        self._averaged: dict[str, Tensor] = {}  # sums that start at zero: their bias is corrected when they are taken
-        self._steps_averaged = 0
+        self.average = None if average is None else WeightAverage(average)
         self.masks = Masks(masks or {})
 
     @property
@@ -185,16 +182,11 @@ class Trainer:
                 tensor.copy_(self.best["state"][name])
         return self.best["epoch"]
 
-    @torch.no_grad()
     def take_average(self) -> None:
         """Put the moving average of the weights into the network, bias corrected and masked; nothing without one."""
-        if not self._steps_averaged:
-            return
-        correction = 1 - self.average**self._steps_averaged  # type: ignore[operator]
-        for name, parameter in self.model.named_parameters():
-            if name in self._averaged:
-                parameter.copy_(self._averaged[name] / correction)
-        self._masks.apply_(self.model)
+        if self.average is not None:
+            self.average.put_into(self.model)
+            self._masks.apply_(self.model)
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that going on needs: (tensors, JSON-able information), ready for ``checkpoints.save_tensors(path, *state)``."""
@@ -204,11 +196,12 @@ class Trainer:
         tensors |= {f"optimizer:{key}": tensor for key, tensor in stepped.items()}
         if self.best is not None:
             tensors |= {f"best:{name}": tensor for name, tensor in self.best["state"].items()}
-        tensors |= {f"average:{name}": tensor for name, tensor in self._averaged.items()}
+        if self.average is not None:
+            tensors |= {f"average:{name}": tensor for name, tensor in self.average.sums.items()}
         tensors["generator"] = self.generator.get_state()
         best = self.best and {key: self.best[key] for key in ("epoch", "validation_accuracy")}
         info = {"kind": FORMAT, "epoch": self.epoch, "history": self.history, "best": best}
-        return tensors, info | {"steps_averaged": self._steps_averaged}
+        return tensors, info | {"steps_averaged": self.average.steps if self.average is not None else 0}
 
     def load_state_dict(self, state: tuple[Mapping[str, Tensor], Mapping[str, Any]]) -> None:
         """Go back to a state of ``state_dict()``; what follows is then the same bit for bit (on the CPU).
@@ -233,9 +226,9 @@ class Trainer:
         self.epoch = info["epoch"]
         self.history = [dict(row) for row in info["history"]]
         self.best = info["best"] and {**info["best"], "state": _part(tensors, "best:")}
-        device = next(self.model.parameters()).device
-        self._averaged = {name: tensor.to(device, copy=True) for name, tensor in _part(tensors, "average:").items()}
-        self._steps_averaged = info["steps_averaged"]
+        if self.average is not None:
+            device = next(self.model.parameters()).device
+            self.average.load(_part(tensors, "average:"), info["steps_averaged"], device)
 
     def slice_state(self, kept: Any, model: nn.Module) -> None:
         """Go on with ``model``, the smaller network that a removal of channels left: masks and optimizer state are cut alike.
@@ -252,7 +245,8 @@ class Trainer:
             if name in names:
                 stepped[key] = kept.slice(name, entry) if entry.shape == old[name] else entry
         masks = {name: kept.slice(name, mask) for name, mask in self._masks.items() if name in names}
-        self._averaged = {name: kept.slice(name, tensor) for name, tensor in self._averaged.items() if name in names}
+        if self.average is not None:
+            self.average.slice(kept, names)
         self.model, self.best, self._checked = model, None, ()
         self.optimizer = self.settings.build(model, self.only)
         load_optimizer_state(model, self.optimizer, stepped)
@@ -264,8 +258,10 @@ class Trainer:
         augmentation = describe(getattr(split, "augmentation", None))
         data = [len(split), describe(inputs), describe(getattr(split, "labels", labels)), augmentation]
         names = ["settings", "learning_rate", "epochs", "batch_size", "loss", "penalty", "only", "precision"]
-        names += ["channels_last", "seed", "keep", "shuffle", "average"]
-        settings = {name: describe(getattr(self, name)) for name in names}
+        names += ["channels_last", "seed", "keep", "shuffle"]
+        settings = {name: describe(getattr(self, name)) for name in names} | {
+            "average": self.average.factor if self.average is not None else None
+        }
         masks = describe({name: self._masks[name] for name in sorted(self._masks)})
         return settings | {"masks": masks, "initial weights": describe(self.model.state_dict()), "data": data}
 
@@ -331,19 +327,7 @@ class Trainer:
                 weights, factors = zip(*self._pruned, strict=True)
                 torch._foreach_mul_(weights, factors)
         if self.average is not None:
-            self._add_to_average()
-
-    @torch.no_grad()
-    def _add_to_average(self) -> None:
-        parameters = dict(self.model.named_parameters())
-        if not self._averaged:
-            self._averaged = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-        torch._foreach_lerp_(
-            list(self._averaged.values()),
-            [parameters[name].detach() for name in self._averaged],
-            1 - self.average,  # type: ignore[operator]
-        )
-        self._steps_averaged += 1
+            self.average.add(self.model)
 
     def _penalty(self) -> Tensor:
         value = self.penalty(self.model)  # type: ignore[misc]

@@ -7,7 +7,7 @@ verdict; the rules that lead to one stand at the head of ``verdicts.py`` and on 
 
 from .ledger import MARKS, PROFILES, Claim, Comparison, Selection, load_claims
 from .page import scoreboard, side_by_side, to_markdown, write_scoreboard
-from .verdicts import KINDS, LEAST_SEEDS, Interval, Verdict, mean_interval, verdict
+from .verdicts import KINDS, LEAST_SEEDS, Interval, Verdict, mean_interval, paired_difference, verdict
 
 __all__ = [
     "KINDS",
@@ -21,6 +21,7 @@ __all__ = [
     "Verdict",
     "load_claims",
     "mean_interval",
+    "paired_difference",
     "scoreboard",
     "side_by_side",
     "to_markdown",

@@ -57,6 +57,26 @@ def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> 
     return Interval(mean, mean - half, mean + half, len(v))
 
 
+def paired_difference(
+    rows: pd.DataFrame, first: str, second: str, *, by: str = "method", value: str = "accuracy"
+) -> pd.DataFrame:
+    """``first`` minus ``second`` (values of ``by``) at each asked sparsity, paired by seed, with its 95 % interval.
+
+    Two methods start from the same networks seed by seed, so an interval for their difference must come from differences.
+    Columns: removed, points, low, high, seeds, better ("open" where zero lies in the interval); empty where the two
+    have no seed in common.
+    """
+    wide = rows.pivot_table(index=["asked", "seed"], columns=by, values=value)
+    found = []
+    if {first, second} <= set(wide.columns):
+        for asked, gap in (wide[first] - wide[second]).dropna().groupby("asked"):
+            mean, low, high, n = mean_interval(gap.to_numpy())
+            better = first if low > 0 else second if high < 0 else "open"
+            found.append((f"{asked:.4g}", mean, low, high, n, better))
+    columns = ["removed", "points", "low", "high", "seeds", "better"]
+    return pd.DataFrame(found, columns=columns).round(2)
+
+
 class Verdict(NamedTuple):
     """What our rows say about a claim. ``ours`` is NaN and ``interval`` (NaN, NaN) where nothing could be
     computed."""

@@ -16,6 +16,7 @@ from pruning_core.claims import (
     Selection,
     load_claims,
     mean_interval,
+    paired_difference,
     scoreboard,
     side_by_side,
     to_markdown,
@@ -289,3 +290,16 @@ def test_write_scoreboard(tmp_path):
     assert list(board["verdict"]) == ["reproduced"]
     text = (tmp_path / "scoreboard.md").read_text(encoding="utf-8")
     assert "| reproduced | ours 1" in text
+
+
+def test_differences_are_paired_by_seed():
+    rows = pd.DataFrame(
+        {"method": m, "seed": s, "asked": 0.9, "accuracy": 50 + 10 * s + (2 if m == "a" else 0) + (0.1 * s if m == "a" else 0)}
+        for m in ("a", "b") for s in range(3)
+    )  # fmt: skip
+    (row,) = paired_difference(rows, "a", "b").to_dict("records")
+    assert row["points"] == pytest.approx(2.1) and row["better"] == "a" and row["seeds"] == 3
+    assert row["high"] - row["low"] < 1  # although the seeds differ by ten points
+    (turned,) = paired_difference(rows, "b", "a").to_dict("records")
+    assert turned["better"] == "a" and turned["points"] == pytest.approx(-2.1)
+    assert paired_difference(rows, "a", "c").empty
