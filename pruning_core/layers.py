@@ -112,9 +112,8 @@ class HardConcreteGate(nn.Module):
         a, b = self.limits
         return (s * (b - a) + a).clamp(0, 1)
 
-    def forward(self, input: Tensor) -> Tensor:
-        z = self.sample() if self.training else self.gates()
-        return input * z.view(-1, *[1] * (input.dim() - 2))
+    def forward(self, input: Tensor, dim: int = 1) -> Tensor:
+        return _times(input, self.sample() if self.training else self.gates(), dim)
 
     @torch.no_grad()
     def project_(self) -> None:
@@ -135,8 +134,8 @@ class ChannelGate(nn.Module):
         """The factors, shape (C,)."""
         return self.weight
 
-    def forward(self, input: Tensor) -> Tensor:
-        return input * self.weight.view(-1, *[1] * (input.dim() - 2))
+    def forward(self, input: Tensor, dim: int = 1) -> Tensor:
+        return _times(input, self.weight, dim)
 
 
 class Gated(nn.Module):
@@ -153,7 +152,8 @@ class Gated(nn.Module):
         self.layer, self.gate = layer, gate
 
     def forward(self, input: Tensor) -> Tensor:
-        return self.gate(self.layer(input))
+        # Channels are the second dimension, but the last one behind a linear layer: of (N, T, F) for tokens.
+        return self.gate(self.layer(input), -1 if isinstance(self.layer, nn.Linear) else 1)
 
     @torch.no_grad()
     def to_plain(self) -> nn.Module:
@@ -163,6 +163,13 @@ class Gated(nn.Module):
         if self.layer.bias is not None:
             self.layer.bias.mul_(z)  # type: ignore[operator]
         return self.layer
+
+
+def _times(input: Tensor, factors: Tensor, dim: int) -> Tensor:
+    """``input`` with each channel, along ``dim``, multiplied by its factor."""
+    shape = [1] * input.dim()
+    shape[dim] = len(factors)
+    return input * factors.view(shape)
 
 
 class ChannelIndex(nn.Module):

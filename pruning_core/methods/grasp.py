@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import BadInput
 from ..evaluation import like_model
@@ -58,7 +59,8 @@ class Grasp(Sensitivity):
         """``H g`` for every parameter in scope; g and H are sums over chunks of batches, in evaluation mode."""
         names = list(view.sites.weights)
         parameters = [view.model.get_parameter(name).requires_grad_(True) for name in names]
-        with evaluating(view.model), torch.enable_grad():
+        # Fused attention has no second derivative; the plain formula does.
+        with evaluating(view.model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             gradient = _sum(torch.autograd.grad(loss, parameters, allow_unused=True) for loss in self._losses(view))
             vector = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradient, strict=True)]
             product = _sum(self._product(loss, parameters, vector) for loss in self._losses(view))

@@ -10,6 +10,7 @@ the same share of what is left.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -43,11 +44,10 @@ class SynFlow(Method):
             raise BadInput(f"SynFlow takes a whole number of rounds from 1, not {self.rounds!r}.")
 
     def score(self, view: View) -> Scores:
-        self._linearise(view)
-        return self._flow(view)
+        return self._flow(self._linearised(view))
 
     def choose(self, view: View, budget: Budget) -> Choice:
-        self._linearise(view)
+        view = self._linearised(view)
         if budget.to is None:
             return Choice(allocate(self._flow(view), budget, view.alive, view.sites))
         removed, total = count_removed(budget.of, view.alive, view.sites)
@@ -87,27 +87,31 @@ class SynFlow(Method):
             if best is not None and kept is not None:
                 parameter.view(-1)[best] = kept
 
-    @staticmethod
-    @torch.no_grad()
-    def _linearise(view: View) -> None:
-        """Absolute values of everything, in place: whoever called us puts the network back."""
-        for tensor in [*view.model.parameters(), *view.model.buffers()]:
-            if tensor.is_floating_point():
-                tensor.abs_()
+    def _linearised(self, view: View) -> View:
+        """Absolute values of everything, in place: whoever called us puts the network back. Where the flow through them is
+        beyond the network's precision, a twin in double precision instead."""
+        with torch.no_grad():
+            for tensor in [*view.model.parameters(), *view.model.buffers()]:
+                if tensor.is_floating_point():
+                    tensor.abs_()
         view.alive.apply_(view.model)
+        if view.example_input is None:
+            raise BadInput("SynFlow needs example_input (or batches), to know the shape of an image of ones.")
+        with evaluating(view.model), torch.no_grad():
+            if torch.isfinite(_total(view.model(*_ones(view.example_input)))):
+                return view
+        twin = copy.deepcopy(view.model).double()
+        return replace(view, model=twin, example_input=_double(view.example_input))
 
     def _flow(self, view: View) -> Scores:
         names = view.sites.weights
         parameters = [view.model.get_parameter(name).requires_grad_(True) for name in names]
-        if view.example_input is None:
-            raise BadInput("SynFlow needs example_input (or batches), to know the shape of an image of ones.")
         with evaluating(view.model), torch.enable_grad():
             flow = _total(view.model(*_ones(view.example_input)))
             found = torch.autograd.grad(flow, parameters, allow_unused=True)
         if not torch.isfinite(flow):
             raise Unprunable(
-                f"the flow through the absolute weights of {type(view.model).__name__} is beyond {flow.dtype}; "
-                "use model.double()."
+                f"the flow through the absolute weights of {type(view.model).__name__} is beyond double precision."
             )
         with torch.no_grad():
             return Scores(
@@ -122,6 +126,12 @@ def _not_beyond(masks: Masks, view: View, budget: Budget) -> Masks:
     """What the rounds left alive, or everything that was alive before them, should they have gone beyond the target."""
     removed, total = count_removed(budget.of, masks, view.sites)
     return masks if removed <= budget.to * total + 0.5 else view.alive  # type: ignore[operator]
+
+
+def _double(example):
+    if isinstance(example, tuple):
+        return tuple(_double(each) for each in example)
+    return example.double() if example.is_floating_point() else example
 
 
 def _ones(example):

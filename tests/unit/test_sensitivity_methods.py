@@ -356,3 +356,51 @@ def test_a_second_cut_starts_from_what_is_alive(batches):
     first = prune_step(model, Cnip(), Budget(0.5), sites, Masks(), batches).masks
     second = prune_step(model, Cnip(), Budget(0.8), sites, first, batches).masks
     assert second <= first
+
+
+class Transformer(nn.Module):
+    """Tokens (N, T, F): attention, then two linear layers whose hidden units can be pruned."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.up, self.down, self.head = nn.Linear(8, 12), nn.Linear(12, 8), nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = x.flatten(1).view(len(x), 8, 8)
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        return self.head((x + self.down(F.gelu(self.up(x)))).mean(1))
+
+
+@pytest.mark.parametrize("method", ["snip", "snap", "cnip", "grasp", "synflow", "gates", "l0"])
+def test_networks_of_tokens_are_pruned_too(method, batches):
+    """Fused attention has no second derivative, and channels are the last dimension of tokens."""
+    from pruning_core.methods import as_method
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = as_method(method).prepare(Transformer().double(), batches[0][0][:1]).double()
+        for name, parameter in model.named_parameters():
+            if "gate" in name:
+                nn.init.uniform_(parameter, 0.5, 1.5)
+    result = pc.prune(model, method, 0.4, batches=batches)
+    assert abs(result.report.reached - 0.4) < 0.05
+    if as_method(method).unit == "channel":
+        small = result.shrink().eval()
+        assert (small(batches[0][0]) - result.model.eval()(batches[0][0])).abs().max() < 1e-10
+
+
+def test_synflow_goes_on_in_double_precision_where_the_flow_overflows():
+    """Thirty layers whose weights add up to more than a float can hold."""
+    layers: list[nn.Module] = []
+    for _ in range(30):
+        layers += [nn.Linear(20, 20, bias=False), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.Linear(20, 2, bias=False))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(100)
+    before = [p.detach().clone() for p in model.parameters()]
+    example = torch.ones(1, 20)
+    masks = pc.prune(model, "synflow", 0.9, example_input=example).masks
+    assert all(p.dtype == torch.float32 and torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
+    assert masks == pc.prune(copy.deepcopy(model).double(), "synflow", 0.9, example_input=example.double()).masks
