@@ -102,8 +102,8 @@ def _notebooks(arguments: argparse.Namespace) -> None:
 def _collect(arguments: argparse.Namespace) -> None:
     from pruning_core import records
 
-    copied = records.collect(arguments.profiles)
-    print(f"{len(copied)} records copied to {records.results_root()}")
+    written = records.collect(arguments.profiles)
+    print(f"{len(written)} files of {records.results_root()} have new rows")
 
 
 def _page(arguments: argparse.Namespace) -> None:

@@ -247,20 +247,33 @@ def _valid(row: dict) -> bool:
     return row.get("profile") not in CHEAP or row.get("code", source_hash()) == source_hash()
 
 
-def collect(profiles: Iterable[str] = ("standard", "paper"), target: str | os.PathLike | None = None) -> list[Path]:
-    """Copy the records of this machine's runs in ``profiles`` to ``target`` (default: the committed results).
+def collect(
+    profiles: Iterable[str] = ("standard", "paper"), target: str | os.PathLike | None = None, skip: Iterable[str] = ()
+) -> list[Path]:
+    """Gather the records of this machine's runs in ``profiles`` below ``target`` (default: the committed results).
 
-    Returns the copies. Raises CorruptFile for a record that cannot be trusted; a copy that is there already stays.
+    One file a network and data set, ``<model>-<data>.json``: a few files in the repository instead of thousands.
+    Experiments that are there already stay as they are; ``skip`` leaves out experiments by their hash. Returns the files
+    that were written. Raises CorruptFile for a record that cannot be trusted.
     """
-    wanted, folder = set(profiles), Path(target) if target is not None else results_root()
-    copies = []
-    for file in _record_files(()):
+    wanted, left_out = set(profiles), set(skip)
+    folder = Path(target) if target is not None else results_root()
+    gathered: dict[str, list[dict]] = {}
+    for file in sorted((cache_root() / "records").glob("*.json")):
         rows = read_rows(file)
-        copy = folder / file.name
-        if {row.get("profile") for row in rows} <= wanted and rows and not copy.exists() and file.parent != folder:
-            write_rows(copy, rows)
-            copies.append(copy)
-    return copies
+        if rows and {row.get("profile") for row in rows} <= wanted and rows[0].get("experiment") not in left_out:
+            name = f"{rows[0].get('model', 'unknown')}-{rows[0].get('data', 'unknown')}".replace("/", "-")
+            gathered.setdefault(name, []).extend(rows)
+    written = []
+    for name, rows in sorted(gathered.items()):
+        path = folder / f"{name}.json"
+        held = read_rows(path) if path.exists() else []
+        known = {row.get("experiment") for row in held}
+        fresh = [row for row in rows if row.get("experiment") not in known]
+        if fresh:
+            write_rows(path, held + fresh)
+            written.append(path)
+    return written
 
 
 def load(*folders: str | os.PathLike, **equal_to: Any) -> "pandas.DataFrame":

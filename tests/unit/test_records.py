@@ -232,3 +232,25 @@ def test_environment_names_what_made_a_number():
     assert set(row) < set(records.COLUMNS)
     assert row["threads"] >= 1
     assert row["torch"][0].isdigit()
+
+
+def test_collect_gathers_long_runs_by_network_and_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("PRUNING_CACHE", str(tmp_path / "cache"))
+    kept, target = tmp_path / "cache" / "records", tmp_path / "results"
+
+    def record(key, profile, model="torchvision/resnet18", rows=1):
+        about = {"experiment": key, "profile": profile, "model": model, "data": "digits", "code": "0.1.0"}
+        records.write_rows(kept / f"{key}.json", [about | {"label": str(i), "accuracy": 1.0} for i in range(rows)])
+
+    record("aa", "standard", rows=2)
+    record("bb", "paper")
+    record("cc", "quick")
+    record("dd", "standard", "lenet300")
+    record("ee", "standard", "lenet300")
+    written = records.collect(target=target, skip=["ee"])
+    assert [path.name for path in written] == ["lenet300-digits.json", "torchvision-resnet18-digits.json"]
+    assert sorted(records.load(target)["experiment"]) == ["aa", "aa", "bb", "dd"]
+    assert records.collect(target=target, skip=["ee"]) == []
+    record("ff", "paper")
+    assert [path.name for path in records.collect(["paper"], target)] == ["torchvision-resnet18-digits.json"]
+    assert sorted(records.load(target)["experiment"]) == ["aa", "aa", "bb", "dd", "ff"]
