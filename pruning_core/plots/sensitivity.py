@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pruning_core.errors import BadInput
 
-from .curves import over_seeds
+from .curves import AXIS_NAMES, over_seeds
 from .interactive import SliderFigure
 from .style import COLOURS, NEUTRAL, BookFigure, figure, set_alt, stamp, style_of, styled
 
@@ -70,6 +70,37 @@ def layer_lines(
     ax.legend()
     stamp(fig, rows)
     set_alt(fig, f"{title}. What each layer keeps, from front to back. {'; '.join(said)}.")
+    return fig
+
+
+@styled
+def accuracy_against_cost(
+    rows: pd.DataFrame, *, cost: str = "training_macs", by: str = "method", title: str = ""
+) -> BookFigure:
+    """Draw accuracy against what training cost (logarithmic), one curve a method, one point a sparsity: means over seeds.
+
+    rows: measured rows, the unpruned network among them as method "dense"; ``cost``: a column that is positive.
+    """
+    points = over_seeds(
+        rows.assign(asked=rows["asked"].fillna(rows["sparsity"])), [by, "asked"], "accuracy", keep=[cost]
+    )
+    if points.empty:
+        raise BadInput("there is no row with an accuracy to draw.")
+    fig, axes = figure()
+    ax = axes[0, 0]
+    said = []
+    for name, curve in points.groupby(by, sort=False):
+        style, curve = style_of(str(name)), curve.sort_values(cost)
+        ax.plot(curve[cost], curve["mean"], color=style.colour, marker=style.marker, label=style.label)
+        low, high = (curve[side].clip(0, 100) for side in ("low", "high"))
+        ax.fill_between(curve[cost], low, high, color=style.colour, alpha=0.18, linewidth=0)
+        cheapest = curve.iloc[0]
+        said.append(f"{style.label}: {cheapest['mean']:.3g} % at {cheapest[cost]:.2g}")
+    ax.set_xscale("log")
+    ax.set(xlabel=AXIS_NAMES.get(cost, cost), ylabel=AXIS_NAMES["accuracy"], title=title)
+    ax.legend()
+    stamp(fig, rows)
+    set_alt(fig, f"{title}. Accuracy against {cost.replace('_', ' ')}; the cheapest point of {'; '.join(said)}.")
     return fig
 
 

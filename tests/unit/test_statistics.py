@@ -214,6 +214,13 @@ def test_the_figures_say_what_they_show(model, digits):
     ]
     for fig in drawn:
         assert len(alt_text(fig)) > 40
+    costs = pd.DataFrame(
+        {"method": m, "asked": a, "seed": s, "sparsity": a, "accuracy": 99 - 50 * a + s, "training_macs": 1e9 * (1 - a)}
+        for m in ("snap", "random_channels") for a in (0.5, 0.9) for s in range(3)
+    )  # fmt: skip
+    drawn = figures.accuracy_against_cost(costs, title="Cost")
+    assert "SNAP: 55 % at 1e+08" in alt_text(drawn)
+    assert drawn.axes[0].get_xscale() == "log"
     with pytest.raises(PruningError, match="by_layer"):
         figures.layer_lines(pd.DataFrame({"method": ["a"]}))
     with pytest.raises(PruningError, match="at least one position"):
