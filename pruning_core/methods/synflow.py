@@ -71,7 +71,7 @@ class SynFlow(Method):
         The threshold comes from a sample of the scores; the next round starts from what really went, and the last
         round of all is exact. Sorting millions of scores a hundred times would take longer than the flow.
         """
-        scores = self._flow(view)
+        scores = self._scores(view)
         total = sum(score.numel() for score in scores.values())
         step = max(1, total // SAMPLE)
         sample = torch.cat([score.flatten()[::step] for score in scores.values()])
@@ -81,11 +81,11 @@ class SynFlow(Method):
         threshold = sample.kthvalue(zero).values
         for name, score in scores.items():
             parameter = view.model.get_parameter(name)
-            best = int(score.argmax()) if score.max() <= threshold else None
-            kept = None if best is None else parameter.view(-1)[best].clone()
-            parameter.mul_(score.gt_(threshold))
-            if best is not None and kept is not None:
-                parameter.view(-1)[best] = kept
+            # The sample answers for nearly every layer that something in it stays; only the others are looked through.
+            if score.flatten()[::step].max() > threshold or score.max() > threshold:
+                parameter.mul_(score.gt_(threshold))
+            else:
+                parameter.mul_(score == score.max())
 
     def _linearised(self, view: View) -> View:
         """Absolute values of everything, in place: whoever called us puts the network back. Where the flow through them is
@@ -104,6 +104,10 @@ class SynFlow(Method):
         return replace(view, model=twin, example_input=_double(view.example_input))
 
     def _flow(self, view: View) -> Scores:
+        return Scores(self._scores(view))
+
+    @staticmethod
+    def _scores(view: View) -> dict[str, Tensor]:
         names = view.sites.weights
         parameters = [view.model.get_parameter(name).requires_grad_(True) for name in names]
         with evaluating(view.model), torch.enable_grad():
@@ -114,12 +118,10 @@ class SynFlow(Method):
                 f"the flow through the absolute weights of {type(view.model).__name__} is beyond double precision."
             )
         with torch.no_grad():
-            return Scores(
-                {
-                    name: torch.zeros_like(p) if g is None else g.mul_(p)
-                    for name, p, g in zip(names, parameters, found, strict=True)
-                }
-            )
+            return {
+                name: torch.zeros_like(p) if g is None else g.mul_(p)
+                for name, p, g in zip(names, parameters, found, strict=True)
+            }
 
 
 def _not_beyond(masks: Masks, view: View, budget: Budget) -> Masks:
