@@ -151,6 +151,11 @@ class Gated(nn.Module):
         super().__init__()
         self.layer, self.gate = layer, gate
 
+    @property
+    def output_dim(self) -> int:
+        """Where the layer's weight counts its outputs: transposed convolutions store inputs first."""
+        return 1 if getattr(self.layer, "transposed", False) else 0
+
     def forward(self, input: Tensor) -> Tensor:
         # Channels are the second dimension, but the last one behind a linear layer: of (N, T, F) for tokens.
         return self.gate(self.layer(input), -1 if isinstance(self.layer, nn.Linear) else 1)
@@ -159,7 +164,7 @@ class Gated(nn.Module):
     def to_plain(self) -> nn.Module:
         z = self.gate.gates()
         weight: Tensor = self.layer.weight  # type: ignore[assignment]
-        weight.mul_(z.view(-1, *[1] * (weight.dim() - 1)))
+        weight.copy_(_times(weight, z, self.output_dim))
         if self.layer.bias is not None:
             self.layer.bias.mul_(z)  # type: ignore[operator]
         return self.layer

@@ -156,22 +156,25 @@ def group_hoyer_square(strength: float, epochs: int, fine_tune: int, below: floa
 
 
 def efficient_convnets(sparsity: float, epochs: int, fine_tune: int) -> Timeline:
-    """Train, cut filters of small norm from the front to the back, fine-tune (Li et al. 2017)."""
+    """Train, cut the filters of smallest norm in every layer, fine-tune (Li et al. 2017)."""
     return prune_and_shrink("efficient_convnets", sparsity, epochs, fine_tune)
 
 
 def tick_tock(
     sparsity: float, epochs: int, fine_tune: int, ticks: int = 10, tocks: int = 10, strength: float = 1e-3
 ) -> Timeline:
-    """Train; tick: train the gates, cut, again and again; tock: train the rest and shrink the gates; fine-tune
+    """Train; tick: train the gates, cut, again and again; tock: train everything and pull the gates to zero; fine-tune
     (You et al. 2019). One cut comes before the first tick; the targets rise by 0.05 a cut."""
+    if isinstance(ticks, bool) or not isinstance(ticks, int) or ticks < 1:
+        raise BadInput(f"tick-tock takes a whole number of ticks from 1 before each tock, not {ticks!r}.")
     rounds = tick_tock_rounds(sparsity)
     targets = [fraction_after("tick_tock", i, rounds, sparsity) for i in range(1, rounds + 1)]
     timeline: Timeline = [Train(epochs, only="weights"), Prune("gates", to(targets[0], "gates"))]
     for start in range(1, rounds, ticks):
         for target in targets[start : start + ticks]:
             timeline += [Train(1, only="gates"), Prune("gates", to(target, "gates"))]
-        timeline.append(Train(tocks, only="weights", penalty=("gates", strength)))
+        # Gates included: the penalty depends on nothing else, so with frozen gates it would do nothing.
+        timeline.append(Train(tocks, penalty=("gates", strength)))
     return [*timeline, Shrink(), Measure("pruned"), Train(fine_tune), Measure("fine-tuned")]
 
 

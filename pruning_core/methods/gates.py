@@ -2,10 +2,11 @@ r"""Gate Decorators: a learned factor behind every batch norm, and its sensitivi
 
     y_c = g_c * BN(x)_c,        score(c) = | g_c dL/dg_c | / sum over all gates of the same
 
-Training goes in ticks, in which the gates alone are trained and channels are cut, and tocks, in which everything else is
+Training goes in ticks, in which the gates alone are trained and channels are cut, and tocks, in which everything is
 trained and the gates are pulled towards zero (recipe ``tick_tock``). Where no batch norm follows a layer, its gate sits
 behind the layer itself. Gates start at one, which leaves the network as it is. The official code of SNIP-it starts them
-from N(0, 1) and scores in training mode (``reference=True``), and its penalty has no gradient; ours works.
+from N(0, 1) and scores in training mode (``reference=True``). Its penalty has no gradient, and its tocks freeze the gates;
+ours acts, because a penalty on gates can move nothing else.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..discovery import find_groups
-from ..errors import Unprunable
+from ..errors import Unprunable, known_name
 from ..gradients import loss_gradients, statistic_loss
 from ..groups import Group, Member
 from ..layers import ChannelGate, Gated
 from ..masks import Masks
-from ..scores import Scores, combine
+from ..scores import COMBINERS, Scores, combine
 from .base import View, register, weight_rows
 from .snip import Sensitivity
 
@@ -41,6 +42,10 @@ class GateDecorators(Sensitivity):
 
     combine: str = "sum"
     reference: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        known_name("combination", self.combine, COMBINERS)
 
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Put a gate behind every batch norm, and behind the layers of channels that meet none; returns the network, changed

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..discovery import find_groups
-from ..errors import Unprunable
+from ..errors import BadInput, Unprunable
 from ..groups import Group, Member
 from ..layers import Gated, HardConcreteGate
 from ..masks import Masks
@@ -38,6 +38,12 @@ class L0(Method):
     open_probability: float = 0.5
     weight_decay: float = 0.0
 
+    def __post_init__(self):
+        if not 0 < self.open_probability < 1:
+            raise BadInput(f"the probability that a gate is open lies in (0, 1), not {self.open_probability!r}.")
+        if not self.weight_decay >= 0:
+            raise BadInput(f"the weight decay of L0 is at least 0, not {self.weight_decay!r}.")
+
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Put a gate behind every layer that alone produces a group of channels; returns the network, changed in place."""
         for group in find_groups(model, example_input):
@@ -55,7 +61,8 @@ class L0(Method):
         for name, module in model.named_modules():
             if isinstance(module, Gated) and isinstance(module.gate, HardConcreteGate):
                 living = alive.get(f"{name}.gate.log_alpha")
-                weight: Tensor = module.layer.weight  # type: ignore[assignment]
+                stored: Tensor = module.layer.weight  # type: ignore[assignment]
+                weight = stored.movedim(module.output_dim, 0)
                 each = weight.new_full((len(weight),), weight[0].numel())
                 if self.weight_decay:
                     each = each + self.weight_decay / 2 * (weight**2).flatten(1).sum(1)

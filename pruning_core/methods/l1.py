@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..errors import BadInput, known_name
+from ..errors import BadInput, Unprunable, known_name
 from ..masks import Masks
 from ..scores import Scores
 from .base import Method, View, register
@@ -34,10 +34,15 @@ class _Norm(Method):
 
     def _living(self, model: nn.Module, alive: Masks) -> Iterator[Tensor]:
         """What is penalised, shifted, without dead entries: all parameters, or those with two or more dimensions."""
+        found = False
         for name, parameter in model.named_parameters():
             if self.over == "all" or parameter.dim() >= 2:
+                found = True
                 mask = alive.get(name)
                 yield (parameter if mask is None else parameter[mask.to(parameter.device)]) + SHIFT
+        if not found:
+            what = "parameter" if self.over == "all" else "weight matrix"
+            raise Unprunable(f"{type(model).__name__} has no {what} that could be penalised.")
 
     def score(self, view: View) -> Scores:
         return Scores({name: weight.abs() for name, weight in view.weights().items()})

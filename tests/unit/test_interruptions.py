@@ -21,6 +21,7 @@ STEPS_PER_EPOCH = 18  # 1,150 samples by 64
 
 # A training that says where it is, and waits there, so that it can be hit in the middle of an epoch.
 SCRIPT = """
+import signal
 import time
 import torch
 from pathlib import Path
@@ -29,6 +30,7 @@ from pruning_core.checkpoints import save_tensors
 from pruning_core.data import load_data
 from pruning_core.training import LearningRate, Optimizer, fit
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs us in the background ignores it
 torch.set_num_threads(1)
 torch.manual_seed(0)
 model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.3), nn.Linear(32, 10))

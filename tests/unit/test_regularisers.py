@@ -12,7 +12,7 @@ import pruning_core as pc
 from pruning_core import recipes
 from pruning_core.budgets import Budget
 from pruning_core.errors import BadInput, PruningError, Unprunable
-from pruning_core.layers import ChannelGate, Gated, to_plain
+from pruning_core.layers import ChannelGate, Gated, HardConcreteGate, to_plain
 from pruning_core.masks import Masks
 from pruning_core.methods import as_method
 from pruning_core.methods.efficient_convnets import EfficientConvNets
@@ -21,6 +21,8 @@ from pruning_core.methods.hoyer import GroupHoyerSquare, HoyerSquare
 from pruning_core.methods.l0 import L0
 from pruning_core.methods.l1 import L1, Lp
 from pruning_core.schedules import fraction_after, tick_tock_rounds
+from pruning_core.timeline import _only
+from pruning_core.trainer import Trainer
 
 PENALTIES = [HoyerSquare(), GroupHoyerSquare(), L1(), L1(over="weights"), Lp(), Lp(p=0.5, over="weights")]
 
@@ -133,6 +135,60 @@ def test_gates_leave_the_network_as_it_is_and_fold_exactly(kind, batches):
     )  # a second time does nothing
 
 
+@pytest.mark.parametrize("method", [L0(), GateDecorators()], ids=lambda m: m.name)
+@pytest.mark.parametrize("outputs", [6, 9])
+def test_gates_behind_transposed_convolutions_fold_exactly(method, outputs):
+    """Their weights store inputs first: with as many outputs a fold along the wrong dimension would go unnoticed."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(6, outputs, 3, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(outputs * 64, 10),
+    ).double()  # fmt: skip
+    x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+    gated = method.prepare(model, x[:1]).eval()
+    assert isinstance(gated[2], Gated)
+    for module in gated.modules():
+        if isinstance(module, Gated):
+            nn.init.normal_(next(module.gate.parameters()))
+    after = gated(x)
+    assert math.isfinite(method.penalty(gated, Masks()).item())
+    torch.testing.assert_close(to_plain(copy.deepcopy(gated))(x), after, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("outputs", [6, 9])
+def test_l0_counts_the_weights_of_a_transposed_convolution_by_output(outputs):
+    weight = torch.randn(6, outputs, 3, 3, generator=torch.Generator().manual_seed(1)).double()
+    layer = nn.ConvTranspose2d(6, outputs, 3, bias=False).double()
+    gate = HardConcreteGate(outputs).double()
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        gate.log_alpha.copy_(torch.linspace(-2, 2, outputs))
+    each = 6 * 9 + 0.25 * (weight**2).sum((0, 2, 3))
+    expected = (gate.open_probability() * each).sum().item()
+    assert L0(weight_decay=0.5).penalty(nn.Sequential(Gated(layer, gate)), Masks()).item() == pytest.approx(expected)
+
+
+def test_tocks_pull_the_gates_towards_zero():
+    """A penalty on frozen gates does nothing: what the tocks of the recipe train must contain them."""
+    digits = pc.load_data("digits").train.subset(256)
+    tock = next(s for s in recipes.tick_tock(0.3, 1, 1, ticks=2, tocks=1) if isinstance(s, pc.Train) and s.penalty)
+    sizes = []
+    for strength in (0.0, 1.0):
+        model = GateDecorators().prepare(network().float(), digits.inputs[:1])
+        gates = [module.weight for module in model.modules() if isinstance(module, ChannelGate)]
+        trainer = Trainer(
+            model,
+            pc.Optimizer("sgd", 0.01),
+            epochs=1,
+            batch_size=64,
+            penalty=lambda net, s=strength: s * GateDecorators().penalty(net, Masks()),
+            only=_only(tock, model),
+        )
+        trainer.train_epoch(digits)
+        sizes.append(torch.cat(gates).abs().sum().item())
+    # Four steps of 0.01 against the sign of each of 14 gates, beside what the loss itself does.
+    assert sizes[1] < sizes[0] - 0.2
+
+
 def test_gate_scores_are_the_elasticities_of_the_gates(batches):
     model = GateDecorators().prepare(network(), batches[0][0][:1])
     for module in model.modules():
@@ -164,6 +220,11 @@ def test_methods_without_their_layers_say_so():
         pc.prune(network(), L0(), 0.5, example_input=torch.zeros(1, 1, 8, 8).double())
     with pytest.raises(Unprunable, match="no weight matrix"):
         HoyerSquare().penalty(nn.BatchNorm1d(3), Masks())
+    for method in (L1(over="weights"), Lp(over="weights")):
+        with pytest.raises(Unprunable, match="no weight matrix"):
+            method.penalty(nn.BatchNorm1d(3), Masks())
+    with pytest.raises(Unprunable, match="no parameter"):
+        L1().penalty(nn.ReLU(), Masks())
 
 
 def test_greedy_gives_no_credit_for_inputs_that_are_cut():
@@ -239,6 +300,11 @@ def test_below_cuts_what_became_small(batches):
         (lambda: Lp(p=0), "exponent"),
         (lambda: GroupHoyerSquare(combine="x"), "combination"),
         (lambda: EfficientConvNets(combine="x"), "combination"),
+        (lambda: GateDecorators(combine="x"), "combination"),
+        (lambda: L0(open_probability=1.0), "probability that a gate is open"),
+        (lambda: L0(weight_decay=-1.0), "weight decay of L0"),
+        (lambda: recipes.tick_tock(0.5, 1, 1, ticks=0), "whole number of ticks"),
+        (lambda: recipes.tick_tock(0.5, 1, 1, ticks=-1), "whole number of ticks"),
         (lambda: pc.Train(2, only="norms"), "part to train"),
         (lambda: pc.Train(2, average=1.0), "moving average"),
         (lambda: pc.Train(2, average=0.9, keep="best_validation"), "not with both"),
