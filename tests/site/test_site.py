@@ -130,7 +130,9 @@ def test_maths_is_rendered(visit: Any) -> None:
     assert set(with_maths) & set(NOTEBOOKS), "no notebook page holds a formula"
     for path in with_maths:
         page = visit.open(path)
-        page.wait_for_selector("mjx-container", state="attached", timeout=10_000)  # the first may be in a folded solution
+        page.wait_for_selector(
+            "mjx-container", state="attached", timeout=10_000
+        )  # the first may be in a folded solution
         left = page.evaluate(
             "[...document.querySelectorAll('.math')].filter(e => !e.querySelector('mjx-container')).length"
         )
