@@ -67,7 +67,8 @@ class Elasticities:
 
     ``batches`` (inputs, labels) are what they are computed on; ``every`` says after how many epochs. ``curves`` holds a
     dict an epoch: epoch, quantiles (largest first, ``points`` of them), zeros (share of living weights without any).
-    Adds the median to the row. Verdenius et al. 2020, section on elasticity.
+    Adds the median to the row. An epoch at which no weight lives any more leaves neither.
+    Source: verdenius2020snipit, as implemented in the official code.
     """
 
     def __init__(self, batches: Iterable[tuple[Tensor, Tensor]], every: int = 1, points: int = 200):
@@ -90,6 +91,8 @@ class Elasticities:
                 for name, score in scores.items()
             ]
         ).cpu()
+        if not len(living):
+            return
         ordered = living.sort(descending=True).values
         places = torch.linspace(0, len(ordered) - 1, min(self.points, len(ordered))).round().long()
         zeros = float((living == 0).double().mean())
@@ -100,7 +103,8 @@ class Elasticities:
 class WeightStatistics:
     """Running mean and variance of every weight over the epochs (Welford's update), in ``mean`` and ``variance``.
 
-    Starts anew when channels were removed: a weight of the smaller network is not the one of that place before.
+    Starts anew when channels were removed: a weight of the smaller network is not the one of that place before. Adds
+    ``weight_deviation`` to the row: the root of the mean variance of the weights that live, None when none does.
     """
 
     def __init__(self, chosen: Callable[[str], bool] | None = None):
@@ -119,6 +123,8 @@ class WeightStatistics:
             for name, parameter in trainer.model.named_parameters()
             if (parameter.dim() >= 2 if self.chosen is None else self.chosen(name))
         }
+        if not now:
+            raise BadInput("there is no parameter whose mean and variance could be followed.")
         if {n: w.shape for n, w in now.items()} != {n: w.shape for n, w in self.mean.items()}:
             self.count = 0
             self.mean = {name: torch.zeros_like(weight) for name, weight in now.items()}
@@ -128,7 +134,10 @@ class WeightStatistics:
             away = weight - self.mean[name]
             self.mean[name] += away / self.count
             self._squares[name] += away * (weight - self.mean[name])
-        row["weight_deviation"] = float(torch.cat([v.flatten() for v in self.variance.values()]).mean().sqrt())
+        living = torch.cat(
+            [v[trainer.masks[n].to(v.device)] if n in trainer.masks else v.flatten() for n, v in self.variance.items()]
+        )
+        row["weight_deviation"] = float(living.mean().sqrt()) if len(living) else None
 
 
 class OfficialTags:
@@ -140,7 +149,9 @@ class OfficialTags:
     """
 
     def __init__(self, model: nn.Module, example: Tensor, samples: int):
-        self.example, self.samples, self.cumulative = example[:1], integer_at_least("samples", samples, 1), 0.0
+        self.samples, self.cumulative = integer_at_least("samples", samples, 1), 0.0
+        reference_flops(model, example)  # refuses an example that cannot be counted now, not after an epoch
+        self.example = example[:1]
         self._weights = sum(p.numel() for n, p in model.named_parameters() if p.dim() >= 2)
         self._units = self._living_units(model, {})
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
 
-from .errors import BadInput
+from .errors import BadInput, known_name
 from .evaluation import check_split, like_model
 from .groups import any_alive
 from .measure import evaluating, observing
@@ -28,18 +28,21 @@ BITS_A_WEIGHT, BITS_A_ROW = 34, 2
 def reference_flops(model: nn.Module, example: Tensor, *, reference: bool = False) -> int:
     """FLOPs of one sample by the rules of SNIP-it's code, in evaluation mode; nothing of the network is changed.
 
-    A product with its sum counts one: convolution ``out (k k in + bias) H W``, linear ``in out + out bias``; batch norm 2 an
-    element, (leaky) ReLU 1, pooling ``k k`` an output element; adaptive pools, dropout and masks nothing. Layers are found
-    as modules: functional calls count nothing. ``reference=True`` counts norms and activations for a batch of eight,
-    as the official code does while it counts all else for one.
+    A product with its sum counts one: convolution ``out (k k in + bias) H W`` (a transposed one ``in k k out`` an input
+    position, its bias an output element), linear ``in out + out bias``; batch norm 2 an element, (leaky) ReLU 1, pooling
+    ``k k`` an output element; adaptive pools, dropout and masks nothing. Layers are found as modules: functional calls
+    count nothing. ``reference=True`` counts norms and activations for a batch of eight, as the official code does while
+    it counts all else for one.
     """
     if not isinstance(example, Tensor) or example.dim() < 2 or len(example) == 0:
         raise BadInput("FLOPs need an example input with its batch dimension.")
     total = 0
 
-    def count(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+    def count(module: nn.Module, inputs: tuple, output: Any) -> None:
         nonlocal total
-        if isinstance(module, (_ConvNd, nn.Linear)):
+        if isinstance(module, _ConvTransposeNd):
+            total += module.weight[0].numel() * inputs[0].numel() + output.numel() * (module.bias is not None)
+        elif isinstance(module, (_ConvNd, nn.Linear)):
             each = module.weight[0].numel() + (module.bias is not None)
             total += each * output.numel()
         elif isinstance(module, _BatchNorm):
@@ -48,6 +51,7 @@ def reference_flops(model: nn.Module, example: Tensor, *, reference: bool = Fals
             total += output.numel() * (8 if reference else 1)
         elif isinstance(module, (_MaxPoolNd, _AvgPoolNd)):
             size: Any = module.kernel_size
+            output = output[0] if isinstance(output, tuple) else output  # max pooling may return its indices too
             total += (math.prod(size) if isinstance(size, tuple) else size ** (output.dim() - 2)) * output.numel()
 
     hooks = [module.register_forward_hook(count) for module in model.modules()]
@@ -68,8 +72,7 @@ def compressed_bits(model: nn.Module) -> int:
     bits = 0
     for name, parameter in model.named_parameters():
         if name.endswith("weight"):
-            rows, columns = len(parameter), parameter.numel() // len(parameter)
-            smaller = min(rows, columns) if parameter.dim() > 1 else 1
+            smaller = min(len(parameter), parameter[0].numel()) if parameter.dim() > 1 else 1
             bits += BITS_A_WEIGHT * int(torch.count_nonzero(parameter)) + BITS_A_ROW * (smaller + 1)
     return bits
 
@@ -85,10 +88,19 @@ def harmonic_mean(sparsity: float, accuracy: float) -> float:
 def layer_density(
     model: nn.Module, masks: Mapping[str, Tensor], names: Iterable[str] | None = None
 ) -> dict[str, float]:
-    """Living fraction of each weight matrix or filter bank, in [0, 1], by parameter name."""
+    """Living fraction of each weight matrix or filter bank, in [0, 1], by parameter name; 1 for one without a mask.
+
+    Raises UnknownName for a name that is no parameter, BadInput for a mask of another shape than its parameter.
+    """
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters(remove_duplicate=False)}
     chosen = [n for n, p in model.named_parameters() if p.dim() > 1] if names is None else list(names)
-    sizes = {name: model.get_parameter(name).numel() for name in chosen}
-    return {n: int(torch.count_nonzero(masks[n])) / size if n in masks else 1.0 for n, size in sizes.items()}
+    for name in chosen:
+        known_name("parameter", name, shapes)
+        if name in masks and masks[name].shape != shapes[name]:
+            raise BadInput(
+                f"the mask of {name!r} has shape {tuple(masks[name].shape)}, its parameter {tuple(shapes[name])}."
+            )
+    return {n: int(torch.count_nonzero(masks[n])) / shapes[n].numel() if n in masks else 1.0 for n in chosen}
 
 
 def dead_layers(model: nn.Module, masks: Mapping[str, Tensor]) -> list[str]:
@@ -122,15 +134,15 @@ def confusion_matrix(model: nn.Module, split, batch_size: int = 512) -> Tensor:
 def saliency_maps(model: nn.Module, inputs: Tensor) -> Tensor:
     """Gradient of the largest logit by each pixel, brought to [0, 1] as ``(g - mean) / std * 0.1 + 0.5``, per image.
 
-    ``inputs`` (N, C, H, W); returns the same shape. Gradients of parameters, mode and buffers stay as they were.
+    ``inputs`` (N, C, H, W), floating-point; returns the same shape. Gradients of parameters, mode and buffers stay as
+    they were.
     """
-    if not isinstance(inputs, Tensor) or inputs.dim() != 4 or len(inputs) == 0:
-        raise BadInput("saliency maps need images (N, C, H, W), at least one.")
-    reference = next(model.parameters())
-    images = inputs.detach().to(reference.device, reference.dtype).requires_grad_(True)
+    if not isinstance(inputs, Tensor) or inputs.dim() != 4 or inputs.numel() == 0 or not inputs.is_floating_point():
+        raise BadInput("saliency maps need floating-point images (N, C, H, W), at least one.")
+    images = like_model(model, inputs.detach().clone(), inputs)[0].requires_grad_(True)
     with evaluating(model), torch.enable_grad():
         top = model(images).max(1).values.sum()
         (gradient,) = torch.autograd.grad(top, images)
     flat = gradient.flatten(1)
-    spread = flat.std(1, keepdim=True).clamp_min(1e-12)
+    spread = flat.std(1, correction=min(1, flat.shape[1] - 1), keepdim=True).clamp_min(1e-12)
     return ((flat - flat.mean(1, keepdim=True)) / spread * 0.1 + 0.5).clamp(0, 1).view_as(inputs)

@@ -48,6 +48,15 @@ def test_official_flops_by_hand():
     assert eight == conv + 8 * (norm + relu) + pool + linear
 
 
+def test_official_flops_of_other_layers():
+    up = nn.ConvTranspose2d(3, 5, 2, stride=2)  # 16 positions, each sends 2x2 values to 5 channels from 3
+    assert reference_flops(up, torch.zeros(1, 3, 4, 4)) == 16 * 3 * 4 * 5 + 5 * 64
+    pool = nn.Sequential(nn.Conv2d(4, 2, 3, groups=2, bias=False), nn.MaxPool2d(2, return_indices=True))
+    assert reference_flops(pool, torch.zeros(1, 4, 6, 6)) == 2 * 2 * 9 * 16 + 4 * 2 * 4
+    line = nn.Sequential(nn.Conv1d(1, 2, 3), nn.MaxPool1d(2), nn.AvgPool1d(2))
+    assert reference_flops(line, torch.zeros(1, 1, 10)) == 2 * 4 * 8 + 2 * 8 + 2 * 4
+
+
 def test_compressed_bits_by_hand():
     model = small()
     with torch.no_grad():
@@ -110,8 +119,10 @@ def test_saliency_of_a_linear_network_is_its_weight():
     for each in maps:
         torch.testing.assert_close(each, expected)
     assert model[1].weight.grad is None
-    with pytest.raises(PruningError, match="N, C, H, W"):
-        saliency_maps(model, torch.randn(3, 16))
+    assert (saliency_maps(nn.Sequential(nn.Flatten(), nn.Linear(1, 2)), torch.ones(2, 1, 1, 1)) == 0.5).all()
+    for wrong in (torch.randn(3, 16), torch.ones(3, 1, 4, 4, dtype=torch.uint8), torch.randn(0, 1, 4, 4)):
+        with pytest.raises(PruningError, match="N, C, H, W"):
+            saliency_maps(model, wrong)
 
 
 def test_observers_watch_and_change_nothing(model, digits):
@@ -148,14 +159,33 @@ def test_welford_is_the_variance():
 
     class Now:
         model = layer
+        masks = Masks({"weight": torch.tensor([[True, False, False], [False, True, True]])})
 
+    row: dict = {}
     for value in values:
         with torch.no_grad():
             layer.weight.copy_(value)
-        watch(Now, {})
+        watch(Now, row)
     stacked = torch.stack(values)
     torch.testing.assert_close(watch.mean["weight"], stacked.mean(0))
     torch.testing.assert_close(watch.variance["weight"], stacked.var(0))
+    living = stacked.var(0)[Now.masks["weight"]]
+    assert row["weight_deviation"] == pytest.approx(float(living.mean().sqrt()))
+    with pytest.raises(PruningError, match="no parameter"):
+        WeightStatistics(lambda name: False)(Now, {})
+
+
+def test_observers_of_a_network_whose_weights_all_died(digits):
+    class Dead:
+        model = pc.build_model("mlp5_snip", "digits", width=0.05, seed=0)
+        masks = Masks({n: torch.zeros(p.shape, dtype=torch.bool) for n, p in model.named_parameters() if p.dim() > 1})
+        loss = staticmethod(nn.functional.cross_entropy)
+
+    seen, row = Elasticities(list(digits.score.subset(64).batches(32))), {"epoch": 1}
+    seen(Dead, row)
+    assert seen.curves == [] and "median_elasticity" not in row
+    WeightStatistics()(Dead, row)
+    assert row["weight_deviation"] is None
 
 
 def test_the_official_tags(model, digits, tmp_path):
@@ -235,6 +265,9 @@ def test_the_figures_say_what_they_show(model, digits):
         (lambda: Elasticities([]), "at least one batch"),
         (lambda: Elasticities([(torch.zeros(1), torch.zeros(1))], every=0), "at least 1"),
         (lambda: reference_flops(small(), torch.zeros(0, 1, 8, 8)), "batch dimension"),
+        (lambda: OfficialTags(small(), 3, 10), "batch dimension"),
+        (lambda: layer_density(small(), {}, ["5.weigth"]), "did you mean '5.weight'"),
+        (lambda: dead_units(small(), {"5.weight": torch.ones(3, 2, dtype=torch.bool)}), "shape"),
         (lambda: pc.load_data("digits", random_labels=-1), "seed of the shuffle"),
         (lambda: pc.load_data("digits", random_labels=True), "seed of the shuffle"),
     ],
