@@ -1,5 +1,6 @@
 """Neural network pruning: five papers on one footing. The public names, and nothing else."""
 
+from .attention import prunable_attention
 from .budgets import Budget, allocate
 from .data import DATASETS, load_data
 from .discovery import find_groups
@@ -59,6 +60,7 @@ __all__ = [
     "load_data",
     "load_pruned",
     "methods_table",
+    "prunable_attention",
     "prune",
     "register",
     "remove",

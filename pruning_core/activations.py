@@ -3,32 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .errors import Unprunable
 from .measure import evaluating
 
 
+class _Reached(BaseException):
+    """Ends a forward pass as soon as everything wanted was seen; not an Exception, because networks may catch those."""
+
+
 def layer_inputs(model: nn.Module, names: Iterable[str], batches: Iterable) -> Iterator[dict[str, Tensor]]:
     """For every batch the inputs of the layers ``names`` (layer -> tensor), in evaluation mode, without gradients.
 
-    Nothing is kept: one batch is in memory at a time. Raises Unprunable for a layer that no batch reaches.
+    Nothing is kept: one batch is in memory at a time, and the layers behind the last one wanted are not run. Raises
+    Unprunable for a layer that no batch reaches.
     """
     seen: dict[str, Tensor] = {}
+    names = list(names)
 
     def hook(name: str):
-        return lambda module, inputs: seen.__setitem__(name, inputs[0].detach())
+        def remember(module, inputs):
+            seen[name] = inputs[0].detach()
+            if len(seen) == len(names):
+                raise _Reached
 
-    names = list(names)
+        return remember
+
     hooks = [model.get_submodule(name).register_forward_pre_hook(hook(name)) for name in names]
     device = next(model.parameters()).device
     try:
         with evaluating(model), torch.no_grad():
             for batch in batches:
                 seen.clear()
-                model(batch[0].to(device))
+                try:
+                    model(batch[0].to(device))
+                except _Reached:
+                    pass
                 missing = [name for name in names if name not in seen]
                 if missing:
                     raise Unprunable(f"layer {missing[0]!r} takes no part in the forward pass, so it has no inputs.")
@@ -36,3 +51,53 @@ def layer_inputs(model: nn.Module, names: Iterable[str], batches: Iterable) -> I
     finally:
         for handle in hooks:
             handle.remove()
+
+
+class Place(NamedTuple):
+    """Where a layer stands in the forward pass: its position, the batch norm right behind it, whether it is the end."""
+
+    order: int
+    norm: str | None
+    last: bool
+
+
+def places(model: nn.Module, names: Iterable[str], example_input) -> dict[str, Place]:
+    """The places of the layers ``names``, found by one forward pass on the example.
+
+    A batch norm counts as right behind a layer when it is given the very tensor that the layer returned. Raises
+    Unprunable for a layer that is not reached, or more than once.
+    """
+    order: dict[str, int] = {}
+    outputs: dict[str, tuple[Tensor, int]] = {}
+    norms: dict[str, str] = {}
+
+    def produced(name: str):
+        def hook(module, inputs, output):
+            if name in order:
+                raise Unprunable(f"layer {name!r} is used more than once in a forward pass.")
+            order[name] = len(order)
+            outputs[name] = (output, output._version)
+
+        return hook
+
+    def is_from(tensor: object, name: str) -> bool:
+        # The version tells whether something in place, such as a ReLU, has come between.
+        return tensor is outputs[name][0] and outputs[name][0]._version == outputs[name][1]
+
+    def read(norm: str):
+        return lambda module, inputs: norms.update({name: norm for name in outputs if is_from(inputs[0], name)})
+
+    hooks = [model.get_submodule(name).register_forward_hook(produced(name)) for name in dict.fromkeys(names)]
+    hooks += [m.register_forward_pre_hook(read(n)) for n, m in model.named_modules() if isinstance(m, _BatchNorm)]
+    arguments = example_input if isinstance(example_input, tuple) else (example_input,)
+    device = next(model.parameters()).device
+    try:
+        with evaluating(model), torch.no_grad():
+            result = model(*(part.to(device) if isinstance(part, Tensor) else part for part in arguments))
+    finally:
+        for handle in hooks:
+            handle.remove()
+    for name in names:
+        if name not in order:
+            raise Unprunable(f"layer {name!r} takes no part in the forward pass, so it has no inputs.")
+    return {name: Place(order[name], norms.get(name), is_from(result, name)) for name in order}

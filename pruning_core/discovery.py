@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from .attention import PrunableAttention
 from .errors import BadInput, Unprunable
 from .groups import Group, Member
 from .layers import ChannelGate, ChannelIndex, HardConcreteGate
@@ -182,7 +184,7 @@ def _build(members, problems, size, model: nn.Module, tensors, order) -> Group:
 
 
 def _units(members, size: int, model: nn.Module) -> Tensor:
-    """Root channel -> unit: root channels that meet in one entry, or in a grouped convolution, are one unit."""
+    """Root channel -> unit: root channels that meet in one entry, one head or in a grouped convolution are one unit."""
     parent = list(range(size))
 
     def root(c: int) -> int:
@@ -194,7 +196,10 @@ def _units(members, size: int, model: nn.Module) -> Tensor:
     for name, side, indices, roots in members:
         module = model.get_submodule(name)
         key = indices
-        if isinstance(module, CONVOLUTIONS) and module.groups > 1 and not _is_depthwise(module):
+        head_dim = _head_dim(name, side, model)
+        if head_dim is not None:
+            key = indices // head_dim
+        elif isinstance(module, CONVOLUTIONS) and module.groups > 1 and not _is_depthwise(module):
             # Every group must keep as many channels: the same relative channel goes in each of them.
             width = (module.in_channels if side == "in" else module.out_channels) // module.groups
             key = indices % width
@@ -219,6 +224,16 @@ def _first_of_each(values: Tensor) -> tuple[Tensor, Tensor]:
     return distinct, first
 
 
+def _head_dim(name: str, side: str, model: nn.Module) -> int | None:
+    """How many entries of a layer make one head, where the layer is part of an attention; None elsewhere."""
+    parts = name.split(".")
+    for length in range(len(parts)):  # a layer with a gate lies one level deeper
+        parent = model.get_submodule(".".join(parts[:length]))
+        if isinstance(parent, PrunableAttention):
+            return parent.head_dim if (parts[length] == "out") == (side == "in") else None
+    return None
+
+
 def _is_depthwise(module: Any) -> bool:
     return bool(module.groups == module.in_channels == module.out_channels)
 
@@ -228,8 +243,11 @@ def _turned_and_grouped(module: Any) -> bool:
 
 
 def _make_traceable(twin: nn.Module, example_input) -> None:
-    """Evaluation mode, gradients on, and index layers replaced by 1x1 convolutions, in place."""
+    """Evaluation mode, gradients on, index layers replaced by 1x1 convolutions, attention by a sum, in place."""
     twin.eval().requires_grad_(True)
+    for module in twin.modules():
+        if isinstance(module, PrunableAttention):
+            module.forward = partial(_summed, module)  # type: ignore[method-assign]
     index_layers = {name: module for name, module in twin.named_modules() if isinstance(module, ChannelIndex)}
     if not index_layers:
         return
@@ -248,6 +266,31 @@ def _make_traceable(twin: nn.Module, example_input) -> None:
             stand_in = nn.Conv2d(widths[module], len(module.index), 1, module.stride, bias=False)
         parent, _, child = name.rpartition(".")
         setattr(twin.get_submodule(parent), child, stand_in.to(arguments[0].dtype).eval())
+
+
+def _summed(
+    attention: PrunableAttention,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_padding_mask: Tensor | None = None,
+    need_weights: bool = True,
+    attn_mask: Tensor | None = None,
+    average_attn_weights: bool = True,
+    is_causal: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Outputs of the shapes of ``attention``, from a sum in place of heads, whose reshapes torch-pruning cannot follow.
+
+    In a sum, the rows of queries, keys and values and the columns of the output layer depend on each other.
+    """
+    tokens = 1 if query.dim() == 3 and attention.batch_first else 0
+    summed = attention.q(query) + (attention.k(key) + attention.v(value)).mean(tokens, keepdim=True)
+    if not need_weights:
+        return attention.out(summed), None
+    batch = [query.shape[1 - tokens]] if query.dim() == 3 else []
+    heads = [] if average_attn_weights else [attention.num_heads]
+    weights = query.new_zeros(*batch, *heads, query.shape[tokens], key.shape[tokens])
+    return attention.out(summed), weights
 
 
 def _refuse_shared_weights(model: nn.Module) -> None:

@@ -5,6 +5,7 @@ from . import (  # noqa: F401
     efficient_convnets,
     gates,
     grasp,
+    greedy,
     hoyer,
     ispasp,
     l0,

@@ -1,13 +1,14 @@
-r"""i-SpaSP for a hidden layer and the linear layer that reads it (Wolfe and Kyrillidis 2022).
+r"""i-SpaSP for a hidden layer and the linear layer that reads it (Wolfe and Kyrillidis 2022, wolfe2022ispasp).
 
-With H the hidden activations, W1 the consuming layer, U = W1 H, mu the sum over samples (and positions), S_0 = {}, V = U:
+With H the hidden activations, W1 the reading layer, U = W1 H, mu the sum over samples (and positions), S_0 = {}, V = U:
 
     y  = mu(W1^T V)                         importance of every hidden neuron for the residual
     Omega = the 2s largest entries of y     proposals
     S  = the s largest of mu(H) among Omega and S
     V  = U - W1[:, S] H[S, :]               residual
 
-This file is the two-layer core, on which chapter 1 builds.
+For a convolution W1 is the convolution with the batch norm right behind it, and H the map that it reads; for attention it
+is the output projection, and the neurons are heads. ``hidden.py`` says why one pass over the samples is enough.
 """
 
 from __future__ import annotations
@@ -19,132 +20,145 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..activations import layer_inputs
-from ..budgets import Budget
+from ..activations import Place
 from ..errors import BadInput, known_name
-from ..groups import Group, expand
-from .base import Choice, Method, View, channel_counts, register
+from .base import View, register
+from .hidden import Hidden, LayerByLayer, largest
+
+ACTIVATIONS = ("sum", "absolute", "norm")
 
 
 class Step(NamedTuple):
-    """One iteration: importance y (hidden,), proposals and support as sorted indices, squared residual before it."""
+    """One iteration: importance y (hidden,); proposals, merged set and support as sorted indices."""
 
     importance: Tensor
     proposals: Tensor
+    merged: Tensor
     support: Tensor
-    residual: float
+
+
+class Recovery(NamedTuple):
+    """What i-SpaSP chose: the support (sorted), mu(H) (hidden,), every iteration, and ||V||^2 before and after each.
+
+    ``residuals`` is empty unless asked for: it takes a second pass over the samples.
+    """
+
+    support: Tensor
+    activation: Tensor
+    steps: list[Step]
+    residuals: list[float]
 
 
 def two_layer(
-    hidden: Callable[[], Iterable[Tensor]],
-    consume: Callable[[Tensor], Tensor],
-    s: int,
+    hidden: Tensor | Callable[[], Iterable[Tensor]] | Hidden,
+    consume: Tensor | nn.Module | None = None,
+    s: int = 1,
     iterations: int = 20,
     importance: str = "signed",
-) -> list[Step]:
-    """The iterations of i-SpaSP; the last one's ``support`` holds the s neurons (or channels) to keep.
+    activation: str = "sum",
+    *,
+    residuals: bool = False,
+    until_repeat: bool = True,
+    reference: bool = False,
+) -> Recovery:
+    """The iterations of i-SpaSP on one hidden layer: which ``s`` neurons (or channels) to keep.
 
-    ``hidden()`` gives the activations chunk by chunk, each (N, hidden, ...); ``consume`` is linear up to an offset.
-    How the samples are cut into chunks does not change the result. Stops early when the support repeats, which is exact.
+    ``hidden``: activations (samples, hidden, ...), or a function that gives them chunk by chunk; ``consume``: weights
+    (outputs, hidden), or a layer that is linear up to an offset. How the samples are cut into chunks does not change the
+    result. ``until_repeat`` stops when the support repeats, which is exact, since all that follows depends on it alone.
+
+    >>> two_layer(torch.tensor([[4.0, 3, 2, 1]]), torch.eye(4), s=1).support
+    tensor([0])
     """
     known_name("importance", importance, ("signed", "absolute"))
-    activation = sum(_per_channel(chunk) for chunk in hidden())
-    assert isinstance(activation, Tensor)
-    if not 1 <= s <= len(activation):
-        raise BadInput(f"i-SpaSP keeps between 1 and {len(activation)} of {len(activation)} hidden channels, not {s}.")
-    keep = torch.zeros(len(activation), dtype=torch.bool)
-    steps: list[Step] = []
+    known_name("activation", activation, ACTIVATIONS)
+    if not isinstance(hidden, Hidden):
+        if consume is None:
+            raise BadInput("i-SpaSP needs the layer that reads the hidden maps: its weights (outputs, hidden), or a module.")
+        hidden = Hidden.of(hidden, consume)
+    alive, candidates = hidden.alive, int(hidden.alive.sum())
+    if not isinstance(s, int) or not 1 <= s <= candidates:
+        raise BadInput(f"i-SpaSP keeps between 1 and {candidates} of {candidates} hidden channels, not {s}.")
+    if iterations < 1:
+        raise BadInput(f"i-SpaSP takes at least one iteration, not {iterations}.")
+    sizes = hidden.activations(activation).masked_fill(~alive, -torch.inf)
+    keep, keeps, steps = torch.zeros(hidden.size, dtype=torch.bool), [None], []  # type: ignore[var-annotated]
     for iteration in range(iterations):
-        y, residual = _gradient(hidden, consume, keep if iteration else None)
-        score = y.abs() if importance == "absolute" else y
-        proposals = _largest(score, min(2 * s, len(y)))
-        candidates = keep.clone()
-        candidates[proposals] = True
+        y = hidden.correlation(keep if iteration else None, reference)
+        score = (y.abs() if importance == "absolute" else y).masked_fill(~alive, -torch.inf)
+        proposals = largest(score, min(2 * s, candidates))
+        merged = keep.clone()
+        merged[proposals] = True
         # Everything outside the merged set ranks last, whatever its activation.
-        support = _largest(activation.masked_fill(~candidates, -torch.inf), s)
-        steps.append(Step(y, proposals.sort().values, support.sort().values, residual))
+        support = largest(sizes.masked_fill(~merged, -torch.inf), s)
+        steps.append(Step(y, proposals.sort().values, merged.nonzero().flatten(), support.sort().values))
         before, keep = keep, torch.zeros_like(keep)
         keep[support] = True
-        if torch.equal(before, keep):
+        keeps.append(keep)  # type: ignore[arg-type]
+        if until_repeat and torch.equal(before, keep):
             break
-    return steps
-
-
-def _gradient(hidden, consume, keep: Tensor | None) -> tuple[Tensor, float]:
-    """mu(W1^T V) in float64 and ||V||^2, the residual V being that of the channels in ``keep`` (None: of nothing)."""
-    y, squared = None, 0.0
-    for chunk in hidden():
-        leaf = chunk.detach().requires_grad_(True)
-        with torch.enable_grad():
-            residual = consume(leaf)
-            if keep is not None:
-                shape = (1, -1, *[1] * (chunk.dim() - 2))
-                with torch.no_grad():
-                    pruned = consume(chunk * keep.to(chunk).view(shape))
-                residual = residual - pruned
-            (gradient,) = torch.autograd.grad(0.5 * residual.square().sum(), leaf)
-        part = _per_channel(gradient)
-        y = part if y is None else y + part
-        squared += float(residual.detach().double().square().sum())
-    assert y is not None
-    return y, squared
-
-
-def _per_channel(chunk: Tensor) -> Tensor:
-    """Sum over samples and positions, in float64 on the CPU: (N, C, ...) -> (C,)."""
-    return chunk.detach().double().transpose(0, 1).flatten(1).sum(1).cpu()
-
-
-def _largest(values: Tensor, count: int) -> Tensor:
-    """Indices of the largest values, the lower index first among equals."""
-    return torch.sort(values, descending=True, stable=True).indices[:count]
+    found = hidden.squared_residuals(keeps, reference) if residuals else []
+    return Recovery(steps[-1].support, sizes, steps, found)
 
 
 @register
 @dataclass(frozen=True)
-class ISpaSP(Method):
+class ISpaSP(LayerByLayer):
     """Keeps the hidden channels that rebuild the next layer's output, in the manner of sparse recovery.
 
-    ``importance`` ranks proposals by their "signed" (authors' code) or "absolute" value. Layers are pruned from front to
-    back, each on what the pruned layers before it pass on.
+    ``importance`` ranks proposals by their "signed" (authors' code) or "absolute" value; ``activation`` says how large a
+    channel is: the "sum" of its activations (the paper's), of their "absolute" values, or their "norm". ``debias`` fits
+    the reading layer to the channels that stay, by least squares. ``reference=True``: the batch norm behind the pruned
+    layer takes the statistics of each batch, as the authors' code has it, so the batches matter. Layers are pruned from
+    front to back, each on what the pruned layers before it pass on.
     """
 
     name = "ispasp"
     citation = "wolfe2022ispasp"
-    unit = "channel"
-    needs = "inputs"
 
     iterations: int = 20
     importance: str = "signed"
+    activation: str = "sum"
+    debias: bool = False
+    reference: bool = False
 
-    def refuses(self, model: nn.Module, group: Group) -> str | None:
-        if len({member.layer for member in group.consumes}) != 1 or group.consumes[0].is_buffer:
-            return "several layers read these channels; i-SpaSP needs one"
-        if len(group.consumes[0].indices) != group.size:
-            return "one channel feeds several columns of the reading layer; i-SpaSP needs one each"
-        return None
+    def __post_init__(self):
+        known_name("importance", self.importance, ("signed", "absolute"))
+        known_name("activation", self.activation, ACTIVATIONS)
+        if self.iterations < 1:
+            raise BadInput(f"i-SpaSP takes at least one iteration, not {self.iterations}.")
 
-    def choose(self, view: View, budget: Budget) -> Choice:
-        counts, remarks = channel_counts(view, budget)
-        masks = view.alive
-        for name, group in view.sites.groups.items():
-            masks.apply_(view.model)
-            keep = torch.zeros(group.size, dtype=torch.bool)
-            keep[self.support(view, group, counts[name])] = True
-            masks = masks & expand({name: keep & group.alive(view.alive)}, view.sites.groups, view.sites.shapes)
-        return Choice(masks, remarks=remarks)
+    def select(self, view: View, hidden: Hidden, s: int, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
+        found = two_layer(
+            hidden, None, s, self.iterations, self.importance, self.activation, reference=self.reference
+        )
+        return found.support, fitted(hidden, found.support) if self.debias else {}
 
-    def support(self, view: View, group: Group, s: int) -> Tensor:
-        """The s channels of one group to keep, sorted."""
-        reader = group.consumes[0].layer
-        order = group.consumes[0].channels.argsort()
 
-        def hidden() -> Iterable[Tensor]:
-            for batch in layer_inputs(view.model, [reader], view.batches or ()):
-                yield batch[reader].flatten(0, -2) if batch[reader].dim() == 3 else batch[reader]
+def fitted(hidden: Hidden, support: Tensor) -> dict[str, Tensor]:
+    """Least-squares "weight" (and "bias") of the layer that reads ``hidden``, for the channels in ``support``."""
+    keep = torch.zeros(hidden.size, dtype=torch.bool)
+    keep[support] = True
+    weight, bias = hidden.least_squares(keep, hidden.second_moments())
+    return {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
 
-        columns = group.consumes[0].indices[order]
-        steps = two_layer(hidden, view.model.get_submodule(reader), s, self.iterations, self.importance)
-        channel_of = torch.empty_like(columns)
-        channel_of[columns] = torch.arange(len(columns))
-        return channel_of[steps[-1].support].sort().values
+
+@register
+@dataclass(frozen=True)
+class ActivationSum(LayerByLayer):
+    """Keeps the channels with the largest activations: i-SpaSP without its residual, and the same where it keeps half.
+
+    ``activation``: the "sum", the sum of "absolute" values, or the "norm" of a channel's activations.
+    """
+
+    name = "activation_sum"
+    citation = "wolfe2022ispasp"
+
+    activation: str = "sum"
+
+    def __post_init__(self):
+        known_name("activation", self.activation, ACTIVATIONS)
+
+    def select(self, view: View, hidden: Hidden, s: int, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
+        sizes = hidden.activations(self.activation)
+        return largest(sizes.masked_fill(~hidden.alive, -torch.inf), s), {}

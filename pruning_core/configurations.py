@@ -1,0 +1,107 @@
+"""Which blocks of a network the i-SpaSP paper prunes, and to which widths; what such a network costs.
+
+Both networks are torchvision's. Only the width inside a block changes, so the skip connections stay as they are. A ratio is
+the fraction *kept*, and ``s = int(width * ratio)``, in floating point, as the official scripts compute it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .errors import BadInput
+from .measure import count_macs, count_parameters, evaluating
+from .models import build_model
+from .pruning import prune
+
+STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))  # ResNet-34: blocks and width of every stage
+EXPANSIONS = (96, 144, 144, 192, 192, 192, 384, 384, 384, 384, 576, 576, 576, 960, 960, 960)  # features 2 to 17
+
+
+class Cost(NamedTuple):
+    """Multiply-accumulates for one image, the same with two a value for batch norm as the paper counts, parameters, and
+    the width inside every block that was named."""
+
+    macs: int
+    macs_with_norm: int
+    parameters: int
+    widths: Mapping[str, int]
+
+
+def kept_width(width: int, ratio: float) -> int:
+    """``int(width * ratio)``, computed as the official scripts do. Raises BadInput where nothing would be kept."""
+    if not 0 < ratio <= 1:
+        raise BadInput(f"a kept ratio lies in (0, 1], not {ratio}.")
+    s = int(width * ratio)
+    if s < 1:
+        raise BadInput(f"the ratio {ratio} keeps none of {width} channels; keep at least one.")
+    return s
+
+
+def resnet34_configuration(
+    ratios: Sequence[float] = (0.4, 0.4, 0.4, 1.0), last_blocks: bool = False
+) -> dict[str, float]:
+    """Channel group -> fraction removed for ResNet-34, one kept ratio a stage; the first block of a stage stays whole.
+
+    ``last_blocks``: whether the last block of every stage is pruned too (the script's --prune-last-layer).
+
+    >>> len(resnet34_configuration())
+    7
+    """
+    if len(ratios) != len(STAGES):
+        raise BadInput(f"ResNet-34 has {len(STAGES)} stages, so it takes that many ratios, not {len(ratios)}.")
+    removed = {}
+    for stage, (ratio, (blocks, width)) in enumerate(zip(ratios, STAGES, strict=True), start=1):
+        s = kept_width(width, ratio)
+        if ratio < 1:
+            for block in range(1, blocks if last_blocks else blocks - 1):
+                removed[f"layer{stage}.{block}.conv1"] = 1 - s / width
+    return removed
+
+
+def mobilenetv2_configuration(ratio: float = 0.3, blocks: Sequence[int] = (6, 9, 10, 12, 13)) -> dict[str, float]:
+    """Channel group -> fraction removed for MobileNetV2: one kept ratio for the inverted residuals ``features[block]``."""
+    removed = {}
+    for block in blocks:
+        if not 2 <= block < 2 + len(EXPANSIONS):
+            raise BadInput(f"MobileNetV2 has inverted residuals with expansion at features 2 to 17, not at {block}.")
+        width = EXPANSIONS[block - 2]
+        removed[f"features.{block}.conv.0.0"] = 1 - kept_width(width, ratio) / width
+    return removed
+
+
+def cost(model: str | nn.Module, removed: Mapping[str, float], example: torch.Tensor | None = None) -> Cost:
+    """What a network costs without these fractions of its channel groups; which of their channels go does not matter.
+
+    ``model``: a network, or the name of one of torchvision's for 224 x 224 images.
+    """
+    example = torch.zeros(1, 3, 224, 224) if example is None else example
+    network = build_model(model, "imagenet", seed=0) if isinstance(model, str) else model
+    small = network
+    if removed:
+        small = prune(network, "random_channels", None, across=dict(removed), example_input=example).shrink()
+    widths = {name: len(small.get_parameter(f"{name}.weight")) for name in removed}
+    macs = count_macs(small, example)
+    return Cost(macs, macs + norm_operations(small, example), count_parameters(small), widths)
+
+
+def norm_operations(model: nn.Module, example: torch.Tensor) -> int:
+    """A multiplication and an addition for every value that passes a batch norm, for one sample: fvcore's convention."""
+    found = 0
+
+    def count(module, inputs, output):
+        nonlocal found
+        found += 2 * output[0].numel()
+
+    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, _BatchNorm)]
+    try:
+        with evaluating(model), torch.no_grad():
+            model(example[:1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
