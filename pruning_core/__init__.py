@@ -16,7 +16,7 @@ from .networks import load_pruned, save_network
 from .optimizers import LearningRate, Optimizer
 from .pruning import PruneResult, prune
 from .scores import Scores
-from .stages import Attack, Each, Every, Measure, Prune, RecalibrateBatchNorm, Repeat, Rewind, Save, Shrink, Train
+from .stages import Attack, Each, Every, Load, Measure, Prune, RecalibrateBatchNorm, Repeat, Rewind, Save, Shrink, Train
 from .training import Trainer, fit
 from .version import __version__
 
@@ -31,6 +31,7 @@ __all__ = [
     "Every",
     "Experiment",
     "LearningRate",
+    "Load",
     "Masks",
     "Measure",
     "Method",

@@ -7,16 +7,20 @@ the fraction *kept*, and ``s = int(width * ratio)``, in floating point, as the o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .errors import BadInput
+from .discovery import weightless_copy
+from .errors import BadInput, known_name
+from .groups import Sites, expand
 from .measure import count_macs, count_parameters, evaluating
 from .models import build_model
-from .pruning import prune
+from .pruning import shrunk
+from .sites import find_sites
 
 STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))  # ResNet-34: blocks and width of every stage
 EXPANSIONS = (96, 144, 144, 192, 192, 192, 384, 384, 384, 384, 576, 576, 576, 960, 960, 960)  # features 2 to 17
@@ -77,16 +81,31 @@ def mobilenetv2_configuration(ratio: float = 0.3, blocks: Sequence[int] = (6, 9,
 def cost(model: str | nn.Module, removed: Mapping[str, float], example: torch.Tensor | None = None) -> Cost:
     """What a network costs without these fractions of its channel groups; which of their channels go does not matter.
 
-    ``model``: a network, or the name of one of torchvision's for 224 x 224 images.
+    ``model``: a network, or the name of one of torchvision's for 224 x 224 images. Only shapes are computed. Raises
+    UnknownName for a group that the network does not have.
     """
     example = torch.zeros(1, 3, 224, 224) if example is None else example
-    network = build_model(model, "imagenet", seed=0) if isinstance(model, str) else model
+    network, sites = _prepared(model) if isinstance(model, str) else _followed(model, example)
+    keep = {}
+    for name, fraction in removed.items():
+        group = sites.groups[known_name("channel group", name, sites.groups)]
+        keep[name] = torch.arange(group.size) < round((1 - fraction) * group.size)
     small = network
-    if removed:
-        small = prune(network, "random_channels", None, across=dict(removed), example_input=example).shrink()
+    if keep:
+        small, _ = shrunk(network, expand(keep, sites.groups, sites.shapes), sites)
     widths = {name: len(small.get_parameter(f"{name}.weight")) for name in removed}
-    macs = count_macs(small, example)
-    return Cost(macs, macs + norm_operations(small, example), count_parameters(small), widths)
+    shapes, meta = weightless_copy(small), example.to("meta")
+    macs = count_macs(shapes, meta)
+    return Cost(macs, macs + norm_operations(shapes, meta), count_parameters(small), widths)
+
+
+@cache
+def _prepared(name: str) -> tuple[nn.Module, Sites]:
+    return _followed(build_model(name, "imagenet", seed=0), torch.zeros(1, 3, 224, 224))
+
+
+def _followed(model: nn.Module, example: torch.Tensor) -> tuple[nn.Module, Sites]:
+    return model, find_sites(model, channels=True, example_input=example)
 
 
 def norm_operations(model: nn.Module, example: torch.Tensor) -> int:

@@ -68,6 +68,16 @@ EXERCISES: dict[str, Exercise] = {
     "failures/coasting": Exercise(
         -0.9, "the weight moves by -0.1 times the momentum in every step, and the momentum shrinks to 0.9 of itself."
     ),
+    # 1 i-SpaSP
+    "ispasp/half": Exercise(48, "2s proposals must be all neurons.", 0.0),
+    "ispasp/slope": Exercise(-3, "first find p from 1/p = 2, then put it into 1 - 2/p."),
+    "ispasp/offset": Exercise(
+        [0, 1], "i-SpaSP looks at sums over samples; to tell samples apart something must differ between them.", 0.0
+    ),
+    "ispasp/greedy": Exercise(
+        sum(512 - n for n in range(102)), "with n neurons chosen there are 512 - n to try; add up n = 0 .. 101.", 0.0
+    ),
+    "ispasp/widths": Exercise([25, 51, 102], "int(width * ratio): the fraction behind the point is cut off.", 0.0),
     # 4 SNIP-it and SNAP-it
     "snip/schedule": Exercise(
         [0.5, 0.73, 0.845, 0.9025, 0.93125, 0.945625, 0.96],

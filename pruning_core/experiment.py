@@ -15,9 +15,10 @@ from .data import DATASETS, load_data
 from .errors import BadInput, known_name
 from .evaluation import integer_at_least
 from .models import MODELS
+from .models.published import check_published
 from .optimizers import LearningRate, Optimizer
 from .records import cache_root, content_hash, environment, read_rows, remove_leftovers, write_rows
-from .stages import Measure, Stage, Train
+from .stages import Load, Measure, Stage, Train
 from .timeline import Setting, State, Step, flatten, play, start
 from .training import progress_bar
 from .version import CHEAP, __version__, source_hash
@@ -64,6 +65,9 @@ class Experiment:
         if not timeline or not isinstance(timeline[-1], Measure):
             timeline = (*timeline, Measure())
         object.__setattr__(self, "timeline", timeline)
+        for stage in timeline:
+            if isinstance(stage, Load):
+                check_published(self.model, stage.weights)
         clash = {f.name for f in fields(self)} & set(self.tags)
         if clash:
             raise BadInput(f"the tag {sorted(clash)[0]!r} is a column of every row already.")

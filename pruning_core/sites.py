@@ -26,12 +26,14 @@ def find_sites(
     example_input=None,
     scope: Scope = None,
     refuses: Callable[[nn.Module, Group], str | None] = lambda model, group: None,
+    traced: tuple[list[Group], dict[str, int]] | None = None,
 ) -> Sites:
     """The sites of ``model``: weights of convolutions, linear, recurrent and attention layers; channel groups on demand.
 
     ``scope`` narrows them: patterns on layer names like ``["features.*", "!features.0"]`` (a pattern that fits nothing
     is an error), or a function (name, module) -> bool. A parameter of another layer type is in scope when a pattern names
-    it in full. A group is in scope when all layers that produce its channels are.
+    it in full. A group is in scope when all layers that produce its channels are. ``traced``: what ``discovery.trace``
+    gives for this network, when that is known.
     """
     in_scope = _scope(model, scope)
     weights, excluded = [], {}
@@ -51,8 +53,8 @@ def find_sites(
     groups: dict[str, Group] = {}
     found: dict[str, int] | None = None
     if channels:
-        traced, found = trace(model, example_input)
-        for group in traced:
+        every, found = traced if traced is not None else trace(model, example_input)
+        for group in every:
             reason = group.reason_fixed or refuses(model, group)
             producers = {m.layer for m in group.produces if not m.is_buffer}
             if reason is None and not all(in_scope(layer, model.get_submodule(layer)) for layer in producers):

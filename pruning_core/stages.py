@@ -121,6 +121,20 @@ class Save:
 
 
 @dataclass(frozen=True)
+class Load:
+    """Takes over weights that torchvision publishes for one of its networks, by their name there: "IMAGENET1K_V1".
+
+    They are downloaded once and checked against their published hash; nothing but tensors is read from the file.
+    """
+
+    weights: str
+
+    def __post_init__(self):
+        if not isinstance(self.weights, str) or not self.weights:
+            raise BadType(f"weights are the name that torchvision gives them, like 'IMAGENET1K_V1', not {self.weights!r}.")
+
+
+@dataclass(frozen=True)
 class Rewind:
     """Puts back weights: those saved as ``to``, or fresh random ones ("new"). What is pruned stays pruned.
 
@@ -184,7 +198,8 @@ class Attack:
 class Each:
     """Plays ``stages`` once for each part of the network, from front to back, their scope narrowed to that part.
 
-    ``parts``: "blocks" (residual blocks), "groups" (channel groups), or patterns on layer names.
+    ``parts``: "blocks" (residual blocks), "groups" (channel groups), or patterns on layer names. Blocks and groups that
+    a Prune among the stages could not prune are passed over.
     """
 
     parts: str | tuple[str, ...]
@@ -211,7 +226,7 @@ class Repeat:
             raise BadInput(f"Repeat counts from 1, not {self.n}.")
 
 
-Stage = Train | Prune | Save | Rewind | Shrink | RecalibrateBatchNorm | Measure | Attack | Each | Repeat
+Stage = Train | Prune | Save | Load | Rewind | Shrink | RecalibrateBatchNorm | Measure | Attack | Each | Repeat
 
 
 def _penalties(given) -> tuple[tuple[Method, float], ...]:
@@ -221,7 +236,7 @@ def _penalties(given) -> tuple[tuple[Method, float], ...]:
 
 
 def _stages(stages) -> tuple[Stage, ...]:
-    kinds = (Train, Prune, Save, Rewind, Shrink, RecalibrateBatchNorm, Measure, Attack, Each, Repeat)
+    kinds = (Train, Prune, Save, Load, Rewind, Shrink, RecalibrateBatchNorm, Measure, Attack, Each, Repeat)
     for stage in stages:
         if not isinstance(stage, kinds):
             raise BadType(f"{stage!r} is not a stage of a timeline.")

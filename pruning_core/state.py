@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from .checkpoints import load_tensors, save_tensors
 from .data import Data
+from .discovery import trace
 from .errors import BadInput
+from .groups import Group
 from .masks import Masks
 from .networks import fit_tensors
 from .optimizers import LearningRate, Optimizer
@@ -45,6 +47,14 @@ class State:
     training_macs: float = 0.0
     seconds: float = 0.0
     last: dict[str, Any] = field(default_factory=dict)
+    _traced: tuple[Any, Any] = (None, None)
+
+    def traced(self) -> tuple[list[Group], dict[str, int]]:
+        """The channel groups and output positions of the network as it is now; searched for again when shapes change."""
+        shapes = [(name, tensor.shape) for name, tensor in self.model.state_dict().items()]
+        if self._traced[0] != shapes:
+            self._traced = (shapes, trace(self.model, self.example))
+        return self._traced[1]
 
     @property
     def example(self) -> Tensor:

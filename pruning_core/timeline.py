@@ -27,6 +27,7 @@ from .masks import Masks
 from .measure import count_macs, output_positions
 from .methods import Method
 from .models import build_model
+from .models.published import load_published
 from .pruning import prune_step, shrunk
 from .rows import attacked, measured
 from .schedules import fraction_after
@@ -35,6 +36,7 @@ from .stages import (
     Attack,
     Each,
     Every,
+    Load,
     Measure,
     Prune,
     RecalibrateBatchNorm,
@@ -75,18 +77,28 @@ def flatten(stages, model: nn.Module, example_input, round_: int = 1, of: int = 
 
 
 def _parts(stage: Each, model: nn.Module, example_input) -> list[tuple[str, ...]]:
+    if not isinstance(stage.parts, str):
+        return [(pattern,) for pattern in stage.parts]
+    methods = [inner.method for inner in stage.stages if isinstance(inner, Prune)]
+    groups = [
+        group
+        for group in find_groups(model, example_input)
+        if group.reason_fixed is None and not any(method.refuses(model, group) for method in methods)  # type: ignore[union-attr]
+    ]
     if stage.parts == "groups":
-        return [(g.name,) for g in find_groups(model, example_input) if g.reason_fixed is None]
-    if stage.parts == "blocks":
-        names = [
-            n
-            for n, m in model.named_modules()
-            if type(m).__name__.endswith(("Block", "Bottleneck", "InvertedResidual"))
-        ]
+        names = [tuple(dict.fromkeys(m.layer for m in group.produces if not m.is_buffer)) for group in groups]
         if not names:
-            raise BadInput(f"{type(model).__name__} has no residual blocks; name the parts of Each by patterns.")
-        return [(f"{name}.*",) for name in names]
-    return [(pattern,) for pattern in stage.parts]
+            raise BadInput(f"{type(model).__name__} has no group of channels that the methods of Each could prune.")
+        return names
+    kinds = ("Block", "Bottleneck", "InvertedResidual")
+    blocks = [n for n, m in model.named_modules() if type(m).__name__.endswith(kinds)]
+    if not blocks:
+        raise BadInput(f"{type(model).__name__} has no residual blocks; name the parts of Each by patterns.")
+    # Blocks without anything to prune inside, such as an inverted residual without expansion, are passed over.
+    inside = [n for n in blocks if any(all(m.layer.startswith(f"{n}.") for m in g.produces) for g in groups)]
+    if not inside:
+        raise BadInput(f"no residual block of {type(model).__name__} has channels that the methods of Each could prune.")
+    return [(f"{name}.*",) for name in inside]
 
 
 def start(setting: Setting, timeline) -> State:
@@ -138,6 +150,8 @@ def play(state: State, step: Step, seed: int, checkpoint: Path | None = None, pr
         _prune(state, stage, step, seed)
     elif isinstance(stage, Save):
         state.snapshots[stage.label] = state.snapshot()
+    elif isinstance(stage, Load):
+        load_published(state.model, state.setting.recipe["name"], stage.weights)
     elif isinstance(stage, Rewind):
         _rewind(state, stage, seed)
     elif isinstance(stage, Shrink):
@@ -260,7 +274,15 @@ def _prune(state: State, stage: Prune, step: Step, seed: int) -> None:
     rounds = [(i, stage.rounds) for i in range(1, stage.rounds + 1)] if stage.rounds > 1 else [(step.round, step.of)]
     # Masks change no shape, so the sites are the same in every round; only Shrink makes a new search necessary.
     channels = method.unit == "channel"
-    sites = find_sites(state.model, channels=channels, example_input=state.example, scope=scope, refuses=method.refuses)
+    traced = state.traced() if channels else None
+    sites = find_sites(
+        state.model,
+        channels=channels,
+        example_input=state.example,
+        scope=scope,
+        refuses=method.refuses,
+        traced=traced,
+    )
     for number, (i, n) in enumerate(rounds):
         masks = Masks.dense(state.model, sites.weights) & state.masks
         now = budget
@@ -281,7 +303,9 @@ def _prune(state: State, stage: Prune, step: Step, seed: int) -> None:
 
 def _channels_removed(state: State, method: Method) -> float:
     """Share of all channels that the method could remove, in or out of scope, that is gone or dead."""
-    sites = find_sites(state.model, channels=True, example_input=state.example, refuses=method.refuses)
+    sites = find_sites(
+        state.model, channels=True, example_input=state.example, refuses=method.refuses, traced=state.traced()
+    )
     for name, group in sites.groups.items():
         state.dense["channels"].setdefault(name, group.size)
     living = sum(int(group.alive(state.masks).sum()) for group in sites.groups.values())
@@ -340,7 +364,7 @@ def _rewind(state: State, stage: Rewind, seed: int) -> None:
 
 
 def _shrink(state: State) -> Kept | None:
-    sites = find_sites(state.model, channels=True, example_input=state.example)
+    sites = find_sites(state.model, channels=True, example_input=state.example, traced=state.traced())
     small, kept = shrunk(state.model, state.masks, sites, state.example)
     state.model, state.masks = small, kept.masks(state.masks)
     for label, snapshot in state.snapshots.items():

@@ -12,7 +12,7 @@ from torch import nn
 from pruning_core.models.base import LEAK, Builder, ModelInfo, Shape, initialiser, scaled, snip_initialiser
 
 
-def perceptron(hidden: Sequence[int], activation: str, dropout: float = 0.0) -> Builder:
+def perceptron(hidden: Sequence[int], activation: str, dropout: float = 0.0, bias: bool = True) -> Builder:
     """A builder of ``fc1, norm1, act1, drop1, fc2, ...``; norm layers where ``norm`` is "batch"."""
 
     def build(shape: Shape, classes: int, width: float, norm: str) -> nn.Module:
@@ -20,22 +20,22 @@ def perceptron(hidden: Sequence[int], activation: str, dropout: float = 0.0) -> 
         inputs = shape[0] * shape[1] * shape[2]
         for i, units in enumerate(hidden, start=1):
             outputs = scaled(units, width)
-            layers[f"fc{i}"] = nn.Linear(inputs, outputs)
+            layers[f"fc{i}"] = nn.Linear(inputs, outputs, bias)
             if norm == "batch":
                 layers[f"norm{i}"] = nn.BatchNorm1d(outputs)
             layers[f"act{i}"] = nn.ReLU() if activation == "relu" else nn.LeakyReLU(LEAK)
             if dropout:
                 layers[f"drop{i}"] = nn.Dropout(dropout)
             inputs = outputs
-        layers[f"fc{len(hidden) + 1}"] = nn.Linear(inputs, classes)
+        layers[f"fc{len(hidden) + 1}"] = nn.Linear(inputs, classes, bias)
         return nn.Sequential(layers)
 
     return build
 
 
-def _plain(hidden: Sequence[int]) -> Builder:
+def _plain(hidden: Sequence[int], bias: bool = True) -> Builder:
     """A perceptron that has no norm layers in the paper: ``norm`` is without effect."""
-    build = perceptron(hidden, "relu")
+    build = perceptron(hidden, "relu", bias=bias)
     return lambda shape, classes, width, norm: build(shape, classes, width, "none")
 
 
@@ -63,6 +63,24 @@ MODELS = {
         paper="verdenius2020snipit",
         about="LeNet-300-100 with batch norm and leaky ReLU",
         parameters=267_410,
+        shape=(1, 28, 28),
+        norms=("batch", "none"),
+    ),
+    "ffn2_ispasp": ModelInfo(
+        build=_plain([512], bias=False),
+        initialise=initialiser(),
+        paper="wolfe2022ispasp",
+        about="two layers, 512 hidden units, ReLU, no bias: the network of i-SpaSP's theory",
+        parameters=406_528,
+        shape=(1, 28, 28),
+        norms=("batch", "none"),
+    ),
+    "ffn3_ispasp": ModelInfo(
+        build=_plain([512, 512], bias=False),
+        initialise=initialiser(),
+        paper="wolfe2022ispasp",
+        about="three layers, twice 512 hidden units, ReLU, no bias",
+        parameters=668_672,
         shape=(1, 28, 28),
         norms=("batch", "none"),
     ),

@@ -99,6 +99,9 @@ METHOD_STYLE: dict[str, MethodStyle] = _styles(
     greedy=("green", "^", "GFS"),
     greedy_sampled=("ochre", "v", "GFS, 50 candidates"),
     imitation=("mauve", "D", "output imitation"),
+    cosamp=("blue", "s", "CoSaMP"),
+    weight_product=("crimson", "^", "weight norm product"),
+    ispasp_debias=("blue", "<", "i-SpaSP, least squares"),
     # batch-norm scales, penalties, gates
     rni=("crimson", "s", "RNI"),
     slimming=("blue", "^", "Network Slimming"),

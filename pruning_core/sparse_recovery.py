@@ -1,0 +1,173 @@
+r"""i-SpaSP where the truth is known: hidden rows of a given decay or a given support, and CoSaMP beside it.
+
+A vector is p-compressible when its sorted entries fall like ``i^(-1/p)``. For rows of H with such sums, the theory lets the
+squared residual fall like ``s^(1 - 2/p)`` with the number s of neurons kept (Wolfe and Kyrillidis 2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .errors import BadInput
+from .methods.hidden import largest
+from .methods.ispasp import two_layer
+
+DOUBLE = torch.float64
+
+
+def compressible(hidden: int, samples: int, p: float, generator: torch.Generator) -> Tensor:
+    """Hidden maps (samples, hidden) whose column sums are a permutation of ``i^(-1/p)``, i = 1 .. hidden; all >= 0."""
+    if not p > 0:
+        raise BadInput(f"the compressibility p must be positive, not {p}.")
+    rows = torch.randn(hidden, samples, generator=generator, dtype=DOUBLE).abs()
+    sums = torch.arange(1, hidden + 1, dtype=DOUBLE) ** (-1 / p)
+    rows *= (sums / rows.sum(1))[:, None]
+    return rows[torch.randperm(hidden, generator=generator)].T.contiguous()
+
+
+def planted(
+    hidden: int, samples: int, s: int, generator: torch.Generator, floor: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Hidden maps (samples, hidden) with ``s`` active neurons, and their sorted indices.
+
+    Active entries are |N(0, 1)|; the others are ``floor`` times that.
+    """
+    if not 1 <= s <= hidden:
+        raise BadInput(f"between 1 and {hidden} of {hidden} neurons can be active, not {s}.")
+    support = torch.randperm(hidden, generator=generator)[:s].sort().values
+    maps = torch.randn(samples, hidden, generator=generator, dtype=DOUBLE).abs()
+    factors = torch.full((hidden,), floor, dtype=DOUBLE)
+    factors[support] = 1.0
+    return maps * factors, support
+
+
+def theory_slope(p: float) -> float:
+    """Exponent of the squared residual in s: ``1 - 2/p``."""
+    return 1 - 2 / p
+
+
+def tail_bounds(p: float, s: int, magnitude: float = 1.0) -> tuple[float, float]:
+    """Upper bounds on the l1 and l2 norm of all but the s largest entries of a p-compressible vector, 0 < p < 1.
+
+    ``R / (1/p - 1) s^(1 - 1/p)`` and ``R / sqrt(2/p - 1) s^(1/2 - 1/p)``, by comparing the sum with an integral.
+    """
+    if not 0 < p < 1 or s < 1:
+        raise BadInput(f"the tail bounds hold for 0 < p < 1 and s >= 1, not for p={p}, s={s}.")
+    return magnitude / (1 / p - 1) * s ** (1 - 1 / p), magnitude / (2 / p - 1) ** 0.5 * s ** (0.5 - 1 / p)
+
+
+class CoSaMP(NamedTuple):
+    """The estimate (unknowns,), its support (sorted), and the norm of the residual before and after each iteration."""
+
+    estimate: Tensor
+    support: Tensor
+    residuals: list[float]
+
+
+def cosamp(sensing: Tensor, measured: Tensor, s: int, iterations: int = 20) -> CoSaMP:
+    """Recover an s-sparse x from ``measured = sensing x`` (Needell and Tropp 2009). Shapes (m, d), (m,) -> (d,).
+
+    Where i-SpaSP looks its entries up in H, CoSaMP does not know them: on the merged set it solves least squares.
+    """
+    d = sensing.shape[1]
+    if not 1 <= s <= d:
+        raise BadInput(f"CoSaMP looks for between 1 and {d} of {d} entries, not {s}.")
+    x = torch.zeros(d, dtype=sensing.dtype)
+    residual = measured
+    norms = [float(residual.norm())]
+    for _ in range(iterations):
+        proxy = (sensing.T @ residual).abs()
+        merged = x != 0
+        merged[largest(proxy, min(2 * s, d))] = True
+        b = torch.zeros_like(x)
+        b[merged] = torch.linalg.lstsq(sensing[:, merged], measured[:, None], driver="gelsd").solution[:, 0]
+        keep = largest(b.abs(), s)
+        x = torch.zeros_like(b)
+        x[keep] = b[keep]
+        residual = measured - sensing @ x
+        norms.append(float(residual.norm()))
+        if norms[-1] <= 1e-12 * norms[0]:
+            break
+    return CoSaMP(x, (x != 0).nonzero().flatten(), norms)
+
+
+def decay(
+    hidden: int,
+    p: float,
+    sizes: Sequence[int],
+    *,
+    draws: int = 20,
+    seed: int = 0,
+    outputs: int = 10,
+    samples: int = 100,
+    methods: Sequence[str] = ("ispasp", "ispasp_abs", "activation_sum"),
+) -> list[dict[str, Any]]:
+    """Mean squared residual over ``draws`` against the number kept, for i-SpaSP (both ways to rank) and the largest sums.
+
+    Rows: method, d_hid, p, s, residual. Weights (outputs, hidden) are N(0, 1), the maps :func:`compressible`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found: dict[tuple[str, int], float] = {}
+    for _ in range(draws):
+        maps = compressible(hidden, samples, p, generator)
+        weight = torch.randn(outputs, hidden, generator=generator, dtype=DOUBLE)
+        sums, dense = maps.sum(0), maps @ weight.T
+        for s in sizes:
+            for method in methods:
+                if method == "activation_sum":
+                    support = largest(sums, s)
+                else:
+                    importance = "absolute" if method == "ispasp_abs" else "signed"
+                    support = two_layer(maps, weight, s, importance=importance).support
+                residual = float((dense - maps[:, support] @ weight[:, support].T).square().sum())
+                found[method, s] = found.get((method, s), 0.0) + residual / draws
+    return [
+        {"method": method, "d_hid": hidden, "p": p, "s": s, "residual": residual, "seed": seed}
+        for (method, s), residual in found.items()
+    ]
+
+
+def slope(sizes: Iterable[float], residuals: Iterable[float]) -> float:
+    """Slope of the least-squares line through log residual against log size."""
+    x = torch.tensor(list(sizes), dtype=DOUBLE).log()
+    y = torch.tensor(list(residuals), dtype=DOUBLE).log()
+    if len(x) < 2 or not bool(torch.isfinite(y).all()):
+        raise BadInput("a slope needs at least two sizes with a positive residual.")
+    x = x - x.mean()
+    return float((x * y).sum() / x.square().sum())
+
+
+def recovery(
+    hidden: int,
+    s: int,
+    outputs: int,
+    *,
+    draws: int = 20,
+    seed: int = 0,
+    samples: int = 50,
+    floor: float = 0.0,
+) -> list[dict[str, Any]]:
+    """How often planted supports are found exactly: by i-SpaSP, with signed and with absolute importance, and by CoSaMP.
+
+    Rows: method, s, outputs, recovered (a fraction), seed. CoSaMP is given the sums only: the measurement of the row sums.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    hits = {"ispasp": 0, "ispasp_abs": 0, "cosamp": 0}
+    for _ in range(draws):
+        maps, support = planted(hidden, samples, s, generator, floor)
+        weight = torch.randn(outputs, hidden, generator=generator, dtype=DOUBLE) / outputs**0.5
+        answers = {
+            "ispasp": two_layer(maps, weight, s).support,
+            "ispasp_abs": two_layer(maps, weight, s, importance="absolute").support,
+            "cosamp": cosamp(weight, weight @ maps.sum(0), s).support,
+        }
+        for method, answer in answers.items():
+            hits[method] += int(torch.equal(answer, support))
+    return [
+        {"method": method, "s": s, "outputs": outputs, "recovered": count / draws, "seed": seed}
+        for method, count in hits.items()
+    ]
