@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -27,34 +28,42 @@ def layer_inputs(model: nn.Module, names: Iterable[str], batches: Iterable) -> I
     names = list(names)
 
     def hook(name: str):
-        def remember(module, inputs):
-            seen[name] = inputs[0].detach()
+        def remember(module, inputs, options):
+            maps = _first_of(inputs, options).detach()
+            # Where the pass goes on, something in place behind this layer could change what was seen.
+            seen[name] = maps if len(names) == 1 else maps.clone()
             if len(seen) == len(names):
                 raise _Reached
 
         return remember
 
-    hooks = [model.get_submodule(name).register_forward_pre_hook(hook(name)) for name in names]
     device = next(model.parameters()).device
-    try:
-        with evaluating(model), torch.no_grad():
-            for batch in batches:
-                seen.clear()
-                try:
-                    model(batch[0].to(device))
-                except _Reached:
-                    pass
-                missing = [name for name in names if name not in seen]
-                if missing:
-                    raise Unprunable(f"layer {missing[0]!r} takes no part in the forward pass, so it has no inputs.")
-                yield dict(seen)
-    finally:
-        for handle in hooks:
-            handle.remove()
+    for batch in batches:
+        seen.clear()
+        # Nothing may stay in force while the caller has the turn: neither hooks, nor modes, nor the lack of gradients.
+        hooks = [model.get_submodule(name).register_forward_pre_hook(hook(name), with_kwargs=True) for name in names]
+        try:
+            with evaluating(model), torch.no_grad(), suppress(_Reached):
+                model(batch[0].to(device))
+        finally:
+            for handle in hooks:
+                handle.remove()
+        missing = [name for name in names if name not in seen]
+        if missing:
+            raise Unprunable(f"layer {missing[0]!r} takes no part in the forward pass, so it has no inputs.")
+        yield dict(seen)
+
+
+def _first_of(inputs: tuple, options: dict) -> Tensor:
+    """The tensor that a layer is given, by position or by keyword."""
+    return inputs[0] if inputs else next(iter(options.values()))
 
 
 class Place(NamedTuple):
-    """Where a layer stands in the forward pass: its position, the batch norm right behind it, whether it is the end."""
+    """Where a layer stands in the forward pass: its position, the batch norm right behind it, whether it is the end.
+
+    A layer that gives the network's output has no norm behind it.
+    """
 
     order: int
     norm: str | None
@@ -85,10 +94,15 @@ def places(model: nn.Module, names: Iterable[str], example_input) -> dict[str, P
         return tensor is outputs[name][0] and outputs[name][0]._version == outputs[name][1]
 
     def read(norm: str):
-        return lambda module, inputs: norms.update({name: norm for name in outputs if is_from(inputs[0], name)})
+        def hook(module, inputs, options):
+            given = _first_of(inputs, options)
+            norms.update({name: norm for name in outputs if is_from(given, name)})
+
+        return hook
 
     hooks = [model.get_submodule(name).register_forward_hook(produced(name)) for name in dict.fromkeys(names)]
-    hooks += [m.register_forward_pre_hook(read(n)) for n, m in model.named_modules() if isinstance(m, _BatchNorm)]
+    found = [(name, module) for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
+    hooks += [module.register_forward_pre_hook(read(name), with_kwargs=True) for name, module in found]
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
     device = next(model.parameters()).device
     try:
@@ -100,4 +114,5 @@ def places(model: nn.Module, names: Iterable[str], example_input) -> dict[str, P
     for name in names:
         if name not in order:
             raise Unprunable(f"layer {name!r} takes no part in the forward pass, so it has no inputs.")
-    return {name: Place(order[name], norms.get(name), is_from(result, name)) for name in order}
+    last = {name: is_from(result, name) for name in order}
+    return {name: Place(order[name], None if last[name] else norms.get(name), last[name]) for name in order}

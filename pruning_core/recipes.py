@@ -154,8 +154,8 @@ def ispasp(
     ``sparsity``: the fraction removed of every part, or of each channel group by name (configurations.py). Training after
     a cut is the authors': label smoothing 0.1, a constant rate between the cuts and a cosine at the end.
     """
-    tuning = (Train(between, optimizer=optimizer, learning_rate=LearningRate(), label_smoothing=0.1),)
-    tuning = tuning if between else ()
+    short = Train(between, optimizer=optimizer, learning_rate=LearningRate(), label_smoothing=0.1)
+    tuning: Timeline = [short] if between else []
     cuts: Timeline
     if isinstance(sparsity, Mapping):
         cuts = []

@@ -29,9 +29,7 @@ def compressible(hidden: int, samples: int, p: float, generator: torch.Generator
     return rows[torch.randperm(hidden, generator=generator)].T.contiguous()
 
 
-def planted(
-    hidden: int, samples: int, s: int, generator: torch.Generator, floor: float = 0.0
-) -> tuple[Tensor, Tensor]:
+def planted(hidden: int, samples: int, s: int, generator: torch.Generator, floor: float = 0.0) -> tuple[Tensor, Tensor]:
     """Hidden maps (samples, hidden) with ``s`` active neurons, and their sorted indices.
 
     Active entries are |N(0, 1)|; the others are ``floor`` times that.
@@ -135,8 +133,8 @@ def slope(sizes: Iterable[float], residuals: Iterable[float]) -> float:
     """Slope of the least-squares line through log residual against log size."""
     x = torch.tensor(list(sizes), dtype=DOUBLE).log()
     y = torch.tensor(list(residuals), dtype=DOUBLE).log()
-    if len(x) < 2 or not bool(torch.isfinite(y).all()):
-        raise BadInput("a slope needs at least two sizes with a positive residual.")
+    if len(x) != len(y) or len(x.unique()) < 2 or not bool(torch.isfinite(torch.cat([x, y])).all()):
+        raise BadInput("a slope needs at least two different positive sizes, and a positive residual for each.")
     x = x - x.mean()
     return float((x * y).sum() / x.square().sum())
 

@@ -131,7 +131,9 @@ class Load:
 
     def __post_init__(self):
         if not isinstance(self.weights, str) or not self.weights:
-            raise BadType(f"weights are the name that torchvision gives them, like 'IMAGENET1K_V1', not {self.weights!r}.")
+            raise BadType(
+                f"weights are the name that torchvision gives them, like 'IMAGENET1K_V1', not {self.weights!r}."
+            )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import nn
 
 from .budgets import Budget
 from .errors import BadInput, known_name
+from .experiment import PROFILES
 from .masks import Masks
 from .methods import Method, View, as_method
 from .records import cache_root, content_hash, environment, read_rows, write_rows
@@ -19,9 +20,7 @@ from .sites import check_batches, find_sites, undisturbed
 from .version import CHEAP, __version__, source_hash
 
 
-def study(
-    settings: Mapping[str, Any], compute: Callable[[], Iterable[Mapping[str, Any]]], *, profile: str = "quick"
-):
+def study(settings: Mapping[str, Any], compute: Callable[[], Iterable[Mapping[str, Any]]], *, profile: str = "quick"):
     """The rows that ``compute()`` gives, as a DataFrame: read from their record when there is one, else recorded.
 
     ``settings`` name the study and hold all that decides its rows: equal settings, equal record. Each row is joined by the
@@ -31,8 +30,6 @@ def study(
     Raises BadInput when ``compute`` gives no row.
     """
     import pandas as pd
-
-    from .experiment import PROFILES
 
     known_name("profile", profile, PROFILES)
     code = source_hash() if profile in CHEAP else __version__

@@ -97,7 +97,9 @@ def _parts(stage: Each, model: nn.Module, example_input) -> list[tuple[str, ...]
     # Blocks without anything to prune inside, such as an inverted residual without expansion, are passed over.
     inside = [n for n in blocks if any(all(m.layer.startswith(f"{n}.") for m in g.produces) for g in groups)]
     if not inside:
-        raise BadInput(f"no residual block of {type(model).__name__} has channels that the methods of Each could prune.")
+        raise BadInput(
+            f"no residual block of {type(model).__name__} has channels that the methods of Each could prune."
+        )
     return [(f"{name}.*",) for name in inside]
 
 

@@ -13,7 +13,7 @@ many channels stay, so that methods are compared at equal sizes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -49,17 +49,17 @@ class Greedy(LayerByLayer):
 
     def select(self, view: View, hidden: Hidden, s: int, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
         alive = hidden.alive.nonzero().flatten()
-        losses = _at_the_end if place.last and isinstance(hidden.layer, nn.Linear) else _anywhere
-        tried = losses(view, hidden, len(alive))
-        next(tried)
+        kind = _at_the_end if place.last and isinstance(hidden.layer, nn.Linear) else _anywhere
+        losses = kind(view, hidden, len(alive))
         chosen: list[int] = []
         while len(chosen) < s:
             free = alive[~torch.isin(alive, torch.tensor(chosen, dtype=torch.long))]
             if self.candidates is not None and len(free) > self.candidates:
                 free = free[torch.randperm(len(free), generator=view.generator)[: self.candidates]].sort().values
-            found = tried.send((chosen, free))
+            found = losses(chosen, free)
+            if not bool(torch.isfinite(found).all()):
+                raise BadInput("the loss of the network is NaN or infinite for these samples.")
             chosen.append(int(free[found.argmin()]))
-        tried.close()
         return torch.tensor(chosen), _rescaled(hidden, len(alive) / s) if self.rescale else {}
 
 
@@ -103,67 +103,75 @@ def _rescaled(hidden: Hidden, factor: float) -> dict[str, Tensor]:
     groups = getattr(hidden.layer, "groups", 1)
     # In a grouped convolution one column of the weight serves an input of every group.
     ours = hidden.channel_of[: len(hidden.channel_of) // groups] >= 0
-    factors = torch.where(ours, factor, 1.0).to(weight)
+    factors = torch.where(ours, torch.tensor(factor, dtype=torch.float64), 1.0).to(weight)
     return {"weight": weight * factors.view(1, -1, *[1] * (weight.dim() - 2))}
 
 
-def _at_the_end(view: View, hidden: Hidden, total: int) -> Iterator[Tensor | None]:
-    """Losses of candidates when the reading layer gives the network's output: all at once, from what each adds to it."""
+Losses = Callable[[list[int], Tensor], Tensor]
+"""(channels chosen, candidates) -> the loss with each candidate added, on the next mini-batch."""
+
+
+def _at_the_end(view: View, hidden: Hidden, total: int) -> Losses:
+    """When the reading layer gives the network's output: all candidates at once, from what each adds to it."""
     layer = hidden.layer
-    assert isinstance(layer, nn.Linear) and view.batches is not None
-    weight = layer.weight.detach()
-    labels = cycle([batch[1] for batch in view.batches])
-    offset = hidden.consume(torch.zeros(1, layer.in_features).to(weight)).detach()
-    scale = 1.0 if layer is hidden.consume else _slope(hidden)
-    request = yield None
+    weight: Tensor = layer.weight.detach()  # type: ignore[assignment, operator]
+    offset = 0.0 if layer.bias is None else layer.bias.detach()
+    batches = _forever(view, hidden)
+
+    @torch.no_grad()
+    def losses(chosen: list[int], candidates: Tensor) -> Tensor:
+        maps, labels = next(batches)
+        share = total / (len(chosen) + 1)
+        others = (hidden.channel_of < 0).to(maps)
+        taken = torch.isin(hidden.channel_of, torch.tensor(chosen, dtype=torch.long)).to(maps)
+        base = (maps * (others + taken * share)) @ weight.T
+        members = (hidden.channel_of[None, :] == candidates[:, None]).to(maps)  # (candidates, inputs)
+        if members.sum() == len(candidates):  # one input a channel: its column times its activation
+            columns = members.argmax(1)
+            added = maps[:, columns].T[:, :, None] * weight[:, columns].T[:, None, :]
+        else:
+            added = torch.einsum("bi,ki,oi->kbo", maps, members, weight)
+        outputs = base + added * share + offset
+        return torch.vmap(view.loss, in_dims=(0, None))(outputs, labels.to(outputs.device)).cpu()
+
+    return losses
+
+
+def _forever(view: View, hidden: Hidden) -> Iterator[tuple[Tensor, Tensor]]:
+    """Hidden maps and labels, mini-batch after mini-batch, again and again."""
     while True:
-        for maps, y in zip(hidden.chunks(), labels, strict=False):
-            chosen, candidates = request  # type: ignore[misc]
-            fixed = maps * (hidden.channel_of < 0).to(maps)
-            n = len(chosen) + 1
-            taken = torch.isin(hidden.channel_of, torch.tensor(chosen, dtype=torch.long)).to(maps)
-            base = (fixed + maps * taken * total / n) @ weight.T
-            members = torch.stack([(hidden.channel_of == k) for k in candidates]).to(maps)  # (candidates, inputs)
-            if members.sum() == len(candidates):  # one input a channel: its column times its activation
-                columns = members.argmax(1)
-                added = maps[:, columns].T[:, :, None] * weight[:, columns].T[:, None, :]
-            else:
-                added = torch.einsum("bi,ki,oi->kbo", maps, members, weight)
-            outputs = (base + added * total / n) * scale + offset
-            y = y.to(outputs.device)
-            with torch.no_grad():
-                request = yield torch.vmap(view.loss, in_dims=(0, None))(outputs, y)
+        yield from zip(hidden.chunks(), (batch[1] for batch in view.batches or ()), strict=True)
 
 
-def _slope(hidden: Hidden) -> Tensor:
-    from .hidden import _norm_scale
-
-    return _norm_scale(hidden.exact[1]).to(hidden.layer.weight)  # type: ignore[index, arg-type, union-attr]
-
-
-def _anywhere(view: View, hidden: Hidden, total: int) -> Iterator[Tensor | None]:
-    """Losses of candidates by running the network once for each, with the inputs of the reading layer scaled."""
-    factors = torch.ones(len(hidden.channel_of))
+def _anywhere(view: View, hidden: Hidden, total: int) -> Losses:
+    """By running the network once for each candidate, with the inputs of the reading layer scaled."""
     dim = -1 if isinstance(hidden.layer, nn.Linear) else 1
-
-    def scale(module, inputs):
-        shape = [1] * inputs[0].dim()
-        shape[dim] = -1
-        return (inputs[0] * factors.to(inputs[0]).view(shape), *inputs[1:])
-
-    request = yield None
-    handle = hidden.layer.register_forward_pre_hook(scale)  # type: ignore[union-attr]
     device = next(view.model.parameters()).device
-    try:
-        for inputs, labels in cycle(list(view.batches or ())):
-            chosen, candidates = request  # type: ignore[misc]
-            losses = []
-            for k in candidates.tolist():
-                weights = torch.zeros(hidden.size)
-                weights[[*chosen, k]] = total / (len(chosen) + 1)
-                factors = torch.where(hidden.channel_of >= 0, weights[hidden.channel_of.clamp(min=0)], 1.0)
-                with torch.no_grad(), evaluating(view.model):
-                    losses.append(view.loss(view.model(inputs.to(device)), labels.to(device)))
-            request = yield torch.stack(losses)
-    finally:
-        handle.remove()
+    batches = cycle(view.batches or ())
+
+    def scaled(factors: Tensor):
+        def hook(module, inputs, options):
+            maps = inputs[0] if inputs else next(iter(options.values()))
+            shape = [1] * maps.dim()
+            shape[dim] = -1
+            return (maps * factors.to(maps).view(shape),), {}
+
+        return hook
+
+    @torch.no_grad()
+    def losses(chosen: list[int], candidates: Tensor) -> Tensor:
+        inputs, labels = next(batches)[:2]
+        found = []
+        for k in candidates.tolist():
+            share = torch.zeros(hidden.size)
+            share[[*chosen, k]] = total / (len(chosen) + 1)
+            factors = torch.where(hidden.channel_of >= 0, share[hidden.channel_of.clamp(min=0)], 1.0)
+            handle = hidden.layer.register_forward_pre_hook(scaled(factors), with_kwargs=True)
+            try:
+                with evaluating(view.model):
+                    found.append(view.loss(view.model(inputs.to(device)), labels.to(device)))
+            finally:
+                handle.remove()
+        return torch.stack(found).cpu()
+
+    return losses

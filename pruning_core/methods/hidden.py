@@ -9,10 +9,10 @@ nothing is kept of it but M, and an iteration costs as much as one sample.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ class Hidden:
 
     @classmethod
     def of(cls, hidden: Tensor | Callable[[], Iterable[Tensor]], consume: Tensor | nn.Module) -> Hidden:
-        """Of plain matrices: maps (samples, hidden, ...), or a function that gives them in chunks, and weights (outputs, hidden)."""
+        """Of plain maps (samples, hidden, ...), or a function that gives them in chunks, and weights (outputs, hidden)."""
         layer = consume if isinstance(consume, nn.Module) else _linear(consume)
         if isinstance(hidden, Tensor):
             whole = hidden
@@ -56,6 +56,7 @@ class Hidden:
         if first is None or first.dim() < 2 or len(first) == 0:
             raise BadInput("hidden maps have the shape (samples, hidden, ...), with at least one sample.")
         size = first.shape[1]
+        _check_fit(layer, first)
         return cls(chunks, layer, torch.arange(size), size, torch.ones(size, dtype=torch.bool))
 
     def per_channel(self, per_input: Tensor) -> Tensor:
@@ -146,7 +147,7 @@ class Hidden:
                 output = layer(output)
         return output
 
-    def squared_residuals(self, keeps: list[Tensor | None], batch_statistics: bool = False) -> list[float]:
+    def squared_residuals(self, keeps: Sequence[Tensor | None], batch_statistics: bool = False) -> list[float]:
         """||V||^2 over all samples for every choice in ``keeps`` (None: of nothing), in one pass over the chunks."""
         found = [0.0] * len(keeps)
         for chunk in self.chunks():
@@ -165,9 +166,9 @@ class Hidden:
     # --- second moments, for least squares and for greedy imitation
 
     @property
-    def layer(self) -> nn.Module:
+    def layer(self) -> Any:
         """The reading layer itself, without the norm behind it."""
-        return self.consume[0] if isinstance(self.consume, nn.Sequential) else self.consume  # type: ignore[return-value]
+        return self.consume[0] if isinstance(self.consume, nn.Sequential) else self.consume
 
     def second_moments(self) -> Tensor:
         """P P^T over all samples and output positions in float64: (groups, r + 1, r + 1).
@@ -176,7 +177,7 @@ class Hidden:
         kernel) of a convolution, with a one behind it for the offset.
         """
         total: Tensor | None = None
-        seen = self.layer.weight[0].numel()  # type: ignore[index, union-attr]
+        seen = self.layer.weight[0].numel()
         if seen > LARGEST_SYSTEM:
             raise Unprunable(
                 f"one output of the layer behind {self.name} sees {seen:,} values; least squares end at {LARGEST_SYSTEM:,}."
@@ -197,7 +198,7 @@ class Hidden:
         """Which channel each of the r entries of a patch belongs to: (groups, r)."""
         weight = self.layer.weight
         groups = getattr(self.layer, "groups", 1)
-        kernel = weight[0, 0].numel()  # type: ignore[index, union-attr]
+        kernel = weight[0, 0].numel()
         return self.channel_of.view(groups, -1).repeat_interleave(kernel, 1)
 
     def least_squares(self, keep: Tensor, moments: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -206,13 +207,14 @@ class Hidden:
         Both in the layer's shapes and in float64; entries of other channels are zero. The bias is None where the layer
         has none; otherwise it takes part in the fit.
         """
-        weight: Tensor = self.layer.weight.detach().double().cpu()  # type: ignore[union-attr, assignment, operator]
-        bias: Tensor | None = self.layer.bias  # type: ignore[assignment, union-attr]
+        weight: Tensor = self.layer.weight.detach().double().cpu()
+        bias: Tensor | None = self.layer.bias
         rows = weight.flatten(1).view(len(moments), -1, weight[0].numel())
         columns = self.columns_of()
         fitted, offsets = torch.zeros_like(rows), []
         for g, moment in enumerate(moments.cpu()):
-            used = torch.where(columns[g] >= 0, keep[columns[g].clamp(min=0)], True)
+            # Columns of zeros were pruned before, and what they read may be anything.
+            used = torch.where(columns[g] >= 0, keep[columns[g].clamp(min=0)], rows[g].abs().sum(0) > 0)
             used = torch.cat([used, torch.tensor([bias is not None])])
             target = moment[used][:, :-1] @ rows[g].T
             solution = _solved(moment[used][:, used], target).T
@@ -223,13 +225,22 @@ class Hidden:
         offset = None if bias is None else bias.detach().double().cpu() + torch.cat(offsets)
         return fitted.reshape(weight.shape), offset
 
+    def norm_scale(self) -> Tensor:
+        """By how much the batch norm behind the layer multiplies each of its outputs: (outputs,) in float64 on the CPU."""
+        assert isinstance(self.exact, nn.Sequential)
+        norm: Any = copy.deepcopy(self.exact[1]).cpu()
+        positions = [1] * (0 if isinstance(norm, nn.BatchNorm1d) else 2)
+        inputs = torch.stack([torch.zeros(norm.num_features), torch.ones(norm.num_features)]).double()
+        low, high = norm(inputs.view(2, -1, *positions)).flatten(1)
+        return high - low
+
     def contributions(self) -> Tensor:
         """Inner products <c_i, c_j> of what the channels add to the output, over all samples: (size, size) in float64."""
-        weight: Tensor = self.layer.weight.detach().double().cpu()  # type: ignore[union-attr, assignment, operator]
+        weight: Tensor = self.layer.weight.detach().double().cpu()
         rows = weight.flatten(1)
-        if isinstance(self.consume, nn.Sequential):
-            rows = rows * _norm_scale(self.exact[1])[:, None]  # type: ignore[index]
         moments = self.second_moments()[:, :-1, :-1].cpu()
+        if isinstance(self.consume, nn.Sequential):
+            rows = rows * self.norm_scale()[:, None]
         columns = self.columns_of()
         found = torch.zeros(self.size, self.size, dtype=torch.float64)
         for g, part in enumerate(rows.view(len(moments), -1, rows.shape[1])):
@@ -241,7 +252,24 @@ class Hidden:
         return found
 
 
+def _check_fit(layer: nn.Module, maps: Tensor) -> None:
+    """Raise BadInput unless the layer can read the maps."""
+    reader: Any = layer[0] if isinstance(layer, nn.Sequential) else layer
+    dimensions = {nn.Linear: 2, nn.Conv1d: 3, nn.Conv2d: 4, nn.Conv3d: 5}
+    wanted = next((d for kind, d in dimensions.items() if isinstance(reader, kind)), None)
+    if wanted is None:
+        raise BadInput(f"hidden maps are read by a linear layer or a convolution, not by {type(reader).__name__}.")
+    inputs = reader.in_features if wanted == 2 else reader.in_channels
+    if maps.dim() != wanted or maps.shape[1] != inputs:
+        raise BadInput(
+            f"{type(reader).__name__} reads maps of {wanted} dimensions with {inputs} channels, "
+            f"not of the shape {tuple(maps.shape)}."
+        )
+
+
 def _linear(weight: Tensor) -> nn.Linear:
+    if weight.dim() != 2:
+        raise BadInput(f"the weights of the reading layer have the shape (outputs, hidden), not {tuple(weight.shape)}.")
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     layer.weight = nn.Parameter(weight.detach().clone())
     return layer
@@ -276,20 +304,16 @@ def _patches(layer: nn.Module, maps: Tensor) -> Tensor:
 
 def _solved(square: Tensor, target: Tensor) -> Tensor:
     """The smallest least-squares solution; directions that no sample shows are left at zero, not blown up."""
+    # Every entry in units of its own size, so that a small one is not taken for one that is never seen.
+    sizes = square.diagonal().sqrt()
+    units = torch.where(sizes > 0, 1 / sizes, 0.0)
+    square, target = square * units[:, None] * units, target * units[:, None]
     factor, failed = torch.linalg.cholesky_ex(square)
-    if not failed and float(factor.diagonal().min()) > 1e-6 * float(factor.diagonal().max()):
-        return torch.cholesky_solve(target, factor)
+    if not failed and float(factor.diagonal().min()) > 1e-5:
+        return units[:, None] * torch.cholesky_solve(target, factor)
     values, vectors = torch.linalg.eigh(square)
     inverse = torch.where(values > 1e-12 * values[-1], 1 / values, 0.0)
-    return vectors @ (inverse[:, None] * (vectors.T @ target))
-
-
-def _norm_scale(norm: nn.Module) -> Tensor:
-    """By how much a batch norm in evaluation mode multiplies each channel."""
-    width = norm.num_features
-    inputs = torch.stack([torch.zeros(width), torch.ones(width)]).double()  # type: ignore[arg-type]
-    low, high = copy.deepcopy(norm).cpu()(inputs.view(2, -1, *[1] * (0 if isinstance(norm, nn.BatchNorm1d) else 2))).flatten(1)
-    return high - low
+    return units[:, None] * (vectors @ (inverse[:, None] * (vectors.T @ target)))
 
 
 # --- from a network
@@ -308,17 +332,19 @@ def hidden_of(view: View, group: Group, place: Place) -> Hidden:
 
     consume = reader if place.norm is None else nn.Sequential(*layers)
     channel_of = inputs_of(reader, member)
-    return Hidden(chunks, consume, channel_of, group.size, group.alive(view.alive), f"the layer in front of {member.layer!r}")
+    return Hidden(
+        chunks, consume, channel_of, group.size, group.alive(view.alive), f"the layer in front of {member.layer!r}"
+    )
 
 
-def inputs_of(reader: nn.Module, member: Member) -> Tensor:
+def inputs_of(reader: Any, member: Member) -> Tensor:
     """Which channel of the group each input of the reading layer belongs to, -1 for none: (inputs,)."""
     inputs = reader.in_features if isinstance(reader, nn.Linear) else reader.in_channels
-    channel_of = torch.full((inputs,), -1)  # type: ignore[arg-type]
+    channel_of = torch.full((inputs,), -1)
     channel_of[member.indices] = member.channels
     groups = getattr(reader, "groups", 1)
     if groups > 1:  # the same columns of the weight serve every group of inputs
-        channel_of = channel_of[: inputs // groups].repeat(groups)  # type: ignore[operator]
+        channel_of = channel_of[: inputs // groups].repeat(groups)
     return channel_of
 
 
@@ -329,8 +355,7 @@ class LayerByLayer(Method):
     """
 
     unit = "channel"
-    needs = "inputs"
-    citation: ClassVar[str]
+    needs: ClassVar[Literal["nothing", "shape", "inputs", "labels"]] = "inputs"
 
     def refuses(self, model: nn.Module, group: Group) -> str | None:
         readers = {member.layer for member in group.consumes}

@@ -74,7 +74,9 @@ def two_layer(
     known_name("activation", activation, ACTIVATIONS)
     if not isinstance(hidden, Hidden):
         if consume is None:
-            raise BadInput("i-SpaSP needs the layer that reads the hidden maps: its weights (outputs, hidden), or a module.")
+            raise BadInput(
+                "i-SpaSP needs the layer that reads the hidden maps: its weights (outputs, hidden), or a module."
+            )
         hidden = Hidden.of(hidden, consume)
     alive, candidates = hidden.alive, int(hidden.alive.sum())
     if not isinstance(s, int) or not 1 <= s <= candidates:
@@ -82,7 +84,9 @@ def two_layer(
     if iterations < 1:
         raise BadInput(f"i-SpaSP takes at least one iteration, not {iterations}.")
     sizes = hidden.activations(activation).masked_fill(~alive, -torch.inf)
-    keep, keeps, steps = torch.zeros(hidden.size, dtype=torch.bool), [None], []  # type: ignore[var-annotated]
+    keep = torch.zeros(hidden.size, dtype=torch.bool)
+    keeps: list[Tensor | None] = [None]
+    steps: list[Step] = []
     for iteration in range(iterations):
         y = hidden.correlation(keep if iteration else None, reference)
         score = (y.abs() if importance == "absolute" else y).masked_fill(~alive, -torch.inf)
@@ -94,7 +98,7 @@ def two_layer(
         steps.append(Step(y, proposals.sort().values, merged.nonzero().flatten(), support.sort().values))
         before, keep = keep, torch.zeros_like(keep)
         keep[support] = True
-        keeps.append(keep)  # type: ignore[arg-type]
+        keeps.append(keep)
         if until_repeat and torch.equal(before, keep):
             break
     found = hidden.squared_residuals(keeps, reference) if residuals else []
@@ -129,9 +133,7 @@ class ISpaSP(LayerByLayer):
             raise BadInput(f"i-SpaSP takes at least one iteration, not {self.iterations}.")
 
     def select(self, view: View, hidden: Hidden, s: int, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
-        found = two_layer(
-            hidden, None, s, self.iterations, self.importance, self.activation, reference=self.reference
-        )
+        found = two_layer(hidden, None, s, self.iterations, self.importance, self.activation, reference=self.reference)
         return found.support, fitted(hidden, found.support) if self.debias else {}
 
 

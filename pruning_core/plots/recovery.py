@@ -44,7 +44,9 @@ def decay_curves(
                     s = np.array([0.1, 0.5]) * width
                     # A little above the curve, so that both can be seen.
                     ax.plot(s, 6 * middle["mean"] * (s / middle["s"]) ** slopes[p], ":", color=COLOURS[colour])
-                    said.append(f"width {width}, p = {p:g}: {curve['mean'].iloc[0]:.1e} to {curve['mean'].iloc[-1]:.1e}")
+                    said.append(
+                        f"width {width}, p = {p:g}: {curve['mean'].iloc[0]:.1e} to {curve['mean'].iloc[-1]:.1e}"
+                    )
         ax.set(xscale="log", yscale="log", xlabel="neurons kept", title=f"hidden width {width}")
         _plain_ticks(ax, part["s"].min(), part["s"].max())
     axes[0, 0].set(ylabel="squared residual")

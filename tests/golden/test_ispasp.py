@@ -203,7 +203,9 @@ class Tiny(nn.Module):
         self.block = nn.Sequential()
         self.block.add_module("bn1", nn.BatchNorm2d(out))
         self.fc = nn.Linear(z["init_fc__weight"].shape[1], len(z["init_fc__weight"]))
-        self.double().load_state_dict({name: tensor(z, f"init_{name.replace('.', '__')}") for name in self.state_dict()})
+        self.double().load_state_dict(
+            {name: tensor(z, f"init_{name.replace('.', '__')}") for name in self.state_dict()}
+        )
 
     def forward(self, x):
         return self.fc(self.block(F.relu(self.bn1(self.conv1(x)))).flatten(1))

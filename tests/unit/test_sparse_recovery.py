@@ -78,6 +78,7 @@ def test_planted_neurons_are_the_active_ones(hidden, data, seed, floor):
         assert (maps[:, support] > 0).all()
     else:
         loud, _ = planted(hidden, 12, s, seeded(seed), 1.0)
+        assert (maps > 0).all()
         np.testing.assert_allclose(maps[:, others], floor * loud[:, others], rtol=1e-12)
         np.testing.assert_array_equal(maps[:, support], loud[:, support])
 
@@ -139,13 +140,10 @@ def test_the_slope_is_that_of_least_squares():
 
 @pytest.mark.parametrize(("sizes", "residuals"), [([1], [1]), ([], []), ([1, 2], [1, 0]), ([1, 2], [1, -1])])
 def test_slopes_that_cannot_be_told(sizes, residuals):
-    with pytest.raises(BadInput, match="a slope needs at least two sizes with a positive residual"):
+    with pytest.raises(BadInput, match="a slope needs at least two different positive sizes"):
         slope(sizes, residuals)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="gives NaN, or torch's own error, in place of a sentence", raises=(RuntimeError, AssertionError)
-)
 @pytest.mark.parametrize(
     ("sizes", "residuals"), [([2, 2], [1, 2]), ([0, 1], [1, 2]), ([-1, 1], [1, 2]), ([1, 2, 3], [1, 2])]
 )
@@ -235,33 +233,42 @@ def test_cosamp_takes_the_noise_with_the_signal():
 # --- the two experiments
 
 
-def test_decay_rows_of_one_draw_by_hand():
+def kept_by_hand(method, maps, weight, s):
+    """The support that a method of ``decay`` ends with, in numpy."""
+    h, dense = maps.sum(0), maps @ weight.T
+    if method == "activation_sum":
+        return np.argsort(-h, kind="stable")[:s]
+    support = np.array([], dtype=int)
+    for _ in range(20):
+        y = weight.T @ (dense - maps[:, support] @ weight[:, support].T).sum(0)
+        rank = np.abs(y) if method == "ispasp_abs" else y
+        merged = np.union1d(np.argsort(-rank, kind="stable")[: 2 * s], support)
+        support = merged[np.argsort(-h[merged], kind="stable")[:s]]
+    return support
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+def test_decay_rows_by_hand(draws):
     sizes = [1, 4, 9]
-    rows = decay(20, 0.5, sizes, draws=1, seed=7, outputs=6, samples=11)
-    assert {(row["method"], row["s"]) for row in rows} == {
-        (m, s) for m in ("ispasp", "ispasp_abs", "activation_sum") for s in sizes
-    }
+    rows = decay(20, 0.5, sizes, draws=draws, seed=7, outputs=6, samples=11)
+    methods = ("ispasp", "ispasp_abs", "activation_sum")
+    assert {(row["method"], row["s"]) for row in rows} == {(method, s) for method in methods for s in sizes}
+    assert len(rows) == 9
     assert all(row["d_hid"] == 20 and row["p"] == 0.5 and row["seed"] == 7 for row in rows)
     generator = seeded(7)
-    maps = compressible(20, 11, 0.5, generator).numpy()
-    weight = torch.randn(6, 20, generator=generator, dtype=DOUBLE).numpy()
-    dense, h = maps @ weight.T, maps.sum(0)
+    expected = dict.fromkeys(((row["method"], row["s"]) for row in rows), 0.0)
+    for _ in range(draws):
+        maps = compressible(20, 11, 0.5, generator).numpy()
+        weight = torch.randn(6, 20, generator=generator, dtype=DOUBLE).numpy()
+        for method, s in expected:
+            support = kept_by_hand(method, maps, weight, s)
+            residual = np.square(maps @ weight.T - maps[:, support] @ weight[:, support].T).sum()
+            expected[method, s] += residual / draws
     for row in rows:
-        s = row["s"]
-        if row["method"] == "activation_sum":
-            support = np.argsort(-h, kind="stable")[:s]
-        else:
-            support = np.array([], dtype=int)
-            for _ in range(20):
-                y = weight.T @ (dense - maps[:, support] @ weight[:, support].T).sum(0)
-                rank = np.abs(y) if row["method"] == "ispasp_abs" else y
-                merged = np.union1d(np.argsort(-rank, kind="stable")[: 2 * s], support)
-                support = merged[np.argsort(-h[merged], kind="stable")[:s]]
-        expected = np.square(dense - maps[:, support] @ weight[:, support].T).sum()
-        np.testing.assert_allclose(row["residual"], expected, rtol=1e-9)
+        np.testing.assert_allclose(row["residual"], expected[row["method"], row["s"]], rtol=1e-9)
 
 
-def test_decay_is_a_mean_over_draws_and_falls_with_the_number_kept():
+def test_decay_falls_with_the_number_kept():
     rows = decay(40, 0.5, [4, 8, 20], draws=6, seed=1)
     by = {(row["method"], row["s"]): row["residual"] for row in rows}
     for method in ("ispasp", "activation_sum"):
@@ -270,9 +277,6 @@ def test_decay_is_a_mean_over_draws_and_falls_with_the_number_kept():
     np.testing.assert_allclose(by["ispasp", 20], by["activation_sum", 20], rtol=1e-9)
     assert decay(40, 0.5, [4], draws=6, seed=1)[0]["residual"] != decay(40, 0.5, [4], draws=6, seed=2)[0]["residual"]
     assert decay(40, 0.5, [4, 8, 20], draws=6, seed=1) == rows
-    # The mean over two draws is between what the draws give: the first of them is that of one draw.
-    one, two = (decay(40, 0.5, [4], draws=draws, seed=1)[0]["residual"] for draws in (1, 2))
-    assert two > one / 2
 
 
 @pytest.mark.parametrize("p", [0.3, 0.5, 0.7])
