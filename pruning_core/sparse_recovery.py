@@ -74,6 +74,8 @@ def cosamp(sensing: Tensor, measured: Tensor, s: int, iterations: int = 20) -> C
     d = sensing.shape[1]
     if not 1 <= s <= d:
         raise BadInput(f"CoSaMP looks for between 1 and {d} of {d} entries, not {s}.")
+    if measured.shape != sensing.shape[:1]:
+        raise BadInput(f"CoSaMP needs {sensing.shape[0]} measurements for this matrix, not {tuple(measured.shape)}.")
     x = torch.zeros(d, dtype=sensing.dtype)
     residual = measured
     norms = [float(residual.norm())]

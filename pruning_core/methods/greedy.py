@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import cycle
 
 import torch
 from torch import Tensor, nn
 
 from ..activations import Place
 from ..errors import BadInput
+from ..evaluation import integer_at_least
 from ..measure import evaluating
 from .base import View, register
 from .hidden import Hidden, LayerByLayer
@@ -44,8 +44,8 @@ class Greedy(LayerByLayer):
     rescale: bool = True
 
     def __post_init__(self):
-        if self.candidates is not None and self.candidates < 1:
-            raise BadInput(f"a greedy step tries at least one candidate, not {self.candidates}.")
+        if self.candidates is not None:
+            integer_at_least("candidates", self.candidates, 1)
 
     def select(self, view: View, hidden: Hidden, s: int, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
         alive = hidden.alive.nonzero().flatten()
@@ -138,16 +138,24 @@ def _at_the_end(view: View, hidden: Hidden, total: int) -> Losses:
 
 
 def _forever(view: View, hidden: Hidden) -> Iterator[tuple[Tensor, Tensor]]:
-    """Hidden maps and labels, mini-batch after mini-batch, again and again."""
+    """Hidden maps and labels, mini-batch after mini-batch, again and again; of one batch, since batches may shuffle."""
+    assert hidden.maps_of is not None
+    for batch in _again(view.batches):
+        (maps,) = hidden.maps_of([batch])
+        yield maps, batch[1]
+
+
+def _again(batches) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches again and again, without keeping any."""
     while True:
-        yield from zip(hidden.chunks(), (batch[1] for batch in view.batches or ()), strict=True)
+        yield from batches
 
 
 def _anywhere(view: View, hidden: Hidden, total: int) -> Losses:
     """By running the network once for each candidate, with the inputs of the reading layer scaled."""
     dim = -1 if isinstance(hidden.layer, nn.Linear) else 1
     device = next(view.model.parameters()).device
-    batches = cycle(view.batches or ())
+    batches = _again(view.batches)
 
     def scaled(factors: Tensor):
         def hook(module, inputs, options):

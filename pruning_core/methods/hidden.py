@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from ..activations import Place, layer_inputs, places
 from ..budgets import Budget
-from ..errors import BadInput, Unprunable
+from ..errors import BadInput, BadType, Unprunable
 from ..groups import Group, Member, expand
 from .base import Choice, Method, View, channel_counts
 
@@ -33,7 +33,8 @@ class Hidden:
 
     ``chunks()`` gives the maps anew each time it is called, as tensors (N, inputs, ...); ``consume`` maps them to the
     outputs. ``channel_of`` (inputs,) says which channel an input belongs to, -1 for inputs that are no candidates.
-    ``alive`` (size,) is False for channels that are gone already. ``name`` is for messages.
+    ``alive`` (size,) is False for channels that are gone already. ``name`` is for messages. ``maps_of(batches)`` gives the
+    maps of other batches than those that ``chunks`` goes through, where a network makes them.
     """
 
     chunks: Callable[[], Iterable[Tensor]]
@@ -42,6 +43,7 @@ class Hidden:
     size: int
     alive: Tensor
     name: str = "the hidden layer"
+    maps_of: Callable[[Iterable], Iterable[Tensor]] | None = None
 
     @classmethod
     def of(cls, hidden: Tensor | Callable[[], Iterable[Tensor]], consume: Tensor | nn.Module) -> Hidden:
@@ -52,6 +54,10 @@ class Hidden:
             chunks: Callable[[], Iterable[Tensor]] = lambda: (whole,)  # noqa: E731
         else:
             chunks = hidden
+        if not callable(chunks):
+            raise BadType(
+                f"hidden maps are a tensor, or a function that gives them in chunks, not {type(hidden).__name__}."
+            )
         first = next(iter(chunks()), None)
         if first is None or first.dim() < 2 or len(first) == 0:
             raise BadInput("hidden maps have the shape (samples, hidden, ...), with at least one sample.")
@@ -325,16 +331,18 @@ def hidden_of(view: View, group: Group, place: Place) -> Hidden:
     reader = view.model.get_submodule(member.layer)
     layers = [reader] if place.norm is None else [reader, view.model.get_submodule(place.norm)]
 
-    def chunks() -> Iterator[Tensor]:
-        for seen in layer_inputs(view.model, [member.layer], view.batches or ()):
+    def maps_of(batches: Iterable) -> Iterator[Tensor]:
+        for seen in layer_inputs(view.model, [member.layer], batches):
             maps = seen[member.layer]
             yield maps.flatten(0, -2) if isinstance(reader, nn.Linear) else maps
 
+    def chunks() -> Iterator[Tensor]:
+        return maps_of(view.batches or ())
+
     consume = reader if place.norm is None else nn.Sequential(*layers)
-    channel_of = inputs_of(reader, member)
-    return Hidden(
-        chunks, consume, channel_of, group.size, group.alive(view.alive), f"the layer in front of {member.layer!r}"
-    )
+    name = f"the layer in front of {member.layer!r}"
+    alive = group.alive(view.alive)
+    return Hidden(chunks, consume, inputs_of(reader, member), group.size, alive, name, maps_of)
 
 
 def inputs_of(reader: Any, member: Member) -> Tensor:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from ..activations import Place
 from ..errors import BadInput, known_name
+from ..evaluation import integer_at_least
 from .base import View, register
 from .hidden import Hidden, LayerByLayer, largest
 
@@ -79,10 +81,10 @@ def two_layer(
             )
         hidden = Hidden.of(hidden, consume)
     alive, candidates = hidden.alive, int(hidden.alive.sum())
-    if not isinstance(s, int) or not 1 <= s <= candidates:
+    if isinstance(s, bool) or not isinstance(s, Integral) or not 1 <= s <= candidates:
         raise BadInput(f"i-SpaSP keeps between 1 and {candidates} of {candidates} hidden channels, not {s}.")
-    if iterations < 1:
-        raise BadInput(f"i-SpaSP takes at least one iteration, not {iterations}.")
+    s = int(s)
+    integer_at_least("iterations", iterations, 1)
     sizes = hidden.activations(activation).masked_fill(~alive, -torch.inf)
     keep = torch.zeros(hidden.size, dtype=torch.bool)
     keeps: list[Tensor | None] = [None]
@@ -129,8 +131,7 @@ class ISpaSP(LayerByLayer):
     def __post_init__(self):
         known_name("importance", self.importance, ("signed", "absolute"))
         known_name("activation", self.activation, ACTIVATIONS)
-        if self.iterations < 1:
-            raise BadInput(f"i-SpaSP takes at least one iteration, not {self.iterations}.")
+        integer_at_least("iterations", self.iterations, 1)
 
     def select(self, view: View, hidden: Hidden, s: int, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
         found = two_layer(hidden, None, s, self.iterations, self.importance, self.activation, reference=self.reference)

@@ -139,7 +139,10 @@ def accuracy_against_sparsity(
     set_sparsity_axis(ax, points[x].to_numpy(float), scale)
     x_name, y_name = AXIS_NAMES.get(x, x), AXIS_NAMES.get(y, y)
     ax.set(xlabel=x_name, ylabel=y_name, title=title)
-    ax.legend()
+    if points[by].nunique() > 6:  # so many lines leave no room inside
+        fig.legend(loc="outside right upper")
+    else:
+        ax.legend()
     stamp(fig, rows)
     seeds = int(points["n"].max())
     band = f"Means over {seeds} seeds; bands are 95 % intervals." if seeds > 1 else "One seed, so no bands."

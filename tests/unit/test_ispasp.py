@@ -894,6 +894,27 @@ def test_greedy_both_ways_give_the_same():
             assert torch.equal(found[0].model[2].weight, found[1].model[2].weight)
 
 
+class Reshuffled:
+    """One batch whose samples come in another order in every pass, as a loader that shuffles gives them."""
+
+    def __init__(self, x, y):
+        self.x, self.y, self.generator = x, y, seeded(0)
+
+    def __iter__(self):
+        order = torch.randperm(len(self.x), generator=self.generator)
+        yield self.x[order], self.y[order]
+
+
+def test_greedy_keeps_labels_with_their_inputs_when_batches_are_shuffled():
+    for seed in range(3):
+        model = last_linear(seed)
+        ((x, y),) = labelled(seed, (6,), sizes=(24,))
+        expected = sorted(greedy_by_hand(model, [(x, y)], "2", np.arange(9), 4))
+        for net in (model, nn.Sequential(*model, Same())):
+            result = pc.prune(net, "greedy", None, across={"0": 5 / 9}, batches=Reshuffled(x, y))
+            assert alive_channels(result)["0"] == expected
+
+
 def test_greedy_tries_no_more_than_its_candidates():
     model = nn.Sequential(*last_linear(0, wide=12), Same())
     batches = labelled(0, (6,))
@@ -1178,7 +1199,7 @@ def hidden_never() -> Hidden:
         ({"s": -1}, "not -1"),
         ({"s": 7}, "keeps between 1 and 6 of 6 hidden channels, not 7"),
         ({"s": 2.0}, "not 2.0"),
-        ({"s": 2, "iterations": 0}, "at least one iteration, not 0"),
+        ({"s": 2, "iterations": 0}, "iterations must be at least 1, not 0"),
         ({"s": 2, "importance": "abs"}, "unknown importance 'abs': did you mean 'absolute'"),
         ({"s": 2, "activation": "mean"}, "unknown activation 'mean'"),
     ],
