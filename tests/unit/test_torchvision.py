@@ -7,7 +7,8 @@ import torch
 import torchvision
 from torch import nn
 
-from pruning_core import prune
+from pruning_core import prunable_attention, prune
+from pruning_core.attention import PrunableAttention
 from pruning_core.discovery import find_groups
 from pruning_core.errors import Unprunable
 from pruning_core.groups import expand, remove
@@ -96,3 +97,43 @@ def test_networks_made_by_torchvision_are_rebuilt_by_name(tmp_path):
     result = prune(model, "l2_norm", 0.5, example_input=x)
     result.save(tmp_path / "small")
     assert torch.equal(load_pruned(tmp_path / "small")(x), result.shrink().eval()(x))
+
+
+# Number of hidden layers that one layer reads: inner widths of blocks, plain sequences, perceptrons of transformers.
+HIDDEN = {
+    "resnet18": 8, "mobilenet_v2": 17, "resnet34": 16, "resnet50": 32, "vgg16_bn": 15, "vit_b_16": 12, "resnext50_32x4d": 32,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ("resnet18", "mobilenet_v2") else pytest.param(name, marks=pytest.mark.slow) for name in HIDDEN],
+)
+def test_ispasp_prunes_every_hidden_layer_without_code_of_its_own(name):
+    model = network(name)
+    size = SIZES.get(name, 64)
+    x = torch.randn((2, 3, size, size), generator=torch.Generator().manual_seed(1)).double()
+    result = prune(model, "ispasp", 0.4, batches=[(x, None)])
+    small = result.shrink()
+    assert len(result.sites.groups) >= HIDDEN[name]
+    with torch.no_grad():
+        whole, masked, cut = model(x), result.model.eval()(x), small.eval()(x)
+    scale = max(1.0, float(masked.abs().max()))
+    assert (whole - masked).abs().max() > 1e-6 * whole.abs().max()
+    assert (masked - cut).abs().max() < 1e-10 * scale
+    assert sum(p.numel() for p in small.parameters()) < 0.9 * sum(p.numel() for p in model.parameters())
+    for group in result.sites.groups.values():
+        readers = {member.layer for member in group.consumes}
+        assert len(readers) == 1
+
+
+def test_ispasp_prunes_heads_of_a_vision_transformer():
+    model = torchvision.models.vision_transformer.VisionTransformer(32, 8, 2, 4, 32, 64, num_classes=10)
+    nn.init.normal_(model.heads.head.weight)
+    model = prunable_attention(model.double().eval())
+    x = torch.randn((3, 3, 32, 32), generator=torch.Generator().manual_seed(1)).double()
+    small = prune(model, "ispasp", 0.5, batches=[(x, None)]).shrink()
+    heads = [module.num_heads for module in small.modules() if isinstance(module, PrunableAttention)]
+    assert heads == [2, 2]
+    with torch.no_grad():
+        assert (model(x) - small(x)).abs().max() > 1e-3
