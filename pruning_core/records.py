@@ -252,7 +252,7 @@ def collect(
 ) -> list[Path]:
     """Gather the records of this machine's runs in ``profiles`` below ``target`` (default: the committed results).
 
-    One file a network and data set, ``<model>-<data>.json``: a few files in the repository instead of thousands.
+    One file a network and data set, ``<model>-<data>.json``, or a study without a network: a few files in the repository instead of thousands.
     Experiments that are there already stay as they are; ``skip`` leaves out experiments by their hash. Returns the files
     that were written. Raises CorruptFile for a record that cannot be trusted.
     """
@@ -262,7 +262,8 @@ def collect(
     for file in sorted((cache_root() / "records").glob("*.json")):
         rows = read_rows(file)
         if rows and {row.get("profile") for row in rows} <= wanted and rows[0].get("experiment") not in left_out:
-            name = f"{rows[0].get('model', 'unknown')}-{rows[0].get('data', 'unknown')}".replace("/", "-")
+            parts = [str(rows[0][part]) for part in ("model", "data") if rows[0].get(part)]
+            name = "-".join(parts or [str(rows[0].get("study", "studies"))]).replace("/", "-").replace(" ", "-")
             gathered.setdefault(name, []).extend(rows)
     written = []
     for name, rows in sorted(gathered.items()):

@@ -42,6 +42,7 @@ def study(settings: Mapping[str, Any], compute: Callable[[], Iterable[Mapping[st
     if not rows:
         raise BadInput(f"the study {dict(settings)} has no rows.")
     about = {"experiment": key, "profile": profile, "code": code, "seconds": time.perf_counter() - started}
+    about |= {"study": str(settings.get("name", "studies"))}
     rows = [about | row | environment() for row in rows]
     write_rows(path, rows)
     return pd.DataFrame(read_rows(path))
