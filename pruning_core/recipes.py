@@ -5,8 +5,10 @@ Every recipe is a function of the sparsity (the fraction removed) and of the len
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from .budgets import Budget
 from .errors import BadInput, known_name
@@ -167,6 +169,43 @@ def ispasp(
     return [Train(epochs), *cuts, Measure("pruned"), last, Measure("fine-tuned")]
 
 
+def retrain_once(method: str | Method, sparsity: float, epochs: int, retrain: int) -> Timeline:
+    """Train, prune the trained network, train again along the whole schedule: "retrain" of SiPP and PFP."""
+    return prune_and_fine_tune(method, sparsity, epochs, retrain)
+
+
+def cascade(
+    method: str | Method,
+    kept: Sequence[float | Sequence[float]],
+    epochs: int,
+    retrain: int,
+    after: Literal["go on", "random", "rewind"] = "go on",
+) -> Timeline:
+    """Train; prune the last retrained network further and train again, for one kept fraction after the other.
+
+    ``kept``: fractions of the weights that stay, falling; a group in place of one stands for cuts without training in
+    between, of which the last is retrained (keep_ratios.py). ``after`` a cut: "go on" with the weights, start from fresh
+    "random" ones, or "rewind" to those ``retrain`` epochs before the end of the first training; what is pruned stays
+    pruned. Baykal et al. 2019, Liebenwein et al. 2020.
+    """
+    known_name("way on after a cut", after, ("go on", "random", "rewind"))
+    groups = [list(group) if isinstance(group, Sequence) else [group] for group in kept]
+    falling = [fraction for group in groups for fraction in group]
+    if not falling or any(a < b for a, b in itertools.pairwise(falling)) or not 0 < falling[-1] <= falling[0] <= 1:
+        raise BadInput(f"kept fractions fall from 1 or less and stay above 0, not {falling}.")
+    if after == "rewind" and not 0 < retrain <= epochs:
+        raise BadInput(f"weights of {retrain} epochs before the end of {epochs} do not exist.")
+    back: dict[str, Timeline] = {"go on": [], "random": [Rewind("new")], "rewind": [Rewind("early")]}
+    first: Timeline = [Train(epochs)]
+    if after == "rewind":
+        first = [Train(epochs - retrain), Save("early"), Train(retrain)]
+    timeline = first
+    for group in groups:
+        timeline += [Prune(method, Budget(1 - fraction, of="weights")) for fraction in group]
+        timeline += [Measure("pruned"), *back[after], Train(retrain), Measure("fine-tuned")]
+    return timeline
+
+
 def l0(strength: float, epochs: int, fine_tune: int) -> Timeline:
     """Train with gates, remove what the gates have shut, fine-tune (Louizos et al. 2018)."""
     cut = Prune("l0", Budget(below=0.0, of="channels"))
@@ -256,6 +295,8 @@ RECIPES: dict[str, Callable[..., Timeline]] = {
         lottery_ticket,
         prune_and_shrink,
         ispasp,
+        retrain_once,
+        cascade,
         l0,
         hoyer_square,
         group_hoyer_square,

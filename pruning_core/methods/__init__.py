@@ -12,11 +12,13 @@ from . import (  # noqa: F401
     l1,
     magnitude,
     norms,
+    pfp,
     random,
     sipp,
     snap,
     snip,
     synflow,
+    thinet,
 )  # fmt: skip
 from .base import METHODS, Choice, Method, View, as_method, methods_table, register
 

@@ -12,8 +12,9 @@ The budget is shared by minimising sum lambda_h f_h(x_h) over x, lambda_h = 1 / 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +22,12 @@ from torch import Tensor
 
 from ..activations import layer_inputs
 from ..budgets import Budget, share_out
-from ..errors import BadInput, BudgetError
+from ..errors import BadInput, BudgetError, known_name
 from ..masks import Masks
-from ..sensitivity import sensitivity
+from ..scores import Scores
+from ..sensitivity import RunningSensitivity, Sensitivity, check_delta
 from .base import Choice, Method, View, register
+from .sampling import Draws, error, water_fill
 
 
 class Half(NamedTuple):
@@ -37,9 +40,100 @@ class Half(NamedTuple):
     weight: float
 
 
+def layer_sensitivities(
+    view: View, layers: Iterable[str], reduce: str = "max", kernel: str = "reduce"
+) -> dict[str, Sensitivity]:
+    """Sensitivities of all ``layers`` over the view's batches, in one pass that keeps one batch at a time.
+
+    Raises BadInput where no weight has any: no output is switched on by these samples.
+    """
+    if view.batches is None:
+        raise BadInput("sensitivities need batches of inputs.")
+    running = {layer: RunningSensitivity(view.model.get_submodule(layer), reduce, kernel) for layer in layers}
+    for seen in layer_inputs(view.model, running, view.batches):
+        for layer, maps in seen.items():
+            running[layer].add(maps)
+    found = {layer: part.result() for layer, part in running.items()}
+    if not any(bool((part.weight > 0).any()) for part in found.values()):
+        raise BadInput("all activations are zero for these samples, so every sensitivity is.")
+    return found
+
+
 @register
 @dataclass(frozen=True)
-class SiPPRand(Method):
+class SiPP(Method):
+    """The weights with the largest share in some output stay, all layers ranked together (deterministic SiPP).
+
+    ``reduce`` over output positions: "mean" as the authors' code has it, or the "max" of the theory; linear layers have one
+    position.
+    """
+
+    name = "sipp"
+    citation = "baykal2019sipp"
+    needs = "inputs"
+
+    reduce: str = "mean"
+
+    def __post_init__(self):
+        known_name("reduction", self.reduce, ("max", "mean"))
+
+    def score(self, view: View) -> Scores:
+        layers = [name.rpartition(".")[0] for name in view.sites.weights]
+        found = layer_sensitivities(view, layers, self.reduce)
+        return Scores({name: found[name.rpartition(".")[0]].weight for name in view.sites.weights})
+
+
+class Sampling(Method):
+    """Base of methods that draw the weights that stay, part by part, and re-weight what they drew.
+
+    A subclass says what the parts are, and in which proportion they share the weights that stay.
+    """
+
+    reference: bool = False
+
+    def parts(self, view: View) -> list[Half]:
+        """What is drawn from: disjoint sets of weights with a score each."""
+        raise NotImplementedError
+
+    def shares(self, parts: list[Half], kept: int) -> np.ndarray:
+        """How many weights each part should keep, of ``kept`` in all; need not be whole numbers."""
+        raise NotImplementedError
+
+    def choose(self, view: View, budget: Budget) -> Choice:
+        if budget.to is None or budget.across != "global" or budget.of != "weights":
+            raise BudgetError(
+                f"{self.name!r} spreads its budget itself: give one sparsity of weights, across='global'."
+            )
+        parts = self.parts(view)
+        total = sum(view.sites.shapes[name].numel() for name in view.sites.weights)
+        kept = total - math.floor(budget.to * total + 0.5 + 1e-9)
+        sizes = np.array([len(part.entries) for part in parts])
+        most = int(sizes.sum())
+        counts = share_out(min(kept, most), self.shares(parts, kept), np.zeros_like(sizes), sizes)
+        draws = [self.drawn(*pair, view.generator) for pair in zip(parts, counts.tolist(), strict=True)]
+        if not self.reference:
+            _make_exact(draws, min(kept, most), view.generator)
+        masks = {name: torch.zeros(view.sites.shapes[name].numel(), dtype=torch.bool) for name in view.sites.weights}
+        values = {name: view.parameter(name).clone().flatten() for name in view.sites.weights}
+        for part, drawn in zip(parts, draws, strict=True):
+            factor = drawn.factors()
+            masks[part.parameter][part.entries] = factor > 0
+            values[part.parameter][part.entries] *= factor.to(values[part.parameter])
+        _keep_silent_weights(masks, view, kept - most)
+        shapes = view.sites.shapes
+        return Choice(
+            Masks({name: mask.view(shapes[name]) for name, mask in masks.items()}),
+            {name: value.view(shapes[name]) for name, value in values.items()},
+        )
+
+    def drawn(self, part: Half, count: int, generator: torch.Generator) -> Draws:
+        """How ``count`` distinct weights of one part are taken."""
+        return Draws(part.scores, count, generator)
+
+
+@register
+@dataclass(frozen=True)
+class SiPPRand(Sampling):
     """Weights are drawn in proportion to their sensitivity, and what is drawn is re-weighted so that nothing is biased.
 
     ``constant`` is the paper's C, ``delta`` the failure probability. The number of draws is the paper's; then single draws
@@ -54,48 +148,25 @@ class SiPPRand(Method):
     delta: float = 1e-16
     reference: bool = False
 
-    def choose(self, view: View, budget: Budget) -> Choice:
-        if budget.to is None or budget.across != "global" or budget.of != "weights":
-            raise BudgetError(
-                f"{self.name!r} spreads its budget itself: give one sparsity of weights, across='global'."
-            )
-        halves = self.halves(view)
-        total = sum(view.sites.shapes[name].numel() for name in view.sites.weights)
-        kept = total - math.floor(budget.to * total + 0.5 + 1e-9)
-        most = sum(len(half.entries) for half in halves)
-        a = np.array([half.coefficient / 3 for half in halves])
-        sizes = np.array([len(half.entries) for half in halves])
-        shares = water_fill(a, np.array([half.weight for half in halves]), sizes, kept)
-        counts = share_out(min(kept, most), shares, np.zeros_like(sizes), sizes)
-        draws = [Draws(half.scores, int(count), view.generator) for half, count in zip(halves, counts, strict=True)]
-        if not self.reference:
-            _make_exact(draws, min(kept, most), view.generator)
-        masks = {name: torch.zeros(view.sites.shapes[name].numel(), dtype=torch.bool) for name in view.sites.weights}
-        values = {name: view.parameter(name).clone().flatten() for name in view.sites.weights}
-        for half, drawn in zip(halves, draws, strict=True):
-            factor = drawn.factors()
-            masks[half.parameter][half.entries] = factor > 0
-            values[half.parameter][half.entries] *= factor.to(values[half.parameter])
-        _keep_silent_weights(masks, view, kept - most)
-        shapes = view.sites.shapes
-        return Choice(
-            Masks({name: mask.view(shapes[name]) for name, mask in masks.items()}),
-            {name: value.view(shapes[name]) for name, value in values.items()},
-        )
+    def __post_init__(self):
+        check_delta(self.delta)
+        if not self.constant > 0:
+            raise BadInput(f"the constant C must be positive, not {self.constant}.")
+
+    def parts(self, view: View) -> list[Half]:
+        return self.halves(view)
+
+    def shares(self, parts: list[Half], kept: int) -> np.ndarray:
+        a = np.array([half.coefficient / 3 for half in parts])
+        sizes = np.array([len(half.entries) for half in parts])
+        return water_fill(a, np.array([half.weight for half in parts]), sizes, kept)
 
     def halves(self, view: View) -> list[Half]:
         """All halves with a positive sum of sensitivities, layer by layer."""
-        if view.batches is None:
-            raise BadInput(f"method {self.name!r} needs batches of inputs.")
-        layers = {name: name.rpartition(".")[0] for name in view.sites.weights}
-        inputs: dict[str, list[Tensor]] = {layer: [] for layer in layers.values()}
-        for batch in layer_inputs(view.model, inputs, view.batches):
-            for layer, tensor in batch.items():
-                inputs[layer].append(tensor)
         halves = []
-        for name, layer in layers.items():
-            module = view.model.get_submodule(layer)
-            found = sensitivity(module, inputs.pop(layer))
+        found_in = layer_sensitivities(view, [name.rpartition(".")[0] for name in view.sites.weights])
+        for name in view.sites.weights:
+            found = found_in[name.rpartition(".")[0]]
             filters = len(found.weight)
             kernel = found.weight[0, 0].numel() if found.weight.dim() == 4 else 1
             scale = 2 * self.constant * math.log(8 * (found.positions + 1) * kernel / self.delta)
@@ -111,54 +182,114 @@ class SiPPRand(Method):
         return halves
 
 
-class Draws:
-    """A multinomial sample from the normalised ``scores`` that should show ``distinct`` different entries.
+@register
+@dataclass(frozen=True)
+class SiPPHybrid(SiPPRand):
+    """In every half the better of two: draw, or keep the largest, whichever promises the smaller error (SiPPHybrid).
 
-    ``whole``: everything is kept as it is, without re-weighting, because every entry is wanted, or was drawn.
+    The error of keeping the x largest is C times the sensitivities that are left out.
     """
 
-    def __init__(self, scores: Tensor, distinct: int, generator: torch.Generator):
+    name = "sipp_hybrid"
+
+    def drawn(self, part: Half, count: int, generator: torch.Generator) -> Draws:
+        half = part
+        if self.by_sampling(half, count):
+            return Draws(half.scores, count, generator)
+        return Largest(half.scores, count)
+
+    def by_sampling(self, half: Half, count: int) -> bool:
+        """Whether drawing ``count`` entries promises a smaller error than keeping the largest."""
+        ordered = half.scores.sort(descending=True).values
+        # The official code keeps none where it may keep only one.
+        lost = float(ordered[count if count > 1 else 0 :].sum())
+        return self.constant * lost > float(error(np.array([max(count, 1)]), np.array([half.coefficient / 3]))[0])
+
+
+class Largest(Draws):
+    """The entries with the largest scores, as they are; one more or one less is the next in order."""
+
+    def __init__(self, scores: Tensor, count: int):
         self.q = scores / scores.sum()
-        self.generator = generator
-        self.counts = np.zeros(len(scores), dtype=np.int64)
-        self.sequence: list[int] = []
-        self.distinct = len(scores) if distinct >= len(scores) else 0
-        if distinct < len(scores):
-            self._draw(draws_for_distinct(self.q.numpy(), distinct))
-
-    @property
-    def whole(self) -> bool:
-        return self.distinct == len(self.q)
-
-    def _draw(self, m: int) -> None:
-        if m:
-            drawn = torch.multinomial(self.q, m, replacement=True, generator=self.generator).tolist()
-            self.sequence += drawn
-            np.add.at(self.counts, drawn, 1)
-            self.distinct = int(np.count_nonzero(self.counts))
+        self.order = torch.sort(scores, descending=True, stable=True).indices
+        self.distinct = min(count, len(scores))
 
     def one_more(self) -> None:
-        """Draw until one further entry has appeared."""
-        before = self.distinct
-        while self.distinct == before:
-            self._draw(1)
+        self.distinct += 1
 
     def one_less(self) -> None:
-        """Take draws back, last first, until one entry has disappeared."""
-        before = self.distinct
-        if not self.sequence:  # kept whole from the start: sample it after all
-            self.distinct = 0
-            self._draw(draws_for_distinct(self.q.numpy(), before - 1))
-        while self.distinct >= before:
-            entry = self.sequence.pop()
-            self.counts[entry] -= 1
-            self.distinct -= self.counts[entry] == 0
+        self.distinct -= 1
 
     def factors(self) -> Tensor:
-        """c / (m q): 0 for what was not drawn; 1 everywhere when the half is kept whole."""
-        if self.whole:
-            return torch.ones_like(self.q)
-        return torch.from_numpy(self.counts).double() / (max(len(self.sequence), 1) * self.q)
+        """1 for what stays, 0 elsewhere."""
+        kept = torch.zeros_like(self.q)
+        kept[self.order[: self.distinct]] = 1.0
+        return kept
+
+
+class _FilterSampling(Sampling):
+    """Every filter keeps the same fraction of its weights, drawn without regard to signs or data."""
+
+    needs: ClassVar[Literal["nothing", "shape", "inputs", "labels"]] = "nothing"
+
+    def probability(self, weights: Tensor) -> Tensor:
+        """Proportional to the probability of a draw, for the absolute weights of a filter."""
+        raise NotImplementedError
+
+    def parts(self, view: View) -> list[Half]:
+        found = []
+        for name in view.sites.weights:
+            rows = view.parameter(name).flatten(1).abs().double().cpu()
+            for i, row in enumerate(rows):
+                columns = row.nonzero().flatten()
+                if len(columns):
+                    found.append(Half(name, columns + i * len(row), self.probability(row[columns]), 0.0, 1.0))
+        return found
+
+    def shares(self, parts: list[Half], kept: int) -> np.ndarray:
+        return np.array([float(len(part.entries)) for part in parts])
+
+
+@register
+@dataclass(frozen=True)
+class UniformSampling(_FilterSampling):
+    """Weights of a filter are drawn with equal probability and re-weighted."""
+
+    name = "uniform"
+    citation = "baykal2019sipp"
+
+    reference: bool = False
+
+    def probability(self, weights: Tensor) -> Tensor:
+        return torch.ones_like(weights)
+
+
+@register
+@dataclass(frozen=True)
+class L1Sampling(_FilterSampling):
+    """Weights of a filter are drawn in proportion to their absolute value and re-weighted."""
+
+    name = "l1_sampling"
+    citation = "baykal2019sipp"
+
+    reference: bool = False
+
+    def probability(self, weights: Tensor) -> Tensor:
+        return weights
+
+
+@register
+@dataclass(frozen=True)
+class L2Sampling(_FilterSampling):
+    """Weights of a filter are drawn in proportion to their square and re-weighted."""
+
+    name = "l2_sampling"
+    citation = "baykal2019sipp"
+
+    reference: bool = False
+
+    def probability(self, weights: Tensor) -> Tensor:
+        return weights.square()
 
 
 def _keep_silent_weights(masks: dict[str, Tensor], view: View, count: int) -> None:
@@ -183,63 +314,3 @@ def _make_exact(draws: list[Draws], kept: int, generator: torch.Generator) -> No
         total += pick.distinct - before
 
 
-def expected_distinct(q: np.ndarray, m: float) -> int:
-    """U(q, m) = ceil(sum_e 1 - (1 - q_e)^m): how many different entries m draws show on average."""
-    return math.ceil(float(np.sum(1 - (1 - q) ** m)) - 1e-9)
-
-
-def draws_for_distinct(q: np.ndarray, distinct: int) -> int:
-    """The least number of draws from probabilities ``q`` (n,) that shows ``distinct`` different entries on average."""
-    if distinct <= 1:
-        return distinct
-    n = int(np.count_nonzero(q))
-    if n == 1:
-        return 1
-    distinct = min(distinct, n - 1)
-    low, high = 0, distinct
-    while expected_distinct(q, high) < distinct:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if expected_distinct(q, middle) < distinct:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
-def error(x: np.ndarray, a: np.ndarray) -> np.ndarray:
-    """f(x) = 1/2 [a/x + sqrt((a/x)^2 + 6 a/x)]."""
-    u = a / x
-    return 0.5 * (u + np.sqrt(u * u + 6 * u))
-
-
-def water_fill(a: np.ndarray, weight: np.ndarray, most: np.ndarray, total: float) -> np.ndarray:
-    """The x with 0 < x <= most and sum x = total that minimises sum weight * error(x, a); all at most if they fit.
-
-    At the optimum ``-weight * error'(x)`` is the same for every x below its bound; it rises with u = a / x, so u is found
-    by bisection for a given multiplier, and the multiplier by bisection for the given total.
-    """
-    if most.sum() <= total:
-        return most.astype(float)
-
-    def slope(log_u: np.ndarray) -> np.ndarray:
-        u = np.exp(log_u)
-        return np.log(weight * u * u / a * 0.5 * (1 + (u + 3) / np.sqrt(u * u + 6 * u)))
-
-    def at(log_multiplier: float) -> np.ndarray:
-        low, high = np.full_like(a, -60.0), np.full_like(a, 60.0)
-        for _ in range(100):
-            middle = (low + high) / 2
-            below = slope(middle) < log_multiplier
-            low, high = np.where(below, middle, low), np.where(below, high, middle)
-        return np.minimum(a / np.exp(low), most)
-
-    low, high = -200.0, 200.0
-    for _ in range(100):
-        middle = (low + high) / 2
-        if at(middle).sum() > total:
-            low = middle
-        else:
-            high = middle
-    return at(high)

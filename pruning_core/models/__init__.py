@@ -15,14 +15,25 @@ from torch import nn
 
 from pruning_core.data import DATASETS, Data
 from pruning_core.errors import BadInput, BadType, UnknownName, known_name
-from pruning_core.models import blocks, lenet, multilayer, resnet, snip, transformer, vgg
+from pruning_core.models import (
+    blocks,
+    densenet,
+    lenet,
+    multilayer,
+    plain,
+    resnet,
+    snip,
+    transformer,
+    vgg,
+    wide_resnet,
+)
 from pruning_core.models.base import ModelInfo, Shape
 
 __all__ = ["MODELS", "ModelInfo", "build_model", "rebuild"]
 
 MODELS: dict[str, ModelInfo] = {
     **multilayer.MODELS, **lenet.MODELS, **vgg.MODELS, **resnet.MODELS, **snip.MODELS, **blocks.MODELS,
-    **transformer.MODELS,
+    **transformer.MODELS, **densenet.MODELS, **wide_resnet.MODELS, **plain.MODELS,
 }  # fmt: skip
 """Name -> entry: builder, paper, and the parameter count at its standard data."""
 

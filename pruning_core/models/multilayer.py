@@ -1,4 +1,4 @@
-"""Multilayer perceptrons on flattened images: LeNet-300-100 in two variants and SNIP-it's MLP5.
+"""Multilayer perceptrons on flattened images: LeNet-300-100 in two variants, LeNet-500-300-100, SNIP-it's MLP5.
 
 Any image size; on 8x8 digits ``lenet300`` is 64-300-100-10.
 """
@@ -54,6 +54,24 @@ MODELS = {
         paper="baykal2019sipp",
         about="LeNet-300-100, ReLU, no norm layers",
         parameters=266_610,
+        shape=(1, 28, 28),
+        norms=("batch", "none"),
+    ),
+    "lenet500": ModelInfo(
+        build=_plain([500, 300, 100]),
+        initialise=initialiser(),
+        paper="baykal2019sipp",
+        about="LeNet-500-300-100, ReLU, no norm layers",
+        parameters=573_910,
+        shape=(1, 28, 28),
+        norms=("batch", "none"),
+    ),
+    "fc_nettrim": ModelInfo(
+        build=_plain([300, 1_000, 100]),
+        initialise=initialiser(),
+        paper="baykal2019sipp",
+        about="784-300-1000-100-10, ReLU, no norm layers: the perceptron of the comparison with Net-Trim",
+        parameters=637_610,
         shape=(1, 28, 28),
         norms=("batch", "none"),
     ),

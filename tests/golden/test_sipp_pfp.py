@@ -1,9 +1,11 @@
 """Golden files of SiPP and PFP; what stands already: sensitivities, sampling, allocation, magnitude and filter norms."""
 
 import copy
+import itertools
 import math
 
 import numpy as np
+import scipy.optimize
 import torch
 from torch import nn
 
@@ -16,7 +18,10 @@ from pruning_core.masks import Masks
 from pruning_core.measure import output_positions
 from pruning_core.methods import View
 from pruning_core.methods.norms import L1Norm, L2Norm
-from pruning_core.methods.sipp import SiPPRand, draws_for_distinct, error, expected_distinct, water_fill
+from pruning_core.methods.pfp import coefficient, kept_at, split
+from pruning_core.methods.sampling import Draws, draws_for_distinct, error, expected_distinct, water_fill
+from pruning_core.methods.sipp import SiPP, SiPPHybrid, SiPPRand
+from pruning_core.methods.snip import Snip
 from pruning_core.scores import Scores
 from pruning_core.sensitivity import sensitivity
 from pruning_core.sites import find_sites
@@ -74,6 +79,14 @@ def sample_size_util(z):
 
 
 def sipp_rand_alloc(z):
+    _sampled(z, SiPPRand)
+
+
+def sipp_hybrid(z):
+    _sampled(z, SiPPHybrid)
+
+
+def _sampled(z, kind):
     model, names = network(z)
     x = torch.from_numpy(z["x"])
     sites = find_sites(model, channels=False)
@@ -83,7 +96,7 @@ def sipp_rand_alloc(z):
         found = sensitivity(model.get_submodule(name), [inputs[name]], "max")
         np.testing.assert_allclose(found.weight, z[f"sensitivity{i}"], **CLOSE)
         assert found.positions == int(z[f"num_patches{i}"])
-    method = SiPPRand(constant=float(z["c_constant"]), delta=float(z["delta"]))
+    method = kind(constant=float(z["c_constant"]), delta=float(z["delta"]))
     halves = method.halves(view)
     valid = z["valid"].astype(bool)
     order = np.argsort(_official_order(halves, names, model))
@@ -110,6 +123,9 @@ def sipp_rand_alloc(z):
         by_choosing = method.constant * np.array(lost)
         np.testing.assert_allclose(by_choosing, z[f"err_det_{k}"][valid], rtol=1e-9, atol=1e-12)
         np.testing.assert_array_equal(by_choosing > by_sampling, z[f"use_rand_{k}"][valid].astype(bool))
+        if kind is SiPPHybrid:
+            chosen = [method.by_sampling(halves[i], int(n)) for i, n in zip(order, kept, strict=True)]
+            np.testing.assert_array_equal(chosen, z[f"use_rand_{k}"][valid].astype(bool))
 
 
 def _official_order(halves, names, model) -> np.ndarray:
@@ -125,15 +141,49 @@ def _official_order(halves, names, model) -> np.ndarray:
 
 
 def base_wt(z):
-    """The largest weights of the whole network; the official code keeps nothing where it may keep only one."""
+    """The largest weights of the whole network."""
     model, names = network(z)
+    scores = Scores({f"{name}.weight": model.get_submodule(name).weight.detach().abs() for name in names})
+    for i, score in enumerate(scores.values()):
+        np.testing.assert_array_equal(score, z.get(f"sensitivity{i}", score))
+    best_of_all(z, model, names, scores)
+
+
+def base_snip(z):
+    """The weights with the largest |gradient x weight|, the mean taken over the batch before the absolute value."""
+    model, names = network(z)
+    scored_by(z, model, names, Snip(loss="training"), [(torch.from_numpy(z["x"]), torch.from_numpy(z["y"]))])
+
+
+def sipp_det(z):
+    """The weights with the largest sensitivities, the mean taken over positions."""
+    model, names = network(z)
+    x = torch.from_numpy(z["x"])
+    scored_by(z, model, names, SiPP(), [(part, None) for part in x.split(5)])
+
+
+def scored_by(z, model, names, method, batches):
+    """The method's scores are those of the file (SNIP's up to the loss that it divides by), and so are the masks."""
+    sites = find_sites(model, channels=False)
+    sites = Sites(sites.shapes, tuple(f"{name}.weight" for name in names), positions=sites.positions)
+    view = View(model, sites, Masks(), batches, nn.functional.cross_entropy, torch.Generator())
+    found = method.score(view)
+    scale = 1.0
+    if isinstance(method, Snip):
+        x, y = batches[0]
+        scale = float(nn.functional.cross_entropy(model(x), y))
+    scores = Scores({name: scale * found[name] for name in sites.weights})
+    for i, score in enumerate(scores.values()):
+        np.testing.assert_allclose(score.detach(), z[f"sensitivity{i}"], **CLOSE)
+    best_of_all(z, model, names, scores)
+
+
+def best_of_all(z, model, names, scores):
+    """The largest scores of the whole network; the official code keeps nothing where it may keep only one."""
     sites = find_sites(model, channels=False)
     order = [f"{name}.weight" for name in names]
     sites = Sites(sites.shapes, tuple(order), positions=sites.positions)
-    scores = Scores({name: model.get_parameter(name).detach().abs() for name in order})
     pooled = torch.cat([score.flatten() for score in scores.values()])
-    for i, score in enumerate(scores.values()):
-        np.testing.assert_array_equal(score, z.get(f"sensitivity{i}", score))
     for k, ratio in enumerate(z["keep_ratios"]):
         kept = min(budget(z, float(ratio)), len(pooled))
         masks = Masks({name: torch.zeros(score.shape, dtype=torch.bool) for name, score in scores.items()})
@@ -145,13 +195,131 @@ def base_wt(z):
         cut = pooled[mine].min() if mine.any() else math.inf
         for i, name in enumerate(order):
             tied = ((scores[name] - cut).abs() < 1e-9).flatten(1).any(1)
-            stored = torch.from_numpy(np.broadcast_to(z[f"alloc{i}_{k}"], len(tied)).copy())
-            assert torch.equal(masks[name].flatten(1).sum(1)[~tied], stored[~tied])
+            kept_of = masks[name].flatten(1)
+            stored = torch.from_numpy(np.asarray(z[f"alloc{i}_{k}"]))
+            if stored.dim() == 2:  # one row for the positive weights of the filters, one for the negative ones
+                weight = model.get_parameter(name).detach().flatten(1)
+                counts = torch.stack([(kept_of & (weight * sign > 0)).sum(1) for sign in (1, -1)])
+                assert torch.equal(counts[:, ~tied], stored.to(counts)[:, ~tied])
+            else:
+                stored = stored.expand(len(tied))
+                assert torch.equal(kept_of.sum(1)[~tied], stored[~tied].to(torch.long))
         stored = torch.cat([torch.from_numpy(z[f"mask{i}_{k}"]).bool().flatten() for i in range(len(names))])
         settled = settle_ties(mine & (pooled > 0), stored, pooled)  # a mask says what is not zero
         parts = settled.split([score.numel() for score in scores.values()])
         masks = Masks({name: part.view(scores[name].shape) for name, part in zip(order, parts, strict=True)})
         _compare(z, k, model, names, masks)
+
+
+def pfp_det(z):
+    """Sensitivities, coefficients, what stays at an error, and the masks of the stored allocation."""
+    model, names = network(z)
+    x = torch.from_numpy(z["x"])
+    inputs = {layer: maps for seen in layer_inputs(model, names, [(x,)]) for layer, maps in seen.items()}
+    weights, channels, kernels = [], [], []
+    for i, name in enumerate(names):
+        found = sensitivity(model.get_submodule(name), [inputs[name]], "max")
+        weights.append(model.get_submodule(name).weight.detach())
+        channels.append(found.channel.numpy())
+        kernels.append(weights[-1][0, 0].numel() if weights[-1].dim() == 4 else 1)
+        np.testing.assert_allclose(found.weight, z.get(f"sensitivity{i}", found.weight), **CLOSE)
+        np.testing.assert_allclose(found.channel, z[f"sensitivity_in{i}"], **CLOSE)
+        if "coeffs" in z:
+            assert (found.positions, kernels[-1]) == (int(z["alloc_num_patches"][i]), int(z["alloc_kernel_size"][i]))
+            np.testing.assert_allclose(channels[-1].sum(), z["sum_sens"][i], **CLOSE)
+            assert np.count_nonzero(channels[-1]) == int(z["nnz"][i])
+            a = coefficient(float(channels[-1].sum()), found.positions, kernels[-1])
+            np.testing.assert_allclose(a, z["coeffs"][i], **CLOSE)
+    for k, ratio in enumerate(z["keep_ratios"]):
+        stored = [int(z[f"alloc{i}_{k}"]) for i in range(len(names))]
+        at_stored = pfp_widths(channels, z["coeffs"], float(z[f"arg_opt_{k}"]))
+        assert sum(abs(a - b) for a, b in zip(at_stored, stored, strict=True)) <= 1
+        wanted = budget(z, float(ratio))
+        ours = pfp_widths(channels, z["coeffs"], smallest_error(channels, z["coeffs"], weights, kernels, wanted))
+        assert sum(abs(a - b) for a, b in zip(ours, stored, strict=True)) <= 1
+        assert pfp_size(ours, weights, kernels) <= wanted or ours == stored
+        _compare(z, k, model, names, pfp_masks(names, weights, channels, stored))
+
+
+def pfp_widths(channels, coefficients, error_):
+    return [kept_at(error_, s / s.sum(), float(a)) for s, a in zip(channels, coefficients, strict=True)]
+
+
+def pfp_size(kept, weights, kernels) -> int:
+    """Weights left: inputs of a layer times outputs, which the next layer may not read any more."""
+    following = [min(len(w), n) for w, n in zip(weights, [*kept[1:], len(weights[-1])], strict=True)]
+    return sum(n * out * k for n, out, k in zip(kept, following, kernels, strict=True))
+
+
+def smallest_error(channels, coefficients, weights, kernels, wanted) -> float:
+    """The smallest error, by bisection, at which no more than ``wanted`` weights stay."""
+    low, high = 1e-6, 1e9
+    for _ in range(200):
+        middle = (low * high) ** 0.5
+        if pfp_size(pfp_widths(channels, coefficients, middle), weights, kernels) <= wanted:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def pfp_masks(names, weights, channels, kept) -> Masks:
+    """The inputs with the largest sensitivities stay, and a filter goes when the next layer no longer reads it."""
+    masks = {}
+    for name, weight, s, n in zip(names, weights, channels, kept, strict=True):
+        mask = torch.zeros(weight.shape, dtype=torch.bool)
+        mask[:, np.argsort(-s, kind="stable")[:n]] = True
+        masks[name] = mask
+    for before, after in itertools.pairwise(names):
+        masks[before][~masks[after].transpose(0, 1).flatten(1).any(1)] = False
+    alive = zip(masks.items(), weights, strict=True)
+    return Masks({f"{name}.weight": mask & (weight != 0) for (name, mask), weight in alive})
+
+
+def pfp_top_split(z):
+    """How many channels stay for certain, and the re-weighted weights of given draws."""
+    model, names = network(z)
+    x = torch.from_numpy(z["x"])
+    inputs = {layer: maps for seen in layer_inputs(model, names, [(x,)]) for layer, maps in seen.items()}
+    for i, name in enumerate(names):
+        found = sensitivity(model.get_submodule(name), [inputs[name]], "max").channel.numpy()
+        np.testing.assert_allclose(found, z[f"sensitivity_in{i}"], **CLOSE)
+        q = found / found.sum()
+        for k in range(len(z["keep_ratios"])):
+            stored = tuple(int(n) for n in z[f"split{i}_{k}"])
+            # On a plateau of the expected number the official search takes another number of draws than the least.
+            assert split(q, sum(stored), official_draws(q, sum(stored))) == stored
+    for name in [key for key in z if key.startswith("rand_counts")]:
+        i = int(name.removeprefix("rand_counts"))
+        counts, q = z[name], z[f"rand_prob{i}"]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            factors = np.nan_to_num(counts / (counts.sum() * q), posinf=0.0)
+        sample = Draws(torch.from_numpy(q), 0, torch.Generator())
+        sample.counts, sample.sequence = counts.astype(np.int64), [0] * int(counts.sum())
+        np.testing.assert_allclose(sample.factors(), factors, rtol=1e-9)
+        weight = model.get_submodule(names[i]).weight.detach()
+        scaled = weight * sample.factors().view(1, -1, *[1] * (weight.dim() - 2))
+        np.testing.assert_allclose(scaled, z[f"rand_what{i}"], rtol=1e-9, atol=1e-12)
+
+
+def official_draws(q, wanted: int) -> int:
+    """The number of draws that the official search ends with: bisection from a lower bound of Jensen's inequality."""
+    q = q[q > 0]
+    n = len(q)
+    if wanted <= 1 or n <= 1:
+        return wanted
+    wanted = min(wanted, n - 1)
+    low = math.floor(math.log(n / (n - wanted)) / -math.log1p(-q.mean()))
+    high = max(low, 1)
+
+    def gap(m: float) -> int:
+        return math.ceil(float(np.sum(1 - (1 - q) ** int(m)))) - wanted
+
+    while gap(high) < 0:
+        high *= 2
+    if gap(low) >= 0:
+        return low
+    return int(scipy.optimize.bisect(gap, low, high))
 
 
 def base_ft(z):
@@ -255,6 +423,11 @@ CHECKS: dict[str, Check] = {
     "sens_conv": sens,
     "sample_size_util": sample_size_util,
     "sipp_rand_alloc": sipp_rand_alloc,
+    "sipp_det": sipp_det,
+    "sipp_hybrid": sipp_hybrid,
+    "pfp_det": pfp_det,
+    "pfp_top_split": pfp_top_split,
+    "base_snip": base_snip,
     "base_wt": base_wt,
     "base_ft": base_ft,
     "base_soft": base_soft,

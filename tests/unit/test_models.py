@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from pruning_core import prune
 from pruning_core.errors import BadInput, BadType, UnknownName
 from pruning_core.layers import ChannelIndex, SigmoidBatchNorm2d
 from pruning_core.models import MODELS, build_model, rebuild
@@ -40,11 +41,40 @@ def test_parameters_of_other_rows_of_the_tables(name, data, norm, parameters):
 
 @pytest.mark.parametrize(("name", "layers"), [
     ("vgg16", 14), ("resnet20_b", 22), ("resnet56_bottleneck", 86), ("resnet110_bottleneck", 167),
-    ("lenet5", 5), ("lenet300", 3),
+    ("lenet5", 5), ("lenet300", 3), ("lenet500", 4), ("fc_nettrim", 4), ("densenet22", 22), ("wrn16_8", 17),
+    ("wrn28_2", 29), ("cnn5", 5), ("cnn60k", 4),
 ])  # fmt: skip
 def test_layers_with_weights(name, layers):
     modules = build_model(name, (MODELS[name].shape, 10), width=0.25, seed=0).modules()
     assert sum(isinstance(module, nn.Conv2d | nn.Linear) for module in modules) == layers
+
+
+@pytest.mark.parametrize(("name", "parameters"), [
+    ("resnet18", 11_689_512), ("resnet50", 25_557_032), ("resnet101", 44_549_160), ("wide_resnet50_2", 68_883_240),
+    ("vgg11_bn", 132_868_840), ("vgg16_bn", 138_365_992),
+])  # fmt: skip
+def test_parameters_of_the_networks_for_imagenet(name, parameters):
+    with torch.device("meta"):  # the counts need no memory
+        model = build_model(f"torchvision/{name}", "imagenet", seed=0)
+    assert count(model) == parameters
+
+
+@pytest.mark.parametrize("name", ["densenet22", "wrn16_8", "wrn28_2", "cnn5", "cnn60k", "lenet500"])
+def test_channels_of_the_networks_of_sipp_can_be_removed(name):
+    side = max(MODELS[name].smallest, 8)
+    model = build_model(name, ((1, side, side), 10), width=0.25, seed=0).double().eval()
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):  # not the identity, so that a channel of zeros still has an effect
+            module.running_mean.normal_(std=0.3, generator=generator)
+            module.bias.data.normal_(std=0.3, generator=generator)
+    x = torch.randn(4, 1, side, side, generator=generator, dtype=torch.float64)
+    result = prune(model, "random_channels", 0.5, example_input=x[:1])
+    small = result.shrink()
+    assert count(small) < 0.6 * count(model)
+    outputs = result.model.eval()(x)
+    torch.testing.assert_close(small.eval()(x), outputs, rtol=1e-9, atol=1e-12)
+    assert not torch.allclose(outputs, model(x))
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -1,0 +1,272 @@
+r"""PFP, provable filter pruning (Liebenwein et al. 2020, liebenwein2020pfp): one error for all layers sets every width.
+
+A layer that reads channels j with sensitivities s_j (the largest share of j in any of its outputs, over S) has S_l = sum s_j,
+q_j = s_j / S_l and the coefficient a_l = S_l 2 C ln(8 (P + 1) k1 k2 / delta). For an error eps it needs
+
+    m_l(eps) = ceil(3 (6 + 2 eps) a_l / eps^2)  draws,  which show  U(q, m_l) = ceil(sum_j 1 - (1 - q_j)^m_l)  channels.
+
+So the channel of rank n by sensitivity stays until eps passes the largest error at which U >= n. That error is its score, and
+ranking all channels of a network by it is the search for the one eps that meets a budget. A channel that several layers read
+goes when the last of them would let it go, as in the authors' code. There the constant in m_l is 9 times that of SiPP's error
+curve; both are kept as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..budgets import Budget, allocate
+from ..errors import BadInput, known_name
+from ..groups import Group
+from ..scores import Scores
+from ..sensitivity import check_delta
+from .base import Choice, Method, View, register
+from .hidden import inputs_of
+from .sampling import Draws, draws_for_distinct, expected_distinct
+from .sipp import layer_sensitivities
+
+
+class Reader(NamedTuple):
+    """A layer that reads channels: sensitivities of its units (units,), a_l, and which unit each channel is, by group."""
+
+    scores: Tensor
+    coefficient: float
+    unit_of: dict[str, Tensor]
+
+
+def coefficient(total: float, positions: int, kernel: int, constant: float = 3.0, delta: float = 1e-16) -> float:
+    """a_l of a layer with ``total`` sensitivity, P ``positions`` and a ``kernel`` of k1 k2 entries."""
+    return total * 2 * constant * math.log(8 * (positions + 1) * kernel / delta)
+
+
+def draws_at(error: float, a: float) -> int:
+    """m(eps): draws that the error ``error`` asks of a layer with coefficient ``a``; at least one."""
+    return max(math.ceil(3 * (6 + 2 * error) * a / error**2), 1)
+
+
+def kept_at(error: float, q: np.ndarray, a: float) -> int:
+    """How many of the channels with probabilities ``q`` stay at this error."""
+    # So many draws show everything; powers of such size would only overflow.
+    return min(expected_distinct(q, min(draws_at(error, a), 1e15)), int(np.count_nonzero(q)))
+
+
+def error_of(draws: float, a: float) -> float:
+    """The error at which ``3 (6 + 2 eps) a / eps^2`` equals a number of draws."""
+    return (3 * a + math.sqrt(9 * a * a + 18 * a * draws)) / draws if draws > 0 else math.inf
+
+
+def last_errors(scores: Tensor, a: float) -> Tensor:
+    """For each channel the largest error at which it still stays; infinite for the best one, 0 without sensitivity.
+
+    ``scores`` (channels,) are sensitivities; among equals the first counts as the larger.
+    """
+    found = torch.zeros(len(scores), dtype=torch.float64)
+    total = float(scores.sum())
+    if total <= 0:
+        return found
+    q = (scores.double() / total).numpy()
+    order = torch.sort(scores, descending=True, stable=True).indices
+    living = int(np.count_nonzero(q))
+    low = 1
+    for n in range(1, living + 1):
+        if n == 1:
+            found[order[0]] = math.inf
+            continue
+        high = low
+        while expected_distinct(q, high) < n and high < 1e15:
+            high *= 2
+        low = max(high // 2, 1)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if expected_distinct(q, middle) < n:
+                low = middle
+            else:
+                high = middle
+        least = low if expected_distinct(q, low) >= n else high
+        # ceil(v) >= least as long as v > least - 1.
+        found[order[n - 1]] = error_of(least - 1, a)
+        low = least
+    return found
+
+
+@dataclass(frozen=True)
+class _Filters(Method):
+    """What the three variants share: sensitivities of channels, the errors at which they go, the layers that read them."""
+
+    unit = "channel"
+    needs = "inputs"
+
+    constant: float = 3.0
+    delta: float = 1e-16
+    kernel: str = "max"
+
+    def __post_init__(self):
+        check_delta(self.delta)
+        known_name("reduction over the kernel", self.kernel, ("max", "sum"))
+        if not self.constant > 0:
+            raise BadInput(f"the constant C must be positive, not {self.constant}.")
+
+    def refuses(self, model: nn.Module, group: Group) -> str | None:
+        for member in group.consumes:
+            layer = model.get_submodule(member.layer)
+            if not member.is_buffer and not isinstance(layer, nn.Linear | nn.Conv2d):
+                return f"they are read by {type(layer).__name__}, for which sensitivities are not defined"
+        if all(member.is_buffer for member in group.consumes):
+            return "no layer with weights reads them, so they have no sensitivity"
+        return None
+
+    def readers(self, view: View) -> dict[str, Reader]:
+        """The layers that read prunable channels, by name."""
+        members: dict[str, list[tuple[str, object]]] = {}
+        for name, group in view.sites.groups.items():
+            for member in group.consumes:
+                if not member.is_buffer:
+                    members.setdefault(member.layer, []).append((name, member))
+        kernel = "sum" if self.kernel == "sum" else "reduce"
+        found = {}
+        for layer, sensitive in layer_sensitivities(view, members, "max", kernel).items():
+            module = view.model.get_submodule(layer)
+            units = torch.arange(len(sensitive.channel))  # an input that belongs to no group is a unit of its own
+            unit_of, free = {}, len(units)
+            for name, member in members[layer]:
+                channel = inputs_of(module, member)  # type: ignore[arg-type]
+                unit_of[name] = free + torch.arange(view.sites.groups[name].size)
+                units = torch.where(channel >= 0, free + channel.clamp(min=0), units)
+                free += view.sites.groups[name].size
+            scores = torch.zeros(free, dtype=torch.float64)
+            scores.scatter_reduce_(0, units, sensitive.channel.double().cpu(), "amax")
+            window = sensitive.weight[0, 0].numel() if sensitive.weight.dim() == 4 else 1
+            # A linear layer behind a flatten reads several positions of a channel, as a kernel over the whole map would.
+            window *= max(int(torch.bincount(units).max()) // getattr(module, "groups", 1), 1)
+            a = coefficient(float(scores.sum()), sensitive.positions, window, self.constant, self.delta)
+            found[layer] = Reader(scores, a, unit_of)
+        return found
+
+    def score(self, view: View) -> Scores:
+        return self._errors(view, self.readers(view))
+
+    def _errors(self, view: View, readers: dict[str, Reader]) -> Scores:
+        found = {name: torch.zeros(group.size, dtype=torch.float64) for name, group in view.sites.groups.items()}
+        for reader in readers.values():
+            errors = last_errors(reader.scores, reader.coefficient)
+            for name, unit in reader.unit_of.items():
+                found[name] = torch.maximum(found[name], errors[unit])
+        # The last channel of a layer never goes; a number larger than all others says so and can be ranked.
+        finite = [float(part[part.isfinite()].max()) for part in found.values() if bool(part.isfinite().any())]
+        largest = 2 * max(finite, default=1.0) + 1
+        return Scores({name: part.clamp(max=largest) for name, part in found.items()})
+
+
+@register
+@dataclass(frozen=True)
+class PFP(_Filters):
+    """Filters that the next layers are least sensitive to go, as many in each layer as one common error allows.
+
+    ``constant`` is C, ``delta`` the failure probability; ``kernel``: a channel's sensitivity is the "max" over its kernel
+    positions (authors' code), or that of their "sum".
+    """
+
+    name = "pfp"
+    citation = "liebenwein2020pfp"
+
+
+class _Drawn(_Filters):
+    """Variants that draw channels: the numbers are PFP's, the columns of the reading layers are re-weighted."""
+
+    def choose(self, view: View, budget: Budget) -> Choice:
+        readers = self.readers(view)
+        masks = allocate(self._errors(view, readers), budget, view.alive, view.sites)
+        values: dict[str, Tensor] = {}
+        keep = {}
+        for name, group in view.sites.groups.items():
+            alive = group.alive(view.alive)
+            count = int(group.alive(masks).sum())
+            scores = torch.stack([reader.scores[reader.unit_of[name]] for reader in readers.values() if name in reader.unit_of])
+            scores = scores.amax(0) * alive
+            factors = self.factors(scores, alive, count, view.generator)
+            keep[name] = factors > 0
+            for member in group.consumes:
+                if not member.is_buffer:
+                    weight = values.get(member.parameter, view.parameter(member.parameter)).clone()
+                    scale = torch.ones(weight.shape[member.dim], dtype=torch.float64)
+                    scale[member.indices] = factors[member.channels]
+                    shape = [1] * weight.dim()
+                    shape[member.dim] = -1
+                    values[member.parameter] = weight * scale.to(weight).view(shape)
+        from ..groups import expand
+
+        return Choice(view.alive & expand(keep, view.sites.groups, view.sites.shapes), values)
+
+    def factors(self, scores: Tensor, alive: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """What each channel is multiplied by, 0 for those that go; ``count`` of them are not 0."""
+        raise NotImplementedError
+
+
+def drawn(scores: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Factors of exactly ``count`` channels drawn in proportion to ``scores``; what has no score is drawn last, unweighted."""
+    factors = torch.zeros(len(scores), dtype=torch.float64)
+    positive = scores.nonzero().flatten()
+    wanted = min(count, len(positive))
+    if wanted:
+        sample = Draws(scores[positive].double(), wanted, generator)
+        while sample.distinct < wanted:
+            sample.one_more()
+        while sample.distinct > wanted:
+            sample.one_less()
+        factors[positive] = sample.factors()
+    return factors
+
+
+@register
+@dataclass(frozen=True)
+class PFPRandom(_Drawn):
+    """PFP's widths, with channels drawn in proportion to their sensitivity and re-weighted without bias."""
+
+    name = "pfp_random"
+    citation = "liebenwein2020pfp"
+
+    def factors(self, scores: Tensor, alive: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        return _filled(drawn(scores, count, generator), alive, count)
+
+
+@register
+@dataclass(frozen=True)
+class PFPTop(_Drawn):
+    """PFP's widths, partly derandomised: channels that a draw would show on average stay as they are, the rest is drawn."""
+
+    name = "pfp_top"
+    citation = "liebenwein2020pfp"
+
+    def factors(self, scores: Tensor, alive: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        certain, sampled = split(scores.double().numpy() / max(float(scores.sum()), 1e-300), count)
+        order = torch.sort(scores, descending=True, stable=True).indices
+        rest = scores.clone()
+        rest[order[:certain]] = 0
+        factors = drawn(rest, sampled, generator)
+        factors[order[:certain]] = 1.0
+        return _filled(factors, alive, count)
+
+
+def split(q: np.ndarray, count: int, draws: int | None = None) -> tuple[int, int]:
+    """How many of ``count`` channels stay for certain, and how many are drawn: certain are those with q >= 1/m.
+
+    m is the number of ``draws`` that show ``count`` channels, by default the least.
+    """
+    if count <= 1:
+        return count, 0
+    m = draws_for_distinct(q, count) if draws is None else draws
+    certain = min(int(np.sum(q >= 1 / max(m, 1))), count)
+    return certain, count - certain
+
+
+def _filled(factors: Tensor, alive: Tensor, count: int) -> Tensor:
+    """Add channels without any sensitivity, as they are, where the budget leaves room for them."""
+    spare = (alive & (factors == 0)).nonzero().flatten()[: max(count - int((factors > 0).sum()), 0)]
+    factors[spare] = 1.0
+    return factors

@@ -1,0 +1,59 @@
+r"""ThiNet (Luo et al. 2017, luo2017thinet): channels whose removal changes the next layer's outputs least.
+
+With c_j what channel j adds to the output of the layer that reads it, the set T to remove grows one by one by the channel
+that keeps
+
+    || sum_{j in T} c_j ||^2        (sum over samples, positions and filters)
+
+smallest. The paper samples (sample, position, filter) triples; here the inner products <c_i, c_j> over all of them are
+summed in one pass, so nothing is left to chance. The baseline in the code of SiPP and PFP ranks by the same greedy order but
+*keeps* what it finds first: ``reference=True`` does the same, and the chapter shows what that costs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..activations import Place
+from .base import View, register
+from .hidden import Hidden, LayerByLayer
+
+
+@register
+@dataclass(frozen=True)
+class ThiNet(LayerByLayer):
+    """Removes, one by one, the channel with which what is lost of the next layer's output stays smallest.
+
+    ``reference=True``: keeps these channels instead, as the baseline of the PFP code does.
+    """
+
+    name = "thinet"
+    citation = "luo2017thinet"
+
+    reference: bool = False
+
+    def select(self, view: View, hidden: Hidden, s: int, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
+        inner = hidden.contributions()
+        alive = int(hidden.alive.sum())
+        found = least_output(inner, hidden.alive, s if self.reference else alive - s)
+        if self.reference:
+            return found, {}
+        left = hidden.alive.clone()
+        left[found] = False
+        return left.nonzero().flatten(), {}
+
+
+def least_output(inner: Tensor, alive: Tensor, count: int) -> Tensor:
+    """The ``count`` channels of a greedy set T with the smallest ``sum_ij <c_i, c_j>``; ``inner`` holds the products."""
+    chosen: list[int] = []
+    added = inner.diagonal().clone()  # what each channel would add to the sum
+    added[~alive] = torch.inf
+    for _ in range(count):
+        k = int(added.argmin())
+        chosen.append(k)
+        added += 2 * inner[k]
+        added[k] = torch.inf
+    return torch.tensor(chosen, dtype=torch.long)
