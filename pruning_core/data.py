@@ -87,6 +87,9 @@ DATASETS = {
 }  # fmt: skip
 """Name -> what is known about the set."""
 
+IMAGENETTE_CLASSES = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
+"""Where Imagenette's ten classes, in the order of their folders, stand among ImageNet's thousand."""
+
 _CIFAR = Normalisation((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 _CROP_FLIP = Augmentation(pad=4, flip=0.5)
 

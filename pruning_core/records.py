@@ -253,8 +253,8 @@ def collect(
     """Gather the records of this machine's runs in ``profiles`` below ``target`` (default: the committed results).
 
     One file a network and data set, ``<model>-<data>.json``, or a study without a network: a few files in the repository
-    instead of thousands. Experiments that are there already stay as they are; ``skip`` leaves out experiments by their hash. Returns the files
-    that were written. Raises CorruptFile for a record that cannot be trusted.
+    instead of thousands. Experiments that are there already stay as they are; ``skip`` leaves out experiments by their
+    hash. Returns the files that were written. Raises CorruptFile for a record that cannot be trusted.
     """
     wanted, left_out = set(profiles), set(skip)
     folder = Path(target) if target is not None else results_root()

@@ -125,9 +125,11 @@ class Load:
     """Takes over weights that torchvision publishes for one of its networks, by their name there: "IMAGENET1K_V1".
 
     They are downloaded once and checked against their published hash; nothing but tensors is read from the file.
+    ``classes``: for a network with fewer outputs, which of the published classes they are (data.IMAGENETTE_CLASSES).
     """
 
     weights: str
+    classes: tuple[int, ...] | None = None
 
     def __post_init__(self):
         if not isinstance(self.weights, str) or not self.weights:

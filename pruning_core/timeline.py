@@ -153,7 +153,7 @@ def play(state: State, step: Step, seed: int, checkpoint: Path | None = None, pr
     elif isinstance(stage, Save):
         state.snapshots[stage.label] = state.snapshot()
     elif isinstance(stage, Load):
-        load_published(state.model, state.setting.recipe["name"], stage.weights)
+        load_published(state.model, state.setting.recipe["name"], stage.weights, stage.classes)
     elif isinstance(stage, Rewind):
         _rewind(state, stage, seed)
     elif isinstance(stage, Shrink):

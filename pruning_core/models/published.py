@@ -1,5 +1,8 @@
 """Weights that torchvision publishes for its networks."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import nn
 
 from pruning_core.errors import BadInput, known_name
@@ -16,11 +19,11 @@ def check_published(name: str, weights: str) -> None:
     known_name(f"weights of {name}", weights, models.get_model_weights(short).__members__)
 
 
-def load_published(model: nn.Module, name: str, weights: str) -> None:
+def load_published(model: nn.Module, name: str, weights: str, classes: Sequence[int] | None = None) -> None:
     """Overwrite the parameters and buffers of ``model``, a network "torchvision/<name>", by its published ones.
 
-    Downloads them on first use, by torchvision, which checks the hash. Raises BadInput where shapes differ (for another
-    number of classes).
+    Downloads them on first use, by torchvision, which checks the hash. ``classes`` picks outputs of the classifier for data
+    that hold some of ImageNet's classes only. Raises BadInput where shapes differ (for another number of classes).
     """
     from torchvision import models
 
@@ -28,6 +31,12 @@ def load_published(model: nn.Module, name: str, weights: str) -> None:
     entry = models.get_model_weights(name.removeprefix("torchvision/"))[weights]
     values = entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
     own = model.state_dict()
+    if classes is not None:
+        rows = torch.tensor(list(classes))
+        last = [key for key in values if key.rpartition(".")[0] == list(values)[-1].rpartition(".")[0]]
+        if len(rows) == 0 or int(rows.min()) < 0 or int(rows.max()) >= len(values[last[0]]):
+            raise BadInput(f"the published network has classes 0 to {len(values[last[0]]) - 1}, not {list(classes)}.")
+        values = dict(values) | {key: values[key][rows] for key in last}
     for key, value in values.items():
         if key in own and own[key].shape != value.shape:
             raise BadInput(

@@ -9,6 +9,7 @@ from torch import nn
 import pruning_core as pc
 from pruning_core import timeline as timeline_module
 from pruning_core.configurations import kept_width
+from pruning_core.data import IMAGENETTE_CLASSES
 from pruning_core.errors import BadInput, BadType, PruningError, UnknownName
 from pruning_core.experiment import Experiment, final_state, run
 from pruning_core.models import published
@@ -131,6 +132,20 @@ def test_published_weights_are_taken_over(monkeypatch):
     other = pc.build_model("torchvision/resnet18", ((3, 32, 32), 10), seed=0)
     with pytest.raises(BadInput, match="1,000 classes"):
         published.load_published(other, "torchvision/resnet18", "IMAGENET1K_V1")
+
+
+def test_published_weights_for_some_of_the_classes(monkeypatch):
+    from torchvision import models
+
+    source = models.resnet18(weights=None)
+    monkeypatch.setattr(models, "get_model_weights", lambda name: _Entries(Published(source.state_dict())))
+    model = pc.build_model("torchvision/resnet18", ((3, 32, 32), 10), seed=0).eval()
+    published.load_published(model, "torchvision/resnet18", "IMAGENET1K_V1", IMAGENETTE_CLASSES)
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(model(x), source.eval()(x)[:, list(IMAGENETTE_CLASSES)], atol=1e-6)
+    with pytest.raises(BadInput, match="classes 0 to 999"):
+        published.load_published(model, "torchvision/resnet18", "IMAGENET1K_V1", [1000])
 
 
 class _Entries:
