@@ -54,7 +54,9 @@ def _split(layer, rank: int) -> nn.Sequential:
         second: nn.Module = nn.Linear(rank, layer.out_features, bias=bias)
     else:
         geometry = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
-        first = nn.Conv2d(layer.in_channels, rank, layer.kernel_size, bias=False, padding_mode=layer.padding_mode, **geometry)
+        first = nn.Conv2d(
+            layer.in_channels, rank, layer.kernel_size, bias=False, padding_mode=layer.padding_mode, **geometry
+        )
         second = nn.Conv2d(rank, layer.out_channels, 1, bias=bias)
     with torch.no_grad():
         first.weight = nn.Parameter(right.reshape(rank, *weight.shape[1:]).contiguous())  # type: ignore[assignment]

@@ -35,9 +35,7 @@ class Sensitivity(NamedTuple):
     positions: int
 
 
-def sensitivity(
-    layer: nn.Module, inputs: Iterable[Tensor], reduce: str = "max", kernel: str = "reduce"
-) -> Sensitivity:
+def sensitivity(layer: nn.Module, inputs: Iterable[Tensor], reduce: str = "max", kernel: str = "reduce") -> Sensitivity:
     """Sensitivities of a Linear or Conv2d layer over all ``inputs`` (each (N, in), (N, T, in) or (N, C, H, W)).
 
     ``reduce`` over output positions and kernel positions: "max" (the theory, sampling and filter methods) or "mean"

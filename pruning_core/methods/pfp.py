@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..budgets import Budget, allocate
 from ..errors import BadInput, known_name
-from ..groups import Group
+from ..groups import Group, Member, expand
 from ..scores import Scores
 from ..sensitivity import check_delta
 from .base import Choice, Method, View, register
@@ -123,7 +123,7 @@ class _Filters(Method):
 
     def readers(self, view: View) -> dict[str, Reader]:
         """The layers that read prunable channels, by name."""
-        members: dict[str, list[tuple[str, object]]] = {}
+        members: dict[str, list[tuple[str, Member]]] = {}
         for name, group in view.sites.groups.items():
             for member in group.consumes:
                 if not member.is_buffer:
@@ -135,7 +135,7 @@ class _Filters(Method):
             units = torch.arange(len(sensitive.channel))  # an input that belongs to no group is a unit of its own
             unit_of, free = {}, len(units)
             for name, member in members[layer]:
-                channel = inputs_of(module, member)  # type: ignore[arg-type]
+                channel = inputs_of(module, member)
                 unit_of[name] = free + torch.arange(view.sites.groups[name].size)
                 units = torch.where(channel >= 0, free + channel.clamp(min=0), units)
                 free += view.sites.groups[name].size
@@ -187,7 +187,9 @@ class _Drawn(_Filters):
         for name, group in view.sites.groups.items():
             alive = group.alive(view.alive)
             count = int(group.alive(masks).sum())
-            scores = torch.stack([reader.scores[reader.unit_of[name]] for reader in readers.values() if name in reader.unit_of])
+            scores = torch.stack(
+                [reader.scores[reader.unit_of[name]] for reader in readers.values() if name in reader.unit_of]
+            )
             scores = scores.amax(0) * alive
             factors = self.factors(scores, alive, count, view.generator)
             keep[name] = factors > 0
@@ -199,8 +201,6 @@ class _Drawn(_Filters):
                     shape = [1] * weight.dim()
                     shape[member.dim] = -1
                     values[member.parameter] = weight * scale.to(weight).view(shape)
-        from ..groups import expand
-
         return Choice(view.alive & expand(keep, view.sites.groups, view.sites.shapes), values)
 
     def factors(self, scores: Tensor, alive: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -312,5 +312,3 @@ def _make_exact(draws: list[Draws], kept: int, generator: torch.Generator) -> No
         elif total > kept and before > 0:
             pick.one_less()
         total += pick.distinct - before
-
-

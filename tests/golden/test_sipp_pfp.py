@@ -26,6 +26,7 @@ from pruning_core.scores import Scores
 from pruning_core.sensitivity import sensitivity
 from pruning_core.sites import find_sites
 from sipp_networks import Dependencies, budget, network, propagate, settle_ties
+from sipp_schedules import commensurate_file, keep_ratio_schedules, schedules_misc
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 
@@ -431,6 +432,9 @@ CHECKS: dict[str, Check] = {
     "base_wt": base_wt,
     "base_ft": base_ft,
     "base_soft": base_soft,
+    "keep_ratio_schedules": keep_ratio_schedules,
+    "schedules_misc": schedules_misc,
+    "commensurate": commensurate_file,
 }
 
 
