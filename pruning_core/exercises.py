@@ -78,6 +78,10 @@ EXERCISES: dict[str, Exercise] = {
         sum(512 - n for n in range(102)), "with n neurons chosen there are 512 - n to try; add up n = 0 .. 101.", 0.0
     ),
     "ispasp/widths": Exercise([25, 51, 102], "int(width * ratio): the fraction behind the point is cut off.", 0.0),
+    # 2 SiPP and PFP
+    "sensitivity/shares": Exercise([1.0, 0.75], "compute both shares at both points, then take the larger of each."),
+    "sensitivity/draws": Exercise(6, "the error falls like one over the square root of the number of draws."),
+    "sensitivity/water": Exercise([20, 40], "equal slopes mean equal shares, as long as there are weights left."),
     # 4 SNIP-it and SNAP-it
     "snip/schedule": Exercise(
         [0.5, 0.73, 0.845, 0.9025, 0.93125, 0.945625, 0.96],

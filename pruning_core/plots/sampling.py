@@ -1,0 +1,38 @@
+"""Figures of the chapter on sensitivities."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import NullLocator
+
+from .curves import over_seeds
+from .style import NEUTRAL, BookFigure, figure, set_alt, stamp, style_of, styled
+
+
+@styled
+def error_against_draws(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
+    """Draw the relative error of an estimate against the number of draws, both logarithmic; a dotted line has slope -1/2.
+
+    rows: method, draws, relative_error, seed. Bands are 95 % intervals over seeds.
+    """
+    fig, axes = figure()
+    ax = axes[0, 0]
+    said = []
+    for name, part in rows.groupby("method", sort=False):
+        style = style_of(str(name))
+        curve = over_seeds(part, ["draws"], "relative_error")
+        ax.plot(curve["draws"], curve["mean"], color=style.colour, marker=style.marker, label=style.label)
+        ax.fill_between(curve["draws"], curve["low"], curve["high"], color=style.colour, alpha=0.18, linewidth=0)
+        said.append(f"{style.label} {curve['mean'].iloc[0]:.3f} to {curve['mean'].iloc[-1]:.3f}")
+    draws = np.array(sorted(rows["draws"].unique()), float)
+    low = rows["relative_error"].min()
+    ax.plot(draws, 0.85 * low * np.sqrt(draws[-1] / draws), ":", color=NEUTRAL, label=r"$1/\sqrt{m}$")
+    ax.set(xscale="log", yscale="log", xlabel="draws", ylabel="mean relative error", title=title)
+    ax.set_xticks(draws, [f"{m:g}" for m in draws])
+    ticks = [t for t in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if 0.7 * low <= t <= 1.2 * rows["relative_error"].max()]
+    ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.legend()
+    stamp(fig, rows)
+    set_alt(fig, f"{title + ': ' if title else ''}relative error against draws. {'; '.join(said)}.")
+    return fig
