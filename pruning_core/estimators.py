@@ -38,9 +38,7 @@ def probabilities(weight: Tensor, points: Tensor, rule: str) -> Tensor:
     return torch.where(total > 0, score / total, 0.0)
 
 
-def relative_errors(
-    weight: Tensor, q: Tensor, held_out: Tensor, draws: int, generator: torch.Generator
-) -> Tensor:
+def relative_errors(weight: Tensor, q: Tensor, held_out: Tensor, draws: int, generator: torch.Generator) -> Tensor:
     """|z^ - z| / z of every neuron and held-out point with z > 0, flat; one set of draws a neuron.
 
     ``weight`` and ``q`` (outputs, inputs), ``held_out`` (N, inputs).

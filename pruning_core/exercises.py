@@ -82,6 +82,8 @@ EXERCISES: dict[str, Exercise] = {
     "sensitivity/shares": Exercise([1.0, 0.75], "compute both shares at both points, then take the larger of each."),
     "sensitivity/draws": Exercise(6, "the error falls like one over the square root of the number of draws."),
     "sensitivity/water": Exercise([20, 40], "equal slopes mean equal shares, as long as there are weights left."),
+    "sensitivity/thinet": Exercise([0, 1], "find the pair whose sum is nearest to zero.", 0.0),
+    "sensitivity/groups": Exercise(3, "divide the cuts by the trainings.", 0.0),
     # 4 SNIP-it and SNAP-it
     "snip/schedule": Exercise(
         [0.5, 0.73, 0.845, 0.9025, 0.93125, 0.945625, 0.96],

@@ -359,7 +359,9 @@ def test_all_layers_of_a_network_in_one_pass():
 # --- what is refused
 
 
-@pytest.mark.parametrize("layer", [nn.Conv1d(2, 3, 3), nn.Conv3d(2, 3, 3), nn.ConvTranspose2d(2, 3, 3), nn.BatchNorm2d(2)])
+@pytest.mark.parametrize(
+    "layer", [nn.Conv1d(2, 3, 3), nn.Conv3d(2, 3, 3), nn.ConvTranspose2d(2, 3, 3), nn.BatchNorm2d(2)]
+)
 def test_other_layers_are_refused(layer):
     with pytest.raises(Unprunable, match=f"linear and 2-d convolutional layers, not {type(layer).__name__}"):
         sensitivity(layer, [torch.rand(2, 2, 4, 4)])

@@ -1,0 +1,117 @@
+"""The parameter files of SiPP's and PFP's repositories as experiments, from the one table in keep_ratios.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .budgets import Budget
+from .errors import BadInput, known_name
+from .experiment import Experiment
+from .keep_ratios import PARAMETER_FILES, ParameterFile, Training, compressed_before, groups, kept_fractions
+from .methods import Method, as_method
+from .methods.thinet import ThiNet
+from .optimizers import LearningRate, Optimizer
+from .stages import Measure, Prune, Rewind, Save, Stage, Train
+
+METHODS_OF_THE_FILES: dict[str, tuple[str | Method, str]] = {
+    "SiPP": ("sipp", "global"),
+    "SiPP-rand": ("sipp_random", "global"),
+    "SiPP-hybrid": ("sipp_hybrid", "global"),
+    "WT": ("magnitude", "global"),
+    "SNIP": ("snip", "global"),
+    "PFP": ("pfp", "global"),
+    "FT": ("l1_norm", "layer"),
+    "SoftNet": ("l2_norm", "layer"),
+    "ThiNet": (ThiNet(reference=True), "layer"),
+}
+"""Name in the files -> our method as the official code has it, and how its budget is spread."""
+
+NORMALISED = ("mnist", "fashion_mnist", "cifar10", "imagenet")
+
+
+def official_experiments(
+    name: str, *, seeds: int | None = None, points: int = 256, device: str = "cpu"
+) -> Iterator[Experiment]:
+    """The experiments of one parameter file, at profile "paper": every method and every network.
+
+    ``name`` as in PARAMETER_FILES, "cifar/resnet20"; ``seeds`` replaces the file's number of networks; ``points`` is the
+    size of S (a file that sweeps over it is one call a size). Methods of the files that are outside this book are passed
+    over. Raises UnknownName, and BadInput for the file whose data are not public.
+    """
+    entry = PARAMETER_FILES[known_name("parameter file", name, PARAMETER_FILES)]
+    if entry.network is None or entry.data is None:
+        raise BadInput(f"{name} cannot be run: {entry.missing}.")
+    for short in entry.methods:
+        if short not in METHODS_OF_THE_FILES:
+            continue
+        method, across = METHODS_OF_THE_FILES[short]
+        for seed in range(entry.nets if seeds is None else seeds):
+            for stages in _timelines(name, entry, as_method(method), across, points):
+                yield Experiment(
+                    entry.network,
+                    entry.data,
+                    stages,
+                    seed=seed,
+                    optimizer=_optimizer(entry.training),
+                    learning_rate=_rate(entry.training),
+                    batch_size=entry.training.batch_size * entry.training.gpus,
+                    normalise=f"{entry.data}/sipp" if entry.data in NORMALISED else None,
+                    augment=_augmentation(entry.data),
+                    profile="paper",
+                    device=device,
+                    tags={"method": as_method(method).name, "file": name},
+                )
+
+
+def _timelines(name: str, entry: ParameterFile, method: Method, across: str, points: int) -> Iterator[list[Stage]]:
+    """One timeline, or in mode "retrain" one for each fraction that is retrained."""
+    split = groups(kept_fractions(name), entry.retrained or len(kept_fractions(name)))
+    dense = Train(entry.training.epochs)
+    again = _retraining(entry.retraining)
+
+    def cuts(fractions) -> list[Stage]:
+        return [
+            Prune(method, Budget(1 - kept, of="weights", across=across), batches="score", samples=points)
+            for kept in fractions
+        ]
+
+    if entry.mode == "train":
+        yield [dense]
+    elif entry.mode == "retrain":
+        # Without a cascade every retrained fraction starts at the dense network; the cuts before it are made again.
+        before = compressed_before(kept_fractions(name), len(split), mode="retrain")
+        for earlier, group in zip(before, split, strict=True):
+            yield [dense, *cuts([*earlier, group[-1]]), Measure("pruned"), again, Measure("fine-tuned")]
+    else:
+        back: dict[str, list[Stage]] = {"cascade-random": [Rewind("new")], "cascade-rewind": [Rewind("early")]}
+        stages: list[Stage] = [dense]
+        if entry.mode == "cascade-rewind":
+            early = entry.training.epochs - entry.retraining.epochs
+            stages = [Train(early), Save("early"), Train(entry.retraining.epochs)]
+        for group in split:
+            stages += [*cuts(group), Measure("pruned"), *back.get(entry.mode, []), again, Measure("fine-tuned")]
+        yield stages
+
+
+def _optimizer(training: Training) -> Optimizer:
+    # Batch size and rate are those of one GPU in the files, and are multiplied by the number of GPUs.
+    options = {"nesterov": training.nesterov, "momentum": training.momentum} if training.optimizer == "sgd" else {}
+    name = training.optimizer
+    return Optimizer(name, training.lr * training.gpus, weight_decay=training.weight_decay, **options)  # type: ignore[arg-type]
+
+
+def _rate(training: Training) -> LearningRate:
+    return LearningRate("multistep", warmup=training.warmup, milestones=training.milestones, gamma=training.gamma)
+
+
+def _retraining(training: Training) -> Train:
+    return Train(
+        training.epochs - training.first_epoch,
+        optimizer=_optimizer(training),
+        learning_rate=_rate(training),
+        batch_size=training.batch_size * training.gpus,
+    )
+
+
+def _augmentation(data: str) -> str | None:
+    return {"mnist": "mnist/sipp_lenet5", "cifar10": "cifar10/sipp", "imagenet": "imagenet/sipp"}.get(data)
