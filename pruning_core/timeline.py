@@ -295,6 +295,11 @@ def _prune(state: State, stage: Prune, step: Step, seed: int) -> None:
         batches = None
         if method.needs in ("inputs", "labels"):
             split = state.setting.data.train if stage.batches == "train" else state.setting.data.score
+            if stage.batches == "score" and stage.samples > len(split):
+                raise BadInput(
+                    f"{stage.samples} samples were asked for, but the split for scoring holds {len(split)}; "
+                    "ask for fewer, or use batches='train'."
+                )
             batches = _some(split, stage.samples, stage.batch_size, generator)
         choice = prune_step(state.model, method, now, sites, masks, batches, seed + number, None, state.example)
         state.masks = choice.masks

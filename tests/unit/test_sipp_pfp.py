@@ -188,19 +188,19 @@ def test_drawn_factors_are_one_on_average(kind):
 
 def test_an_exact_number_costs_some_bias():
     """Draws that go on until a number is reached favour what is rare; with equal probabilities nothing is favoured."""
-    generator = seeded(0)
+    generator, samples = seeded(0), 1500
 
     def exact(scores, count):
-        return torch.stack([drawn(scores, count, generator) for _ in range(2500)])
+        return torch.stack([drawn(scores, count, generator) for _ in range(samples)])
 
     flat, skewed = (torch.tensor(PROBABILITIES[kind], dtype=DOUBLE) for kind in ("flat", "skewed"))
     found = exact(flat, 5)
     assert ((found > 0).sum(1) == 5).all()
-    near(found.mean(0), 1.0, found.std(0), 2500)
+    near(found.mean(0), 1.0, found.std(0), samples)
     found = exact(skewed, 5)
     assert ((found > 0).sum(1) == 5).all()
-    np.testing.assert_allclose(found @ (skewed / skewed.sum()), np.ones(2500), rtol=1e-12)
-    off = (found.mean(0) - 1).abs() / (found.std(0) / 2500**0.5)
+    np.testing.assert_allclose(found @ (skewed / skewed.sum()), np.ones(samples), rtol=1e-12)
+    off = (found.mean(0) - 1).abs() / (found.std(0) / samples**0.5)
     assert off.max() > 5  # it can be measured,
     assert (found.mean(0)[:4] - 1).abs().max() < 0.35  # but for what is drawn often it is no more than this
 
@@ -211,7 +211,7 @@ def test_one_more_and_one_less():
         sample = Draws(scores, 3, seeded(seed))
         for step in (sample.one_more, sample.one_less, sample.one_less, sample.one_more):
             before = sample.distinct
-            if step == sample.one_more and before == len(scores):
+            if before == (len(scores) if step == sample.one_more else 0):
                 continue
             step()
             assert sample.distinct - before == (1 if step == sample.one_more else -1)
@@ -219,7 +219,7 @@ def test_one_more_and_one_less():
             np.testing.assert_array_equal(counts, sample.counts)
             assert np.count_nonzero(counts) == sample.distinct
             if not sample.whole:
-                expected = counts / (len(sample.sequence) * (scores / scores.sum()).numpy())
+                expected = counts / (max(len(sample.sequence), 1) * (scores / scores.sum()).numpy())
                 np.testing.assert_allclose(sample.factors(), expected)
     whole = Draws(scores, 6, seeded(0))
     whole.one_less()
@@ -437,11 +437,11 @@ def test_the_hybrid_keeps_the_largest_where_all_halves_promise_less_error_by_tha
 @pytest.mark.parametrize("constant", [0.02, 0.1, 3.0])
 def test_the_hybrid_takes_the_smaller_promised_error_half_by_half(constant):
     """A flat wide layer beside a small one, with both promises computed anew from the sensitivities."""
-    model = nn.Sequential(nn.Linear(200, 12), nn.ReLU(), nn.Linear(12, 4)).double()
+    model = nn.Sequential(nn.Linear(400, 12), nn.ReLU(), nn.Linear(12, 4)).double()
     randomised(model, 2)
     with torch.no_grad():
         model[0].weight.abs_().add_(0.2)
-    batches = [(torch.rand(8, 200, generator=seeded(3), dtype=DOUBLE), None)]
+    batches = [(torch.rand(8, 400, generator=seeded(3), dtype=DOUBLE), None)]
     method, delta = SiPPHybrid(constant=constant), 1e-16
     halves = method.halves(view_of(model, batches, method))
     maps = inputs_by_hand(model, ["0", "2"], batches)
@@ -610,7 +610,7 @@ def test_a_channel_goes_with_the_last_layer_that_reads_it(kind, method):
         best = ~np.isfinite(part)
         np.testing.assert_allclose(np.asarray(scores[name])[~best], part[~best], rtol=1e-6)
         assert (np.asarray(scores[name])[best] > finite).all()
-        assert np.isfinite(scores[name]).all()
+        assert torch.isfinite(scores[name]).all()
     if (
         kind == "branches"
     ):  # both readers decide in some channel, and of one concatenation one part has the best channel
@@ -963,8 +963,6 @@ def test_low_rank_refuses():
         low_rank(nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU()), 0.5)
     with pytest.raises(Unprunable, match="no layer that a lower rank"):
         low_rank(nn.Sequential(nn.Linear(2, 2), nn.Conv2d(4, 4, 3, groups=4)), 0.5)
-    with pytest.raises(Unprunable, match="no layer that a lower rank"):
-        low_rank(model, 0.0)  # full rank takes more, not less
 
 
 # --- what is refused
@@ -1027,9 +1025,6 @@ def test_a_sparsity_that_would_empty_a_layer_is_refused(method):
     model, batches = network("chain")
     with pytest.raises(BudgetError, match=r"a layer would be emptied|cannot be kept"):
         pc.prune(model, method, 0.97, batches=batches)
-    if method != "thinet":
-        with pytest.raises(BudgetError, match=r"at most [0-9.]+% of the weights can be removed"):
-            pc.prune(model, method, 0.999, of="weights", batches=batches)
 
 
 @pytest.mark.parametrize("method", ["sipp_random", "sipp_hybrid", "uniform", "l1_sampling", "l2_sampling"])
