@@ -1,4 +1,4 @@
-"""Sensitivities against the definition written out as loops: every filter, sign, position, entry and point by itself."""
+"""Sensitivities against the definition written out as loops: every filter, sign, position, entry and point alone."""
 
 import itertools
 import math
@@ -418,7 +418,7 @@ def outputs_of(name: str, data: str) -> tuple[int, int]:
 
 
 def test_sample_sizes_of_lenet300():
-    """The list of the authors' sweep over delta. It starts with delta = 10 and 1, for 35 and 42, which are no probabilities."""
+    """The authors' sweep over delta, without its first two, 10 and 1: they are no probabilities, and are refused."""
     assert outputs_of("lenet300", "mnist5k") == (410, 300)
     deltas = [0.1, 0.01, *(10.0**-power for power in (4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32))]
     found = [sample_size(410, 300, delta) for delta in deltas]

@@ -557,8 +557,9 @@ READERS = {
     # group -> the layers that read it, and which channel each of their inputs is (an offset, and inputs a channel)
     "chain": {"0": {"3": (0, 1)}, "3": {"5": (0, 1)}, "5": {"8": (0, 4)}, "8": {"10": (0, 1)}},
     "branches": {
-        "stem": {"conv1": (0, 1), "depthwise": None}, "conv1": {"conv2": (0, 1)}, "pointwise": {"extra": (0, 1), "join": (0, 1)},
-        "extra": {"join": (7, 1)}, "join": {"fc1": (0, 4)}, "fc1": {"fc2": (0, 1)},
+        # The stem, conv2 and the depthwise filters are one group.
+        "stem": {"conv1": (0, 1), "pointwise": (0, 1)}, "conv1": {"conv2": (0, 1)}, "join": {"fc1": (0, 4)},
+        "pointwise": {"extra": (0, 1), "join": (0, 1)}, "extra": {"join": (7, 1)}, "fc1": {"fc2": (0, 1)},
     },
     "perceptron": {"0": {"2": (0, 1)}, "2": {"4": (0, 1)}},
 }  # fmt: skip
@@ -568,8 +569,6 @@ POSITIONS = {
     "branches": {"conv1": 64, "conv2": 64, "pointwise": 16, "extra": 16, "join": 4},
     "perceptron": {},
 }
-READERS["branches"]["stem"].pop("depthwise")
-READERS["branches"]["depthwise"] = {"pointwise": (0, 1)}
 
 
 def by_hand(kind: str, model, batches, kernel: str = "max", constant: float = 3.0, delta: float = 1e-16):
@@ -596,10 +595,7 @@ def test_a_channel_goes_with_the_last_layer_that_reads_it(kind, method):
     scores = method.score(view)
     layers = by_hand(kind, model, batches, method.kernel, method.constant, method.delta)
     errors = {name: slow_errors(*found) for name, found in layers.items()}
-    # Depthwise filters and their inputs are one channel, and the shortcut joins stem, conv2 and depthwise.
-    groups = dict(READERS[kind])
-    if kind == "branches":
-        groups["stem"] = groups["stem"] | groups.pop("depthwise")
+    groups = READERS[kind]
     assert set(scores) == set(groups)
     expected = {}
     for name, readers in groups.items():
@@ -824,7 +820,11 @@ def greedy_order(rows: np.ndarray, count: int) -> list[int]:
 
 
 THINET = {
-    "chain": {"0": ("3", np.arange(9)), "3": ("5", np.arange(14)), "5": ("8", np.repeat(np.arange(11), 4)), "8": ("10", np.arange(16))},
+    # group -> the layer that reads it, and which channel each of its inputs is
+    "chain": {
+        "0": ("3", np.arange(9)), "3": ("5", np.arange(14)), "5": ("8", np.repeat(np.arange(11), 4)),
+        "8": ("10", np.arange(16)),
+    },
     "perceptron": {"0": ("2", np.arange(20)), "2": ("4", np.arange(15))},
 }  # fmt: skip
 
