@@ -21,18 +21,20 @@ class _Reached(BaseException):
 def layer_inputs(model: nn.Module, names: Iterable[str], batches: Iterable) -> Iterator[dict[str, Tensor]]:
     """For every batch the inputs of the layers ``names`` (layer -> tensor), in evaluation mode, without gradients.
 
-    Nothing is kept: one batch is in memory at a time, and the layers behind the last one wanted are not run. Raises
-    Unprunable for a layer that no batch reaches.
+    Nothing is kept: one batch is in memory at a time, and where one layer is wanted, those behind it are not run. Raises
+    Unprunable for a layer that no batch reaches, or that is used more than once (where several are wanted).
     """
     seen: dict[str, Tensor] = {}
     names = list(names)
 
     def hook(name: str):
         def remember(module, inputs, options):
+            if name in seen:
+                raise Unprunable(f"layer {name!r} is used more than once in a forward pass.")
             maps = _first_of(inputs, options).detach()
             # Where the pass goes on, something in place behind this layer could change what was seen.
             seen[name] = maps if len(names) == 1 else maps.clone()
-            if len(seen) == len(names):
+            if len(names) == 1:
                 raise _Reached
 
         return remember

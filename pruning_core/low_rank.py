@@ -20,7 +20,8 @@ def low_rank(model: nn.Module, sparsity: float) -> tuple[nn.Module, dict[str, in
 
     The weight (outputs, inputs k1 k2) of a layer becomes U (outputs, rank) times V (rank, inputs k1 k2), with the largest
     rank for which both together have at most ``(1 - sparsity)`` times its entries, at least 1. Layers for which that saves
-    nothing stay as they are, as do grouped convolutions. Raises Unprunable when there is no layer to decompose.
+    nothing stay as they are, as do grouped convolutions and the inside of torch's attention. Raises Unprunable when there
+    is no layer to decompose.
     """
     check_sparsity(sparsity, "sparsity")
     smaller = copy.deepcopy(model)
@@ -28,6 +29,8 @@ def low_rank(model: nn.Module, sparsity: float) -> tuple[nn.Module, dict[str, in
     for name, module in list(smaller.named_modules()):
         if not name or not _can_be_split(module):
             continue
+        if isinstance(smaller.get_submodule(name.rpartition(".")[0]), nn.MultiheadAttention):
+            continue  # it reads the weight of its output layer itself
         weight = module.weight.detach().flatten(1)
         rank = max(int((1 - sparsity) * weight.numel() / sum(weight.shape)), 1)
         if rank * sum(weight.shape) < weight.numel():
@@ -64,4 +67,4 @@ def _split(layer, rank: int) -> nn.Sequential:
         second.weight = nn.Parameter(left.reshape(math.prod(shape[:1]), *shape[1:]).contiguous())  # type: ignore[assignment]
         if bias:
             second.bias = nn.Parameter(layer.bias.detach().clone())  # type: ignore[assignment]
-    return nn.Sequential(first, second)
+    return nn.Sequential(first, second).requires_grad_(layer.weight.requires_grad).train(layer.training)

@@ -62,6 +62,8 @@ class RunningSensitivity:
             raise BadInput("shares are summed over the kernel before a maximum, so kernel='sum' needs reduce='max'.")
         self.layer, self.reduce, self.kernel = layer, reduce, kernel
         weight = layer.weight.detach()
+        if weight.dtype in (torch.float16, torch.bfloat16):
+            weight = weight.float()  # in half precision one over a small output overflows
         self.rows = weight.flatten(1)
         self.groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
         self.window = weight[0, 0].numel() if weight.dim() == 4 else 1
@@ -76,7 +78,7 @@ class RunningSensitivity:
         patches = _patches(self.layer, _non_negative(batch.to(self.rows)))  # (N, groups, e, P)
         self.positions = patches.shape[-1]
         # The maximum over points and the maximum over positions are one; a mean is taken point by point.
-        together = self.reduce == "max" or self.positions == 1
+        together = self.reduce == "max" or self.positions == self.window == 1
         points = [patches.permute(1, 2, 0, 3).flatten(2)] if together else patches
         for point in points:
             for g in range(self.groups):

@@ -95,6 +95,10 @@ class Method:
         """Why this method cannot prune a group whose channels could be removed; None when it can."""
         return None
 
+    def meets_budget(self) -> bool:
+        """Whether the budget holds to the unit; False for a reference behaviour that meets it on average only."""
+        return True
+
     def score(self, view: View) -> Scores:
         """One tensor a site, larger is more important: a parameter's shape, or (channels,) for a group."""
         raise NotImplementedError

@@ -13,21 +13,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
+LONGEST = 20_000
+"""More draws than this are not made one by one."""
+
 
 class Draws:
     """A multinomial sample from the normalised ``scores`` that should show ``distinct`` different entries.
 
-    ``whole``: everything is kept as it is, without re-weighting, because every entry is wanted, or was drawn.
+    ``whole``: everything is kept as it is, without re-weighting, because every entry is wanted, or was drawn. Where very
+    unequal probabilities ask for very many draws, they are drawn as what they tend to: arrivals of independent Poisson
+    processes, up to the first arrival of the last entry wanted.
     """
 
     def __init__(self, scores: Tensor, distinct: int, generator: torch.Generator):
         self.q = scores / scores.sum()
         self.generator = generator
-        self.counts = np.zeros(len(scores), dtype=np.int64)
+        self.counts = np.zeros(len(scores))
         self.sequence: list[int] = []
         self.distinct = len(scores) if distinct >= len(scores) else 0
         if distinct < len(scores):
-            self._draw(draws_for_distinct(self.q.numpy(), distinct))
+            m = draws_for_distinct(self.q.numpy(), distinct)
+            if m <= LONGEST:
+                self._draw(m)
+            else:
+                self._draw_until(distinct)
 
     @property
     def whole(self) -> bool:
@@ -40,28 +49,50 @@ class Draws:
             np.add.at(self.counts, drawn, 1)
             self.distinct = int(np.count_nonzero(self.counts))
 
+    def _draw_until(self, distinct: int) -> None:
+        """Draw anew until ``distinct`` entries have appeared, however long that takes."""
+        self.sequence = []
+        first = torch.empty(len(self.q), dtype=torch.float64).exponential_(generator=self.generator) / self.q.double()
+        order = first.sort(stable=True).indices[:distinct]
+        counts = torch.zeros(len(self.q), dtype=torch.float64)
+        if distinct:
+            later = self.q.double()[order] * (first[order[-1]] - first[order])
+            # Very large numbers hardly stray from their mean, and torch cannot draw them.
+            counted = torch.poisson(later.clamp(max=1e8), generator=self.generator)
+            counts[order] = 1 + torch.where(later > 1e8, later, counted)
+        self.counts = counts.numpy()
+        self.distinct = distinct
+
     def one_more(self) -> None:
         """Draw until one further entry has appeared."""
         before = self.distinct
+        unseen = float(self.q[torch.from_numpy(self.counts == 0)].sum())
+        if (not self.sequence and before) or unseen * LONGEST < 1:
+            self._draw_until(before + 1)
+            return
         while self.distinct == before:
             self._draw(1)
 
     def one_less(self) -> None:
         """Take draws back, last first, until one entry has disappeared."""
         before = self.distinct
+        if not self.sequence and (not self.whole or draws_for_distinct(self.q.numpy(), before - 1) > LONGEST):
+            self._draw_until(before - 1)
+            return
         if not self.sequence:  # kept whole from the start: sample it after all
             self.distinct = 0
+            self.counts = np.zeros(len(self.q))
             self._draw(draws_for_distinct(self.q.numpy(), before - 1))
         while self.distinct >= before:
             entry = self.sequence.pop()
             self.counts[entry] -= 1
-            self.distinct -= self.counts[entry] == 0
+            self.distinct -= int(self.counts[entry] == 0)
 
     def factors(self) -> Tensor:
         """c / (m q): 0 for what was not drawn; 1 everywhere when the half is kept whole."""
         if self.whole:
             return torch.ones_like(self.q)
-        return torch.from_numpy(self.counts).double() / (max(len(self.sequence), 1) * self.q)
+        return torch.from_numpy(np.asarray(self.counts, float)) / (max(float(self.counts.sum()), 1.0) * self.q)
 
 
 def expected_distinct(q: np.ndarray, m: float) -> int:
@@ -78,7 +109,7 @@ def draws_for_distinct(q: np.ndarray, distinct: int) -> int:
         return 1
     distinct = min(distinct, n - 1)
     low, high = 0, distinct
-    while expected_distinct(q, high) < distinct:
+    while expected_distinct(q, high) < distinct and high < 2**62:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2

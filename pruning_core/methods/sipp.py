@@ -86,10 +86,15 @@ class SiPP(Method):
 class Sampling(Method):
     """Base of methods that draw the weights that stay, part by part, and re-weight what they drew.
 
-    A subclass says what the parts are, and in which proportion they share the weights that stay.
+    A subclass says what the parts are, and in which proportion they share the weights that stay. Single draws are added or
+    taken back until the budget holds to the weight; with very unequal probabilities that biases the estimates a little,
+    which ``reference=True`` (as many draws as meet the budget on average) does not.
     """
 
     reference: bool = False
+
+    def meets_budget(self) -> bool:
+        return not self.reference
 
     def parts(self, view: View) -> list[Half]:
         """What is drawn from: disjoint sets of weights with a score each."""

@@ -1124,7 +1124,7 @@ def test_layers_behind_the_last_wanted_one_are_not_run():
     dense = model[3](F.relu(copy.deepcopy(model).eval()[1](model[0](x))))
     ran.clear()
     before = copy.deepcopy(model.state_dict())
-    found = list(layer_inputs(model, ["2", "4"], [(x[:5],), (x[5:],)]))
+    found = list(layer_inputs(model, ["4"], [(x[:5],), (x[5:],)]))
     assert ran == ["0", "1", "2", "3", "4"] * 2
     np.testing.assert_allclose(torch.cat([seen["4"] for seen in found]), dense.detach(), rtol=1e-12)
     assert not any(seen["4"].requires_grad for seen in found)

@@ -1054,3 +1054,79 @@ def test_channels_without_sensitivities_are_refused(method):
     assert "read by Conv1d, for which sensitivities are not defined" in result.sites.excluded["channels of 0"]
     with pytest.raises(Unprunable, match="read by Conv1d, for which sensitivities are not defined"):
         pc.prune(nn.Sequential(*model[:3]), method, 0.5, batches=batches)
+
+
+@pytest.mark.parametrize("method", ["l1_sampling", "l2_sampling"])
+def test_very_unequal_weights_are_drawn_in_time(method):
+    model = nn.Linear(20, 3).double()
+    with torch.no_grad():
+        model.weight[:, :10] *= 1e-12
+    result = pc.prune(model, method, 0.3)
+    assert result.report.removed["weights"] == (18, 60)
+    assert torch.isfinite(result.model.weight).all()
+
+
+def test_poisson_arrivals_are_draws():
+    """Counts up to the last new entry, drawn both ways, have the same means."""
+    q = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    totals = {"poisson": torch.zeros(4, dtype=torch.float64), "single": torch.zeros(4, dtype=torch.float64)}
+    repeats = 4000
+    for _ in range(repeats):
+        sample = Draws(q, 0, generator)
+        sample._draw_until(3)
+        totals["poisson"] += torch.from_numpy(sample.counts)
+        sample = Draws(q, 0, generator)
+        while sample.distinct < 3:
+            sample._draw(1)
+        totals["single"] += torch.from_numpy(sample.counts)
+    means = {name: total / repeats for name, total in totals.items()}
+    assert torch.allclose(means["poisson"], means["single"], rtol=0.08)
+
+
+def test_the_reference_of_sampling_may_miss_its_budget():
+    model = nn.Sequential(nn.Linear(20, 10), nn.ReLU(), nn.Linear(10, 4))
+    batches = [(torch.rand(16, 20, generator=torch.Generator().manual_seed(0)), None)]
+    reached = {pc.prune(model, SiPPRand(reference=True), 0.5, batches=batches, seed=s).report.reached for s in range(5)}
+    assert len(reached) > 1
+    assert all(abs(p - 0.5) < 0.15 for p in reached)
+
+
+def test_half_precision_is_raised():
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)).half()
+    batches = [((torch.rand(16, 8) * 1e-5).half(), torch.zeros(16, dtype=torch.long))]
+    for method in ("sipp", "sipp_random"):
+        assert pc.prune(model, method, 0.5, batches=batches).report.reached == 0.5
+
+
+def test_a_layer_that_is_used_twice_is_refused():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4, bias=False), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.b(torch.relu(self.a(torch.relu(self.a(x)))))
+
+    with pytest.raises(Unprunable, match="used more than once"):
+        pc.prune(Twice(), "sipp", 0.5, batches=[(torch.rand(8, 4), None)])
+
+
+def test_attention_keeps_its_output_layer():
+    class Attending(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention, self.head = nn.MultiheadAttention(16, 2, batch_first=True), nn.Linear(16, 16)
+
+        def forward(self, x):
+            return self.head(self.attention(x, x, x)[0])
+
+    smaller, ranks = low_rank(Attending(), 0.5)
+    assert list(ranks) == ["head"]
+    assert smaller(torch.rand(2, 3, 16)).shape == (2, 3, 16)
+
+
+def test_mean_channels_do_not_depend_on_chunks():
+    layer = nn.Conv2d(2, 2, 3).double()
+    x = torch.rand(6, 2, 3, 3, dtype=torch.float64)
+    assert torch.allclose(sensitivity(layer, [x], "mean").channel, sensitivity(layer, x.split(1), "mean").channel)
