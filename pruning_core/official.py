@@ -89,7 +89,7 @@ def _timelines(name: str, entry: ParameterFile, method: Method, across: str, poi
             early = entry.training.epochs - entry.retraining.epochs
             stages = [Train(early), Save("early"), Train(entry.retraining.epochs)]
         for group in split:
-            stages += [*cuts(group), Measure("pruned"), *back.get(entry.mode, []), again, Measure("fine-tuned")]
+            stages += [*cuts(group), Measure("step pruned"), *back.get(entry.mode, []), again, Measure("step")]
         yield stages
 
 

@@ -171,7 +171,8 @@ def ispasp(
 
 def retrain_once(method: str | Method, sparsity: float, epochs: int, retrain: int) -> Timeline:
     """Train, prune the trained network, train again along the whole schedule: "retrain" of SiPP and PFP."""
-    return prune_and_fine_tune(method, sparsity, epochs, retrain)
+    cut = Prune(method, Budget(sparsity, of="weights"))
+    return [Train(epochs), cut, Measure("once pruned"), Train(retrain), Measure("once")]
 
 
 def cascade(
@@ -202,7 +203,8 @@ def cascade(
     timeline = first
     for group in groups:
         timeline += [Prune(method, Budget(1 - fraction, of="weights")) for fraction in group]
-        timeline += [Measure("pruned"), *back[after], Train(retrain), Measure("fine-tuned")]
+        # Labels of their own: the same sparsity after other epochs is not the same measurement.
+        timeline += [Measure("step pruned"), *back[after], Train(retrain), Measure("step")]
     return timeline
 
 

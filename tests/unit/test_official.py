@@ -65,7 +65,7 @@ def test_a_cascade_prunes_on_and_trains_on():
     timeline = recipes.cascade("magnitude", [0.5, [0.4, 0.2]], epochs=2, retrain=1)
     experiment = Experiment("lenet300", "digits", timeline, width=0.2)
     rows = run(experiment, progress=False)
-    assert [row["label"] for row in rows] == ["pruned", "fine-tuned"] * 2
+    assert [row["label"] for row in rows] == ["step pruned", "step"] * 2
     assert [round(row["sparsity"], 3) for row in rows] == pytest.approx([0.5, 0.5, 0.8, 0.8], abs=2e-3)
     assert [row["epoch"] for row in rows] == [2, 3, 3, 4]
 
