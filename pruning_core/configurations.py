@@ -12,12 +12,11 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from .discovery import weightless_copy
 from .errors import BadInput, known_name
 from .groups import Sites, expand
-from .measure import count_macs, count_parameters, evaluating
+from .measure import count_macs, count_parameters, norm_operations
 from .models import build_model
 from .pruning import shrunk
 from .sites import find_sites
@@ -106,21 +105,3 @@ def _prepared(name: str) -> tuple[nn.Module, Sites]:
 
 def _followed(model: nn.Module, example: torch.Tensor) -> tuple[nn.Module, Sites]:
     return model, find_sites(model, channels=True, example_input=example)
-
-
-def norm_operations(model: nn.Module, example: torch.Tensor) -> int:
-    """A multiplication and an addition for every value that passes a batch norm, for one sample: fvcore's convention."""
-    found = 0
-
-    def count(module, inputs, output):
-        nonlocal found
-        found += 2 * output[0].numel()
-
-    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, _BatchNorm)]
-    try:
-        with evaluating(model), torch.no_grad():
-            model(example[:1])
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found

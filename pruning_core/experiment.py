@@ -19,9 +19,9 @@ from .models.published import check_published
 from .optimizers import LearningRate, Optimizer
 from .records import cache_root, content_hash, environment, read_rows, remove_leftovers, write_rows
 from .stages import Load, Measure, Stage, Train
-from .timeline import Setting, State, Step, flatten, play, start
+from .timeline import Setting, State, Step, play, start, steps_of
 from .training import progress_bar
-from .version import CHEAP, __version__, source_hash
+from .version import CHEAP, code_of
 
 PROFILES = ("smoke", "quick", "standard", "paper")
 
@@ -76,7 +76,7 @@ class Experiment:
         left_out = ("profile", "device", "tags", "timeline")
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         # Cheap runs follow every edit of the code; a sweep of days must survive an edit, but not a new version.
-        return settings | {"code": source_hash() if self.profile in CHEAP else __version__}
+        return settings | {"code": code_of(self.profile)}
 
     @property
     def key(self) -> str:
@@ -184,7 +184,7 @@ def _played(experiment: Experiment, progress: bool) -> State:
         experiment.device,
     )
     state = start(setting, experiment.timeline)
-    steps = list(flatten(experiment.timeline, state.model, state.example))
+    steps = steps_of(experiment.timeline, state)
     keys = list(_prefix_keys(experiment, steps))
     done = 0
     for position in range(len(steps), 0, -1):

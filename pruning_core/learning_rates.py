@@ -7,6 +7,7 @@ liebenwein2020pfp.
 from dataclasses import dataclass
 
 from .errors import BadInput, BadType
+from .optimizers import number_at_least_zero
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,12 @@ class WarmUpCoolDown:
 
     def __post_init__(self) -> None:
         for field in ("warmup", "cooldown", "gamma", "momentum_shift"):
-            _at_least_zero(field, getattr(self, field))
+            number_at_least_zero(field, getattr(self, field))
         if isinstance(self.milestones, str) or not hasattr(self.milestones, "__iter__"):
             raise BadType(f"milestones are a tuple of epochs, not {self.milestones!r}.")
         object.__setattr__(self, "milestones", tuple(self.milestones))  # a list would not be hashable
         for milestone in self.milestones:
-            _at_least_zero("a milestone", milestone)
+            number_at_least_zero("a milestone", milestone)
 
     def factor(self, step: int, steps_per_epoch: int, epochs: int) -> float:
         """Factor on the learning rate at ``step``, from 0, of a training of ``epochs`` epochs of ``steps_per_epoch`` steps.
@@ -65,10 +66,3 @@ class WarmUpCoolDown:
         if step < rising:
             return nominal + shift - 2 * shift * step / rising
         return nominal - shift + 2 * shift * min((step - rising) / falling, 1.0)
-
-
-def _at_least_zero(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadType(f"{name} must be a number, not {value!r}.")
-    if not 0 <= value < float("inf"):
-        raise BadInput(f"{name} must be a finite number of at least 0, not {value}.")

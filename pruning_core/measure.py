@@ -17,6 +17,7 @@ from typing import NamedTuple
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from pruning_core.errors import BadInput, BadType
@@ -155,6 +156,26 @@ def macs_by_layer(model: nn.Module, example: Tensor) -> dict[str, int]:
         return hook
 
     with _hooks(model, leave, enter), observing(model), _plain_attention(), counter:
+        model(_first(example))
+    return found
+
+
+def norm_operations(model: nn.Module, example: Tensor) -> int:
+    """A multiplication and an addition for every value that passes a batch norm, for one sample: fvcore's convention.
+
+    ``count_macs`` leaves them out, as torch's counter does. Arguments and errors as there.
+    """
+    found = 0
+
+    def leave(name: str) -> Callable:
+        def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+            nonlocal found
+            if isinstance(module, _BatchNorm):
+                found += 2 * output.numel()
+
+        return hook
+
+    with _hooks(model, leave), observing(model):
         model(_first(example))
     return found
 

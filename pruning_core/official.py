@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .budgets import Budget
+from .data import NORMALISATIONS
 from .errors import BadInput, known_name
 from .experiment import Experiment
 from .keep_ratios import PARAMETER_FILES, ParameterFile, Training, compressed_before, groups, kept_fractions
 from .methods import Method, as_method
 from .methods.thinet import ThiNet
 from .optimizers import LearningRate, Optimizer
-from .stages import Measure, Prune, Rewind, Save, Stage, Train
+from .recipes import cascade
+from .stages import Measure, Prune, Stage, Train
 
 METHODS_OF_THE_FILES: dict[str, tuple[str | Method, str]] = {
     "SiPP": ("sipp", "global"),
@@ -25,8 +27,6 @@ METHODS_OF_THE_FILES: dict[str, tuple[str | Method, str]] = {
     "ThiNet": (ThiNet(reference=True), "layer"),
 }
 """Name in the files -> our method as the official code has it, and how its budget is spread."""
-
-NORMALISED = ("mnist", "fashion_mnist", "cifar10", "imagenet")
 
 
 def official_experiments(
@@ -55,7 +55,7 @@ def official_experiments(
                     optimizer=_optimizer(entry.training),
                     learning_rate=_rate(entry.training),
                     batch_size=entry.training.batch_size * entry.training.gpus,
-                    normalise=f"{entry.data}/sipp" if entry.data in NORMALISED else None,
+                    normalise=recipe if (recipe := f"{entry.data}/sipp") in NORMALISATIONS else None,
                     augment=_augmentation(entry.data),
                     profile="paper",
                     device=device,
@@ -66,31 +66,21 @@ def official_experiments(
 def _timelines(name: str, entry: ParameterFile, method: Method, across: str, points: int) -> Iterator[list[Stage]]:
     """One timeline, or in mode "retrain" one for each fraction that is retrained."""
     split = groups(kept_fractions(name), entry.retrained or len(kept_fractions(name)))
-    dense = Train(entry.training.epochs)
-    again = _retraining(entry.retraining)
-
-    def cuts(fractions) -> list[Stage]:
-        return [
-            Prune(method, Budget(1 - kept, of="weights", across=across), batches="score", samples=points)
-            for kept in fractions
-        ]
-
+    epochs, again = entry.training.epochs, _retraining(entry.retraining)
     if entry.mode == "train":
-        yield [dense]
+        yield [Train(epochs)]
     elif entry.mode == "retrain":
         # Without a cascade every retrained fraction starts at the dense network; the cuts before it are made again.
         before = compressed_before(kept_fractions(name), len(split), mode="retrain")
         for earlier, group in zip(before, split, strict=True):
-            yield [dense, *cuts([*earlier, group[-1]]), Measure("pruned"), again, Measure("fine-tuned")]
+            cuts = [
+                Prune(method, Budget(1 - kept, of="weights", across=across), batches="score", samples=points)
+                for kept in (*earlier, group[-1])
+            ]
+            yield [Train(epochs), *cuts, Measure("pruned"), again, Measure("fine-tuned")]
     else:
-        back: dict[str, list[Stage]] = {"cascade-random": [Rewind("new")], "cascade-rewind": [Rewind("early")]}
-        stages: list[Stage] = [dense]
-        if entry.mode == "cascade-rewind":
-            early = entry.training.epochs - entry.retraining.epochs
-            stages = [Train(early), Save("early"), Train(entry.retraining.epochs)]
-        for group in split:
-            stages += [*cuts(group), Measure("step pruned"), *back.get(entry.mode, []), again, Measure("step")]
-        yield stages
+        after = entry.mode.removeprefix("cascade").removeprefix("-") or "go on"
+        yield cascade(method, split, epochs, again, after, across, batches="score", samples=points)  # type: ignore[arg-type]
 
 
 def _optimizer(training: Training) -> Optimizer:

@@ -179,32 +179,36 @@ def cascade(
     method: str | Method,
     kept: Sequence[float | Sequence[float]],
     epochs: int,
-    retrain: int,
+    retrain: int | Train,
     after: Literal["go on", "random", "rewind"] = "go on",
+    across: str = "global",
+    **options,
 ) -> Timeline:
     """Train; prune the last retrained network further and train again, for one kept fraction after the other.
 
     ``kept``: fractions of the weights that stay, falling; a group in place of one stands for cuts without training in
     between, of which the last is retrained (keep_ratios.py). ``after`` a cut: "go on" with the weights, start from fresh
     "random" ones, or "rewind" to those ``retrain`` epochs before the end of the first training; what is pruned stays
-    pruned. Baykal et al. 2019, Liebenwein et al. 2020.
+    pruned. ``retrain`` may be a Train with settings of its own; ``across`` and ``options`` are those of the cuts
+    (Budget, Prune). Baykal et al. 2019, Liebenwein et al. 2020.
     """
     known_name("way on after a cut", after, ("go on", "random", "rewind"))
     groups = [list(group) if isinstance(group, Sequence) else [group] for group in kept]
     falling = [fraction for group in groups for fraction in group]
     if not falling or any(a < b for a, b in itertools.pairwise(falling)) or not 0 < falling[-1] <= falling[0] <= 1:
         raise BadInput(f"kept fractions fall from 1 or less and stay above 0, not {falling}.")
-    if after == "rewind" and not 0 < retrain <= epochs:
-        raise BadInput(f"weights of {retrain} epochs before the end of {epochs} do not exist.")
+    again = retrain if isinstance(retrain, Train) else Train(retrain)
+    if after == "rewind" and not 0 < again.epochs <= epochs:
+        raise BadInput(f"weights of {again.epochs} epochs before the end of {epochs} do not exist.")
     back: dict[str, Timeline] = {"go on": [], "random": [Rewind("new")], "rewind": [Rewind("early")]}
     first: Timeline = [Train(epochs)]
     if after == "rewind":
-        first = [Train(epochs - retrain), Save("early"), Train(retrain)]
+        first = [Train(epochs - again.epochs), Save("early"), Train(again.epochs)]
     timeline = first
     for group in groups:
-        timeline += [Prune(method, Budget(1 - fraction, of="weights")) for fraction in group]
+        timeline += [Prune(method, Budget(1 - kept, of="weights", across=across), **options) for kept in group]
         # Labels of their own: the same sparsity after other epochs is not the same measurement.
-        timeline += [Measure("step pruned"), *back[after], Train(retrain), Measure("step")]
+        timeline += [Measure("step pruned"), *back[after], again, Measure("step")]
     return timeline
 
 

@@ -75,7 +75,7 @@ class RunningSensitivity:
         """Take more inputs into account. Raises BadInput where they are NaN or infinite."""
         if not bool(torch.isfinite(batch).all()):
             raise BadInput("the activations that sensitivities are taken of are NaN or infinite for these samples.")
-        patches = _patches(self.layer, _non_negative(batch.to(self.rows)))  # (N, groups, e, P)
+        patches = unfolded(self.layer, _non_negative(batch.to(self.rows)))  # (N, groups, e, P)
         self.positions = patches.shape[-1]
         # The maximum over points and the maximum over positions are one; a mean is taken point by point.
         together = self.reduce == "max" or self.positions == self.window == 1
@@ -141,6 +141,13 @@ def sample_size(outputs: int, largest: int, delta: float = 1e-16, constant: floa
     return math.ceil(constant * math.log(8 * outputs * largest / delta))
 
 
+def check_constants(constant: float, delta: float) -> None:
+    """Raise BadInput unless C, the ``constant`` of the theory, is positive and ``delta`` a probability in (0, 1)."""
+    check_delta(delta)
+    if not constant > 0:
+        raise BadInput(f"the constant C must be positive, not {constant}.")
+
+
 def check_delta(delta: float) -> None:
     """Raise BadInput unless ``delta`` is a probability in (0, 1)."""
     if not 0 < delta < 1:
@@ -151,14 +158,18 @@ def _non_negative(batch: Tensor) -> Tensor:
     return torch.cat([batch.clamp(min=0), (-batch).clamp(min=0)]) if bool((batch < 0).any()) else batch
 
 
-def _patches(layer: nn.Module, points: Tensor) -> Tensor:
-    """The inputs of every output position, (N, groups, inputs of a filter, P)."""
+def unfolded(layer: nn.Module, points: Tensor) -> Tensor:
+    """What a Linear, Conv1d or Conv2d layer sees at every output position: (N, groups, inputs of a filter, P)."""
     if isinstance(layer, nn.Linear):
         return points.flatten(1, -2).transpose(1, 2)[:, None] if points.dim() > 2 else points[:, None, :, None]
-    assert isinstance(layer, nn.Conv2d)
+    assert isinstance(layer, nn.Conv1d | nn.Conv2d)
     padding: Any = layer.padding
     if layer.padding_mode != "zeros" or isinstance(padding, str):
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
         points, padding = F.pad(points, layer._reversed_padding_repeated_twice, mode=mode), 0
-    columns = F.unfold(points, layer.kernel_size, layer.dilation, padding, layer.stride)
+    geometry: list[Any] = [layer.kernel_size, layer.dilation, padding, layer.stride]
+    if isinstance(layer, nn.Conv1d):  # an image of height 1; a number is a padding that has been carried out
+        points = points.unsqueeze(2)
+        geometry = [(0 if i == 2 else 1, *part) if isinstance(part, tuple) else part for i, part in enumerate(geometry)]
+    columns = F.unfold(points, *geometry)
     return columns.view(len(points), layer.groups, -1, columns.shape[-1])

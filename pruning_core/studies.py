@@ -17,7 +17,7 @@ from .masks import Masks
 from .methods import Method, View, as_method
 from .records import cache_root, content_hash, environment, read_rows, write_rows
 from .sites import check_batches, find_sites, undisturbed
-from .version import CHEAP, __version__, source_hash
+from .version import code_of
 
 
 def study(settings: Mapping[str, Any], compute: Callable[[], Iterable[Mapping[str, Any]]], *, profile: str = "quick"):
@@ -32,7 +32,7 @@ def study(settings: Mapping[str, Any], compute: Callable[[], Iterable[Mapping[st
     import pandas as pd
 
     known_name("profile", profile, PROFILES)
-    code = source_hash() if profile in CHEAP else __version__
+    code = code_of(profile)
     key = content_hash({"study": dict(settings), "code": code})
     path = cache_root() / "records" / f"{key}.json"
     if path.exists():

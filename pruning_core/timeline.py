@@ -8,7 +8,7 @@ trained twice.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from .budgets import Budget
 from .discovery import find_groups
 from .errors import BadInput, BudgetError
 from .evaluation import CrossEntropy
-from .groups import Kept, Sites
+from .groups import Group, Kept, Sites
 from .layers import ChannelGate, HardConcreteGate
 from .masks import Masks
 from .measure import count_macs, output_positions
@@ -63,26 +63,35 @@ class Step(NamedTuple):
     part: tuple[str, ...] | None = None
 
 
-def flatten(stages, model: nn.Module, example_input, round_: int = 1, of: int = 1, part=None) -> Iterator[Step]:
+def flatten(stages, model: nn.Module, example_input) -> Iterator[Step]:
     """The steps of a timeline in order: Repeat and Each unrolled."""
+    return _unrolled(stages, model, lambda: find_groups(model, example_input), Step(stages))
+
+
+def steps_of(stages, state: State) -> list[Step]:
+    """The steps of a timeline for the network of ``state``, whose groups are searched for once only."""
+    return list(_unrolled(stages, state.model, lambda: state.traced()[0], Step(stages)))
+
+
+def _unrolled(stages, model: nn.Module, groups: Callable[[], list[Group]], around: Step) -> Iterator[Step]:
     for stage in stages:
         if isinstance(stage, Repeat):
             for i in range(1, stage.n + 1):
-                yield from flatten(stage.stages, model, example_input, i, stage.n, part)
+                yield from _unrolled(stage.stages, model, groups, around._replace(round=i, of=stage.n))
         elif isinstance(stage, Each):
-            for name in _parts(stage, model, example_input):
-                yield from flatten(stage.stages, model, example_input, round_, of, name)
+            for part in _parts(stage, model, groups):
+                yield from _unrolled(stage.stages, model, groups, around._replace(part=part))
         else:
-            yield Step(stage, round_, of, part)
+            yield around._replace(stage=stage)
 
 
-def _parts(stage: Each, model: nn.Module, example_input) -> list[tuple[str, ...]]:
+def _parts(stage: Each, model: nn.Module, find: Callable[[], list[Group]]) -> list[tuple[str, ...]]:
     if not isinstance(stage.parts, str):
         return [(pattern,) for pattern in stage.parts]
     methods = [inner.method for inner in stage.stages if isinstance(inner, Prune)]
     groups = [
         group
-        for group in find_groups(model, example_input)
+        for group in find()
         if group.reason_fixed is None and not any(method.refuses(model, group) for method in methods)  # type: ignore[union-attr]
     ]
     if stage.parts == "groups":

@@ -10,6 +10,11 @@ CHEAP = ("smoke", "quick")
 """Profiles whose records are void as soon as the code changes: to run them again costs seconds."""
 
 
+def code_of(profile: str) -> str:
+    """What records of ``profile`` carry of the code: cheap ones its hash, long ones, which outlive an edit, the version."""
+    return source_hash() if profile in CHEAP else __version__
+
+
 @cache
 def source_hash() -> str:
     """16 hexadecimal characters of the SHA-256 of the package's Python files."""

@@ -22,6 +22,7 @@ from ..activations import Place, layer_inputs, places
 from ..budgets import Budget
 from ..errors import BadInput, BadType, Unprunable
 from ..groups import Group, Member, expand
+from ..sensitivity import unfolded
 from .base import Choice, Method, View, channel_counts
 
 LARGEST_SYSTEM = 10_000  # a square of float64 of this size takes 800 MB
@@ -288,24 +289,12 @@ def _over_positions(maps: Tensor) -> Tensor:
 
 def _patches(layer: nn.Module, maps: Tensor) -> Tensor:
     """What every output of a layer sees, as columns: (groups, patch, samples x positions)."""
-    if isinstance(layer, nn.Linear):
-        return maps.T.unsqueeze(0)
-    if not isinstance(layer, nn.Conv1d | nn.Conv2d) or layer.padding_mode != "zeros":
-        raise Unprunable(f"least squares are not available behind {type(layer).__name__}.")
-    if isinstance(layer, nn.Conv1d):
-        maps = maps.unsqueeze(2)
-    pad = (0,) * (2 - len(layer.kernel_size))
-    one = (1,) * len(pad)
-    if isinstance(layer.padding, str):
-        raise Unprunable("least squares are not available for a convolution whose padding is given as a word.")
-    columns = F.unfold(
-        maps,
-        (*one, *layer.kernel_size),
-        dilation=(*one, *layer.dilation),
-        padding=(*pad, *layer.padding),
-        stride=(*one, *layer.stride),
-    )
-    return columns.transpose(0, 1).flatten(1).view(layer.groups, -1, columns.shape[0] * columns.shape[2])
+    if not isinstance(layer, nn.Linear):
+        if not isinstance(layer, nn.Conv1d | nn.Conv2d) or layer.padding_mode != "zeros":
+            raise Unprunable(f"least squares are not available behind {type(layer).__name__}.")
+        if isinstance(layer.padding, str):
+            raise Unprunable("least squares are not available for a convolution whose padding is given as a word.")
+    return unfolded(layer, maps).permute(1, 2, 0, 3).flatten(2)
 
 
 def _solved(square: Tensor, target: Tensor) -> Tensor:
@@ -329,7 +318,6 @@ def hidden_of(view: View, group: Group, place: Place) -> Hidden:
     """The hidden maps of one group in the network as it is now, and the layer that reads them."""
     member = group.consumes[0]
     reader = view.model.get_submodule(member.layer)
-    layers = [reader] if place.norm is None else [reader, view.model.get_submodule(place.norm)]
 
     def maps_of(batches: Iterable) -> Iterator[Tensor]:
         for seen in layer_inputs(view.model, [member.layer], batches):
@@ -339,7 +327,7 @@ def hidden_of(view: View, group: Group, place: Place) -> Hidden:
     def chunks() -> Iterator[Tensor]:
         return maps_of(view.batches or ())
 
-    consume = reader if place.norm is None else nn.Sequential(*layers)
+    consume = reader if place.norm is None else nn.Sequential(reader, view.model.get_submodule(place.norm))
     name = f"the layer in front of {member.layer!r}"
     alive = group.alive(view.alive)
     return Hidden(chunks, consume, inputs_of(reader, member), group.size, alive, name, maps_of)

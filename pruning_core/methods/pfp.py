@@ -22,13 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from ..budgets import Budget, allocate
-from ..errors import BadInput, known_name
+from ..errors import known_name
 from ..groups import Group, Member, expand
 from ..scores import Scores
-from ..sensitivity import check_delta
+from ..sensitivity import check_constants
 from .base import Choice, Method, View, register
 from .hidden import inputs_of
-from .sampling import Draws, draws_for_distinct, expected_distinct
+from .sampling import Draws, coefficient, draws_for_distinct, expected_distinct
 from .sipp import layer_sensitivities
 
 
@@ -38,11 +38,6 @@ class Reader(NamedTuple):
     scores: Tensor
     coefficient: float
     unit_of: dict[str, Tensor]
-
-
-def coefficient(total: float, positions: int, kernel: int, constant: float = 3.0, delta: float = 1e-16) -> float:
-    """a_l of a layer with ``total`` sensitivity, P ``positions`` and a ``kernel`` of k1 k2 entries."""
-    return total * 2 * constant * math.log(8 * (positions + 1) * kernel / delta)
 
 
 def draws_at(error: float, a: float) -> int:
@@ -107,10 +102,8 @@ class _Filters(Method):
     kernel: str = "max"
 
     def __post_init__(self):
-        check_delta(self.delta)
+        check_constants(self.constant, self.delta)
         known_name("reduction over the kernel", self.kernel, ("max", "sum"))
-        if not self.constant > 0:
-            raise BadInput(f"the constant C must be positive, not {self.constant}.")
 
     def refuses(self, model: nn.Module, group: Group) -> str | None:
         for member in group.consumes:

@@ -95,6 +95,11 @@ class Draws:
         return torch.from_numpy(np.asarray(self.counts, float)) / (max(float(self.counts.sum()), 1.0) * self.q)
 
 
+def coefficient(total: float, positions: int, kernel: int, constant: float = 3.0, delta: float = 1e-16) -> float:
+    """``S 2 C ln(8 (P + 1) k1 k2 / delta)`` for a sum S of sensitivities, P ``positions`` and ``kernel`` entries k1 k2."""
+    return total * (2 * constant * math.log(8 * (positions + 1) * kernel / delta))
+
+
 def expected_distinct(q: np.ndarray, m: float) -> int:
     """U(q, m) = ceil(sum_e 1 - (1 - q_e)^m): how many different entries m draws show on average."""
     return math.ceil(float(np.sum(1 - (1 - q) ** m)) - 1e-9)

@@ -25,9 +25,9 @@ from ..budgets import Budget, share_out
 from ..errors import BadInput, BudgetError, known_name
 from ..masks import Masks
 from ..scores import Scores
-from ..sensitivity import RunningSensitivity, Sensitivity, check_delta
+from ..sensitivity import RunningSensitivity, Sensitivity, check_constants
 from .base import Choice, Method, View, register
-from .sampling import Draws, error, water_fill
+from .sampling import Draws, coefficient, error, water_fill
 
 
 class Half(NamedTuple):
@@ -154,9 +154,7 @@ class SiPPRand(Sampling):
     reference: bool = False
 
     def __post_init__(self):
-        check_delta(self.delta)
-        if not self.constant > 0:
-            raise BadInput(f"the constant C must be positive, not {self.constant}.")
+        check_constants(self.constant, self.delta)
 
     def parts(self, view: View) -> list[Half]:
         return self.halves(view)
@@ -174,16 +172,17 @@ class SiPPRand(Sampling):
             found = found_in[name.rpartition(".")[0]]
             filters = len(found.weight)
             kernel = found.weight[0, 0].numel() if found.weight.dim() == 4 else 1
-            scale = 2 * self.constant * math.log(8 * (found.positions + 1) * kernel / self.delta)
             rows = found.weight.flatten(1).cpu()
             signs = view.parameter(name).flatten(1).cpu().sign()
             for sign in (1, -1):
                 for i in range(filters):
                     columns = ((signs[i] == sign) & (rows[i] > 0)).nonzero().flatten()
                     scores = rows[i, columns].double()
-                    if len(columns) and float(scores.sum()) > 1e-7:
+                    total = float(scores.sum())
+                    if len(columns) and total > 1e-7:
                         entries = columns + i * rows.shape[1]
-                        halves.append(Half(name, entries, scores, float(scores.sum()) * scale, 1 / filters))
+                        a = coefficient(total, found.positions, kernel, self.constant, self.delta)
+                        halves.append(Half(name, entries, scores, a, 1 / filters))
         return halves
 
 
@@ -198,10 +197,9 @@ class SiPPHybrid(SiPPRand):
     name = "sipp_hybrid"
 
     def drawn(self, part: Half, count: int, generator: torch.Generator) -> Draws:
-        half = part
-        if self.by_sampling(half, count):
-            return Draws(half.scores, count, generator)
-        return Largest(half.scores, count)
+        if self.by_sampling(part, count):
+            return super().drawn(part, count, generator)
+        return Largest(part.scores, count)
 
     def by_sampling(self, half: Half, count: int) -> bool:
         """Whether drawing ``count`` entries promises a smaller error than keeping the largest."""
@@ -233,13 +231,11 @@ class Largest(Draws):
 
 
 class _FilterSampling(Sampling):
-    """Every filter keeps the same fraction of its weights, drawn without regard to signs or data."""
+    """Every filter keeps the same fraction of its weights, drawn by |w| ** power, without regard to signs or data."""
 
     needs: ClassVar[Literal["nothing", "shape", "inputs", "labels"]] = "nothing"
-
-    def probability(self, weights: Tensor) -> Tensor:
-        """Proportional to the probability of a draw, for the absolute weights of a filter."""
-        raise NotImplementedError
+    citation = "baykal2019sipp"
+    power: ClassVar[int]
 
     def parts(self, view: View) -> list[Half]:
         found = []
@@ -248,7 +244,7 @@ class _FilterSampling(Sampling):
             for i, row in enumerate(rows):
                 columns = row.nonzero().flatten()
                 if len(columns):
-                    found.append(Half(name, columns + i * len(row), self.probability(row[columns]), 0.0, 1.0))
+                    found.append(Half(name, columns + i * len(row), row[columns] ** self.power, 0.0, 1.0))
         return found
 
     def shares(self, parts: list[Half], kept: int) -> np.ndarray:
@@ -261,12 +257,9 @@ class UniformSampling(_FilterSampling):
     """Weights of a filter are drawn with equal probability and re-weighted."""
 
     name = "uniform"
-    citation = "baykal2019sipp"
+    power = 0
 
     reference: bool = False
-
-    def probability(self, weights: Tensor) -> Tensor:
-        return torch.ones_like(weights)
 
 
 @register
@@ -275,12 +268,9 @@ class L1Sampling(_FilterSampling):
     """Weights of a filter are drawn in proportion to their absolute value and re-weighted."""
 
     name = "l1_sampling"
-    citation = "baykal2019sipp"
+    power = 1
 
     reference: bool = False
-
-    def probability(self, weights: Tensor) -> Tensor:
-        return weights
 
 
 @register
@@ -289,12 +279,9 @@ class L2Sampling(_FilterSampling):
     """Weights of a filter are drawn in proportion to their square and re-weighted."""
 
     name = "l2_sampling"
-    citation = "baykal2019sipp"
+    power = 2
 
     reference: bool = False
-
-    def probability(self, weights: Tensor) -> Tensor:
-        return weights.square()
 
 
 def _keep_silent_weights(masks: dict[str, Tensor], view: View, count: int) -> None:

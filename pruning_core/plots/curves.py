@@ -93,6 +93,25 @@ def set_sparsity_axis(ax: Axes, removed: Sequence[float] | np.ndarray, scale: st
     ax.xaxis.set_major_formatter(FuncFormatter(lambda p, _: f"{100 * p:.4g} %"))
 
 
+def method_lines(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> list[str]:
+    """Draw means over seeds of ``y`` against ``x``, both logarithmic: a line a method, with its band.
+
+    Returns what an alt text says of each line. A band ends at half of the mean: intervals of few seeds may reach below zero.
+    """
+    said = []
+    for name, part in rows.groupby("method", sort=False):
+        style = style_of(str(name))
+        curve = over_seeds(part, [x], y)
+        ax.plot(curve[x], curve["mean"], color=style.colour, marker=style.marker, label=style.label)
+        low = curve["low"].clip(lower=0.5 * curve["mean"])
+        ax.fill_between(curve[x], low, curve["high"], color=style.colour, alpha=0.18, linewidth=0)
+        said.append(f"{style.label} {curve['mean'].iloc[0]:.2g} to {curve['mean'].iloc[-1]:.2g}")
+    ax.set(xscale="log", yscale="log")
+    ax.set_xticks(places := sorted(rows[x].unique()), [f"{place:g}" for place in places])
+    ax.xaxis.set_minor_locator(NullLocator())
+    return said
+
+
 @styled
 def accuracy_against_sparsity(
     rows: pd.DataFrame,

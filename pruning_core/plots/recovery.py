@@ -9,7 +9,7 @@ from matplotlib.ticker import NullLocator
 
 from pruning_core.errors import BadInput
 
-from .curves import over_seeds
+from .curves import method_lines, over_seeds
 from .interactive import SliderFigure, slider_figure
 from .style import COLOURS, NEUTRAL, BookFigure, figure, set_alt, stamp, style_of, styled
 
@@ -133,20 +133,11 @@ def times_against_width(rows: pd.DataFrame, *, x: str = "hidden", title: str = "
     """Draw seconds of selection against the width of the layer, both logarithmic: one curve a method, bands over seeds."""
     fig, axes = figure()
     ax = axes[0, 0]
-    said = []
-    for name, part in rows.groupby("method", sort=False):
-        style = style_of(str(name))
-        curve = over_seeds(part, [x], "seconds")
-        ax.plot(curve[x], curve["mean"], color=style.colour, marker=style.marker, label=style.label)
-        low = curve["low"].clip(lower=0.5 * curve["mean"])  # an interval of few seeds may reach below zero
-        ax.fill_between(curve[x], low, curve["high"], color=style.colour, alpha=0.18, linewidth=0)
-        said.append(f"{style.label} {curve['mean'].iloc[0]:.2g} s to {curve['mean'].iloc[-1]:.2g} s")
-    ax.set(xscale="log", yscale="log", xlabel="hidden units", ylabel="seconds", title=title)
-    ax.set_xticks(widths := sorted(rows[x].unique()), [f"{w:g}" for w in widths])
-    ax.xaxis.set_minor_locator(NullLocator())
+    said = method_lines(ax, rows, x, "seconds")
+    ax.set(xlabel="hidden units", ylabel="seconds", title=title)
     ax.legend()
     stamp(fig, rows)
-    set_alt(fig, f"{title + ': ' if title else ''}time of selection against hidden units. {'; '.join(said)}.")
+    set_alt(fig, f"{title + ': ' if title else ''}seconds of selection against hidden units. {'; '.join(said)}.")
     return fig
 
 

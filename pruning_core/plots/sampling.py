@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import NullLocator
 
-from .curves import over_seeds
-from .style import NEUTRAL, BookFigure, figure, set_alt, stamp, style_of, styled
+from .curves import method_lines
+from .style import NEUTRAL, BookFigure, figure, set_alt, stamp, styled
 
 
 @styled
@@ -16,21 +16,13 @@ def error_against_draws(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """
     fig, axes = figure()
     ax = axes[0, 0]
-    said = []
-    for name, part in rows.groupby("method", sort=False):
-        style = style_of(str(name))
-        curve = over_seeds(part, ["draws"], "relative_error")
-        ax.plot(curve["draws"], curve["mean"], color=style.colour, marker=style.marker, label=style.label)
-        ax.fill_between(curve["draws"], curve["low"], curve["high"], color=style.colour, alpha=0.18, linewidth=0)
-        said.append(f"{style.label} {curve['mean'].iloc[0]:.3f} to {curve['mean'].iloc[-1]:.3f}")
+    said = method_lines(ax, rows, "draws", "relative_error")
     draws = np.array(sorted(rows["draws"].unique()), float)
     low = rows["relative_error"].min()
     ax.plot(draws, 0.85 * low * np.sqrt(draws[-1] / draws), ":", color=NEUTRAL, label=r"$1/\sqrt{m}$")
-    ax.set(xscale="log", yscale="log", xlabel="draws", ylabel="mean relative error", title=title)
-    ax.set_xticks(draws, [f"{m:g}" for m in draws])
+    ax.set(xlabel="draws", ylabel="mean relative error", title=title)
     ticks = [t for t in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if 0.7 * low <= t <= 1.2 * rows["relative_error"].max()]
     ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
-    ax.xaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_minor_locator(NullLocator())
     ax.legend()
     stamp(fig, rows)

@@ -1,10 +1,8 @@
 """How fast i-SpaSP selects, and in how much memory, as ratios in the same run. Nothing is asserted about time."""
 
 import resource
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,21 +16,10 @@ from pruning_core.batches import Split
 from pruning_core.methods.greedy import Greedy
 from pruning_core.methods.hidden import Hidden
 from pruning_core.methods.ispasp import Recovery, two_layer
+from stopwatch import seconds
 
-REPEATS = 3
 CHUNK, CHANNELS = 32, 128
 MAPS = (CHANNELS, 28, 28)
-
-
-def seconds(call: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Median wall-clock seconds of ``call`` over ``repeats`` runs, after one run that is not counted."""
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
 
 
 class Block:

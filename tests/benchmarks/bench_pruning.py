@@ -1,10 +1,8 @@
 """How fast pruning is, as ratios against other ways of doing the same in the same run. Nothing is asserted about time."""
 
 import copy
-import statistics
 import time
 import warnings
-from collections.abc import Callable
 
 import torch
 import torch_pruning
@@ -17,19 +15,7 @@ from pruning_core.masks import Masks
 from pruning_core.pruning import shrunk
 from pruning_core.scores import Scores
 from pruning_core.sites import find_sites
-
-REPEATS = 5
-
-
-def seconds(call: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Median wall-clock seconds of ``call`` over ``repeats`` runs, after one run that is not counted."""
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+from stopwatch import seconds
 
 
 def global_threshold() -> None:
@@ -51,7 +37,7 @@ def global_threshold() -> None:
             torch_prune.remove(module, name)
 
     kept_here = sum(int(mask.sum()) for mask in ours().values())
-    mine = seconds(ours)
+    mine = seconds(ours, 5)
     start = time.perf_counter()
     theirs()  # once: a second cut would start from zeros
     other = time.perf_counter() - start
@@ -90,7 +76,7 @@ def channel_pruning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         print(f"half the channels of ResNet-50: {ours():,} parameters left (torch-pruning: {theirs():,})")
-        mine, bare, other = seconds(ours), seconds(unchecked), seconds(theirs)
+        mine, bare, other = seconds(ours, 5), seconds(unchecked, 5), seconds(theirs, 5)
     print(f"  {mine:.3f} s; torch-pruning {other:.3f} s; ratio {other / mine:.2f}")
     print(f"  {bare:.3f} s without comparing masked and smaller network on the example; ratio {other / bare:.2f}")
 

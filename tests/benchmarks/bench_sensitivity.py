@@ -1,8 +1,6 @@
 """What the sensitivity methods of chapter 4 cost, in units of the passes they consist of. Nothing is asserted about time."""
 
 import copy
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -17,19 +15,7 @@ from pruning_core.methods.snip import Snip
 from pruning_core.pruning import prune_step
 from pruning_core.schedules import fraction_after
 from pruning_core.sites import find_sites
-
-REPEATS = 3
-
-
-def seconds(call: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Median wall-clock seconds of ``call`` over ``repeats`` runs, after one run that is not counted."""
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+from stopwatch import seconds
 
 
 def passes(model, batches) -> Callable[[], None]:

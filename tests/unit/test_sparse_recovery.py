@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import OrthogonalMatchingPursuit
 
-from pruning_core import studies
+from pruning_core import version
 from pruning_core.configurations import (
     EXPANSIONS,
     STAGES,
@@ -362,13 +362,13 @@ def test_rows_of_a_study_say_where_they_come_from(cache):
 def test_profiles_and_code_decide_whether_a_study_is_computed_again(cache, monkeypatch):
     compute = Counting([{"x": 1}])
     study({"name": "a"}, compute, profile="quick")
-    monkeypatch.setattr(studies, "source_hash", lambda: "other code")
+    monkeypatch.setattr(version, "source_hash", lambda: "other code")
     study({"name": "a"}, compute, profile="quick")
     assert compute.calls == 2
     found = study({"name": "a"}, compute, profile="standard")  # its record is void with the version only
     assert set(found["profile"]) == {"standard"}
     assert compute.calls == 3
-    monkeypatch.setattr(studies, "source_hash", lambda: "yet another")
+    monkeypatch.setattr(version, "source_hash", lambda: "yet another")
     study({"name": "a"}, compute, profile="standard")
     assert compute.calls == 3
     with pytest.raises(UnknownName, match="unknown profile 'fast'"):
