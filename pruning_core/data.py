@@ -122,6 +122,7 @@ AUGMENTATIONS = {
     "cifar10/snipit": Augmentation(flip=0.2),
     "cifar10/he": _CROP_FLIP,
     "cifar10/sipp": _CROP_FLIP,
+    "cifar10/sipp_lenet5": Augmentation(pad=4),
     "cifar10/rni": _CROP_FLIP,
     "cifar10/how_sparse": _CROP_FLIP,
     "cifar100/snipit": Augmentation(flip=0.2, rotate=5),

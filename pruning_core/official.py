@@ -56,7 +56,7 @@ def official_experiments(
                     learning_rate=_rate(entry.training),
                     batch_size=entry.training.batch_size * entry.training.gpus,
                     normalise=recipe if (recipe := f"{entry.data}/sipp") in NORMALISATIONS else None,
-                    augment=_augmentation(entry.data),
+                    augment=_augmentation(name, entry.network, entry.data),
                     profile="paper",
                     device=device,
                     tags={"method": as_method(method).name, "file": name},
@@ -103,5 +103,10 @@ def _retraining(training: Training) -> Train:
     )
 
 
-def _augmentation(data: str) -> str | None:
-    return {"mnist": "mnist/sipp_lenet5", "cifar10": "cifar10/sipp", "imagenet": "imagenet/sipp"}.get(data)
+def _augmentation(name: str, network: str, data: str) -> str | None:
+    """The repositories augment by network: LeNet-5 is fed with crops, perceptrons in the later repository only."""
+    if network == "lenet5":
+        return f"{data}/sipp_lenet5"
+    if data == "mnist":
+        return "mnist/sipp_lenet300" if name.startswith(("pfp/", "sipp/")) else None
+    return f"{data}/sipp"

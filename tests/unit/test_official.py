@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pruning_core import recipes
+from pruning_core.data import AUGMENTATIONS
 from pruning_core.errors import BadInput, UnknownName
 from pruning_core.estimators import (
     RULES,
@@ -163,3 +164,24 @@ def test_refusals():
             draws_needed(0.1, 4.9, 410, delta=delta)
     with pytest.raises(BadInput, match="positive"):
         draws_needed(0, 4.9, 410)
+
+
+@pytest.mark.parametrize(
+    ("name", "augment"),
+    [
+        ("mnist/lenet300_100", None),
+        ("pfp/mnist/lenet300_100", "mnist/sipp_lenet300"),
+        ("sipp/mnist/fc_nettrim", "mnist/sipp_lenet300"),
+        ("mnist/lenet5", "mnist/sipp_lenet5"),
+        ("cifar/lenet5", "cifar10/sipp_lenet5"),
+        ("cifar/resnet20", "cifar10/sipp"),
+        ("imagenet/resnet18", "imagenet/sipp"),
+    ],
+)
+def test_each_network_is_augmented_as_its_repository_does(name, augment):
+    assert {experiment.augment for experiment in official_experiments(name, seeds=1)} == {augment}
+
+
+def test_lenet5_on_cifar_is_cropped_but_not_flipped():
+    recipe = AUGMENTATIONS["cifar10/sipp_lenet5"]
+    assert (recipe.pad, recipe.flip) == (4, 0)
