@@ -46,14 +46,19 @@ def relative_errors(weight: Tensor, q: Tensor, held_out: Tensor, draws: int, gen
     if draws < 1:
         raise BadInput(f"an estimate takes at least one draw, not {draws}.")
     drawable = q.sum(1) > 0
-    w, p = weight[drawable], q[drawable]
-    counts = torch.zeros_like(p)
-    drawn = torch.multinomial(p, draws, replacement=True, generator=generator)
-    counts.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=p.dtype))
-    estimate = held_out @ torch.where(counts > 0, w * counts / (draws * p.clamp(min=1e-300)), 0.0).T
+    w = weight[drawable]
+    estimate = held_out @ estimated(w, q[drawable], draws, generator).T
     exact = held_out @ w.T
     seen = exact.abs() > 1e-7
     return ((estimate - exact).abs() / exact.abs())[seen]
+
+
+def estimated(weight: Tensor, q: Tensor, draws: int, generator: torch.Generator) -> Tensor:
+    """``w c / (m q)`` for one set of ``draws`` a row, rows of ``q`` being probabilities: an estimate of (outputs, inputs)."""
+    counts = torch.zeros_like(q)
+    drawn = torch.multinomial(q, draws, replacement=True, generator=generator)
+    counts.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=q.dtype))
+    return torch.where(counts > 0, weight * counts / (draws * q.clamp(min=1e-300)), 0.0)
 
 
 def estimator_rows(
