@@ -15,6 +15,7 @@ from .models import MODELS, build_model
 from .networks import load_pruned, save_network
 from .optimizers import LearningRate, Optimizer
 from .pruning import PruneResult, prune
+from .receding import prune_finetune, train
 from .scores import Scores
 from .stages import Attack, Each, Every, Load, Measure, Prune, RecalibrateBatchNorm, Repeat, Rewind, Save, Shrink, Train
 from .training import Trainer, fit
@@ -63,9 +64,11 @@ __all__ = [
     "methods_table",
     "prunable_attention",
     "prune",
+    "prune_finetune",
     "register",
     "remove",
     "run",
     "run_all",
     "save_network",
+    "train",
 ]  # fmt: skip

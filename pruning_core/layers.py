@@ -12,29 +12,39 @@ Training honours the first three; :func:`to_plain` uses the last before a networ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .errors import BadInput
+from .errors import BadInput, BadType
 
 
-class SigmoidBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm whose scale is ``sigmoid(weight)`` and which has no shift (Suteu and Guo 2022, the RNI layer).
+class _SigmoidNorm(nn.modules.batchnorm._BatchNorm):
+    """What the sigmoid batch norms share; the classes below say which inputs they take and what they become."""
 
-    Input and output (N, C, H, W). ``weight`` is the raw scale g, drawn from N(0, 1), so importances start in (0, 1).
-    """
+    plain: ClassVar[type[nn.BatchNorm1d] | type[nn.BatchNorm2d]]
 
     learning_rate_scale = 10.0  # sigmoid' <= 1/4 damps every gradient on g
     decays = False  # decay would pull g to 0, that is the importance to 1/2, against both poles
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, **options):
-        super().__init__(num_features, eps, momentum, **options)
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__(num_features, eps, momentum, True, track_running_stats, device, dtype)
         self.register_parameter("bias", None)
 
     def reset_parameters(self) -> None:
+        """Fresh running statistics, and g drawn from N(0, 1)."""
         self.reset_running_stats()
         nn.init.normal_(self.weight)
 
@@ -45,26 +55,171 @@ class SigmoidBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
-        if self.training and self.track_running_stats:
-            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-        # momentum None means a cumulative average, as in torch.
-        seen = self.num_batches_tracked
-        momentum = 1.0 / float(seen) if self.momentum is None and self.training and seen is not None else self.momentum
-        use_batch = self.training or self.running_mean is None
-        keep = self.running_mean if not self.training or self.track_running_stats else None
-        keep_var = self.running_var if not self.training or self.track_running_stats else None
-        return F.batch_norm(input, keep, keep_var, self.importance, None, use_batch, momentum or 0.0, self.eps)
+        momentum, seen = self.momentum, self.num_batches_tracked
+        if self.training and self.track_running_stats and seen is not None:
+            seen.add_(1)
+            if momentum is None:  # a cumulative average, as in torch
+                momentum = 1.0 / float(seen)
+        use_batch = self.training or (self.running_mean is None and self.running_var is None)
+        tracked = not self.training or self.track_running_stats
+        mean, variance = (self.running_mean, self.running_var) if tracked else (None, None)
+        return F.batch_norm(input, mean, variance, self.importance, None, use_batch, momentum or 0.0, self.eps)
 
-    def to_plain(self) -> nn.BatchNorm2d:
-        """An ordinary batch norm with scale sigmoid(g) and shift 0."""
-        plain = nn.BatchNorm2d(self.num_features, self.eps, self.momentum, track_running_stats=self.track_running_stats)
-        plain.to(self.weight)
+    @classmethod
+    def from_plain(cls, norm: Any, *, nearest: bool = False) -> Self:
+        """The sigmoid batch norm that does what ``norm``, an ordinary one with scale s and shift 0, does: g = logit(s).
+
+        Exact for scales in (0, 1); then ``from_plain(norm).to_plain()`` has the outputs of ``norm``. ``nearest=True``
+        also takes norms that have no such form: scales are clamped to the reach of the dtype's sigmoid and the shift is
+        dropped, which changes the outputs. Running statistics, eps, momentum, mode, dtype and device are carried over.
+        Raises BadType for another layer, BadInput for scales or shifts that cannot be represented.
+        """
+        _check_plain(cls, norm)
+        scale, shift = norm.weight.detach(), norm.bias.detach()
+        if not nearest and not bool(((scale > 0) & (scale < 1)).all()):
+            low, high = float(scale.min()), float(scale.max())
+            raise BadInput(
+                f"the scales run from {low:g} to {high:g}, but a sigmoid reaches (0, 1) only; nearest=True clamps them."
+            )
+        if not nearest and bool(shift.any()):
+            raise BadInput("a sigmoid batch norm has no shift, and this one's is not zero; nearest=True drops it.")
+        wide = scale.double()
+        if nearest:
+            limits = torch.finfo(scale.dtype)
+            wide = wide.clamp(limits.tiny, 1 - limits.eps / 2)
+        found = cls._like(norm)
         with torch.no_grad():
-            plain.weight.copy_(self.importance)
-            nn.init.zeros_(plain.bias)
-            for name, buffer in self.named_buffers():
-                getattr(plain, name).copy_(buffer)
+            found.weight.copy_(torch.logit(wide))
+        return found
+
+    @classmethod
+    def fresh(cls, norm: Any) -> Self:
+        """A sigmoid batch norm in place of ``norm``, for training from the start: g ~ N(0, 1) of torch's global state."""
+        _check_plain(cls, norm)
+        found = cls._like(norm)
+        nn.init.normal_(found.weight)
+        return found
+
+    @classmethod
+    def _like(cls, norm: Any) -> Self:
+        settings = (norm.num_features, norm.eps, norm.momentum)
+        where = {"device": norm.weight.device, "dtype": norm.weight.dtype}
+        # Without initialisation: a conversion draws no random numbers.
+        found = nn.utils.skip_init(cls, *settings, track_running_stats=norm.track_running_stats, **where)
+        found.weight.requires_grad_(norm.weight.requires_grad)
+        _copy_buffers(norm, found)
+        return found.train(norm.training)
+
+    @torch.no_grad()
+    def to_plain(self) -> nn.Module:
+        """An ordinary batch norm with scale sigmoid(g) and shift 0: the form in which networks are exported."""
+        plain = self.plain(self.num_features, self.eps, self.momentum, track_running_stats=self.track_running_stats)
+        plain.to(self.weight).requires_grad_(self.weight.requires_grad)
+        plain.weight.copy_(self.importance)
+        nn.init.zeros_(plain.bias)
+        _copy_buffers(self, plain)
         return plain.train(self.training)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_features}, scale sigmoid(weight), no shift, eps={self.eps}, momentum={self.momentum}, "
+            f"track_running_stats={self.track_running_stats}"
+        )
+
+
+class SigmoidBatchNorm2d(_SigmoidNorm, nn.BatchNorm2d):
+    """Batch norm whose scale is ``sigmoid(weight)`` and which has no shift (Suteu and Guo 2022, the RNI layer).
+
+    Input and output (N, C, H, W). ``weight`` is the raw scale g, drawn from N(0, 1), so importances start in (0, 1).
+    Training gives it ten times the learning rate and no weight decay.
+    """
+
+    plain = nn.BatchNorm2d
+
+
+class SigmoidBatchNorm1d(_SigmoidNorm, nn.BatchNorm1d):
+    """:class:`SigmoidBatchNorm2d` behind linear layers: input and output (N, C) or (N, C, L)."""
+
+    plain = nn.BatchNorm1d
+
+
+class _ClampedNorm(nn.modules.batchnorm._BatchNorm):
+    """What the clamped batch norms share."""
+
+    plain: ClassVar[type[nn.BatchNorm1d] | type[nn.BatchNorm2d]]
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        upper: float = 1.0,
+        track_running_stats: bool = True,
+    ):
+        if isinstance(upper, bool) or not isinstance(upper, int | float) or not 0 < upper < math.inf:
+            raise BadInput(f"the upper end of the scales must be a finite number above 0, not {upper!r}.")
+        super().__init__(num_features, eps, momentum, True, track_running_stats)
+        self.upper = float(upper)
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        """Put every scale back into [0, upper]; training calls this after each step."""
+        self.weight.clamp_(0, self.upper)
+
+    @classmethod
+    def from_plain(cls, norm: Any, upper: float = 1.0) -> Self:
+        """The same norm with its scale clamped to [0, upper]; shift, statistics and settings are carried over.
+
+        Raises BadType for another layer, BadInput for one without a scale.
+        """
+        _check_plain(cls, norm)
+        found = cls(norm.num_features, norm.eps, norm.momentum, upper, track_running_stats=norm.track_running_stats)
+        _copy_affine(norm, found)
+        found.project_()
+        return found.train(norm.training)
+
+    def to_plain(self) -> nn.Module:
+        """The ordinary batch norm with the same numbers."""
+        plain = self.plain(self.num_features, self.eps, self.momentum, track_running_stats=self.track_running_stats)
+        _copy_affine(self, plain)
+        return plain.train(self.training)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, scale in [0, {self.upper:g}]"
+
+
+class ClampedBatchNorm2d(_ClampedNorm, nn.BatchNorm2d):
+    """Batch norm whose scale is clamped to [0, upper] after every step (Zhuang et al. 2020). Input (N, C, H, W)."""
+
+    plain = nn.BatchNorm2d
+
+
+class ClampedBatchNorm1d(_ClampedNorm, nn.BatchNorm1d):
+    """:class:`ClampedBatchNorm2d` behind linear layers: input (N, C) or (N, C, L)."""
+
+    plain = nn.BatchNorm1d
+
+
+def _check_plain(cls: Any, norm: Any) -> None:
+    if type(norm) is not cls.plain:
+        raise BadType(f"{cls.__name__} is made from {cls.plain.__name__}, not from {type(norm).__name__}.")
+    if norm.weight is None:
+        raise BadInput(f"a batch norm without a scale (affine=False) cannot become a {cls.__name__}.")
+
+
+@torch.no_grad()
+def _copy_affine(norm, to) -> None:
+    """Scale, shift, running statistics, dtype, device and whether they are trained."""
+    to.to(norm.weight)
+    for name in ("weight", "bias"):
+        getattr(to, name).copy_(getattr(norm, name)).requires_grad_(getattr(norm, name).requires_grad)
+    _copy_buffers(norm, to)
+
+
+@torch.no_grad()
+def _copy_buffers(norm, to) -> None:
+    for name, buffer in norm.named_buffers():
+        getattr(to, name).copy_(buffer)
 
 
 class HardConcreteGate(nn.Module):

@@ -13,8 +13,6 @@ Check = Callable[[Mapping[str, np.ndarray]], None]
 # Prefixes whose methods come with their chapter. Each chapter moves its own into the checks of its test file.
 PENDING: dict[str, dict[str, int]] = {}
 for _paper, _chapter, _prefixes in [
-    ("rni", 3, "penalties masks remove_vgg remove_resnet pad_channels train_steps end_to_end"),
-    ("rni", 3, "sizes_vgg16 sizes_resnet56 polarization"),
     ("how_sparse", 5, "gaussian_width lanczos hvp density_grid l1_training lr_official pipeline"),
 ]:
     PENDING.setdefault(_paper, {}).update(dict.fromkeys(_prefixes.split(), _chapter))

@@ -1,0 +1,133 @@
+r"""Polarisation: scales are driven apart, to zero or to one common value (Zhuang et al. 2020, zhuang2020polarization).
+
+    penalty = sum_i ( t |gamma_i| - |gamma_i - mean| ),        0 <= gamma_i <= a,        score(c) = |gamma_c|
+
+The mean is one over all batch norms of the network, so channels are coupled: the second term rewards distance from it. Of
+the pure penalty's minimum a share of 1/2 - t/4 sits at a, for -2 <= t <= 2, and the rest at 0. Scales are clamped after
+every step. The paper's code then cuts each layer where the histogram of its scales, 100 bins on [0, 1], has its first local
+minimum from the left: ``threshold="histogram"``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..budgets import Budget, allocate
+from ..errors import BadInput, BadType, known_name
+from ..layers import ClampedBatchNorm1d, ClampedBatchNorm2d
+from ..masks import Masks
+from ..scores import Scores
+from .base import Choice, View, register
+from .slimming import BatchNormScale, finite, living_scales, with_norms
+
+BINS = 100
+DOUBTFUL = 0.2
+"""A threshold above this deserves a second look: the histogram has hardly polarised."""
+
+
+@register
+@dataclass(frozen=True)
+class Polarization(BatchNormScale):
+    """Trained with a penalty that drives batch-norm scales to zero or to one value, the channels with the smallest go.
+
+    ``t``: weight of the L1 term, the larger the fewer channels survive. ``upper``: where scales are clamped. ``start``: the
+    scale that training starts from; None leaves what the network has. ``threshold``: "budget" cuts to a sparsity,
+    "histogram" finds each layer's own gap; its Budget gives ``below`` instead of a sparsity, the highest threshold that may
+    be used.
+    """
+
+    name = "polarization"
+    citation = "zhuang2020polarization"
+
+    t: float = 1.4
+    upper: float = 1.0
+    start: float | None = 0.5
+    threshold: Literal["budget", "histogram"] = "budget"
+
+    def __post_init__(self):
+        super().__post_init__()
+        finite("t, the weight of the L1 term,", self.t)
+        if finite("upper, the end of the scales,", self.upper) <= 0:
+            raise BadInput(f"upper, the end of the scales, must be above 0, not {self.upper}.")
+        if self.start is not None and not 0 < finite("start, the initial scale,", self.start) <= self.upper:
+            raise BadInput(f"start, the initial scale, lies in (0, {self.upper:g}], not at {self.start}.")
+        known_name("threshold", self.threshold, ("budget", "histogram"))
+
+    def prepare(self, model: nn.Module, example_input) -> nn.Module:
+        """Swap ordinary batch norms for ones clamped to [0, upper], their scales at ``start``; in place.
+
+        A network without any batch norm gets them (:func:`~pruning_core.methods.slimming.with_norms`).
+        """
+        model = with_norms(model, example_input, nn.BatchNorm1d, nn.BatchNorm2d)
+        kinds: dict[type, type[ClampedBatchNorm1d] | type[ClampedBatchNorm2d]] = {
+            nn.BatchNorm1d: ClampedBatchNorm1d,
+            nn.BatchNorm2d: ClampedBatchNorm2d,
+        }
+        for name, module in list(model.named_modules()):
+            if type(module) in kinds and module.weight is not None:
+                clamped = kinds[type(module)].from_plain(module, self.upper)
+                if self.start is not None:
+                    nn.init.constant_(clamped.weight, self.start)
+                if not name:
+                    return clamped
+                parent, _, child = name.rpartition(".")
+                setattr(model.get_submodule(parent), child, clamped)
+        return model
+
+    def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
+        """Sum over all batch norms of t |gamma| - |gamma - mean|; dead channels count nothing, in the mean neither."""
+        return polarising(living_scales(model, alive, self.name, sigmoid=False), self.t).sum()
+
+    def choose(self, view: View, budget: Budget) -> Choice:
+        if self.threshold == "budget":
+            return super().choose(view, budget)
+        if budget.below is None:
+            raise BadInput(
+                "threshold='histogram' finds how much goes by itself: give Budget(below=0.2), the highest threshold that "
+                "may be used, and no sparsity."
+            )
+        shifted, remarks = {}, []
+        for name, score in self.score(view).items():
+            living = score[view.sites.groups[name].alive(view.alive).to(score.device)]
+            found = histogram_threshold(living) if len(living) else None
+            if found is None:
+                remarks.append(f"{name} stays whole: the histogram of its scales has no gap")
+                found = -1.0
+            elif found > DOUBTFUL:
+                remarks.append(f"the threshold of {name} is high: {found:.2f}")
+            shifted[name] = score.double() - min(found, budget.below)
+        # What scores above its layer's threshold is above 0 now.
+        above = Budget(below=0.0, of="channels", keep_at_least=budget.keep_at_least)
+        return Choice(allocate(Scores(shifted), above, view.alive, view.sites), {}, tuple(remarks))
+
+
+def polarising(gamma: Tensor, t: float) -> Tensor:
+    """t |gamma_i| - |gamma_i - mean(gamma)| for each entry of ``gamma``; its sum is the penalty, the mean takes part in
+    the gradient."""
+    return t * gamma.abs() - (gamma - gamma.mean()).abs()
+
+
+def histogram_threshold(scores: Tensor) -> float | None:
+    """Left edge of the bin at the first local minimum, from the left, of the histogram of ``scores``; None without one.
+
+    ``scores`` is a vector; 100 bins on [0, 1], what lies outside is not counted. A bin is a minimum when it holds no more
+    than the one before it and no more than the next, so it may begin a plateau. Source: official code of Zhuang et al. 2020.
+
+    >>> histogram_threshold(torch.tensor([0.001, 0.002, 0.011, 0.5, 0.6]))
+    0.02
+    """
+    if not isinstance(scores, Tensor) or not scores.is_floating_point() or scores.dim() != 1:
+        raise BadType("the scores of a histogram must be a floating-point vector.")
+    if not bool(torch.isfinite(scores).all()):
+        raise BadInput("the scores of a histogram must be finite.")
+    values = scores.detach().cpu()
+    values = values if values.dtype in (torch.float32, torch.float64) else values.float()
+    counts, edges = np.histogram(values.numpy(), bins=BINS, range=(0, 1))
+    steps = np.diff(counts)
+    minima = np.flatnonzero((steps[:-1] <= 0) & (steps[1:] >= 0))
+    return float(edges[minima[0] + 1]) if len(minima) else None

@@ -1,0 +1,89 @@
+r"""Receding neuron importances: weak channels recede, strong ones are left alone (Suteu and Guo 2022, suteu2022rni).
+
+    u = g + b,   s = sigma(u),       R(g) = s (1 - ln s),       dR/dg = -s (1 - s) ln s  >= 0
+    penalty = sum over all sigmoid batch norms and channels of R(g),        score(c) = sigma(g_c)
+
+g is the raw scale of a sigmoid batch norm, whose output is sigma(g) times the normalised input. The force dR/dg is largest
+at s = 0.2356, that is g = -1.177 - b, and vanishes on both sides, faster on the upper one: exp(-2u) against |u| exp(u). The
+sum is no mean: its strength scales with the width of the network. It covers channels that can never be pruned, too; which
+they are, a penalty, which sees the network but no input, cannot know.
+
+With ls = ln sigma(u) taken in one step, R = exp(ls) (1 - ls): sigma(u) itself underflows for large negative u, and its
+logarithm is then infinite.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..groups import Group, Member
+from ..layers import SigmoidBatchNorm1d, SigmoidBatchNorm2d
+from ..masks import Masks
+from .base import View, register
+from .slimming import SIGMOID, Thresholded, finite, living_scales, scales_of, with_norms
+
+
+@register
+@dataclass(frozen=True)
+class RecedingNeurons(Thresholded):
+    """Trained with sigmoid batch norms and a penalty under which weak channels recede, the least important ones go.
+
+    ``b`` shifts the penalty: the larger, the weaker a channel must be before it is pushed.
+    """
+
+    name = "rni"
+    citation = "suteu2022rni"
+
+    b: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        finite("the shift b of the penalty", self.b)
+
+    def prepare(self, model: nn.Module, example_input) -> nn.Module:
+        """Swap ordinary batch norms for sigmoid ones with g ~ N(0, 1), in place; those that are there already stay.
+
+        A network without any batch norm gets sigmoid ones (:func:`~pruning_core.methods.slimming.with_norms`). g comes from
+        torch's global random state, as all initial weights do.
+        """
+        model = with_norms(model, example_input, SigmoidBatchNorm1d, SigmoidBatchNorm2d)
+        kinds: dict[type, type[SigmoidBatchNorm1d] | type[SigmoidBatchNorm2d]] = {
+            nn.BatchNorm1d: SigmoidBatchNorm1d,
+            nn.BatchNorm2d: SigmoidBatchNorm2d,
+        }
+        for name, module in list(model.named_modules()):
+            if type(module) in kinds and module.weight is not None:
+                if not name:
+                    return kinds[type(module)].fresh(module)
+                parent, _, child = name.rpartition(".")
+                setattr(model.get_submodule(parent), child, kinds[type(module)].fresh(module))
+        return model
+
+    def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
+        """Sum of R(g) over all sigmoid batch norms; dead channels count nothing."""
+        return receding(living_scales(model, alive, self.name, sigmoid=True), self.b).sum()
+
+    def refuses(self, model: nn.Module, group: Group) -> str | None:
+        ordinary = [m for m in scales_of(model, group) if not isinstance(model.get_submodule(m.layer), SIGMOID)]
+        if ordinary:
+            return f"{ordinary[0].layer!r} is an ordinary batch norm, and RNI ranks by sigmoid ones; train with them"
+        return super().refuses(model, group)
+
+    def _importance(self, view: View, member: Member) -> Tensor:
+        # In float32, sigma(g) of g < -104 is 0 and such channels would tie; the official code computes it there.
+        weight = view.parameter(member.parameter)
+        return torch.sigmoid(weight if self.reference else weight.double())
+
+
+def receding(g: Tensor, b: float = 0.0) -> Tensor:
+    """R(g) = s (1 - ln s) with s = sigma(g + b), for each entry of ``g``: between 0 and 1, rising, finite for every g.
+
+    >>> receding(torch.tensor([-1000.0, 0.0, 1000.0]))
+    tensor([0.0000, 0.8466, 1.0000])
+    """
+    log_sigmoid = F.logsigmoid(g + b)
+    return log_sigmoid.exp() * (1 - log_sigmoid)
