@@ -17,7 +17,21 @@ from .optimizers import LearningRate, Optimizer
 from .pruning import PruneResult, prune
 from .receding import prune_finetune, train
 from .scores import Scores
-from .stages import Attack, Each, Every, Load, Measure, Prune, RecalibrateBatchNorm, Repeat, Rewind, Save, Shrink, Train
+from .stages import (
+    Attack,
+    Each,
+    Every,
+    Importances,
+    Load,
+    Measure,
+    Prune,
+    RecalibrateBatchNorm,
+    Repeat,
+    Rewind,
+    Save,
+    Shrink,
+    Train,
+)
 from .training import Trainer, fit
 from .version import __version__
 
@@ -31,6 +45,7 @@ __all__ = [
     "Each",
     "Every",
     "Experiment",
+    "Importances",
     "LearningRate",
     "Load",
     "Masks",

@@ -107,6 +107,15 @@ EXERCISES: dict[str, Exercise] = {
         1e-6,
     ),
     "failures/ties": Exercise(600, "which value is the 500th smallest, and how many scores are not larger?", 0.0),
+    # 3 Receding Neuron Importances
+    "rni/threshold": Exercise(0.05 * (1 - math.log(0.05)), "put the strength into lambda (1 - ln lambda)."),
+    "rni/drift": Exercise(0.26, "with momentum 0.9 a constant gradient moves ten times as far as without."),
+    "rni/receded": Exercise(
+        0.4, "what has receded can go for free; what is cut beyond that comes from the channels that matter."
+    ),
+    "rni/kept": Exercise(
+        [26, 3], "the quantile leaves a tenth of 256 channels; of 12 it would leave one, and three stay at least.", 0.0
+    ),
 }
 """Name -> exercise. A chapter adds its own; names begin with the topic of the notebook."""
 

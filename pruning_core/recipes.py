@@ -16,7 +16,7 @@ from .methods import Method, as_method
 from .methods.base import counted
 from .optimizers import LearningRate, Optimizer
 from .schedules import fraction_after, tick_tock_rounds
-from .stages import Each, Every, Measure, Prune, Repeat, Rewind, Save, Shrink, Stage, Train
+from .stages import Each, Every, Importances, Measure, Prune, Repeat, Rewind, Save, Shrink, Stage, Train
 
 Timeline = list[Stage]
 
@@ -212,6 +212,30 @@ def cascade(
     return timeline
 
 
+def receding(
+    method: str | Method, sparsity: float, epochs: int, fine_tune: int, strength: float | None = None, film: int = 0
+) -> Timeline:
+    """Train with a penalty on batch-norm scales, cut channels once, shrink, fine-tune without it (Suteu and Guo 2022).
+
+    ``strength`` of the method's penalty; None for a method without one, whose dense network all such methods then share.
+    Every layer keeps three channels. ``film``: the spread of the importances is measured after every so many epochs.
+    """
+    seen = "ucs" if strength is None else method
+    event = Every(film, (Importances("film", seen),)) if film else None
+    penalty = None if strength is None else (as_method(method), strength)
+    cut = Prune(method, replace(to(sparsity, method), keep_at_least=3))
+    train = Train(epochs, penalty=penalty, during=event)
+    return [
+        train,
+        Importances("dense", seen),
+        cut,
+        Shrink(),
+        Measure("pruned"),
+        Train(fine_tune),
+        Measure("fine-tuned"),
+    ]
+
+
 def l0(strength: float, epochs: int, fine_tune: int) -> Timeline:
     """Train with gates, remove what the gates have shut, fine-tune (Louizos et al. 2018)."""
     cut = Prune("l0", Budget(below=0.0, of="channels"))
@@ -303,6 +327,7 @@ RECIPES: dict[str, Callable[..., Timeline]] = {
         ispasp,
         retrain_once,
         cascade,
+        receding,
         l0,
         hoyer_square,
         group_hoyer_square,

@@ -9,9 +9,11 @@ import torch
 
 from .evaluation import evaluate
 from .groups import any_alive
+from .importances import importances, spread
+from .methods import as_method
 from .reports import make_report
 from .sites import find_sites
-from .stages import Attack, Measure
+from .stages import Attack, Importances, Measure
 from .state import State
 
 
@@ -20,7 +22,8 @@ def measured(state: State, stage: Measure) -> dict[str, Any]:
 
     ``generalisation_gap``: accuracy on as many training images as there are test images, minus test accuracy, in points.
     ``dead_layers``: layers without a living weight; ``dead_units``: output rows without one, of the network as built.
-    ``by_layer``: "layer:living weights/weights:living rows/rows", of the network as built, separated by spaces.
+    ``by_layer``: "layer:living weights/weights:living rows/rows", of the network as built, separated by spaces. An
+    Importances stage adds what importances.spread says, and ``importance``, the method whose scores they are.
     """
     data, model = state.setting.data, state.model
     sites = find_sites(model, channels=False, example_input=state.example)
@@ -30,6 +33,10 @@ def measured(state: State, stage: Measure) -> dict[str, Any]:
     test, validation = evaluate(model, data.test), evaluate(model, data.validation)
     fitted = evaluate(model, data.train.subset(min(len(data.train), len(data.test))))
     layers = _by_layer(state)
+    spreads = {}
+    if isinstance(stage, Importances):
+        scores = importances(model, stage.method, state.example, traced=state.traced())
+        spreads = {"importance": as_method(stage.method).name, **spread(torch.cat(list(scores.values())))}
     return {
         "label": stage.label,
         "epoch": state.epoch,
@@ -52,6 +59,7 @@ def measured(state: State, stage: Measure) -> dict[str, Any]:
         "dead_layers": sum(weights == 0 for _, weights, _, _, _ in layers),
         "dead_units": sum(rows - living for _, _, _, living, rows in layers),
         "by_layer": " ".join(f"{name}:{alive}/{total}:{living}/{rows}" for name, alive, total, living, rows in layers),
+        **spreads,
     }
 
 

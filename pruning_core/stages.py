@@ -13,6 +13,7 @@ from typing import Literal
 from .averaging import WeightAverage
 from .budgets import Budget
 from .errors import BadInput, BadType, known_name
+from .importances import check_importance
 from .methods import Method, as_method
 from .methods.base import counted
 from .optimizers import LearningRate, Optimizer
@@ -171,6 +172,19 @@ class Measure:
     """Adds a row to the record: accuracy, sparsity, sizes, costs so far."""
 
     label: str = "final"
+
+
+@dataclass(frozen=True)
+class Importances(Measure):
+    """A Measure that also says how the channels' importances by ``method`` are spread (importances.spread).
+
+    The method must score channels by their weights alone, as those do that rank by batch-norm scales.
+    """
+
+    method: str | Method = "ucs"
+
+    def __post_init__(self):
+        object.__setattr__(self, "method", check_importance(self.method))
 
 
 @dataclass(frozen=True)

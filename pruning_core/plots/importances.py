@@ -1,0 +1,126 @@
+"""Figures of the chapter on receding importances."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pruning_core.errors import BadInput
+from pruning_core.importances import BINS, receding_force, receding_threshold, settled
+
+from .curves import accuracy_against_sparsity
+from .interactive import SliderFigure, slider_figure
+from .style import BookFigure, figure, set_alt, stamp, style_of, styled
+
+
+def force_slider(shifts: Sequence[float], *, title: str = "") -> SliderFigure:
+    """The force of RNI's penalty on the raw scale against the importance sigma(g); the slider moves the shift b.
+
+    Beside it the force of an L1 penalty on the importance itself, which is the same everywhere.
+    """
+    g = torch.linspace(-9, 6, 301, dtype=torch.float64)
+    level = np.full(len(g), 0.26)
+    positions = {f"{b:g}": {"rni": (g.numpy(), receding_force(g, b).numpy()), "l1": (g.numpy(), level)} for b in shifts}
+    return slider_figure(
+        positions,
+        control="b =",
+        x_label="raw scale g",
+        y_label="force towards smaller scales",
+        title=title,
+        y_range=(0, 0.28),
+        alt=f"{title}: RNI's force is a bump whose top moves from g = -1.2 to the left as b grows; L1's is a level line.",
+    )
+
+
+def settled_slider(strengths: Sequence[float], *, b: float = 0.0, title: str = "") -> SliderFigure:
+    """Where a scale settles against where the data loss alone would put it, under L1 and under RNI, by strength."""
+    targets = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
+    positions = {}
+    for strength in strengths:
+        curves = {kind: settled(targets, strength, kind, b).numpy() for kind in ("rni", "l1")}
+        positions[f"{strength:g}"] = {name: (targets.numpy(), y) for name, y in curves.items()}
+    jumps = "; ".join(f"{strength:g}: {receding_threshold(strength, b):.2f}" for strength in strengths)
+    return slider_figure(
+        positions,
+        control="strength λ =",
+        x_label="importance that the data loss asks for",
+        y_label="importance that settles",
+        title=title,
+        y_range=(0, 1),
+        x_range=(0, 1),
+        alt=f"{title}: under L1 every importance loses the same; under RNI weak ones fall to 0 and strong ones hardly move. "
+        f"The jump lies, by strength, at {jumps}.",
+    )
+
+
+def histogram_film(rows: pd.DataFrame, methods: Sequence[str], *, title: str = "") -> SliderFigure:
+    """Histograms of importances, relative to the largest, epoch by epoch: one row a method and epoch (Importances)."""
+    films = {method: rows[rows["importance"] == method].sort_values("epoch") for method in methods}
+    for method, film in films.items():
+        if film.empty or film["epoch"].duplicated().any():
+            raise BadInput(f"the film of {method!r} needs rows of one seed, one an epoch.")
+    epochs = [int(e) for e in films[methods[0]]["epoch"] if all((film["epoch"] == e).any() for film in films.values())]
+    middles = (np.arange(BINS) + 0.5) / BINS
+    positions = {
+        str(e): {m: (middles, _shares(film.loc[film["epoch"] == e, "histogram"].iloc[0])) for m, film in films.items()}
+        for e in epochs
+    }
+    last = {m: film.iloc[-1] for m, film in films.items()}
+    ends = "; ".join(f"{style_of(m).label}: {row['receded_share']:.0%} receded" for m, row in last.items())
+    return slider_figure(
+        positions,
+        control="epoch",
+        x_label="importance / largest",
+        y_label="share of channels",
+        title=title,
+        mode="bars",
+        start=len(positions) - 1,
+        alt=f"{title}: histograms of importances over the epochs. At the end, {ends}.",
+    )
+
+
+def _shares(histogram: str) -> np.ndarray:
+    counts = np.array([int(count) for count in histogram.split()], float)
+    return counts / max(counts.sum(), 1.0)
+
+
+@styled
+def histograms(rows: pd.DataFrame, methods: Sequence[str], *, title: str = "") -> BookFigure:
+    """One panel a method: the histogram of importances relative to the largest, mean over seeds (rows of Importances)."""
+    fig, axes = figure(1, len(methods), size=(9.6, 2.9), sharey=True)
+    middles = (np.arange(BINS) + 0.5) / BINS
+    said = []
+    for ax, method in zip(axes[0], methods, strict=True):
+        part = rows[rows["importance"] == method]
+        if part.empty:
+            raise BadInput(f"there is no row of importances by {method!r}.")
+        mean = np.mean([_shares(text) for text in part["histogram"]], axis=0)
+        style = style_of(method)
+        ax.bar(middles, mean, width=1 / BINS, color=style.colour)
+        ax.set(title=style.label, xlabel="importance / largest", yscale="log", ylim=(1e-3, 1))
+        said.append(f"{style.label}: {part['receded_share'].mean():.0%} below a tenth, {part['mid_share'].mean():.0%} between")
+    axes[0, 0].set_ylabel("share of channels")
+    if title:
+        fig.suptitle(title)
+    stamp(fig, rows)
+    set_alt(fig, f"{title + ': ' if title else ''}histograms of importances, logarithmic. {'; '.join(said)} a tenth and a half.")
+    return fig
+
+
+def knee(rows: pd.DataFrame, shares: pd.Series, *, title: str = "", reference: float | None = None) -> BookFigure:
+    """Accuracy against the fraction of channels removed, and for each method in ``shares`` its receded share, dashed.
+
+    shares: method -> fraction of importances below a tenth of the largest, in the network before the cut.
+    """
+    fig = accuracy_against_sparsity(rows, x="asked", scale="linear", title=title, reference=reference)
+    ax = fig.axes[0]
+    said = []
+    for method, share in shares.items():
+        style = style_of(str(method))
+        if 0.02 < share < 1:
+            ax.axvline(float(share), color=style.colour, linestyle="--", linewidth=1.2)
+        said.append(f"{style.label} {share:.0%}")
+    ax.set_xlabel("channels removed")
+    set_alt(fig, f"{fig.alt} Dashed: share of receded channels, {', '.join(said)}.")  # type: ignore[attr-defined]
+    return fig
