@@ -293,6 +293,8 @@ def test_the_constants_of_the_paper_are_used_for_cifar(monkeypatch):
         ({"width": 0}, BadInput, "width"),
         ({"arch": "lenet300"}, BadInput, "lenet300 has no batch norm"),
         ({"limit": 10}, BadInput, "limit=10"),
+        ({"device": "abacus"}, BadInput, "torch knows no device 'abacus'"),
+        ({"device": 1.5}, BadInput, "torch knows no device 1.5"),
     ],
 )
 def test_train_refuses_bad_input(options, error, message):

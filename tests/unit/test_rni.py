@@ -71,6 +71,20 @@ def test_the_layer_does_what_its_formulas_say(momentum, tracked):
         np.testing.assert_allclose(layer(x).detach(), expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_statistics_that_are_no_longer_tracked_stay_as_they_are(training):
+    """Switched off after construction, as in torch: used in evaluation, left alone in training."""
+    norm = sigmoid_norm().train(training)
+    plain = norm.to_plain()
+    x = normal(4, 5, 3, 2, seed=1) * 3 + 1
+    for layer in (norm, plain):
+        layer.track_running_stats = False
+        layer(x)
+    torch.testing.assert_close(norm(x), plain(x))
+    assert torch.equal(norm.running_mean, torch.zeros(5, dtype=torch.float64))
+    assert int(norm.num_batches_tracked) == 0
+
+
 def test_the_gradient_of_g_carries_both_poles():
     norm, x, upstream = sigmoid_norm(), normal(4, 5, 3, 2, seed=1), normal(4, 5, 3, 2, seed=2)
     (norm(x) * upstream).sum().backward()
