@@ -262,7 +262,10 @@ def _as_reference(method: BatchNormScale) -> BatchNormScale:
 
 
 def _device(device: str | torch.device | None) -> torch.device:
-    return torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+    except (RuntimeError, TypeError) as error:
+        raise BadInput(f"torch knows no device {device!r}; 'cpu' and 'cuda' are usual.") from error
 
 
 def _load(dataset: str, device: torch.device, limit: int | None) -> Data:

@@ -118,7 +118,7 @@ def histogram_threshold(scores: Tensor) -> float | None:
     ``scores`` is a vector; 100 bins on [0, 1], what lies outside is not counted. A bin is a minimum when it holds no more
     than the one before it and no more than the next, so it may begin a plateau. Source: official code of Zhuang et al. 2020.
 
-    >>> histogram_threshold(torch.tensor([0.001, 0.002, 0.011, 0.5, 0.6]))
+    >>> histogram_threshold(torch.tensor([0.001, 0.002, 0.011, 0.5, 0.6]).double())
     0.02
     """
     if not isinstance(scores, Tensor) or not scores.is_floating_point() or scores.dim() != 1:

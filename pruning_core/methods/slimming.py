@@ -178,8 +178,8 @@ def quantile_masks(
     computed in the dtype of the scores. Raises BadType or BadInput, also where a layer would need its (minimum + 1)-th
     largest score and has no more than ``minimum``. Source: the official code of Suteu and Guo 2022, ties included.
 
-    >>> quantile_masks([torch.arange(5.0), torch.arange(5.0) + 2], 0.5)
-    [tensor([False, False, False, False,  True]), tensor([False,  True,  True,  True,  True])]
+    >>> [mask.tolist() for mask in quantile_masks([torch.arange(4.0), torch.arange(4.0) + 4], 0.5, minimum=1)]
+    [[False, False, False, True], [True, True, True, True]]
     >>> [mask.tolist() for mask in quantile_masks([torch.ones(4)], 0.5)]
     [[False, False, False, False]]
     """

@@ -1,6 +1,7 @@
 """Golden files of RNI: sigmoid batch norm, penalties, thresholds, removal, sizes, training from end to end, polarisation."""
 
 import copy
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -183,22 +184,21 @@ def pad_channels(z):
         np.testing.assert_array_equal(ChannelIndex.option_a(inputs, outputs, stride)(x), z[f"y{i}"])
 
 
-def method_of(z, model) -> Thresholded:
-    """The method of a training: named in the file, or told by the norms and the strength of the penalty."""
+def method_of(z, model, named=None) -> Thresholded:
+    """The method of a training: named by the file, or told by its norms and the strength of the penalty."""
     kinds = {"rni": RecedingNeurons, "l1": Slimming, "ucs": UniformChannelScaling}
-    if is_sigmoid(model.state_dict()) and "method" not in z:
-        name = "rni"
-    else:
-        strength = number(z, "reg_weight", default=0.0)
-        name = str(z["method"]) if "method" in z else "l1" if strength and np.any(z.get("penalty", 1)) else "ucs"
+    strength = number(z, "reg_weight", default=0.0)
+    penalised = strength and np.any(z.get("penalty", 1))
+    told = "rni" if is_sigmoid(model.state_dict()) else "l1" if penalised else "ucs"
+    name = str(z["method"]) if "method" in z else named or told
     options = {"b": float(number(z, "b", default=0.0))} if name == "rni" else {}
     return kinds[name](reference=True, **options)
 
 
-def train_steps(z):
+def train_steps(z, named=None):
     model = vgg(state_of(z, "before"))
     steps, epochs, lr = int(z["steps_per_epoch"]), int(z["epochs"]), float(z["lr"])
-    method = method_of(z, model)
+    method = method_of(z, model, named)
     penalty = penalty_of(method, float(number(z, "reg_weight", default=0.0)))
     of_norms = {id(p) for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
     losses, added, rates, scales = [], [], [], []
@@ -252,13 +252,13 @@ def _same_state(model, expected, tolerance):
         np.testing.assert_allclose(state[name], tensor, err_msg=name, **tolerance)
 
 
-def end_to_end(z):
+def end_to_end(z, named=None):
     train, test = (
         Split(torch.from_numpy(z[f"X_{part}"]), torch.from_numpy(z[f"y_{part}"])) for part in ("train", "test")
     )
     data = SimpleNamespace(train=train, validation=test, test=test)
     model = vgg(state_of(z, "init"))
-    method = method_of(z, model)
+    method = method_of(z, model, named)
     penalty = penalty_of(method, float(number(z, "reg_weight", default=0.0)))
     tolerance = close(z["X_train"], rtol=1e-7, atol=1e-7)
 
@@ -339,6 +339,9 @@ CHECKS: dict[str, Check] = {
     "sizes_resnet56": sizes_resnet56,
     "polarization": polarization,
 }
+for _name in ("l1", "ucs"):  # ordinary batch norms do not tell these two apart
+    CHECKS |= {f"train_steps_{_name}": partial(train_steps, named=_name)}
+    CHECKS |= {f"end_to_end_{_name}": partial(end_to_end, named=_name)}
 
 
 @parameters("rni")
