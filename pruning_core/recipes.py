@@ -213,27 +213,27 @@ def cascade(
 
 
 def receding(
-    method: str | Method, sparsity: float, epochs: int, fine_tune: int, strength: float | None = None, film: int = 0
+    method: str | Method,
+    sparsity: float,
+    epochs: int,
+    fine_tune: int,
+    strength: float | None = None,
+    film: int = 0,
+    scope: tuple[str, ...] | None = None,
 ) -> Timeline:
     """Train with a penalty on batch-norm scales, cut channels once, shrink, fine-tune without it (Suteu and Guo 2022).
 
     ``strength`` of the method's penalty; None for a method without one, whose dense network all such methods then share.
-    Every layer keeps three channels. ``film``: the spread of the importances is measured after every so many epochs.
+    Every layer keeps three channels; the learning rate falls to a tenth after half and three quarters of each training.
+    ``film``: the spread of the importances is measured after every so many epochs. ``scope`` as in Prune.
     """
     seen = "ucs" if strength is None else method
     event = Every(film, (Importances("film", seen),)) if film else None
     penalty = None if strength is None else (as_method(method), strength)
-    cut = Prune(method, replace(to(sparsity, method), keep_at_least=3))
-    train = Train(epochs, penalty=penalty, during=event)
-    return [
-        train,
-        Importances("dense", seen),
-        cut,
-        Shrink(),
-        Measure("pruned"),
-        Train(fine_tune),
-        Measure("fine-tuned"),
-    ]
+    cut = Prune(method, replace(to(sparsity, method), keep_at_least=3), scope=scope)
+    train = Train(epochs, penalty=penalty, during=event, learning_rate=_two_steps(epochs))
+    again = Train(fine_tune, learning_rate=_two_steps(fine_tune))
+    return [train, Importances("dense", seen), cut, Shrink(), Measure("pruned"), again, Measure("fine-tuned")]
 
 
 def l0(strength: float, epochs: int, fine_tune: int) -> Timeline:
@@ -296,6 +296,10 @@ def _cut(method: str | Method, sparsity: float, steps: int | None = None) -> Pru
     if steps is None:
         return Prune(method, to(sparsity, method))
     return Prune(method, to(sparsity, method), rounds=_rounds(steps), schedule="snip_it")
+
+
+def _two_steps(epochs: int) -> LearningRate:
+    return LearningRate("multistep", milestones=(epochs // 2, 3 * epochs // 4))
 
 
 def _check_early(early: int, epochs: int) -> None:

@@ -99,12 +99,17 @@ def histograms(rows: pd.DataFrame, methods: Sequence[str], *, title: str = "") -
         style = style_of(method)
         ax.bar(middles, mean, width=1 / BINS, color=style.colour)
         ax.set(title=style.label, xlabel="importance / largest", yscale="log", ylim=(1e-3, 1))
-        said.append(f"{style.label}: {part['receded_share'].mean():.0%} below a tenth, {part['mid_share'].mean():.0%} between")
+        said.append(
+            f"{style.label}: {part['receded_share'].mean():.0%} below a tenth, {part['mid_share'].mean():.0%} between"
+        )
     axes[0, 0].set_ylabel("share of channels")
     if title:
         fig.suptitle(title)
     stamp(fig, rows)
-    set_alt(fig, f"{title + ': ' if title else ''}histograms of importances, logarithmic. {'; '.join(said)} a tenth and a half.")
+    set_alt(
+        fig,
+        f"{title + ': ' if title else ''}histograms of importances, logarithmic. {'; '.join(said)} a tenth and a half.",
+    )
     return fig
 
 
