@@ -152,15 +152,14 @@ def prune_finetune(
     pruned = copy.deepcopy(model).to(place)
     example = next(iter(data.train.batches(1)))[0].to(next(pruned.parameters()))
     ours = METHODS[method]()
-    scope = "local" if method == "ucs" else "global"
     sites = find_sites(pruned, channels=True, example_input=example, refuses=ours.refuses)
     if reference:
         view = View(pruned, sites, Masks(), None, F.cross_entropy, torch.Generator().manual_seed(seed), example)
+        scope = "local" if method == "ucs" else "global"
         masks = _as_reference(ours).cut(view, fraction, scope).masks
         masks.apply_(pruned)
     else:
-        across = "layer" if scope == "local" else "global"
-        budget = Budget(fraction, of="channels", across=across, keep_at_least=MINIMUM)
+        budget = Budget(fraction, of="channels", keep_at_least=MINIMUM)  # "ucs" spreads it over the layers by itself
         masks = prune_step(pruned, ours, budget, sites, Masks(), seed=seed, example_input=example).masks
     kept = {name: int(group.alive(masks).sum()) for name, group in sites.groups.items()}
     small, _ = shrunk(pruned, masks, sites, example)

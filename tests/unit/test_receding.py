@@ -168,6 +168,13 @@ def test_same_seed_same_network_and_the_callers_random_numbers_are_left_alone():
     assert any(not torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
 
 
+def test_the_seed_governs_the_initial_weights():
+    built = pc.build_model("resnet20", "digits", width=0.25, norm="sigmoid", seed=5)
+    assert all(
+        torch.equal(a, b) for a, b in zip(small(epochs=0, seed=5)[0].parameters(), built.parameters(), strict=True)
+    )
+
+
 def test_networks_without_a_sigmoid_form_are_prepared_under_the_seed():
     models = [train(arch="densenet22", epochs=0, width=0.25, seed=seed, **SMALL)[0] for seed in (0, 0, 1)]
     scales = [torch.cat([m.weight.detach() for m in n.modules() if isinstance(m, SigmoidBatchNorm2d)]) for n in models]
