@@ -17,11 +17,13 @@ from .style import BookFigure, figure, set_alt, stamp, style_of, styled
 def force_slider(shifts: Sequence[float], *, title: str = "") -> SliderFigure:
     """The force of RNI's penalty on the raw scale against the importance sigma(g); the slider moves the shift b.
 
-    Beside it the force of an L1 penalty on the importance itself, which is the same everywhere.
+    Beside it the force of an L1 penalty on the importance itself, which is the same everywhere, drawn at the height of the bump.
     """
     g = torch.linspace(-9, 6, 301, dtype=torch.float64)
     level = np.full(len(g), 0.26)
-    positions = {f"{b:g}": {"rni": (g.numpy(), receding_force(g, b).numpy()), "l1": (g.numpy(), level)} for b in shifts}
+    positions = {
+        f"{b:g}": {"rni": (g.numpy(), receding_force(g, b).numpy()), "slimming": (g.numpy(), level)} for b in shifts
+    }
     return slider_figure(
         positions,
         control="b =",
@@ -38,8 +40,8 @@ def settled_slider(strengths: Sequence[float], *, b: float = 0.0, title: str = "
     targets = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
     positions = {}
     for strength in strengths:
-        curves = {kind: settled(targets, strength, kind, b).numpy() for kind in ("rni", "l1")}
-        positions[f"{strength:g}"] = {name: (targets.numpy(), y) for name, y in curves.items()}
+        curves = {"rni": settled(targets, strength, "rni", b), "slimming": settled(targets, strength, "l1")}
+        positions[f"{strength:g}"] = {name: (targets.numpy(), y.numpy()) for name, y in curves.items()}
     jumps = "; ".join(f"{strength:g}: {receding_threshold(strength, b):.2f}" for strength in strengths)
     return slider_figure(
         positions,
@@ -49,6 +51,7 @@ def settled_slider(strengths: Sequence[float], *, b: float = 0.0, title: str = "
         title=title,
         y_range=(0, 1),
         x_range=(0, 1),
+        start=len(positions) // 2,
         alt=f"{title}: under L1 every importance loses the same; under RNI weak ones fall to 0 and strong ones hardly move. "
         f"The jump lies, by strength, at {jumps}.",
     )
