@@ -19,7 +19,7 @@ from scipy.optimize import linprog
 from scipy.stats import beta
 from torch import Tensor
 
-from .errors import BadInput, PruningError
+from .errors import BadInput, BadType, PruningError
 from .evaluation import integer_at_least
 from .geometry import CircularCone, L1DescentCone, normalised_width
 from .geometry.checks import DOUBLE, doubles, number
@@ -53,7 +53,7 @@ def circular_cone(
     Raises BadInput for sizes, angles or counts out of range.
     """
     chosen = _sizes("sizes", sizes, 0, ambient)
-    cones = _settings("angles", [CircularCone(ambient, angle) for angle in angles])
+    cones = [CircularCone(ambient, angle) for angle in _listed("angles", angles)]
     generator = _generator(trials, seed)
     rows = []
     for cone in progress_bar(progress, iterable=cones, unit="angle", desc="circular cone"):
@@ -105,9 +105,9 @@ def ellipsoid(
         raise BadInput("eigenvalues must be one vector of positive numbers: else the set is no ellipsoid.")
     ambient = len(spectrum)
     chosen = _sizes("sizes", sizes, 0, ambient)
-    radii = [number("distance", distance, above=0) for distance in distances]
-    tolerances = [number("epsilon", epsilon, above=0) for epsilon in epsilons]
-    settings = _settings("distances and epsilons", [(radius, epsilon) for radius in radii for epsilon in tolerances])
+    radii = [number("distance", distance, above=0) for distance in _listed("distances", distances)]
+    tolerances = [number("epsilon", epsilon, above=0) for epsilon in _listed("epsilons", epsilons)]
+    settings = [(radius, epsilon) for radius in radii for epsilon in tolerances]
     generator = _generator(trials, seed)
     rows = []
     for radius, epsilon in progress_bar(progress, iterable=settings, unit="setting", desc="ellipsoid"):
@@ -165,7 +165,7 @@ def l1_recovery(
     integer_at_least("ambient", ambient, 1)
     default = range(1, ambient + 1, max(ambient // 20, 1))
     chosen = _sizes("measurements", default if measurements is None else measurements, 1, ambient)
-    sparse = _settings("nonzeros", list(nonzeros))
+    sparse = _listed("nonzeros", nonzeros)
     for nonzero in sparse:
         if integer_at_least("nonzero", nonzero, 1) > ambient:
             raise BadInput(f"nonzero must be at most {ambient}, the ambient dimension, not {nonzero}.")
@@ -223,6 +223,8 @@ def transitions(rows: pd.DataFrame) -> pd.DataFrame:
     between sizes; NaN where the sizes do not bracket the level), ``predicted`` and ``difference``, which is
     ``(middle - predicted) / ambient``. Raises BadInput for other tables.
     """
+    if not isinstance(rows, pd.DataFrame):
+        raise BadType(f"rows must be a DataFrame, not {type(rows).__name__}.")
     along = next((name for name in ("k", "measurements") if name in rows), None)
     if along is None or not {"simulation", "ambient", "trials", "successes", "predicted"} <= set(rows):
         raise BadInput("rows of circular_cone, ellipsoid or l1_recovery are needed.")
@@ -250,15 +252,18 @@ def _crossing(sizes: np.ndarray, fractions: np.ndarray, level: float) -> float:
 def _sizes(name: str, sizes: Iterable[int] | None, least: int, ambient: int) -> list[int]:
     """The sizes in ascending order, each once; BadInput outside of [least, ambient]."""
     integer_at_least("ambient", ambient, 1)
-    given = range(least, ambient + 1) if sizes is None else list(sizes)
-    plain = [int(size) if isinstance(size, np.integer) else size for size in given]
-    chosen = sorted({integer_at_least(f"each of {name}", size, least) for size in plain})
-    if not chosen or chosen[-1] > ambient:
-        raise BadInput(f"{name} must be between {least} and {ambient}, at least one of them.")
+    given = _listed(name, range(least, ambient + 1) if sizes is None else sizes)
+    chosen = sorted({integer_at_least(f"each of {name}", size, least) for size in given})
+    if chosen[-1] > ambient:
+        raise BadInput(f"{name} must be between {least} and {ambient}, not {chosen[-1]}.")
     return chosen
 
 
-def _settings(name: str, found: list) -> list:
+def _listed(name: str, values: Any) -> list:
+    """The values as a list with plain integers in it; BadType for what is no collection, BadInput for an empty one."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise BadType(f"{name} must be a list or another collection, not {values!r}.")
+    found = [int(value) if isinstance(value, np.integer) else value for value in values]
     if not found:
         raise BadInput(f"{name} are empty: there is nothing to simulate.")
     return found

@@ -76,7 +76,7 @@ class Limit:
         removed = torch.linspace(0, n, min(points, n + 1), dtype=DOUBLE).round().long()
         distances = self._problem.distances[removed]
         widths = self._problem.widths(distances).mean(0)
-        return pd.DataFrame({"p": (removed / n).numpy(), "R": distances.numpy(), "G": widths.numpy()})
+        return pd.DataFrame({"p": removed.numpy() / n, "R": distances.numpy(), "G": widths.numpy()})
 
 
 class _Problem(NamedTuple):
@@ -104,7 +104,7 @@ class _Problem(NamedTuple):
             middle = (low + high) // 2
             width = (shares * self.widths(self.distances[middle]).T).sum(1)
             # Where all probes give exactly 1 the mixture may fall short of it by rounding.
-            holds = middle / self.dimension <= width + 1e-14
+            holds = middle.to(DOUBLE) / self.dimension <= width + 1e-14  # integers divide to float32
             low, high = torch.where(holds, middle, low), torch.where(holds, high, middle)
         return low
 

@@ -129,7 +129,7 @@ class CircularCone(Cone):
         to cos(phi - angle) up to a right angle beyond its surface, and to 0 in the polar cone. Relative error about 1e-10.
         """
         d, angle = self.ambient, float(self.angle)
-        inside = betainc((d - 1) / 2, 0.5, math.sin(angle) ** 2) / 2
+        inside = float(betainc((d - 1) / 2, 0.5, math.sin(angle) ** 2)) / 2
         scale = math.exp(-betaln((d - 1) / 2, 0.5))
         # With theta = phi - pi/2 the density is cos^(D-2) theta < exp(-(D-2) theta^2 / 2): nothing is left beyond `reach`.
         reach = 40 / math.sqrt(max(d - 2, 1))
