@@ -1,0 +1,373 @@
+r"""How sparse can this network be pruned: the limit of Zhang et al. 2024 (zhang2024howsparse), and what was measured.
+
+With the Hessian's eigenvalues at the dense weights, the tolerance epsilon on the training loss, and the distance R(n) to
+the weights whose n smallest magnitudes are zero, the limit is where the removed fraction reaches the normalised width:
+
+    n / D = G(R(n)),        G(R) = (1/D) sum_i r_i^2 / (R^2 + r_i^2),        r_i^2 = 2 epsilon / lambda_i
+
+The left side grows and the right side falls with n, so there is one crossing. The paper's word "pruning ratio" means the
+removed fraction in its first version and in the code, the kept one in the last: here it is always ``removed`` or ``kept``.
+Names that begin with ``reference_`` repeat the official code with its accidents.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from .errors import BadInput, BadType, known_name
+from .evaluation import integer_at_least
+from .geometry import normalised_width
+from .geometry.checks import DOUBLE, doubles, number
+from .geometry.limits import NEGATIVE
+from .masks import Masks
+
+FEWEST_FOR_BOOTSTRAP = 10  # probes; below, resampling them says less than their range
+NUMERICALLY_NEGATIVE = 1e-8  # times the largest magnitude: above is rounding noise around 0
+REFERENCE_NULL = 1e-30  # the eigenvalue that stands for null rows in the official code
+
+
+def magnitude_distance(weights: Tensor | Iterable[Tensor] | Mapping[str, Tensor]) -> Tensor:
+    """R(n) = sqrt(sum of the n smallest w^2) for n = 0 .. N, exact: (N + 1,) float64, from 0 to the norm of all.
+
+    ``weights``: all prunable weights, of any shapes, as one tensor, several, or a mapping; their signs do not matter.
+    Raises BadInput when there are none, or they are not finite.
+    """
+    pooled = _pooled(weights)
+    return torch.cat([torch.zeros(1, dtype=DOUBLE), pooled.abs().sort().values.square().cumsum(0)]).sqrt()
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A predicted limit: fractions of the prunable weights, with what it was computed from.
+
+    ``removed`` + ``kept`` = 1. ``removed_low`` and ``removed_high`` show how much the spectrum's probes disagree, as
+    ``band`` says: "bootstrap" (95 % percentile interval over resampled probes, from ten probes on), "range" (smallest and
+    largest limit of a single probe) or "none" (one probe or exact eigenvalues; both are None). ``distance``: R at the
+    limit. ``null_fraction``: share of eigenvalues declared 0. ``trace_mean``: the mean eigenvalue Tr(H) / D, signs kept;
+    ``negative_share``: the share of eigenvalues below zero by more than rounding; both count the null ones.
+    """
+
+    removed: float
+    kept: float
+    removed_low: float | None
+    removed_high: float | None
+    band: Literal["bootstrap", "range", "none"]
+    distance: float
+    epsilon: float
+    null_fraction: float
+    trace_mean: float
+    negative_share: float
+    _problem: _Problem = field(repr=False, compare=False)
+
+    def curve(self, points: int = 1001) -> pd.DataFrame:
+        """Both sides of the equation: columns p (removed fraction of the weights), R, G, ``points`` rows or one a weight.
+
+        They cross at ``removed``: there G reaches n / D, which is p itself unless ``dimension`` was given.
+        """
+        integer_at_least("points", points, 2)
+        n = len(self._problem.distances) - 1
+        removed = torch.linspace(0, n, min(points, n + 1), dtype=DOUBLE).round().long()
+        distances = self._problem.distances[removed]
+        widths = self._problem.widths(distances).mean(0)
+        return pd.DataFrame({"p": removed.numpy() / n, "R": distances.numpy(), "G": widths.numpy()})
+
+
+class _Problem(NamedTuple):
+    """What the equation is made of: distances (N + 1,), spectra and weights (probes, M), and constants."""
+
+    distances: Tensor
+    eigenvalues: Tensor
+    weights: Tensor
+    epsilon: float
+    null_fraction: float
+    negative: str
+    dimension: int
+
+    def widths(self, distances: Tensor) -> Tensor:
+        """G of every probe: distances of any shape S -> (probes, *S)."""
+        settings = (self.null_fraction, self.negative)
+        pairs = zip(self.eigenvalues, self.weights, strict=True)
+        return torch.stack([normalised_width(distances, e, self.epsilon, w, *settings) for e, w in pairs])
+
+    def solve(self, shares: Tensor) -> Tensor:
+        """The largest n with n / D <= G(R(n)) for each mixture of probes: (mixtures, probes) -> (mixtures,) int64."""
+        low = torch.zeros(len(shares), dtype=torch.long)  # holds at n = 0, where G = 1
+        high = torch.full_like(low, len(self.distances))  # one beyond the last n: never asked
+        while bool((high - low > 1).any()):
+            middle = (low + high) // 2
+            width = (shares * self.widths(self.distances[middle]).T).sum(1)
+            # Where all probes give exactly 1 the mixture may fall short of it by rounding.
+            holds = middle.to(DOUBLE) / self.dimension <= width + 1e-14  # integers divide to float32
+            low, high = torch.where(holds, middle, low), torch.where(holds, high, middle)
+        return low
+
+
+def predict(
+    eigenvalues: Any,
+    weights: Any,
+    epsilon: float,
+    magnitudes: Tensor | Iterable[Tensor] | Mapping[str, Tensor],
+    *,
+    null_fraction: float = 0.0,
+    dimension: int | None = None,
+    negative: str = "abs",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Limit:
+    """The largest fraction of the weights that the theory lets magnitude pruning remove at a loss of ``epsilon`` more.
+
+    ``eigenvalues``, ``weights``: Ritz values and quadrature weights of stochastic Lanczos, (probes, M) or (M,), each probe
+    normalised to 1 and all averaged; or exact eigenvalues (D,) and None. ``epsilon`` > 0, in units of the loss.
+    ``magnitudes``: all N prunable weights. ``null_fraction`` in [0, 1): share of further eigenvalues that are exactly 0.
+    ``dimension``: how many coordinates the spectrum is of, at least N (default N): biases can count there, and n removed
+    weights are then n / dimension of them. ``negative`` curvature: "abs", "zero" or "drop". ``resamples`` and ``seed``: of
+    the bootstrap over probes.
+
+    Solved exactly, by bisection over the number of removed weights: the largest n with n / dimension <= G(R(n)).
+    Raises BadInput or BadType for input that is empty, not finite, negative where it must not be, or does not fit together.
+    """
+    number("epsilon", epsilon, above=0)
+    number("null_fraction", null_fraction, least=0, below=1)
+    known_name("treatment of negative eigenvalues", negative, NEGATIVE)
+    integer_at_least("resamples", resamples, 1)
+    integer_at_least("seed", seed, 0)
+    spectra, shares = _spectra(eigenvalues, weights)
+    distances = magnitude_distance(magnitudes)
+    n = len(distances) - 1
+    size = n if dimension is None else integer_at_least("dimension", dimension, 1)
+    if size < n:
+        raise BadInput(f"dimension must be at least {n}, the number of prunable weights, not {size}.")
+    problem = _Problem(distances, spectra, shares, float(epsilon), float(null_fraction), negative, size)
+    probes = len(spectra)
+    removed = int(problem.solve(torch.full((1, probes), 1 / probes, dtype=DOUBLE))[0])
+    low, high, band = _band(problem, resamples, seed)
+    below = spectra < -NUMERICALLY_NEGATIVE * spectra.abs().max()
+    return Limit(
+        removed=removed / n,
+        kept=(n - removed) / n,
+        removed_low=low,
+        removed_high=high,
+        band=band,
+        distance=float(distances[removed]),
+        epsilon=float(epsilon),
+        null_fraction=float(null_fraction),
+        trace_mean=(1 - null_fraction) * float((spectra * shares).sum()) / probes,
+        negative_share=(1 - null_fraction) * float((below * shares).sum()) / probes,
+        _problem=problem,
+    )
+
+
+def _spectra(eigenvalues: Any, weights: Any) -> tuple[Tensor, Tensor]:
+    """(probes, M) each, the weights of every probe adding up to 1."""
+    values = doubles("eigenvalues", eigenvalues)
+    if weights is None:
+        if values.dim() != 1:
+            raise BadInput(f"eigenvalues without weights must be one vector (D,), not {tuple(values.shape)}.")
+        return values[None], torch.full((1, len(values)), 1 / len(values), dtype=DOUBLE)
+    shares = doubles("weights", weights)
+    if values.dim() not in (1, 2) or shares.shape != values.shape:
+        found = f"{tuple(values.shape)} and {tuple(shares.shape)}"
+        raise BadInput(f"eigenvalues and weights must both have shape (probes, M) or (M,), not {found}.")
+    values, shares = values.reshape(-1, values.shape[-1]), shares.reshape(-1, values.shape[-1])
+    if bool((shares < 0).any()) or not bool((shares.sum(1) > 0).all()):
+        raise BadInput("weights of eigenvalues must not be negative, and not all 0 for a probe.")
+    return values, shares / shares.sum(1, keepdim=True)
+
+
+def _band(problem: _Problem, resamples: int, seed: int) -> tuple[float | None, float | None, Any]:
+    probes, n = len(problem.eigenvalues), len(problem.distances) - 1
+    if probes == 1:
+        return None, None, "none"
+    if probes < FEWEST_FOR_BOOTSTRAP:
+        alone = problem.solve(torch.eye(probes, dtype=DOUBLE))
+        return int(alone.min()) / n, int(alone.max()) / n, "range"
+    drawn = torch.randint(probes, (resamples, probes), generator=torch.Generator().manual_seed(seed))
+    mixtures = nn.functional.one_hot(drawn, probes).sum(1).to(DOUBLE) / probes
+    ends = torch.tensor([0.025, 0.975], dtype=DOUBLE)
+    low, high = (problem.solve(mixtures).to(DOUBLE).quantile(ends) / n).tolist()
+    return low, high, "bootstrap"
+
+
+class ActualLimits(NamedTuple):
+    """The largest removed fraction that still was good enough, by three definitions; None where no fraction was."""
+
+    strict_last: float | None
+    within_margin: float | None
+    within_epsilon: float | None
+
+
+def actual_limits(
+    sparsities: Any,
+    accuracies: Any,
+    train_losses: Any = None,
+    *,
+    margin: float = 1.0,
+    epsilon: float | None = None,
+    base_accuracy: float | None = None,
+    base_loss: float | None = None,
+) -> ActualLimits:
+    """Measured limits of a sweep over removed fractions: (points,) each, in any order.
+
+    ``strict_last``: the last fraction with an accuracy strictly above the base (the official definition, which noise
+    decides). ``within_margin``: the last one with an accuracy of at least base - ``margin`` (percentage points).
+    ``within_epsilon``: the last one with a training loss of at most base + ``epsilon``; None unless losses and epsilon are
+    given. Bases: those of the smallest fraction, unless given.
+
+    Raises BadInput for values that are not finite or not as many as fractions, fractions outside [0, 1], a negative
+    margin, or epsilon <= 0.
+    """
+    fractions = doubles("sparsities", sparsities)
+    if fractions.dim() != 1 or bool(((fractions < 0) | (fractions > 1)).any()):
+        raise BadInput("sparsities must be one vector of fractions in [0, 1].")
+    first = int(fractions.argmin())
+    accuracy = _beside(fractions, "accuracies", accuracies)
+    base = float(accuracy[first]) if base_accuracy is None else number("base_accuracy", base_accuracy)
+    margin = number("margin", margin, least=0)
+    tolerated = None
+    if epsilon is not None:
+        number("epsilon", epsilon, above=0)
+    if train_losses is not None:
+        losses = _beside(fractions, "train_losses", train_losses)
+        dense = float(losses[first]) if base_loss is None else number("base_loss", base_loss)
+        tolerated = None if epsilon is None else losses <= dense + epsilon
+    return ActualLimits(
+        _last(fractions, accuracy > base),
+        _last(fractions, accuracy >= base - margin),
+        None if tolerated is None else _last(fractions, tolerated),
+    )
+
+
+def _beside(fractions: Tensor, name: str, values: Any) -> Tensor:
+    found = doubles(name, values)
+    if found.shape != fractions.shape:
+        raise BadInput(f"{name} must hold one value for each of the {len(fractions)} sparsities.")
+    return found
+
+
+def _last(fractions: Tensor, good: Tensor) -> float | None:
+    return float(fractions[good].max()) if bool(good.any()) else None
+
+
+def total_variation(a: Any, b: Any, bins: int = 100) -> float:
+    """Total-variation distance of two weight histograms, in [0, 1]: half the sum of |p - q| over ``bins`` equal bins.
+
+    The bins span both sets of values (any shapes); 0 for equal histograms, 1 for those without a common bin. Raises
+    BadInput for sets that are empty or not finite. Zhang et al. 2024 compare trainings of different seeds in this way.
+    """
+    integer_at_least("bins", bins, 1)
+    left, right = doubles("a", a).flatten(), doubles("b", b).flatten()
+    low, high = float(min(left.min(), right.min())), float(max(left.max(), right.max()))
+    if low == high:
+        return 0.0
+    shares = [torch.histc(values, bins, low, high) / len(values) for values in (left, right)]
+    return float((shares[0] - shares[1]).abs().sum() / 2)
+
+
+class ReferenceLimit(NamedTuple):
+    """``removed``: p_j of the official code, with its ``position`` j; ``widths``: G(round R_i) of every point (points,)."""
+
+    removed: float
+    position: int
+    widths: Tensor
+
+
+def reference_widths(radii: Any, grid: Any, density: Any, epsilon: float, null_fraction: float = 0.0) -> Tensor:
+    """The official G: every grid point of a spectral density counts as an eigenvalue, negative ones by their magnitude.
+
+    ``grid``, ``density``: (bins,), the density up to a factor, points with density 0 have no part. The null mass stands at
+    1e-30. ``radii`` of any shape, the official code takes whole numbers. Raises BadInput for what does not fit.
+    """
+    points, mass = doubles("grid", grid), doubles("density", density)
+    if points.dim() != 1 or mass.shape != points.shape or bool((mass < 0).any()) or not bool(mass.sum() > 0):
+        raise BadInput("grid and density must be two vectors of one length, the density not negative and not all 0.")
+    z = number("null_fraction", null_fraction, least=0, below=1)
+    points = torch.cat([points, points.new_tensor([REFERENCE_NULL])])
+    mass = torch.cat([mass, (z / (1 - z) * mass.sum())[None]])
+    return normalised_width(doubles("radii", radii), points, epsilon, mass)
+
+
+def reference_predict(
+    grid: Any, density: Any, distances: Any, epsilon: float, *, null_fraction: float = 0.0
+) -> ReferenceLimit:
+    """The official prediction: G of a density on a grid, at distances rounded to whole numbers, compared on a grid of p.
+
+    ``distances``: (points,) R_i at the removed fractions p_i = i / points. The answer is the first p_i that is nearest to
+    G(round(R_i)), halves rounded to even. Other arguments as in :func:`reference_widths`, which also says what is raised.
+    """
+    radii = doubles("distances", distances)
+    if radii.dim() != 1 or bool((radii < 0).any()):
+        raise BadInput("distances must be one vector of numbers that are not negative.")
+    # Few whole numbers stand for many distances, and each costs a sum over the whole grid.
+    whole, where = radii.round().unique(return_inverse=True)
+    widths = reference_widths(whole, grid, density, epsilon, null_fraction)[where]
+    fractions = torch.arange(len(radii), dtype=DOUBLE) / len(radii)
+    gaps = (widths - fractions).abs()
+    position = int((gaps == gaps.min()).nonzero()[0])  # argmin may return any of several
+    return ReferenceLimit(position / len(radii), position, widths)
+
+
+def reference_actual(accuracies: Any) -> float | None:
+    """The official measured limit: the last i / points whose accuracy is strictly above the first; None when none is."""
+    accuracy = doubles("accuracies", accuracies)
+    if accuracy.dim() != 1:
+        raise BadInput(f"accuracies must be one vector, not of shape {tuple(accuracy.shape)}.")
+    above = (accuracy > accuracy[0]).nonzero()
+    return int(above[-1]) / len(accuracy) if len(above) else None
+
+
+class MagnitudeMask(NamedTuple):
+    """``masks``: True where a weight stays; ``threshold``: the largest magnitude that went; ``kept``; ``distance``: R."""
+
+    masks: Masks
+    threshold: float
+    kept: int
+    distance: float
+
+
+def reference_magnitude_mask(weights: nn.Module | Mapping[str, Tensor], rate: float) -> MagnitudeMask:
+    """The official global magnitude cut: the ceil(rate N) smallest of the N weights go, at least one, and all ties with them.
+
+    ``weights``: a mapping name -> tensor, or a network, whose Conv2d weights are pooled first and Linear weights after
+    them. ``rate`` in [0, 1]: the product rate N is taken in float64 and rounded up, so that 0.28 of 100 removes 29.
+    Raises BadInput for another rate, and where there is nothing to prune.
+    """
+    number("rate", rate, least=0, most=1)
+    if isinstance(weights, nn.Module):
+        found = [
+            (f"{name}.weight" if name else "weight", module.weight)
+            for kind in (nn.Conv2d, nn.Linear)
+            for name, module in weights.named_modules()
+            if isinstance(module, kind)
+        ]
+        weights = dict(found)
+    elif not isinstance(weights, Mapping):
+        raise BadType(f"a network or a mapping from names to tensors is needed, not {type(weights).__name__}.")
+    magnitudes = _pooled(weights).abs()
+    n = max(math.ceil(float(rate) * len(magnitudes)), 1)
+    threshold = magnitudes.kthvalue(n).values
+    gone = magnitudes <= threshold
+    masks = Masks({name: weight.detach().to("cpu", DOUBLE).abs() > threshold for name, weight in weights.items()})
+    kept = len(magnitudes) - int(gone.sum())
+    return MagnitudeMask(masks, float(threshold), kept, float(magnitudes[gone].norm()))
+
+
+def _pooled(weights: Tensor | Iterable[Tensor] | Mapping[str, Tensor]) -> Tensor:
+    """All entries as one vector, float64."""
+    if isinstance(weights, Tensor):
+        return doubles("weights", weights).flatten()
+    if not isinstance(weights, Iterable):
+        raise BadType(f"weights must be a tensor, several, or a mapping to tensors, not {type(weights).__name__}.")
+    parts = list(weights.values() if isinstance(weights, Mapping) else weights)
+    for part in parts:
+        if not isinstance(part, Tensor):
+            raise BadType(f"weights must be tensors, not {type(part).__name__}.")
+    return doubles(
+        "weights", torch.cat([part.detach().flatten().to("cpu", DOUBLE) for part in parts] or [torch.empty(0)])
+    )
