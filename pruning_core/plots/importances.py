@@ -17,7 +17,7 @@ from .style import BookFigure, figure, set_alt, stamp, style_of, styled
 def force_slider(shifts: Sequence[float], *, title: str = "") -> SliderFigure:
     """The force of RNI's penalty on the raw scale against the importance sigma(g); the slider moves the shift b.
 
-    Beside it the force of an L1 penalty on the importance itself, which is the same everywhere, drawn at the height of the bump.
+    Beside it, at the height of the bump, the force of an L1 penalty on the importance itself: the same everywhere.
     """
     g = torch.linspace(-9, 6, 301, dtype=torch.float64)
     level = np.full(len(g), 0.26)
@@ -75,9 +75,10 @@ def histogram_film(rows: pd.DataFrame, methods: Sequence[str], *, title: str = "
         positions,
         control="epoch",
         x_label="importance / largest",
-        y_label="share of channels",
+        y_label="share of channels (cut off at 0.2)",
         title=title,
         mode="bars",
+        y_range=(0, 0.2),  # the heap at 0 would leave no room for all the others
         start=len(positions) - 1,
         alt=f"{title}: histograms of importances over the epochs. At the end, {ends}.",
     )
