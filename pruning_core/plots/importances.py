@@ -131,5 +131,10 @@ def knee(rows: pd.DataFrame, shares: pd.Series, *, title: str = "", reference: f
             ax.axvline(float(share), color=style.colour, linestyle="--", linewidth=1.2)
         said.append(f"{style.label} {share:.0%}")
     ax.set_xlabel("channels removed")
+    legend = ax.get_legend()
+    if legend is not None:  # lines cross everywhere: there is no room inside
+        handles, labels = ax.get_legend_handles_labels()
+        legend.remove()
+        fig.legend(handles, labels, loc="outside right upper")
     set_alt(fig, f"{fig.alt} Dashed: share of receded channels, {', '.join(said)}.")  # type: ignore[attr-defined]
     return fig
