@@ -236,6 +236,15 @@ def receding(
     return [train, Importances("dense", seen), cut, Shrink(), Measure("pruned"), again, Measure("fine-tuned")]
 
 
+def scaled_from_scratch(sparsity: float, epochs: int, scope: tuple[str, ...] | None = None) -> Timeline:
+    """Uniform channel scaling in the literature's sense: the same fraction of channels goes everywhere before any training.
+
+    What is left gets fresh weights of its own and is trained: a width multiplier, except for channels that a sum ties.
+    """
+    cut = Prune("ucs", replace(to(sparsity, "ucs"), keep_at_least=3), scope=scope)
+    return [cut, Rewind("new"), Shrink(), Train(epochs, learning_rate=_two_steps(epochs))]
+
+
 def l0(strength: float, epochs: int, fine_tune: int) -> Timeline:
     """Train with gates, remove what the gates have shut, fine-tune (Louizos et al. 2018)."""
     cut = Prune("l0", Budget(below=0.0, of="channels"))
@@ -332,6 +341,7 @@ RECIPES: dict[str, Callable[..., Timeline]] = {
         retrain_once,
         cascade,
         receding,
+        scaled_from_scratch,
         l0,
         hoyer_square,
         group_hoyer_square,

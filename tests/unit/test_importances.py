@@ -165,3 +165,11 @@ def test_three_channels_stay_in_every_layer():
     cut = recipes.receding("ucs", 0.9, 1, 1)[2]
     assert cut.budget.keep_at_least == 3
     assert recipes.receding("ucs", 0.9, 1, 1, scope=("a.*",))[2].scope == ("a.*",)
+
+
+def test_scaling_from_scratch_is_a_narrower_network_with_weights_of_its_own():
+    rows = pc.run(pc.Experiment("vgg8", "digits", recipes.scaled_from_scratch(0.5, 1), limit=200), progress=False)
+    narrow = pc.build_model("vgg8", "digits", width=0.5, seed=0)
+    assert rows[-1]["parameters"] == sum(p.numel() for p in narrow.parameters())
+    assert rows[-1]["label"] == "final"
+    assert rows[-1]["channels_removed"] == 0.5
