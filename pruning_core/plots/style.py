@@ -104,6 +104,7 @@ METHOD_STYLE: dict[str, MethodStyle] = _styles(
     ispasp_debias=("blue", "<", "i-SpaSP, least squares"),
     # batch-norm scales, penalties, gates
     rni=("crimson", "s", "RNI"),
+    rni_no_penalty=("violet", "X", "sigmoid batch norm alone"),
     slimming=("blue", "^", "Network Slimming"),
     polarization=("green", "D", "polarisation"),
     hoyer_square=("blue", "X", "HoyerSquare"),
