@@ -43,10 +43,10 @@ class Hessian:
     every product, and refused if they have changed. ``merge=True`` (of batches that are held and have one shape) computes
     on as many samples at once as ``memory`` allows; a loss for which that is not the same is refused.
 
-    ``reuse_graph=True`` keeps the graph of the gradient between products if that of all samples fits into ``memory``
-    bytes, as estimated from a few samples: half of the work. Otherwise merged samples are cut so that the graph of each
-    part fits. Besides the graph: the held batches, a copy of parameters and buffers, and during a product up to about as
-    much as a graph again.
+    ``reuse_graph=True`` keeps the graph of the gradient between products, which saves half of the work, if that of all
+    samples fits into ``memory`` bytes (``graph_bytes`` estimates it from a few samples). Otherwise merged samples are cut
+    so that the graph of each part fits. In memory besides: held batches, a copy of parameters and buffers, and during a
+    product intermediate results of up to the size of a graph.
 
     Raises BadInput for a network in training mode, no trainable parameter, a loss that is not finite, no mean over
     samples or independent of the weights, and later when weights, buffers or batches have changed in the meantime.
@@ -142,7 +142,7 @@ class Hessian:
                 outputs, self._leaves, factors, retain_graph=keep, allow_unused=True, materialize_grads=True
             )
         except RuntimeError as error:
-            if not any(words in str(error) for words in ("derivative for", "differentiate twice")):
+            if "derivative for" not in str(error):
                 raise
             what = str(error).splitlines()[0]
             raise BadInput(f"{type(self.model).__name__} has no second derivative: {what}") from error
@@ -176,8 +176,9 @@ class Hessian:
         if not few:
             raise BadInput("batches is empty: there is no loss to take curvature of.")
         inputs, labels = few[0]
-        if len(few) == 1 and len(inputs) > 1:
-            few = [(inputs[:1], labels[:1]), (inputs[1:], labels[1:])]
+        half = len(inputs) // 2
+        if len(few) == 1 and half > 1:
+            few = [(inputs[:half], labels[:half]), (inputs[half:], labels[half:])]
         if not merged or len(few) == 1 or few[0][0].shape[1:] != few[1][0].shape[1:]:
             return
         apart = sum(float(self._loss(*part)) * len(part[0]) for part in few) / sum(len(part[0]) for part in few)
@@ -200,7 +201,8 @@ class Hessian:
         few = min(len(inputs), 64)
         found, flat = self._try(inputs[:few], labels[:few])
         each = max(1, found // few)
-        whole = reuse and each * self.samples <= memory
+        self.graph_bytes = each * self.samples
+        whole = reuse and self.graph_bytes <= memory
         joined = _joined(self._batches) if merge else None
         if joined is not None:
             size = self.samples if whole else max(1, min(self.samples, memory // each))
