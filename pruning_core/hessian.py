@@ -46,7 +46,7 @@ class Hessian:
     ``reuse_graph=True`` keeps the graph of the gradient between products, which saves half of the work, if that of all
     samples fits into ``memory`` bytes (``graph_bytes`` estimates it from a few samples). Otherwise merged samples are cut
     so that the graph of each part fits. In memory besides: held batches, a copy of parameters and buffers, and during a
-    product intermediate results of up to the size of a graph.
+    product intermediate results, which take one to two times the graph.
 
     Raises BadInput for a network in training mode, no trainable parameter, a loss that is not finite, no mean over
     samples or independent of the weights, and later when weights, buffers or batches have changed in the meantime.

@@ -238,12 +238,14 @@ def largest_eigenvalues(
         values = found[order]
         residuals = (rest @ vectors[known:, order].to(rest)).norm(dim=0).double()
         largest = float(found.abs().max())
-        if width >= n and bool((residuals <= tolerance * largest).all()):
+        if bool((residuals <= tolerance * largest).all()):
             return values.cpu(), residuals.cpu()
         q, r = torch.linalg.qr(rest)
         u, sizes, _ = torch.linalg.svd(r)
         kept = sizes > 10 * torch.finfo(start.dtype).eps * largest
         new = (q @ u)[:, kept][:, : len(start) - width]
+        if not new.shape[1]:  # the space is exhausted, and the residuals are rounding
+            return values.cpu(), residuals.cpu()
         new = new - basis @ (basis.T @ new)
         new = new / new.norm(dim=0)
         basis = torch.cat([basis, new], 1)

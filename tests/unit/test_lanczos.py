@@ -143,6 +143,16 @@ def test_breakdown_is_relative_to_the_size_of_the_matrix():
     assert len(lanczos(by(torch.zeros(4, 4, dtype=DOUBLE)), start_of(4), 3).alpha) == 1
 
 
+def test_the_bound_is_the_largest_row_sum():
+    """A chain of four: behind the third, T has row sums 1, 2, 1, and the next beta is 0.015."""
+    matrix = torch.zeros(4, 4, dtype=DOUBLE)
+    for i, coupling in enumerate((1.0, 1.0, 0.015)):
+        matrix[i, i + 1] = matrix[i + 1, i] = coupling
+    first = torch.tensor([1.0, 0, 0, 0], dtype=DOUBLE)
+    for breakdown, length in ((0.0074, 4), (0.0076, 3)):
+        assert len(lanczos(by(matrix), first, 4, breakdown=breakdown).alpha) == length
+
+
 def spread(d: int = 120) -> torch.Tensor:
     """A spectrum as of networks: many near zero, a few large; without orthogonalisation the large ones appear twice."""
     return torch.cat([torch.linspace(-0.01, 0.02, d - 4, dtype=DOUBLE), torch.tensor([1.0, 3, 10, 50], dtype=DOUBLE)])
@@ -276,6 +286,7 @@ def test_reference_takes_a_gaussian_vector_only_where_beta_is_zero():
         assert torch.equal(seen[1], first[1]) == same
     generator = seeded(5)
     lanczos(by(symmetric(torch.linspace(1, 2, 6))), start_of(6), 4, reference=True, generator=generator)
+    lanczos(by(symmetric(torch.linspace(1, 2, 6)) * 1e-12), start_of(6), 4, reference=True, generator=generator)
     assert torch.equal(generator.get_state(), seeded(5).get_state())
 
 
@@ -386,6 +397,36 @@ def test_largest_eigenvalues_in_single_precision():
     top, _ = found(spread().tolist(), 3, torch.float32)
     np.testing.assert_allclose(top, [50, 10, 3], rtol=1e-5)
     assert top.dtype == DOUBLE
+
+
+def test_an_exhausted_space_is_the_end_whatever_the_tolerance():
+    matrix, products = symmetric([5.0, 2, 1] + [0.0] * 37), []
+
+    def product(v):
+        products.append(v)
+        return matrix @ v
+
+    top, residuals = largest_eigenvalues(product, noise_block(40, 2), 40, tolerance=1e-300)
+    np.testing.assert_allclose(top, [5, 2], rtol=1e-10)
+    assert residuals.max() < 1e-12
+    assert len(products) <= 8  # four dimensions: three eigenvectors and what is left of the start
+    noisy = symmetric(torch.linspace(0, 1, 30))
+    products.clear()
+
+    def with_noise(v):
+        products.append(v)
+        return noisy @ v + 1e-4 * v.roll(1)
+
+    top, _ = largest_eigenvalues(with_noise, noise_block(30, 7), 40, tolerance=1e-300)
+    assert len(products) == 30
+    np.testing.assert_allclose(top, np.linspace(0, 1, 30)[:-8:-1], atol=1e-3)  # never more directions than there are
+    small = symmetric([3.0, 2, 1], dtype=torch.float32)
+    top, _ = largest_eigenvalues(by(small), noise_block(3, 2).float(), 40, tolerance=1e-300)
+    np.testing.assert_allclose(top, [3, 2], rtol=1e-5)
+
+
+def noise_block(d: int, n: int) -> torch.Tensor:
+    return torch.randn(d, n, generator=seeded(2), dtype=DOUBLE)
 
 
 def test_too_few_steps_are_said_to_be_too_few():
