@@ -1,0 +1,354 @@
+r"""Products with the Hessian of a network's mean loss.
+
+With L(w) the mean loss over fixed samples, H = d^2 L / dw^2 is (D, D) and never formed; one product costs about two
+gradients (Pearlmutter 1994):
+
+    H v = d/dw (dL/dw . v)
+
+The network is in evaluation mode, so that every sample has a loss of its own, and H does not depend on how the samples
+are cut into batches. Coordinates are those of ``model.parameters()``, one tensor after the other, each row by row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .errors import BadInput, BadType
+from .evaluation import CrossEntropy, like_model
+from .lanczos import rademacher, whole_number
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+Loss = Callable[[Tensor, Tensor], Tensor]
+Parameters = Callable[[str, Tensor], bool] | Iterable[str] | None
+
+
+class Hessian:
+    """The Hessian of the mean loss over ``batches`` as a linear map; it belongs to the weights at the time of its making.
+
+    ``batches`` yields (inputs, labels); ``loss(outputs, labels)`` is a mean per sample (default: cross-entropy), so a
+    short batch counts by its samples. ``parameters``: names or patterns like ``"fc*"``, or a function (name, parameter) ->
+    bool, that say which trainable parameters are coordinates. None: all, without scale and shift of batch norms unless
+    ``exclude_norms=False``.
+
+    ``hold=True`` takes the batches in once and keeps them on the network's device. With False they are read again for
+    every product, and refused if they have changed. ``merge=True`` (of batches that are held and have one shape) computes
+    on as many samples at once as ``memory`` allows; a loss for which that is not the same is refused.
+
+    ``reuse_graph=True`` keeps the graph of the gradient between products, which saves half of the work, if that of all
+    samples fits into ``memory`` bytes (``graph_bytes`` estimates it from a few samples). Otherwise merged samples are cut
+    so that the graph of each part fits. In memory besides: held batches, a copy of parameters and buffers, and during a
+    product intermediate results, which take one to two times the graph.
+
+    Raises BadInput for a network in training mode, no trainable parameter, a loss that is not finite, no mean over
+    samples or independent of the weights, and later when weights, buffers or batches have changed in the meantime.
+
+    >>> from pruning_core import build_model, load_data
+    >>> data = load_data("digits")
+    >>> hessian = Hessian(build_model("lenet300", data, seed=0, width=0.1).eval(), data.train)
+    >>> hessian.matvec(torch.ones(hessian.dimension)).shape == (hessian.dimension,)
+    True
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Batches,
+        loss: Loss | None = None,
+        *,
+        parameters: Parameters = None,
+        exclude_norms: bool = True,
+        hold: bool = True,
+        merge: bool = True,
+        reuse_graph: bool = True,
+        memory: int = 2**30,
+    ):
+        refuse_training(model)
+        whole_number("memory (in bytes)", memory)
+        self.model, self.loss = model, loss or CrossEntropy()
+        chosen = _chosen(model, parameters, exclude_norms)
+        self.shapes = {name: parameter.shape for name, parameter in chosen.items()}
+        self.dimension = sum(parameter.numel() for parameter in chosen.values())
+        first = next(iter(chosen.values()))
+        self.device, self.dtype = first.device, first.dtype
+        if self.dtype not in (torch.float32, torch.float64):
+            raise BadInput(
+                f"curvature needs weights in float32 or float64, not {self.dtype}: call model.float() first."
+            )
+        # Leaves of our own, on the same memory: hooks, gradients and requires_grad of the caller's stay out of it.
+        self._inputs = {name: parameter.detach() for name, parameter in model.named_parameters()}
+        self._leaves = [self._inputs[name].requires_grad_() for name in chosen]
+        self._before = {name: tensor.clone() for name, tensor in _tensors(model).items()}
+        self._batches = _held(model, batches) if hold else _Repeated(model, batches)
+        self._check_losses(hold and merge)
+        self._graph: list[Tensor] | None = None
+        self._chunks: Batches = self._batches
+        self._prepare(hold and merge, reuse_graph, memory)
+
+    def __repr__(self) -> str:
+        return f"Hessian({type(self.model).__name__}: {self.dimension} parameters, {self.samples} samples)"
+
+    @property
+    def keeps_graph(self) -> bool:
+        """Whether products reuse one graph of the gradient of all samples."""
+        return self._graph is not None
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches (inputs, labels) as they were given, on the network's device."""
+        yield from self._batches
+
+    def weights(self) -> Tensor:
+        """The coordinates' values, (D,)."""
+        return torch.cat([leaf.detach().flatten() for leaf in self._leaves])
+
+    def matvec(self, v: Tensor) -> Tensor:
+        """H v: v (D,) -> (D,), or column by column (D, k) -> (D, k); in the network's precision, on its device."""
+        if not isinstance(v, Tensor) or v.dim() not in (1, 2) or len(v) != self.dimension:
+            shape = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
+            raise BadInput(f"the Hessian multiplies tensors ({self.dimension},) or ({self.dimension}, k), not {shape}.")
+        self.check_unchanged()
+        v = v.detach().to(self.device, self.dtype)
+        if v.dim() == 2:
+            return torch.stack([self._product(column) for column in v.T], 1) if v.shape[1] else v.clone()
+        return self._product(v)
+
+    def gradient(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
+        """The gradient of the loss of one batch, one tensor a parameter, which can be differentiated again."""
+        with forward_pass(self.device), torch.enable_grad():
+            value = self.loss(functional_call(self.model, self._inputs, (inputs,)), labels)
+            if not value.requires_grad:
+                raise BadInput("the loss does not depend on the parameters that were chosen, so it has no curvature.")
+            return list(
+                torch.autograd.grad(value, self._leaves, create_graph=True, allow_unused=True, materialize_grads=True)
+            )
+
+    def differentiate(self, gradient: list[Tensor], v: Tensor, keep: bool = True) -> Tensor:
+        """The derivative, (D,), of ``gradient . v`` for fixed v, (D,); ``keep`` the graph for another time."""
+        along = v.split([leaf.numel() for leaf in self._leaves])
+        pairs = [(g, a.view_as(g)) for g, a in zip(gradient, along, strict=True) if g.requires_grad]
+        if not pairs:  # a loss that is linear in the weights
+            return torch.zeros_like(v)
+        outputs, factors = zip(*pairs, strict=True)
+        try:
+            found = torch.autograd.grad(
+                outputs, self._leaves, factors, retain_graph=keep, allow_unused=True, materialize_grads=True
+            )
+        except RuntimeError as error:
+            if "derivative for" not in str(error):
+                raise
+            what = str(error).splitlines()[0]
+            raise BadInput(f"{type(self.model).__name__} has no second derivative: {what}") from error
+        return torch.cat([part.reshape(-1) for part in found])
+
+    def check_unchanged(self) -> None:
+        """Raise BadInput if weights, buffers or the mode of the network are others than when the Hessian was made."""
+        refuse_training(self.model)
+        now = _tensors(self.model)
+        for name, before in self._before.items():
+            if name not in now or not torch.equal(now[name], before):
+                raise BadInput(f"{name!r} has changed since the Hessian was made; make another one.")
+
+    def _product(self, v: Tensor) -> Tensor:
+        if self._graph is not None:
+            return self.differentiate(self._graph, v)
+        total = torch.zeros_like(v)
+        for inputs, labels in self._chunks:
+            part = self.differentiate(self.gradient(inputs, labels), v, keep=False)
+            total.add_(part, alpha=len(inputs) / self.samples)
+        return total
+
+    def _check_losses(self, merged: bool) -> None:
+        """Count the samples; refuse losses that are not finite or, where that matters, no mean over samples."""
+        few: list[tuple[Tensor, Tensor]] = []
+        self.samples = 0
+        for number, (inputs, labels) in enumerate(self._batches, 1):
+            finite_loss(self._loss(inputs, labels), number)
+            self.samples += len(inputs)
+            few = [*few, (inputs, labels)] if len(few) < 2 else few
+        if not few:
+            raise BadInput("batches is empty: there is no loss to take curvature of.")
+        inputs, labels = few[0]
+        half = len(inputs) // 2
+        if len(few) == 1 and half > 1:
+            few = [(inputs[:half], labels[:half]), (inputs[half:], labels[half:])]
+        if not merged or len(few) == 1 or few[0][0].shape[1:] != few[1][0].shape[1:]:
+            return
+        apart = sum(float(self._loss(*part)) * len(part[0]) for part in few) / sum(len(part[0]) for part in few)
+        together = float(self._loss(*(torch.cat(parts) for parts in zip(*few, strict=True))))
+        slack = 1e-3 if self.dtype == torch.float32 else 1e-6
+        if abs(together - apart) > slack * max(abs(together), abs(apart), 1e-3):
+            raise BadInput(
+                f"the loss is no mean over samples: {together:.6g} for two batches together, but {apart:.6g} is their mean; "
+                "give one that is (and batch norms with stored statistics), or merge=False."
+            )
+
+    @torch.no_grad()
+    def _loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        with forward_pass(self.device):
+            return self.loss(functional_call(self.model, self._inputs, (inputs,)), labels)
+
+    def _prepare(self, merge: bool, reuse: bool, memory: int) -> None:
+        """Cut the samples into chunks, and build the graph of all when it may be kept."""
+        inputs, labels = next(iter(self._batches))
+        few = min(len(inputs), 64)
+        found, flat = self._try(inputs[:few], labels[:few])
+        each = max(1, found // few)
+        self.graph_bytes = each * self.samples
+        whole = reuse and self.graph_bytes <= memory
+        joined = _joined(self._batches) if merge else None
+        if joined is not None:
+            size = self.samples if whole else max(1, min(self.samples, memory // each))
+            self._chunks = list(zip(*(part.split(size) for part in joined), strict=True))
+        if whole:
+            for inputs, labels in self._chunks:
+                part = [g * (len(inputs) / self.samples) for g in self.gradient(inputs, labels)]
+                self._graph = part if self._graph is None else [a + b for a, b in zip(self._graph, part, strict=True)]
+        if flat:
+            v = rademacher(self.dimension, torch.Generator(), self.dtype, self.device)
+            if not bool(self._product(v).any()):
+                raise BadInput("the loss is constant: its gradient and its Hessian are zero.")
+
+    def _try(self, inputs: Tensor, labels: Tensor) -> tuple[int, bool]:
+        """What the graph of a gradient holds beyond parameters and inputs, in bytes, and whether the gradient is zero."""
+        held: dict[int, torch.UntypedStorage] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+            return tensor.detach()
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            graph = self.gradient(inputs, labels)
+        for tensor in [*_tensors(self.model).values(), inputs, labels]:
+            held.pop(tensor.untyped_storage().data_ptr(), None)
+        flat = not any(bool(part.detach().any()) for part in graph)
+        return sum(storage.nbytes() for storage in held.values()), flat
+
+
+def refuse_training(model: nn.Module) -> None:
+    """Raise BadInput when any part of the network is in training mode."""
+    for name, module in model.named_modules():
+        if module.training:
+            where = f"its part {name!r} ({type(module).__name__})" if name else "it"
+            raise BadInput(
+                f"curvature is that of a network in evaluation mode, but {where} is in training mode: call eval()."
+            )
+
+
+def finite_loss(value: Tensor, number: int) -> float:
+    """The loss of batch ``number`` as a number; BadInput unless it is one, and finite."""
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise BadInput(f"the loss must be one number a batch, the mean over its samples, not {shape}.")
+    if not math.isfinite(float(value)):
+        raise BadInput(f"the loss of batch {number} is {float(value)}: there is no curvature to compute.")
+    return float(value)
+
+
+class _Joined:
+    """Batches that are parts of two tensors."""
+
+    def __init__(self, inputs: Tensor, labels: Tensor, sizes: list[int]):
+        self.inputs, self.labels, self.sizes = inputs, labels, sizes
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(self.inputs.split(self.sizes), self.labels.split(self.sizes), strict=True)
+
+
+class _Repeated:
+    """Batches that are read again each time, and compared with the first time by a few of their numbers."""
+
+    def __init__(self, model: nn.Module, batches: Batches):
+        if iter(batches) is batches:
+            raise BadInput("batches that can be read only once must be held: hold=True.")
+        self.model, self.source = model, batches
+        self.marks = [self._mark(*batch) for batch in pairs(batches)]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        number = 0
+        for number, batch in enumerate(pairs(self.source), 1):
+            if number > len(self.marks) or self._mark(*batch) != self.marks[number - 1]:
+                raise BadInput(
+                    f"batch {number} is another one than when the Hessian was made; turn off shuffling and augmentation, or "
+                    "hold the batches: hold=True."
+                )
+            yield like_model(self.model, *batch)
+        if number != len(self.marks):
+            raise BadInput(f"batches gave {len(self.marks)} batches when the Hessian was made, and now {number}.")
+
+    @staticmethod
+    def _mark(*batch: Tensor) -> tuple:
+        return tuple(
+            (tuple(t.shape), float(t.detach().sum(dtype=torch.float64)), *t.detach().flatten()[:4].tolist())
+            for t in batch
+        )
+
+
+def _held(model: nn.Module, batches: Batches) -> list[tuple[Tensor, Tensor]] | _Joined:
+    held = [like_model(model, *batch) for batch in pairs(batches)]
+    kinds = {(x.shape[1:], x.dtype, y.shape[1:], y.dtype) for x, y in held}
+    if len(kinds) != 1:
+        return held
+    inputs, labels = (torch.cat(parts) for parts in zip(*held, strict=True))
+    return _Joined(inputs, labels, [len(x) for x, _ in held])
+
+
+def _joined(batches: object) -> tuple[Tensor, Tensor] | None:
+    return (batches.inputs, batches.labels) if isinstance(batches, _Joined) else None
+
+
+def pairs(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches as pairs of tensors; refuses what is none, or holds no sample."""
+    if isinstance(batches, Tensor) or not isinstance(batches, Iterable):
+        raise BadType(f"batches must be an iterable of (inputs, labels), not {type(batches).__name__}.")
+    count = 0
+    for count, batch in enumerate(batches, 1):
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not all(isinstance(t, Tensor) for t in batch):
+            raise BadType("batches must yield pairs (inputs, labels) of tensors.")
+        if batch[0].dim() == 0 or len(batch[0]) == 0:
+            raise BadInput(f"batch {count} holds no sample.")
+        yield batch[0], batch[1]
+    if not count:
+        raise BadInput("batches is empty: there is no loss.")
+
+
+def _chosen(model: nn.Module, parameters: Parameters, exclude_norms: bool) -> dict[str, nn.Parameter]:
+    """The trainable parameters that are coordinates, in the order of ``model.parameters()``."""
+    found = {name: p for name, p in model.named_parameters() if p.requires_grad and p.is_floating_point()}
+    if parameters is not None:
+        found = matching(found, parameters)
+    elif exclude_norms:
+        norms = {id(p) for m in model.modules() if isinstance(m, _BatchNorm) for p in m.parameters(recurse=False)}
+        found = {name: p for name, p in found.items() if id(p) not in norms}
+    if not found:
+        raise BadInput(f"{type(model).__name__} has no trainable parameter that was chosen.")
+    return found
+
+
+def matching(found: dict[str, nn.Parameter], parameters: Parameters) -> dict[str, nn.Parameter]:
+    if callable(parameters):
+        return {name: p for name, p in found.items() if parameters(name, p)}
+    patterns = [parameters] if isinstance(parameters, str) else list(parameters or ())
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in found):
+            raise BadInput(f"{pattern!r} fits no trainable parameter; there are {', '.join(found)}.")
+    return {name: p for name, p in found.items() if any(fnmatchcase(name, pattern) for pattern in patterns)}
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {name: t.detach() for name, t in [*model.named_parameters(), *model.named_buffers()]}
+
+
+@contextmanager
+def forward_pass(device: torch.device) -> Iterator[None]:
+    """For a forward pass: attention without fused kernels, which have no second derivative; random state as before."""
+    devices = [device.index or 0] if device.type == "cuda" else []
+    with sdpa_kernel(SDPBackend.MATH), torch.random.fork_rng(devices=devices):
+        yield

@@ -1,0 +1,360 @@
+r"""Spectra of symmetric matrices that are known only by their products with vectors: Lanczos and its quadrature.
+
+M steps of Lanczos from a unit vector v turn a symmetric H, (D, D), into a tridiagonal T, (M, M). With the eigenpairs
+(theta_m, y_m) of T, the Ritz values theta_m and the weights ``tau_m = (first entry of y_m)^2`` form the Gauss rule
+
+    v' f(H) v  ~  sum_m tau_m f(theta_m)        (exact for polynomials f up to degree 2 M - 1)
+
+For a random v with entries +1 or -1, scaled to length 1, the left side is trace(f(H)) / D on average: the spectrum of H
+as a set of weighted points (Golub and Welsch 1969; Ubaru, Chen and Saad 2017; for networks Yao et al. 2020, PyHessian).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .errors import BadInput, BadType, known_name
+
+Product = Callable[[Tensor], Tensor]
+
+OFFICIAL_OFFSET = 1e-6  # what the official code adds to every norm before it divides
+ROUNDING = 1e-6  # eigenvalues above -ROUNDING * (largest magnitude) do not count as negative
+BLOCK = 2**22  # numbers in a block of kernels, or of stored vectors in another precision
+
+
+class Tridiagonal(NamedTuple):
+    """``alpha`` (k,), the diagonal, and ``beta`` (k - 1,), the one beside it: float64 on the CPU; k <= the steps asked for."""
+
+    alpha: Tensor
+    beta: Tensor
+
+
+def rademacher(
+    dimension: int, generator: torch.Generator, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
+) -> Tensor:
+    """A vector (dimension,) of +1 and -1, each with probability 1/2, drawn where the generator lives."""
+    signs = torch.randint(2, (dimension,), generator=generator, device=generator.device)
+    return signs.mul_(2).sub_(1).to(device, dtype)
+
+
+def lanczos(
+    matvec: Product,
+    start: Tensor,
+    steps: int,
+    *,
+    orthogonalise: str = "full",
+    storage: torch.dtype | None = None,
+    breakdown: float = 1e-10,
+    reference: bool = False,
+    generator: torch.Generator | None = None,
+) -> Tridiagonal:
+    """``steps`` Lanczos steps with the symmetric matrix ``matvec``, (D,) -> (D,), from ``start``, (D,), of any length.
+
+    ``orthogonalise``: against all earlier vectors ("full", two passes of Gram-Schmidt), or against the Ritz vectors that
+    have converged, in whose direction alone orthogonality is lost ("selective", Parlett and Scott 1979). Both hold
+    ``steps * D`` numbers, in the type ``storage`` (torch.bfloat16 or torch.float16 halve float32; None: that of ``start``).
+
+    The steps end early, with shorter results, when the space that the powers of H span from ``start`` is exhausted: when a
+    beta is below ``breakdown`` times the largest row sum of \\|T\\|, a bound of max \\|theta\\|, or below what the precision
+    of ``start`` resolves.
+
+    ``reference=True`` does what the official code of "How Sparse Can We Prune a Deep Network" (Zhang et al. 2024) does,
+    which follows PyHessian: 1e-6 is added to norms before a division, one pass of modified Gram-Schmidt after beta was
+    taken, no early end; only where beta is exactly 0 a Gaussian vector from ``generator`` takes over.
+
+    Raises BadInput for more steps than D, a start of zeros, or products that are not finite.
+    """
+    known_name("orthogonalisation", orthogonalise, ("full", "selective"))
+    if storage not in (None, torch.bfloat16, torch.float16, torch.float32, torch.float64):
+        raise BadInput(f"storage must be a floating-point type of torch or None, not {storage!r}.")
+    if not isinstance(start, Tensor) or start.dim() != 1 or start.dtype not in (torch.float32, torch.float64):
+        raise BadType("the start of Lanczos must be a tensor (D,) of float32 or float64.")
+    whole_number("the number of Lanczos steps", steps)
+    if steps > len(start):
+        raise BadInput(f"{steps} Lanczos steps are more than the {len(start)} parameters; take at most that many.")
+    size = float(start.norm())
+    if not (math.isfinite(size) and size > 0):
+        raise BadInput(f"the start of Lanczos must have a finite length above 0, not {size}.")
+    if reference:
+        return _reference(matvec, start, steps, generator)
+    if not 0 <= breakdown < 1:
+        raise BadInput(f"breakdown must lie in [0, 1), not {breakdown}.")
+    smallest = max(breakdown, 10 * torch.finfo(start.dtype).eps)
+    basis = _Basis(steps, start, storage)
+    alpha: list[float] = []
+    beta: list[float] = []
+    v, before, b = start / size, torch.zeros_like(start), 0.0
+    for step in range(steps):
+        basis.append(v)
+        u = _product(matvec, v)
+        a = float(torch.dot(v, u))
+        alpha.append(a)
+        if step + 1 == steps:
+            break
+        u = u - a * v - b * before
+        if orthogonalise == "full":
+            basis.remove(basis.remove(u))
+        else:
+            basis.remove_converged(u, alpha, beta)
+        b = float(u.norm())
+        if b <= smallest * _largest_row(alpha, beta):
+            break
+        beta.append(b)
+        before, v = v, u / b
+    return _tridiagonal(alpha, beta)
+
+
+def _reference(matvec: Product, start: Tensor, steps: int, generator: torch.Generator | None) -> Tridiagonal:
+    """The official steps, accidents included."""
+    basis = [start / (start.norm() + OFFICIAL_OFFSET)]
+    u = _product(matvec, basis[0])
+    alpha = [float(torch.dot(basis[0], u))]
+    beta: list[float] = []
+    u = u - alpha[0] * basis[0]
+    for _ in range(1, steps):
+        b = float(u.norm())
+        if b == 0:
+            generator = generator or torch.Generator()
+            u = torch.randn(len(start), generator=generator, device=generator.device, dtype=start.dtype).to(start)
+        for earlier in basis:
+            u = u - torch.dot(u, earlier) * earlier
+        v = u / (u.norm() + OFFICIAL_OFFSET)
+        product = _product(matvec, v)
+        a = float(torch.dot(v, product))
+        u = product - a * v - b * basis[-1]
+        basis.append(v)
+        alpha.append(a)
+        beta.append(b)
+    return _tridiagonal(alpha, beta)
+
+
+class _Basis:
+    """The Lanczos vectors so far; with a storage type of their own, scaled to entries of about 1, where it is finest."""
+
+    def __init__(self, steps: int, start: Tensor, storage: torch.dtype | None):
+        self.rows = torch.empty(steps, len(start), dtype=storage or start.dtype, device=start.device)
+        self.length = 1.0 if self.rows.dtype == start.dtype else math.sqrt(len(start))
+        # Rows that are raised to the precision of the start at one time.
+        self.together = steps if self.length == 1.0 else max(1, BLOCK // len(start))
+        self.count = 0
+        self.converged, self.directions = 0, start.new_zeros(len(start), 0)
+
+    def append(self, v: Tensor) -> None:
+        self.rows[self.count] = v * self.length
+        self.count += 1
+
+    def blocks(self, like: Tensor) -> list[Tensor]:
+        return [part.to(like.dtype) / self.length for part in self.rows[: self.count].split(self.together)]
+
+    def remove(self, u: Tensor) -> Tensor:
+        """Take from ``u``, in place, what lies in the span of all vectors; returns ``u``."""
+        if self.length == 1.0:
+            rows = self.rows[: self.count]
+            return u.sub_(rows.T @ (rows @ u))
+        parts = self.rows[: self.count].split(self.together)
+        for part in parts:
+            rows = part.to(u.dtype).div_(self.length)
+            u.sub_(rows.T @ (rows @ u))
+        return u
+
+    def remove_converged(self, u: Tensor, alpha: list[float], beta: list[float]) -> None:
+        """Take from ``u``, in place, what lies along Ritz vectors whose residual is below sqrt(machine epsilon)."""
+        values, vectors = torch.linalg.eigh(_matrix(*_tridiagonal(alpha, beta)))
+        residuals = float(u.norm()) * vectors[-1].abs()
+        good = residuals <= math.sqrt(torch.finfo(u.dtype).eps) * float(values.abs().max())
+        if int(good.sum()) > self.converged:
+            chosen = vectors[:, good].to(u)
+            parts = chosen.split(self.together)
+            self.directions = torch.stack([p.T @ c for p, c in zip(self.blocks(u), parts, strict=True)]).sum(0)
+        self.converged = int(good.sum())
+        u.sub_(self.directions @ (self.directions.T @ u))
+
+
+def _product(matvec: Product, v: Tensor) -> Tensor:
+    product = matvec(v)
+    if product.shape != v.shape:
+        raise BadInput(f"the product of a vector {tuple(v.shape)} must have its shape, not {tuple(product.shape)}.")
+    if not bool(torch.isfinite(product).all()):
+        raise BadInput("the product of the matrix with a vector is NaN or infinite.")
+    return product
+
+
+def _tridiagonal(alpha: list[float], beta: list[float]) -> Tridiagonal:
+    return Tridiagonal(torch.tensor(alpha, dtype=torch.float64), torch.tensor(beta, dtype=torch.float64))
+
+
+def _largest_row(alpha: list[float], beta: list[float]) -> float:
+    """The largest row sum of |T|."""
+    around = [0.0, *beta, 0.0]
+    return max(abs(a) + around[i] + around[i + 1] for i, a in enumerate(alpha))
+
+
+def _matrix(alpha: Tensor, beta: Tensor) -> Tensor:
+    return torch.diag(alpha) + torch.diag(beta, 1) + torch.diag(beta, -1)
+
+
+def quadrature(alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    """Ritz values (k,), ascending, and their weights (k,), which sum to 1, of T with diagonal (k,) and sides (k - 1,)."""
+    if alpha.dim() != 1 or beta.dim() != 1 or len(alpha) == 0 or len(beta) != len(alpha) - 1:
+        raise BadInput(f"alpha (k,) needs beta (k - 1,), not {tuple(alpha.shape)} and {tuple(beta.shape)}.")
+    values, vectors = torch.linalg.eigh(_matrix(alpha.double(), beta.double()))
+    return values, vectors[0] ** 2
+
+
+def largest_eigenvalues(
+    matvec: Product, start: Tensor, steps: int, *, tolerance: float = 1e-4, by: str = "value"
+) -> tuple[Tensor, Tensor]:
+    """The n largest eigenvalues of ``matvec``, descending, and their residuals ``|H x - theta x|``, float64 (n,) each.
+
+    Block Lanczos: ``start`` (D, n) spans the first of at most ``steps`` blocks, n products each, so an eigenvalue is found
+    as often as it occurs, up to n times. Done when every residual is at most ``tolerance`` times the largest \\|theta\\|; a
+    residual bounds the error of its eigenvalue. ``by="magnitude"`` looks for the largest \\|eigenvalues\\|. Memory: steps * n
+    vectors. Raises BadInput when ``steps`` do not suffice.
+    """
+    known_name("order of eigenvalues", by, ("value", "magnitude"))
+    n = start.shape[1]
+    basis = torch.linalg.qr(start).Q
+    projected = start.new_zeros(0, 0, dtype=torch.float64)
+    new, values, residuals = basis, start.new_zeros(0), start.new_zeros(0)
+    for _ in range(steps):
+        products = torch.stack([_product(matvec, column) for column in new.T], 1)
+        known, width = projected.shape[0], basis.shape[1]
+        grown = projected.new_zeros(width, width)
+        grown[:known, :known] = projected
+        grown[:, known:] = (basis.T @ products).double()
+        grown[known:] = grown[:, known:].T.clone()
+        projected = (grown + grown.T) / 2
+        rest = products
+        for _ in range(2):
+            rest = rest - basis @ (basis.T @ rest)
+        found, vectors = torch.linalg.eigh(projected)
+        order = (found.abs() if by == "magnitude" else found).argsort(descending=True)[:n]
+        values = found[order]
+        residuals = (rest @ vectors[known:, order].to(rest)).norm(dim=0).double()
+        largest = float(found.abs().max())
+        if bool((residuals <= tolerance * largest).all()):
+            return values.cpu(), residuals.cpu()
+        q, r = torch.linalg.qr(rest)
+        u, sizes, _ = torch.linalg.svd(r)
+        kept = sizes > 10 * torch.finfo(start.dtype).eps * largest
+        new = (q @ u)[:, kept][:, : len(start) - width]
+        if not new.shape[1]:  # the space is exhausted, and the residuals are rounding
+            return values.cpu(), residuals.cpu()
+        new = new - basis @ (basis.T @ new)
+        new = new / new.norm(dim=0)
+        basis = torch.cat([basis, new], 1)
+    raise BadInput(
+        f"after {steps} steps a residual of the {n} largest eigenvalues is still {float(residuals.max()):.1e}, above "
+        f"{tolerance:g} times the largest magnitude; give more steps or a larger tolerance."
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Weighted points that stand for the eigenvalues of a matrix (dimension, dimension).
+
+    ``eigenvalues`` and ``weights``, float64 (probes, M) each; the weights of a probe sum to 1 (entries of weight 0 fill up
+    probes that ended early). ``exact``: these are all the eigenvalues, in one row, each with weight 1 / dimension.
+    """
+
+    eigenvalues: Tensor
+    weights: Tensor
+    dimension: int
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        if self.eigenvalues.dim() != 2 or self.eigenvalues.shape != self.weights.shape or not self.weights.numel():
+            raise BadInput(
+                "eigenvalues and weights of a spectrum must both have the shape (probes, M), "
+                f"not {tuple(self.eigenvalues.shape)} and {tuple(self.weights.shape)}."
+            )
+        if not bool(torch.isfinite(self.eigenvalues).all()):
+            raise BadInput("the eigenvalues of a spectrum must be finite.")
+        sums = self.weights.sum(1)
+        if not (bool((self.weights >= 0).all()) and bool(((sums - 1).abs() < 1e-6).all())):
+            raise BadInput("the weights of a spectrum must not be negative and must sum to 1 for every probe.")
+
+    @classmethod
+    def of(cls, rules: Sequence[tuple[Tensor, Tensor]], dimension: int) -> Spectrum:
+        """From one pair (Ritz values, weights) a probe; shorter ones are filled up with weight 0."""
+        ritz, weights = (torch.nn.utils.rnn.pad_sequence([rule[i] for rule in rules], batch_first=True) for i in (0, 1))
+        return cls(ritz, weights, dimension)
+
+    def mean(self) -> float:
+        """The mean eigenvalue, trace / dimension."""
+        return float((self.eigenvalues * self.weights).sum(1).mean())
+
+    def share_below(self, value: float) -> float:
+        """The share of eigenvalues below ``value``, in [0, 1]."""
+        return float((self.weights * (self.eigenvalues < value)).sum(1).mean())
+
+    @property
+    def negative_share(self) -> float:
+        """The share of eigenvalues that are negative by more than 1e-6 of the largest magnitude, in [0, 1]."""
+        return self.share_below(-ROUNDING * float(self.flattened()[0].abs().max()))
+
+    @property
+    def top(self) -> float:
+        """The largest eigenvalue that any probe has seen."""
+        return float(self.flattened()[0].max())
+
+    def flattened(self) -> tuple[Tensor, Tensor]:
+        """All points that carry weight, ascending, and their weights averaged over probes, which sum to 1."""
+        carries = self.weights > 0
+        values, order = self.eigenvalues[carries].sort(stable=True)
+        return values, self.weights[carries][order] / len(self.weights)
+
+    def density(self, grid: Tensor, variance: float) -> Tensor:
+        """The density at the points ``grid`` (G,), float64 (G,): every eigenvalue is a Gaussian of this ``variance``."""
+        values, weights = self.flattened()
+        return _gaussians(grid, values, weights, variance)
+
+
+def _gaussians(grid: Tensor, centres: Tensor, weights: Tensor, variance: float) -> Tensor:
+    """``sum_m w_m N(x; centre_m, variance)`` at every x of the grid."""
+    if not (variance > 0 and math.isfinite(variance)):
+        raise BadInput(f"the variance of a density must be positive and finite, not {variance}.")
+    scale = 1 / math.sqrt(2 * math.pi * variance)
+    parts = grid.double().split(max(1, BLOCK // len(centres)))
+    kernels = [torch.exp((x[:, None] - centres.double()) ** 2 / (-2 * variance)) @ weights.double() for x in parts]
+    return scale * torch.cat(kernels)
+
+
+def reference_density(
+    ritz: Tensor, weights: Tensor, bins: int = 100000, variance: float = 1e-10, overhead: float = 0.01
+) -> tuple[Tensor, Tensor]:
+    """Density and grid, float64 (bins,) each, as the official code of Zhang et al. (2024) makes them; sum * step is 1.
+
+    ``ritz`` and ``weights`` (runs, k). The grid reaches ``overhead`` beyond the smallest and the largest Ritz value, both
+    averaged over runs; the kernels have the variance ``variance * max(1, length of the grid)``. Once the grid is longer
+    than about 10, its steps are wider than the kernels, and Ritz values between two grid points lose their weight.
+    """
+    if ritz.dim() != 2 or ritz.shape != weights.shape or not ritz.numel():
+        raise BadInput(
+            f"ritz and weights must have one shape (runs, k), not {tuple(ritz.shape)}, {tuple(weights.shape)}."
+        )
+    if whole_number("the number of bins", bins) < 2:
+        raise BadInput("a density needs at least 2 bins.")
+    ritz, weights = ritz.double(), weights.double()
+    low, high = float(ritz.amin(1).mean()) - overhead, float(ritz.amax(1).mean()) + overhead
+    grid = torch.linspace(low, high, bins, dtype=torch.float64)
+    density = _gaussians(grid, ritz.flatten(), weights.flatten() / len(ritz), variance * max(1.0, high - low))
+    total = float(density.sum()) * float(grid[1] - grid[0])
+    if not total > 0:
+        raise BadInput("no grid point is near a Ritz value; take more bins or a larger variance.")
+    return density / total, grid
+
+
+def whole_number(what: str, value: object) -> int:
+    """``value`` if it is an integer >= 1; otherwise BadType or BadInput, naming ``what``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadType(f"{what} must be an integer, not {value!r}.")
+    if value < 1:
+        raise BadInput(f"{what} must be at least 1, not {value}.")
+    return value
