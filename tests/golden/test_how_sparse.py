@@ -1,10 +1,12 @@
-"""Golden files of How Sparse Can We Prune; what the ground floor already holds: global magnitude masks."""
+"""Golden files of How Sparse Can We Prune; masks, widths, curvature, and complete runs."""
 
 import math
 
 import numpy as np
 import torch
 
+import how_sparse_curvature
+import how_sparse_prediction
 from harness import Check, check, parameters
 from pruning_core.budgets import Budget, allocate
 from pruning_core.groups import Sites
@@ -37,7 +39,22 @@ def mask(z):
         np.testing.assert_array_equal(np.concatenate(parts), z["pruned_flat"][i])
 
 
-CHECKS: dict[str, Check] = {"mask": mask}
+def both(*checks: Check) -> Check:
+    """All checks, one after the other."""
+
+    def run(z):
+        for single in checks:
+            single(z)
+
+    return run
+
+
+CHECKS: dict[str, Check] = {
+    **how_sparse_curvature.CHECKS,
+    **how_sparse_prediction.CHECKS,
+    "mask": both(mask, how_sparse_prediction.CHECKS["mask"]),
+    "pipeline": both(how_sparse_prediction.CHECKS["pipeline"], how_sparse_curvature.check_pipeline_curvature),
+}
 
 
 @parameters("how_sparse")
