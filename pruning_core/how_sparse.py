@@ -3,11 +3,11 @@
 Each name stands for two trainings: "fc5_cifar10" without and "fc5_cifar10_l1" with the penalty. Both are cut by magnitude,
 globally, at one sparsity after the other, without fine-tuning; without the penalty that is the baseline of one-shot pruning.
 
-What differs from the official code: training takes the 90 % of the training images that this book trains on, not all;
-a sparsity p removes the nearest whole number of the N weights, where the code removes ceil(p N) and all that tie with the
-last of them; at parameters that are exactly 0, as all biases are at the start, the slope of the penalty is its strength, where
-the code has 0 (methods/l1.py). The tasks of the paper on Tiny ImageNet are not in its repository and not here. Of its baselines, iterative
-pruning is ``recipes.lottery_ticket`` and Smart-Ratio ``recipes.smart_ratio``; Rare Gems is left out.
+What differs from the official code: training takes the 90 % of the training images that this book trains on, not all; a
+sparsity p removes the nearest whole number of the N weights, where the code removes ceil(p N) and all that tie with the last
+of them; at parameters that are exactly 0, as all biases are at the start, the slope of the penalty is its strength, where the
+code has 0 (methods/l1.py). The tasks of the paper on Tiny ImageNet are not in its repository and not here. Of its baselines,
+iterative pruning is ``recipes.lottery_ticket`` and Smart-Ratio ``recipes.smart_ratio``; Rare Gems is left out.
 """
 
 from __future__ import annotations
