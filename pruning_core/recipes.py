@@ -14,7 +14,7 @@ from .budgets import Budget
 from .errors import BadInput, known_name
 from .methods import Method, as_method
 from .methods.base import counted
-from .optimizers import LearningRate, Optimizer
+from .optimizers import LearningRate, Optimizer, number_at_least_zero
 from .schedules import fraction_after, tick_tock_rounds
 from .stages import Each, Every, Importances, Measure, Prune, Repeat, Rewind, Save, Shrink, Stage, Train
 
@@ -288,6 +288,23 @@ def tick_tock(
     return [*timeline, Shrink(), Measure("pruned"), Train(fine_tune), Measure("fine-tuned")]
 
 
+def l1_one_shot(sparsity: float, epochs: int, strength: float) -> Timeline:
+    """Train with an l1 penalty on all parameters, then one global cut by magnitude and no fine-tuning: LOMP, or GOP in its
+    code (Zhang et al. 2024). ``strength`` multiplies the sum of absolute values."""
+    penalty = ("l1", number_at_least_zero("strength", strength))
+    return [Train(epochs, penalty=penalty), Measure("dense"), _cut("magnitude", sparsity), Measure("pruned")]
+
+
+def dense_one_shot(sparsity: float, epochs: int, method: str | Method = "magnitude") -> Timeline:
+    """Train, then one cut and no fine-tuning: what l1_one_shot is compared with, by magnitude or by chance ("random")."""
+    return [Train(epochs), Measure("dense"), _cut(method, sparsity), Measure("pruned")]
+
+
+def smart_ratio(sparsity: float, epochs: int) -> Timeline:
+    """Remove weights by chance before training, layer by layer in the shares of Su et al. 2020, and train what is left."""
+    return [Prune("random", Budget(sparsity, across="smart_ratio")), Train(epochs)]
+
+
 def to(sparsity: float, method: str | Method) -> Budget:
     """The budget that removes this fraction of what ``method`` prunes."""
     return Budget(sparsity, of=counted(as_method(method)))  # type: ignore[arg-type]
@@ -347,6 +364,9 @@ RECIPES: dict[str, Callable[..., Timeline]] = {
         group_hoyer_square,
         efficient_convnets,
         tick_tock,
+        l1_one_shot,
+        dense_one_shot,
+        smart_ratio,
     )
 }
 

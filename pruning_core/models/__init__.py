@@ -18,6 +18,7 @@ from pruning_core.errors import BadInput, BadType, UnknownName, known_name
 from pruning_core.models import (
     blocks,
     densenet,
+    how_sparse,
     lenet,
     multilayer,
     plain,
@@ -34,6 +35,7 @@ __all__ = ["MODELS", "ModelInfo", "build_model", "rebuild"]
 MODELS: dict[str, ModelInfo] = {
     **multilayer.MODELS, **lenet.MODELS, **vgg.MODELS, **resnet.MODELS, **snip.MODELS, **blocks.MODELS,
     **transformer.MODELS, **densenet.MODELS, **wide_resnet.MODELS, **plain.MODELS,
+    **how_sparse.MODELS,
 }  # fmt: skip
 """Name -> entry: builder, paper, and the parameter count at its standard data."""
 

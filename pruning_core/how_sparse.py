@@ -1,0 +1,135 @@
+"""The official configurations of How Sparse Can We Prune (Zhang et al. 2024) as experiments, from the one table below.
+
+Each name stands for two trainings: "fc5_cifar10" without and "fc5_cifar10_l1" with the penalty. Both are cut by magnitude,
+globally, at one sparsity after the other, without fine-tuning; without the penalty that is the baseline of one-shot pruning.
+
+What differs from the official code: training takes the 90 % of the training images that this book trains on, not all; a
+sparsity p removes the nearest whole number of the N weights, where the code removes ceil(p N) and all that tie with the last
+of them; at parameters that are exactly 0, as all biases are at the start, the slope of the penalty is its strength, where the
+code has 0 (methods/l1.py). The tasks of the paper on Tiny ImageNet are not in its repository and not here. Of its baselines,
+iterative pruning is ``recipes.lottery_ticket`` and Smart-Ratio ``recipes.smart_ratio``; Rare Gems is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal
+
+from .budgets import Budget, check_sparsity
+from .errors import BadInput, BadType, known_name
+from .evaluation import integer_at_least
+from .experiment import Experiment
+from .learning_rates import SteppedPerIteration
+from .optimizers import LearningRate, Optimizer
+from .stages import Measure, Prune, Stage, Train
+
+EPOCHS = 200
+BATCH_SIZE = 128
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One of the official files: network and data, learning rate and its schedule, penalty, analysis and sweep.
+
+    All train ``EPOCHS`` epochs in batches of ``BATCH_SIZE`` by SGD with momentum 0.9 and no weight decay. ``strength``
+    multiplies the sum of the absolute values of all parameters, biases and batch norm included; ``l1`` says whether it is
+    used. ``warmup`` and ``milestones`` are epochs; ``lanczos_steps`` are those of the Hessian's spectrum, with one probe;
+    ``points``: the sweep goes over i / points.
+    """
+
+    model: str
+    data: str
+    rate: float
+    strength: float
+    schedule: Literal["constant", "multistep", "cosine"] = "constant"
+    warmup: int = 0
+    gamma: float = 0.5
+    milestones: tuple[int, ...] = ()
+    lanczos_steps: int = 128
+    points: int = 1000
+    l1: bool = False
+
+    def learning_rate(self, reference: bool = False) -> LearningRate | SteppedPerIteration:
+        """The schedule of the paper, which moves once an epoch; with ``reference`` that of the code, once an iteration."""
+        settings = {"milestones": self.milestones, "gamma": self.gamma} if self.schedule == "multistep" else {}
+        if reference and self.schedule != "constant":
+            return SteppedPerIteration(self.schedule, self.warmup, **settings)  # type: ignore[arg-type]
+        return LearningRate(self.schedule, self.warmup, **settings)  # type: ignore[arg-type]
+
+    def sparsities(self) -> tuple[float, ...]:
+        """The official sweep: i / points for i = 1 .. points - 1."""
+        return tuple(i / self.points for i in range(1, self.points))
+
+
+_WITHOUT_PENALTY = {
+    "fc5_cifar10": Configuration("fc5", "cifar10", 0.01, 5e-5),
+    "fc12_cifar10": Configuration("fc12", "cifar10", 0.01, 5e-5),
+    "alexnet_cifar10": Configuration(
+        "alexnet_how_sparse", "cifar10", 0.01, 3e-5, "multistep", 5, 0.5, (60, 120, 160), lanczos_steps=96
+    ),
+    "vgg16_cifar10": Configuration("vgg16_how_sparse", "cifar10", 0.01, 1e-4, warmup=5, points=100),
+    "resnet18_cifar100": Configuration("resnet18_how_sparse", "cifar100", 0.1, 5e-5, "cosine", 5),
+    "resnet50_cifar100": Configuration("resnet50_how_sparse", "cifar100", 0.1, 2e-5, "cosine", 5),
+}
+
+CONFIGURATIONS: dict[str, Configuration] = _WITHOUT_PENALTY | {
+    f"{name}_l1": replace(entry, l1=True, points=1000) for name, entry in _WITHOUT_PENALTY.items()
+}
+"""Name -> official file; "_l1" is the twin with the penalty. Files that switch their schedule off have "constant" here."""
+
+
+def official_experiments(
+    name: str,
+    *,
+    sparsities: Sequence[float] | None = None,
+    seeds: int = 1,
+    device: str = "cpu",
+    reference: bool = False,
+) -> Iterator[Experiment]:
+    """The experiments of one configuration, at profile "paper": one a seed, 0 to ``seeds`` - 1.
+
+    Train; Measure("dense"); then for each of the rising ``sparsities`` in (0, 1) a global cut by magnitude and
+    Measure("pruned"). Nothing is trained in between, so that every cut is the one of the dense network; a layer may lose
+    all its weights, as in the official code. None: the official sweep, up to 999 cuts. ``reference=True`` takes the
+    learning rates that the official code really used, where they differ from the paper's. Tags: ``file``, ``strength``
+    (0 without penalty). Raises UnknownName, BadInput or BadType, when the first experiment is asked for.
+    """
+    entry = CONFIGURATIONS[known_name("configuration", name, CONFIGURATIONS)]
+    integer_at_least("seeds", seeds, 1)
+    sweep = entry.sparsities() if sparsities is None else _rising(sparsities)
+    for seed in range(seeds):
+        yield Experiment(
+            entry.model,
+            entry.data,
+            _timeline(entry, sweep),
+            seed=seed,
+            optimizer=Optimizer("sgd", entry.rate, momentum=0.9),
+            learning_rate=entry.learning_rate(reference),  # type: ignore[arg-type]
+            batch_size=BATCH_SIZE,
+            normalise=f"{entry.data}/how_sparse",
+            augment=f"{entry.data}/how_sparse",
+            profile="paper",
+            device=device,
+            tags={"file": name, "strength": entry.strength if entry.l1 else 0.0},
+        )
+
+
+def _timeline(entry: Configuration, sweep: Sequence[float]) -> list[Stage]:
+    timeline: list[Stage] = [
+        Train(EPOCHS, penalty=("l1", entry.strength) if entry.l1 else None),
+        Measure("dense"),
+    ]
+    for sparsity in sweep:
+        timeline += [Prune("magnitude", Budget(sparsity, keep_at_least=0)), Measure("pruned")]
+    return timeline
+
+
+def _rising(sparsities: Sequence[float]) -> tuple[float, ...]:
+    if isinstance(sparsities, str) or not hasattr(sparsities, "__iter__"):
+        raise BadType(f"sparsities are a sequence of numbers in (0, 1), not {sparsities!r}.")
+    found = tuple(check_sparsity(sparsity, "a sparsity") for sparsity in sparsities)
+    if not found or found[0] == 0 or any(a >= b for a, b in pairwise(found)):
+        raise BadInput(f"sparsities rise from above 0, each once, not {list(sparsities)}.")
+    return found
