@@ -10,13 +10,6 @@ import pytest
 
 Check = Callable[[Mapping[str, np.ndarray]], None]
 
-# Prefixes whose methods come with their chapter. Each chapter moves its own into the checks of its test file.
-PENDING: dict[str, dict[str, int]] = {}
-for _paper, _chapter, _prefixes in [
-    ("how_sparse", 5, "l1_training lr_official"),
-]:
-    PENDING.setdefault(_paper, {}).update(dict.fromkeys(_prefixes.split(), _chapter))
-
 
 def files(paper: str) -> list[Path]:
     """Every golden file of a paper, below $PRUNING_GOLDEN (default: this folder)."""
@@ -32,15 +25,12 @@ def prefix_of(path: Path, known: Mapping[str, object]) -> str | None:
 
 
 def check(paper: str, path: Path | None, checks: Mapping[str, Check]) -> None:
-    """Run the file's check; fail for a name that nobody knows, skip with the chapter for what is still to be written."""
+    """Run the file's check; fail for a name that nobody knows."""
     if path is None:
         pytest.fail(f"no golden file of {paper} was found; set PRUNING_GOLDEN to the folder that holds {paper}/*.npz")
-    pending = PENDING.get(paper, {})
-    prefix = prefix_of(path, {**checks, **pending})
+    prefix = prefix_of(path, checks)
     if prefix is None:
         pytest.fail(f"{path.name}: no check is known for this name")
-    if prefix not in checks:
-        pytest.skip(f"{path.name}: checked when chapter {pending[prefix]} is written")
     with np.load(path, allow_pickle=False) as arrays:
         checks[prefix]({name: arrays[name] for name in arrays.files})
 

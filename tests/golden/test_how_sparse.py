@@ -7,6 +7,7 @@ import torch
 
 import how_sparse_curvature
 import how_sparse_prediction
+import how_sparse_training
 from harness import Check, check, parameters
 from pruning_core.budgets import Budget, allocate
 from pruning_core.groups import Sites
@@ -52,6 +53,7 @@ def both(*checks: Check) -> Check:
 CHECKS: dict[str, Check] = {
     **how_sparse_curvature.CHECKS,
     **how_sparse_prediction.CHECKS,
+    **how_sparse_training.CHECKS,
     "mask": both(mask, how_sparse_prediction.CHECKS["mask"]),
     "pipeline": both(how_sparse_prediction.CHECKS["pipeline"], how_sparse_curvature.check_pipeline_curvature),
 }
