@@ -158,7 +158,9 @@ def compare(name: str, model: nn.Module, x: Tensor, y: Tensor, steps: int, repea
         "two backward passes, all at once": backward_passes(model, whole),
     }
     if peer is not None:
+        at_once = curvlinops_operator(model, whole)
         products["curvlinops"] = lambda: peer @ v
+        products["curvlinops, all at once"] = lambda: at_once @ v
     _table("one product", in_turns(products, 3 * repeats))
 
     def with_flat(product: Callable[[Tensor], Tensor]) -> Tensor:
@@ -183,6 +185,7 @@ def compare(name: str, model: nn.Module, x: Tensor, y: Tensor, steps: int, repea
     }
     if peer is not None:
         spectra["curvlinops' product, our Lanczos"] = lambda: with_flat(lambda u: (peer @ u).detach())
+        spectra["the same, all at once"] = lambda: with_flat(lambda u: (at_once @ u).detach())
     _table(f"{steps} Lanczos steps", in_turns(spectra, repeats))
 
 
