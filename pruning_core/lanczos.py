@@ -243,7 +243,7 @@ def largest_eigenvalues(
         q, r = torch.linalg.qr(rest)
         u, sizes, _ = torch.linalg.svd(r)
         kept = sizes > 10 * torch.finfo(start.dtype).eps * largest
-        new = (q @ u)[:, kept][:, : len(start) - width]
+        new = (q @ u)[:, kept]
         if not new.shape[1]:  # the space is exhausted, and the residuals are rounding
             return values.cpu(), residuals.cpu()
         new = new - basis @ (basis.T @ new)
