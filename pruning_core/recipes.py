@@ -232,8 +232,10 @@ def receding(
     penalty = None if strength is None else (as_method(method), strength)
     cut = Prune(method, replace(to(sparsity, method), keep_at_least=3), scope=scope)
     train = Train(epochs, penalty=penalty, during=event, learning_rate=_two_steps(epochs))
-    again = Train(fine_tune, learning_rate=_two_steps(fine_tune))
-    return [train, Importances("dense", seen), cut, Shrink(), Measure("pruned"), again, Measure("fine-tuned")]
+    timeline: Timeline = [train, Importances("dense", seen), cut, Shrink(), Measure("pruned")]
+    if fine_tune:
+        timeline += [Train(fine_tune, learning_rate=_two_steps(fine_tune)), Measure("fine-tuned")]
+    return timeline
 
 
 def scaled_from_scratch(sparsity: float, epochs: int, scope: tuple[str, ...] | None = None) -> Timeline:

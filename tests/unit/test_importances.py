@@ -173,3 +173,8 @@ def test_scaling_from_scratch_is_a_narrower_network_with_weights_of_its_own():
     assert rows[-1]["parameters"] == sum(p.numel() for p in narrow.parameters())
     assert rows[-1]["label"] == "final"
     assert rows[-1]["channels_removed"] == 0.5
+
+
+def test_without_fine_tuning_nothing_is_called_fine_tuned():
+    timeline = recipes.receding("ucs", 0.5, 1, 0)
+    assert [stage.label for stage in timeline if isinstance(stage, pc.Measure)] == ["dense", "pruned"]
