@@ -108,6 +108,9 @@ EXERCISES: dict[str, Exercise] = {
     ),
     "failures/ties": Exercise(600, "which value is the 500th smallest, and how many scores are not larger?", 0.0),
     # 3 Receding Neuron Importances
+    "how_sparse/sharper": Exercise(
+        [0.5, 0.25], "put lambda R^2 = 2 epsilon, then 6 epsilon, into 2 epsilon / (2 epsilon + lambda R^2)."
+    ),
     "rni/threshold": Exercise(0.05 * (1 - math.log(0.05)), "put the strength into lambda (1 - ln lambda)."),
     "rni/drift": Exercise(0.26, "with momentum 0.9 a constant gradient moves ten times as far as without."),
     "rni/receded": Exercise(
