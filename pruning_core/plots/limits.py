@@ -59,6 +59,7 @@ def transition(curves: pd.DataFrame, limits: pd.Series, *, title: str = "") -> B
     curves: removed, accuracy, loss, strength, of one seed. limits: strength -> predicted limit. The axis is logarithmic in
     the fraction kept.
     """
+    curves = curves[curves["removed"] <= 0.99]  # what lies beyond is chance
     if curves.empty:
         raise BadInput("there is no curve to draw.")
     fig, axes = figure(1, 2, size=(9.6, 3.8))
