@@ -119,6 +119,14 @@ EXERCISES: dict[str, Exercise] = {
     "rni/kept": Exercise(
         [26, 3], "the quantile leaves a tenth of 256 channels; of 12 it would leave one, and three stay at least.", 0.0
     ),
+    # 5 How sparse can we prune?
+    "how_sparse/cone": Exercise(750, "the cone has D times the squared sine of its angle; subtract that from D."),
+    "how_sparse/ball": Exercise(
+        [0.8, 0.75], "find the radius from r^2 = 2 epsilon / lambda; the formula adds it to R^2, a tangent does not."
+    ),
+    "how_sparse/crossing": Exercise(
+        (math.sqrt(84) - 2) / 20, "write R^2 as a multiple of the removed fraction p; p = G is then quadratic in p."
+    ),
 }
 """Name -> exercise. A chapter adds its own; names begin with the topic of the notebook."""
 

@@ -1,0 +1,349 @@
+"""Figures of high-dimensional geometry: sizes of cones, phase transitions and their curves, the step to a pruning limit."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.ticker import FuncFormatter, NullLocator
+from scipy.stats import chi
+
+from pruning_core.errors import BadInput
+from pruning_core.geometry import CircularCone, normalised_width, trace_bound, window
+from pruning_core.phase_transitions import meeting_probability, transitions
+from pruning_core.prediction import Limit
+
+from .curves import heatmap
+from .interactive import Curve, SliderFigure, slider_figure
+from .style import COLOURS, NEUTRAL, BookFigure, figure, set_alt, stamp, styled
+
+_SERIES = ("blue", "crimson", "green", "ochre", "violet", "sky", "mauve", "slate")
+
+
+def meeting_slider(dimensions: Sequence[int], degrees: Sequence[float], *, title: str = "") -> SliderFigure:
+    """Exact probability that a random subspace of a given share k / D meets a circular cone; the slider moves D.
+
+    ``degrees``: half angles of the cones, one curve each.
+    """
+    positions = {}
+    for ambient in dimensions:
+        sizes = np.unique(np.linspace(0, ambient, min(ambient, 200) + 1).round().astype(int))
+        cones = {f"cone of {a:g}°": CircularCone(ambient, float(np.radians(a))) for a in degrees}
+        positions[f"{ambient}"] = {
+            name: (sizes / ambient, [meeting_probability(cone, int(k)) for k in sizes]) for name, cone in cones.items()
+        }
+    drawn = slider_figure(
+        positions,
+        control="dimension D =",
+        x_label="dimension of the subspace / D",
+        y_label="probability of meeting the cone",
+        title=title,
+        x_range=(0, 1),
+        y_range=(-0.03, 1.03),
+        alt=f"{title}: probability of meeting against the size of the subspace, for cones of "
+        f"{', '.join(f'{a:g}' for a in degrees)} degrees. Slopes at D = {dimensions[0]}, steps at D = {dimensions[-1]}.",
+    )
+    return _in_series(drawn)
+
+
+@styled
+def norm_densities(dimensions: Sequence[int], *, title: str = "") -> BookFigure:
+    """Densities of the norm of a Gaussian vector, one curve a dimension: relative to sqrt(D), and as it is less sqrt(D)."""
+    fig, axes = figure(1, 2, size=(9.6, 3.4))
+    relative, absolute = axes[0]
+    said = []
+    for colour, d in zip(_SERIES, dimensions, strict=False):
+        root = np.sqrt(d)
+        ratio, beyond = np.linspace(0, 2, 801), np.linspace(-3, 3, 401)
+        relative.plot(ratio, chi.pdf(ratio * root, d) * root, color=COLOURS[colour], label=f"D = {d}")
+        absolute.plot(beyond, chi.pdf(beyond + root, d), color=COLOURS[colour], label=f"D = {d}")
+        said.append(f"D = {d}: {chi.std(d) / root:.2g} and {chi.std(d):.2g}")
+    relative.set(xlabel=r"$\Vert g \Vert / \sqrt{D}$", ylabel="density", xlim=(0, 2))
+    absolute.set(xlabel=r"$\Vert g \Vert - \sqrt{D}$", xlim=(-3, 3))
+    relative.legend()
+    fig.suptitle(title, color=NEUTRAL, fontsize=11)
+    _closed_form(fig)
+    set_alt(fig, f"{title}: densities of the norm. Standard deviations, relative and absolute, {'; '.join(said)}.")
+    return fig
+
+
+@styled
+def cone_sizes(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
+    """Statistical dimension over D of circular cones against their angle: exact curves, Monte Carlo with 95 % intervals.
+
+    rows: ambient, degrees, mean, standard_error. Dotted: the limit sin^2.
+    """
+    _require(rows, ("ambient", "degrees", "mean", "standard_error"))
+    fig, axes = figure()
+    ax = axes[0, 0]
+    fine = np.linspace(0, 90, 91)
+    ax.plot(fine, np.sin(np.radians(fine)) ** 2, ":", color=NEUTRAL, label=r"$\sin^2 \alpha$")
+    worst = 0.0
+    for colour, (d, part) in zip(_SERIES, rows.groupby("ambient"), strict=False):
+        exact = {
+            a: CircularCone(int(d), float(np.radians(a))).statistical_dimension() for a in (*fine, *part["degrees"])
+        }
+        ax.plot(fine, [exact[a] / d for a in fine], color=COLOURS[colour], linewidth=1.2, label=f"D = {d}")
+        error = 1.96 * part["standard_error"] / d
+        ax.errorbar(part["degrees"], part["mean"] / d, error, fmt="o", color=COLOURS[colour], markersize=4)
+        gaps = (part["mean"] - part["degrees"].map(exact)).abs() / part["standard_error"]
+        worst = max(worst, float(gaps.max()))
+    ax.set(xlabel="half angle (degrees)", ylabel="statistical dimension / D", title=title)
+    ax.set_xticks(range(0, 91, 15))
+    ax.legend()
+    stamp(fig, rows)
+    set_alt(
+        fig,
+        f"{title}: statistical dimension over D rises from about 0 to 1 with the angle, the nearer to sin squared the "
+        f"larger D. Monte Carlo points lie at most {worst:.1f} standard errors from the exact curves.",
+    )
+    return fig
+
+
+@styled
+def transition_map(
+    rows: pd.DataFrame,
+    parameter: str,
+    *,
+    name: str,
+    eta: float | None = None,
+    corrected: Callable[[float], float] | None = None,
+    logarithmic: bool = False,
+    title: str = "",
+) -> BookFigure:
+    """Share of successes over a parameter (named ``name`` on its axis) and the size k, the predicted curve on top.
+
+    rows: of one dimension, from circular_cone, ellipsoid or l1_recovery, with the column ``parameter``. Where they hold an
+    exact probability its 10 and 90 % levels are drawn thin. ``eta``: dashed, the kinematic formula's window around the
+    prediction. ``corrected``: parameter -> another predicted size, drawn dash-dotted. ``logarithmic``: the parameter's axis.
+    """
+    size = _size_column(rows)
+    _require(rows, (parameter,))
+    if rows["ambient"].nunique() != 1:
+        raise BadInput("a transition map shows one dimension; choose one value of the column 'ambient'.")
+    ambient = int(rows["ambient"].iloc[0])
+    curve = rows.drop_duplicates(parameter).sort_values(parameter)[[parameter, "predicted"]]
+    label = "random measurements" if size == "measurements" else "dimension k of the subspace"
+    fig = heatmap(
+        rows.assign(success=rows["successes"] / rows["trials"]),
+        x=parameter,
+        y=size,
+        value="success",
+        curve=curve.rename(columns={"predicted": size}),
+        labels=(name, label, "share of successes"),
+        title=title,
+    )
+    ax, said = fig.axes[0], []
+    outline: dict[str, Any] = {"color": "#ffffff", "linewidth": 1.1}
+    if "probability" in rows:
+        # Interpolated along k only: contours of so few columns would be stairs.
+        grid = rows.pivot_table(index=size, columns=parameter, values="probability")
+        for level, shown in ((0.1, "exact 10 and 90 %"), (0.9, None)):
+            places = [float(np.interp(level, grid[value], grid.index)) for value in grid]
+            ax.plot(grid.columns, places, color="#ffffff", linewidth=0.8, label=shown)
+        said.append("Thin: where the exact probability is 10 and 90 %.")
+    if eta is not None:
+        half = window(ambient, eta)
+        for sign, shown in ((-1, f"window, η = {eta:g}"), (1, None)):
+            ax.plot(curve[parameter], curve["predicted"] + sign * half, linestyle="--", label=shown, **outline)
+        said.append(f"Dashed: the window of plus and minus {half:.0f} dimensions.")
+    if corrected is not None:
+        line = [corrected(value) for value in curve[parameter]]
+        ax.plot(curve[parameter], line, color="#101010", linewidth=3.0)
+        ax.plot(
+            curve[parameter],
+            line,
+            linestyle="-.",
+            label="distance corrected",
+            **outline | {"linewidth": 1.5},
+        )
+        said.append(f"Dash-dotted: the corrected curve, from {line[0]:.3g} to {line[-1]:.3g}.")
+    if logarithmic:
+        ax.set_xscale("log")
+    ax.legend(loc="best", labelcolor="#ffffff", facecolor="#303030", frameon=True, framealpha=0.85)
+    set_alt(fig, " ".join([fig.alt, *said]))
+    return fig
+
+
+@styled
+def sharpening(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
+    """Left: successes against k / D, one colour a dimension, with the exact curve where there is one. Right: 10-90 % width.
+
+    rows: one setting in several dimensions, from one of the simulations. The width is over D, both axes logarithmic, with a
+    dotted line of slope -1/2.
+    """
+    size = _size_column(rows)
+    fig, axes = figure(1, 2, size=(9.6, 3.6), gridspec_kw={"width_ratios": [1.5, 1]})
+    left, right = axes[0]
+    widths = {}
+    for colour, (d, part) in zip(_SERIES, rows.groupby("ambient"), strict=False):
+        part = part.sort_values(size)
+        share = part["successes"] / part["trials"]
+        left.plot(part[size] / d, share, "o", markersize=3.5, color=COLOURS[colour], label=f"D = {d}")
+        if "probability" in part:
+            left.plot(part[size] / d, part["probability"], color=COLOURS[colour], linewidth=1.2)
+        moved = transitions(part[[c for c in part if c in _SIMULATED]])
+        if len(moved) > 1:
+            raise BadInput(f"one setting a dimension is needed, but D = {d} has {len(moved)}.")
+        widths[int(d)] = float((moved["high"] - moved["low"]).iloc[0]) / d
+    left.axvline(float(part["predicted"].iloc[0]) / d, color=NEUTRAL, linestyle=":", label="predicted")
+    left.set(xlabel=f"{'measurements' if size == 'measurements' else 'k'} / D", ylabel="share of successes")
+    left.legend()
+    found = pd.Series(widths).dropna()
+    right.plot(found.index, found, "o-", color=COLOURS["blue"])
+    if len(found):
+        right.plot(
+            found.index, found.iloc[0] * np.sqrt(found.index[0] / found.index), ":", color=NEUTRAL, label="slope −1/2"
+        )
+    right.set(xscale="log", yscale="log", xlabel="D", ylabel="(k at 90 % − k at 10 %) / D")
+    right.legend()
+    _plain(right.xaxis, list(found.index), "{:g}")
+    _plain(
+        right.yaxis,
+        [t for t in (0.02, 0.05, 0.1, 0.2, 0.5) if len(found) and 0.8 * found.min() <= t <= 1.25 * found.max()],
+        "{:g}",
+    )
+    fig.suptitle(title, color=NEUTRAL, fontsize=11)
+    stamp(fig, rows)
+    said = "; ".join(f"D = {d}: {width:.3f}" for d, width in found.items())
+    set_alt(
+        fig, f"{title}: shares of successes jump at the same k / D, in a window that narrows. Its width over D, {said}."
+    )
+    return fig
+
+
+@styled
+def bias_against_dimension(moved: pd.DataFrame, *, title: str = "") -> BookFigure:
+    """(measured - predicted) / D against D, one curve an epsilon: rows of ``transitions`` of ellipsoids."""
+    _require(moved, ("ambient", "epsilon", "difference"))
+    fig, axes = figure()
+    ax = axes[0, 0]
+    said = []
+    for colour, (epsilon, part) in zip(_SERIES, moved.dropna(subset=["difference"]).groupby("epsilon"), strict=False):
+        part = part.sort_values("ambient")
+        ax.plot(part["ambient"], part["difference"], "o-", color=COLOURS[colour], label=f"ε = {epsilon:g}")
+        said.append(f"ε = {epsilon:g}: {part['difference'].iloc[0]:+.3f} to {part['difference'].iloc[-1]:+.3f}")
+    ax.axhline(0, color=NEUTRAL, linestyle=":", linewidth=1.2)
+    ax.set(xscale="log", xlabel="D", ylabel="(measured − predicted) / D", title=title)
+    _plain(ax.xaxis, sorted(moved["ambient"].unique()), "{:g}")
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:+.0f} %"))
+    ax.legend()
+    stamp(fig, moved)
+    set_alt(fig, f"{title}: the measured transition against the predicted one, over the dimension. {'; '.join(said)}.")
+    return fig
+
+
+def crossing_slider(limits: Mapping[float, Limit], *, title: str = "") -> SliderFigure:
+    """Both sides of n / D = G(R(n)) against the removed fraction; the slider walks through ``limits``, epsilon -> Limit."""
+    positions = {}
+    for epsilon, limit in limits.items():
+        curve = limit.curve(201)
+        p = curve["p"].to_numpy()
+        positions[f"{epsilon:g}"] = {
+            "removed fraction n / D": (p, p),
+            "room seen from there, G(R(n))": (p, curve["G"].to_numpy()),
+            "limit": (np.array([limit.removed, limit.removed]), np.array([0.0, limit.removed])),
+        }
+    said = "; ".join(f"{epsilon:g}: {limit.removed:.2f}" for epsilon, limit in limits.items())
+    drawn = slider_figure(
+        positions,
+        control="ε =",
+        x_label="removed fraction n / D",
+        y_label="both sides of the equation",
+        title=title,
+        x_range=(0, 1),
+        y_range=(0, 1.02),
+        start=len(positions) // 2,
+        alt=f"{title}: a rising diagonal and a falling curve. They cross, by epsilon, at {said}.",
+    )
+    return _in_series(drawn)
+
+
+@styled
+def limits_against_epsilon(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
+    """Removed fraction against epsilon, one curve a ``limit``: means over trials. rows: limit, epsilon, removed."""
+    _require(rows, ("limit", "epsilon", "removed"))
+    fig, axes = figure()
+    ax = axes[0, 0]
+    said = []
+    for colour, marker, (kind, part) in zip(_SERIES, "os^vDPX<", rows.groupby("limit", sort=False), strict=False):
+        spread = part.groupby("epsilon")["removed"]
+        mean, low, high = spread.mean(), spread.min(), spread.max()
+        ax.plot(mean.index, mean, color=COLOURS[colour], marker=marker, label=str(kind))
+        ax.fill_between(mean.index, low, high, color=COLOURS[colour], alpha=0.18, linewidth=0)
+        said.append(f"{kind} from {mean.iloc[0]:.2f} to {mean.iloc[-1]:.2f}")
+    ax.set(xscale="log", xlabel="ε", ylabel="weights removed", ylim=(0, 1), title=title)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
+    ax.legend()
+    stamp(fig, rows)
+    set_alt(fig, f"{title}: weights removed against epsilon. {'; '.join(said)}. Bands span all trials.")
+    return fig
+
+
+def trace_slider(
+    spectra: Mapping[str, torch.Tensor], epsilon: float, *, reach: float = 10.0, title: str = ""
+) -> SliderFigure:
+    """Kept fraction 1 - G(R) up to the distance ``reach``, below the bound by the trace; the slider moves the spectrum.
+
+    ``spectra``: label of the position -> eigenvalues (D,), at least 0.
+    """
+    distances = torch.linspace(0, reach, 101, dtype=torch.float64)
+    positions: dict[str, dict[str, Curve]] = {}
+    said = []
+    for label, spectrum in spectra.items():
+        kept = 1 - normalised_width(distances, spectrum, epsilon)
+        bound = [trace_bound(float(r), float(spectrum.mean()), epsilon) for r in distances]
+        positions[label] = {
+            "at least to keep, 1 − G(R)": (distances.numpy(), kept.numpy()),
+            "bound by the trace": (distances.numpy(), bound),
+        }
+        said.append(f"{label}: {kept[-1]:.2f} of at most {bound[-1]:.2f}")
+    drawn = slider_figure(
+        positions,
+        control="spread of the spectrum",
+        x_label="distance R",
+        y_label="kept fraction",
+        title=title,
+        y_range=(0, 1.02),
+        start=len(positions) // 2,
+        alt=f"{title}: the kept fraction rises with the distance, below its bound. At R = {reach:g}, {'; '.join(said)}.",
+    )
+    return _in_series(drawn)
+
+
+_SIMULATED = (
+    "simulation", "ambient", "angle", "degrees", "distance", "epsilon", "nonzero", "k", "measurements", "trials", "successes",
+    "probability", "predicted", "seed",
+)  # fmt: skip
+
+
+def _require(rows: pd.DataFrame, columns: Sequence[str]) -> None:
+    for column in columns:
+        if column not in rows:
+            raise BadInput(f"the rows lack the column {column!r}; they have {', '.join(map(str, rows.columns))}.")
+    if rows.empty:
+        raise BadInput("there is no row to draw.")
+
+
+def _size_column(rows: pd.DataFrame) -> str:
+    size = "measurements" if "measurements" in rows else "k"
+    _require(rows, (size, "ambient", "trials", "successes", "predicted"))
+    return size
+
+
+def _plain(axis, ticks: Sequence[float], form: str) -> None:
+    """Numbers in place of powers of ten on a short logarithmic axis."""
+    axis.set_ticks(ticks, labels=[form.format(t) for t in ticks])
+    axis.set_minor_locator(NullLocator())
+
+
+def _in_series(drawn: SliderFigure) -> SliderFigure:
+    """The slider's curves in the order of the palette: their names are no methods, and colours by name may coincide."""
+    for i, trace in enumerate(drawn.data):
+        trace["line"]["color"] = COLOURS[_SERIES[i % drawn.per_position % len(_SERIES)]]
+    return drawn
+
+
+def _closed_form(fig: BookFigure) -> None:
+    fig.supxlabel("closed form, no simulation", fontsize=7, color=NEUTRAL, x=0.995, ha="right")
