@@ -61,7 +61,7 @@ class Polarization(BatchNormScale):
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Swap ordinary batch norms for ones clamped to [0, upper], their scales at ``start``; in place.
 
-        A network without any batch norm gets them (:func:`~pruning_core.methods.slimming.with_norms`).
+        A network without any batch norm gets them (``slimming.with_norms``).
         """
         model = with_norms(model, example_input, nn.BatchNorm1d, nn.BatchNorm2d)
         kinds: dict[type, type[ClampedBatchNorm1d] | type[ClampedBatchNorm2d]] = {

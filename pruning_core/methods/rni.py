@@ -47,7 +47,7 @@ class RecedingNeurons(Thresholded):
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Swap ordinary batch norms for sigmoid ones with g ~ N(0, 1), in place; those that are there already stay.
 
-        A network without any batch norm gets sigmoid ones (:func:`~pruning_core.methods.slimming.with_norms`). g comes from
+        A network without any batch norm gets sigmoid ones (``slimming.with_norms``). g comes from
         torch's global random state, as all initial weights do.
         """
         model = with_norms(model, example_input, SigmoidBatchNorm1d, SigmoidBatchNorm2d)

@@ -135,7 +135,7 @@ class Slimming(Thresholded):
         known_name("normaliser", self.normalise, NORMALISERS)
 
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
-        """Ordinary batch norms stay as they are; a network without any gets them (:func:`with_norms`)."""
+        """Ordinary batch norms stay as they are; a network without any gets them (``with_norms``)."""
         return with_norms(model, example_input, nn.BatchNorm1d, nn.BatchNorm2d)
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
@@ -155,7 +155,7 @@ class UniformChannelScaling(Thresholded):
     citation = "suteu2022rni"
 
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
-        """Batch norms of every kind stay as they are; a network without any gets ordinary ones (:func:`with_norms`)."""
+        """Batch norms of every kind stay as they are; a network without any gets ordinary ones (``with_norms``)."""
         return with_norms(model, example_input, nn.BatchNorm1d, nn.BatchNorm2d)
 
     def choose(self, view: View, budget: Budget) -> Choice:
