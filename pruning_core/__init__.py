@@ -14,6 +14,7 @@ from .methods import METHODS, Choice, Method, View, methods_table, register
 from .models import MODELS, build_model
 from .networks import load_pruned, save_network
 from .optimizers import LearningRate, Optimizer
+from .prunability import predict_limit
 from .pruning import PruneResult, prune
 from .receding import prune_finetune, train
 from .scores import Scores
@@ -77,6 +78,7 @@ __all__ = [
     "load_data",
     "load_pruned",
     "methods_table",
+    "predict_limit",
     "prunable_attention",
     "prune",
     "prune_finetune",
