@@ -1,15 +1,11 @@
 """Figures of predicted and measured pruning limits."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
 from pruning_core.errors import BadInput
-from pruning_core.prediction import Limit
 
 from .curves import set_sparsity_axis
-from .interactive import SliderFigure, slider_figure
 from .style import NEUTRAL, BookFigure, figure, set_alt, stamp, style_of, styled
 
 
@@ -86,27 +82,3 @@ def transition(curves: pd.DataFrame, limits: pd.Series, *, title: str = "") -> B
         f"{title + ': ' if title else ''}accuracy and loss fall and rise sharply; dashed limits: {'; '.join(said)}.",
     )
     return fig
-
-
-def crossing_slider(limits: Sequence[tuple[str, Limit]], *, control: str, title: str = "") -> SliderFigure:
-    """Both sides of the equation for the limit: the fraction removed and the width G(R), which cross at the prediction.
-
-    ``limits``: (label of the slider's position, Limit).
-    """
-    positions = {}
-    for label, limit in limits:
-        curve = limit.curve(201)
-        p = curve["p"].to_numpy()
-        positions[label] = {"width G(R(p))": (p, curve["G"].to_numpy()), "removed p": (p, p)}
-    ends = "; ".join(f"{label}: {limit.removed:.3f}" for label, limit in limits)
-    return slider_figure(
-        positions,
-        control=control,
-        x_label="fraction removed p",
-        y_label="width / dimension",
-        title=title,
-        start=len(positions) // 2,
-        x_range=(0, 1),
-        y_range=(0, 1.02),
-        alt=f"{title}: the falling width and the rising fraction removed cross at the predicted limit, {ends}.",
-    )

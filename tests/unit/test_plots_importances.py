@@ -10,9 +10,8 @@ import torch
 from pruning_core.errors import BadInput
 from pruning_core.importances import BINS, spread
 from pruning_core.plots.importances import force_slider, histogram_film, histograms, knee, settled_slider
-from pruning_core.plots.limits import crossing_slider, predicted_against_measured, transition
+from pruning_core.plots.limits import predicted_against_measured, transition
 from pruning_core.plots.style import alt_text
-from pruning_core.prediction import predict
 
 
 def film_rows(seeds=(0,)) -> pd.DataFrame:
@@ -132,14 +131,3 @@ def test_the_transition_marks_the_prediction():
     assert "predicted 0.750" in alt_text(fig)
     with pytest.raises(BadInput, match="no curve"):
         transition(curves[curves["removed"] > 0.99], pd.Series(dtype=float))
-
-
-def test_the_crossing_slider_holds_both_sides_of_the_equation():
-    weights = torch.linspace(0.01, 1, 100)
-    limits = [(f"{e:g}", predict(torch.ones(100), None, e, weights)) for e in (0.01, 0.1, 1.0)]
-    slider = crossing_slider(limits, control="ε", title="Crossing")
-    assert len(traces(slider)) == 6
-    for (_, limit), falling, rising in zip(limits, traces(slider)[::2], traces(slider)[1::2], strict=True):
-        above = [g >= p for g, p in zip(falling["y"], rising["y"], strict=True)]
-        last = max(i for i, holds in enumerate(above) if holds)
-        assert rising["x"][last] == pytest.approx(limit.removed, abs=0.011)
