@@ -1,6 +1,6 @@
 r"""What second derivatives of the loss tell about a trained network: trace, largest eigenvalues, spectrum, null rows.
 
-All of it comes from products of the Hessian H, (D, D), with vectors (:class:`pruning_core.hessian.Hessian`); here are also
+All of it comes from products of the Hessian H, (D, D), with vectors (:class:`~pruning_core.hessian.Hessian`); here are also
 the losses of single batches, and the loss tolerance that is taken from their spread.
 """
 
@@ -61,7 +61,7 @@ def top_eigenvalues(
 ) -> tuple[Tensor, Tensor]:
     """The n largest eigenvalues (``by="magnitude"``: largest in magnitude), descending, and their residuals, (n,) each.
 
-    Block Lanczos of at most ``steps`` times n products, see :func:`pruning_core.lanczos.largest_eigenvalues`.
+    Block Lanczos of at most ``steps`` times n products, see :func:`~pruning_core.lanczos.largest_eigenvalues`.
     """
     if whole_number("the number of eigenvalues", n) > hessian.dimension:
         raise BadInput(f"{n} eigenvalues are more than the {hessian.dimension} parameters.")
@@ -108,7 +108,7 @@ def spectrum(
     """The spectrum of H: exact for at most ``exact_below`` parameters, otherwise by Lanczos quadrature.
 
     ``probes`` random starts of +1 and -1 with ``steps`` products each; ``orthogonalise``, ``storage`` and ``reference`` as
-    in :func:`pruning_core.lanczos.lanczos`. Raises BadInput for more steps than parameters.
+    in :func:`~pruning_core.lanczos.lanczos`. Raises BadInput for more steps than parameters.
     """
     whole_number("the number of probes", probes)
     whole_number("the number of Lanczos steps", steps)
