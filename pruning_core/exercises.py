@@ -127,6 +127,14 @@ EXERCISES: dict[str, Exercise] = {
     "how_sparse/crossing": Exercise(
         (math.sqrt(84) - 2) / 20, "write R^2 as a multiple of the removed fraction p; p = G is then quadratic in p."
     ),
+    "how_sparse/spectrum-steps": Exercise(
+        3, "a start has one part in each eigenspace; how large is the space that these parts span?", 0.0
+    ),
+    "how_sparse/spectrum-tolerance": Exercise(
+        [1 / 2, 1 / 3],
+        "means over four times as many samples vary half as much; then put R^2 lambda = 2 epsilon.",
+        0.01,
+    ),
 }
 """Name -> exercise. A chapter adds its own; names begin with the topic of the notebook."""
 

@@ -1,0 +1,328 @@
+"""Figures of a Hessian's spectrum: its density, what Lanczos sees of it, its rows, and the loss tolerance beside it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from pruning_core.errors import BadInput
+from pruning_core.lanczos import Spectrum
+
+from .interactive import Curve, SliderFigure, slider_figure
+from .style import COLOURS, NEUTRAL, BookFigure, figure, set_alt, stamp, styled
+
+_SERIES = ("blue", "crimson", "green", "ochre", "violet", "sky", "mauve", "slate")
+MOST_POINTS = 300  # of a curve in a slider: more than its pixels can show, and few enough for a page
+
+
+def spectrum_rows(spectrum: Spectrum, /, **about: object) -> pd.DataFrame:
+    """The points of a spectrum as rows: eigenvalue, weight (averaged over probes, sum 1), and the columns ``about``."""
+    values, weights = spectrum.flattened()
+    return pd.DataFrame({"eigenvalue": values.numpy(), "weight": weights.numpy()}).assign(**about)
+
+
+@styled
+def spectral_density(rows: pd.DataFrame, *, threshold: float, blur: float = 0.06, title: str = "") -> BookFigure:
+    """Densities on a symmetric logarithmic axis, linear between plus and minus ``threshold``; one curve a ``spectrum``.
+
+    rows: spectrum (its name), eigenvalue, weight. Every point is a Gaussian of standard deviation ``blur`` in units of the
+    axis as drawn, where a decade has length 1; the density is per such unit, so areas that one sees are shares of the
+    eigenvalues. The first spectrum is filled.
+    """
+    _require(rows, ("spectrum", "eigenvalue", "weight"))
+    _positive("threshold", threshold)
+    _positive("blur", blur)
+    places = _place(rows["eigenvalue"].to_numpy(float), threshold)
+    fig, axes = figure(size=(8.0, 3.8))
+    ax, said, most = axes[0, 0], [], 0.0
+    grid = np.linspace(places.min() - 5 * blur, places.max() + 5 * blur, 1200)
+    x = _value(grid, threshold)
+    for i, (colour, name) in enumerate(zip(_SERIES, rows["spectrum"].unique(), strict=False)):
+        chosen = (rows["spectrum"] == name).to_numpy()
+        weights = rows["weight"].to_numpy(float)[chosen]
+        kernels = np.exp(-((grid[:, None] - places[chosen]) ** 2) / (2 * blur**2)) / (blur * np.sqrt(2 * np.pi))
+        density = kernels @ (weights / weights.sum())
+        if i == 0:  # half the height of one eigenvalue of the first spectrum is where the figure ends
+            least = float(weights[weights > 0].min() / weights.sum()) / (2 * blur * np.sqrt(2 * np.pi))
+            ax.fill_between(x, density, least / 10, color=COLOURS[colour], alpha=0.22, linewidth=0)
+        ax.plot(x, density, color=COLOURS[colour], linewidth=1.3, label=str(name))
+        most = max(most, float(density.max()))
+        values = rows["eigenvalue"].to_numpy(float)[chosen]
+        inside = float(weights[np.abs(values) < threshold].sum() / weights.sum())
+        said.append(f"{name}: {inside:.0%} within ±{threshold:.2g}, largest {values.max():.3g}")
+    ax.set_xscale("symlog", linthresh=threshold, linscale=0.9)  # 0 to threshold as long as a decade
+    ax.set(yscale="log", xlabel="eigenvalue", ylabel="density per decade", title=title)
+    ax.set_ylim(least, 3 * most)
+    ax.set_xticks(_symlog_ticks(rows["eigenvalue"], threshold))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.legend()
+    stamp(fig, rows)
+    set_alt(fig, f"{title}: density of the eigenvalues, most of them near 0. {'; '.join(said)}.")
+    return fig
+
+
+def tail_slider(exact: pd.DataFrame, rows: pd.DataFrame, *, least: float, title: str = "") -> SliderFigure:
+    """Share of eigenvalues above a value, exact and by Lanczos, both axes logarithmic; the slider moves ``steps``.
+
+    exact: eigenvalue, weight. rows: steps, eigenvalue, weight. Values below ``least`` > 0, negative ones too, lie beyond
+    the left end.
+    """
+    _require(exact, ("eigenvalue", "weight"))
+    _require(rows, ("steps", "eigenvalue", "weight"))
+    _positive("least", least)
+    floor = 0.5 * float(exact.loc[exact["weight"] > 0, "weight"].min())
+    positions: dict[str, dict[str, Curve]] = {}
+    for steps, part in rows.groupby("steps"):
+        positions[f"{steps}"] = {
+            "exact": _tail(exact, least, floor),
+            "Lanczos": _tail(part, least, floor),
+        }
+    said = "; ".join(
+        f"{steps}: largest {part['eigenvalue'].max():.3g}, {_above(part, least):.0%} above"
+        for steps, part in rows.groupby("steps")
+    )
+    drawn = slider_figure(
+        positions,
+        control="Lanczos steps",
+        x_label="eigenvalue",
+        y_label="share of eigenvalues above",
+        title=title,
+        x_range=(least, 1.5 * float(exact["eigenvalue"].max())),
+        y_range=(floor, 1.3),
+        x_log=True,
+        y_log=True,
+        alt=f"{title}: a staircase that nears a curve from its lower right end. Exact: largest "
+        f"{exact['eigenvalue'].max():.3g}, {_above(exact, least):.0%} above {least:.2g}. By steps, {said}.",
+    )
+    for axis in ("xaxis", "yaxis"):  # else a small value reads "10µ"
+        drawn.layout[axis] |= {"exponentformat": "power", "dtick": 1}
+    for i, trace in enumerate(drawn.data):
+        trace["line"]["color"] = COLOURS[_SERIES[i % drawn.per_position]]
+    return drawn
+
+
+@styled
+def ritz_values(exact: pd.DataFrame, rows: pd.DataFrame, *, threshold: float, title: str = "") -> BookFigure:
+    """Ritz values (points) over the number of steps, and the exact eigenvalues (lines at the right end).
+
+    exact: eigenvalue. rows: steps, eigenvalue, of one start. The vertical axis is linear within ``threshold``.
+    """
+    _require(exact, ("eigenvalue",))
+    _require(rows, ("steps", "eigenvalue"))
+    _positive("threshold", threshold)
+    fig, axes = figure(size=(8.0, 4.4))
+    ax, last = axes[0, 0], int(rows["steps"].max())
+    ax.scatter(rows["steps"], rows["eigenvalue"], s=9, color=COLOURS["crimson"], label="Ritz values", zorder=3)
+    right = [1.04 * last, 1.1 * last]
+    ax.hlines(exact["eigenvalue"], *right, color=COLOURS["blue"], linewidth=0.5)
+    ax.plot([], [], color=COLOURS["blue"], label="eigenvalues")
+    ax.set_yscale("symlog", linthresh=threshold, linscale=0.9)
+    ax.set_yticks(_symlog_ticks(pd.concat([exact["eigenvalue"], rows["eigenvalue"]]), threshold))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.set(xlabel="steps", ylabel="eigenvalue", title=title)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 0), facecolor="none")
+    stamp(fig, rows)
+    top, first = exact["eigenvalue"].max(), None
+    for steps, part in rows.groupby("steps"):
+        if abs(part["eigenvalue"].max() - top) <= 0.01 * abs(top):
+            first = steps
+            break
+    seen = f"The largest is within a percent from step {first} on" if first is not None else "The largest is not met"
+    set_alt(fig, f"{title}: Ritz values over {last} steps settle on eigenvalues, the outermost first. {seen}.")
+    return fig
+
+
+@styled
+def estimate_errors(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
+    """Error against the number of steps, one panel a ``quantity``, one curve a number of probes; medians and quartiles.
+
+    rows: quantity, steps, probes, error (relative, as a fraction), one row a repetition. Both axes logarithmic.
+    """
+    _require(rows, ("quantity", "steps", "probes", "error"))
+    quantities = list(rows["quantity"].unique())
+    fig, axes = figure(1, len(quantities), size=(min(4.8 * len(quantities) + 1, 9.6), 3.8), sharey=True)
+    said = []
+    for ax, quantity in zip(axes[0], quantities, strict=True):
+        part = rows[rows["quantity"] == quantity]
+        for colour, marker, (probes, some) in zip(_SERIES, "os^vDPX<", part.groupby("probes"), strict=False):
+            spread = some.groupby("steps")["error"]
+            middle = spread.median()
+            ax.plot(
+                middle.index, middle, color=COLOURS[colour], marker=marker, label=f"{probes} probe{'s'[: probes > 1]}"
+            )
+            ax.fill_between(
+                middle.index,
+                spread.quantile(0.25),
+                spread.quantile(0.75),
+                color=COLOURS[colour],
+                alpha=0.18,
+                linewidth=0,
+            )
+            said.append(f"{quantity}, {probes} probes: {middle.iloc[0]:.2g} to {middle.iloc[-1]:.2g}")
+        ax.set(xscale="log", yscale="log", xlabel="Lanczos steps", title=quantity)
+        _whole_numbers(ax, sorted(part["steps"].unique()))
+    axes[0, 0].set_ylabel("relative error")
+    axes[0, 0].legend()
+    fig.suptitle(title, color=NEUTRAL, fontsize=11)
+    stamp(fig, rows)
+    set_alt(fig, f"{title}: median relative errors from the fewest to the most steps. {'; '.join(said)}.")
+    return fig
+
+
+@styled
+def row_norms_by_magnitude(rows: pd.DataFrame, *, tolerance: float, title: str = "") -> BookFigure:
+    """Norms of Hessian rows against the magnitude percentile of their weight, a panel each ``network``, a colour ``inputs``.
+
+    rows: network, inputs, percentile, norm. Norms below a hundredth of ``tolerance`` (dashed), zeros too, are drawn there.
+    """
+    _require(rows, ("network", "inputs", "percentile", "norm"))
+    _positive("tolerance", tolerance)
+    networks = list(rows["network"].unique())
+    fig, axes = figure(1, len(networks), size=(min(4.6 * len(networks) + 0.8, 9.6), 3.9), sharey=True)
+    said, floor = [], tolerance / 100
+    for ax, network in zip(axes[0], networks, strict=True):
+        part = rows[rows["network"] == network]
+        for colour, marker, (inputs, some) in zip(_SERIES, "os^v", part.groupby("inputs", sort=False), strict=False):
+            ax.scatter(
+                some["percentile"],
+                some["norm"].clip(lower=floor),
+                s=12,
+                marker=marker,
+                color=COLOURS[colour],
+                label=inputs,
+            )
+            said.append(
+                f"{network}, {inputs}: {(some['norm'] < tolerance).mean():.0%} below, median {some['norm'].median():.2g}"
+            )
+        ax.axhline(tolerance, color=NEUTRAL, linestyle="--", linewidth=1.2)
+        ax.set(yscale="log", xlabel="percentile of the weight's magnitude", title=network)
+    axes[0, 0].set_ylabel("l1 norm of its Hessian row")
+    # Points are everywhere, so the legend stands outside.
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right")
+    fig.suptitle(title, color=NEUTRAL, fontsize=11)
+    stamp(fig, rows)
+    set_alt(
+        fig, f"{title}: row norms against magnitude percentile, tolerance {tolerance:.3g} dashed. {'; '.join(said)}."
+    )
+    return fig
+
+
+@styled
+def tolerance_against_batch_size(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
+    """The tolerance over the batch size, one curve an ``order`` of the samples: medians, ranges over repetitions.
+
+    rows: order, batch_size, tolerance. Both axes logarithmic; dotted, from the first curve's first point: slope -1/2.
+    """
+    _require(rows, ("order", "batch_size", "tolerance"))
+    fig, axes = figure()
+    ax, said = axes[0, 0], []
+    for i, (order, part) in enumerate(rows.groupby("order", sort=False)):
+        colour = COLOURS[_SERIES[i % len(_SERIES)]]
+        spread = part.groupby("batch_size")["tolerance"]
+        middle = spread.median()
+        ax.plot(middle.index, middle, color=colour, marker="os^v"[i % 4], label=str(order))
+        ax.fill_between(middle.index, spread.min(), spread.max(), color=colour, alpha=0.18, linewidth=0)
+        if i == 0:
+            slope = middle.iloc[0] * np.sqrt(middle.index[0] / middle.index)
+            ax.plot(middle.index, slope, ":", color=NEUTRAL, label="slope −1/2")
+        said.append(
+            f"{order}: {middle.iloc[0]:.3g} at {middle.index[0]} to {middle.iloc[-1]:.3g} at {middle.index[-1]}"
+        )
+    ax.set(xscale="log", yscale="log", xlabel="batch size", ylabel="tolerance ε", title=title)
+    _whole_numbers(ax, sorted(rows["batch_size"].unique()))
+    ax.legend()
+    stamp(fig, rows)
+    set_alt(fig, f"{title}: the tolerance falls with the batch size. {'; '.join(said)}.")
+    return fig
+
+
+@styled
+def loss_along(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
+    """Rise of the loss along a line through the weights, a panel a ``direction``; dashed: the Hessian's parabola.
+
+    rows: direction, step (length along the unit direction), rise, parabola.
+    """
+    _require(rows, ("direction", "step", "rise", "parabola"))
+    directions = list(rows["direction"].unique())
+    fig, axes = figure(1, len(directions), size=(min(3.2 * len(directions), 9.6), 3.4))
+    said = []
+    for ax, direction in zip(axes[0], directions, strict=True):
+        part = rows[rows["direction"] == direction].sort_values("step")
+        ax.plot(part["step"], part["rise"], color=COLOURS["blue"], label="loss")
+        ax.plot(part["step"], part["parabola"], "--", color=COLOURS["crimson"], label="parabola")
+        ax.set(xlabel="distance", title=direction)
+        said.append(
+            f"{direction}: up to a distance of {part['step'].iloc[-1]:.3g} the loss rises by {part['rise'].iloc[-1]:.2g}, "
+            f"the parabola by {part['parabola'].iloc[-1]:.2g}"
+        )
+    axes[0, 0].set_ylabel("rise of the loss")
+    axes[0, 0].legend()
+    fig.suptitle(title, color=NEUTRAL, fontsize=11)
+    stamp(fig, rows)
+    set_alt(fig, f"{title}: {'; '.join(said)}.")
+    return fig
+
+
+def _tail(points: pd.DataFrame, least: float, floor: float) -> Curve:
+    """The stairs of the share of eigenvalues above x, from the largest one down to ``least``."""
+    ordered = points[points["eigenvalue"] > least].sort_values("eigenvalue", ascending=False)
+    values = ordered["eigenvalue"].to_numpy(float)
+    shares = ordered["weight"].to_numpy(float).cumsum()
+    values, shares = values[shares >= floor], shares[shares >= floor]
+    if not len(values):  # all that is above carries too little weight to be drawn
+        return np.array([least]), np.array([floor])
+    if len(values) > MOST_POINTS:
+        # Even in the logarithm of the share: the few large eigenvalues are what one looks for.
+        wanted = np.geomspace(shares[0], shares[-1], MOST_POINTS)
+        keep = np.unique(np.append(np.searchsorted(shares, wanted).clip(max=len(shares) - 1), len(shares) - 1))
+        values, shares = values[keep], shares[keep]
+    x, y = np.repeat(values, 2), np.repeat(shares, 2)
+    return np.append(x, least), np.concatenate([[floor], y[:-1], shares[-1:]])
+
+
+def _above(points: pd.DataFrame, least: float) -> float:
+    return float(points.loc[points["eigenvalue"] > least, "weight"].sum() / points["weight"].sum())
+
+
+def _place(values: np.ndarray, threshold: float) -> np.ndarray:
+    """Where values stand on the symmetric logarithmic axis, in decades from 0."""
+    size = np.abs(values) / threshold
+    return np.sign(values) * np.where(size <= 1, size, 1 + np.log10(np.maximum(size, 1)))
+
+
+def _value(places: np.ndarray, threshold: float) -> np.ndarray:
+    """The values at these places: the inverse of :func:`_place`."""
+    size = np.abs(places)
+    return np.sign(places) * threshold * np.where(size <= 1, size, 10 ** (np.maximum(size, 1) - 1))
+
+
+def _symlog_ticks(values: pd.Series, threshold: float) -> list[float]:
+    """0 and powers of ten from ``threshold`` outwards, about eight in all."""
+    first = round(np.log10(threshold))
+    sides = [
+        (sign, reach) for sign, reach in ((1, float(values.max())), (-1, -float(values.min()))) if reach > threshold
+    ]
+    lasts = [(sign, int(np.floor(np.log10(reach)))) for sign, reach in sides]
+    every = max(1, -(-sum(last - first + 1 for _, last in lasts) // 8))
+    # Counted from 0 outwards, so that both sides name the same powers.
+    return sorted([0.0, *(s * 10.0**power for s, last in lasts for power in range(first + every - 1, last + 1, every))])
+
+
+def _whole_numbers(ax, ticks: Sequence[int]) -> None:
+    ax.set_xticks(ticks, labels=[f"{t:g}" for t in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def _require(rows: pd.DataFrame, columns: Sequence[str]) -> None:
+    for column in columns:
+        if column not in rows:
+            raise BadInput(f"the rows lack the column {column!r}; they have {', '.join(map(str, rows.columns))}.")
+    if rows.empty:
+        raise BadInput("there is no row to draw.")
+
+
+def _positive(name: str, value: float) -> None:
+    if not (np.isfinite(value) and value > 0):
+        raise BadInput(f"{name} must be positive and finite, not {value}.")
