@@ -24,7 +24,7 @@ from .errors import BadInput, Unprunable, known_name
 
 # The zero test of the official code, in whatever precision: below this an output counts as switched off.
 SMALLEST_OUTPUT = 1.1920929e-07
-BLOCK = 2**17  # numbers in a block of patches
+BLOCK = 2**19  # numbers that are unfolded at a time
 
 
 class Sensitivity(NamedTuple):
@@ -75,18 +75,22 @@ class RunningSensitivity:
         """Take more inputs into account. Raises BadInput where they are NaN or infinite."""
         if not bool(torch.isfinite(batch).all()):
             raise BadInput("the activations that sensitivities are taken of are NaN or infinite for these samples.")
-        patches = unfolded(self.layer, _non_negative(batch.to(self.rows)))  # (N, groups, e, P)
-        self.positions = patches.shape[-1]
-        # The maximum over points and the maximum over positions are one; a mean is taken point by point.
-        together = self.reduce == "max" or self.positions == self.window == 1
-        points = [patches.permute(1, 2, 0, 3).flatten(2)] if together else patches
-        for point in points:
-            for g in range(self.groups):
-                self._add(g, point[g], "max" if together else "mean")
+        points = _non_negative(batch.to(self.rows))
+        # A few points at a time: what is unfolded then stays in the processor's cache.
+        size = self.window * points[0].numel()
+        for part in points.split(max(1, BLOCK // max(1, size))):
+            self._add(unfolded(self.layer, part))
 
-    def _add(self, g: int, patches: Tensor, reduce: str) -> None:
+    def _add(self, patches: Tensor) -> None:
+        """The same for patches (N, groups, e, P) of some points."""
+        self.positions = patches.shape[-1]
+        columns = patches.permute(1, 0, 3, 2)
+        for g in range(self.groups):
+            self._add_group(g, columns[g])
+
+    def _add_group(self, g: int, columns: Tensor) -> None:
         mine = slice(g * len(self.rows) // self.groups, (g + 1) * len(self.rows) // self.groups)
-        share, window = _shares(self.rows[mine], patches, reduce, self.window if self.kernel == "sum" else 1)
+        share, window = _shares(self.rows[mine], columns, self.reduce, self.window if self.kernel == "sum" else 1)
         self.total[mine] = torch.maximum(self.total[mine], share)
         if self.kernel == "sum":
             by_channel = window.amax(0)
@@ -101,30 +105,33 @@ class RunningSensitivity:
         return Sensitivity(self.total.view_as(self.layer.weight), self.channel, self.positions)
 
 
-def _shares(rows: Tensor, patches: Tensor, reduce: str, window: int) -> tuple[Tensor, Tensor]:
-    """Reduced share of every weight in its filter's output of the same sign; rows (out, e), patches (e, P) -> (out, e).
+def _shares(rows: Tensor, columns: Tensor, reduce: str, window: int) -> tuple[Tensor, Tensor]:
+    """Reduced share of every weight in its filter's output of the same sign; rows (out, e), columns (N, P, e) -> (out, e).
 
     The second result is the same for sums over ``window`` neighbouring entries, (out, e / window).
     """
+    # Imported where it is needed: the compiler behind it takes a second to load.
+    from .products import largest_products
+
+    mean = reduce == "mean" and columns.shape[1] > 1
+    if not mean:  # over points and over positions is one maximum
+        columns = columns.flatten(0, 1)[None]
     signs = [(rows * sign).clamp(min=0) for sign in (1.0, -1.0)]
-    outputs = [half @ patches for half in signs]  # (out, P) each
+    outputs = [columns @ half.T for half in signs]  # (N, P, out) each
     inverses = [torch.where(z.abs() <= SMALLEST_OUTPUT, 0, 1 / z) for z in outputs]
-    if reduce == "mean":
-        reach = [inverse @ patches.T / patches.shape[1] for inverse in inverses]
-        share = torch.maximum(signs[0] * reach[0], signs[1] * reach[1])
-        return share, share
-    share = torch.zeros_like(rows)
-    summed = rows.new_zeros(len(rows), rows.shape[1] // window)
-    # Blocks of positions that stay in the processor's cache; nothing is larger than the patches themselves.
-    for block, *scales in zip(*(t.split(max(64, BLOCK // len(patches)), 1) for t in (patches, *inverses)), strict=True):
-        for i, row in enumerate(rows):
-            most = [(block * scale[i]).amax(1) for scale in scales]
-            share[i] = torch.maximum(share[i], torch.where(row > 0, signs[0][i] * most[0], signs[1][i] * most[1]))
-            if window > 1:
-                for half, scale in zip(signs, scales, strict=True):
-                    windows = (block * half[i][:, None]).view(-1, window, block.shape[1]).sum(1)
-                    summed[i] = torch.maximum(summed[i], (windows * scale[i]).amax(1))
-    return share, summed if window > 1 else share
+    share = rows.abs() * largest_products(columns, inverses[0], inverses[1], rows, mean)
+    return share, _largest_windows(signs, columns[0], [i[0] for i in inverses], window) if window > 1 else share
+
+
+def _largest_windows(signs: list[Tensor], columns: Tensor, inverses: list[Tensor], window: int) -> Tensor:
+    """Largest share of ``window`` neighbouring weights of one sign together, (out, e / window)."""
+    out, inputs = signs[0].shape
+    summed = signs[0].new_zeros(out, inputs // window)
+    for i in range(out):
+        for half, inverse in zip(signs, inverses, strict=True):
+            shares = (columns * half[i]).view(len(columns), -1, window).sum(2) * inverse[:, i, None]
+            summed[i] = torch.maximum(summed[i], shares.amax(0))
+    return summed
 
 
 def sample_size(outputs: int, largest: int, delta: float = 1e-16, constant: float = 3.0) -> int:
