@@ -306,6 +306,22 @@ def dense_one_shot(sparsity: float, epochs: int, method: str | Method = "magnitu
     return [Train(epochs), Measure("dense"), _cut(method, sparsity), Measure("pruned")]
 
 
+def l1_in_rounds(sparsity: float, epochs: int, strength: float, rounds: int, retrain: int) -> Timeline:
+    """Train with an l1 penalty; then cut by magnitude and train on with it, in ``rounds`` rounds that end with a cut (Zhang et
+    al. 2024 speak of gradual pruning; this schedule is ours). Every round removes the same share of what is left.
+
+    Measures "dense", then "pruned" after every cut and "retrained" after every training but the first. ``rounds=1`` is
+    l1_one_shot.
+    """
+    penalty = ("l1", number_at_least_zero("strength", strength))
+    integer_at_least("rounds", rounds, 1)
+    timeline: Timeline = [Train(epochs, penalty=penalty), Measure("dense")]
+    for i in range(1, rounds + 1):
+        timeline += [_cut("magnitude", fraction_after("geometric", i, rounds, sparsity)), Measure("pruned")]
+        timeline += [Train(retrain, penalty=penalty), Measure("retrained")] if i < rounds else []
+    return timeline
+
+
 def smart_ratio(sparsity: float, epochs: int) -> Timeline:
     """Remove weights by chance before training, layer by layer in the shares of Su et al. 2020, and train what is left."""
     return [Prune("random", Budget(sparsity, across="smart_ratio")), Train(epochs)]
@@ -424,6 +440,7 @@ RECIPES: dict[str, Callable[..., Timeline]] = {
         tick_tock,
         l1_one_shot,
         dense_one_shot,
+        l1_in_rounds,
         smart_ratio,
         rigl,
         rare_gems,
