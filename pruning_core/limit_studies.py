@@ -66,11 +66,16 @@ def limits_over_rounds(
     Round 1 starts with the dense network, trained for ``epochs`` with the l1 penalty; round i with one that went through
     i - 1 cuts and trainings of ``retrain`` epochs, on a geometric way to ``sparsity``, which round ``rounds`` would reach.
     The timeline of ``experiment`` is replaced. Columns as those of :func:`limit_row`, without bounds; ``label`` "rounds",
-    ``rounds`` i, ``removed_before`` of the network, and ``predicted_same``: the prediction with the tolerance that round 1
-    had, as a network whose losses spread more is granted more.
+    ``rounds`` i, ``asked`` the sparsity, ``removed_before`` of the network, and ``predicted_same``: the prediction with the
+    tolerance that round 1 had, as a network whose losses spread more is granted more.
+
+    ``sparsity=0`` is the control, label "rounds without cuts": the same trainings, but nothing is ever cut. Training for
+    longer with the penalty raises the prediction too, and must be told from what the cuts do.
     """
     integer_at_least("rounds", rounds, 1)
-    stages: list[Stage] = [s for s in l1_in_rounds(sparsity, epochs, strength, rounds, retrain) if isinstance(s, (Train, Prune))]
+    stages: list[Stage] = [
+        s for s in l1_in_rounds(sparsity, epochs, strength, rounds, retrain) if isinstance(s, (Train, Prune))
+    ]
     first = None
     for i in range(1, rounds + 1):
         timeline = stages[: 2 * i - 1]
@@ -79,8 +84,9 @@ def limits_over_rounds(
         first = found.limit.epsilon if first is None else first
         same = predict(found.spectrum.eigenvalues, found.spectrum.weights, first, _living(state))
         yield _row(experiment, state, found) | {
-            "label": "rounds",
+            "label": "rounds" if sparsity else "rounds without cuts",
             "rounds": i,
+            "asked": sparsity,
             "removed_before": found.removed_before,
             "predicted_same": found.of_all(same.removed),
             "strength": strength,
