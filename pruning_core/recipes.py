@@ -355,7 +355,7 @@ def rare_gems(
     epochs_tune: int,
     period: int = 5,
     strength: float = 1e-4,
-    signed: bool = False,
+    signed: bool = True,
     optimizer: Optimizer | None = None,
 ) -> Timeline:
     """Train scores of frozen weights, cut the smallest again and again, then train what is left (Sreenivasan et al. 2022).

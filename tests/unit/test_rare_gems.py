@@ -71,7 +71,7 @@ def test_plain_layers_do_the_same(make):
 def test_preparing_keeps_the_weights_and_draws_scores():
     fresh = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
     weights = [p.detach().clone() for p in fresh.parameters()]
-    model = RareGems().prepare(fresh, None)
+    model = RareGems(signed=False).prepare(fresh, None)
     assert [type(m).__name__ for m in model] == ["Scored", "BatchNorm2d", "ReLU", "Flatten", "Scored"]
     assert all(
         torch.equal(a, b)
@@ -88,18 +88,18 @@ def test_signed_weights_have_one_size():
     torch.manual_seed(0)
     layer = nn.Conv2d(3, 4, 5)
     signs = layer.weight.detach().sign()
-    prepared = RareGems(signed=True).prepare(nn.Sequential(layer), None)
+    prepared = RareGems().prepare(nn.Sequential(layer), None)
     assert torch.allclose(prepared[0].layer.weight, signs * math.sqrt(2 / 75))
 
 
 def test_the_penalty_is_the_sum_of_squares_of_living_scores():
     model = network()
-    scores = {name: p for name, p in model.named_parameters() if name.endswith("scores")}
-    assert float(RareGems().penalty(model, Masks())) == pytest.approx(
+    scores = {name: p.detach() for name, p in model.named_parameters() if name.endswith("scores")}
+    assert RareGems().penalty(model, Masks()).item() == pytest.approx(
         sum(float(p.square().sum()) for p in scores.values())
     )
     alive = Masks({"1.layer.weight": torch.zeros(20, 64, dtype=torch.bool)})
-    assert float(RareGems().penalty(model, alive)) == pytest.approx(float(scores["3.scores"].square().sum()))
+    assert RareGems().penalty(model, alive).item() == pytest.approx(float(scores["3.scores"].square().sum()))
 
 
 def test_the_lowest_scores_go_and_the_ticket_is_whole():
@@ -129,14 +129,14 @@ def test_the_search_moves_scores_only():
 
 
 def test_the_recipe_as_stages():
-    search, ticket, measured, tune = recipes.rare_gems(0.9, 20, 7, strength=1e-3, signed=True)
+    search, ticket, measured, tune = recipes.rare_gems(0.9, 20, 7, strength=1e-3, signed=False)
     ((method, strength),) = search.penalty
-    assert (method, strength, search.only) == (RareGems(signed=True), 1e-3, "gates")
+    assert (method, strength, search.only) == (RareGems(signed=False), 1e-3, "gates")
     # The authors count epochs from 0 and cut after epochs 5, 10, ..., but floor((epochs - 1) / period) times.
     assert search.during.epochs(20) == [6, 11, 16]
     (cut,) = search.during.stages
     assert (cut.budget, cut.schedule) == (Budget(0.9), "geometric")
-    assert ticket.method == RareGems(signed=True, finish=True)
+    assert ticket.method == RareGems(signed=False, finish=True)
     assert measured == Measure("mined")
     assert (tune.epochs, tune.only, tune.penalty) == (7, "weights", None)
     assert recipes.rare_gems(0.5, 151, 1)[0].during.epochs(151)[-1] == 151
@@ -144,7 +144,7 @@ def test_the_recipe_as_stages():
 
 @pytest.mark.parametrize(("model", "sparsity"), [("lenet300", 0.9), ("lenet5", 0.6)])
 def test_the_recipe_meets_the_budget_and_beats_chance(model, sparsity):
-    timeline = [*recipes.rare_gems(sparsity, 11, 10, strength=1e-3, signed=True), Measure("final")]
+    timeline = [*recipes.rare_gems(sparsity, 11, 10, strength=1e-3), Measure("final")]
     settings = {"width": 0.2, "batch_size": 64}
     experiment = Experiment(model, "digits", timeline, **settings)
     mined, final = run(experiment, progress=False)[:2]
