@@ -125,7 +125,7 @@ def test_the_search_moves_scores_only():
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name]) != name.endswith("scores")
     for i in (1, 3):
-        assert float(model[i].scores.min()) == 0 and float(model[i].scores.max()) == 1  # clamped after each step
+        assert model[i].scores.min().item() == 0 and model[i].scores.max().item() == 1  # clamped after each step
 
 
 def test_the_recipe_as_stages():
