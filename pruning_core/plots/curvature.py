@@ -92,6 +92,7 @@ def tail_slider(exact: pd.DataFrame, rows: pd.DataFrame, *, least: float, title:
         y_range=(floor, 1.3),
         x_log=True,
         y_log=True,
+        start=len(positions) // 2,
         alt=f"{title}: a staircase that nears a curve from its lower right end. Exact: largest "
         f"{exact['eigenvalue'].max():.3g}, {_above(exact, least):.0%} above {least:.2g}. By steps, {said}.",
     )
@@ -121,7 +122,7 @@ def ritz_values(exact: pd.DataFrame, rows: pd.DataFrame, *, threshold: float, ti
     ax.set_yticks(_symlog_ticks(pd.concat([exact["eigenvalue"], rows["eigenvalue"]]), threshold))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.set(xlabel="steps", ylabel="eigenvalue", title=title)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xticks([t for t in MaxNLocator(integer=True).tick_values(0, last) if t <= last])  # beyond stand the lines
     ax.legend(loc="lower left", bbox_to_anchor=(0, 0), facecolor="none")
     stamp(fig, rows)
     top, first = exact["eigenvalue"].max(), None
