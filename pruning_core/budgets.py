@@ -134,7 +134,8 @@ def _by_cost(budget, ranking: _Ranking, sites: Sites, masks, choose) -> Masks:
             f"the network already lacks {1 - most / whole:.4%} of its {budget.of}; "
             f"sparsity {budget.to} would mean to revive some."
         )
-    if target < least - cost_step(whole, ranking):
+    # Within half of the last unit that could go, the budget counts as met.
+    if target < least - 0.5 * (left(min(low + 1, high)) - least):
         raise BudgetError(
             f"at most {1 - least / whole:.4%} of the {budget.of} can be removed "
             f"(at least {budget.keep_at_least} of each site stays, outputs stay); sparsity {budget.to} cannot be met."

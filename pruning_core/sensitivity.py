@@ -28,7 +28,8 @@ BLOCK = 2**19  # numbers that are unfolded at a time
 
 
 class Sensitivity(NamedTuple):
-    """``weight``: like the layer's weight; ``channel``: (in channels,); ``positions``: output positions P of one input."""
+    """``weight``: like the layer's weight; ``channel``: (in channels,), or (0,) where it was not asked for; ``positions``:
+    output positions P of one input."""
 
     weight: Tensor
     channel: Tensor
@@ -49,9 +50,12 @@ def sensitivity(layer: nn.Module, inputs: Iterable[Tensor], reduce: str = "max",
 
 
 class RunningSensitivity:
-    """The sensitivities of one layer over the inputs seen so far; memory does not grow with their number."""
+    """The sensitivities of one layer over the inputs seen so far; memory does not grow with their number.
 
-    def __init__(self, layer: nn.Module, reduce: str = "max", kernel: str = "reduce"):
+    ``channels=False`` leaves out those of channels, which cost a pass a point where ``reduce`` is "mean".
+    """
+
+    def __init__(self, layer: nn.Module, reduce: str = "max", kernel: str = "reduce", channels: bool = True):
         known_name("reduction", reduce, ("max", "mean"))
         known_name("reduction over the kernel", kernel, ("reduce", "sum"))
         if not isinstance(layer, (nn.Linear, nn.Conv2d)):
@@ -68,7 +72,7 @@ class RunningSensitivity:
         self.groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
         self.window = weight[0, 0].numel() if weight.dim() == 4 else 1
         self.total = torch.zeros_like(self.rows)
-        self.channel = weight.new_zeros(weight.shape[1] * self.groups)
+        self.channel = weight.new_zeros(weight.shape[1] * self.groups if channels else 0)
         self.positions = 1
 
     def add(self, batch: Tensor) -> None:
@@ -85,13 +89,18 @@ class RunningSensitivity:
         """The same for patches (N, groups, e, P) of some points."""
         self.positions = patches.shape[-1]
         columns = patches.permute(1, 0, 3, 2)
-        for g in range(self.groups):
-            self._add_group(g, columns[g])
+        # What a channel makes of its kernel positions is taken point by point where it is a mean.
+        one_by_one = self.reduce == "mean" and self.window > 1 and len(self.channel) > 0
+        for part in columns.split(1, 1) if one_by_one else [columns]:
+            for g in range(self.groups):
+                self._add_group(g, part[g])
 
     def _add_group(self, g: int, columns: Tensor) -> None:
         mine = slice(g * len(self.rows) // self.groups, (g + 1) * len(self.rows) // self.groups)
         share, window = _shares(self.rows[mine], columns, self.reduce, self.window if self.kernel == "sum" else 1)
         self.total[mine] = torch.maximum(self.total[mine], share)
+        if not len(self.channel):
+            return
         if self.kernel == "sum":
             by_channel = window.amax(0)
         else:

@@ -41,7 +41,7 @@ class Half(NamedTuple):
 
 
 def layer_sensitivities(
-    view: View, layers: Iterable[str], reduce: str = "max", kernel: str = "reduce"
+    view: View, layers: Iterable[str], reduce: str = "max", kernel: str = "reduce", channels: bool = True
 ) -> dict[str, Sensitivity]:
     """Sensitivities of all ``layers`` over the view's batches, in one pass that keeps one batch at a time.
 
@@ -49,7 +49,7 @@ def layer_sensitivities(
     """
     if view.batches is None:
         raise BadInput("sensitivities need batches of inputs.")
-    running = {layer: RunningSensitivity(view.model.get_submodule(layer), reduce, kernel) for layer in layers}
+    running = {layer: RunningSensitivity(view.model.get_submodule(layer), reduce, kernel, channels) for layer in layers}
     for seen in layer_inputs(view.model, running, view.batches):
         for layer, maps in seen.items():
             running[layer].add(maps)
@@ -79,7 +79,7 @@ class SiPP(Method):
 
     def score(self, view: View) -> Scores:
         layers = [name.rpartition(".")[0] for name in view.sites.weights]
-        found = layer_sensitivities(view, layers, self.reduce)
+        found = layer_sensitivities(view, layers, self.reduce, channels=False)
         return Scores({name: found[name.rpartition(".")[0]].weight for name in view.sites.weights})
 
 

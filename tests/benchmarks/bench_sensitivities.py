@@ -38,7 +38,10 @@ class Work:
         return layer_inputs(self.model, self.layers, self.batches())
 
     def sensitivities(self, reduce: str = "max", kernel: str = "reduce") -> dict[str, Tensor]:
-        running = {name: RunningSensitivity(layer, reduce, kernel) for name, layer in self.layers.items()}
+        running = {
+            name: RunningSensitivity(layer, reduce, kernel, channels=reduce == "max")
+            for name, layer in self.layers.items()
+        }
         for seen in self.inputs():
             for name, maps in seen.items():
                 running[name].add(maps)

@@ -248,3 +248,16 @@ def test_shares_add_up_and_respect_their_bounds(entries, data):
     assert found.sum() == total
     assert (found >= lower).all()
     assert (found <= upper).all()
+
+
+@pytest.mark.parametrize("method", ["pfp", "l1_norm"])
+def test_a_sparsity_that_the_structure_cannot_reach_is_refused(method):
+    """One channel a layer must stay, so that a network of narrow layers keeps more than a thousandth of its weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.ReLU(), torch.nn.Linear(6, 4))
+    batches = [(torch.rand(16, 8, generator=torch.Generator().manual_seed(1)), torch.zeros(16, dtype=torch.long))]
+    with pytest.raises(BudgetError, match="cannot be met"):
+        pc.prune(model, method, 0.999, of="weights", batches=batches)
+    reached = pc.prune(model, method, 0.8, of="weights", batches=batches).report
+    assert reached is not None

@@ -439,3 +439,13 @@ def test_sample_sizes_of_networks(name):
     outputs, largest = outputs_of(name, "cifar10")
     found = tuple(sample_size(outputs, largest, 1e-16, constant) for constant in (3.0, 10.0))
     assert found == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("reduce", ["max", "mean"])
+def test_channels_can_be_left_out(reduce):
+    layer, x = nn.Conv2d(3, 4, 3).double(), torch.rand(5, 3, 6, 6, dtype=torch.float64)
+    whole, part = (RunningSensitivity(layer, reduce, channels=channels) for channels in (True, False))
+    for running in (whole, part):
+        running.add(x)
+    torch.testing.assert_close(part.result().weight, whole.result().weight, rtol=1e-12, atol=0)
+    assert part.result().channel.shape == (0,) and whole.result().channel.shape == (3,)
