@@ -137,6 +137,7 @@ def recession(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
         ax.set_xticks(mean.index, [f"{strength:g}" for strength in mean.index])
         ax.minorticks_off()
     axes[0, 0].set_ylim(0, 1)
+    axes[0, 1].set_ylim(min(90.0, float(rows["accuracy"].min()) - 1), 100)  # tenths of a point are noise
     if title:
         fig.suptitle(title)
     stamp(fig, rows)
@@ -161,6 +162,7 @@ def knee(rows: pd.DataFrame, shares: pd.Series, *, title: str = "", reference: f
         if 0.02 < share < 1:
             ax.axvline(float(share), color=style.colour, linestyle="--", linewidth=1.2)
         said.append(f"{style.label} {share:.0%}")
+    ax.set_xlim(0, 1)  # a share may lie far from every cut
     ax.set_xlabel("channels removed")
     legend = ax.get_legend()
     if legend is not None:  # lines cross everywhere: there is no room inside

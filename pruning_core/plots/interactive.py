@@ -72,7 +72,7 @@ _DRAW = """
     Plotly.newPlot(plot, spec.data, spec.layout, {responsive: true, displaylogo: false});
     input.disabled = false;
     function show() { label(); Plotly.restyle(plot, {visible: visible()}); }
-    var button = box.querySelector("button"), clock = null;
+    var button = box.querySelector("button.play"), clock = null;
     function stop() { clearInterval(clock); clock = null; if (button) button.textContent = "\u25b6 play"; }
     input.addEventListener("input", function () { stop(); show(); });
     if (button) {
@@ -127,16 +127,18 @@ class SliderFigure:
         script = _DRAW % {"id": name, "spec": dump(spec), "names": dump(self.names), "per": self.per_position}
         library = self._library() if self.embed else ""
         alt, control = html.escape(self.alt, quote=True), html.escape(self.control, quote=True)
-        button = '<button type="button" disabled style="min-width:6em">\u25b6 play</button>' if self.play else ""
+        look = "min-width:6em;padding:.2em;color:inherit;background:none;border:1px solid;border-radius:4px"
+        button = f'<button type="button" class="play" disabled style="{look}">\u25b6 play</button>' if self.play else ""
         unboxed = "{background:none!important;padding:0!important;color:inherit}"
         return (
             f"<style>.text_html:has(> .pruning-slider){unboxed}</style>"
             f'<div class="pruning-slider" id="{name}">'
             f'<div class="plot" role="img" aria-label="{alt}" '
             f'style="min-height:{self.layout["height"]}px"></div>'
-            f'<label style="display:flex;gap:.75em;align-items:center;color:{NEUTRAL}">{button}<span>{control}</span>'
+            f'<div style="display:flex;gap:.75em;color:{NEUTRAL}">{button}'
+            f'<label style="display:flex;gap:.75em;align-items:center;flex:1"><span>{control}</span>'
             f'<input type="range" min="0" max="{len(self.names) - 1}" step="1" value="{self.start}" disabled '
-            f'style="flex:1"><output style="min-width:6em"></output></label>'
+            f'style="flex:1"><output style="min-width:6em"></output></label></div>'
             f"<noscript>{alt}</noscript>{library}<script>{_LOADER}{script}</script></div>"
         )
 
