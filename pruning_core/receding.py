@@ -7,13 +7,16 @@ norms learn ten times as fast and do not decay. The network of the best epoch is
 What differs from the official code: the best epoch is chosen on the validation split, and channels are cut to the exact
 fraction, at least three staying in a layer; ``reference=True`` chooses on the test split and cuts at the official
 thresholds. The network is always built after the seed is set, the training split is 90 % of the official one, and the
-returned network is one in evaluation mode on the CPU.
+returned network is one in evaluation mode on the CPU. Instead of calling ``set_dataset_path``, give ``root``, or set
+``$PRUNING_DATA`` for all data sets.
 """
 
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -65,6 +68,7 @@ def train(
     device: str | torch.device | None = None,
     *,
     reference: bool = False,
+    root: str | os.PathLike | None = None,
     limit: int | None = None,
     width: float = 1.0,
     snapshots: bool = False,
@@ -76,10 +80,11 @@ def train(
         dataset: a name of DATASETS. arch: "vgg16", "resnet56", or a name of MODELS with batch norm.
         method: "rni" (sigmoid batch norms), "l1" (Network Slimming), "ucs" (no penalty) or "polarization".
         reg_weight: strength of the penalty, at least 0, which switches it off; a sum over channels, so it goes with width.
-        b: shift of the penalty of "rni"; the others ignore it.
+        b: shift of the penalty of "rni", finite; the others ignore it.
         epochs, lr, batch_size, seed: the learning rate falls to a tenth twice; the seed governs initial weights, order and
             augmentation. device: None takes a GPU where there is one.
         reference: choose the best epoch on the test split, as the official code does.
+        root: folder of the data set; None: ``$PRUNING_DATA``, else the cache. It is fetched into it where it is missing.
         limit: at most so many images in all. width: factor on the number of channels. snapshots: keep all scales.
 
     Returns:
@@ -94,9 +99,11 @@ def train(
     name = NETWORKS.get(arch, arch) if isinstance(arch, str) else arch
     known_name("network", name, {*NETWORKS, *MODELS})
     number_at_least_zero("reg_weight", reg_weight)
-    ours = RecedingNeurons(b=finite("b", b)) if method == "rni" else METHODS[method]()
+    shift = finite("b", b)
+    integer_at_least("seed", seed, 0)
+    ours = RecedingNeurons(b=shift) if method == "rni" else METHODS[method]()
     place = _device(device)
-    data = _load(dataset, place, limit)
+    data = _load(dataset, place, limit, root)
     norm = "sigmoid" if method == "rni" and "sigmoid" in MODELS[name].norms else "batch"
     model = build_model(name, data, width=width, norm=norm, seed=seed)
     if not any(isinstance(module, _BatchNorm) for module in model.modules()):
@@ -122,6 +129,7 @@ def prune_finetune(
     device: str | torch.device | None = None,
     *,
     reference: bool = False,
+    root: str | os.PathLike | None = None,
     limit: int | None = None,
     snapshots: bool = False,
     progress: bool = True,
@@ -142,13 +150,11 @@ def prune_finetune(
     known_name("method", method, METHODS)
     if not isinstance(model, nn.Module):
         raise BadType(f"the network must be a torch.nn.Module, not {type(model).__name__}.")
-    if reference and prune_pc == 1 and not isinstance(prune_pc, bool):
-        fraction = 1.0
-    else:
-        fraction = check_sparsity(prune_pc, "prune_pc")
+    fraction = _fraction(prune_pc, reference)
+    integer_at_least("seed", seed, 0)
     check_finite(model)
     place = _device(device)
-    data = _load(dataset, place, limit)
+    data = _load(dataset, place, limit, root)
     pruned = copy.deepcopy(model).to(place)
     example = next(iter(data.train.batches(1)))[0].to(next(pruned.parameters()))
     ours = METHODS[method]()
@@ -176,6 +182,18 @@ def prune_finetune(
         reference=reference, snapshots=snapshots, progress=progress,
     )  # fmt: skip
     return tuned, logs | facts
+
+
+def _fraction(prune_pc: object, reference: bool) -> float:
+    """``prune_pc`` if it lies in [0, 1), or is 1 and the official thresholds are asked for; raises otherwise."""
+    if isinstance(prune_pc, Real) and not isinstance(prune_pc, bool) and prune_pc == 1:
+        if reference:
+            return 1.0
+        raise BadInput(
+            "prune_pc must lie in [0, 1), as it is the fraction removed, not 1; only the official thresholds "
+            "(reference=True) take that, and leave three channels a layer."
+        )
+    return check_sparsity(prune_pc, "prune_pc")
 
 
 def penalty_of(method: BatchNormScale, strength: float) -> Callable[[nn.Module], Tensor] | None:
@@ -267,10 +285,11 @@ def _device(device: str | torch.device | None) -> torch.device:
         raise BadInput(f"torch knows no device {device!r}; 'cpu' and 'cuda' are usual.") from error
 
 
-def _load(dataset: str, device: torch.device, limit: int | None) -> Data:
+def _load(dataset: str, device: torch.device, limit: int | None, root: str | os.PathLike | None) -> Data:
     recipe = f"{dataset}/rni"
     return load_data(
         dataset,
+        root=root,
         device=device,
         normalise=recipe if recipe in NORMALISATIONS else None,
         augment=recipe if recipe in AUGMENTATIONS else None,

@@ -60,7 +60,12 @@ class BatchNormScale(Method):
         if not norms:
             return "no batch norm with a scale acts on them"
         if len(norms) > 1 and self.tied is None:
-            return f"{len(norms)} batch norms scale them (a residual sum, or channels read again), so no one score is theirs"
+            return (
+                f"{len(norms)} batch norms scale them (a residual sum, or channels read again), so no one score is theirs; "
+                "tied='max' would take the largest"
+            )
+        if self.tied is None and any(member.is_buffer for member in group.produces):
+            return "an index layer adds channels to them that other batch norms scale, so no one score is theirs"
         covered = torch.cat([member.channels for member in norms])
         return None if len(torch.unique(covered)) == group.size else "their batch norm acts on a part of them only"
 

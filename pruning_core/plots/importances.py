@@ -80,6 +80,7 @@ def histogram_film(rows: pd.DataFrame, methods: Sequence[str], *, title: str = "
         mode="bars",
         y_range=(0, 0.2),  # the heap at 0 would leave no room for all the others
         start=len(positions) - 1,
+        play=True,
         alt=f"{title}: histograms of importances over the epochs. At the end, {ends}.",
     )
 
@@ -117,6 +118,37 @@ def histograms(rows: pd.DataFrame, methods: Sequence[str], *, title: str = "") -
     return fig
 
 
+@styled
+def recession(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
+    """The share of channels that recede, and test accuracy below it, against the penalty's strength: rows of Importances
+    with a column ``strength``, mean and single seeds."""
+    if rows.empty or "strength" not in rows:
+        raise BadInput("the share that recedes is drawn from rows with a column 'strength'.")
+    fig, axes = figure(1, 2, size=(9.6, 3.2))
+    style = style_of("rni")
+    by_strength = rows.sort_values("strength").groupby("strength")
+    for ax, column, label in zip(
+        axes[0], ("receded_share", "accuracy"), ("share of channels that recede", "test accuracy in %"), strict=True
+    ):
+        mean = by_strength[column].mean()
+        ax.plot(mean.index, mean, color=style.colour, marker=style.marker)
+        ax.scatter(rows["strength"], rows[column], color=style.colour, alpha=0.35, s=14)
+        ax.set(xscale="log", xlabel="strength of the penalty", ylabel=label)
+        ax.set_xticks(mean.index, [f"{strength:g}" for strength in mean.index])
+        ax.minorticks_off()
+    axes[0, 0].set_ylim(0, 1)
+    axes[0, 1].set_ylim(min(90.0, float(rows["accuracy"].min()) - 1), 100)  # tenths of a point are noise
+    if title:
+        fig.suptitle(title)
+    stamp(fig, rows)
+    said = "; ".join(
+        f"{strength:g}: {part['receded_share'].mean():.0%} recede, {part['accuracy'].mean():.1f} % accurate"
+        for strength, part in by_strength
+    )
+    set_alt(fig, f"{title + ': ' if title else ''}share that recedes and accuracy by strength. {said}.")
+    return fig
+
+
 def knee(rows: pd.DataFrame, shares: pd.Series, *, title: str = "", reference: float | None = None) -> BookFigure:
     """Accuracy against the fraction of channels removed, and for each method in ``shares`` its receded share, dashed.
 
@@ -130,6 +162,7 @@ def knee(rows: pd.DataFrame, shares: pd.Series, *, title: str = "", reference: f
         if 0.02 < share < 1:
             ax.axvline(float(share), color=style.colour, linestyle="--", linewidth=1.2)
         said.append(f"{style.label} {share:.0%}")
+    ax.set_xlim(0, 1)  # a share may lie far from every cut
     ax.set_xlabel("channels removed")
     legend = ax.get_legend()
     if legend is not None:  # lines cross everywhere: there is no room inside

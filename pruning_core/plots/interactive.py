@@ -71,7 +71,22 @@ _DRAW = """
   window.pruningPlotly.then(function (Plotly) {
     Plotly.newPlot(plot, spec.data, spec.layout, {responsive: true, displaylogo: false});
     input.disabled = false;
-    input.addEventListener("input", function () { label(); Plotly.restyle(plot, {visible: visible()}); });
+    function show() { label(); Plotly.restyle(plot, {visible: visible()}); }
+    var button = box.querySelector("button.play"), clock = null;
+    function stop() { clearInterval(clock); clock = null; if (button) button.textContent = "\u25b6 play"; }
+    input.addEventListener("input", function () { stop(); show(); });
+    if (button) {
+      button.disabled = false;
+      button.addEventListener("click", function () {
+        if (clock) { stop(); return; }
+        if (chosen() === names.length - 1) { input.value = 0; show(); }
+        button.textContent = "\u23f8 pause";
+        clock = setInterval(function () {
+          input.value = chosen() + 1; show();
+          if (chosen() === names.length - 1) stop();
+        }, 600);
+      });
+    }
   }, function () {
     plot.textContent = "plotly.js was not found: open this page in the built book or in JupyterLab.";
   });
@@ -91,9 +106,10 @@ class SliderFigure:
         control: str,
         alt: str,
         embed: bool = False,
+        play: bool = False,
     ):
         self.data, self.layout, self.names, self.start = data, layout, names, start
-        self.control, self.alt, self.embed = control, alt, embed
+        self.control, self.alt, self.embed, self.play = control, alt, embed, play
 
     @property
     def per_position(self) -> int:
@@ -111,15 +127,18 @@ class SliderFigure:
         script = _DRAW % {"id": name, "spec": dump(spec), "names": dump(self.names), "per": self.per_position}
         library = self._library() if self.embed else ""
         alt, control = html.escape(self.alt, quote=True), html.escape(self.control, quote=True)
+        look = "min-width:6em;padding:.2em;color:inherit;background:none;border:1px solid;border-radius:4px"
+        button = f'<button type="button" class="play" disabled style="{look}">\u25b6 play</button>' if self.play else ""
         unboxed = "{background:none!important;padding:0!important;color:inherit}"
         return (
             f"<style>.text_html:has(> .pruning-slider){unboxed}</style>"
             f'<div class="pruning-slider" id="{name}">'
             f'<div class="plot" role="img" aria-label="{alt}" '
             f'style="min-height:{self.layout["height"]}px"></div>'
-            f'<label style="display:flex;gap:.75em;align-items:center;color:{NEUTRAL}"><span>{control}</span>'
+            f'<div style="display:flex;gap:.75em;color:{NEUTRAL}">{button}'
+            f'<label style="display:flex;gap:.75em;align-items:center;flex:1"><span>{control}</span>'
             f'<input type="range" min="0" max="{len(self.names) - 1}" step="1" value="{self.start}" disabled '
-            f'style="flex:1"><output style="min-width:6em"></output></label>'
+            f'style="flex:1"><output style="min-width:6em"></output></label></div>'
             f"<noscript>{alt}</noscript>{library}<script>{_LOADER}{script}</script></div>"
         )
 
@@ -175,13 +194,15 @@ def slider_figure(
     mode: str = "lines",
     height: int = 380,
     embed: bool = False,
+    play: bool = False,
 ) -> SliderFigure:
     """Make a figure whose slider walks through ``positions``: label of the position -> curve name -> (x, y).
 
     Every position must hold the same curves in the same order. Curves named after a method take its colour
     and marker. ``control`` names what the slider changes; ``alt`` says in words what the figure shows. Axis
     ranges are in data units and, if not given, span all positions, so that nothing jumps. ``mode``: "lines",
-    "markers", "lines+markers" or "bars". Raises BadInput for no positions, unequal curves, values that are
+    "markers", "lines+markers" or "bars". ``play`` adds a button that walks through the positions by itself on static
+    pages. Raises BadInput for no positions, unequal curves, values that are
     not finite, or an empty alt text.
     """
     if not positions:
@@ -216,7 +237,7 @@ def slider_figure(
         "xaxis": axis | {"title": {"text": x_label}} | _range(all_x, x_range, x_log),
         "yaxis": axis | {"title": {"text": y_label}} | _range(all_y, y_range, y_log),
     }
-    return SliderFigure(data, layout, list(positions), start, control, " ".join(alt.split()), embed)
+    return SliderFigure(data, layout, list(positions), start, control, " ".join(alt.split()), embed, play)
 
 
 def _trace(name: str, x: np.ndarray, y: np.ndarray, mode: str, visible: bool) -> dict[str, Any]:

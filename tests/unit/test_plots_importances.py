@@ -9,7 +9,7 @@ import torch
 
 from pruning_core.errors import BadInput
 from pruning_core.importances import BINS, spread
-from pruning_core.plots.importances import force_slider, histogram_film, histograms, knee, settled_slider
+from pruning_core.plots.importances import force_slider, histogram_film, histograms, knee, recession, settled_slider
 from pruning_core.plots.limits import predicted_against_measured, transition
 from pruning_core.plots.style import alt_text
 
@@ -131,3 +131,24 @@ def test_the_transition_marks_the_prediction():
     assert "predicted 0.750" in alt_text(fig)
     with pytest.raises(BadInput, match="no curve"):
         transition(curves[curves["removed"] > 0.99], pd.Series(dtype=float))
+
+
+def test_the_share_that_recedes_is_drawn_against_the_strength():
+    rows = (
+        film_rows((0, 1)).query("importance == 'rni' and epoch == 4").assign(strength=[0.1, 0.5], accuracy=[98.0, 91.0])
+    )
+    figure = recession(rows, title="Recession")
+    shares, accuracies = (ax.lines[0] for ax in figure.axes)
+    assert shares.get_xdata().tolist() == [0.1, 0.5]
+    assert shares.get_ydata().tolist() == pytest.approx(rows["receded_share"].tolist())
+    assert accuracies.get_ydata().tolist() == [98.0, 91.0]
+    assert "0.5: " in alt_text(figure)
+    with pytest.raises(BadInput, match="strength"):
+        recession(rows.drop(columns="strength"))
+
+
+def test_the_film_can_play():
+    film = histogram_film(film_rows(), ["rni", "slimming"], title="Film")
+    # plotly draws buttons of its own into the same box, so the script looks for the class
+    assert 'class="play"' in film.to_html()
+    assert 'class="play"' not in force_slider([0.0], title="Force").to_html()

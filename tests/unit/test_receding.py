@@ -280,6 +280,12 @@ def test_the_constants_of_the_paper_are_used_for_cifar(monkeypatch):
     ]  # fmt: skip
 
 
+def test_the_folder_of_the_data_can_be_named(tmp_path):
+    model, _ = small(epochs=0, root=tmp_path / "one")
+    prune_finetune(model, epochs=0, root=str(tmp_path / "other"), **SMALL)
+    assert sorted(file.parent.name for file in tmp_path.rglob("digits.safetensors")) == ["one", "other"]
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -293,6 +299,9 @@ def test_the_constants_of_the_paper_are_used_for_cifar(monkeypatch):
         ({"reg_weight": "1"}, BadType, "reg_weight"),
         ({"b": math.inf}, BadInput, "b must be finite"),
         ({"b": "3"}, BadType, "b must be a number"),
+        ({"b": math.nan, "method": "l1"}, BadInput, "b must be finite"),
+        ({"seed": -1}, BadInput, "seed must be at least 0"),
+        ({"seed": 1.5}, BadType, "seed must be an integer"),
         ({"epochs": -1}, BadInput, "epochs"),
         ({"epochs": 1.5}, BadType, "epochs"),
         ({"lr": math.nan}, BadInput, "lr"),
@@ -313,7 +322,13 @@ def test_train_refuses_bad_input(options, error, message):
     ("options", "error", "message"),
     [
         ({"method": "magnitude"}, UnknownName, "unknown method"),
-        ({"prune_pc": 1.0}, BadInput, r"prune_pc must lie in \[0, 1\)"),
+        (
+            {"prune_pc": 1.0},
+            BadInput,
+            r"prune_pc must lie in \[0, 1\).*only the official thresholds \(reference=True\)",
+        ),
+        ({"prune_pc": 1.01, "reference": True}, BadInput, r"prune_pc must lie in \[0, 1\)"),
+        ({"seed": "a"}, BadType, "seed must be an integer"),
         ({"prune_pc": -0.1}, BadInput, "prune_pc"),
         ({"prune_pc": 50}, BadInput, "prune_pc"),
         ({"prune_pc": 50, "reference": True}, BadInput, "prune_pc"),

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import pruning_core as pc
 from pruning_core.budgets import Budget
 from pruning_core.errors import BadInput, BadType, BudgetError, Unprunable
-from pruning_core.layers import ClampedBatchNorm1d, ClampedBatchNorm2d, SigmoidBatchNorm2d
+from pruning_core.layers import ChannelIndex, ClampedBatchNorm1d, ClampedBatchNorm2d, SigmoidBatchNorm2d
 from pruning_core.masks import Masks
 from pruning_core.methods import View
 from pruning_core.methods.polarization import Polarization, histogram_threshold, polarising
@@ -154,6 +154,28 @@ def test_tied_channels_are_refused_until_a_combination_is_named():
     for method in (Slimming, UniformChannelScaling, Polarization, RecedingNeurons):
         with pytest.raises(BadInput, match="unknown combination"):
             method(tied="total")
+
+
+class Widened(nn.Module):
+    """A residual sum whose other addend comes through an index layer: only one batch norm is in sight."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm_a = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.b, self.norm_b = nn.Conv2d(4, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.wider = ChannelIndex.option_a(4, 6, 1)
+        self.c = nn.Conv2d(6, 2, 1)
+
+    def forward(self, x):
+        x = F.relu(self.norm_a(self.a(x)))
+        return self.c(F.relu(self.wider(x) + self.norm_b(self.b(x)))).mean((2, 3))
+
+
+def test_channels_that_an_index_layer_adds_to_are_tied_as_well():
+    view = view_of(Widened(), Slimming())
+    assert [*view.sites.groups] == ["a"]
+    assert view.sites.excluded["channels of b"].startswith("an index layer adds channels")
+    assert [*view_of(Widened(), Slimming(tied="first")).sites.groups] == ["a", "b"]
 
 
 class Joined(nn.Module):
