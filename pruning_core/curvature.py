@@ -15,7 +15,18 @@ from torch import Tensor, nn
 
 from .errors import BadInput
 from .evaluation import CrossEntropy, like_model
-from .hessian import Batches, Hessian, Loss, Parameters, finite_loss, forward_pass, matching, pairs, refuse_training
+from .hessian import (
+    Batches,
+    Hessian,
+    LivingHessian,
+    Loss,
+    Parameters,
+    finite_loss,
+    forward_pass,
+    matching,
+    pairs,
+    refuse_training,
+)
 from .lanczos import Spectrum, lanczos, largest_eigenvalues, quadrature, rademacher, whole_number
 from .training import progress_bar
 
@@ -72,7 +83,7 @@ def top_eigenvalues(
     return largest_eigenvalues(hessian.matvec, start.to(hessian.device), steps, tolerance=tolerance, by=by)
 
 
-def exact_hessian(hessian: Hessian, *, memory: int = 2**31, progress: bool = False) -> Tensor:
+def exact_hessian(hessian: Hessian | LivingHessian, *, memory: int = 2**31, progress: bool = False) -> Tensor:
     """H itself, (D, D), from D products, made symmetric.
 
     Raises BadInput when two such matrices do not fit into ``memory`` bytes, or when H is not symmetric to rounding: the
@@ -94,7 +105,7 @@ def exact_hessian(hessian: Hessian, *, memory: int = 2**31, progress: bool = Fal
 
 
 def spectrum(
-    hessian: Hessian,
+    hessian: Hessian | LivingHessian,
     *,
     probes: int = 1,
     steps: int = 128,
@@ -237,7 +248,7 @@ def loss_tolerance(losses: Tensor) -> float:
     return found
 
 
-def _unit(hessian: Hessian, i: int) -> Tensor:
+def _unit(hessian: Hessian | LivingHessian, i: int) -> Tensor:
     v = torch.zeros(hessian.dimension, dtype=hessian.dtype, device=hessian.device)
     v[i] = 1
     return v
@@ -245,6 +256,7 @@ def _unit(hessian: Hessian, i: int) -> Tensor:
 
 __all__ = [
     "Hessian",
+    "LivingHessian",
     "NullRows",
     "Trace",
     "batch_losses",

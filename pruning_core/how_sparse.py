@@ -7,7 +7,8 @@ What differs from the official code: training takes the 90 % of the training ima
 sparsity p removes the nearest whole number of the N weights, where the code removes ceil(p N) and all that tie with the last
 of them; at parameters that are exactly 0, as all biases are at the start, the slope of the penalty is its strength, where the
 code has 0 (methods/l1.py). The tasks of the paper on Tiny ImageNet are not in its repository and not here. Of its baselines,
-iterative pruning is ``recipes.lottery_ticket`` and Smart-Ratio ``recipes.smart_ratio``; Rare Gems is left out.
+iterative pruning is ``recipes.lottery_ticket``, Smart-Ratio ``recipes.smart_ratio`` and Rare Gems ``recipes.rare_gems``; RigL
+(``recipes.rigl``) and GraSP (``recipes.grasp``) are comparisons of this book.
 """
 
 from __future__ import annotations

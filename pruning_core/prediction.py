@@ -25,7 +25,7 @@ from .errors import BadInput, BadType, known_name
 from .evaluation import integer_at_least
 from .geometry import normalised_width
 from .geometry.checks import DOUBLE, doubles, number
-from .geometry.limits import NEGATIVE
+from .geometry.limits import NEGATIVE, window
 from .masks import Masks
 
 FEWEST_FOR_BOOTSTRAP = 10  # probes; below, resampling them says less than their range
@@ -78,6 +78,28 @@ class Limit:
         widths = self._problem.widths(distances).mean(0)
         return pd.DataFrame({"p": removed.numpy() / n, "R": distances.numpy(), "G": widths.numpy()})
 
+    def bounds(self, eta: float = 0.01) -> LimitInterval:
+        """The two bounds of the theory as fractions removed, each wrong with probability at most ``eta`` in (0, 1).
+
+        :func:`~pruning_core.geometry.limit_bounds` gives them at one distance; here the distance goes with the fraction, so
+        they are where n / D reaches G(R(n)) - a and G(R(n)) + a, with a the window of the kinematic formula divided by D.
+        """
+        problem = self._problem
+        shift = window(problem.dimension, eta) / problem.dimension
+        probes = len(problem.eigenvalues)
+        even = torch.full((1, probes), 1 / probes, dtype=DOUBLE)
+        n = len(problem.distances) - 1
+        low, high = (int(problem.solve(even, by)[0]) / n for by in (shift, -shift))
+        return LimitInterval(low, high, high - low)
+
+
+class LimitInterval(NamedTuple):
+    """Removing up to ``possible`` leaves some good network, removing more than ``impossible`` none; and their difference."""
+
+    possible: float
+    impossible: float
+    gap: float
+
 
 class _Problem(NamedTuple):
     """What the equation is made of: distances (N + 1,), spectra and weights (probes, M), and constants."""
@@ -96,15 +118,16 @@ class _Problem(NamedTuple):
         pairs = zip(self.eigenvalues, self.weights, strict=True)
         return torch.stack([normalised_width(distances, e, self.epsilon, w, *settings) for e, w in pairs])
 
-    def solve(self, shares: Tensor) -> Tensor:
-        """The largest n with n / D <= G(R(n)) for each mixture of probes: (mixtures, probes) -> (mixtures,) int64."""
-        low = torch.zeros(len(shares), dtype=torch.long)  # holds at n = 0, where G = 1
+    def solve(self, shares: Tensor, shift: float = 0.0) -> Tensor:
+        """The largest n with n / D + shift <= G(R(n)), or 0, for each mixture of probes: (mixtures, probes) -> (mixtures,)
+        int64."""
+        low = torch.zeros(len(shares), dtype=torch.long)  # without a shift it holds at n = 0, where G = 1
         high = torch.full_like(low, len(self.distances))  # one beyond the last n: never asked
         while bool((high - low > 1).any()):
             middle = (low + high) // 2
             width = (shares * self.widths(self.distances[middle]).T).sum(1)
             # Where all probes give exactly 1 the mixture may fall short of it by rounding.
-            holds = middle.to(DOUBLE) / self.dimension <= width + 1e-14  # integers divide to float32
+            holds = middle.to(DOUBLE) / self.dimension + shift <= width + 1e-14  # integers divide to float32
             low, high = torch.where(holds, middle, low), torch.where(holds, high, middle)
         return low
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
@@ -15,8 +15,9 @@ from .curvature import batch_losses, loss_tolerance, null_row_share, spectrum
 from .errors import BadInput
 from .evaluation import integer_at_least
 from .geometry import trace_bound
-from .hessian import Hessian, Loss, pairs, refuse_training
+from .hessian import Hessian, LivingHessian, Loss, pairs, refuse_training
 from .lanczos import Spectrum
+from .masks import Masks
 from .prediction import ActualLimits, Limit, actual_limits, predict
 from .sites import Scope, find_sites
 from .training import progress_bar
@@ -34,6 +35,8 @@ class Prunability:
     prunable weights. ``trace_bound``: the fraction that must be kept at least by the trace alone is at most this, at the
     limit's distance. ``measured``: removed, loss, accuracy of one global magnitude cut, on the batches given.
     ``actual``: measured limits by three definitions. ``warnings``: premises of the theory that fail here.
+    ``removed_before``: the fraction of the weights that was dead already; ``limit`` and ``spectrum`` are of the others, while
+    ``removed``, ``measured`` and ``actual`` count all.
     """
 
     limit: Limit
@@ -42,12 +45,24 @@ class Prunability:
     measured: pd.DataFrame
     actual: ActualLimits
     warnings: tuple[str, ...]
+    removed_before: float = 0.0
+
+    @property
+    def removed(self) -> float:
+        """The predicted limit as a fraction of all prunable weights, those that were dead already included."""
+        return self.of_all(self.limit.removed)
+
+    def of_all(self, removed: float) -> float:
+        """A fraction removed of the weights that were alive, as one of all."""
+        return self.removed_before + (1 - self.removed_before) * removed
 
     def __repr__(self) -> str:
-        low, high = self.limit.removed_low, self.limit.removed_high
+        low, high = (
+            None if end is None else self.of_all(end) for end in (self.limit.removed_low, self.limit.removed_high)
+        )
         band = "" if low is None or high is None else f" ({self.limit.band} over probes {low:.4f} to {high:.4f})"
         lines = [
-            f"predicted limit: {self.limit.removed:.4f} of the weights can go{band}",
+            f"predicted limit: {self.removed:.4f} of the weights can go{band}",
             f"measured, loss at most {self.limit.epsilon:.3g} higher: {_text(self.actual.within_epsilon)}",
             f"measured, accuracy at most a point lower: {_text(self.actual.within_margin)}",
             f"factors: distance to the pruned weights {self.limit.distance:.3g}, "
@@ -63,6 +78,7 @@ def predict_limit(
     epsilon: float | None = None,
     loss: Loss | None = None,
     scope: Scope = None,
+    masks: Masks | None = None,
     probes: int = 5,
     steps: int = 64,
     exact_below: int = 2000,
@@ -79,13 +95,16 @@ def predict_limit(
         batches: (inputs, labels) of the training data, in batches as for training: their spread is the tolerance.
         epsilon: the tolerance on the loss; None: the standard deviation of the batches' losses, as in the paper.
         loss: (outputs, labels) -> mean per sample; cross-entropy by default. scope: prunable layers, as in prune().
+        masks: of a network that was pruned before. Its dead weights stay dead: they are no coordinates of the Hessian, and
+            count as removed.
         probes, steps: of stochastic Lanczos; networks of at most ``exact_below`` weights get their exact spectrum.
         null_rows: add the share of Hessian rows that are zero, as the paper does for large networks.
         negative: what to do with negative curvature ("abs", "zero", "drop"). points: of the measured curve.
 
     The Hessian is over the prunable weights alone, so that spectrum and removed fraction count the same. Source: Zhang et
     al. 2024; the measured limits are ours. Raises BadInput for a network in training mode, a loss that is not finite or
-    does not depend on the weights, epsilon <= 0, or more steps than weights.
+    does not depend on the weights, epsilon <= 0, more steps than weights, dead weights that are not 0, or null rows of a
+    network that was pruned before.
     """
     refuse_training(model)
     integer_at_least("points", points, 2)
@@ -96,15 +115,21 @@ def predict_limit(
     elif not (math.isfinite(epsilon) and epsilon > 0):
         raise BadInput(f"epsilon is a rise of the loss above 0, not {epsilon}.")
     names = find_sites(model, channels=False, scope=scope).weights
-    weights = {name: model.get_parameter(name).detach() for name in names}
-    hessian = Hessian(model, held, loss, parameters=list(names))
+    whole = Hessian(model, held, loss, parameters=list(names))
+    alive = _alive(model, names, masks)
+    hessian = whole if alive is None else LivingHessian(whole, alive)
+    if alive is not None and null_rows:
+        raise BadInput(
+            "null rows are those of a whole Hessian; leave null_rows out for a network that was pruned before."
+        )
+    dead = 1 - hessian.dimension / whole.dimension
     generator = torch.Generator().manual_seed(seed)
     found = spectrum(
         hessian, probes=probes, steps=steps, generator=generator, exact_below=exact_below, progress=progress
     )
-    null = null_row_share(hessian).share if null_rows and not found.exact else 0.0
+    null = null_row_share(whole).share if null_rows and not found.exact else 0.0
     limit = predict(
-        found.eigenvalues, found.weights, epsilon, weights, null_fraction=null, negative=negative, seed=seed
+        found.eigenvalues, found.weights, epsilon, hessian.weights(), null_fraction=null, negative=negative, seed=seed
     )
     measured = magnitude_curve(model, held, list(names), points, loss, progress=progress)
     actual = actual_limits(
@@ -114,9 +139,33 @@ def predict_limit(
         epsilon=epsilon,
         margin=1.0 if measured["accuracy"].notna().all() else epsilon,
     )
-    warnings = _warnings(hessian, found, limit, actual, len(losses))
     bound = trace_bound(limit.distance, abs(found.mean()), epsilon)
-    return Prunability(limit, found, bound, measured, actual, warnings)
+    result = Prunability(limit, found, bound, measured, actual, (), dead)
+    return replace(result, warnings=_warnings(hessian, result, len(losses)))
+
+
+def small_share(model: nn.Module, below: float = 1e-3, scope: Scope = None) -> float:
+    """The share of the prunable weights with a magnitude below ``below``: the naive prediction of the limit, without a
+    Hessian. Reviewers of Zhang et al. 2024 asked for this comparison; the threshold is a guess that no theory gives.
+    """
+    if not (isinstance(below, int | float) and math.isfinite(below) and below > 0):
+        raise BadInput(f"below is a magnitude above 0, not {below!r}.")
+    names = find_sites(model, channels=False, scope=scope).weights
+    return float(
+        torch.cat([model.get_parameter(name).detach().flatten().abs() for name in names]).lt(below).double().mean()
+    )
+
+
+def _alive(model: nn.Module, names: Iterable[str], masks: Masks | None) -> Masks | None:
+    """The masks of the parameters ``names``, or None where all of them are alive."""
+    if masks is None:
+        return None
+    masks.check(model)
+    chosen = Masks({name: masks[name] for name in names if name in masks})
+    for name, mask in chosen.items():
+        if bool(model.get_parameter(name).detach().cpu()[~mask].any()):
+            raise BadInput(f"{name!r} has dead weights that are not 0; apply the masks to the network first.")
+    return chosen if chosen.removed else None
 
 
 @torch.no_grad()
@@ -169,9 +218,10 @@ def _accuracy(model: nn.Module, held: list[tuple[Tensor, Tensor]]) -> float:
     return 100 * right / total
 
 
-def _warnings(hessian: Hessian, found: Spectrum, limit: Limit, actual: ActualLimits, batches: int) -> tuple[str, ...]:
+def _warnings(hessian: Hessian | LivingHessian, result: Prunability, batches: int) -> tuple[str, ...]:
     """Premises that fail, one sentence each."""
     said = []
+    found, limit, measured = result.spectrum, result.limit, result.actual.within_epsilon
     values, weights = found.flattened()
     curved = (values.abs() * weights).sum()
     negative = float((values.abs() * weights)[values < 0].sum() / curved) if curved > 0 else 0.0
@@ -185,7 +235,7 @@ def _warnings(hessian: Hessian, found: Spectrum, limit: Limit, actual: ActualLim
         )
     if batches < FEW_BATCHES:
         said.append(f"only {batches} batches: their spread, the tolerance, is rough.")
-    if actual.within_epsilon is not None and limit.removed - actual.within_epsilon > TOO_OPTIMISTIC:
+    if measured is not None and result.removed - measured > TOO_OPTIMISTIC:
         said.append(
             "the measured limit lies far below the predicted one: the loss is not quadratic that far out. Training with an "
             "L1 penalty brings the two together."
@@ -193,15 +243,17 @@ def _warnings(hessian: Hessian, found: Spectrum, limit: Limit, actual: ActualLim
     return tuple(said)
 
 
-def _possible_gain(hessian: Hessian) -> float:
+def _possible_gain(hessian: Hessian | LivingHessian) -> float:
     """What the best step along the gradient would gain by the quadratic model: |g|^4 / (2 g'Hg); infinite without curvature."""
-    total = torch.zeros(hessian.dimension, dtype=hessian.dtype, device=hessian.device)
+    whole = hessian.whole if isinstance(hessian, LivingHessian) else hessian
+    total = torch.zeros(whole.dimension, dtype=hessian.dtype, device=hessian.device)
     samples = 0
-    for inputs, labels in hessian.batches():
-        parts = hessian.gradient(inputs, labels)
+    for inputs, labels in whole.batches():
+        parts = whole.gradient(inputs, labels)
         total += len(inputs) * torch.cat([part.detach().flatten() for part in parts])
         samples += len(inputs)
     g = total / samples
+    g = g[hessian.places] if isinstance(hessian, LivingHessian) else g
     squared = float(g @ g)
     bend = float(g @ hessian.matvec(g))
     return squared**2 / (2 * bend) if bend > 0 else (math.inf if squared > 0 else 0.0)

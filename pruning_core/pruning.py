@@ -127,7 +127,9 @@ def prune(
         if budget.to is not None and sparsity is not None:
             budget = replace(budget, to=fraction_after(schedule, i, rounds, sparsity))
         original = model if i == 1 else None
-        choice = prune_step(pruned, method, budget, sites, masks, batches, seed + i - 1, original, example_input)
+        choice = prune_step(
+            pruned, method, budget, sites, masks, batches, seed + i - 1, original, example_input, round=i, of=rounds
+        )
         masks, remarks = choice.masks, choice.remarks
     masks = Masks.dense(pruned, sites.weights) & masks
     report = make_report(method.name, sparsity, unit, masks, sites, remarks + _held(masks, sites, budget))
@@ -152,18 +154,22 @@ def prune_step(
     original: nn.Module | None = None,
     example_input=None,
     loss=F.cross_entropy,
+    round: int = 1,
+    of: int = 1,
 ) -> Choice:
     """One choice of ``method``, applied to ``model`` in place: new values first, then the masks.
 
     ``original`` may be a network with the values that ``model`` has now, which saves a copy. Whatever the method did to
-    the network while it looked is undone. Raises BudgetError if it missed the budget.
+    the network while it looked is undone. It is told that this is cut ``round`` of ``of``. Raises BudgetError if it missed
+    the budget.
     """
     generator = torch.Generator().manual_seed(seed)
     if example_input is None and batches is not None:
         example_input = next(iter(batches))[0][:1]
     with undisturbed(model, original):
-        choice = method.choose(View(model, sites, masks, batches, loss, generator, example_input), budget)
-    found = masks & choice.masks
+        view = View(model, sites, masks, batches, loss, generator, example_input, round, of)
+        choice = method.choose(view, budget)
+    found = choice.masks if method.revives else masks & choice.masks
     _check_reached(method, budget, found, sites)
     with torch.no_grad():
         for name, value in choice.values.items():

@@ -6,14 +6,18 @@ Every recipe is a function of the sparsity (the fraction removed) and of the len
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
 from .budgets import Budget
 from .errors import BadInput, known_name
+from .evaluation import integer_at_least
 from .methods import Method, as_method
 from .methods.base import counted
+from .methods.rare_gems import RareGems
+from .methods.rigl import Rigl
 from .optimizers import LearningRate, Optimizer, number_at_least_zero
 from .schedules import fraction_after, tick_tock_rounds
 from .stages import Each, Every, Importances, Measure, Prune, Repeat, Rewind, Save, Shrink, Stage, Train
@@ -302,9 +306,77 @@ def dense_one_shot(sparsity: float, epochs: int, method: str | Method = "magnitu
     return [Train(epochs), Measure("dense"), _cut(method, sparsity), Measure("pruned")]
 
 
+def l1_in_rounds(sparsity: float, epochs: int, strength: float, rounds: int, retrain: int) -> Timeline:
+    """Train with an l1 penalty; then cut by magnitude and train on with it, in ``rounds`` rounds that end with a cut (Zhang et
+    al. 2024 speak of gradual pruning; this schedule is ours). Every round removes the same share of what is left.
+
+    Measures "dense", then "pruned" after every cut and "retrained" after every training but the first. ``rounds=1`` is
+    l1_one_shot.
+    """
+    penalty = ("l1", number_at_least_zero("strength", strength))
+    integer_at_least("rounds", rounds, 1)
+    timeline: Timeline = [Train(epochs, penalty=penalty), Measure("dense")]
+    for i in range(1, rounds + 1):
+        timeline += [_cut("magnitude", fraction_after("geometric", i, rounds, sparsity)), Measure("pruned")]
+        timeline += [Train(retrain, penalty=penalty), Measure("retrained")] if i < rounds else []
+    return timeline
+
+
 def smart_ratio(sparsity: float, epochs: int) -> Timeline:
     """Remove weights by chance before training, layer by layer in the shares of Su et al. 2020, and train what is left."""
     return [Prune("random", Budget(sparsity, across="smart_ratio")), Train(epochs)]
+
+
+def rigl(
+    sparsity: float, epochs: int, every: int = 1, drop: float = 0.3, until: float = 0.75, across: str = "erk"
+) -> Timeline:
+    """Remove weights by chance, train, and exchange the smallest for dead ones of large gradient all the while (Evci et al.
+    2020).
+
+    The exchange takes place after every ``every`` epochs, as long as less than the fraction ``until`` of the training is
+    done, and begins with ``drop`` of a layer's weights. The authors count steps, 100 of them; an epoch is the smallest unit
+    here. ``across``: how the start is spread over layers: "erk"; "uniform", which leaves the first layer whole; or "layer".
+    """
+    integer_at_least("every", every, 1)
+    if not 0 < number_at_least_zero("until", until) <= 1:
+        raise BadInput(f"until is the fraction of the training after which the mask stands still, not {until}.")
+    end = until * epochs / every
+    times = math.ceil(end - 1e-9) - 1
+    if times < 1:
+        raise BadInput(f"{epochs} epochs leave no exchange every {every} epochs before {until:g} of them are done.")
+    budget = Budget(sparsity, across=across)
+    exchange = Prune(Rigl(drop=drop, end=end), budget)
+    return [Prune("random", budget), Train(epochs, during=Every(every, (exchange,), times=times))]
+
+
+def rare_gems(
+    sparsity: float,
+    epochs_mine: int,
+    epochs_tune: int,
+    period: int = 5,
+    strength: float = 1e-4,
+    signed: bool = True,
+    optimizer: Optimizer | None = None,
+) -> Timeline:
+    """Train scores of frozen weights, cut the smallest again and again, then train what is left (Sreenivasan et al. 2022).
+
+    A cut follows the first epoch of search and every ``period`` epochs, and then again until fewer than ``period`` are left;
+    ``strength`` multiplies the sum of squared scores; where a search takes fewer steps than the authors' (fifty thousand),
+    more than their 1e-4 is needed until scores that do not matter are below one half. ``signed``: see methods.rare_gems.
+    ``optimizer`` of the training at the end (the authors take a tenth of the search's rate); None: the experiment's.
+    """
+    integer_at_least("period", period, 1)
+    integer_at_least("epochs_mine", epochs_mine, 1)
+    cuts = (epochs_mine - 1) // period
+    if cuts < 1:
+        raise BadInput(f"a search of {epochs_mine} epochs has no cut; it needs more than {period}.")
+    gems = RareGems(signed=signed)
+    cut = Prune(gems, to(sparsity, gems), schedule="geometric")
+    search = Train(
+        epochs_mine, penalty=(gems, strength), only="gates", during=Every(period, (cut,), after=1, times=cuts)
+    )
+    ticket = Prune(RareGems(signed=signed, finish=True), to(sparsity, gems))
+    return [search, ticket, Measure("mined"), Train(epochs_tune, only="weights", optimizer=optimizer)]
 
 
 def to(sparsity: float, method: str | Method) -> Budget:
@@ -368,7 +440,10 @@ RECIPES: dict[str, Callable[..., Timeline]] = {
         tick_tock,
         l1_one_shot,
         dense_one_shot,
+        l1_in_rounds,
         smart_ratio,
+        rigl,
+        rare_gems,
     )
 }
 

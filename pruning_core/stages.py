@@ -47,9 +47,9 @@ class Train:
     """Trains for ``epochs``. What is None is taken from the experiment.
 
     ``penalty``: (method, strength), or several such pairs, added to the loss. ``only``: "gates" trains the gates alone,
-    "weights" all but the gates. ``during``: events. ``keep="best_validation"`` ends with the weights of the best
-    validation epoch. ``average`` in (0, 1), say 0.999: ends with an exponential moving average of the weights over this
-    training's steps, bias corrected.
+    "weights" all but the gates; scores of weights count as gates. ``during``: events. ``keep="best_validation"`` ends with
+    the weights of the best validation epoch. ``average`` in (0, 1), say 0.999: ends with an exponential moving average of
+    the weights over this training's steps, bias corrected.
     """
 
     epochs: int

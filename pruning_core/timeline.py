@@ -48,6 +48,7 @@ from .stages import (
     Train,
 )
 from .state import Setting, State
+from .supermasks import Scored
 from .trainer import Trainer
 from .training import progress_bar
 
@@ -266,9 +267,9 @@ def _only(stage: Train, model: nn.Module):
 
 
 def _gate_names(model: nn.Module) -> set[str]:
-    """Parameters of gates; in a network without gates, the scales of batch norm."""
-    gates = any(isinstance(module, (HardConcreteGate, ChannelGate)) for module in model.modules())
-    kinds = (HardConcreteGate, ChannelGate) if gates else _BatchNorm
+    """Parameters of gates, and scores of weights; in a network without either, the scales of batch norm."""
+    gates = (HardConcreteGate, ChannelGate, Scored)
+    kinds = gates if any(isinstance(module, gates) for module in model.modules()) else _BatchNorm
     return {
         f"{name}.{leaf}"
         for name, module in model.named_modules()
@@ -310,7 +311,9 @@ def _prune(state: State, stage: Prune, step: Step, seed: int) -> None:
                     "ask for fewer, or use batches='train'."
                 )
             batches = _some(split, stage.samples, stage.batch_size, generator)
-        choice = prune_step(state.model, method, now, sites, masks, batches, seed + number, None, state.example)
+        choice = prune_step(
+            state.model, method, now, sites, masks, batches, seed + number, None, state.example, round=i, of=n
+        )
         state.masks = choice.masks
     state.last |= {"method": method.name, "asked": budget.to, "of": budget.of}
     if sites.groups:

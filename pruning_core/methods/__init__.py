@@ -15,6 +15,8 @@ from . import (  # noqa: F401
     pfp,
     polarization,
     random,
+    rare_gems,
+    rigl,
     rni,
     sipp,
     slimming,

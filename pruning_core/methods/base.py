@@ -23,7 +23,8 @@ class View:
 
     ``batches`` can be iterated again and again and yields (inputs, labels), or is None for methods that need no data;
     ``loss(outputs, labels)`` is a mean per sample; ``generator`` is the only source of randomness; ``example_input`` is
-    one input with its batch dimension (or a tuple of arguments), or None when none is known.
+    one input with its batch dimension (or a tuple of arguments), or None when none is known. This is cut ``round`` of
+    ``of``, as a schedule counts them.
     """
 
     model: nn.Module
@@ -33,6 +34,8 @@ class View:
     loss: Callable[[Tensor, Tensor], Tensor]
     generator: torch.Generator
     example_input: object = None
+    round: int = 1
+    of: int = 1
 
     def weights(self) -> dict[str, Tensor]:
         """The parameters in scope, without gradient, in float32 or better."""
@@ -74,7 +77,8 @@ class Method:
     """Base of all methods. Fields of a subclass are the method's own parameters; class variables describe it.
 
     ``needs``: "nothing", "shape" (an example input), "inputs" or "labels". ``counts``: what a sparsity counts when nothing
-    else is said ("" means the unit itself). Most methods override only ``score``.
+    else is said ("" means the unit itself). ``revives``: its masks may bring dead weights back, so they replace the old
+    ones; those of all other methods are cut by what was alive before. Most methods override only ``score``.
     """
 
     name: ClassVar[str]
@@ -82,6 +86,7 @@ class Method:
     unit: ClassVar[Literal["weight", "channel"]] = "weight"
     needs: ClassVar[Literal["nothing", "shape", "inputs", "labels"]] = "nothing"
     counts: ClassVar[Literal["", "weights", "channels", "macs"]] = ""
+    revives: ClassVar[bool] = False
 
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Swap layers before training, where the method needs its own; returns the network, by default unchanged."""

@@ -1,0 +1,150 @@
+"""Predicted limits of trained networks as tidy rows, for studies: one network, or one a round of gradual pruning.
+
+The prediction is that of Zhang et al. 2024 (prediction.py). Theirs too is the remark that pruning in rounds allows a higher
+predicted limit, as each round starts near the weights that it ends with. What a round is had to be chosen here: between two
+of them the network is cut by magnitude and trained on with the same penalty; in later rounds the Hessian is that of the
+living weights, and fractions count all weights of the dense network, those that are gone already included. Neither the
+paper's schedule nor its figure's numbers could be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from .errors import BadInput
+from .evaluation import evaluate, integer_at_least
+from .experiment import Experiment, final_state
+from .prediction import predict
+from .prunability import Prunability, predict_limit, small_share
+from .recipes import l1_in_rounds
+from .stages import Prune, Stage, Train
+from .state import State
+
+ETA = 0.01  # probability of being wrong that each of the two bounds is computed for
+
+
+def limit_row(experiment: Experiment, *, samples: int | None = None, **options) -> dict[str, Any]:
+    """One row on the network at the end of ``experiment``: its predicted limit, what was measured, what a count says.
+
+    Columns besides model, data, width and seed: ``label`` "limit"; ``predicted`` with ``predicted_low`` and
+    ``predicted_high`` over probes; ``limit``, the measured one by the training loss, and ``gap``, their difference;
+    ``limit_accuracy``, by training accuracy less a point; ``bounds_low``, ``bounds_high`` and ``bounds_gap``, the two bounds
+    at eta = 0.01 (Limit.bounds); ``naive``, the share of weights below 1e-3; ``tolerance``, ``distance``, ``curvature``;
+    ``accuracy`` on test images; ``weights``, how many there are. The experiment's tags join.
+
+    Training images in its batch size are looked at, the first ``samples`` of them (None: all). ``options`` are those of
+    :func:`~pruning_core.prunability.predict_limit`.
+    """
+    state = final_state(experiment)
+    found = _predicted(state, samples, options)
+    bounds = found.limit.bounds(ETA)
+    return _row(experiment, state, found) | {
+        "label": "limit",
+        "bounds_low": found.of_all(bounds.possible),
+        "bounds_high": found.of_all(bounds.impossible),
+        "bounds_gap": (1 - found.removed_before) * bounds.gap,
+    }
+
+
+def limits_over_rounds(
+    experiment: Experiment,
+    *,
+    sparsity: float,
+    epochs: int,
+    strength: float,
+    rounds: int,
+    retrain: int,
+    samples: int | None = None,
+    **options,
+) -> Iterator[dict[str, Any]]:
+    """A row for each round of gradual pruning: the limit predicted from the network that this round starts with.
+
+    Round 1 starts with the dense network, trained for ``epochs`` with the l1 penalty; round i with one that went through
+    i - 1 cuts and trainings of ``retrain`` epochs, on a geometric way to ``sparsity``, which round ``rounds`` would reach.
+    The timeline of ``experiment`` is replaced. Columns as those of :func:`limit_row`, without bounds; ``label`` "rounds",
+    ``rounds`` i, ``asked`` the sparsity, ``removed_before`` of the network, and ``predicted_same``: the prediction with the
+    tolerance that round 1 had, as a network whose losses spread more is granted more.
+
+    ``sparsity=0`` is the control, label "rounds without cuts": the same trainings, but nothing is ever cut. Training for
+    longer with the penalty raises the prediction too, and must be told from what the cuts do.
+    """
+    integer_at_least("rounds", rounds, 1)
+    stages: list[Stage] = [
+        s for s in l1_in_rounds(sparsity, epochs, strength, rounds, retrain) if isinstance(s, (Train, Prune))
+    ]
+    first = None
+    for i in range(1, rounds + 1):
+        timeline = stages[: 2 * i - 1]
+        state = final_state(replace(experiment, timeline=timeline))
+        found = _predicted(state, samples, options)
+        first = found.limit.epsilon if first is None else first
+        same = predict(found.spectrum.eigenvalues, found.spectrum.weights, first, _living(state))
+        yield _row(experiment, state, found) | {
+            "label": "rounds" if sparsity else "rounds without cuts",
+            "rounds": i,
+            "asked": sparsity,
+            "removed_before": found.removed_before,
+            "predicted_same": found.of_all(same.removed),
+            "strength": strength,
+        }
+
+
+def predictor_errors(rows: pd.DataFrame, measured: str = "limit") -> pd.DataFrame:
+    """How far the theory and the naive count are from the measured limit: a row a predictor.
+
+    ``rows`` of :func:`limit_row`; those without a measured limit are left out. Columns: predictor ("theory", "naive"),
+    absolute (mean absolute difference), signed (mean difference, above 0 is too optimistic), worst, networks. Raises
+    BadInput for missing columns.
+    """
+    missing = [column for column in ("predicted", "naive", measured) if column not in rows]
+    if missing:
+        raise BadInput(f"rows for a comparison of predictors need the columns {', '.join(missing)}.")
+    rows = rows[rows[measured].notna()]
+    table = []
+    for predictor, column in (("theory", "predicted"), ("naive", "naive")):
+        off = (rows[column] - rows[measured]).astype(float)
+        table.append((predictor, off.abs().mean(), off.mean(), off.abs().max(), len(off)))
+    return pd.DataFrame(table, columns=["predictor", "absolute", "signed", "worst", "networks"])
+
+
+def _predicted(state: State, samples: int | None, options: dict[str, Any]) -> Prunability:
+    split = state.setting.data.train
+    if samples is not None:
+        integer_at_least("samples", samples, 1)
+        split = split.subset(min(samples, len(split)))
+    batches = split.batches(state.setting.batch_size)
+    return predict_limit(state.model.eval(), batches, masks=state.masks, progress=False, **options)
+
+
+def _row(experiment: Experiment, state: State, found: Prunability) -> dict[str, Any]:
+    actual, limit = found.actual.within_epsilon, found.limit
+    low, high = limit.removed_low, limit.removed_high
+    return {
+        "model": experiment.model,
+        "data": experiment.data,
+        "width": experiment.width,
+        "seed": experiment.seed,
+        "method": "l1",
+        "predicted": found.removed,
+        "predicted_low": None if low is None else found.of_all(low),
+        "predicted_high": None if high is None else found.of_all(high),
+        "limit": actual,
+        "limit_accuracy": found.actual.within_margin,
+        "gap": None if actual is None else abs(found.removed - actual),
+        "naive": small_share(state.model),
+        "tolerance": limit.epsilon,
+        "distance": limit.distance,
+        "curvature": found.spectrum.mean(),
+        "weights": sum(state.dense["weights"].values()),
+        "accuracy": evaluate(state.model, state.setting.data.test).accuracy,
+    } | dict(experiment.tags)
+
+
+def _living(state: State):
+    """The weights that are alive, one vector a layer."""
+    parameters = {name: state.model.get_parameter(name).detach() for name in state.dense["weights"]}
+    return [p[state.masks[name].to(p.device)] if name in state.masks else p for name, p in parameters.items()]

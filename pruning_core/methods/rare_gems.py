@@ -1,0 +1,110 @@
+r"""Rare Gems: scores are trained, weights are not (Sreenivasan et al. 2022, sreenivasan2022raregems).
+
+    min over p in [0, 1]^D  of  L( w_0 * f * 1[p > 1/2] ) + lambda * |p|^2,        dL/dp = w_0 * dL/dw  (straight through)
+
+w_0 are the weights of the initialisation and stand still; the scores p start uniform. f is the mask: after every few epochs
+the smallest scores among those alive are frozen at 0 for good, over all layers together, so that every cut removes the same
+share of what is left and the last one reaches the target. The ticket found is f; its weights are then trained from w_0, the
+scores out of the way. The authors call the search Gem-Miner.
+
+Verified in the authors' code (repository ksreenivasan/pruning_is_enough, algorithm ``hc_iter``): rounding in the forward
+pass with the gradient straight through, the projection on [0, 1], uniform scores, the sum of squares times lambda = 1e-4
+without decay of the weights, the cuts by score and their number, fine-tuning all of the mask ("unflag": scores that the
+penalty left below one half count too), and w_0 of one size in a layer, its sign times sqrt(2 / fan_in). Of the paper itself
+only summaries were read.
+
+Ours: ties are spread over layers; biases and norms stand still during the search, while the authors' networks have no biases
+and norms without parameters; the penalty leaves dead scores out, which changes nothing for the living. ``signed=False`` is
+ours too; on digits it finds much worse tickets, as the gradient on a score is in proportion to its weight.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..budgets import Budget
+from ..discovery import PRODUCERS
+from ..errors import Unprunable
+from ..masks import Masks
+from ..scores import Scores
+from ..sites import find_sites
+from ..supermasks import Scored
+from .base import Choice, Method, View, register
+
+
+@register
+@dataclass(frozen=True)
+class RareGems(Method):
+    """Weights with the smallest trained scores go; the scores must have been trained (``Train(penalty=("rare_gems", ...))``).
+
+    ``finish``: the mask is the ticket, so the scores of what stays become 1 and all of it takes part from now on.
+    ``signed``: preparing gives all weights of a layer one size, sqrt(2 / fan_in), and leaves their signs; with False the
+    network keeps the initialisation it has.
+    """
+
+    name = "rare_gems"
+    citation = "sreenivasan2022raregems"
+
+    finish: bool = False
+    signed: bool = True
+
+    def prepare(self, model: nn.Module, example_input) -> nn.Module:
+        """Put scores on every convolution and linear layer; returns the network, changed in place."""
+        for name in find_sites(model, channels=False).weights:
+            path, _, leaf = name.rpartition(".")
+            parent, _, child = path.rpartition(".")
+            layer = model.get_submodule(path)
+            if not isinstance(layer, PRODUCERS) or leaf != "weight" or not path:
+                raise Unprunable(
+                    f"Rare Gems puts scores on convolutions and linear layers inside a network, not on {name!r} of a "
+                    f"{type(layer).__name__}."
+                )
+            if not isinstance(model.get_submodule(parent), Scored):
+                if self.signed:
+                    _same_size(layer)
+                setattr(model.get_submodule(parent), child, Scored(layer))
+        return model
+
+    def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
+        """Sum of squares of the scores that are alive."""
+        parts = []
+        for name, module in model.named_modules():
+            if isinstance(module, Scored):
+                mask = alive.get(f"{name}.layer.weight")
+                scores = module.scores
+                parts.append((scores if mask is None else scores * mask.to(scores)).square().sum())
+        if not parts:
+            raise Unprunable("the network has no scores; Rare Gems prepares it before training.")
+        return torch.stack(parts).sum()
+
+    def score(self, view: View) -> Scores:
+        return Scores({name: view.parameter(_score_of(view, name)) for name in view.sites.weights})
+
+    def choose(self, view: View, budget: Budget) -> Choice:
+        choice = super().choose(view, budget)
+        if not self.finish:
+            return choice
+        values = {}
+        for name in view.sites.weights:
+            scores = view.parameter(_score_of(view, name))
+            values[_score_of(view, name)] = choice.masks[name].to(scores)
+        return choice._replace(values=values)
+
+
+def _score_of(view: View, name: str) -> str:
+    """The name of the scores that belong to the weight ``name``."""
+    owner = name.removesuffix(".layer.weight")
+    if owner == name or not isinstance(view.model.get_submodule(owner), Scored):
+        raise Unprunable(f"{name!r} has no scores; Rare Gems prepares the network before training.")
+    return f"{owner}.scores"
+
+
+@torch.no_grad()
+def _same_size(layer: nn.Module) -> None:
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    fan_in, _ = nn.init._calculate_fan_in_and_fan_out(weight)
+    weight.copy_(weight.sign() * math.sqrt(2 / fan_in))

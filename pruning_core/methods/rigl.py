@@ -1,0 +1,112 @@
+r"""RigL: sparse from the first step, with a mask that moves (Evci et al. 2020, evci2020rigl).
+
+Start with random weights dead. After every dT of training, in each layer with a living weights:
+
+    n = floor( a * alpha / 2 * (1 + cos(pi t / T_end)) )
+    drop the n living weights of smallest |w|;    grow, of all that are not alive now, the n of largest |dL/dw|
+
+dL/dw is the gradient of the dense network, taken before the drop. What grows starts at 0. A weight that was just dropped
+may grow again, and is then left as it was; with nothing else dead, nothing changes. The number of living weights of a
+layer never does.
+
+Time is counted in cuts of the schedule here: cut i of a training is at t = i, and T_end is ``end``. The authors' code
+(google-research/rigl) was read for what the formula leaves open: n is rounded down, grown weights get no momentum, and
+what was dropped and grown at once keeps its value. It adds noise of 1e-5 to magnitudes, to break ties; here the lower
+index stays. The gradient is taken in evaluation mode, as that of every sensitivity in this package, and without penalties.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..budgets import Budget, allocate
+from ..errors import BadInput
+from ..evaluation import integer_at_least
+from ..masks import Masks
+from ..optimizers import number_at_least_zero
+from ..scores import Scores
+from .base import Choice, View, register
+from .snip import Sensitivity
+
+
+@register
+@dataclass(frozen=True)
+class Rigl(Sensitivity):
+    """Weights of small magnitude are exchanged for dead ones of large gradient, at a constant sparsity.
+
+    Where the budget asks for more than is dead already, the cut is the random start: weights go by chance, spread over
+    layers as the budget says, and nothing is exchanged. ``drop``: the fraction alpha. ``end``: T_end in cuts (None: one
+    after the last). ``batches``: how many the gradient is averaged over; the paper takes that of one.
+    """
+
+    name = "rigl"
+    citation = "evci2020rigl"
+    revives = True
+
+    batches: int = 1
+    drop: float = 0.3
+    end: float | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if number_at_least_zero("drop", self.drop) > 1:
+            raise BadInput(f"drop is the fraction of a layer's weights to exchange, at most 1, not {self.drop}.")
+        if self.end is not None and number_at_least_zero("end", self.end) == 0:
+            raise BadInput("end must be above 0, or None for one cut after the last.")
+
+    def fraction(self, i: int, n: int) -> float:
+        """The fraction of a layer's living weights that cut ``i`` of ``n`` exchanges; 0 from T_end on."""
+        integer_at_least("the number of a cut", i, 1)
+        integer_at_least("the number of cuts", n, i)
+        time = i / (n + 1 if self.end is None else self.end)
+        return self.drop / 2 * (1 + math.cos(math.pi * min(time, 1.0)))
+
+    def score(self, view: View) -> Scores:
+        """Random numbers: what the start keeps."""
+        shapes = view.sites.score_shapes(channels=False)
+        return Scores({name: torch.rand(shape, generator=view.generator) for name, shape in shapes.items()})
+
+    def choose(self, view: View, budget: Budget) -> Choice:
+        if budget.below is not None:
+            raise BadInput("RigL has no scores to compare with a threshold; give a sparsity.")
+        alive = Masks.dense(view.model, view.sites.weights) & view.alive
+        start = allocate(self.score(view), budget, alive, view.sites)
+        fraction = self.fraction(view.round, view.of)
+        if start != alive or not fraction:
+            return Choice(start)
+        gradients, _ = self.gradients(view, view.sites.weights)
+        moved = {}
+        for name, gradient in gradients.items():
+            moved[name] = exchange(view.parameter(name).cpu(), gradient.cpu(), alive[name], fraction)
+        values = {}
+        for name, mask in moved.items():
+            if not torch.equal(mask, alive[name]):
+                weight = view.parameter(name)
+                values[name] = weight.masked_fill(~alive[name].to(weight.device), 0)
+        return Choice(Masks(dict(alive) | moved), values)
+
+
+def exchange(weight: Tensor, gradient: Tensor, alive: Tensor, fraction: float) -> Tensor:
+    """The mask of one layer after it dropped ``fraction`` of its living weights, rounded down, and grew as many.
+
+    All tensors are of one shape. Of equal magnitudes, and of equal gradients, the lower index is the one alive afterwards.
+    """
+    living = alive.flatten()
+    count = math.floor(fraction * int(living.sum()) + 1e-9)
+    least = weight.flatten().abs().masked_fill(~living, math.inf)
+    kept = living.clone()
+    kept[_largest(-least, count, last=True)] = False
+    grown = _largest(gradient.flatten().abs().masked_fill(kept, -math.inf), count)
+    kept[grown] = True
+    return kept.view(alive.shape)
+
+
+def _largest(values: Tensor, count: int, last: bool = False) -> Tensor:
+    """Indices of the ``count`` largest; of equal ones the first, or with ``last`` the last."""
+    if last:
+        return len(values) - 1 - values.flip(0).argsort(descending=True, stable=True)[:count]
+    return values.argsort(descending=True, stable=True)[:count]
