@@ -149,7 +149,9 @@ def rounds_against_control(rows: pd.DataFrame, *, title: str = "") -> BookFigure
             if curve.empty:
                 continue
             ax.plot(curve["rounds"], curve["mean"], color=style.colour, marker=style.marker, label=name)
-            ax.fill_between(curve["rounds"], curve["low"], curve["high"], color=style.colour, alpha=0.18, linewidth=0)
+            # An interval of few seeds may leave the range that is possible.
+            low, high = curve["low"].clip(lower=0), curve["high"].clip(upper=1 if column == "predicted" else None)
+            ax.fill_between(curve["rounds"], low, high, color=style.colour, alpha=0.18, linewidth=0)
             first, last = curve["mean"].iloc[0], curve["mean"].iloc[-1]
             said.append(f"{name}: {column} from {first:.3g} to {last:.3g}")
     for ax, name in zip(axes[0], ("predicted limit", "distance R at the limit"), strict=True):
