@@ -127,6 +127,9 @@ EXERCISES: dict[str, Exercise] = {
     "how_sparse/crossing": Exercise(
         (math.sqrt(84) - 2) / 20, "write R^2 as a multiple of the removed fraction p; p = G is then quadratic in p."
     ),
+    "how_sparse/cost": Exercise(
+        [15, 30], "IMP with 3 rounds trains 4 times; Rare Gems divides its epochs into search and training.", 0.0
+    ),
     "how_sparse/spectrum-steps": Exercise(
         3, "a start has one part in each eigenspace; how large is the space that these parts span?", 0.0
     ),

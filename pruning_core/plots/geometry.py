@@ -234,8 +234,11 @@ def bias_against_dimension(moved: pd.DataFrame, *, title: str = "") -> BookFigur
     return fig
 
 
-def crossing_slider(limits: Mapping[float, Limit], *, title: str = "") -> SliderFigure:
-    """Both sides of n / D = G(R(n)) against the removed fraction; the slider walks through ``limits``, epsilon -> Limit."""
+def crossing_slider(limits: Mapping[float, Limit], *, control: str = "ε =", title: str = "") -> SliderFigure:
+    """Both sides of n / D = G(R(n)) against the removed fraction; the slider walks through ``limits``, number -> Limit.
+
+    ``control`` names what the number is: by default the tolerance epsilon.
+    """
     positions = {}
     for epsilon, limit in limits.items():
         curve = limit.curve(201)
@@ -246,16 +249,17 @@ def crossing_slider(limits: Mapping[float, Limit], *, title: str = "") -> Slider
             "limit": (np.array([limit.removed, limit.removed]), np.array([0.0, limit.removed])),
         }
     said = "; ".join(f"{epsilon:g}: {limit.removed:.2f}" for epsilon, limit in limits.items())
+    name = "epsilon" if control == "ε =" else control.removesuffix(" =")
     drawn = slider_figure(
         positions,
-        control="ε =",
+        control=control,
         x_label="removed fraction n / D",
         y_label="both sides of the equation",
         title=title,
         x_range=(0, 1),
         y_range=(0, 1.02),
         start=len(positions) // 2,
-        alt=f"{title}: a rising diagonal and a falling curve. They cross, by epsilon, at {said}.",
+        alt=f"{title}: a rising diagonal and a falling curve. They cross, by {name}, at {said}.",
     )
     return _in_series(drawn)
 

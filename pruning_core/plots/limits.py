@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 
 from pruning_core.errors import BadInput
+from pruning_core.prunability import Prunability
 
-from .curves import set_sparsity_axis
+from .curves import over_seeds, set_sparsity_axis
 from .style import NEUTRAL, BookFigure, figure, set_alt, stamp, style_of, styled
 
 
@@ -81,4 +82,85 @@ def transition(curves: pd.DataFrame, limits: pd.Series, *, title: str = "") -> B
         fig,
         f"{title + ': ' if title else ''}accuracy and loss fall and rise sharply; dashed limits: {'; '.join(said)}.",
     )
+    return fig
+
+
+@styled
+def crossing_and_knee(found: Prunability, rows: pd.DataFrame, *, title: str = "") -> BookFigure:
+    """Left: both sides of the equation against the removed fraction p. Right: measured loss and accuracy against p.
+
+    Dashed in both: the predicted limit; dotted: the measured one, by the loss. ``rows`` say where the numbers come from, for
+    the stamp. Raises BadInput for a network that was pruned before, whose p would mean two things.
+    """
+    if found.removed_before:
+        raise BadInput("the two panels show fractions of all weights; the network must not have been pruned before.")
+    fig, axes = figure(1, 2, size=(9.6, 3.8))
+    left, right = axes[0]
+    curve = found.limit.curve(201)
+    left.plot(curve["p"], curve["p"], color=NEUTRAL, label="removed fraction p")
+    left.plot(curve["p"], curve["G"], color=style_of("l1").colour, label="G(R(p))")
+    left.set(xlabel="weights removed", ylabel="both sides of the equation")
+    measured = found.measured
+    right.plot(measured["removed"], measured["loss"], color=style_of("l1").colour, label="loss")
+    right.set(xlabel="weights removed", ylabel="loss on the images given", yscale="log")
+    lines = [*right.get_lines()]
+    if measured["accuracy"].notna().all():
+        other = right.twinx()
+        other.grid(visible=False)
+        lines += other.plot(measured["removed"], measured["accuracy"], color=style_of("dense").colour, label="accuracy")
+        other.set(ylabel="accuracy (%)")
+        other.spines["right"].set_visible(True)
+    actual = found.actual.within_epsilon
+    for ax in (left, right):
+        ax.axvline(found.removed, color=NEUTRAL, linestyle="--", linewidth=1.2, label="predicted limit")
+        if actual is not None:
+            ax.axvline(actual, color=NEUTRAL, linestyle=":", linewidth=1.6, label="measured limit")
+        ax.xaxis.set_major_formatter(lambda p, _: f"{100 * p:.0f} %")
+    left.legend()
+    right.legend(handles=lines, loc="center left")
+    if title:
+        fig.suptitle(title)
+    stamp(fig, rows)
+    said = "no fraction kept the loss within the tolerance" if actual is None else f"the measured limit is {actual:.2f}"
+    set_alt(
+        fig,
+        f"{title + ': ' if title else ''}a rising and a falling curve cross at {found.removed:.2f}, the predicted limit; "
+        f"{said}. Beside it the loss goes from {measured['loss'].iloc[0]:.2g} to {measured['loss'].iloc[-1]:.2g}.",
+    )
+    return fig
+
+
+@styled
+def rounds_against_control(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
+    """Predicted limit (left) and distance R (right) over the rounds, with cuts and without, with bands over seeds.
+
+    rows: of limit_studies.limits_over_rounds, labels "rounds" and "rounds without cuts".
+    """
+    missing = [c for c in ("label", "rounds", "predicted", "distance") if c not in rows]
+    if missing or rows.empty:
+        raise BadInput(f"rows of limits over rounds are needed; there is no {missing[0] if missing else 'row'!r}.")
+    fig, axes = figure(1, 2, size=(9.6, 3.6))
+    said = []
+    drawn = (("rounds", "l1", "cut, train on"), ("rounds without cuts", "dense", "train on, no cuts"))
+    for label, method, name in drawn:
+        part, style = rows[rows["label"] == label], style_of(method)
+        for ax, column in zip(axes[0], ("predicted", "distance"), strict=True):
+            curve = over_seeds(part, ["rounds"], column)
+            if curve.empty:
+                continue
+            ax.plot(curve["rounds"], curve["mean"], color=style.colour, marker=style.marker, label=name)
+            # An interval of few seeds may leave the range that is possible.
+            low, high = curve["low"].clip(lower=0), curve["high"].clip(upper=1 if column == "predicted" else None)
+            ax.fill_between(curve["rounds"], low, high, color=style.colour, alpha=0.18, linewidth=0)
+            first, last = curve["mean"].iloc[0], curve["mean"].iloc[-1]
+            said.append(f"{name}: {column} from {first:.3g} to {last:.3g}")
+    for ax, name in zip(axes[0], ("predicted limit", "distance R at the limit"), strict=True):
+        ax.set(xlabel="round", ylabel=name)
+        ax.set_xticks(sorted(rows["rounds"].unique()))
+    axes[0, 0].yaxis.set_major_formatter(lambda p, _: f"{100 * p:.0f} %")
+    axes[0, 0].legend()
+    if title:
+        fig.suptitle(title)
+    stamp(fig, rows)
+    set_alt(fig, f"{title + ': ' if title else ''}two panels over pruning rounds. {'; '.join(said)}.")
     return fig
