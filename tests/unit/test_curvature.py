@@ -836,7 +836,8 @@ def test_batch_losses_and_their_spread():
 
 @pytest.mark.parametrize("kind", ["relu", "convolutional"])
 def test_curvlinops_finds_the_same(kind):
-    peer = pytest.importorskip("curvlinops", reason="curvlinops-for-pytorch is not a dependency of this project")
+    import curvlinops as peer  # slow to load, and needed here only
+
     model, batches = case(kind)
     hessian = Hessian(model, batches)
     parameters = [model.get_parameter(name) for name in hessian.shapes]
