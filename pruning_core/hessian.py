@@ -130,6 +130,14 @@ class Hessian:
                 torch.autograd.grad(value, self._leaves, create_graph=True, allow_unused=True, materialize_grads=True)
             )
 
+    def mean_gradient(self) -> Tensor:
+        """The gradient of the mean loss over all samples, (D,)."""
+        total = torch.zeros(self.dimension, dtype=self.dtype, device=self.device)
+        for inputs, labels in self.batches():
+            parts = self.gradient(inputs, labels)
+            total += len(inputs) / self.samples * torch.cat([part.detach().flatten() for part in parts])
+        return total
+
     def differentiate(self, gradient: list[Tensor], v: Tensor, keep: bool = True) -> Tensor:
         """The derivative, (D,), of ``gradient . v`` for fixed v, (D,); ``keep`` the graph for another time."""
         along = v.split([leaf.numel() for leaf in self._leaves])
@@ -255,6 +263,10 @@ class LivingHessian:
         padded = torch.zeros(self.whole.dimension, dtype=self.dtype, device=self.device)
         padded[self.places] = v.to(padded)
         return self.whole.matvec(padded)[self.places]
+
+    def mean_gradient(self) -> Tensor:
+        """The living part of the gradient of the mean loss, (dimension,)."""
+        return self.whole.mean_gradient()[self.places]
 
     def weights(self) -> Tensor:
         """The living weights, (dimension,)."""

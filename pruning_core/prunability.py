@@ -245,15 +245,7 @@ def _warnings(hessian: Hessian | LivingHessian, result: Prunability, batches: in
 
 def _possible_gain(hessian: Hessian | LivingHessian) -> float:
     """What the best step along the gradient would gain by the quadratic model: |g|^4 / (2 g'Hg); infinite without curvature."""
-    whole = hessian.whole if isinstance(hessian, LivingHessian) else hessian
-    total = torch.zeros(whole.dimension, dtype=hessian.dtype, device=hessian.device)
-    samples = 0
-    for inputs, labels in whole.batches():
-        parts = whole.gradient(inputs, labels)
-        total += len(inputs) * torch.cat([part.detach().flatten() for part in parts])
-        samples += len(inputs)
-    g = total / samples
-    g = g[hessian.places] if isinstance(hessian, LivingHessian) else g
+    g = hessian.mean_gradient()
     squared = float(g @ g)
     bend = float(g @ hessian.matvec(g))
     return squared**2 / (2 * bend) if bend > 0 else (math.inf if squared > 0 else 0.0)

@@ -30,6 +30,7 @@ from ..masks import Masks
 from ..optimizers import number_at_least_zero
 from ..scores import Scores
 from .base import Choice, View, register
+from .hidden import largest
 from .snip import Sensitivity
 
 
@@ -99,14 +100,8 @@ def exchange(weight: Tensor, gradient: Tensor, alive: Tensor, fraction: float) -
     count = math.floor(fraction * int(living.sum()) + 1e-9)
     least = weight.flatten().abs().masked_fill(~living, math.inf)
     kept = living.clone()
-    kept[_largest(-least, count, last=True)] = False
-    grown = _largest(gradient.flatten().abs().masked_fill(kept, -math.inf), count)
+    # From the end, so that of equal magnitudes the last ones go.
+    kept[len(kept) - 1 - largest((-least).flip(0), count)] = False
+    grown = largest(gradient.flatten().abs().masked_fill(kept, -math.inf), count)
     kept[grown] = True
     return kept.view(alive.shape)
-
-
-def _largest(values: Tensor, count: int, last: bool = False) -> Tensor:
-    """Indices of the ``count`` largest; of equal ones the first, or with ``last`` the last."""
-    if last:
-        return len(values) - 1 - values.flip(0).argsort(descending=True, stable=True)[:count]
-    return values.argsort(descending=True, stable=True)[:count]

@@ -1,7 +1,5 @@
 """Figures of a Hessian's spectrum: its density, what Lanczos sees of it, its rows, and the loss tolerance beside it."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator, NullLocator
@@ -9,10 +7,9 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from pruning_core.errors import BadInput
 from pruning_core.lanczos import Spectrum
 
-from .interactive import Curve, SliderFigure, slider_figure
-from .style import COLOURS, NEUTRAL, BookFigure, figure, set_alt, stamp, styled
+from .interactive import Curve, SliderFigure, in_series, slider_figure
+from .style import COLOURS, NEUTRAL, SERIES, BookFigure, figure, plain_ticks, require_rows, set_alt, stamp, styled
 
-_SERIES = ("blue", "crimson", "green", "ochre", "violet", "sky", "mauve", "slate")
 MOST_POINTS = 300  # of a curve in a slider: more than its pixels can show, and few enough for a page
 
 
@@ -30,7 +27,7 @@ def spectral_density(rows: pd.DataFrame, *, threshold: float, blur: float = 0.06
     axis as drawn, where a decade has length 1; the density is per such unit, so areas that one sees are shares of the
     eigenvalues. The first spectrum is filled.
     """
-    _require(rows, ("spectrum", "eigenvalue", "weight"))
+    require_rows(rows, ("spectrum", "eigenvalue", "weight"))
     _positive("threshold", threshold)
     _positive("blur", blur)
     places = _place(rows["eigenvalue"].to_numpy(float), threshold)
@@ -38,7 +35,7 @@ def spectral_density(rows: pd.DataFrame, *, threshold: float, blur: float = 0.06
     ax, said, most = axes[0, 0], [], 0.0
     grid = np.linspace(places.min() - 5 * blur, places.max() + 5 * blur, 1200)
     x = _value(grid, threshold)
-    for i, (colour, name) in enumerate(zip(_SERIES, rows["spectrum"].unique(), strict=False)):
+    for i, (colour, name) in enumerate(zip(SERIES, rows["spectrum"].unique(), strict=False)):
         chosen = (rows["spectrum"] == name).to_numpy()
         weights = rows["weight"].to_numpy(float)[chosen]
         kernels = np.exp(-((grid[:, None] - places[chosen]) ** 2) / (2 * blur**2)) / (blur * np.sqrt(2 * np.pi))
@@ -68,8 +65,8 @@ def tail_slider(exact: pd.DataFrame, rows: pd.DataFrame, *, least: float, title:
     exact: eigenvalue, weight. rows: steps, eigenvalue, weight. Values below ``least`` > 0, negative ones too, lie beyond
     the left end.
     """
-    _require(exact, ("eigenvalue", "weight"))
-    _require(rows, ("steps", "eigenvalue", "weight"))
+    require_rows(exact, ("eigenvalue", "weight"))
+    require_rows(rows, ("steps", "eigenvalue", "weight"))
     _positive("least", least)
     floor = 0.5 * float(exact.loc[exact["weight"] > 0, "weight"].min())
     positions: dict[str, dict[str, Curve]] = {}
@@ -98,9 +95,7 @@ def tail_slider(exact: pd.DataFrame, rows: pd.DataFrame, *, least: float, title:
     )
     for axis in ("xaxis", "yaxis"):  # else a small value reads "10µ"
         drawn.layout[axis] |= {"exponentformat": "power", "dtick": 1}
-    for i, trace in enumerate(drawn.data):
-        trace["line"]["color"] = COLOURS[_SERIES[i % drawn.per_position]]
-    return drawn
+    return in_series(drawn)
 
 
 @styled
@@ -109,8 +104,8 @@ def ritz_values(exact: pd.DataFrame, rows: pd.DataFrame, *, threshold: float, ti
 
     exact: eigenvalue. rows: steps, eigenvalue, of one start. The vertical axis is linear within ``threshold``.
     """
-    _require(exact, ("eigenvalue",))
-    _require(rows, ("steps", "eigenvalue"))
+    require_rows(exact, ("eigenvalue",))
+    require_rows(rows, ("steps", "eigenvalue"))
     _positive("threshold", threshold)
     fig, axes = figure(size=(8.0, 4.4))
     ax, last = axes[0, 0], int(rows["steps"].max())
@@ -141,13 +136,13 @@ def estimate_errors(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
 
     rows: quantity, steps, probes, error (relative, as a fraction), one row a repetition. Both axes logarithmic.
     """
-    _require(rows, ("quantity", "steps", "probes", "error"))
+    require_rows(rows, ("quantity", "steps", "probes", "error"))
     quantities = list(rows["quantity"].unique())
     fig, axes = figure(1, len(quantities), size=(min(4.8 * len(quantities) + 1, 9.6), 3.8), sharey=True)
     said = []
     for ax, quantity in zip(axes[0], quantities, strict=True):
         part = rows[rows["quantity"] == quantity]
-        for colour, marker, (probes, some) in zip(_SERIES, "os^vDPX<", part.groupby("probes"), strict=False):
+        for colour, marker, (probes, some) in zip(SERIES, "os^vDPX<", part.groupby("probes"), strict=False):
             spread = some.groupby("steps")["error"]
             middle = spread.median()
             ax.plot(
@@ -163,7 +158,7 @@ def estimate_errors(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
             )
             said.append(f"{quantity}, {probes} probes: {middle.iloc[0]:.2g} to {middle.iloc[-1]:.2g}")
         ax.set(xscale="log", yscale="log", xlabel="Lanczos steps", title=quantity)
-        _whole_numbers(ax, sorted(part["steps"].unique()))
+        plain_ticks(ax.xaxis, sorted(part["steps"].unique()))
     axes[0, 0].set_ylabel("relative error")
     axes[0, 0].legend()
     fig.suptitle(title, color=NEUTRAL, fontsize=11)
@@ -178,14 +173,14 @@ def row_norms_by_magnitude(rows: pd.DataFrame, *, tolerance: float, title: str =
 
     rows: network, inputs, percentile, norm. Norms below a hundredth of ``tolerance`` (dashed), zeros too, are drawn there.
     """
-    _require(rows, ("network", "inputs", "percentile", "norm"))
+    require_rows(rows, ("network", "inputs", "percentile", "norm"))
     _positive("tolerance", tolerance)
     networks = list(rows["network"].unique())
     fig, axes = figure(1, len(networks), size=(min(4.6 * len(networks) + 0.8, 9.6), 3.9), sharey=True)
     said, floor = [], tolerance / 100
     for ax, network in zip(axes[0], networks, strict=True):
         part = rows[rows["network"] == network]
-        for colour, marker, (inputs, some) in zip(_SERIES, "os^v", part.groupby("inputs", sort=False), strict=False):
+        for colour, marker, (inputs, some) in zip(SERIES, "os^v", part.groupby("inputs", sort=False), strict=False):
             ax.scatter(
                 some["percentile"],
                 some["norm"].clip(lower=floor),
@@ -216,11 +211,11 @@ def tolerance_against_batch_size(rows: pd.DataFrame, *, title: str = "") -> Book
 
     rows: order, batch_size, tolerance. Both axes logarithmic; dotted, from the first curve's first point: slope -1/2.
     """
-    _require(rows, ("order", "batch_size", "tolerance"))
+    require_rows(rows, ("order", "batch_size", "tolerance"))
     fig, axes = figure()
     ax, said = axes[0, 0], []
     for i, (order, part) in enumerate(rows.groupby("order", sort=False)):
-        colour = COLOURS[_SERIES[i % len(_SERIES)]]
+        colour = COLOURS[SERIES[i % len(SERIES)]]
         spread = part.groupby("batch_size")["tolerance"]
         middle = spread.median()
         ax.plot(middle.index, middle, color=colour, marker="os^v"[i % 4], label=str(order))
@@ -232,7 +227,7 @@ def tolerance_against_batch_size(rows: pd.DataFrame, *, title: str = "") -> Book
             f"{order}: {middle.iloc[0]:.3g} at {middle.index[0]} to {middle.iloc[-1]:.3g} at {middle.index[-1]}"
         )
     ax.set(xscale="log", yscale="log", xlabel="batch size", ylabel="tolerance ε", title=title)
-    _whole_numbers(ax, sorted(rows["batch_size"].unique()))
+    plain_ticks(ax.xaxis, sorted(rows["batch_size"].unique()))
     ax.legend()
     stamp(fig, rows)
     set_alt(fig, f"{title}: the tolerance falls with the batch size. {'; '.join(said)}.")
@@ -245,7 +240,7 @@ def loss_along(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
 
     rows: direction, step (length along the unit direction), rise, parabola.
     """
-    _require(rows, ("direction", "step", "rise", "parabola"))
+    require_rows(rows, ("direction", "step", "rise", "parabola"))
     directions = list(rows["direction"].unique())
     fig, axes = figure(1, len(directions), size=(min(3.2 * len(directions), 9.6), 3.4))
     said = []
@@ -309,19 +304,6 @@ def _symlog_ticks(values: pd.Series, threshold: float) -> list[float]:
     every = max(1, -(-sum(last - first + 1 for _, last in lasts) // 8))
     # Counted from 0 outwards, so that both sides name the same powers.
     return sorted([0.0, *(s * 10.0**power for s, last in lasts for power in range(first + every - 1, last + 1, every))])
-
-
-def _whole_numbers(ax, ticks: Sequence[int]) -> None:
-    ax.set_xticks(ticks, labels=[f"{t:g}" for t in ticks])
-    ax.xaxis.set_minor_locator(NullLocator())
-
-
-def _require(rows: pd.DataFrame, columns: Sequence[str]) -> None:
-    for column in columns:
-        if column not in rows:
-            raise BadInput(f"the rows lack the column {column!r}; they have {', '.join(map(str, rows.columns))}.")
-    if rows.empty:
-        raise BadInput("there is no row to draw.")
 
 
 def _positive(name: str, value: float) -> None:

@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from pruning_core.claims import mean_interval
 from pruning_core.errors import BadInput, known_name
 
-from .style import NEUTRAL, BookFigure, MethodStyle, figure, set_alt, stamp, style_of, styled
+from .style import NEUTRAL, BookFigure, MethodStyle, figure, require_columns, set_alt, stamp, style_of, styled
 
 # in the order in which they are wanted; a tick too close to an earlier one is left out
 TICKS = (0.0, 0.9, 0.99, 0.999, 0.9999, 0.5, 0.1, 0.01, 0.95, 0.995, 0.8, 0.98, 0.998, 0.2, 0.05, 0.02)
@@ -37,9 +37,7 @@ def over_seeds(rows: pd.DataFrame, by: Sequence[str], value: str, keep: Sequence
     Columns: ``by``, ``keep``, mean, low, high (both NaN with one seed), n (seeds). Several rows of one seed
     count as their mean. Raises BadInput for a missing column.
     """
-    missing = [c for c in (*by, value, *keep) if c not in rows]
-    if missing:
-        raise BadInput(f"the rows lack the column {missing[0]!r}; they have {', '.join(map(str, rows.columns))}.")
+    require_columns(rows, (*by, value, *keep))
     found = []
     for key, group in rows.dropna(subset=[value]).groupby(list(by), sort=True, dropna=False):
         per_seed = group.groupby("seed", dropna=False)[value].mean() if "seed" in group else group[value]
@@ -131,8 +129,7 @@ def accuracy_against_sparsity(
     level (the unpruned network). ``styles`` overrides the palette for values of ``by`` that are no methods.
     Raises BadInput when no row is left to draw.
     """
-    if x not in rows:
-        raise BadInput(f"the rows lack the column {x!r}; they have {', '.join(map(str, rows.columns))}.")
+    require_columns(rows, (x,))
     asked = rows["asked"] if "asked" in rows else pd.Series(np.nan, rows.index)
     points = over_seeds(rows.assign(point=asked.fillna(rows[x])), [by, "point"], y, keep=[x])
     if points.empty:

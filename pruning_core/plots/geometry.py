@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter
 from scipy.stats import chi
 
 from pruning_core.errors import BadInput
@@ -15,10 +15,19 @@ from pruning_core.phase_transitions import meeting_probability, transitions
 from pruning_core.prediction import Limit
 
 from .curves import heatmap
-from .interactive import Curve, SliderFigure, slider_figure
-from .style import COLOURS, NEUTRAL, BookFigure, figure, set_alt, stamp, styled
-
-_SERIES = ("blue", "crimson", "green", "ochre", "violet", "sky", "mauve", "slate")
+from .interactive import Curve, SliderFigure, in_series, slider_figure
+from .style import (
+    COLOURS,
+    NEUTRAL,
+    SERIES,
+    BookFigure,
+    figure,
+    plain_ticks,
+    require_rows,
+    set_alt,
+    stamp,
+    styled,
+)
 
 
 def meeting_slider(dimensions: Sequence[int], degrees: Sequence[float], *, title: str = "") -> SliderFigure:
@@ -44,7 +53,7 @@ def meeting_slider(dimensions: Sequence[int], degrees: Sequence[float], *, title
         alt=f"{title}: probability of meeting against the size of the subspace, for cones of "
         f"{', '.join(f'{a:g}' for a in degrees)} degrees. Slopes at D = {dimensions[0]}, steps at D = {dimensions[-1]}.",
     )
-    return _in_series(drawn)
+    return in_series(drawn)
 
 
 @styled
@@ -53,7 +62,7 @@ def norm_densities(dimensions: Sequence[int], *, title: str = "") -> BookFigure:
     fig, axes = figure(1, 2, size=(9.6, 3.4))
     relative, absolute = axes[0]
     said = []
-    for colour, d in zip(_SERIES, dimensions, strict=False):
+    for colour, d in zip(SERIES, dimensions, strict=False):
         root = np.sqrt(d)
         ratio, beyond = np.linspace(0, 2, 801), np.linspace(-3, 3, 401)
         relative.plot(ratio, chi.pdf(ratio * root, d) * root, color=COLOURS[colour], label=f"D = {d}")
@@ -74,13 +83,13 @@ def cone_sizes(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
 
     rows: ambient, degrees, mean, standard_error. Dotted: the limit sin^2.
     """
-    _require(rows, ("ambient", "degrees", "mean", "standard_error"))
+    require_rows(rows, ("ambient", "degrees", "mean", "standard_error"))
     fig, axes = figure()
     ax = axes[0, 0]
     fine = np.linspace(0, 90, 91)
     ax.plot(fine, np.sin(np.radians(fine)) ** 2, ":", color=NEUTRAL, label=r"$\sin^2 \alpha$")
     worst = 0.0
-    for colour, (d, part) in zip(_SERIES, rows.groupby("ambient"), strict=False):
+    for colour, (d, part) in zip(SERIES, rows.groupby("ambient"), strict=False):
         exact = {
             a: CircularCone(int(d), float(np.radians(a))).statistical_dimension() for a in (*fine, *part["degrees"])
         }
@@ -119,7 +128,7 @@ def transition_map(
     prediction. ``corrected``: parameter -> another predicted size, drawn dash-dotted. ``logarithmic``: the parameter's axis.
     """
     size = _size_column(rows)
-    _require(rows, (parameter,))
+    require_rows(rows, (parameter,))
     if rows["ambient"].nunique() != 1:
         raise BadInput("a transition map shows one dimension; choose one value of the column 'ambient'.")
     ambient = int(rows["ambient"].iloc[0])
@@ -177,7 +186,7 @@ def sharpening(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     fig, axes = figure(1, 2, size=(9.6, 3.6), gridspec_kw={"width_ratios": [1.5, 1]})
     left, right = axes[0]
     widths = {}
-    for colour, (d, part) in zip(_SERIES, rows.groupby("ambient"), strict=False):
+    for colour, (d, part) in zip(SERIES, rows.groupby("ambient"), strict=False):
         part = part.sort_values(size)
         share = part["successes"] / part["trials"]
         left.plot(part[size] / d, share, "o", markersize=3.5, color=COLOURS[colour], label=f"D = {d}")
@@ -198,11 +207,10 @@ def sharpening(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
         )
     right.set(xscale="log", yscale="log", xlabel="D", ylabel="(k at 90 % − k at 10 %) / D")
     right.legend()
-    _plain(right.xaxis, list(found.index), "{:g}")
-    _plain(
+    plain_ticks(right.xaxis, list(found.index))
+    plain_ticks(
         right.yaxis,
         [t for t in (0.02, 0.05, 0.1, 0.2, 0.5) if len(found) and 0.8 * found.min() <= t <= 1.25 * found.max()],
-        "{:g}",
     )
     fig.suptitle(title, color=NEUTRAL, fontsize=11)
     stamp(fig, rows)
@@ -216,17 +224,17 @@ def sharpening(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
 @styled
 def bias_against_dimension(moved: pd.DataFrame, *, title: str = "") -> BookFigure:
     """(measured - predicted) / D against D, one curve an epsilon: rows of ``transitions`` of ellipsoids."""
-    _require(moved, ("ambient", "epsilon", "difference"))
+    require_rows(moved, ("ambient", "epsilon", "difference"))
     fig, axes = figure()
     ax = axes[0, 0]
     said = []
-    for colour, (epsilon, part) in zip(_SERIES, moved.dropna(subset=["difference"]).groupby("epsilon"), strict=False):
+    for colour, (epsilon, part) in zip(SERIES, moved.dropna(subset=["difference"]).groupby("epsilon"), strict=False):
         part = part.sort_values("ambient")
         ax.plot(part["ambient"], part["difference"], "o-", color=COLOURS[colour], label=f"ε = {epsilon:g}")
         said.append(f"ε = {epsilon:g}: {part['difference'].iloc[0]:+.3f} to {part['difference'].iloc[-1]:+.3f}")
     ax.axhline(0, color=NEUTRAL, linestyle=":", linewidth=1.2)
     ax.set(xscale="log", xlabel="D", ylabel="(measured − predicted) / D", title=title)
-    _plain(ax.xaxis, sorted(moved["ambient"].unique()), "{:g}")
+    plain_ticks(ax.xaxis, sorted(moved["ambient"].unique()))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:+.0f} %"))
     ax.legend()
     stamp(fig, moved)
@@ -261,17 +269,17 @@ def crossing_slider(limits: Mapping[float, Limit], *, control: str = "ε =", tit
         start=len(positions) // 2,
         alt=f"{title}: a rising diagonal and a falling curve. They cross, by {name}, at {said}.",
     )
-    return _in_series(drawn)
+    return in_series(drawn)
 
 
 @styled
 def limits_against_epsilon(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """Removed fraction against epsilon, one curve a ``limit``: means over trials. rows: limit, epsilon, removed."""
-    _require(rows, ("limit", "epsilon", "removed"))
+    require_rows(rows, ("limit", "epsilon", "removed"))
     fig, axes = figure()
     ax = axes[0, 0]
     said = []
-    for colour, marker, (kind, part) in zip(_SERIES, "os^vDPX<", rows.groupby("limit", sort=False), strict=False):
+    for colour, marker, (kind, part) in zip(SERIES, "os^vDPX<", rows.groupby("limit", sort=False), strict=False):
         spread = part.groupby("epsilon")["removed"]
         mean, low, high = spread.mean(), spread.min(), spread.max()
         ax.plot(mean.index, mean, color=COLOURS[colour], marker=marker, label=str(kind))
@@ -313,7 +321,7 @@ def trace_slider(
         start=len(positions) // 2,
         alt=f"{title}: the kept fraction rises with the distance, below its bound. At R = {reach:g}, {'; '.join(said)}.",
     )
-    return _in_series(drawn)
+    return in_series(drawn)
 
 
 _SIMULATED = (
@@ -322,31 +330,10 @@ _SIMULATED = (
 )  # fmt: skip
 
 
-def _require(rows: pd.DataFrame, columns: Sequence[str]) -> None:
-    for column in columns:
-        if column not in rows:
-            raise BadInput(f"the rows lack the column {column!r}; they have {', '.join(map(str, rows.columns))}.")
-    if rows.empty:
-        raise BadInput("there is no row to draw.")
-
-
 def _size_column(rows: pd.DataFrame) -> str:
     size = "measurements" if "measurements" in rows else "k"
-    _require(rows, (size, "ambient", "trials", "successes", "predicted"))
+    require_rows(rows, (size, "ambient", "trials", "successes", "predicted"))
     return size
-
-
-def _plain(axis, ticks: Sequence[float], form: str) -> None:
-    """Numbers in place of powers of ten on a short logarithmic axis."""
-    axis.set_ticks(ticks, labels=[form.format(t) for t in ticks])
-    axis.set_minor_locator(NullLocator())
-
-
-def _in_series(drawn: SliderFigure) -> SliderFigure:
-    """The slider's curves in the order of the palette: their names are no methods, and colours by name may coincide."""
-    for i, trace in enumerate(drawn.data):
-        trace["line"]["color"] = COLOURS[_SERIES[i % drawn.per_position % len(_SERIES)]]
-    return drawn
 
 
 def _closed_form(fig: BookFigure) -> None:

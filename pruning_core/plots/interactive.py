@@ -15,7 +15,7 @@ import numpy as np
 
 from pruning_core.errors import BadInput
 
-from .style import NEUTRAL, style_of
+from .style import COLOURS, NEUTRAL, SERIES, style_of
 
 Curve = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
 
@@ -238,6 +238,13 @@ def slider_figure(
         "yaxis": axis | {"title": {"text": y_label}} | _range(all_y, y_range, y_log),
     }
     return SliderFigure(data, layout, list(positions), start, control, " ".join(alt.split()), embed, play)
+
+
+def in_series(drawn: SliderFigure) -> SliderFigure:
+    """The slider's curves in the order of SERIES: for names that are no methods, whose own colours may coincide."""
+    for i, trace in enumerate(drawn.data):
+        trace["line"]["color"] = COLOURS[SERIES[i % drawn.per_position % len(SERIES)]]
+    return drawn
 
 
 def _trace(name: str, x: np.ndarray, y: np.ndarray, mode: str, visible: bool) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import html
 import io
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, NamedTuple
 
@@ -19,6 +19,9 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from pruning_core.errors import BadInput
 
 COLOURS = {
     "blue": "#2c4cfa",
@@ -31,6 +34,7 @@ COLOURS = {
     "slate": "#516489",
 }
 NEUTRAL = "#797979"  # text, ticks and frames: 4.4:1 on white, 4.3:1 on #121212
+SERIES = ("blue", "crimson", "green", "ochre", "violet", "sky", "mauve", "slate")  # for curves that are no methods
 MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "h")
 
 
@@ -207,6 +211,26 @@ def figure(
         fig = BookFigure(figsize=size or (min(6.4 * columns, 9.6), 3.8 * rows), layout="constrained")
         axes = fig.subplots(rows, columns, squeeze=False, **subplots)
     return fig, axes
+
+
+def require_columns(rows: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Raise BadInput when ``rows`` lack one of the ``columns``."""
+    for column in columns:
+        if column not in rows:
+            raise BadInput(f"the rows lack the column {column!r}; they have {', '.join(map(str, rows.columns))}.")
+
+
+def require_rows(rows: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Raise BadInput when ``rows`` lack one of the ``columns``, or there are none."""
+    require_columns(rows, columns)
+    if rows.empty:
+        raise BadInput("there is no row to draw.")
+
+
+def plain_ticks(axis, ticks: Sequence[float]) -> None:
+    """Numbers in place of powers of ten on a short logarithmic axis."""
+    axis.set_ticks(ticks, labels=[f"{t:g}" for t in ticks])
+    axis.set_minor_locator(NullLocator())
 
 
 def styled(draw: Callable[..., BookFigure]) -> Callable[..., BookFigure]:

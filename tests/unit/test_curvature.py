@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from pruning_core.curvature import (
     Hessian,
+    LivingHessian,
     batch_losses,
     exact_hessian,
     loss_tolerance,
@@ -852,3 +853,17 @@ def test_curvlinops_finds_the_same(kind):
     hutchinson = float(peer.hutchinson_trace(theirs, num_matvecs=30))
     torch.set_rng_state(state)
     assert abs(found.value - hutchinson) < 8 * found.standard_error
+
+
+def test_the_mean_gradient_is_that_of_all_samples_and_its_living_part():
+    model, batches = case("relu")
+    hessian = Hessian(model, batches)
+    x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    whole = torch.autograd.grad(nn.functional.cross_entropy(model(x), y), list(model.parameters()))
+    wanted = torch.cat([part.flatten() for part in whole])
+    torch.testing.assert_close(hessian.mean_gradient(), wanted, rtol=1e-9, atol=1e-12)
+    name, shape = next(iter(hessian.shapes.items()))
+    alive = torch.arange(shape.numel()).view(shape) % 3 > 0
+    living = LivingHessian(hessian, {name: alive})
+    kept = torch.cat([alive.flatten(), torch.ones(hessian.dimension - shape.numel(), dtype=torch.bool)])
+    torch.testing.assert_close(living.mean_gradient(), wanted[kept], rtol=1e-9, atol=1e-12)
