@@ -1,40 +1,56 @@
 """Neural network pruning: five papers on one footing. The public names, and nothing else."""
 
-from .attention import prunable_attention
-from .budgets import Budget, allocate
-from .data import DATASETS, load_data
-from .discovery import find_groups
-from .errors import PruningError
-from .evaluation import evaluate
-from .experiment import Experiment, run, run_all
-from .groups import expand, remove
-from .masks import Masks
-from .measure import count_macs, count_parameters, latency
-from .methods import METHODS, Choice, Method, View, methods_table, register
-from .models import MODELS, build_model
-from .networks import load_pruned, save_network
-from .optimizers import LearningRate, Optimizer
-from .prunability import predict_limit
-from .pruning import PruneResult, prune
-from .receding import prune_finetune, train
-from .scores import Scores
-from .stages import (
-    Attack,
-    Each,
-    Every,
-    Importances,
-    Load,
-    Measure,
-    Prune,
-    RecalibrateBatchNorm,
-    Repeat,
-    Rewind,
-    Save,
-    Shrink,
-    Train,
-)
-from .training import Trainer, fit
-from .version import __version__
+from pruning_core.attention import prunable_attention
+from pruning_core.budgets import Budget
+from pruning_core.budgets import allocate
+from pruning_core.data import DATASETS
+from pruning_core.data import load_data
+from pruning_core.discovery import find_groups
+from pruning_core.errors import PruningError
+from pruning_core.evaluation import evaluate
+from pruning_core.experiment import Experiment
+from pruning_core.experiment import run
+from pruning_core.experiment import run_all
+from pruning_core.groups import expand
+from pruning_core.groups import remove
+from pruning_core.masks import Masks
+from pruning_core.measure import count_macs
+from pruning_core.measure import count_parameters
+from pruning_core.measure import latency
+from pruning_core.methods import METHODS
+from pruning_core.methods import Choice
+from pruning_core.methods import Method
+from pruning_core.methods import View
+from pruning_core.methods import methods_table
+from pruning_core.methods import register
+from pruning_core.models import MODELS
+from pruning_core.models import build_model
+from pruning_core.networks import load_pruned
+from pruning_core.networks import save_network
+from pruning_core.optimizers import LearningRate
+from pruning_core.optimizers import Optimizer
+from pruning_core.prunability import predict_limit
+from pruning_core.pruning import PruneResult
+from pruning_core.pruning import prune
+from pruning_core.receding import prune_finetune
+from pruning_core.receding import train
+from pruning_core.scores import Scores
+from pruning_core.stages import Attack
+from pruning_core.stages import Each
+from pruning_core.stages import Every
+from pruning_core.stages import Importances
+from pruning_core.stages import Load
+from pruning_core.stages import Measure
+from pruning_core.stages import Prune
+from pruning_core.stages import RecalibrateBatchNorm
+from pruning_core.stages import Repeat
+from pruning_core.stages import Rewind
+from pruning_core.stages import Save
+from pruning_core.stages import Shrink
+from pruning_core.stages import Train
+from pruning_core.training import Trainer
+from pruning_core.training import fit
+from pruning_core.version import __version__
 
 __all__ = [
     "DATASETS",

@@ -11,7 +11,9 @@ from typing import Any
 
 import yaml
 
-from pruning_core.errors import BadInput, PruningError, known_name
+from pruning_core.errors import BadInput
+from pruning_core.errors import PruningError
+from pruning_core.errors import known_name
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -52,7 +54,8 @@ def _given(pairs: list[tuple[str, str]]) -> dict[str, Any]:
 
 def _run(arguments: argparse.Namespace) -> None:
     from pruning_core import recipes
-    from pruning_core.experiment import Experiment, run
+    from pruning_core.experiment import Experiment
+    from pruning_core.experiment import run
 
     recipe = recipes.RECIPES[known_name("recipe", arguments.recipe, recipes.RECIPES)]
     takes = inspect.signature(recipe).parameters
@@ -122,7 +125,8 @@ def _page(arguments: argparse.Namespace) -> None:
 
 
 def _scoreboard(arguments: argparse.Namespace) -> None:
-    from pruning_core import chapters, claims
+    from pruning_core import chapters
+    from pruning_core import claims
 
     table = claims.write_scoreboard(chapters.REPOSITORY / "book" / "scoreboard.md")
     print(table["verdict"].value_counts().to_string())

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .errors import Unprunable
-from .measure import evaluating
+from pruning_core.errors import Unprunable
+from pruning_core.measure import evaluating
 
 
 class _Reached(BaseException):

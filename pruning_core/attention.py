@@ -10,10 +10,12 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn import functional as F
 
-from .errors import BadInput, BadType
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
 
 
 class PrunableAttention(nn.Module):

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 
-from .errors import BadInput
+from pruning_core.errors import BadInput
 
 
 class WeightAverage:

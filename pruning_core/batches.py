@@ -7,8 +7,10 @@ can be repeated bit by bit.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pruning_core.errors import BadInput, CorruptFile
+from pruning_core.errors import BadInput
+from pruning_core.errors import CorruptFile
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Literal
@@ -12,10 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import BadInput, BadType, BudgetError, known_name
-from .groups import Sites, expand
-from .masks import Masks
-from .scores import Scores
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import BudgetError
+from pruning_core.errors import known_name
+from pruning_core.groups import Sites
+from pruning_core.groups import expand
+from pruning_core.masks import Masks
+from pruning_core.scores import Scores
 
 OF = ("weights", "channels", "macs")
 ACROSS = ("global", "layer", "uniform", "erk", "smart_ratio")

@@ -6,20 +6,25 @@ the fraction *kept*, and ``s = int(width * ratio)``, in floating point, as the o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from .discovery import weightless_copy
-from .errors import BadInput, known_name
-from .groups import Sites, expand
-from .measure import count_macs, count_parameters, norm_operations
-from .models import build_model
-from .pruning import shrunk
-from .sites import find_sites
+from pruning_core.discovery import weightless_copy
+from pruning_core.errors import BadInput
+from pruning_core.errors import known_name
+from pruning_core.groups import Sites
+from pruning_core.groups import expand
+from pruning_core.measure import count_macs
+from pruning_core.measure import count_parameters
+from pruning_core.measure import norm_operations
+from pruning_core.models import build_model
+from pruning_core.pruning import shrunk
+from pruning_core.sites import find_sites
 
 STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))  # ResNet-34: blocks and width of every stage
 EXPANSIONS = (96, 144, 144, 192, 192, 192, 384, 384, 384, 384, 576, 576, 576, 960, 960, 960)  # features 2 to 17

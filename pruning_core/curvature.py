@@ -8,27 +8,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 
-from .errors import BadInput
-from .evaluation import CrossEntropy, like_model
-from .hessian import (
-    Batches,
-    Hessian,
-    LivingHessian,
-    Loss,
-    Parameters,
-    finite_loss,
-    forward_pass,
-    matching,
-    pairs,
-    refuse_training,
-)
-from .lanczos import Spectrum, lanczos, largest_eigenvalues, quadrature, rademacher, whole_number
-from .training import progress_bar
+from pruning_core.errors import BadInput
+from pruning_core.evaluation import CrossEntropy
+from pruning_core.evaluation import like_model
+from pruning_core.hessian import Batches
+from pruning_core.hessian import Hessian
+from pruning_core.hessian import LivingHessian
+from pruning_core.hessian import Loss
+from pruning_core.hessian import Parameters
+from pruning_core.hessian import finite_loss
+from pruning_core.hessian import forward_pass
+from pruning_core.hessian import matching
+from pruning_core.hessian import pairs
+from pruning_core.hessian import refuse_training
+from pruning_core.lanczos import Spectrum
+from pruning_core.lanczos import lanczos
+from pruning_core.lanczos import largest_eigenvalues
+from pruning_core.lanczos import quadrature
+from pruning_core.lanczos import rademacher
+from pruning_core.lanczos import whole_number
+from pruning_core.training import progress_bar
 
 NULL_ROW = 1e-7 * 128  # the official 1e-7 belongs to norms divided by the batch size, which is 128 there
 

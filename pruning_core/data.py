@@ -16,9 +16,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pruning_core.batches import Augmentation, FileSplit, ImageReader, Split, mixed, split_indices
-from pruning_core.downloads import image_folder, load_raw
-from pruning_core.errors import BadInput, known_name
+from pruning_core.batches import Augmentation
+from pruning_core.batches import FileSplit
+from pruning_core.batches import ImageReader
+from pruning_core.batches import Split
+from pruning_core.batches import mixed
+from pruning_core.batches import split_indices
+from pruning_core.downloads import image_folder
+from pruning_core.downloads import load_raw
+from pruning_core.errors import BadInput
+from pruning_core.errors import known_name
 from pruning_core.records import cache_root
 
 __all__ = [

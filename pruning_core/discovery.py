@@ -11,20 +11,26 @@ import ctypes
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from .attention import PrunableAttention
-from .errors import BadInput, Unprunable
-from .groups import Group, Member
-from .layers import ChannelGate, ChannelIndex, HardConcreteGate
-from .measure import counting_positions
+from pruning_core.attention import PrunableAttention
+from pruning_core.errors import BadInput
+from pruning_core.errors import Unprunable
+from pruning_core.groups import Group
+from pruning_core.groups import Member
+from pruning_core.layers import ChannelGate
+from pruning_core.layers import ChannelIndex
+from pruning_core.layers import HardConcreteGate
+from pruning_core.measure import counting_positions
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 PRODUCERS = (*CONVOLUTIONS, nn.Linear)

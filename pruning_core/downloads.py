@@ -17,13 +17,15 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from pruning_core.errors import BadInput, CorruptFile
+from pruning_core.errors import BadInput
+from pruning_core.errors import CorruptFile
 from pruning_core.records import write_atomically
 
 Raw = dict[str, np.ndarray]
@@ -93,7 +95,8 @@ def _store(path: Path, raw: Raw) -> None:
 
 
 def _read(path: Path, expected: str | None) -> Raw:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors import safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:

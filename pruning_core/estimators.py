@@ -13,10 +13,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 
-from .errors import BadInput, known_name
-from .sensitivity import check_delta, sensitivity
+from pruning_core.errors import BadInput
+from pruning_core.errors import known_name
+from pruning_core.sensitivity import check_delta
+from pruning_core.sensitivity import sensitivity
 
 RULES = ("sipp_random", "l1_sampling", "l2_sampling", "uniform")
 

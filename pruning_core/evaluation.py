@@ -2,15 +2,20 @@
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn import functional
 
-from pruning_core.errors import BadInput, BadType, known_name
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import known_name
 from pruning_core.measure import observing
 
 if TYPE_CHECKING:

@@ -1,12 +1,14 @@
 """Self-checks for the exercises: ``check(name, answer)`` says in one sentence whether an answer is right."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+from typing import NamedTuple
 
 import torch
 
-from .errors import known_name
+from pruning_core.errors import known_name
 
 
 class Exercise(NamedTuple):

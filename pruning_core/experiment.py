@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import fields
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CodeType
+from types import FunctionType
 from typing import Any
 
 import torch
 
-from .data import DATASETS, load_data
-from .errors import BadInput, known_name
-from .evaluation import integer_at_least
-from .models import MODELS
-from .models.published import check_published
-from .optimizers import LearningRate, Optimizer
-from .records import cache_root, content_hash, environment, read_rows, remove_leftovers, write_rows
-from .stages import Load, Measure, Stage, Train
-from .timeline import Setting, State, Step, play, start, steps_of
-from .training import progress_bar
-from .version import CHEAP, code_of
+from pruning_core.data import DATASETS
+from pruning_core.data import load_data
+from pruning_core.errors import BadInput
+from pruning_core.errors import known_name
+from pruning_core.evaluation import integer_at_least
+from pruning_core.models import MODELS
+from pruning_core.models.published import check_published
+from pruning_core.optimizers import LearningRate
+from pruning_core.optimizers import Optimizer
+from pruning_core.records import cache_root
+from pruning_core.records import content_hash
+from pruning_core.records import environment
+from pruning_core.records import read_rows
+from pruning_core.records import remove_leftovers
+from pruning_core.records import write_rows
+from pruning_core.stages import Load
+from pruning_core.stages import Measure
+from pruning_core.stages import Stage
+from pruning_core.stages import Train
+from pruning_core.timeline import Setting
+from pruning_core.timeline import State
+from pruning_core.timeline import Step
+from pruning_core.timeline import play
+from pruning_core.timeline import start
+from pruning_core.timeline import steps_of
+from pruning_core.training import progress_bar
+from pruning_core.version import CHEAP
+from pruning_core.version import code_of
 
 PROFILES = ("smoke", "quick", "standard", "paper")
 

@@ -13,18 +13,22 @@ gradient serves both, and it does not matter which activations or norms follow, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
 from itertools import islice
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn import functional as F
 
-from .errors import BadInput, known_name
-from .evaluation import like_model
-from .groups import Group
-from .measure import evaluating
-from .scores import combine
+from pruning_core.errors import BadInput
+from pruning_core.errors import known_name
+from pruning_core.evaluation import like_model
+from pruning_core.groups import Group
+from pruning_core.measure import evaluating
+from pruning_core.scores import combine
 
 LOSSES = ("training", "nll_logits")
 SMALL = 1e-8  # keeps an elasticity finite where the loss is zero

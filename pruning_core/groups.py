@@ -6,18 +6,21 @@ biases, norm vectors and the consumers' columns), :func:`remove` turns such mask
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
 from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from .errors import BadInput
-from .layers import ChannelIndex
-from .masks import Masks
+from pruning_core.errors import BadInput
+from pruning_core.layers import ChannelIndex
+from pruning_core.masks import Masks
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,15 @@ from collections.abc import Sequence
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 
-from .activations import layer_inputs
-from .errors import BadInput, Unprunable
-from .estimators import error_promised, estimated
-from .sensitivity import sensitivity
+from pruning_core.activations import layer_inputs
+from pruning_core.errors import BadInput
+from pruning_core.errors import Unprunable
+from pruning_core.estimators import error_promised
+from pruning_core.estimators import estimated
+from pruning_core.sensitivity import sensitivity
 
 
 def composed(errors: Sequence[float], cancellations: Sequence[float]) -> list[float]:

@@ -12,19 +12,27 @@ are cut into batches. Coordinates are those of ``model.parameters()``, one tenso
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import SDPBackend
+from torch.nn.attention import sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .errors import BadInput, BadType
-from .evaluation import CrossEntropy, like_model
-from .lanczos import rademacher, whole_number
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.evaluation import CrossEntropy
+from pruning_core.evaluation import like_model
+from pruning_core.lanczos import rademacher
+from pruning_core.lanczos import whole_number
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -13,18 +13,27 @@ iterative pruning is ``recipes.lottery_ticket``, Smart-Ratio ``recipes.smart_rat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
 from itertools import pairwise
 from typing import Literal
 
-from .budgets import Budget, check_sparsity
-from .errors import BadInput, BadType, known_name
-from .evaluation import integer_at_least
-from .experiment import Experiment
-from .learning_rates import SteppedPerIteration
-from .optimizers import LearningRate, Optimizer
-from .stages import Measure, Prune, Stage, Train
+from pruning_core.budgets import Budget
+from pruning_core.budgets import check_sparsity
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import known_name
+from pruning_core.evaluation import integer_at_least
+from pruning_core.experiment import Experiment
+from pruning_core.learning_rates import SteppedPerIteration
+from pruning_core.optimizers import LearningRate
+from pruning_core.optimizers import Optimizer
+from pruning_core.stages import Measure
+from pruning_core.stages import Prune
+from pruning_core.stages import Stage
+from pruning_core.stages import Train
 
 EPOCHS = 200
 BATCH_SIZE = 128

@@ -16,13 +16,16 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn import functional as F
 
-from .errors import BadInput
-from .masks import Masks
-from .methods import Method, View, as_method
-from .sites import find_sites
+from pruning_core.errors import BadInput
+from pruning_core.masks import Masks
+from pruning_core.methods import Method
+from pruning_core.methods import View
+from pruning_core.methods import as_method
+from pruning_core.sites import find_sites
 
 BINS = 40
 GRID = torch.linspace(-30, 14, 44_001, dtype=torch.float64)

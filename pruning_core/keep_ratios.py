@@ -14,11 +14,16 @@ Liebenwein et al. 2020 (liebenwein2020pfp), whose tables of settings are PARAMET
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
 from itertools import pairwise
 
-from .errors import BadInput, BadType, known_name
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import known_name
 
 MODES = {
     "train": "the dense network only",

@@ -12,14 +12,17 @@ as a set of weighted points (Golub and Welsch 1969; Ubaru, Chen and Saad 2017; f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .errors import BadInput, BadType, known_name
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import known_name
 
 Product = Callable[[Tensor], Tensor]
 

@@ -14,13 +14,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any
+from typing import ClassVar
+from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn import functional as F
 
-from .errors import BadInput, BadType
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
 
 
 class _SigmoidNorm(nn.modules.batchnorm._BatchNorm):

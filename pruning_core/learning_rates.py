@@ -9,8 +9,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from .errors import BadInput, BadType, known_name
-from .optimizers import number_at_least_zero
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import known_name
+from pruning_core.optimizers import number_at_least_zero
 
 
 @dataclass(frozen=True)

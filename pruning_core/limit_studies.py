@@ -15,14 +15,20 @@ from typing import Any
 
 import pandas as pd
 
-from .errors import BadInput
-from .evaluation import evaluate, integer_at_least
-from .experiment import Experiment, final_state
-from .prediction import predict
-from .prunability import Prunability, predict_limit, small_share
-from .recipes import l1_in_rounds
-from .stages import Prune, Stage, Train
-from .state import State
+from pruning_core.errors import BadInput
+from pruning_core.evaluation import evaluate
+from pruning_core.evaluation import integer_at_least
+from pruning_core.experiment import Experiment
+from pruning_core.experiment import final_state
+from pruning_core.prediction import predict
+from pruning_core.prunability import Prunability
+from pruning_core.prunability import predict_limit
+from pruning_core.prunability import small_share
+from pruning_core.recipes import l1_in_rounds
+from pruning_core.stages import Prune
+from pruning_core.stages import Stage
+from pruning_core.stages import Train
+from pruning_core.state import State
 
 ETA = 0.01  # probability of being wrong that each of the two bounds is computed for
 

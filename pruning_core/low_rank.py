@@ -11,8 +11,8 @@ import math
 import torch
 from torch import nn
 
-from .budgets import check_sparsity
-from .errors import Unprunable
+from pruning_core.budgets import check_sparsity
+from pruning_core.errors import Unprunable
 
 
 def low_rank(model: nn.Module, sparsity: float) -> tuple[nn.Module, dict[str, int]]:

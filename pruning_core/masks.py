@@ -6,13 +6,17 @@ that training, rewinding and saving know one case.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
 from os import PathLike
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 
-from .errors import BadInput, BadType
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
 
 
 class Masks(Mapping[str, Tensor]):
@@ -139,14 +143,14 @@ class Masks(Mapping[str, Tensor]):
 
     def save(self, path: str | PathLike) -> None:
         """Write the masks to one file, atomically, with a checksum."""
-        from .checkpoints import save_tensors
+        from pruning_core.checkpoints import save_tensors
 
         save_tensors(path, {f"mask:{name}": mask for name, mask in self.items()}, {"kind": "masks"})
 
     @classmethod
     def load(cls, path: str | PathLike) -> Masks:
         """Read masks from a file of :meth:`save`, or from a pruned network saved by :func:`~pruning_core.pruning.prune`."""
-        from .checkpoints import load_tensors
+        from pruning_core.checkpoints import load_tensors
 
         tensors, _ = load_tensors(path)
         return cls({name.removeprefix("mask:"): mask for name, mask in tensors.items() if name.startswith("mask:")})

@@ -10,17 +10,23 @@ lowers the number.
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.conv import _ConvTransposeNd
 
-from pruning_core.errors import BadInput, BadType
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
 
 COUNTED = (
     torch.ops.aten.convolution,

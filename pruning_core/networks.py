@@ -8,12 +8,14 @@ from os import PathLike
 import torch
 from torch import nn
 
-from .checkpoints import load_tensors, save_tensors
-from .errors import BadInput, CorruptFile
-from .groups import set_sizes
-from .layers import to_plain
-from .masks import Masks
-from .models import rebuild
+from pruning_core.checkpoints import load_tensors
+from pruning_core.checkpoints import save_tensors
+from pruning_core.errors import BadInput
+from pruning_core.errors import CorruptFile
+from pruning_core.groups import set_sizes
+from pruning_core.layers import to_plain
+from pruning_core.masks import Masks
+from pruning_core.models import rebuild
 
 
 def save_network(

@@ -12,14 +12,19 @@ import os
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pruning_core.errors import BadInput, PruningError, known_name
-from pruning_core.records import content_hash, file_sha256, write_atomically
+from pruning_core.errors import BadInput
+from pruning_core.errors import PruningError
+from pruning_core.errors import known_name
+from pruning_core.records import content_hash
+from pruning_core.records import file_sha256
+from pruning_core.records import write_atomically
 
 PROFILES = ("smoke", "quick", "standard", "paper")
 """From a few seconds (tests) over half a minute (``make book``) and minutes (several seeds) to the paper's own scale."""

@@ -8,17 +8,23 @@ numbers.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 
 from pruning_core.errors import BadInput
 from pruning_core.evaluation import integer_at_least
-from pruning_core.gradients import loss_gradients, weight_elasticities
-from pruning_core.statistics import compressed_bits, dead_units, harmonic_mean, reference_flops
+from pruning_core.gradients import loss_gradients
+from pruning_core.gradients import weight_elasticities
+from pruning_core.statistics import compressed_bits
+from pruning_core.statistics import dead_units
+from pruning_core.statistics import harmonic_mean
+from pruning_core.statistics import reference_flops
 from pruning_core.trainer import Trainer
 
 

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .budgets import Budget
-from .data import NORMALISATIONS
-from .errors import BadInput, known_name
-from .experiment import Experiment
-from .keep_ratios import PARAMETER_FILES, ParameterFile, Training, compressed_before, groups, kept_fractions
-from .methods import Method, as_method
-from .methods.thinet import ThiNet
-from .optimizers import LearningRate, Optimizer
-from .recipes import cascade
-from .stages import Measure, Prune, Stage, Train
+from pruning_core.budgets import Budget
+from pruning_core.data import NORMALISATIONS
+from pruning_core.errors import BadInput
+from pruning_core.errors import known_name
+from pruning_core.experiment import Experiment
+from pruning_core.keep_ratios import PARAMETER_FILES
+from pruning_core.keep_ratios import ParameterFile
+from pruning_core.keep_ratios import Training
+from pruning_core.keep_ratios import compressed_before
+from pruning_core.keep_ratios import groups
+from pruning_core.keep_ratios import kept_fractions
+from pruning_core.methods import Method
+from pruning_core.methods import as_method
+from pruning_core.methods.thinet import ThiNet
+from pruning_core.optimizers import LearningRate
+from pruning_core.optimizers import Optimizer
+from pruning_core.recipes import cascade
+from pruning_core.stages import Measure
+from pruning_core.stages import Prune
+from pruning_core.stages import Stage
+from pruning_core.stages import Train
 
 METHODS_OF_THE_FILES: dict[str, tuple[str | Method, str]] = {
     "SiPP": ("sipp", "global"),

@@ -1,15 +1,21 @@
 """How weights are stepped: optimizers as values that know the layers' quirks, and learning-rate schedules as pure functions."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from pruning_core.errors import BadInput, BadType, known_name
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import known_name
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "multistep", "cosine", "triangular")

@@ -9,7 +9,8 @@ once. Trials are independent of each other, and so are settings.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,17 @@ from scipy.optimize import linprog
 from scipy.stats import beta
 from torch import Tensor
 
-from .errors import BadInput, BadType, PruningError
-from .evaluation import integer_at_least
-from .geometry import CircularCone, L1DescentCone, normalised_width
-from .geometry.checks import DOUBLE, doubles, number
-from .training import progress_bar
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import PruningError
+from pruning_core.evaluation import integer_at_least
+from pruning_core.geometry import CircularCone
+from pruning_core.geometry import L1DescentCone
+from pruning_core.geometry import normalised_width
+from pruning_core.geometry.checks import DOUBLE
+from pruning_core.geometry.checks import doubles
+from pruning_core.geometry.checks import number
+from pruning_core.training import progress_bar
 
 BLOCK = 2**21  # numbers in the matrices of one batch of trials
 OUTCOMES = ("successes", "probability")

@@ -13,20 +13,30 @@ Names that begin with ``reference_`` repeat the official code with its accidents
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from typing import Any
+from typing import Literal
+from typing import NamedTuple
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 
-from .errors import BadInput, BadType, known_name
-from .evaluation import integer_at_least
-from .geometry import normalised_width
-from .geometry.checks import DOUBLE, doubles, number
-from .geometry.limits import NEGATIVE, window
-from .masks import Masks
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import known_name
+from pruning_core.evaluation import integer_at_least
+from pruning_core.geometry import normalised_width
+from pruning_core.geometry.checks import DOUBLE
+from pruning_core.geometry.checks import doubles
+from pruning_core.geometry.checks import number
+from pruning_core.geometry.limits import NEGATIVE
+from pruning_core.geometry.limits import window
+from pruning_core.masks import Masks
 
 FEWEST_FOR_BOOTSTRAP = 10  # probes; below, resampling them says less than their range
 NUMERICALLY_NEGATIVE = 1e-8  # times the largest magnitude: above is rounding noise around 0

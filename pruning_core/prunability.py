@@ -5,22 +5,35 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from dataclasses import replace
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 
-from .curvature import batch_losses, loss_tolerance, null_row_share, spectrum
-from .errors import BadInput
-from .evaluation import integer_at_least
-from .geometry import trace_bound
-from .hessian import Hessian, LivingHessian, Loss, pairs, refuse_training
-from .lanczos import Spectrum
-from .masks import Masks
-from .prediction import ActualLimits, Limit, actual_limits, predict
-from .sites import Scope, find_sites
-from .training import progress_bar
+from pruning_core.curvature import batch_losses
+from pruning_core.curvature import loss_tolerance
+from pruning_core.curvature import null_row_share
+from pruning_core.curvature import spectrum
+from pruning_core.errors import BadInput
+from pruning_core.evaluation import integer_at_least
+from pruning_core.geometry import trace_bound
+from pruning_core.hessian import Hessian
+from pruning_core.hessian import LivingHessian
+from pruning_core.hessian import Loss
+from pruning_core.hessian import pairs
+from pruning_core.hessian import refuse_training
+from pruning_core.lanczos import Spectrum
+from pruning_core.masks import Masks
+from pruning_core.prediction import ActualLimits
+from pruning_core.prediction import Limit
+from pruning_core.prediction import actual_limits
+from pruning_core.prediction import predict
+from pruning_core.sites import Scope
+from pruning_core.sites import find_sites
+from pruning_core.training import progress_bar
 
 FEW_BATCHES = 10
 MUCH_NEGATIVE = 0.1

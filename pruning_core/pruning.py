@@ -4,24 +4,43 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from dataclasses import replace
 from os import PathLike
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn import functional as F
 
-from .budgets import Budget, check_sparsity
-from .errors import BadInput, BadType, BudgetError, Unprunable, known_name
-from .groups import Kept, Sites, remove
-from .layers import to_plain
-from .masks import Masks
-from .methods import Choice, Method, View, as_method
-from .methods.base import counted
-from .networks import save_network
-from .reports import Report, count_removed, make_report
-from .schedules import SCHEDULES, fraction_after
-from .sites import Scope, check_batches, check_finite, find_sites, undisturbed
+from pruning_core.budgets import Budget
+from pruning_core.budgets import check_sparsity
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import BudgetError
+from pruning_core.errors import Unprunable
+from pruning_core.errors import known_name
+from pruning_core.groups import Kept
+from pruning_core.groups import Sites
+from pruning_core.groups import remove
+from pruning_core.layers import to_plain
+from pruning_core.masks import Masks
+from pruning_core.methods import Choice
+from pruning_core.methods import Method
+from pruning_core.methods import View
+from pruning_core.methods import as_method
+from pruning_core.methods.base import counted
+from pruning_core.networks import save_network
+from pruning_core.reports import Report
+from pruning_core.reports import count_removed
+from pruning_core.reports import make_report
+from pruning_core.schedules import SCHEDULES
+from pruning_core.schedules import fraction_after
+from pruning_core.sites import Scope
+from pruning_core.sites import check_batches
+from pruning_core.sites import check_finite
+from pruning_core.sites import find_sites
+from pruning_core.sites import undisturbed
 
 
 @dataclass(frozen=True)

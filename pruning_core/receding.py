@@ -20,26 +20,45 @@ from numbers import Real
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .budgets import Budget, check_sparsity
-from .data import AUGMENTATIONS, NORMALISATIONS, Data, load_data
-from .errors import BadInput, BadType, known_name
-from .evaluation import evaluate, integer_at_least
-from .masks import Masks
-from .measure import count_macs, count_parameters
-from .methods import View
-from .methods.polarization import Polarization
-from .methods.rni import RecedingNeurons
-from .methods.slimming import MINIMUM, SIGMOID, BatchNormScale, Slimming, UniformChannelScaling, finite
-from .models import MODELS, build_model
-from .optimizers import LearningRate, Optimizer, number_at_least_zero
-from .pruning import prune_step, shrunk
-from .sites import check_finite, find_sites
-from .trainer import Trainer
-from .training import progress_bar
+from pruning_core.budgets import Budget
+from pruning_core.budgets import check_sparsity
+from pruning_core.data import AUGMENTATIONS
+from pruning_core.data import NORMALISATIONS
+from pruning_core.data import Data
+from pruning_core.data import load_data
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import known_name
+from pruning_core.evaluation import evaluate
+from pruning_core.evaluation import integer_at_least
+from pruning_core.masks import Masks
+from pruning_core.measure import count_macs
+from pruning_core.measure import count_parameters
+from pruning_core.methods import View
+from pruning_core.methods.polarization import Polarization
+from pruning_core.methods.rni import RecedingNeurons
+from pruning_core.methods.slimming import MINIMUM
+from pruning_core.methods.slimming import SIGMOID
+from pruning_core.methods.slimming import BatchNormScale
+from pruning_core.methods.slimming import Slimming
+from pruning_core.methods.slimming import UniformChannelScaling
+from pruning_core.methods.slimming import finite
+from pruning_core.models import MODELS
+from pruning_core.models import build_model
+from pruning_core.optimizers import LearningRate
+from pruning_core.optimizers import Optimizer
+from pruning_core.optimizers import number_at_least_zero
+from pruning_core.pruning import prune_step
+from pruning_core.pruning import shrunk
+from pruning_core.sites import check_finite
+from pruning_core.sites import find_sites
+from pruning_core.trainer import Trainer
+from pruning_core.training import progress_bar
 
 Logs = dict[str, Any]
 

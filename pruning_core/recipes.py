@@ -7,20 +7,37 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from .budgets import Budget
-from .errors import BadInput, known_name
-from .evaluation import integer_at_least
-from .methods import Method, as_method
-from .methods.base import counted
-from .methods.rare_gems import RareGems
-from .methods.rigl import Rigl
-from .optimizers import LearningRate, Optimizer, number_at_least_zero
-from .schedules import fraction_after, tick_tock_rounds
-from .stages import Each, Every, Importances, Measure, Prune, Repeat, Rewind, Save, Shrink, Stage, Train
+from pruning_core.budgets import Budget
+from pruning_core.errors import BadInput
+from pruning_core.errors import known_name
+from pruning_core.evaluation import integer_at_least
+from pruning_core.methods import Method
+from pruning_core.methods import as_method
+from pruning_core.methods.base import counted
+from pruning_core.methods.rare_gems import RareGems
+from pruning_core.methods.rigl import Rigl
+from pruning_core.optimizers import LearningRate
+from pruning_core.optimizers import Optimizer
+from pruning_core.optimizers import number_at_least_zero
+from pruning_core.schedules import fraction_after
+from pruning_core.schedules import tick_tock_rounds
+from pruning_core.stages import Each
+from pruning_core.stages import Every
+from pruning_core.stages import Importances
+from pruning_core.stages import Measure
+from pruning_core.stages import Prune
+from pruning_core.stages import Repeat
+from pruning_core.stages import Rewind
+from pruning_core.stages import Save
+from pruning_core.stages import Shrink
+from pruning_core.stages import Stage
+from pruning_core.stages import Train
 
 Timeline = list[Stage]
 

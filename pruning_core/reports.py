@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from .groups import Sites, any_alive
+from pruning_core.groups import Sites
+from pruning_core.groups import any_alive
 
 
 @dataclass(frozen=True)

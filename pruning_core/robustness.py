@@ -8,19 +8,27 @@ network sees: normalised images, not pixels.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any
+from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 
-from .errors import BadInput, BadType, known_name
-from .evaluation import integer_at_least, like_model
-from .optimizers import number_at_least_zero
-from .sites import check_finite, undisturbed
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import known_name
+from pruning_core.evaluation import integer_at_least
+from pruning_core.evaluation import like_model
+from pruning_core.optimizers import number_at_least_zero
+from pruning_core.sites import check_finite
+from pruning_core.sites import undisturbed
 
 
 class AttackInfo(NamedTuple):

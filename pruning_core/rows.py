@@ -7,14 +7,17 @@ from typing import Any
 
 import torch
 
-from .evaluation import evaluate
-from .groups import any_alive
-from .importances import importances, spread
-from .methods import as_method
-from .reports import make_report
-from .sites import find_sites
-from .stages import Attack, Importances, Measure
-from .state import State
+from pruning_core.evaluation import evaluate
+from pruning_core.groups import any_alive
+from pruning_core.importances import importances
+from pruning_core.importances import spread
+from pruning_core.methods import as_method
+from pruning_core.reports import make_report
+from pruning_core.sites import find_sites
+from pruning_core.stages import Attack
+from pruning_core.stages import Importances
+from pruning_core.stages import Measure
+from pruning_core.state import State
 
 
 def measured(state: State, stage: Measure) -> dict[str, Any]:
@@ -65,7 +68,7 @@ def measured(state: State, stage: Measure) -> dict[str, Any]:
 
 def attacked(state: State, stage: Attack, seed: int) -> list[dict[str, Any]]:
     """One row an epsilon: ``attack_success`` is the share of images, in [0, 1], that the attack turns (or finds wrong)."""
-    from .robustness import attack
+    from pruning_core.robustness import attack
 
     batch = next(iter(state.setting.data.test.batches(min(stage.samples, len(state.setting.data.test)))))
     options: dict[str, Any] = dict(stage.options)

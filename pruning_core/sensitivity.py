@@ -14,13 +14,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn import functional as F
 
-from .errors import BadInput, Unprunable, known_name
+from pruning_core.errors import BadInput
+from pruning_core.errors import Unprunable
+from pruning_core.errors import known_name
 
 # The zero test of the official code, in whatever precision: below this an output counts as switched off.
 SMALLEST_OUTPUT = 1.1920929e-07
@@ -120,7 +124,7 @@ def _shares(rows: Tensor, columns: Tensor, reduce: str, window: int) -> tuple[Te
     The second result is the same for sums over ``window`` neighbouring entries, (out, e / window).
     """
     # Imported where it is needed: the compiler behind it takes a second to load.
-    from .products import largest_products
+    from pruning_core.products import largest_products
 
     mean = reduce == "mean" and columns.shape[1] > 1
     if not mean:  # over points and over positions is one maximum

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from collections.abc import Iterable
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 
-from .discovery import PRODUCERS, trace, weightless_copy
-from .errors import BadInput, BadType, Unprunable
-from .groups import Group, Sites
-from .measure import output_positions
+from pruning_core.discovery import PRODUCERS
+from pruning_core.discovery import trace
+from pruning_core.discovery import weightless_copy
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import Unprunable
+from pruning_core.groups import Group
+from pruning_core.groups import Sites
+from pruning_core.measure import output_positions
 
 PRUNABLE = (*PRODUCERS, nn.Bilinear, nn.RNNBase, nn.MultiheadAttention)
 

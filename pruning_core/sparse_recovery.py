@@ -6,15 +6,17 @@ squared residual fall like ``s^(1 - 2/p)`` with the number s of neurons kept (Wo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .errors import BadInput
-from .methods.hidden import largest
-from .methods.ispasp import two_layer
+from pruning_core.errors import BadInput
+from pruning_core.methods.hidden import largest
+from pruning_core.methods.ispasp import two_layer
 
 DOUBLE = torch.float64
 

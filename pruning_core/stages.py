@@ -10,14 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from .averaging import WeightAverage
-from .budgets import Budget
-from .errors import BadInput, BadType, known_name
-from .importances import check_importance
-from .methods import Method, as_method
-from .methods.base import counted
-from .optimizers import LearningRate, Optimizer
-from .schedules import SCHEDULES
+from pruning_core.averaging import WeightAverage
+from pruning_core.budgets import Budget
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import known_name
+from pruning_core.importances import check_importance
+from pruning_core.methods import Method
+from pruning_core.methods import as_method
+from pruning_core.methods.base import counted
+from pruning_core.optimizers import LearningRate
+from pruning_core.optimizers import Optimizer
+from pruning_core.schedules import SCHEDULES
 
 
 @dataclass(frozen=True)
@@ -201,7 +205,7 @@ class Attack:
     label: str = "attack"
 
     def __post_init__(self):
-        from .robustness import ATTACKS
+        from pruning_core.robustness import ATTACKS
 
         known_name("attack", self.name, ATTACKS)
         object.__setattr__(self, "epsilons", tuple(float(epsilon) for epsilon in self.epsilons))

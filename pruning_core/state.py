@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 
-from .checkpoints import load_tensors, save_tensors
-from .data import Data
-from .discovery import trace
-from .errors import BadInput
-from .groups import Group
-from .masks import Masks
-from .networks import fit_tensors
-from .optimizers import LearningRate, Optimizer
-from .trainer import Trainer
+from pruning_core.checkpoints import load_tensors
+from pruning_core.checkpoints import save_tensors
+from pruning_core.data import Data
+from pruning_core.discovery import trace
+from pruning_core.errors import BadInput
+from pruning_core.groups import Group
+from pruning_core.masks import Masks
+from pruning_core.networks import fit_tensors
+from pruning_core.optimizers import LearningRate
+from pruning_core.optimizers import Optimizer
+from pruning_core.trainer import Trainer
 
 
 @dataclass(frozen=True)

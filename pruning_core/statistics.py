@@ -7,19 +7,26 @@ SNIP-it does, so that its numbers can be compared. Source: Verdenius et al. 2020
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.conv import _ConvTransposeNd
+from torch.nn.modules.pooling import _AvgPoolNd
+from torch.nn.modules.pooling import _MaxPoolNd
 
-from .errors import BadInput, known_name
-from .evaluation import check_split, like_model
-from .groups import any_alive
-from .measure import evaluating, observing
+from pruning_core.errors import BadInput
+from pruning_core.errors import known_name
+from pruning_core.evaluation import check_split
+from pruning_core.evaluation import like_model
+from pruning_core.groups import any_alive
+from pruning_core.measure import evaluating
+from pruning_core.measure import observing
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
 BITS_A_WEIGHT, BITS_A_ROW = 34, 2

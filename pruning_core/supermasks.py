@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.func import functional_call
 
-from .errors import BadInput
+from pruning_core.errors import BadInput
 
 HALF = 0.5
 

@@ -8,49 +8,58 @@ trained twice.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .budgets import Budget
-from .discovery import find_groups
-from .errors import BadInput, BudgetError
-from .evaluation import CrossEntropy
-from .groups import Group, Kept, Sites
-from .layers import ChannelGate, HardConcreteGate
-from .masks import Masks
-from .measure import count_macs, output_positions
-from .methods import Method
-from .models import build_model
-from .models.published import load_published
-from .pruning import prune_step, shrunk
-from .rows import attacked, measured
-from .schedules import fraction_after
-from .sites import find_sites
-from .stages import (
-    Attack,
-    Each,
-    Every,
-    Load,
-    Measure,
-    Prune,
-    RecalibrateBatchNorm,
-    Repeat,
-    Rewind,
-    Save,
-    Shrink,
-    Stage,
-    Train,
-)
-from .state import Setting, State
-from .supermasks import Scored
-from .trainer import Trainer
-from .training import progress_bar
+from pruning_core.budgets import Budget
+from pruning_core.discovery import find_groups
+from pruning_core.errors import BadInput
+from pruning_core.errors import BudgetError
+from pruning_core.evaluation import CrossEntropy
+from pruning_core.groups import Group
+from pruning_core.groups import Kept
+from pruning_core.groups import Sites
+from pruning_core.layers import ChannelGate
+from pruning_core.layers import HardConcreteGate
+from pruning_core.masks import Masks
+from pruning_core.measure import count_macs
+from pruning_core.measure import output_positions
+from pruning_core.methods import Method
+from pruning_core.models import build_model
+from pruning_core.models.published import load_published
+from pruning_core.pruning import prune_step
+from pruning_core.pruning import shrunk
+from pruning_core.rows import attacked
+from pruning_core.rows import measured
+from pruning_core.schedules import fraction_after
+from pruning_core.sites import find_sites
+from pruning_core.stages import Attack
+from pruning_core.stages import Each
+from pruning_core.stages import Every
+from pruning_core.stages import Load
+from pruning_core.stages import Measure
+from pruning_core.stages import Prune
+from pruning_core.stages import RecalibrateBatchNorm
+from pruning_core.stages import Repeat
+from pruning_core.stages import Rewind
+from pruning_core.stages import Save
+from pruning_core.stages import Shrink
+from pruning_core.stages import Stage
+from pruning_core.stages import Train
+from pruning_core.state import Setting
+from pruning_core.state import State
+from pruning_core.supermasks import Scored
+from pruning_core.trainer import Trainer
+from pruning_core.training import progress_bar
 
 SECONDS_BETWEEN_SAVES = 10.0
 

@@ -5,18 +5,32 @@ Losses are means per sample, accuracies percent, times seconds.
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import Literal
 
 from torch import nn
 
-from pruning_core.checkpoints import load_tensors, refuse_foreign, save_tensors
-from pruning_core.errors import BadInput, BadType, CorruptFile
-from pruning_core.evaluation import CrossEntropy, Evaluation, evaluate, integer_at_least
-from pruning_core.optimizers import LearningRate, Optimizer
-from pruning_core.trainer import FORMAT, Observer, Trainer, TrainingDiverged
+from pruning_core.checkpoints import load_tensors
+from pruning_core.checkpoints import refuse_foreign
+from pruning_core.checkpoints import save_tensors
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import CorruptFile
+from pruning_core.evaluation import CrossEntropy
+from pruning_core.evaluation import Evaluation
+from pruning_core.evaluation import evaluate
+from pruning_core.evaluation import integer_at_least
+from pruning_core.optimizers import LearningRate
+from pruning_core.optimizers import Optimizer
+from pruning_core.trainer import FORMAT
+from pruning_core.trainer import Observer
+from pruning_core.trainer import Trainer
+from pruning_core.trainer import TrainingDiverged
 
 if TYPE_CHECKING:
-    from pruning_core.data import Data, Split
+    from pruning_core.data import Data
+    from pruning_core.data import Split
 
 __all__ = [
     "CrossEntropy", "Evaluation", "History", "LearningRate", "Observer", "Optimizer",

@@ -2,13 +2,18 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+from typing import Literal
 
 import yaml
 
-from pruning_core.errors import BadInput, known_name
+from pruning_core.errors import BadInput
+from pruning_core.errors import known_name
 
 PROFILES = ("smoke", "quick", "standard", "paper")
 MARKS = {

@@ -20,13 +20,17 @@ unless the claim names a width.
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from .ledger import PROFILES, Claim, Comparison, Selection
+from pruning_core.claims.ledger import PROFILES
+from pruning_core.claims.ledger import Claim
+from pruning_core.claims.ledger import Comparison
+from pruning_core.claims.ledger import Selection
 
 KINDS = ("reproduced", "same trend", "not reproduced", "not run")
 LEAST_SEEDS = 3

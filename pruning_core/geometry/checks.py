@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import BadInput, BadType
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
 
 DOUBLE = torch.float64
 

@@ -17,12 +17,16 @@ from typing import Any
 import torch
 from scipy.integrate import quad
 from scipy.optimize import brentq
-from scipy.special import betainc, betaln, erfc, erfcx
+from scipy.special import betainc
+from scipy.special import betaln
+from scipy.special import erfc
+from scipy.special import erfcx
 from torch import Tensor
 
-from ..errors import BadInput
-from ..evaluation import integer_at_least
-from .checks import doubles, number
+from pruning_core.errors import BadInput
+from pruning_core.evaluation import integer_at_least
+from pruning_core.geometry.checks import doubles
+from pruning_core.geometry.checks import number
 
 
 @dataclass(frozen=True)

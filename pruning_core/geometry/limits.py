@@ -11,14 +11,19 @@ looks like from distance R, and for K the weights of a k-sparse network:
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any
+from typing import Literal
+from typing import NamedTuple
+from typing import overload
 
 import torch
 from torch import Tensor
 
-from ..errors import BadInput, known_name
-from ..evaluation import integer_at_least
-from .checks import doubles, number
+from pruning_core.errors import BadInput
+from pruning_core.errors import known_name
+from pruning_core.evaluation import integer_at_least
+from pruning_core.geometry.checks import doubles
+from pruning_core.geometry.checks import number
 
 NEGATIVE = ("abs", "zero", "drop")
 BLOCK = 2**21  # terms of the sum at a time

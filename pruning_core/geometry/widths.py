@@ -11,17 +11,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.integrate import quad
 from torch import Tensor
 
-from ..errors import BadInput, BadType
-from ..evaluation import integer_at_least
-from .checks import DOUBLE, doubles, generator_of, number
-from .cones import Cone
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.evaluation import integer_at_least
+from pruning_core.geometry.checks import DOUBLE
+from pruning_core.geometry.checks import doubles
+from pruning_core.geometry.checks import generator_of
+from pruning_core.geometry.checks import number
+from pruning_core.geometry.cones import Cone
 
 BLOCK = 2**21  # random numbers at a time
 

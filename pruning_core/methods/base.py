@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import ClassVar, Literal, NamedTuple
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import fields
+from dataclasses import is_dataclass
+from dataclasses import replace
+from typing import ClassVar
+from typing import Literal
+from typing import NamedTuple
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 
-from ..budgets import Budget, allocate
-from ..errors import BadInput, BadType, known_name
-from ..groups import Group, Member, Sites
-from ..masks import Masks
-from ..scores import Scores, combine
+from pruning_core.budgets import Budget
+from pruning_core.budgets import allocate
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import known_name
+from pruning_core.groups import Group
+from pruning_core.groups import Member
+from pruning_core.groups import Sites
+from pruning_core.masks import Masks
+from pruning_core.scores import Scores
+from pruning_core.scores import combine
 
 
 @dataclass(frozen=True)

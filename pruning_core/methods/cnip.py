@@ -15,20 +15,27 @@ the share of nodes to SNAP. Dead weights score 0 and fill the share up, so an ev
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ..budgets import Budget, allocate
-from ..errors import BadInput, BudgetError
-from ..gradients import channel_elasticities, producing_parameters, weight_elasticities
-from ..groups import Group
-from ..masks import Masks
-from ..reports import count_removed
-from ..scores import Scores
-from .base import Choice, View, register
-from .snip import Sensitivity
+from pruning_core.budgets import Budget
+from pruning_core.budgets import allocate
+from pruning_core.errors import BadInput
+from pruning_core.errors import BudgetError
+from pruning_core.gradients import channel_elasticities
+from pruning_core.gradients import producing_parameters
+from pruning_core.gradients import weight_elasticities
+from pruning_core.groups import Group
+from pruning_core.masks import Masks
+from pruning_core.methods.base import Choice
+from pruning_core.methods.base import View
+from pruning_core.methods.base import register
+from pruning_core.methods.snip import Sensitivity
+from pruning_core.reports import count_removed
+from pruning_core.scores import Scores
 
 
 @register

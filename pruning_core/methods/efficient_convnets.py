@@ -14,12 +14,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..budgets import Budget
-from ..errors import known_name
-from ..groups import Group, expand
-from ..masks import Masks
-from ..scores import COMBINERS, Scores, combine
-from .base import Choice, Method, View, channel_counts, register, weight_rows
+from pruning_core.budgets import Budget
+from pruning_core.errors import known_name
+from pruning_core.groups import Group
+from pruning_core.groups import expand
+from pruning_core.masks import Masks
+from pruning_core.methods.base import Choice
+from pruning_core.methods.base import Method
+from pruning_core.methods.base import View
+from pruning_core.methods.base import channel_counts
+from pruning_core.methods.base import register
+from pruning_core.methods.base import weight_rows
+from pruning_core.scores import COMBINERS
+from pruning_core.scores import Scores
+from pruning_core.scores import combine
 
 
 @register

@@ -14,18 +14,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..discovery import find_groups
-from ..errors import Unprunable, known_name
-from ..gradients import loss_gradients, statistic_loss
-from ..groups import Group, Member
-from ..layers import ChannelGate, Gated
-from ..masks import Masks
-from ..scores import COMBINERS, Scores, combine
-from .base import View, register, weight_rows
-from .snip import Sensitivity
+from pruning_core.discovery import find_groups
+from pruning_core.errors import Unprunable
+from pruning_core.errors import known_name
+from pruning_core.gradients import loss_gradients
+from pruning_core.gradients import statistic_loss
+from pruning_core.groups import Group
+from pruning_core.groups import Member
+from pruning_core.layers import ChannelGate
+from pruning_core.layers import Gated
+from pruning_core.masks import Masks
+from pruning_core.methods.base import View
+from pruning_core.methods.base import register
+from pruning_core.methods.base import weight_rows
+from pruning_core.methods.snip import Sensitivity
+from pruning_core.scores import COMBINERS
+from pruning_core.scores import Scores
+from pruning_core.scores import combine
 
 
 @register

@@ -17,14 +17,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import SDPBackend
+from torch.nn.attention import sdpa_kernel
 
-from ..errors import BadInput
-from ..evaluation import like_model
-from ..measure import evaluating
-from ..scores import Scores
-from .base import View, register
-from .snip import Sensitivity
+from pruning_core.errors import BadInput
+from pruning_core.evaluation import like_model
+from pruning_core.measure import evaluating
+from pruning_core.methods.base import View
+from pruning_core.methods.base import register
+from pruning_core.methods.snip import Sensitivity
+from pruning_core.scores import Scores
 
 
 @register

@@ -13,18 +13,22 @@ many channels stay, so that methods are compared at equal sizes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 
-from ..activations import Place
-from ..errors import BadInput
-from ..evaluation import integer_at_least
-from ..measure import evaluating
-from .base import View, register
-from .hidden import Hidden, LayerByLayer
+from pruning_core.activations import Place
+from pruning_core.errors import BadInput
+from pruning_core.evaluation import integer_at_least
+from pruning_core.measure import evaluating
+from pruning_core.methods.base import View
+from pruning_core.methods.base import register
+from pruning_core.methods.hidden import Hidden
+from pruning_core.methods.hidden import LayerByLayer
 
 
 @register

@@ -9,21 +9,36 @@ nothing is kept of it but M, and an iteration costs as much as one sample.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any
+from typing import ClassVar
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn import functional as F
 
-from ..activations import Place, layer_inputs, places
-from ..budgets import Budget
-from ..errors import BadInput, BadType, Unprunable
-from ..groups import Group, Member, expand
-from ..sensitivity import unfolded
-from .base import Choice, Method, View, channel_counts
+from pruning_core.activations import Place
+from pruning_core.activations import layer_inputs
+from pruning_core.activations import places
+from pruning_core.budgets import Budget
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import Unprunable
+from pruning_core.groups import Group
+from pruning_core.groups import Member
+from pruning_core.groups import expand
+from pruning_core.methods.base import Choice
+from pruning_core.methods.base import Method
+from pruning_core.methods.base import View
+from pruning_core.methods.base import channel_counts
+from pruning_core.sensitivity import unfolded
 
 LARGEST_SYSTEM = 10_000  # a square of float64 of this size takes 800 MB
 

@@ -15,12 +15,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 
-from ..errors import Unprunable, known_name
-from ..masks import Masks
-from ..scores import COMBINERS, Scores
-from .base import Method, View, register
+from pruning_core.errors import Unprunable
+from pruning_core.errors import known_name
+from pruning_core.masks import Masks
+from pruning_core.methods.base import Method
+from pruning_core.methods.base import View
+from pruning_core.methods.base import register
+from pruning_core.scores import COMBINERS
+from pruning_core.scores import Scores
 
 TRIM = 1e-3
 """Weights at most this large go after training, in the official code."""

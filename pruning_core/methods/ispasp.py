@@ -13,19 +13,25 @@ is the output projection, and the neurons are heads. ``hidden.py`` says why one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 
-from ..activations import Place
-from ..errors import BadInput, known_name
-from ..evaluation import integer_at_least
-from .base import View, register
-from .hidden import Hidden, LayerByLayer, largest
+from pruning_core.activations import Place
+from pruning_core.errors import BadInput
+from pruning_core.errors import known_name
+from pruning_core.evaluation import integer_at_least
+from pruning_core.methods.base import View
+from pruning_core.methods.base import register
+from pruning_core.methods.hidden import Hidden
+from pruning_core.methods.hidden import LayerByLayer
+from pruning_core.methods.hidden import largest
 
 ACTIVATIONS = ("sum", "absolute", "norm")
 

@@ -14,15 +14,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 
-from ..discovery import find_groups
-from ..errors import BadInput, Unprunable
-from ..groups import Group, Member
-from ..layers import Gated, HardConcreteGate
-from ..masks import Masks
-from ..scores import Scores
-from .base import Method, View, register, weight_rows
+from pruning_core.discovery import find_groups
+from pruning_core.errors import BadInput
+from pruning_core.errors import Unprunable
+from pruning_core.groups import Group
+from pruning_core.groups import Member
+from pruning_core.layers import Gated
+from pruning_core.layers import HardConcreteGate
+from pruning_core.masks import Masks
+from pruning_core.methods.base import Method
+from pruning_core.methods.base import View
+from pruning_core.methods.base import register
+from pruning_core.methods.base import weight_rows
+from pruning_core.scores import Scores
 
 
 @register

@@ -13,12 +13,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 
-from ..errors import BadInput, Unprunable, known_name
-from ..masks import Masks
-from ..scores import Scores
-from .base import Method, View, register
+from pruning_core.errors import BadInput
+from pruning_core.errors import Unprunable
+from pruning_core.errors import known_name
+from pruning_core.masks import Masks
+from pruning_core.methods.base import Method
+from pruning_core.methods.base import View
+from pruning_core.methods.base import register
+from pruning_core.scores import Scores
 
 SHIFT = 1e-8
 

@@ -19,17 +19,27 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 
-from ..budgets import Budget, allocate
-from ..errors import known_name
-from ..groups import Group, Member, expand
-from ..scores import Scores
-from ..sensitivity import check_constants
-from .base import Choice, Method, View, register
-from .hidden import inputs_of
-from .sampling import Draws, coefficient, draws_for_distinct, expected_distinct
-from .sipp import layer_sensitivities
+from pruning_core.budgets import Budget
+from pruning_core.budgets import allocate
+from pruning_core.errors import known_name
+from pruning_core.groups import Group
+from pruning_core.groups import Member
+from pruning_core.groups import expand
+from pruning_core.methods.base import Choice
+from pruning_core.methods.base import Method
+from pruning_core.methods.base import View
+from pruning_core.methods.base import register
+from pruning_core.methods.hidden import inputs_of
+from pruning_core.methods.sampling import Draws
+from pruning_core.methods.sampling import coefficient
+from pruning_core.methods.sampling import draws_for_distinct
+from pruning_core.methods.sampling import expected_distinct
+from pruning_core.methods.sipp import layer_sensitivities
+from pruning_core.scores import Scores
+from pruning_core.sensitivity import check_constants
 
 
 class Reader(NamedTuple):

@@ -15,15 +15,25 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 
-from ..budgets import Budget, allocate
-from ..errors import BadInput, BadType, known_name
-from ..layers import ClampedBatchNorm1d, ClampedBatchNorm2d
-from ..masks import Masks
-from ..scores import Scores
-from .base import Choice, View, register
-from .slimming import BatchNormScale, finite, living_scales, with_norms
+from pruning_core.budgets import Budget
+from pruning_core.budgets import allocate
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import known_name
+from pruning_core.layers import ClampedBatchNorm1d
+from pruning_core.layers import ClampedBatchNorm2d
+from pruning_core.masks import Masks
+from pruning_core.methods.base import Choice
+from pruning_core.methods.base import View
+from pruning_core.methods.base import register
+from pruning_core.methods.slimming import BatchNormScale
+from pruning_core.methods.slimming import finite
+from pruning_core.methods.slimming import living_scales
+from pruning_core.methods.slimming import with_norms
+from pruning_core.scores import Scores
 
 BINS = 100
 DOUBTFUL = 0.2

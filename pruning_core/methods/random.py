@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ..scores import Scores
-from .base import Method, View, register
+from pruning_core.methods.base import Method
+from pruning_core.methods.base import View
+from pruning_core.methods.base import register
+from pruning_core.scores import Scores
 
 
 def _uniform(view: View, channels: bool) -> Scores:

@@ -24,16 +24,20 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 
-from ..budgets import Budget
-from ..discovery import PRODUCERS
-from ..errors import Unprunable
-from ..masks import Masks
-from ..scores import Scores
-from ..sites import find_sites
-from ..supermasks import Scored
-from .base import Choice, Method, View, register
+from pruning_core.budgets import Budget
+from pruning_core.discovery import PRODUCERS
+from pruning_core.errors import Unprunable
+from pruning_core.masks import Masks
+from pruning_core.methods.base import Choice
+from pruning_core.methods.base import Method
+from pruning_core.methods.base import View
+from pruning_core.methods.base import register
+from pruning_core.scores import Scores
+from pruning_core.sites import find_sites
+from pruning_core.supermasks import Scored
 
 
 @register

@@ -23,15 +23,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..budgets import Budget, allocate
-from ..errors import BadInput
-from ..evaluation import integer_at_least
-from ..masks import Masks
-from ..optimizers import number_at_least_zero
-from ..scores import Scores
-from .base import Choice, View, register
-from .hidden import largest
-from .snip import Sensitivity
+from pruning_core.budgets import Budget
+from pruning_core.budgets import allocate
+from pruning_core.errors import BadInput
+from pruning_core.evaluation import integer_at_least
+from pruning_core.masks import Masks
+from pruning_core.methods.base import Choice
+from pruning_core.methods.base import View
+from pruning_core.methods.base import register
+from pruning_core.methods.hidden import largest
+from pruning_core.methods.snip import Sensitivity
+from pruning_core.optimizers import number_at_least_zero
+from pruning_core.scores import Scores
 
 
 @register

@@ -17,14 +17,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn import functional as F
 
-from ..groups import Group, Member
-from ..layers import SigmoidBatchNorm1d, SigmoidBatchNorm2d
-from ..masks import Masks
-from .base import View, register
-from .slimming import SIGMOID, Thresholded, finite, living_scales, scales_of, with_norms
+from pruning_core.groups import Group
+from pruning_core.groups import Member
+from pruning_core.layers import SigmoidBatchNorm1d
+from pruning_core.layers import SigmoidBatchNorm2d
+from pruning_core.masks import Masks
+from pruning_core.methods.base import View
+from pruning_core.methods.base import register
+from pruning_core.methods.slimming import SIGMOID
+from pruning_core.methods.slimming import Thresholded
+from pruning_core.methods.slimming import finite
+from pruning_core.methods.slimming import living_scales
+from pruning_core.methods.slimming import scales_of
+from pruning_core.methods.slimming import with_norms
 
 
 @register

@@ -14,20 +14,33 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar
+from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..activations import layer_inputs
-from ..budgets import Budget, share_out
-from ..errors import BadInput, BudgetError, known_name
-from ..masks import Masks
-from ..scores import Scores
-from ..sensitivity import RunningSensitivity, Sensitivity, check_constants
-from .base import Choice, Method, View, register
-from .sampling import Draws, coefficient, error, water_fill
+from pruning_core.activations import layer_inputs
+from pruning_core.budgets import Budget
+from pruning_core.budgets import share_out
+from pruning_core.errors import BadInput
+from pruning_core.errors import BudgetError
+from pruning_core.errors import known_name
+from pruning_core.masks import Masks
+from pruning_core.methods.base import Choice
+from pruning_core.methods.base import Method
+from pruning_core.methods.base import View
+from pruning_core.methods.base import register
+from pruning_core.methods.sampling import Draws
+from pruning_core.methods.sampling import coefficient
+from pruning_core.methods.sampling import error
+from pruning_core.methods.sampling import water_fill
+from pruning_core.scores import Scores
+from pruning_core.sensitivity import RunningSensitivity
+from pruning_core.sensitivity import Sensitivity
+from pruning_core.sensitivity import check_constants
 
 
 class Half(NamedTuple):

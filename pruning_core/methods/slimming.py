@@ -16,21 +16,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..budgets import Budget
-from ..discovery import find_groups
-from ..errors import BadInput, BadType, Unprunable, known_name
-from ..groups import Group, Member, expand
-from ..layers import SigmoidBatchNorm1d, SigmoidBatchNorm2d
-from ..masks import Masks
-from ..scores import COMBINERS, NORMALISERS, Scores, combine
-from .base import Choice, Method, View, register, weight_rows
+from pruning_core.budgets import Budget
+from pruning_core.discovery import find_groups
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import Unprunable
+from pruning_core.errors import known_name
+from pruning_core.groups import Group
+from pruning_core.groups import Member
+from pruning_core.groups import expand
+from pruning_core.layers import SigmoidBatchNorm1d
+from pruning_core.layers import SigmoidBatchNorm2d
+from pruning_core.masks import Masks
+from pruning_core.methods.base import Choice
+from pruning_core.methods.base import Method
+from pruning_core.methods.base import View
+from pruning_core.methods.base import register
+from pruning_core.methods.base import weight_rows
+from pruning_core.scores import COMBINERS
+from pruning_core.scores import NORMALISERS
+from pruning_core.scores import Scores
+from pruning_core.scores import combine
 
 SIGMOID = (SigmoidBatchNorm1d, SigmoidBatchNorm2d)
 SCOPES = ("global", "local")

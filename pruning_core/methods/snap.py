@@ -14,11 +14,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import known_name
-from ..gradients import channel_elasticities, producing_parameters
-from ..scores import COMBINERS, Scores
-from .base import View, register
-from .snip import Sensitivity
+from pruning_core.errors import known_name
+from pruning_core.gradients import channel_elasticities
+from pruning_core.gradients import producing_parameters
+from pruning_core.methods.base import View
+from pruning_core.methods.base import register
+from pruning_core.methods.snip import Sensitivity
+from pruning_core.scores import COMBINERS
+from pruning_core.scores import Scores
 
 
 @register

@@ -14,10 +14,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..errors import BadInput, known_name
-from ..gradients import LOSSES, loss_gradients, statistic_loss, weight_elasticities
-from ..scores import Scores
-from .base import Method, View, register
+from pruning_core.errors import BadInput
+from pruning_core.errors import known_name
+from pruning_core.gradients import LOSSES
+from pruning_core.gradients import loss_gradients
+from pruning_core.gradients import statistic_loss
+from pruning_core.gradients import weight_elasticities
+from pruning_core.methods.base import Method
+from pruning_core.methods.base import View
+from pruning_core.methods.base import register
+from pruning_core.scores import Scores
 
 
 @dataclass(frozen=True)

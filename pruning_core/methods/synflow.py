@@ -11,19 +11,25 @@ the same share of what is left.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ..budgets import Budget, allocate
-from ..errors import BadInput, Unprunable
-from ..masks import Masks
-from ..measure import evaluating
-from ..reports import count_removed
-from ..schedules import fraction_after
-from ..scores import Scores
-from .base import Choice, Method, View, register
+from pruning_core.budgets import Budget
+from pruning_core.budgets import allocate
+from pruning_core.errors import BadInput
+from pruning_core.errors import Unprunable
+from pruning_core.masks import Masks
+from pruning_core.measure import evaluating
+from pruning_core.methods.base import Choice
+from pruning_core.methods.base import Method
+from pruning_core.methods.base import View
+from pruning_core.methods.base import register
+from pruning_core.reports import count_removed
+from pruning_core.schedules import fraction_after
+from pruning_core.scores import Scores
 
 SAMPLE = 2**18  # scores that a threshold between the rounds is read from
 

@@ -17,9 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..activations import Place
-from .base import View, register
-from .hidden import Hidden, LayerByLayer
+from pruning_core.activations import Place
+from pruning_core.methods.base import View
+from pruning_core.methods.base import register
+from pruning_core.methods.hidden import Hidden
+from pruning_core.methods.hidden import LayerByLayer
 
 
 @register

@@ -13,22 +13,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning_core.data import DATASETS, Data
-from pruning_core.errors import BadInput, BadType, UnknownName, known_name
-from pruning_core.models import (
-    blocks,
-    densenet,
-    how_sparse,
-    lenet,
-    multilayer,
-    plain,
-    resnet,
-    snip,
-    transformer,
-    vgg,
-    wide_resnet,
-)
-from pruning_core.models.base import ModelInfo, Shape
+from pruning_core.data import DATASETS
+from pruning_core.data import Data
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import UnknownName
+from pruning_core.errors import known_name
+from pruning_core.models import blocks
+from pruning_core.models import densenet
+from pruning_core.models import how_sparse
+from pruning_core.models import lenet
+from pruning_core.models import multilayer
+from pruning_core.models import plain
+from pruning_core.models import resnet
+from pruning_core.models import snip
+from pruning_core.models import transformer
+from pruning_core.models import vgg
+from pruning_core.models import wide_resnet
+from pruning_core.models.base import ModelInfo
+from pruning_core.models.base import Shape
 
 __all__ = ["MODELS", "ModelInfo", "build_model", "rebuild"]
 

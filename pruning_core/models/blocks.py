@@ -1,10 +1,18 @@
 """Small networks made of one kind of residual block, in which only widths inside a block are pruned (i-SpaSP's chapter)."""
 
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn import functional as F
 
-from pruning_core.models.base import ModelInfo, Shape, he_fan_in, he_fan_out, initialiser, norm2d, scaled
-from pruning_core.models.resnet import BasicBlock, _conv
+from pruning_core.models.base import ModelInfo
+from pruning_core.models.base import Shape
+from pruning_core.models.base import he_fan_in
+from pruning_core.models.base import he_fan_out
+from pruning_core.models.base import initialiser
+from pruning_core.models.base import norm2d
+from pruning_core.models.base import scaled
+from pruning_core.models.resnet import BasicBlock
+from pruning_core.models.resnet import _conv
 
 
 class InvertedResidual(nn.Module):

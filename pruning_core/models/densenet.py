@@ -5,10 +5,17 @@ channels; between the blocks a 1x1 convolution halves the channels and an averag
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn import functional as F
 
-from pruning_core.models.base import Builder, ModelInfo, Shape, he_fan_out, initialiser, norm2d, scaled
+from pruning_core.models.base import Builder
+from pruning_core.models.base import ModelInfo
+from pruning_core.models.base import Shape
+from pruning_core.models.base import he_fan_out
+from pruning_core.models.base import initialiser
+from pruning_core.models.base import norm2d
+from pruning_core.models.base import scaled
 
 BLOCKS = 3
 BOTTLENECK, COMPRESSION = 4, 2

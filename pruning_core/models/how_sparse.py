@@ -6,14 +6,23 @@ The official LeNet and CNet fit 32x32 images only; here the first linear layer h
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence
 
 from torch import nn
 
-from pruning_core.models.base import Builder, ModelInfo, Shape, he_fan_in_no_bias, initialiser, norm2d, scaled
+from pruning_core.models.base import Builder
+from pruning_core.models.base import ModelInfo
+from pruning_core.models.base import Shape
+from pruning_core.models.base import he_fan_in_no_bias
+from pruning_core.models.base import initialiser
+from pruning_core.models.base import norm2d
+from pruning_core.models.base import scaled
 from pruning_core.models.blocks import BlockNet
 from pruning_core.models.multilayer import _plain
-from pruning_core.models.resnet import BasicBlock, Bottleneck, _conv
+from pruning_core.models.resnet import BasicBlock
+from pruning_core.models.resnet import Bottleneck
+from pruning_core.models.resnet import _conv
 
 ALEXNET_SIDE = 224
 

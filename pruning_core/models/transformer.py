@@ -1,11 +1,15 @@
 """A small vision transformer for small images (after Dosovitskiy et al. 2021), whose attention heads can be pruned."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 
 from pruning_core.attention import PrunableAttention
 from pruning_core.errors import BadInput
-from pruning_core.models.base import ModelInfo, Shape, initialiser, scaled
+from pruning_core.models.base import ModelInfo
+from pruning_core.models.base import Shape
+from pruning_core.models.base import initialiser
+from pruning_core.models.base import scaled
 
 HEAD_DIM = 8
 

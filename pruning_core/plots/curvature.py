@@ -2,13 +2,25 @@
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import NullLocator
 
 from pruning_core.errors import BadInput
 from pruning_core.lanczos import Spectrum
-
-from .interactive import Curve, SliderFigure, in_series, slider_figure
-from .style import COLOURS, NEUTRAL, SERIES, BookFigure, figure, plain_ticks, require_rows, set_alt, stamp, styled
+from pruning_core.plots.interactive import Curve
+from pruning_core.plots.interactive import SliderFigure
+from pruning_core.plots.interactive import in_series
+from pruning_core.plots.interactive import slider_figure
+from pruning_core.plots.style import COLOURS
+from pruning_core.plots.style import NEUTRAL
+from pruning_core.plots.style import SERIES
+from pruning_core.plots.style import BookFigure
+from pruning_core.plots.style import figure
+from pruning_core.plots.style import plain_ticks
+from pruning_core.plots.style import require_rows
+from pruning_core.plots.style import set_alt
+from pruning_core.plots.style import stamp
+from pruning_core.plots.style import styled
 
 MOST_POINTS = 300  # of a curve in a slider: more than its pixels can show, and few enough for a page
 

@@ -1,16 +1,27 @@
 """Figures of chapter 0: what a cut counts, what it costs in time, where masks and schedules put the zeros."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator
+from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import NullLocator
 
 from pruning_core.errors import BadInput
-
-from .curves import over_seeds, set_sparsity_axis
-from .interactive import SliderFigure, slider_figure
-from .style import COLOURS, NEUTRAL, BookFigure, MethodStyle, figure, set_alt, stamp, styled
+from pruning_core.plots.curves import over_seeds
+from pruning_core.plots.curves import set_sparsity_axis
+from pruning_core.plots.interactive import SliderFigure
+from pruning_core.plots.interactive import slider_figure
+from pruning_core.plots.style import COLOURS
+from pruning_core.plots.style import NEUTRAL
+from pruning_core.plots.style import BookFigure
+from pruning_core.plots.style import MethodStyle
+from pruning_core.plots.style import figure
+from pruning_core.plots.style import set_alt
+from pruning_core.plots.style import stamp
+from pruning_core.plots.style import styled
 
 SPREAD_STYLE = {
     "global": MethodStyle(COLOURS["blue"], "o", "global: one threshold"),

@@ -1,6 +1,8 @@
 """Figures of high-dimensional geometry: sizes of cones, phase transitions and their curves, the step to a pruning limit."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,24 +12,28 @@ from matplotlib.ticker import FuncFormatter
 from scipy.stats import chi
 
 from pruning_core.errors import BadInput
-from pruning_core.geometry import CircularCone, normalised_width, trace_bound, window
-from pruning_core.phase_transitions import meeting_probability, transitions
+from pruning_core.geometry import CircularCone
+from pruning_core.geometry import normalised_width
+from pruning_core.geometry import trace_bound
+from pruning_core.geometry import window
+from pruning_core.phase_transitions import meeting_probability
+from pruning_core.phase_transitions import transitions
+from pruning_core.plots.curves import heatmap
+from pruning_core.plots.interactive import Curve
+from pruning_core.plots.interactive import SliderFigure
+from pruning_core.plots.interactive import in_series
+from pruning_core.plots.interactive import slider_figure
+from pruning_core.plots.style import COLOURS
+from pruning_core.plots.style import NEUTRAL
+from pruning_core.plots.style import SERIES
+from pruning_core.plots.style import BookFigure
+from pruning_core.plots.style import figure
+from pruning_core.plots.style import plain_ticks
+from pruning_core.plots.style import require_rows
+from pruning_core.plots.style import set_alt
+from pruning_core.plots.style import stamp
+from pruning_core.plots.style import styled
 from pruning_core.prediction import Limit
-
-from .curves import heatmap
-from .interactive import Curve, SliderFigure, in_series, slider_figure
-from .style import (
-    COLOURS,
-    NEUTRAL,
-    SERIES,
-    BookFigure,
-    figure,
-    plain_ticks,
-    require_rows,
-    set_alt,
-    stamp,
-    styled,
-)
 
 
 def meeting_slider(dimensions: Sequence[int], degrees: Sequence[float], *, title: str = "") -> SliderFigure:

@@ -7,11 +7,19 @@ import pandas as pd
 import torch
 
 from pruning_core.errors import BadInput
-from pruning_core.importances import BINS, receding_force, receding_threshold, settled
-
-from .curves import accuracy_against_sparsity
-from .interactive import SliderFigure, slider_figure
-from .style import BookFigure, figure, set_alt, stamp, style_of, styled
+from pruning_core.importances import BINS
+from pruning_core.importances import receding_force
+from pruning_core.importances import receding_threshold
+from pruning_core.importances import settled
+from pruning_core.plots.curves import accuracy_against_sparsity
+from pruning_core.plots.interactive import SliderFigure
+from pruning_core.plots.interactive import slider_figure
+from pruning_core.plots.style import BookFigure
+from pruning_core.plots.style import figure
+from pruning_core.plots.style import set_alt
+from pruning_core.plots.style import stamp
+from pruning_core.plots.style import style_of
+from pruning_core.plots.style import styled
 
 
 def force_slider(shifts: Sequence[float], *, title: str = "") -> SliderFigure:

@@ -4,10 +4,16 @@ import numpy as np
 import pandas as pd
 
 from pruning_core.errors import BadInput
+from pruning_core.plots.curves import over_seeds
+from pruning_core.plots.curves import set_sparsity_axis
+from pruning_core.plots.style import NEUTRAL
+from pruning_core.plots.style import BookFigure
+from pruning_core.plots.style import figure
+from pruning_core.plots.style import set_alt
+from pruning_core.plots.style import stamp
+from pruning_core.plots.style import style_of
+from pruning_core.plots.style import styled
 from pruning_core.prunability import Prunability
-
-from .curves import over_seeds, set_sparsity_axis
-from .style import NEUTRAL, BookFigure, figure, set_alt, stamp, style_of, styled
 
 
 @styled

@@ -4,11 +4,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import PercentFormatter
 
-from pruning_core.errors import BadInput, known_name
-
-from .style import COLOURS, NEUTRAL, BookFigure, figure, set_alt, styled
+from pruning_core.errors import BadInput
+from pruning_core.errors import known_name
+from pruning_core.plots.style import COLOURS
+from pruning_core.plots.style import NEUTRAL
+from pruning_core.plots.style import BookFigure
+from pruning_core.plots.style import figure
+from pruning_core.plots.style import set_alt
+from pruning_core.plots.style import styled
 
 ROLES = {"produces": ("ochre", "P"), "normalises": ("mauve", "N"), "consumes": ("blue", "C")}
 """Role of a layer in a group -> colour and letter."""

@@ -1,6 +1,7 @@
 """Figures of the i-SpaSP chapter: decay of the residual, recovery maps, iterations to step through, spectra, times."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,10 +9,18 @@ import pandas as pd
 from matplotlib.ticker import NullLocator
 
 from pruning_core.errors import BadInput
-
-from .curves import method_lines, over_seeds
-from .interactive import SliderFigure, slider_figure
-from .style import COLOURS, NEUTRAL, BookFigure, figure, set_alt, stamp, style_of, styled
+from pruning_core.plots.curves import method_lines
+from pruning_core.plots.curves import over_seeds
+from pruning_core.plots.interactive import SliderFigure
+from pruning_core.plots.interactive import slider_figure
+from pruning_core.plots.style import COLOURS
+from pruning_core.plots.style import NEUTRAL
+from pruning_core.plots.style import BookFigure
+from pruning_core.plots.style import figure
+from pruning_core.plots.style import set_alt
+from pruning_core.plots.style import stamp
+from pruning_core.plots.style import style_of
+from pruning_core.plots.style import styled
 
 if TYPE_CHECKING:
     from pruning_core.methods.ispasp import Recovery

@@ -4,8 +4,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import NullLocator
 
-from .curves import method_lines
-from .style import NEUTRAL, BookFigure, figure, set_alt, stamp, styled
+from pruning_core.plots.curves import method_lines
+from pruning_core.plots.style import NEUTRAL
+from pruning_core.plots.style import BookFigure
+from pruning_core.plots.style import figure
+from pruning_core.plots.style import set_alt
+from pruning_core.plots.style import stamp
+from pruning_core.plots.style import styled
 
 
 @styled

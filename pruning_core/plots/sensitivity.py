@@ -10,10 +10,17 @@ import pandas as pd
 from torch import Tensor
 
 from pruning_core.errors import BadInput
-
-from .curves import AXIS_NAMES, over_seeds
-from .interactive import SliderFigure
-from .style import COLOURS, NEUTRAL, BookFigure, figure, set_alt, stamp, style_of, styled
+from pruning_core.plots.curves import AXIS_NAMES
+from pruning_core.plots.curves import over_seeds
+from pruning_core.plots.interactive import SliderFigure
+from pruning_core.plots.style import COLOURS
+from pruning_core.plots.style import NEUTRAL
+from pruning_core.plots.style import BookFigure
+from pruning_core.plots.style import figure
+from pruning_core.plots.style import set_alt
+from pruning_core.plots.style import stamp
+from pruning_core.plots.style import style_of
+from pruning_core.plots.style import styled
 
 
 def parse_layers(rows: pd.DataFrame) -> pd.DataFrame:

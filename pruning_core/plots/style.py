@@ -11,9 +11,11 @@ import html
 import io
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence
 from functools import wraps
-from typing import Any, NamedTuple
+from typing import Any
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np

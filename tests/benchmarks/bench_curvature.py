@@ -14,11 +14,15 @@ from collections.abc import Callable
 
 import torch
 from sklearn.datasets import load_digits
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn import functional as F
 
-from pruning_core.curvature import Hessian, spectrum
-from pruning_core.lanczos import lanczos, quadrature, rademacher
+from pruning_core.curvature import Hessian
+from pruning_core.curvature import spectrum
+from pruning_core.lanczos import lanczos
+from pruning_core.lanczos import quadrature
+from pruning_core.lanczos import rademacher
 
 BATCH = 128
 Batches = list[tuple[Tensor, Tensor]]

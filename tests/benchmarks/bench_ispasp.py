@@ -3,11 +3,13 @@
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock
 
@@ -15,7 +17,8 @@ import pruning_core as pc
 from pruning_core.batches import Split
 from pruning_core.methods.greedy import Greedy
 from pruning_core.methods.hidden import Hidden
-from pruning_core.methods.ispasp import Recovery, two_layer
+from pruning_core.methods.ispasp import Recovery
+from pruning_core.methods.ispasp import two_layer
 from stopwatch import seconds
 
 CHUNK, CHANNELS = 32, 128

@@ -17,7 +17,8 @@ from pruning_core.methods import Method
 from pruning_core.methods.rni import RecedingNeurons
 from pruning_core.methods.slimming import Slimming
 from pruning_core.models import build_model
-from pruning_core.receding import penalty_of, settings
+from pruning_core.receding import penalty_of
+from pruning_core.receding import settings
 
 
 class Step:

@@ -17,12 +17,18 @@ from collections.abc import Callable
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset
+from torch.utils.data import TensorDataset
 
-from pruning_core.data import Split, load_data
+from pruning_core.data import Split
+from pruning_core.data import load_data
 from pruning_core.masks import Masks
 from pruning_core.models import build_model
-from pruning_core.training import LearningRate, Optimizer, Trainer, evaluate
+from pruning_core.training import LearningRate
+from pruning_core.training import Optimizer
+from pruning_core.training import Trainer
+from pruning_core.training import evaluate
 
 BATCH = 128
 

@@ -1,24 +1,28 @@
 """Golden files of How Sparse Can We Prune that need curvature: Lanczos, Hessian-vector products, densities, null rows."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 
-from pruning_core.curvature import (
-    Hessian,
-    batch_losses,
-    exact_hessian,
-    loss_tolerance,
-    null_row_share,
-    row_norms,
-    spectrum,
-    top_eigenvalues,
-    trace,
-)
-from pruning_core.lanczos import Spectrum, lanczos, quadrature, reference_density
+from pruning_core.curvature import Hessian
+from pruning_core.curvature import batch_losses
+from pruning_core.curvature import exact_hessian
+from pruning_core.curvature import loss_tolerance
+from pruning_core.curvature import null_row_share
+from pruning_core.curvature import row_norms
+from pruning_core.curvature import spectrum
+from pruning_core.curvature import top_eigenvalues
+from pruning_core.curvature import trace
+from pruning_core.lanczos import Spectrum
+from pruning_core.lanczos import lanczos
+from pruning_core.lanczos import quadrature
+from pruning_core.lanczos import reference_density
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -1,6 +1,7 @@
 """Golden files of How Sparse Can We Prune that train: official loop with l1 on every parameter, learning rates of the code."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -8,11 +9,13 @@ from torch import nn
 
 from harness import Check
 from pruning_core.batches import Split
-from pruning_core.how_sparse import CONFIGURATIONS, EPOCHS
+from pruning_core.how_sparse import CONFIGURATIONS
+from pruning_core.how_sparse import EPOCHS
 from pruning_core.learning_rates import SteppedPerIteration
 from pruning_core.masks import Masks
 from pruning_core.methods.l1 import L1
-from pruning_core.optimizers import LearningRate, Optimizer
+from pruning_core.optimizers import LearningRate
+from pruning_core.optimizers import Optimizer
 from pruning_core.trainer import Trainer
 
 KINDS = {"multistep": "multistep", "cos": "cosine"}  # whatever else the files call a schedule is a constant rate

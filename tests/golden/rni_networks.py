@@ -4,10 +4,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 from torch.nn import functional as F
 
-from pruning_core.layers import ChannelIndex, SigmoidBatchNorm2d
+from pruning_core.layers import ChannelIndex
+from pruning_core.layers import SigmoidBatchNorm2d
 
 State = dict[str, Tensor]
 NOT_STORED = ("num_batches_tracked", "shortcut.index")

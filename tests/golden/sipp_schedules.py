@@ -5,16 +5,14 @@ import math
 import numpy as np
 
 from pruning_core.commensurate import commensurate
-from pruning_core.keep_ratios import (
-    PARAMETER_FILES,
-    SPACINGS,
-    compressed_before,
-    groups,
-    harmonic,
-    kept_fractions,
-    linear,
-    retrained,
-)
+from pruning_core.keep_ratios import PARAMETER_FILES
+from pruning_core.keep_ratios import SPACINGS
+from pruning_core.keep_ratios import compressed_before
+from pruning_core.keep_ratios import groups
+from pruning_core.keep_ratios import harmonic
+from pruning_core.keep_ratios import kept_fractions
+from pruning_core.keep_ratios import linear
+from pruning_core.keep_ratios import retrained
 from pruning_core.learning_rates import WarmUpCoolDown
 
 EPOCHS = 12

@@ -1,12 +1,14 @@
 """Golden checks of the attacks: success rates against epsilon on a pruned network."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 
 from pruning_core.robustness import attack
-from snipit_sensitivity import named, network
+from snipit_sensitivity import named
+from snipit_sensitivity import network
 
 NAMES = {
     "FGSM": "fgsm",

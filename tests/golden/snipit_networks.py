@@ -1,7 +1,8 @@
 """Golden checks of the networks of SNIP-it: their counts, and the official rules of counting."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from pruning_core.discovery import find_groups
 from pruning_core.measure import count_parameters
 from pruning_core.models import build_model
 from pruning_core.sites import find_sites
-from pruning_core.statistics import compressed_bits, harmonic_mean, reference_flops
+from pruning_core.statistics import compressed_bits
+from pruning_core.statistics import harmonic_mean
+from pruning_core.statistics import reference_flops
 
 NAMES = {
     "MLP5": "mlp5_snip",

@@ -1,7 +1,8 @@
 """Golden checks of the penalties, gates and norms that SNIP-it's code compares with."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -10,17 +11,27 @@ from torch.nn import functional as F
 
 from pruning_core.budgets import Budget
 from pruning_core.groups import remove
-from pruning_core.layers import ChannelGate, Gated, HardConcreteGate
+from pruning_core.layers import ChannelGate
+from pruning_core.layers import Gated
+from pruning_core.layers import HardConcreteGate
 from pruning_core.masks import Masks
 from pruning_core.methods.base import View
 from pruning_core.methods.efficient_convnets import EfficientConvNets
 from pruning_core.methods.gates import GateDecorators
-from pruning_core.methods.hoyer import TRIM, GroupHoyerSquare, HoyerSquare
+from pruning_core.methods.hoyer import TRIM
+from pruning_core.methods.hoyer import GroupHoyerSquare
+from pruning_core.methods.hoyer import HoyerSquare
 from pruning_core.methods.l0 import L0
-from pruning_core.methods.l1 import L1, Lp
+from pruning_core.methods.l1 import L1
+from pruning_core.methods.l1 import Lp
 from pruning_core.pruning import prune_step
 from pruning_core.sites import find_sites
-from snipit_sensitivity import SCORES, hidden_groups, named, network, same_network, same_widths
+from snipit_sensitivity import SCORES
+from snipit_sensitivity import hidden_groups
+from snipit_sensitivity import named
+from snipit_sensitivity import network
+from snipit_sensitivity import same_network
+from snipit_sensitivity import same_widths
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 

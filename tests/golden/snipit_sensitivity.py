@@ -5,22 +5,26 @@ official code; they live here, as functions of the scores that ours must equal.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import nn
 
-from pruning_core.budgets import Budget, allocate
+from pruning_core.budgets import Budget
+from pruning_core.budgets import allocate
 from pruning_core.discovery import find_groups
-from pruning_core.gradients import (
-    channel_elasticities,
-    loss_gradients,
-    producing_parameters,
-    statistic_loss,
-    weight_elasticities,
-)
-from pruning_core.groups import Group, Sites, expand, remove
+from pruning_core.gradients import channel_elasticities
+from pruning_core.gradients import loss_gradients
+from pruning_core.gradients import producing_parameters
+from pruning_core.gradients import statistic_loss
+from pruning_core.gradients import weight_elasticities
+from pruning_core.groups import Group
+from pruning_core.groups import Sites
+from pruning_core.groups import expand
+from pruning_core.groups import remove
 from pruning_core.masks import Masks
 from pruning_core.methods.base import View
 from pruning_core.methods.cnip import official_shares
@@ -28,7 +32,8 @@ from pruning_core.methods.grasp import Grasp
 from pruning_core.methods.magnitude import Magnitude
 from pruning_core.schedules import fraction_after
 from pruning_core.scores import Scores
-from pruning_core.stages import Every, Measure
+from pruning_core.stages import Every
+from pruning_core.stages import Measure
 
 LEAK = 0.05
 SCORES = {"rtol": 1e-9, "atol": 1e-12}

@@ -8,8 +8,11 @@ import torch
 import how_sparse_curvature
 import how_sparse_prediction
 import how_sparse_training
-from harness import Check, check, parameters
-from pruning_core.budgets import Budget, allocate
+from harness import Check
+from harness import check
+from harness import parameters
+from pruning_core.budgets import Budget
+from pruning_core.budgets import allocate
 from pruning_core.groups import Sites
 from pruning_core.masks import Masks
 from pruning_core.scores import Scores

@@ -10,29 +10,41 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from harness import Check, check, parameters
+from harness import Check
+from harness import check
+from harness import parameters
 from pruning_core.data import Split
 from pruning_core.errors import BadInput
-from pruning_core.layers import ChannelIndex, SigmoidBatchNorm2d, to_plain
+from pruning_core.layers import ChannelIndex
+from pruning_core.layers import SigmoidBatchNorm2d
+from pruning_core.layers import to_plain
 from pruning_core.masks import Masks
-from pruning_core.measure import count_macs, count_parameters
+from pruning_core.measure import count_macs
+from pruning_core.measure import count_parameters
 from pruning_core.methods import View
-from pruning_core.methods.polarization import BINS, Polarization, histogram_threshold
-from pruning_core.methods.rni import RecedingNeurons, receding
-from pruning_core.methods.slimming import (
-    Slimming,
-    Thresholded,
-    UniformChannelScaling,
-    quantile_masks,
-    quantile_thresholds,
-    scales_of,
-)
+from pruning_core.methods.polarization import BINS
+from pruning_core.methods.polarization import Polarization
+from pruning_core.methods.polarization import histogram_threshold
+from pruning_core.methods.rni import RecedingNeurons
+from pruning_core.methods.rni import receding
+from pruning_core.methods.slimming import Slimming
+from pruning_core.methods.slimming import Thresholded
+from pruning_core.methods.slimming import UniformChannelScaling
+from pruning_core.methods.slimming import quantile_masks
+from pruning_core.methods.slimming import quantile_thresholds
+from pruning_core.methods.slimming import scales_of
 from pruning_core.models import build_model
 from pruning_core.pruning import shrunk
-from pruning_core.receding import fit_best, penalty_of, settings
+from pruning_core.receding import fit_best
+from pruning_core.receding import penalty_of
+from pruning_core.receding import settings
 from pruning_core.sites import find_sites
 from pruning_core.trainer import Trainer
-from rni_networks import NOT_STORED, is_sigmoid, resnet, state_of, vgg
+from rni_networks import NOT_STORED
+from rni_networks import is_sigmoid
+from rni_networks import resnet
+from rni_networks import state_of
+from rni_networks import vgg
 
 
 def close(like, rtol=1e-10, atol=1e-12):

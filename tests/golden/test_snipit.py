@@ -4,7 +4,8 @@ import snipit_attacks
 import snipit_networks
 import snipit_regularisers
 import snipit_sensitivity
-from harness import Check, check
+from harness import Check
+from harness import check
 from harness import parameters as every_file
 
 CHECKS: dict[str, Check] = {

@@ -5,13 +5,20 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
 
 import pruning_core as pc
-from pruning_core.budgets import Budget, allocate, share_out
-from pruning_core.errors import BadInput, BudgetError, PruningError
-from pruning_core.groups import Group, Member, Sites
+from pruning_core.budgets import Budget
+from pruning_core.budgets import allocate
+from pruning_core.budgets import share_out
+from pruning_core.errors import BadInput
+from pruning_core.errors import BudgetError
+from pruning_core.errors import PruningError
+from pruning_core.groups import Group
+from pruning_core.groups import Member
+from pruning_core.groups import Sites
 from pruning_core.masks import Masks
 from pruning_core.scores import Scores
 

@@ -8,8 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from pruning_core.checkpoints import describe, load_tensors, refuse_foreign, save_tensors
-from pruning_core.errors import BadInput, BadType, CorruptFile
+from pruning_core.checkpoints import describe
+from pruning_core.checkpoints import load_tensors
+from pruning_core.checkpoints import refuse_foreign
+from pruning_core.checkpoints import save_tensors
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import CorruptFile
 from pruning_core.optimizers import Optimizer
 
 

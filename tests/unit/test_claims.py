@@ -9,20 +9,18 @@ import pytest
 import yaml
 
 from pruning_core import records
-from pruning_core.claims import (
-    KINDS,
-    Claim,
-    Comparison,
-    Selection,
-    load_claims,
-    mean_interval,
-    paired_difference,
-    scoreboard,
-    side_by_side,
-    to_markdown,
-    verdict,
-    write_scoreboard,
-)
+from pruning_core.claims import KINDS
+from pruning_core.claims import Claim
+from pruning_core.claims import Comparison
+from pruning_core.claims import Selection
+from pruning_core.claims import load_claims
+from pruning_core.claims import mean_interval
+from pruning_core.claims import paired_difference
+from pruning_core.claims import scoreboard
+from pruning_core.claims import side_by_side
+from pruning_core.claims import to_markdown
+from pruning_core.claims import verdict
+from pruning_core.claims import write_scoreboard
 from pruning_core.errors import BadInput
 
 BOOK = Path(__file__).parents[2] / "book"

@@ -12,14 +12,18 @@ from torch.nn import functional as F
 import pruning_core as pc
 from pruning_core.batches import Split
 from pruning_core.budgets import Budget
-from pruning_core.errors import BadInput, PruningError
+from pruning_core.errors import BadInput
+from pruning_core.errors import PruningError
 from pruning_core.layers import to_plain
 from pruning_core.masks import Masks
-from pruning_core.methods import METHODS, as_method
+from pruning_core.methods import METHODS
+from pruning_core.methods import as_method
 from pruning_core.methods.base import counted
-from pruning_core.pruning import prune_step, shrunk
+from pruning_core.pruning import prune_step
+from pruning_core.pruning import shrunk
 from pruning_core.sites import find_sites
-from pruning_core.training import Optimizer, Trainer
+from pruning_core.training import Optimizer
+from pruning_core.training import Trainer
 
 SPARSITIES = (0.0, 0.3, 0.8)
 

@@ -12,21 +12,24 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from pruning_core.curvature import (
-    Hessian,
-    LivingHessian,
-    batch_losses,
-    exact_hessian,
-    loss_tolerance,
-    null_row_share,
-    percentile_rows,
-    row_norms,
-    spectrum,
-    top_eigenvalues,
-    trace,
-)
-from pruning_core.errors import BadInput, BadType, PruningError
-from pruning_core.lanczos import Spectrum, lanczos, quadrature, rademacher
+from pruning_core.curvature import Hessian
+from pruning_core.curvature import LivingHessian
+from pruning_core.curvature import batch_losses
+from pruning_core.curvature import exact_hessian
+from pruning_core.curvature import loss_tolerance
+from pruning_core.curvature import null_row_share
+from pruning_core.curvature import percentile_rows
+from pruning_core.curvature import row_norms
+from pruning_core.curvature import spectrum
+from pruning_core.curvature import top_eigenvalues
+from pruning_core.curvature import trace
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import PruningError
+from pruning_core.lanczos import Spectrum
+from pruning_core.lanczos import lanczos
+from pruning_core.lanczos import quadrature
+from pruning_core.lanczos import rademacher
 from pruning_core.layers import SigmoidBatchNorm2d
 
 DOUBLE = torch.float64

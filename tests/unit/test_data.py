@@ -10,9 +10,17 @@ import torch
 from PIL import Image
 
 from pruning_core import downloads
-from pruning_core.batches import Augmentation, FileSplit, Split, split_indices
-from pruning_core.data import AUGMENTATIONS, DATASETS, NORMALISATIONS, load_data
-from pruning_core.errors import BadInput, CorruptFile, UnknownName
+from pruning_core.batches import Augmentation
+from pruning_core.batches import FileSplit
+from pruning_core.batches import Split
+from pruning_core.batches import split_indices
+from pruning_core.data import AUGMENTATIONS
+from pruning_core.data import DATASETS
+from pruning_core.data import NORMALISATIONS
+from pruning_core.data import load_data
+from pruning_core.errors import BadInput
+from pruning_core.errors import CorruptFile
+from pruning_core.errors import UnknownName
 
 SPLITS = ("train", "score", "validation", "test")
 

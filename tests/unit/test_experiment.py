@@ -15,9 +15,12 @@ import torch
 import pruning_core as pc
 from pruning_core import experiment as experiments
 from pruning_core import recipes
-from pruning_core.errors import BadInput, PruningError, UnknownName
+from pruning_core.errors import BadInput
+from pruning_core.errors import PruningError
+from pruning_core.errors import UnknownName
 from pruning_core.experiment import final_state
-from pruning_core.timeline import flatten, recalibrate
+from pruning_core.timeline import flatten
+from pruning_core.timeline import recalibrate
 
 SETTINGS = {
     "optimizer": pc.Optimizer("sgd", lr=0.1, momentum=0.9, weight_decay=5e-4),

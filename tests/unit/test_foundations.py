@@ -6,7 +6,8 @@ import torch
 
 import pruning_core as pc
 from pruning_core.errors import UnknownName
-from pruning_core.exercises import EXERCISES, check
+from pruning_core.exercises import EXERCISES
+from pruning_core.exercises import check
 from pruning_core.measure import output_positions
 from pruning_core.plots import alt_text
 from pruning_core.plots import foundations as draw

@@ -6,29 +6,30 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
 
-from pruning_core.errors import BadInput, BadType, UnknownName
-from pruning_core.geometry import (
-    CircularCone,
-    Ellipsoid,
-    HalfSpace,
-    L1DescentCone,
-    Orthant,
-    Ray,
-    Subspace,
-    gaussian_width,
-    kinematic,
-    limit_bounds,
-    monte_carlo,
-    normalised_width,
-    trace_bound,
-    width_bounds,
-    window,
-)
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import UnknownName
+from pruning_core.geometry import CircularCone
+from pruning_core.geometry import Ellipsoid
+from pruning_core.geometry import HalfSpace
+from pruning_core.geometry import L1DescentCone
+from pruning_core.geometry import Orthant
+from pruning_core.geometry import Ray
+from pruning_core.geometry import Subspace
+from pruning_core.geometry import gaussian_width
+from pruning_core.geometry import kinematic
+from pruning_core.geometry import limit_bounds
+from pruning_core.geometry import monte_carlo
+from pruning_core.geometry import normalised_width
+from pruning_core.geometry import trace_bound
+from pruning_core.geometry import width_bounds
+from pruning_core.geometry import window
 
 DOUBLE = torch.float64
 CONES = [

@@ -8,9 +8,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from pruning_core.discovery import find_groups
-from pruning_core.errors import BadInput, Unprunable
-from pruning_core.groups import expand, remove
-from pruning_core.layers import ChannelIndex, Gated, HardConcreteGate, SigmoidBatchNorm2d, to_plain
+from pruning_core.errors import BadInput
+from pruning_core.errors import Unprunable
+from pruning_core.groups import expand
+from pruning_core.groups import remove
+from pruning_core.layers import ChannelIndex
+from pruning_core.layers import Gated
+from pruning_core.layers import HardConcreteGate
+from pruning_core.layers import SigmoidBatchNorm2d
+from pruning_core.layers import to_plain
 from pruning_core.models import build_model
 
 

@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from pruning_core.errors import BadInput, Unprunable
+from pruning_core.errors import BadInput
+from pruning_core.errors import Unprunable
 from pruning_core.estimators import error_promised
-from pruning_core.guarantee import composed, equal_error, guarantee_table
+from pruning_core.guarantee import composed
+from pruning_core.guarantee import equal_error
+from pruning_core.guarantee import guarantee_table
 from pruning_core.sensitivity import sensitivity
 
 

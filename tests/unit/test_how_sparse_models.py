@@ -10,7 +10,8 @@ from torchvision import models as torchvision_models
 
 from pruning_core import prune
 from pruning_core.errors import BadInput
-from pruning_core.models import MODELS, build_model
+from pruning_core.models import MODELS
+from pruning_core.models import build_model
 
 COLOUR = (3, 32, 32)
 NEW = [

@@ -7,13 +7,22 @@ import pytest
 import torch
 
 from pruning_core import recipes
-from pruning_core.data import AUGMENTATIONS, NORMALISATIONS
-from pruning_core.errors import BadInput, BadType, UnknownName
-from pruning_core.experiment import Experiment, final_state, run
-from pruning_core.how_sparse import CONFIGURATIONS, official_experiments
+from pruning_core.data import AUGMENTATIONS
+from pruning_core.data import NORMALISATIONS
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import UnknownName
+from pruning_core.experiment import Experiment
+from pruning_core.experiment import final_state
+from pruning_core.experiment import run
+from pruning_core.how_sparse import CONFIGURATIONS
+from pruning_core.how_sparse import official_experiments
 from pruning_core.learning_rates import SteppedPerIteration
-from pruning_core.optimizers import LearningRate, Optimizer
-from pruning_core.stages import Measure, Prune, Train
+from pruning_core.optimizers import LearningRate
+from pruning_core.optimizers import Optimizer
+from pruning_core.stages import Measure
+from pruning_core.stages import Prune
+from pruning_core.stages import Train
 
 # name: network, rate, strength, warm-up, schedule, Lanczos steps
 PUBLISHED = {

@@ -11,10 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from pruning_core.checkpoints import load_tensors, save_tensors
+from pruning_core.checkpoints import load_tensors
+from pruning_core.checkpoints import save_tensors
 from pruning_core.data import load_data
-from pruning_core.errors import BadInput, CorruptFile
-from pruning_core.training import LearningRate, Optimizer, Trainer, evaluate, fit
+from pruning_core.errors import BadInput
+from pruning_core.errors import CorruptFile
+from pruning_core.training import LearningRate
+from pruning_core.training import Optimizer
+from pruning_core.training import Trainer
+from pruning_core.training import evaluate
+from pruning_core.training import fit
 
 EPOCHS = 4
 STEPS_PER_EPOCH = 18  # 1,150 samples by 64

@@ -7,23 +7,34 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
 import pruning_core as pc
-from pruning_core.activations import layer_inputs, places
+from pruning_core.activations import layer_inputs
+from pruning_core.activations import places
 from pruning_core.budgets import Budget
-from pruning_core.configurations import kept_width, mobilenetv2_configuration
-from pruning_core.errors import BadInput, UnknownName, Unprunable
+from pruning_core.configurations import kept_width
+from pruning_core.configurations import mobilenetv2_configuration
+from pruning_core.errors import BadInput
+from pruning_core.errors import UnknownName
+from pruning_core.errors import Unprunable
 from pruning_core.masks import Masks
 from pruning_core.methods import METHODS
-from pruning_core.methods.greedy import Greedy, Imitation
-from pruning_core.methods.hidden import LARGEST_SYSTEM, Hidden
-from pruning_core.methods.ispasp import ActivationSum, ISpaSP, fitted, two_layer
+from pruning_core.methods.greedy import Greedy
+from pruning_core.methods.greedy import Imitation
+from pruning_core.methods.hidden import LARGEST_SYSTEM
+from pruning_core.methods.hidden import Hidden
+from pruning_core.methods.ispasp import ActivationSum
+from pruning_core.methods.ispasp import ISpaSP
+from pruning_core.methods.ispasp import fitted
+from pruning_core.methods.ispasp import two_layer
 from pruning_core.models.resnet import Bottleneck
-from pruning_core.pruning import prune_step, shrunk
+from pruning_core.pruning import prune_step
+from pruning_core.pruning import shrunk
 from pruning_core.sites import find_sites
 
 DOUBLE = torch.float64

@@ -10,11 +10,21 @@ import pruning_core as pc
 from pruning_core import timeline as timeline_module
 from pruning_core.configurations import kept_width
 from pruning_core.data import IMAGENETTE_CLASSES
-from pruning_core.errors import BadInput, BadType, PruningError, UnknownName
-from pruning_core.experiment import Experiment, final_state, run
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import PruningError
+from pruning_core.errors import UnknownName
+from pruning_core.experiment import Experiment
+from pruning_core.experiment import final_state
+from pruning_core.experiment import run
 from pruning_core.models import published
 from pruning_core.recipes import ispasp
-from pruning_core.stages import Each, Load, Measure, Prune, Shrink, Train
+from pruning_core.stages import Each
+from pruning_core.stages import Load
+from pruning_core.stages import Measure
+from pruning_core.stages import Prune
+from pruning_core.stages import Shrink
+from pruning_core.stages import Train
 from pruning_core.studies import seconds_of_choice
 
 

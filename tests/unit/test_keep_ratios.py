@@ -9,25 +9,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning_core.commensurate import LEVELS, commensurate, commensurate_table
+from pruning_core.commensurate import LEVELS
+from pruning_core.commensurate import commensurate
+from pruning_core.commensurate import commensurate_table
 from pruning_core.data import DATASETS
-from pruning_core.errors import BadInput, BadType, UnknownName
-from pruning_core.keep_ratios import (
-    MODES,
-    PARAMETER_FILES,
-    Block,
-    compressed_before,
-    concatenate,
-    cubic,
-    geometric,
-    groups,
-    harmonic,
-    harmonic2,
-    kept_fractions,
-    linear,
-    manual,
-    retrained,
-)
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import UnknownName
+from pruning_core.keep_ratios import MODES
+from pruning_core.keep_ratios import PARAMETER_FILES
+from pruning_core.keep_ratios import Block
+from pruning_core.keep_ratios import compressed_before
+from pruning_core.keep_ratios import concatenate
+from pruning_core.keep_ratios import cubic
+from pruning_core.keep_ratios import geometric
+from pruning_core.keep_ratios import groups
+from pruning_core.keep_ratios import harmonic
+from pruning_core.keep_ratios import harmonic2
+from pruning_core.keep_ratios import kept_fractions
+from pruning_core.keep_ratios import linear
+from pruning_core.keep_ratios import manual
+from pruning_core.keep_ratios import retrained
 from pruning_core.learning_rates import WarmUpCoolDown
 from pruning_core.models import MODELS
 from pruning_core.optimizers import LearningRate

@@ -7,18 +7,20 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
 
-from pruning_core.errors import BadInput, BadType, PruningError, UnknownName
-from pruning_core.lanczos import (
-    Spectrum,
-    lanczos,
-    largest_eigenvalues,
-    quadrature,
-    rademacher,
-    reference_density,
-)
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import PruningError
+from pruning_core.errors import UnknownName
+from pruning_core.lanczos import Spectrum
+from pruning_core.lanczos import lanczos
+from pruning_core.lanczos import largest_eigenvalues
+from pruning_core.lanczos import quadrature
+from pruning_core.lanczos import rademacher
+from pruning_core.lanczos import reference_density
 
 DOUBLE = torch.float64
 

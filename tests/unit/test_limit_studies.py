@@ -12,14 +12,23 @@ from pruning_core import recipes
 from pruning_core.curvature import exact_hessian
 from pruning_core.errors import BadInput
 from pruning_core.experiment import Experiment
-from pruning_core.geometry import limit_bounds, normalised_width, window
-from pruning_core.hessian import Hessian, LivingHessian
-from pruning_core.limit_studies import limit_row, limits_over_rounds, predictor_errors
+from pruning_core.geometry import limit_bounds
+from pruning_core.geometry import normalised_width
+from pruning_core.geometry import window
+from pruning_core.hessian import Hessian
+from pruning_core.hessian import LivingHessian
+from pruning_core.limit_studies import limit_row
+from pruning_core.limit_studies import limits_over_rounds
+from pruning_core.limit_studies import predictor_errors
 from pruning_core.masks import Masks
 from pruning_core.optimizers import LearningRate
-from pruning_core.prediction import magnitude_distance, predict
-from pruning_core.prunability import predict_limit, small_share
-from pruning_core.stages import Measure, Prune, Train
+from pruning_core.prediction import magnitude_distance
+from pruning_core.prediction import predict
+from pruning_core.prunability import predict_limit
+from pruning_core.prunability import small_share
+from pruning_core.stages import Measure
+from pruning_core.stages import Prune
+from pruning_core.stages import Train
 
 
 @pytest.fixture(autouse=True)

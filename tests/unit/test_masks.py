@@ -4,15 +4,22 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
 from torch import nn
 
 from pruning_core.checkpoints import save_tensors
-from pruning_core.errors import BadInput, BadType, CorruptFile, UnknownName
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import CorruptFile
+from pruning_core.errors import UnknownName
 from pruning_core.masks import Masks
-from pruning_core.schedules import SCHEDULES, fraction_after
-from pruning_core.scores import COMBINERS, Scores, combine
+from pruning_core.schedules import SCHEDULES
+from pruning_core.schedules import fraction_after
+from pruning_core.scores import COMBINERS
+from pruning_core.scores import Scores
+from pruning_core.scores import combine
 
 shapes = st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple)
 

@@ -7,8 +7,10 @@ import torch
 import torchvision
 from torch import nn
 
-from pruning_core import measure, prune
-from pruning_core.errors import BadInput, BadType
+from pruning_core import measure
+from pruning_core import prune
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
 from pruning_core.models import build_model
 
 

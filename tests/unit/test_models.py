@@ -7,9 +7,14 @@ import torch
 from torch import nn
 
 from pruning_core import prune
-from pruning_core.errors import BadInput, BadType, UnknownName
-from pruning_core.layers import ChannelIndex, SigmoidBatchNorm2d
-from pruning_core.models import MODELS, build_model, rebuild
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import UnknownName
+from pruning_core.layers import ChannelIndex
+from pruning_core.layers import SigmoidBatchNorm2d
+from pruning_core.models import MODELS
+from pruning_core.models import build_model
+from pruning_core.models import rebuild
 
 SMALL = [name for name, info in MODELS.items() if info.parameters < 1_000_000]
 

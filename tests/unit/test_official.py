@@ -8,19 +8,27 @@ import torch
 
 from pruning_core import recipes
 from pruning_core.data import AUGMENTATIONS
-from pruning_core.errors import BadInput, UnknownName
-from pruning_core.estimators import (
-    RULES,
-    draws_needed,
-    error_promised,
-    estimator_rows,
-    probabilities,
-    relative_errors,
-)
-from pruning_core.experiment import Experiment, final_state, run
-from pruning_core.keep_ratios import PARAMETER_FILES, compressed_before, kept_fractions, retrained
-from pruning_core.official import METHODS_OF_THE_FILES, official_experiments
-from pruning_core.stages import Prune, Rewind, Save, Train
+from pruning_core.errors import BadInput
+from pruning_core.errors import UnknownName
+from pruning_core.estimators import RULES
+from pruning_core.estimators import draws_needed
+from pruning_core.estimators import error_promised
+from pruning_core.estimators import estimator_rows
+from pruning_core.estimators import probabilities
+from pruning_core.estimators import relative_errors
+from pruning_core.experiment import Experiment
+from pruning_core.experiment import final_state
+from pruning_core.experiment import run
+from pruning_core.keep_ratios import PARAMETER_FILES
+from pruning_core.keep_ratios import compressed_before
+from pruning_core.keep_ratios import kept_fractions
+from pruning_core.keep_ratios import retrained
+from pruning_core.official import METHODS_OF_THE_FILES
+from pruning_core.official import official_experiments
+from pruning_core.stages import Prune
+from pruning_core.stages import Rewind
+from pruning_core.stages import Save
+from pruning_core.stages import Train
 
 RUNNABLE = [name for name, entry in PARAMETER_FILES.items() if entry.missing is None]
 

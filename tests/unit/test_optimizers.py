@@ -8,8 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pruning_core.errors import BadInput, BadType, UnknownName
-from pruning_core.optimizers import LearningRate, Optimizer, load_optimizer_state, optimizer_state
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import UnknownName
+from pruning_core.optimizers import LearningRate
+from pruning_core.optimizers import Optimizer
+from pruning_core.optimizers import load_optimizer_state
+from pruning_core.optimizers import optimizer_state
 
 
 class Quick(nn.Linear):

@@ -8,18 +8,19 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from pruning_core.errors import BadInput, BadType, PruningError
-from pruning_core.geometry import CircularCone, L1DescentCone
-from pruning_core.phase_transitions import (
-    _lowest,
-    basis_pursuit,
-    circular_cone,
-    ellipsoid,
-    l1_recovery,
-    log_uniform,
-    meeting_probability,
-    transitions,
-)
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import PruningError
+from pruning_core.geometry import CircularCone
+from pruning_core.geometry import L1DescentCone
+from pruning_core.phase_transitions import _lowest
+from pruning_core.phase_transitions import basis_pursuit
+from pruning_core.phase_transitions import circular_cone
+from pruning_core.phase_transitions import ellipsoid
+from pruning_core.phase_transitions import l1_recovery
+from pruning_core.phase_transitions import log_uniform
+from pruning_core.phase_transitions import meeting_probability
+from pruning_core.phase_transitions import transitions
 
 DOUBLE = torch.float64
 

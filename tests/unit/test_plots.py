@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from pruning_core import plots
 from pruning_core.errors import BadInput
 from pruning_core.methods import METHODS
-from pruning_core.plots.style import COLOURS, METHOD_STYLE, NEUTRAL
+from pruning_core.plots.style import COLOURS
+from pruning_core.plots.style import METHOD_STYLE
+from pruning_core.plots.style import NEUTRAL
 
 # Machado et al. (2009), full protanopia and deuteranopia, for linear RGB
 BLINDNESS = {

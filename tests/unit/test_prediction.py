@@ -7,23 +7,24 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pruning_core.errors import BadInput, BadType, UnknownName
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import UnknownName
 from pruning_core.geometry import normalised_width
 from pruning_core.masks import Masks
-from pruning_core.prediction import (
-    actual_limits,
-    magnitude_distance,
-    predict,
-    reference_actual,
-    reference_magnitude_mask,
-    reference_predict,
-    reference_widths,
-    total_variation,
-)
+from pruning_core.prediction import actual_limits
+from pruning_core.prediction import magnitude_distance
+from pruning_core.prediction import predict
+from pruning_core.prediction import reference_actual
+from pruning_core.prediction import reference_magnitude_mask
+from pruning_core.prediction import reference_predict
+from pruning_core.prediction import reference_widths
+from pruning_core.prediction import total_variation
 
 DOUBLE = torch.float64
 

@@ -6,7 +6,12 @@ import torch
 from torch import nn
 
 import pruning_core as pc
-from pruning_core.errors import BadInput, BudgetError, CorruptFile, PruningError, UnknownName, Unprunable
+from pruning_core.errors import BadInput
+from pruning_core.errors import BudgetError
+from pruning_core.errors import CorruptFile
+from pruning_core.errors import PruningError
+from pruning_core.errors import UnknownName
+from pruning_core.errors import Unprunable
 
 
 def network() -> nn.Module:

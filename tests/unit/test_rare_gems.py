@@ -10,13 +10,18 @@ from torch import nn
 import pruning_core as pc
 from pruning_core import recipes
 from pruning_core.budgets import Budget
-from pruning_core.errors import BadInput, Unprunable
-from pruning_core.experiment import Experiment, final_state, run
+from pruning_core.errors import BadInput
+from pruning_core.errors import Unprunable
+from pruning_core.experiment import Experiment
+from pruning_core.experiment import final_state
+from pruning_core.experiment import run
 from pruning_core.layers import to_plain
 from pruning_core.masks import Masks
 from pruning_core.methods.rare_gems import RareGems
 from pruning_core.optimizers import Optimizer
-from pruning_core.stages import Measure, Prune, Train
+from pruning_core.stages import Measure
+from pruning_core.stages import Prune
+from pruning_core.stages import Train
 from pruning_core.supermasks import Scored
 from pruning_core.trainer import Trainer
 

@@ -11,12 +11,24 @@ from torch.nn import functional as F
 
 import pruning_core as pc
 from pruning_core import receding
-from pruning_core.errors import BadInput, BadType, BudgetError, PruningError, UnknownName, Unprunable
-from pruning_core.layers import ClampedBatchNorm2d, SigmoidBatchNorm2d
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import BudgetError
+from pruning_core.errors import PruningError
+from pruning_core.errors import UnknownName
+from pruning_core.errors import Unprunable
+from pruning_core.layers import ClampedBatchNorm2d
+from pruning_core.layers import SigmoidBatchNorm2d
 from pruning_core.methods.polarization import Polarization
 from pruning_core.methods.rni import RecedingNeurons
-from pruning_core.methods.slimming import Slimming, UniformChannelScaling
-from pruning_core.receding import fit_best, importances, penalty_of, prune_finetune, settings, train
+from pruning_core.methods.slimming import Slimming
+from pruning_core.methods.slimming import UniformChannelScaling
+from pruning_core.receding import fit_best
+from pruning_core.receding import importances
+from pruning_core.receding import penalty_of
+from pruning_core.receding import prune_finetune
+from pruning_core.receding import settings
+from pruning_core.receding import train
 
 SMALL = {"dataset": "digits", "limit": 500, "device": "cpu", "progress": False}
 

@@ -11,7 +11,10 @@ import numpy
 import pytest
 
 from pruning_core import records
-from pruning_core.errors import BadInput, BadType, CorruptFile, UnknownName
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import CorruptFile
+from pruning_core.errors import UnknownName
 
 
 @dataclasses.dataclass(frozen=True)

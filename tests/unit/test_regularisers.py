@@ -11,16 +11,24 @@ from torch import nn
 import pruning_core as pc
 from pruning_core import recipes
 from pruning_core.budgets import Budget
-from pruning_core.errors import BadInput, PruningError, Unprunable
-from pruning_core.layers import ChannelGate, Gated, HardConcreteGate, to_plain
+from pruning_core.errors import BadInput
+from pruning_core.errors import PruningError
+from pruning_core.errors import Unprunable
+from pruning_core.layers import ChannelGate
+from pruning_core.layers import Gated
+from pruning_core.layers import HardConcreteGate
+from pruning_core.layers import to_plain
 from pruning_core.masks import Masks
 from pruning_core.methods import as_method
 from pruning_core.methods.efficient_convnets import EfficientConvNets
 from pruning_core.methods.gates import GateDecorators
-from pruning_core.methods.hoyer import GroupHoyerSquare, HoyerSquare
+from pruning_core.methods.hoyer import GroupHoyerSquare
+from pruning_core.methods.hoyer import HoyerSquare
 from pruning_core.methods.l0 import L0
-from pruning_core.methods.l1 import L1, Lp
-from pruning_core.schedules import fraction_after, tick_tock_rounds
+from pruning_core.methods.l1 import L1
+from pruning_core.methods.l1 import Lp
+from pruning_core.schedules import fraction_after
+from pruning_core.schedules import tick_tock_rounds
 from pruning_core.timeline import _only
 from pruning_core.trainer import Trainer
 

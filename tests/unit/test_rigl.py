@@ -10,15 +10,23 @@ from torch.nn import functional as F
 import pruning_core as pc
 from pruning_core import recipes
 from pruning_core.budgets import Budget
-from pruning_core.errors import BadInput, BadType, BudgetError
-from pruning_core.experiment import Experiment, final_state, run
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import BudgetError
+from pruning_core.experiment import Experiment
+from pruning_core.experiment import final_state
+from pruning_core.experiment import run
 from pruning_core.gradients import loss_gradients
 from pruning_core.masks import Masks
-from pruning_core.methods.rigl import Rigl, exchange
+from pruning_core.methods.rigl import Rigl
+from pruning_core.methods.rigl import exchange
 from pruning_core.optimizers import Optimizer
 from pruning_core.pruning import prune_step
 from pruning_core.sites import find_sites
-from pruning_core.stages import Every, Measure, Prune, Train
+from pruning_core.stages import Every
+from pruning_core.stages import Measure
+from pruning_core.stages import Prune
+from pruning_core.stages import Train
 from pruning_core.trainer import Trainer
 
 

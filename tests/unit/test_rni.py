@@ -12,16 +12,17 @@ from torch.nn import functional as F
 
 import pruning_core as pc
 from pruning_core.budgets import Budget
-from pruning_core.errors import BadInput, BadType, Unprunable
-from pruning_core.layers import (
-    ClampedBatchNorm1d,
-    ClampedBatchNorm2d,
-    SigmoidBatchNorm1d,
-    SigmoidBatchNorm2d,
-    to_plain,
-)
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import Unprunable
+from pruning_core.layers import ClampedBatchNorm1d
+from pruning_core.layers import ClampedBatchNorm2d
+from pruning_core.layers import SigmoidBatchNorm1d
+from pruning_core.layers import SigmoidBatchNorm2d
+from pruning_core.layers import to_plain
 from pruning_core.masks import Masks
-from pruning_core.methods.rni import RecedingNeurons, receding
+from pruning_core.methods.rni import RecedingNeurons
+from pruning_core.methods.rni import receding
 from pruning_core.optimizers import Optimizer
 from pruning_core.pruning import prune_step
 from pruning_core.sites import find_sites

@@ -11,12 +11,20 @@ from typing import Any
 import nbformat
 import pytest
 import yaml
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell
+from nbformat.v4 import new_markdown_cell
+from nbformat.v4 import new_notebook
 
-from pruning_core import chapters, notebooks
+from pruning_core import chapters
+from pruning_core import notebooks
 from pruning_core.__main__ import main
-from pruning_core.errors import BadInput, UnknownName
-from pruning_core.notebooks import NotebookFailed, profile_settings, read_profiles, run_notebook, stamp_of
+from pruning_core.errors import BadInput
+from pruning_core.errors import UnknownName
+from pruning_core.notebooks import NotebookFailed
+from pruning_core.notebooks import profile_settings
+from pruning_core.notebooks import read_profiles
+from pruning_core.notebooks import run_notebook
+from pruning_core.notebooks import stamp_of
 
 
 def write(

@@ -10,11 +10,16 @@ from torch import nn
 
 import pruning_core as pc
 from pruning_core.activations import layer_inputs
-from pruning_core.errors import BadInput, UnknownName, Unprunable
+from pruning_core.errors import BadInput
+from pruning_core.errors import UnknownName
+from pruning_core.errors import Unprunable
 from pruning_core.masks import Masks
 from pruning_core.methods import View
 from pruning_core.methods.sipp import layer_sensitivities
-from pruning_core.sensitivity import SMALLEST_OUTPUT, RunningSensitivity, sample_size, sensitivity
+from pruning_core.sensitivity import SMALLEST_OUTPUT
+from pruning_core.sensitivity import RunningSensitivity
+from pruning_core.sensitivity import sample_size
+from pruning_core.sensitivity import sensitivity
 from pruning_core.sites import find_sites
 
 DOUBLE = torch.float64

@@ -11,10 +11,17 @@ from torch.nn import functional as F
 import pruning_core as pc
 from pruning_core import recipes
 from pruning_core.budgets import Budget
-from pruning_core.errors import BadInput, BudgetError, PruningError, Unprunable
-from pruning_core.gradients import channel_elasticities, loss_gradients, producing_parameters, weight_elasticities
+from pruning_core.errors import BadInput
+from pruning_core.errors import BudgetError
+from pruning_core.errors import PruningError
+from pruning_core.errors import Unprunable
+from pruning_core.gradients import channel_elasticities
+from pruning_core.gradients import loss_gradients
+from pruning_core.gradients import producing_parameters
+from pruning_core.gradients import weight_elasticities
 from pruning_core.masks import Masks
-from pruning_core.methods.cnip import Cnip, official_shares
+from pruning_core.methods.cnip import Cnip
+from pruning_core.methods.cnip import official_shares
 from pruning_core.methods.grasp import Grasp
 from pruning_core.methods.snap import Snap
 from pruning_core.methods.snip import Snip

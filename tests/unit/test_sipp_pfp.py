@@ -14,13 +14,34 @@ from torch.nn import functional as F
 
 import pruning_core as pc
 from pruning_core.budgets import Budget
-from pruning_core.errors import BadInput, BudgetError, UnknownName, Unprunable
+from pruning_core.errors import BadInput
+from pruning_core.errors import BudgetError
+from pruning_core.errors import UnknownName
+from pruning_core.errors import Unprunable
 from pruning_core.low_rank import low_rank
 from pruning_core.masks import Masks
-from pruning_core.methods import METHODS, View
-from pruning_core.methods.pfp import PFP, PFPRandom, PFPTop, drawn, draws_at, kept_at, last_errors, split
-from pruning_core.methods.sampling import Draws, draws_for_distinct, error, expected_distinct, water_fill
-from pruning_core.methods.sipp import L1Sampling, L2Sampling, Largest, SiPP, SiPPHybrid, SiPPRand, UniformSampling
+from pruning_core.methods import METHODS
+from pruning_core.methods import View
+from pruning_core.methods.pfp import PFP
+from pruning_core.methods.pfp import PFPRandom
+from pruning_core.methods.pfp import PFPTop
+from pruning_core.methods.pfp import drawn
+from pruning_core.methods.pfp import draws_at
+from pruning_core.methods.pfp import kept_at
+from pruning_core.methods.pfp import last_errors
+from pruning_core.methods.pfp import split
+from pruning_core.methods.sampling import Draws
+from pruning_core.methods.sampling import draws_for_distinct
+from pruning_core.methods.sampling import error
+from pruning_core.methods.sampling import expected_distinct
+from pruning_core.methods.sampling import water_fill
+from pruning_core.methods.sipp import L1Sampling
+from pruning_core.methods.sipp import L2Sampling
+from pruning_core.methods.sipp import Largest
+from pruning_core.methods.sipp import SiPP
+from pruning_core.methods.sipp import SiPPHybrid
+from pruning_core.methods.sipp import SiPPRand
+from pruning_core.methods.sipp import UniformSampling
 from pruning_core.methods.thinet import ThiNet
 from pruning_core.sensitivity import sensitivity
 from pruning_core.sites import find_sites

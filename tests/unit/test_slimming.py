@@ -6,20 +6,32 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
 import pruning_core as pc
 from pruning_core.budgets import Budget
-from pruning_core.errors import BadInput, BadType, BudgetError, Unprunable
-from pruning_core.layers import ChannelIndex, ClampedBatchNorm1d, ClampedBatchNorm2d, SigmoidBatchNorm2d
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import BudgetError
+from pruning_core.errors import Unprunable
+from pruning_core.layers import ChannelIndex
+from pruning_core.layers import ClampedBatchNorm1d
+from pruning_core.layers import ClampedBatchNorm2d
+from pruning_core.layers import SigmoidBatchNorm2d
 from pruning_core.masks import Masks
 from pruning_core.methods import View
-from pruning_core.methods.polarization import Polarization, histogram_threshold, polarising
+from pruning_core.methods.polarization import Polarization
+from pruning_core.methods.polarization import histogram_threshold
+from pruning_core.methods.polarization import polarising
 from pruning_core.methods.rni import RecedingNeurons
-from pruning_core.methods.slimming import Slimming, UniformChannelScaling, quantile_masks, quantile_thresholds
+from pruning_core.methods.slimming import Slimming
+from pruning_core.methods.slimming import UniformChannelScaling
+from pruning_core.methods.slimming import quantile_masks
+from pruning_core.methods.slimming import quantile_thresholds
 from pruning_core.optimizers import Optimizer
 from pruning_core.pruning import prune_step
 from pruning_core.sites import find_sites

@@ -6,31 +6,29 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
 from sklearn.linear_model import OrthogonalMatchingPursuit
 
 from pruning_core import version
-from pruning_core.configurations import (
-    EXPANSIONS,
-    STAGES,
-    cost,
-    kept_width,
-    mobilenetv2_configuration,
-    norm_operations,
-    resnet34_configuration,
-)
-from pruning_core.errors import BadInput, UnknownName
-from pruning_core.sparse_recovery import (
-    compressible,
-    cosamp,
-    decay,
-    planted,
-    recovery,
-    slope,
-    tail_bounds,
-    theory_slope,
-)
+from pruning_core.configurations import EXPANSIONS
+from pruning_core.configurations import STAGES
+from pruning_core.configurations import cost
+from pruning_core.configurations import kept_width
+from pruning_core.configurations import mobilenetv2_configuration
+from pruning_core.configurations import norm_operations
+from pruning_core.configurations import resnet34_configuration
+from pruning_core.errors import BadInput
+from pruning_core.errors import UnknownName
+from pruning_core.sparse_recovery import compressible
+from pruning_core.sparse_recovery import cosamp
+from pruning_core.sparse_recovery import decay
+from pruning_core.sparse_recovery import planted
+from pruning_core.sparse_recovery import recovery
+from pruning_core.sparse_recovery import slope
+from pruning_core.sparse_recovery import tail_bounds
+from pruning_core.sparse_recovery import theory_slope
 from pruning_core.studies import study
 
 DOUBLE = torch.float64

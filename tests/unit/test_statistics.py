@@ -10,19 +10,21 @@ from torch import nn
 import pruning_core as pc
 from pruning_core.errors import PruningError
 from pruning_core.masks import Masks
-from pruning_core.observers import Elasticities, OfficialTags, SignFlips, TensorBoard, WeightStatistics
+from pruning_core.observers import Elasticities
+from pruning_core.observers import OfficialTags
+from pruning_core.observers import SignFlips
+from pruning_core.observers import TensorBoard
+from pruning_core.observers import WeightStatistics
 from pruning_core.plots import sensitivity as figures
 from pruning_core.plots.style import alt_text
-from pruning_core.statistics import (
-    compressed_bits,
-    confusion_matrix,
-    dead_layers,
-    dead_units,
-    harmonic_mean,
-    layer_density,
-    reference_flops,
-    saliency_maps,
-)
+from pruning_core.statistics import compressed_bits
+from pruning_core.statistics import confusion_matrix
+from pruning_core.statistics import dead_layers
+from pruning_core.statistics import dead_units
+from pruning_core.statistics import harmonic_mean
+from pruning_core.statistics import layer_density
+from pruning_core.statistics import reference_flops
+from pruning_core.statistics import saliency_maps
 
 
 @pytest.fixture(scope="module")

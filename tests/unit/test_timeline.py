@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import pruning_core as pc
-from pruning_core import recipes, timeline
+from pruning_core import recipes
+from pruning_core import timeline
 from pruning_core.experiment import final_state
 from pruning_core.layers import HardConcreteGate
 from pruning_core.schedules import fraction_after

@@ -14,10 +14,19 @@ from torch.nn import functional
 
 from pruning_core.batches import Split
 from pruning_core.data import load_data
-from pruning_core.errors import BadInput, BadType, UnknownName
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import UnknownName
 from pruning_core.masks import Masks
-from pruning_core.observers import SignFlips, TensorBoard
-from pruning_core.training import CrossEntropy, LearningRate, Optimizer, Trainer, TrainingDiverged, evaluate, fit
+from pruning_core.observers import SignFlips
+from pruning_core.observers import TensorBoard
+from pruning_core.training import CrossEntropy
+from pruning_core.training import LearningRate
+from pruning_core.training import Optimizer
+from pruning_core.training import Trainer
+from pruning_core.training import TrainingDiverged
+from pruning_core.training import evaluate
+from pruning_core.training import fit
 
 
 @pytest.fixture(scope="module")
