@@ -14,6 +14,9 @@ import yaml
 from pruning_core.errors import BadInput
 from pruning_core.errors import PruningError
 from pruning_core.errors import known_name
+from pruning_core.version import LONG
+from pruning_core.version import PROFILES
+from pruning_core.version import REPOSITORY
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -117,18 +120,16 @@ def _page(arguments: argparse.Namespace) -> None:
     chapters.remove_strays()
     if gaps := chapters.fill_gaps():
         print(f"{len(gaps)} other notebooks have not run yet: their pages will have no outputs")
-    root = chapters.REPOSITORY
     jupyter_book = str(Path(sys.executable).with_name("jupyter-book"))
-    subprocess.run([sys.executable, "book/_ext/prepare.py"], cwd=root, check=True)
-    subprocess.run([jupyter_book, "build", "book", "-n", "--keep-going", "-q"], cwd=root, check=True)
-    print(root / "book" / "_build" / "html" / "notebooks" / source.parent.name / f"{source.stem}.html")
+    subprocess.run([sys.executable, "book/_ext/prepare.py"], cwd=REPOSITORY, check=True)
+    subprocess.run([jupyter_book, "build", "book", "-n", "--keep-going", "-q"], cwd=REPOSITORY, check=True)
+    print(REPOSITORY / "book" / "_build" / "html" / "notebooks" / source.parent.name / f"{source.stem}.html")
 
 
 def _scoreboard(arguments: argparse.Namespace) -> None:
-    from pruning_core import chapters
     from pruning_core import claims
 
-    table = claims.write_scoreboard(chapters.REPOSITORY / "book" / "scoreboard.md")
+    table = claims.write_scoreboard(REPOSITORY / "book" / "scoreboard.md")
     print(table["verdict"].value_counts().to_string())
 
 
@@ -142,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     def shared(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--profile", default="quick", help="smoke, quick (default), standard or paper")
+        sub.add_argument("--profile", default="quick", help=f"one of {', '.join(PROFILES)} (default quick)")
         sub.add_argument(
             "-p",
             dest="parameters",
@@ -173,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     page.add_argument("name")
     shared(page)
     collect = command("collect", _collect, "copy the records of long runs to data/results, to be committed")
-    collect.add_argument("profiles", nargs="*", default=["standard", "paper"], help="which (default: standard paper)")
+    collect.add_argument("profiles", nargs="*", default=LONG, help=f"which (default: {' '.join(LONG)})")
     command("scoreboard", _scoreboard, "write the page of the papers' claims beside our results")
     return parser
 

@@ -16,11 +16,11 @@ from typing import Any
 
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
-from pruning_core.notebooks import REPOSITORY
 from pruning_core.notebooks import NotebookFailed
 from pruning_core.notebooks import run_notebook
 from pruning_core.notebooks import stamp_in
 from pruning_core.notebooks import stamp_of
+from pruning_core.version import REPOSITORY
 
 SOURCES = REPOSITORY / "notebooks"
 EXECUTED = REPOSITORY / "book" / "notebooks"

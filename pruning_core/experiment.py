@@ -43,9 +43,8 @@ from pruning_core.timeline import start
 from pruning_core.timeline import steps_of
 from pruning_core.training import progress_bar
 from pruning_core.version import CHEAP
+from pruning_core.version import PROFILES
 from pruning_core.version import code_of
-
-PROFILES = ("smoke", "quick", "standard", "paper")
 
 
 @dataclass(frozen=True)

@@ -25,14 +25,12 @@ from pruning_core.errors import known_name
 from pruning_core.records import content_hash
 from pruning_core.records import file_sha256
 from pruning_core.records import write_atomically
+from pruning_core.version import CHEAP
+from pruning_core.version import LONG
+from pruning_core.version import PACKAGE
+from pruning_core.version import PROFILES
+from pruning_core.version import REPOSITORY
 
-PROFILES = ("smoke", "quick", "standard", "paper")
-"""From a few seconds (tests) over half a minute (``make book``) and minutes (several seeds) to the paper's own scale."""
-
-ONE_THREAD = ("smoke", "quick")
-"""The profiles that promise the same numbers on every machine of a kind, and therefore compute on one thread."""
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -82,7 +80,7 @@ def read_profiles(path: Path, stem: str, profile: str) -> Settings:
     known_name(f"notebook in the profile quick of {path}", stem, quick)
     base = quick[stem] or {}
     chosen = content.get(profile) or {}
-    if profile in ("standard", "paper") and stem not in chosen:
+    if profile in LONG and stem not in chosen:
         raise BadInput(f"{name} has no profile {profile!r} in {path}; add it there, or run it as quick.")
     changed = chosen.get(stem) or {}
     for knob in changed:
@@ -110,7 +108,7 @@ def profile_settings(name: str, profile: str, **chosen: Any) -> Settings:
     settings = read_profiles(found, stem, profile)
     for knob in chosen:
         known_name(f"setting of {name}", knob, settings)
-    if profile in ONE_THREAD:
+    if profile in CHEAP:
         import torch
 
         torch.set_num_threads(1)
@@ -134,7 +132,7 @@ def read_parameters(path: Path) -> dict[str, str]:
 @contextlib.contextmanager
 def _kernel_environment(profile: str) -> Iterator[None]:
     """What a kernel started inside inherits: one thread in the short profiles, and no progress bars on the page."""
-    wanted = {"TQDM_DISABLE": "1", **(dict.fromkeys(_THREADS, "1") if profile in ONE_THREAD else {})}
+    wanted = {"TQDM_DISABLE": "1", **(dict.fromkeys(_THREADS, "1") if profile in CHEAP else {})}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
@@ -234,7 +232,7 @@ def page_stamp(profile: str, parameters: Mapping[str, Any], settings: Mapping[st
     line = [
         f"profile {profile}",
         ("seeds " if len(seeds) > 1 else "seed ") + ", ".join(map(str, seeds)),
-        f"{facts['device']}" + (", one thread" if profile in ONE_THREAD else ""),
+        f"{facts['device']}" + (", one thread" if profile in CHEAP else ""),
         f"{seconds / 60:.1f} min",
         f"torch {facts['torch']}",
         f"pruning_core {facts['package']}",
@@ -281,7 +279,7 @@ def stamp_of(path: str | os.PathLike, profile: str, parameters: Mapping[str, Any
             "settings": dict(read_profiles(path.with_name("profiles.yml"), path.stem, profile)),
             "profile": profile,
             "parameters": dict(parameters or {}),
-            "package": _tree_hash(Path(__file__).parent, REPOSITORY / "requirements.lock"),
+            "package": _tree_hash(PACKAGE, REPOSITORY / "requirements.lock"),
             "evidence": _tree_hash(*reads) if "records" in text or "claims" in text else "",
         }
     )

@@ -29,21 +29,25 @@ from pruning_core.errors import BadType
 from pruning_core.errors import CorruptFile
 from pruning_core.errors import known_name
 from pruning_core.version import CHEAP
+from pruning_core.version import LONG
+from pruning_core.version import REPOSITORY
 from pruning_core.version import source_hash
 
 if TYPE_CHECKING:
     import pandas
 
 FORMAT = "pruning-core rows 1"
+ORIGIN = ("python", "torch", "torchvision", "numpy", "package", "revision", "device", "threads")
+"""The columns that say where a number was made."""
+
 COLUMNS = (
     "experiment", "label", "model", "data", "width", "method", "seed", "profile", "epoch", "asked", "of",
     "sparsity", "channels_removed", "macs_removed", "parameters", "macs", "training_macs", "accuracy", "loss",
     "train_loss", "train_accuracy", "validation_accuracy", "validation_loss", "seconds",
-    "python", "torch", "torchvision", "numpy", "package", "revision", "device", "threads",
+    *ORIGIN,
 )  # fmt: skip
 """The standard columns. Sparsities are fractions removed, accuracies percent, losses means, times seconds."""
 
-_REPOSITORY = Path(__file__).resolve().parents[1]
 _NOT_WRITABLE = {
     errno.EACCES: "no permission",
     errno.EPERM: "no permission",
@@ -62,7 +66,7 @@ _NOT_WRITABLE = {
 
 
 def _is_checkout() -> bool:
-    return (_REPOSITORY / "pyproject.toml").is_file()
+    return (REPOSITORY / "pyproject.toml").is_file()
 
 
 def cache_root() -> Path:
@@ -73,12 +77,12 @@ def cache_root() -> Path:
     """
     if named := os.environ.get("PRUNING_CACHE"):
         return Path(named).expanduser()
-    return _REPOSITORY / "data" / "cache" if _is_checkout() else Path.home() / ".cache" / "pruning_core"
+    return REPOSITORY / "data" / "cache" if _is_checkout() else Path.home() / ".cache" / "pruning_core"
 
 
 def results_root() -> Path:
     """The folder of the committed results: ``data/results`` of the repository (else in the cache)."""
-    return _REPOSITORY / "data" / "results" if _is_checkout() else cache_root() / "results"
+    return REPOSITORY / "data" / "results" if _is_checkout() else cache_root() / "results"
 
 
 # --- hashes
@@ -256,7 +260,7 @@ def _valid(row: dict) -> bool:
 
 
 def collect(
-    profiles: Iterable[str] = ("standard", "paper"), target: str | os.PathLike | None = None, skip: Iterable[str] = ()
+    profiles: Iterable[str] = LONG, target: str | os.PathLike | None = None, skip: Iterable[str] = ()
 ) -> list[Path]:
     """Gather the records of this machine's runs in ``profiles`` below ``target`` (default: the committed results).
 
@@ -327,7 +331,7 @@ def _revision() -> str:
 
     def git(*arguments: str) -> str:
         run = subprocess.run(
-            ["git", "-C", str(_REPOSITORY), *arguments],
+            ["git", "-C", str(REPOSITORY), *arguments],
             capture_output=True,
             text=True,
             timeout=10,
@@ -336,7 +340,7 @@ def _revision() -> str:
         return run.stdout.strip()
 
     # Without a .git of its own an installed copy would report the project that it is installed into.
-    if not (_is_checkout() and (_REPOSITORY / ".git").exists()):
+    if not (_is_checkout() and (REPOSITORY / ".git").exists()):
         return "unknown"
     try:
         changed = git("status", "--porcelain", "--", "pruning_core", "notebooks")

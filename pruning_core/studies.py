@@ -15,7 +15,6 @@ from torch import nn
 from pruning_core.budgets import Budget
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
-from pruning_core.experiment import PROFILES
 from pruning_core.masks import Masks
 from pruning_core.methods import Method
 from pruning_core.methods import View
@@ -28,6 +27,7 @@ from pruning_core.records import write_rows
 from pruning_core.sites import check_batches
 from pruning_core.sites import find_sites
 from pruning_core.sites import undisturbed
+from pruning_core.version import PROFILES
 from pruning_core.version import code_of
 
 

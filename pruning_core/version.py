@@ -1,4 +1,4 @@
-"""What the code of this package is: its version, which long runs carry in their hash, and a hash of its files."""
+"""The package's place, its version, which long runs carry in their hash, a hash of its files, and the profiles of runs."""
 
 import hashlib
 from functools import cache
@@ -6,8 +6,15 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
-CHEAP = ("smoke", "quick")
-"""Profiles whose records are void as soon as the code changes: to run them again costs seconds."""
+PACKAGE = Path(__file__).resolve().parent
+REPOSITORY = PACKAGE.parent
+
+PROFILES = ("smoke", "quick", "standard", "paper")
+"""From a few seconds (tests) over half a minute (``make book``) and minutes (several seeds) to the paper's own scale."""
+
+CHEAP, LONG = PROFILES[:2], PROFILES[2:]
+"""Records of cheap profiles are void as soon as the code changes: to run them again costs seconds. They promise the same
+numbers on every machine of a kind, and therefore compute on one thread. Records of long ones outlive an edit."""
 
 
 def code_of(profile: str) -> str:
@@ -19,6 +26,6 @@ def code_of(profile: str) -> str:
 def source_hash() -> str:
     """16 hexadecimal characters of the SHA-256 of the package's Python files."""
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
+    for file in sorted(PACKAGE.rglob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

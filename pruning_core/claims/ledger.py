@@ -14,8 +14,10 @@ import yaml
 
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
+from pruning_core.records import COLUMNS
+from pruning_core.records import ORIGIN
+from pruning_core.version import PROFILES
 
-PROFILES = ("smoke", "quick", "standard", "paper")
 MARKS = {
     "code": "read in the official code or in outputs stored with it",
     "run": "measured by running the official code",
@@ -25,29 +27,8 @@ MARKS = {
     "cited": "read in a table of another paper",
     "unseen": "nobody of us has seen it in a source; no number is printed",
 }
-COLUMNS = (
-    "label",
-    "model",
-    "data",
-    "width",
-    "method",
-    "epoch",
-    "asked",
-    "of",
-    "sparsity",
-    "channels_removed",
-    "macs_removed",
-    "parameters",
-    "macs",
-    "training_macs",
-    "accuracy",
-    "loss",
-    "train_loss",
-    "train_accuracy",
-    "validation_accuracy",
-    "validation_loss",
-    "seconds",
-)
+SELECTABLE = tuple(name for name in COLUMNS if name not in ("experiment", "seed", "profile", *ORIGIN))
+"""The columns by which a claim may choose rows: what was run and measured, not where."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +124,8 @@ def _ours(name: str, entry: Mapping[str, Any], tags: tuple[str, ...]) -> Selecti
     if "column" in entry:
         for key in entry:
             if key != "column":
-                known_name(f"column in the selection of {name!r}:", key, (*COLUMNS, *tags))
-        known_name(f"column in the selection of {name!r}:", entry["column"], (*COLUMNS, *tags))
+                known_name(f"column in the selection of {name!r}:", key, (*SELECTABLE, *tags))
+        known_name(f"column in the selection of {name!r}:", entry["column"], (*SELECTABLE, *tags))
         return Selection({k: v for k, v in entry.items() if k != "column"}, entry["column"])
     if not {"first", "second"} <= set(entry) <= {"first", "second", "combine"}:
         raise BadInput(f"'ours' of the claim {name!r} must hold 'column' or 'first' and 'second'.")

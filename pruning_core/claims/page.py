@@ -15,6 +15,7 @@ from pruning_core.claims.verdicts import KINDS
 from pruning_core.claims.verdicts import quantity_text
 from pruning_core.claims.verdicts import verdict
 from pruning_core.errors import BadInput
+from pruning_core.version import REPOSITORY
 
 
 def scoreboard(rows: pd.DataFrame, claims: Sequence[Claim]) -> pd.DataFrame:
@@ -52,7 +53,7 @@ def side_by_side(paper: str, ids: Sequence[str] = (), rows: pd.DataFrame | None 
     ``ids``: beginnings of the claims' ids (none: all). ``rows``: default every record that can be found. Returns a styled
     table: statement, the paper's value, how we know it, verdict, our rows. Raises BadInput when no claim is left.
     """
-    every = load_claims(records.results_root().parents[1] / "book" / "claims.yml")
+    every = load_claims(REPOSITORY / "book" / "claims.yml")
     claims = [c for c in every if c.paper == paper and (not ids or c.id.startswith(tuple(ids)))]
     if not claims:
         raise BadInput(f"the ledger has no such claim of {paper!r}.")

@@ -11,10 +11,10 @@ from pruning_core.chapters import SOURCES
 from pruning_core.chapters import find_notebooks
 from pruning_core.chapters import unstripped
 from pruning_core.errors import UnknownName
-from pruning_core.notebooks import PROFILES
 from pruning_core.notebooks import read_parameters
 from pruning_core.notebooks import read_profiles
 from pruning_core.notebooks import run_notebook
+from pruning_core.version import PROFILES
 
 NOTEBOOKS = find_notebooks()
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: f"{p.parent.name}/{p.stem}")
