@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pruning_core.claims import mean_interval
 from pruning_core.errors import BadInput
+from pruning_core.intervals import mean_interval
+from pruning_core.intervals import require_columns
 
 LEVELS = (-0.1, -0.05, -0.02, -0.01, -0.005, -0.0025, 0.0, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1)
 """The levels of the official reports, as differences of errors in [0, 1]."""
@@ -82,9 +83,7 @@ def commensurate_table(rows: pd.DataFrame, loss_of_accuracy: float = 0.5, *, of:
     removed, low, high (mean over seeds and its 95 % t-interval), seeds. Seeds without a dense row are left out.
     Raises BadInput for missing columns, or when a seed has dense rows of different accuracies.
     """
-    missing = [column for column in ("method", "seed", "accuracy", of) if column not in rows]
-    if missing:
-        raise BadInput(f"rows for a table of commensurate accuracy need the columns {', '.join(missing)}.")
+    require_columns(rows, ("method", "seed", "accuracy", of))
     run = [column for column in RUN if column in rows]
     rows = rows[rows["accuracy"].notna()]
     is_dense = rows["method"] == "dense"

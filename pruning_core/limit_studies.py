@@ -15,11 +15,11 @@ from typing import Any
 
 import pandas as pd
 
-from pruning_core.errors import BadInput
 from pruning_core.evaluation import evaluate
 from pruning_core.evaluation import integer_at_least
 from pruning_core.experiment import Experiment
 from pruning_core.experiment import final_state
+from pruning_core.intervals import require_columns
 from pruning_core.prediction import predict
 from pruning_core.prunability import Prunability
 from pruning_core.prunability import predict_limit
@@ -106,9 +106,7 @@ def predictor_errors(rows: pd.DataFrame, measured: str = "limit") -> pd.DataFram
     absolute (mean absolute difference), signed (mean difference, above 0 is too optimistic), worst, networks. Raises
     BadInput for missing columns.
     """
-    missing = [column for column in ("predicted", "naive", measured) if column not in rows]
-    if missing:
-        raise BadInput(f"rows for a comparison of predictors need the columns {', '.join(missing)}.")
+    require_columns(rows, ("predicted", "naive", measured))
     rows = rows[rows[measured].notna()]
     table = []
     for predictor, column in (("theory", "predicted"), ("naive", "naive")):

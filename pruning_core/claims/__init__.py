@@ -6,7 +6,6 @@ verdict; the rules that lead to one stand at the head of ``verdicts.py`` and on 
 """
 
 from pruning_core.claims.ledger import MARKS
-from pruning_core.claims.ledger import PROFILES
 from pruning_core.claims.ledger import Claim
 from pruning_core.claims.ledger import Comparison
 from pruning_core.claims.ledger import Selection
@@ -17,25 +16,18 @@ from pruning_core.claims.page import to_markdown
 from pruning_core.claims.page import write_scoreboard
 from pruning_core.claims.verdicts import KINDS
 from pruning_core.claims.verdicts import LEAST_SEEDS
-from pruning_core.claims.verdicts import Interval
 from pruning_core.claims.verdicts import Verdict
-from pruning_core.claims.verdicts import mean_interval
-from pruning_core.claims.verdicts import paired_difference
 from pruning_core.claims.verdicts import verdict
 
 __all__ = [
     "KINDS",
     "LEAST_SEEDS",
     "MARKS",
-    "PROFILES",
     "Claim",
     "Comparison",
-    "Interval",
     "Selection",
     "Verdict",
     "load_claims",
-    "mean_interval",
-    "paired_difference",
     "scoreboard",
     "side_by_side",
     "to_markdown",

@@ -19,66 +19,21 @@ unless the claim names a width.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
-from pruning_core.claims.ledger import PROFILES
 from pruning_core.claims.ledger import Claim
 from pruning_core.claims.ledger import Comparison
 from pruning_core.claims.ledger import Selection
+from pruning_core.intervals import Interval
+from pruning_core.intervals import mean_interval
+from pruning_core.version import PROFILES
 
 KINDS = ("reproduced", "same trend", "not reproduced", "not run")
 LEAST_SEEDS = 3
-
-
-class Interval(NamedTuple):
-    """Mean of ``n`` values with its 95 % t-interval; ``low`` and ``high`` are NaN for n = 1."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-
-def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
-    """Return the mean of the values (one a seed) and its two-sided t-interval.
-
-    >>> interval = mean_interval([1.0, 2.0, 3.0])
-    >>> print(f"{interval.mean} in [{interval.low:.4f}, {interval.high:.4f}], n = {interval.n}")
-    2.0 in [-0.4841, 4.4841], n = 3
-    """
-    v = np.asarray(values, float)
-    v = v[~np.isnan(v)]
-    if len(v) < 2:
-        return Interval(float(v.mean()) if len(v) else math.nan, math.nan, math.nan, len(v))
-    mean = float(v.mean())
-    half = float(stdtrit(len(v) - 1, 0.5 + level / 2) * v.std(ddof=1) / math.sqrt(len(v)))
-    return Interval(mean, mean - half, mean + half, len(v))
-
-
-def paired_difference(
-    rows: pd.DataFrame, first: str, second: str, *, by: str = "method", value: str = "accuracy"
-) -> pd.DataFrame:
-    """``first`` minus ``second`` (values of ``by``) at each asked sparsity, paired by seed, with its 95 % interval.
-
-    Two methods start from the same networks seed by seed, so an interval for their difference must come from differences.
-    Columns: removed, points, low, high, seeds, better ("open" where zero lies in the interval); empty where the two
-    have no seed in common.
-    """
-    wide = rows.pivot_table(index=["asked", "seed"], columns=by, values=value)
-    found = []
-    if {first, second} <= set(wide.columns):
-        for asked, gap in (wide[first] - wide[second]).dropna().groupby("asked"):
-            mean, low, high, n = mean_interval(gap.to_numpy())
-            better = first if low > 0 else second if high < 0 else "open"
-            found.append((f"{asked:.4g}", mean, low, high, n, better))
-    columns = ["removed", "points", "low", "high", "seeds", "better"]
-    return pd.DataFrame(found, columns=columns).round(2)
 
 
 class Verdict(NamedTuple):

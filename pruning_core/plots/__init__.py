@@ -4,7 +4,6 @@ from pruning_core.plots.curves import accuracy_against_sparsity
 from pruning_core.plots.curves import heatmap
 from pruning_core.plots.curves import latency_bars
 from pruning_core.plots.curves import layer_bars
-from pruning_core.plots.curves import over_seeds
 from pruning_core.plots.interactive import SliderFigure
 from pruning_core.plots.interactive import slider_figure
 from pruning_core.plots.style import COLOURS
@@ -32,7 +31,6 @@ __all__ = [
     "heatmap",
     "latency_bars",
     "layer_bars",
-    "over_seeds",
     "set_alt",
     "show",
     "slider_figure",

@@ -6,6 +6,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.ticker import NullLocator
 
 from pruning_core.errors import BadInput
+from pruning_core.intervals import require_rows
 from pruning_core.lanczos import Spectrum
 from pruning_core.plots.interactive import Curve
 from pruning_core.plots.interactive import SliderFigure
@@ -17,7 +18,6 @@ from pruning_core.plots.style import SERIES
 from pruning_core.plots.style import BookFigure
 from pruning_core.plots.style import figure
 from pruning_core.plots.style import plain_ticks
-from pruning_core.plots.style import require_rows
 from pruning_core.plots.style import set_alt
 from pruning_core.plots.style import stamp
 from pruning_core.plots.style import styled

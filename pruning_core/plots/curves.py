@@ -10,14 +10,14 @@ from matplotlib.ticker import FixedLocator
 from matplotlib.ticker import FuncFormatter
 from matplotlib.ticker import NullLocator
 
-from pruning_core.claims import mean_interval
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
+from pruning_core.intervals import over_seeds
+from pruning_core.intervals import require_columns
 from pruning_core.plots.style import NEUTRAL
 from pruning_core.plots.style import BookFigure
 from pruning_core.plots.style import MethodStyle
 from pruning_core.plots.style import figure
-from pruning_core.plots.style import require_columns
 from pruning_core.plots.style import set_alt
 from pruning_core.plots.style import stamp
 from pruning_core.plots.style import style_of
@@ -39,26 +39,6 @@ AXIS_NAMES = {
     "fitted_accuracy": "accuracy on training images (%)",
     "training_macs": "multiply-accumulates of training",
 }
-
-
-def over_seeds(rows: pd.DataFrame, by: Sequence[str], value: str, keep: Sequence[str] = ()) -> pd.DataFrame:
-    """Return one row a group of ``by``: mean of ``value`` over seeds with its 95 % interval, and means of
-    ``keep``.
-
-    Columns: ``by``, ``keep``, mean, low, high (both NaN with one seed), n (seeds). Several rows of one seed
-    count as their mean. Raises BadInput for a missing column.
-    """
-    require_columns(rows, (*by, value, *keep))
-    found = []
-    for key, group in rows.dropna(subset=[value]).groupby(list(by), sort=True, dropna=False):
-        per_seed = group.groupby("seed", dropna=False)[value].mean() if "seed" in group else group[value]
-        interval = mean_interval(per_seed.to_numpy(float))
-        found.append(
-            dict(zip(by, key, strict=True))
-            | {column: float(group[column].mean()) for column in keep}
-            | {"mean": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}
-        )
-    return pd.DataFrame(found, columns=[*by, *keep, "mean", "low", "high", "n"])
 
 
 def _logit(p: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter
 from matplotlib.ticker import NullLocator
 
 from pruning_core.errors import BadInput
-from pruning_core.plots.curves import over_seeds
+from pruning_core.intervals import over_seeds
 from pruning_core.plots.curves import set_sparsity_axis
 from pruning_core.plots.interactive import SliderFigure
 from pruning_core.plots.interactive import slider_figure

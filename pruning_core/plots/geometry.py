@@ -16,6 +16,7 @@ from pruning_core.geometry import CircularCone
 from pruning_core.geometry import normalised_width
 from pruning_core.geometry import trace_bound
 from pruning_core.geometry import window
+from pruning_core.intervals import require_rows
 from pruning_core.phase_transitions import meeting_probability
 from pruning_core.phase_transitions import transitions
 from pruning_core.plots.curves import heatmap
@@ -29,7 +30,6 @@ from pruning_core.plots.style import SERIES
 from pruning_core.plots.style import BookFigure
 from pruning_core.plots.style import figure
 from pruning_core.plots.style import plain_ticks
-from pruning_core.plots.style import require_rows
 from pruning_core.plots.style import set_alt
 from pruning_core.plots.style import stamp
 from pruning_core.plots.style import styled

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 
 from pruning_core.errors import BadInput
-from pruning_core.plots.curves import over_seeds
+from pruning_core.intervals import over_seeds
+from pruning_core.intervals import require_rows
 from pruning_core.plots.curves import set_sparsity_axis
 from pruning_core.plots.style import NEUTRAL
 from pruning_core.plots.style import BookFigure
@@ -142,9 +143,7 @@ def rounds_against_control(rows: pd.DataFrame, *, title: str = "") -> BookFigure
 
     rows: of limit_studies.limits_over_rounds, labels "rounds" and "rounds without cuts".
     """
-    missing = [c for c in ("label", "rounds", "predicted", "distance") if c not in rows]
-    if missing or rows.empty:
-        raise BadInput(f"rows of limits over rounds are needed; there is no {missing[0] if missing else 'row'!r}.")
+    require_rows(rows, ("label", "rounds", "predicted", "distance"))
     fig, axes = figure(1, 2, size=(9.6, 3.6))
     said = []
     drawn = (("rounds", "l1", "cut, train on"), ("rounds without cuts", "dense", "train on, no cuts"))

@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 from matplotlib.ticker import PercentFormatter
 
-from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
+from pruning_core.intervals import require_rows
 from pruning_core.plots.style import COLOURS
 from pruning_core.plots.style import NEUTRAL
 from pruning_core.plots.style import BookFigure
@@ -28,9 +28,7 @@ def group_map(rows: pd.DataFrame, *, order: Sequence[str] | None = None, title: 
     ``parameter`` before its last dot. Groups keep the order of the rows, layers too, or that of ``order``. A layer with
     two roles in one group shows both letters. Raises BadInput for missing columns or no rows.
     """
-    missing = [column for column in ("group", "role", "parameter") if column not in rows]
-    if missing or rows.empty:
-        raise BadInput(f"the rows lack the column {missing[0]!r}." if missing else "there is no group to draw.")
+    require_rows(rows, ("group", "role", "parameter"))
     for role in rows["role"]:
         known_name("role", role, ROLES)
     parts = rows.assign(layer=rows["parameter"].str.rpartition(".")[0])
@@ -81,9 +79,7 @@ def difference_curve(
     rows: columns ``by`` (one curve a value), ``x``, ``y`` (absolute differences, 0 or more). ``floor`` draws a level, the
     difference that is tolerated. Raises BadInput for missing columns or no rows.
     """
-    missing = [column for column in (by, x, y) if column not in rows]
-    if missing or rows.empty:
-        raise BadInput(f"the rows lack the column {missing[0]!r}." if missing else "there is no difference to draw.")
+    require_rows(rows, (by, x, y))
     fig, axes = figure()
     ax = axes[0, 0]
     positive = rows.loc[rows[y] > 0, y]
@@ -112,9 +108,7 @@ def leak_curves(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     rows: columns ``way``, ``step`` and ``size`` (mean size of the dead weights, relative to that of the living). Raises
     BadInput for missing columns or no rows.
     """
-    missing = [column for column in ("way", "step", "size") if column not in rows]
-    if missing or rows.empty:
-        raise BadInput(f"the rows lack the column {missing[0]!r}." if missing else "there is no step to draw.")
+    require_rows(rows, ("way", "step", "size"))
     fig, axes = figure()
     ax = axes[0, 0]
     said = []

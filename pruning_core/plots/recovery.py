@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.ticker import NullLocator
 
 from pruning_core.errors import BadInput
+from pruning_core.intervals import over_seeds
 from pruning_core.plots.curves import method_lines
-from pruning_core.plots.curves import over_seeds
 from pruning_core.plots.interactive import SliderFigure
 from pruning_core.plots.interactive import slider_figure
 from pruning_core.plots.style import COLOURS

@@ -10,8 +10,8 @@ import pandas as pd
 from torch import Tensor
 
 from pruning_core.errors import BadInput
+from pruning_core.intervals import over_seeds
 from pruning_core.plots.curves import AXIS_NAMES
-from pruning_core.plots.curves import over_seeds
 from pruning_core.plots.interactive import SliderFigure
 from pruning_core.plots.style import COLOURS
 from pruning_core.plots.style import NEUTRAL

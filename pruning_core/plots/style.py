@@ -23,8 +23,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from pruning_core.errors import BadInput
-
 COLOURS = {
     "blue": "#2c4cfa",
     "sky": "#3096fe",
@@ -213,20 +211,6 @@ def figure(
         fig = BookFigure(figsize=size or (min(6.4 * columns, 9.6), 3.8 * rows), layout="constrained")
         axes = fig.subplots(rows, columns, squeeze=False, **subplots)
     return fig, axes
-
-
-def require_columns(rows: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Raise BadInput when ``rows`` lack one of the ``columns``."""
-    for column in columns:
-        if column not in rows:
-            raise BadInput(f"the rows lack the column {column!r}; they have {', '.join(map(str, rows.columns))}.")
-
-
-def require_rows(rows: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Raise BadInput when ``rows`` lack one of the ``columns``, or there are none."""
-    require_columns(rows, columns)
-    if rows.empty:
-        raise BadInput("there is no row to draw.")
 
 
 def plain_ticks(axis, ticks: Sequence[float]) -> None:

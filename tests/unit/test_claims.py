@@ -14,14 +14,14 @@ from pruning_core.claims import Claim
 from pruning_core.claims import Comparison
 from pruning_core.claims import Selection
 from pruning_core.claims import load_claims
-from pruning_core.claims import mean_interval
-from pruning_core.claims import paired_difference
 from pruning_core.claims import scoreboard
 from pruning_core.claims import side_by_side
 from pruning_core.claims import to_markdown
 from pruning_core.claims import verdict
 from pruning_core.claims import write_scoreboard
 from pruning_core.errors import BadInput
+from pruning_core.intervals import mean_interval
+from pruning_core.intervals import paired_difference
 
 BOOK = Path(__file__).parents[2] / "book"
 LEDGER = load_claims(BOOK / "claims.yml")

@@ -233,7 +233,7 @@ def test_commensurate_table_of_rows():
 
 
 def test_commensurate_table_refuses_what_it_cannot_compare():
-    with pytest.raises(BadInput, match="need the columns accuracy"):
+    with pytest.raises(BadInput, match="lack the column 'accuracy'"):
         commensurate_table(rows(("dense", 0, 0.0, 90.0)).drop(columns="accuracy"))
     with pytest.raises(BadInput, match="different accuracies"):
         commensurate_table(rows(("dense", 0, 0.0, 90.0), ("dense", 0, 0.0, 91.0), ("sipp", 0, 0.5, 90.0)))

@@ -207,5 +207,5 @@ def test_a_comparison_of_predictors():
     assert (theory.predictor, theory.networks, naive.networks) == ("theory", 2, 2)
     assert (theory.absolute, theory.signed, theory.worst) == pytest.approx((0.075, 0.075, 0.1))
     assert (naive.absolute, naive.signed, naive.worst) == pytest.approx((0.175, -0.175, 0.3))
-    with pytest.raises(BadInput, match="need the columns naive"):
+    with pytest.raises(BadInput, match="lack the column 'naive'"):
         predictor_errors(rows.drop(columns="naive"))

@@ -1,0 +1,89 @@
+"""Means over seeds with their intervals, and what is asked of rows before: the columns that they must have."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+from pruning_core.errors import BadInput
+
+
+def require_columns(rows: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Raise BadInput when ``rows`` lack one of the ``columns``."""
+    for column in columns:
+        if column not in rows:
+            raise BadInput(f"the rows lack the column {column!r}; they have {', '.join(map(str, rows.columns))}.")
+
+
+def require_rows(rows: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Raise BadInput when ``rows`` lack one of the ``columns``, or there are none."""
+    require_columns(rows, columns)
+    if rows.empty:
+        raise BadInput("there is no row to draw.")
+
+
+class Interval(NamedTuple):
+    """Mean of ``n`` values with its 95 % t-interval; ``low`` and ``high`` are NaN for n = 1."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
+    """The mean of the values (one a seed) and its two-sided t-interval.
+
+    >>> interval = mean_interval([1.0, 2.0, 3.0])
+    >>> print(f"{interval.mean} in [{interval.low:.4f}, {interval.high:.4f}], n = {interval.n}")
+    2.0 in [-0.4841, 4.4841], n = 3
+    """
+    v = np.asarray(values, float)
+    v = v[~np.isnan(v)]
+    if len(v) < 2:
+        return Interval(float(v.mean()) if len(v) else math.nan, math.nan, math.nan, len(v))
+    mean = float(v.mean())
+    half = float(stdtrit(len(v) - 1, 0.5 + level / 2) * v.std(ddof=1) / math.sqrt(len(v)))
+    return Interval(mean, mean - half, mean + half, len(v))
+
+
+def paired_difference(
+    rows: pd.DataFrame, first: str, second: str, *, by: str = "method", value: str = "accuracy"
+) -> pd.DataFrame:
+    """``first`` minus ``second`` (values of ``by``) at each asked sparsity, paired by seed, with its 95 % interval.
+
+    Two methods start from the same networks seed by seed, so an interval for their difference must come from differences.
+    Columns: removed, points, low, high, seeds, better ("open" where zero lies in the interval); empty where the two
+    have no seed in common.
+    """
+    wide = rows.pivot_table(index=["asked", "seed"], columns=by, values=value)
+    found = []
+    if {first, second} <= set(wide.columns):
+        for asked, gap in (wide[first] - wide[second]).dropna().groupby("asked"):
+            mean, low, high, n = mean_interval(gap.to_numpy())
+            better = first if low > 0 else second if high < 0 else "open"
+            found.append((f"{asked:.4g}", mean, low, high, n, better))
+    columns = ["removed", "points", "low", "high", "seeds", "better"]
+    return pd.DataFrame(found, columns=columns).round(2)
+
+
+def over_seeds(rows: pd.DataFrame, by: Sequence[str], value: str, keep: Sequence[str] = ()) -> pd.DataFrame:
+    """One row for each group of ``by``: mean of ``value`` over seeds with its 95 % interval, and means of ``keep``.
+
+    Columns: ``by``, ``keep``, mean, low, high (both NaN with one seed), n (seeds). Several rows of one seed
+    count as their mean. Raises BadInput for a missing column.
+    """
+    require_columns(rows, (*by, value, *keep))
+    found = []
+    for key, group in rows.dropna(subset=[value]).groupby(list(by), sort=True, dropna=False):
+        per_seed = group.groupby("seed", dropna=False)[value].mean() if "seed" in group else group[value]
+        interval = mean_interval(per_seed.to_numpy(float))
+        found.append(
+            dict(zip(by, key, strict=True))
+            | {column: float(group[column].mean()) for column in keep}
+            | {"mean": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}
+        )
+    return pd.DataFrame(found, columns=[*by, *keep, "mean", "low", "high", "n"])
