@@ -3,49 +3,29 @@
 import ast
 import re
 import shutil
+import tomllib
 from pathlib import Path
 
 BOOK = Path(__file__).resolve().parents[1]
 PAGES = BOOK / "api"
 PACKAGE = BOOK.parent / "pruning_core"
 
-# The order of the house: from values up to experiments; modules that are not named come last.
-FLOORS = {
-    "The public face": ["pruning", "methods", "experiment", "recipes", "timeline"],
-    "Values": [
-        "masks",
-        "scores",
-        "schedules",
-        "budgets",
-        "groups",
-        "discovery",
-        "layers",
-        "records",
-        "errors",
-    ],
-    "Data and models": ["data", "models"],
-    "Training and measuring": ["optimizers", "training", "checkpoints", "measure"],
-    "Looking inside": ["curvature", "sensitivity", "geometry", "robustness", "observers"],
-    "The book's own tools": ["claims", "plots", "notebooks", "chapters", "exercises"],
-}
 
-
-def _modules() -> dict[str, list[str]]:
-    """Floor -> the modules that exist; everything that no floor names goes to the last one."""
-    found = {path.stem for path in [*PACKAGE.glob("*.py"), *PACKAGE.glob("*/")] if path.stem.isidentifier()}
-    found = {name for name in found if not name.startswith("__") and _parts(name)}
-    rest = sorted(found - {name for names in FLOORS.values() for name in names})
-    floors = {title: [name for name in names if name in found] for title, names in FLOORS.items()}
-    floors[list(FLOORS)[-1]] += rest
-    return {title: names for title, names in floors.items() if names}
+def _modules() -> list[str]:
+    """The modules, from the front of the house down: layer by layer of the import contract, in a layer by name."""
+    project = tomllib.loads((BOOK.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    (layers,) = (c["layers"] for c in project["tool"]["importlinter"]["contracts"] if c["type"] == "layers")
+    named = [name for layer in layers for name in sorted(re.findall(r"\w+", layer))]
+    return [name for name in named if not name.startswith("__") and _parts(name)]
 
 
 def _parts(name: str) -> dict[str, Path]:
     """The module, or the package and each module in it, with their files."""
     if (file := PACKAGE / f"{name}.py").is_file():
         return {name: file}
-    files = sorted((PACKAGE / name).glob("*.py"))
-    return {name if file.stem == "__init__" else f"{name}.{file.stem}": file for file in files}
+    files = sorted((PACKAGE / name).rglob("*.py"))
+    parts = (file.relative_to(PACKAGE).with_suffix("").parts for file in files)
+    return {".".join(part).removesuffix(".__init__"): file for part, file in zip(parts, files, strict=True)}
 
 
 def _page(name: str) -> str:
@@ -68,13 +48,17 @@ def _purpose(name: str) -> str:
 
 def write(folder: Path = PAGES) -> None:
     """(Re)write the pages that changed and remove those whose module is gone."""
-    floors = _modules()
-    pages = {name: _page(name) for names in floors.values() for name in names}
-    lines = ["# Reference", "", "Made from the docstrings of `pruning_core`, floor by floor.", ""]
-    for title, names in floors.items():
-        lines += [f"## {title}", "", "| module | what it is for |", "|---|---|"]
-        lines += [f"| [{name}]({name}.md) | {_purpose(name)} |" for name in names] + [""]
-    pages["index"] = "\n".join(lines)
+    modules = _modules()
+    pages = {name: _page(name) for name in modules}
+    lines = [
+        "# Reference",
+        "",
+        "Made from the docstrings of `pruning_core`; a module imports only what stands below it.",
+        "",
+    ]
+    lines += ["| module | what it is for |", "|---|---|"]
+    lines += [f"| [{name}]({name}.md) | {_purpose(name)} |" for name in modules]
+    pages["index"] = "\n".join([*lines, ""])
     folder.mkdir(parents=True, exist_ok=True)
     for stray in set(folder.glob("*.md")) - {folder / f"{name}.md" for name in pages}:
         stray.unlink()

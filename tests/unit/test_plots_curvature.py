@@ -15,7 +15,7 @@ from pruning_core.geometry import normalised_width
 from pruning_core.lanczos import Spectrum
 from pruning_core.lanczos import lanczos
 from pruning_core.plots import alt_text
-from pruning_core.plots import curvature as figures
+from pruning_core.plots import how_sparse_curvature as figures
 from pruning_core.plots import show
 
 

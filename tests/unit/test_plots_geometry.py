@@ -21,7 +21,7 @@ from pruning_core.phase_transitions import l1_recovery
 from pruning_core.phase_transitions import log_uniform
 from pruning_core.phase_transitions import transitions
 from pruning_core.plots import alt_text
-from pruning_core.plots import geometry as figures
+from pruning_core.plots import how_sparse_geometry as figures
 from pruning_core.plots import show
 from pruning_core.prediction import predict
 

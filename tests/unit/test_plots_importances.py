@@ -10,14 +10,14 @@ import torch
 from pruning_core.errors import BadInput
 from pruning_core.importances import BINS
 from pruning_core.importances import spread
-from pruning_core.plots.importances import force_slider
-from pruning_core.plots.importances import histogram_film
-from pruning_core.plots.importances import histograms
-from pruning_core.plots.importances import knee
-from pruning_core.plots.importances import recession
-from pruning_core.plots.importances import settled_slider
-from pruning_core.plots.limits import predicted_against_measured
-from pruning_core.plots.limits import transition
+from pruning_core.plots.how_sparse_limits import predicted_against_measured
+from pruning_core.plots.how_sparse_limits import transition
+from pruning_core.plots.rni import force_slider
+from pruning_core.plots.rni import histogram_film
+from pruning_core.plots.rni import histograms
+from pruning_core.plots.rni import knee
+from pruning_core.plots.rni import recession
+from pruning_core.plots.rni import settled_slider
 from pruning_core.plots.style import alt_text
 
 

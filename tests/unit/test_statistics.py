@@ -15,7 +15,7 @@ from pruning_core.observers import OfficialTags
 from pruning_core.observers import SignFlips
 from pruning_core.observers import TensorBoard
 from pruning_core.observers import WeightStatistics
-from pruning_core.plots import sensitivity as figures
+from pruning_core.plots import snipit as figures
 from pruning_core.plots.style import alt_text
 from pruning_core.statistics import compressed_bits
 from pruning_core.statistics import confusion_matrix
