@@ -17,9 +17,10 @@ from pruning_core.intervals import require_columns
 from pruning_core.plots.style import NEUTRAL
 from pruning_core.plots.style import BookFigure
 from pruning_core.plots.style import MethodStyle
-from pruning_core.plots.style import figure
-from pruning_core.plots.style import set_alt
-from pruning_core.plots.style import stamp
+from pruning_core.plots.style import band
+from pruning_core.plots.style import finish
+from pruning_core.plots.style import panel
+from pruning_core.plots.style import plain_ticks
 from pruning_core.plots.style import style_of
 from pruning_core.plots.style import styled
 
@@ -91,13 +92,10 @@ def method_lines(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> list[str]:
     for name, part in rows.groupby("method", sort=False):
         style = style_of(str(name))
         curve = over_seeds(part, [x], y)
-        ax.plot(curve[x], curve["mean"], color=style.colour, marker=style.marker, label=style.label)
-        low = curve["low"].clip(lower=0.5 * curve["mean"])
-        ax.fill_between(curve[x], low, curve["high"], color=style.colour, alpha=0.18, linewidth=0)
+        band(ax, curve[x], curve["mean"], curve["low"].clip(lower=0.5 * curve["mean"]), curve["high"], style)
         said.append(f"{style.label} {curve['mean'].iloc[0]:.2g} to {curve['mean'].iloc[-1]:.2g}")
     ax.set(xscale="log", yscale="log")
-    ax.set_xticks(places := sorted(rows[x].unique()), [f"{place:g}" for place in places])
-    ax.xaxis.set_minor_locator(NullLocator())
+    plain_ticks(ax.xaxis, sorted(rows[x].unique()))
     return said
 
 
@@ -125,16 +123,14 @@ def accuracy_against_sparsity(
     points = over_seeds(rows.assign(point=asked.fillna(rows[x])), [by, "point"], y, keep=[x])
     if points.empty:
         raise BadInput(f"there is no row with a value of {y!r} to draw.")
-    fig, axes = figure()
-    ax = axes[0, 0]
+    fig, ax = panel()
     said = []
     if y.endswith("accuracy"):  # an interval of few seeds may leave the range that is possible
         points = points.assign(low=points["low"].clip(0, 100), high=points["high"].clip(0, 100))
     for name, curve in points.groupby(by, sort=False):
         style = (styles or {}).get(str(name)) or style_of(str(name))
         curve = curve.sort_values(x)
-        ax.plot(curve[x], curve["mean"], color=style.colour, marker=style.marker, label=style.label)
-        ax.fill_between(curve[x], curve["low"], curve["high"], color=style.colour, alpha=0.18, linewidth=0)
+        band(ax, curve[x], curve["mean"], curve["low"], curve["high"], style)
         first, last = curve.iloc[0], curve.iloc[-1]
         said.append(
             f"{style.label} from {first['mean']:.4g} at {100 * first[x]:.4g} % "
@@ -150,11 +146,9 @@ def accuracy_against_sparsity(
         fig.legend(loc="outside right upper")
     else:
         ax.legend()
-    stamp(fig, rows)
     seeds = int(points["n"].max())
-    band = f"Means over {seeds} seeds; bands are 95 % intervals." if seeds > 1 else "One seed, so no bands."
-    set_alt(fig, f"{title + ': ' if title else ''}{y_name} against {x_name}. {'; '.join(said)}. {band}")
-    return fig
+    drawn = f"Means over {seeds} seeds; bands are 95 % intervals." if seeds > 1 else "One seed, so no bands."
+    return finish(fig, rows, f"{y_name} against {x_name}. {'; '.join(said)}. {drawn}", title)
 
 
 @styled
@@ -166,8 +160,7 @@ def layer_bars(rows: pd.DataFrame, *, value: str = "sparsity", by: str | None = 
     """
     layers = list(dict.fromkeys(rows["layer"]))
     names = list(dict.fromkeys(rows[by])) if by else [""]
-    fig, axes = figure(size=(max(6.4, 0.28 * len(layers) * max(len(names), 2)), 3.6))
-    ax = axes[0, 0]
+    fig, ax = panel(size=(max(6.4, 0.28 * len(layers) * max(len(names), 2)), 3.6))
     width = 0.8 / len(names)
     said = []
     for i, name in enumerate(names):
@@ -192,13 +185,7 @@ def layer_bars(rows: pd.DataFrame, *, value: str = "sparsity", by: str | None = 
     ax.grid(axis="x", visible=False)
     if by:
         fig.legend(loc="outside upper center", ncols=len(names))  # inside it would hide bars
-    stamp(fig, rows)
-    set_alt(
-        fig,
-        f"{title + ': ' if title else ''}bars of the fraction removed in each of {len(layers)} layers. "
-        f"{'; '.join(said)}.",
-    )
-    return fig
+    return finish(fig, rows, f"bars of the fraction removed in each of {len(layers)} layers. {'; '.join(said)}.", title)
 
 
 @styled
@@ -222,8 +209,7 @@ def heatmap(
     grid = rows.pivot_table(index=y, columns=x, values=value, aggfunc="mean").sort_index()
     if grid.empty:
         raise BadInput(f"there is no row with a value of {value!r} to draw.")
-    fig, axes = figure(size=(6.4, 4.6))
-    ax = axes[0, 0]
+    fig, ax = panel(size=(6.4, 4.6))
     mesh = ax.pcolormesh(
         grid.columns.to_numpy(float),
         grid.index.to_numpy(float),
@@ -247,13 +233,13 @@ def heatmap(
             f"to ({curve[x].iloc[-1]:.3g}, {curve[y].iloc[-1]:.3g})."
         )
     ax.set(xlabel=x_name, ylabel=y_name, title=title)
-    stamp(fig, rows)
-    set_alt(
+    return finish(
         fig,
-        f"{title + ': ' if title else ''}heat map of {value_name} over {x_name} and {y_name}, from "
+        rows,
+        f"heat map of {value_name} over {x_name} and {y_name}, from "
         f"{np.nanmin(grid.to_numpy()):.3g} to {np.nanmax(grid.to_numpy()):.3g}.{note}",
+        title,
     )
-    return fig
 
 
 @styled
@@ -266,8 +252,7 @@ def latency_bars(rows: pd.DataFrame, *, by: str = "label", title: str = "", unit
     times = rows.set_index(by)[["median", "q1", "q3"]] * factor
     if times.empty:
         raise BadInput("there is no time to draw.")
-    fig, axes = figure(size=(6.4, 0.9 + 0.42 * len(times)))
-    ax = axes[0, 0]
+    fig, ax = panel(size=(6.4, 0.9 + 0.42 * len(times)))
     places = np.arange(len(times))[::-1]
     errors = np.vstack([times["median"] - times["q1"], times["q3"] - times["median"]])
     ax.barh(
@@ -280,7 +265,5 @@ def latency_bars(rows: pd.DataFrame, *, by: str = "label", title: str = "", unit
     ax.set_yticks(places, [style_of(str(n)).label if by == "method" else str(n) for n in times.index])
     ax.grid(axis="y", visible=False)
     ax.set(xlabel=f"time ({unit}), median and interquartile range", title=title)
-    stamp(fig, rows)
     said = "; ".join(f"{name} {t['median']:.3g} {unit}" for name, t in times.iterrows())
-    set_alt(fig, f"{title + ': ' if title else ''}median times with interquartile ranges. {said}.")
-    return fig
+    return finish(fig, rows, f"median times with interquartile ranges. {said}.", title)

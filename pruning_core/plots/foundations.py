@@ -5,9 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import FixedLocator
 from matplotlib.ticker import FuncFormatter
-from matplotlib.ticker import NullLocator
 
 from pruning_core.errors import BadInput
 from pruning_core.intervals import over_seeds
@@ -16,11 +14,17 @@ from pruning_core.plots.interactive import SliderFigure
 from pruning_core.plots.interactive import slider_figure
 from pruning_core.plots.style import COLOURS
 from pruning_core.plots.style import NEUTRAL
+from pruning_core.plots.style import SERIES
 from pruning_core.plots.style import BookFigure
 from pruning_core.plots.style import MethodStyle
+from pruning_core.plots.style import band
 from pruning_core.plots.style import figure
-from pruning_core.plots.style import set_alt
-from pruning_core.plots.style import stamp
+from pruning_core.plots.style import finish
+from pruning_core.plots.style import panel
+from pruning_core.plots.style import percent
+from pruning_core.plots.style import plain_ticks
+from pruning_core.plots.style import round_numbers
+from pruning_core.plots.style import series_style
 from pruning_core.plots.style import styled
 
 SPREAD_STYLE = {
@@ -35,12 +39,6 @@ ROUNDS_STYLE = {
     "one-shot": MethodStyle(COLOURS["blue"], "o", "one-shot"),
     "iterative": MethodStyle(COLOURS["crimson"], "s", "iterative"),
 }
-_SERIES = ("blue", "ochre", "crimson", "green", "mauve", "slate")
-_MARKERS = "os^DPX"
-
-
-def _percent(p: float, _=None) -> str:
-    return f"{100 * p:.4g} %"
 
 
 @styled
@@ -52,14 +50,13 @@ def grouped_bars(
     ``values`` maps columns, which hold fractions in [0, 1], to names for the legend. Groups keep the order of the rows.
     """
     groups = list(dict.fromkeys(rows[by]))
-    fig, axes = figure(size=(7.2, 0.9 + 0.24 * len(groups) * (len(values) + 0.8)))
-    ax = axes[0, 0]
+    fig, ax = panel(size=(7.2, 0.9 + 0.24 * len(groups) * (len(values) + 0.8)))
     height = 0.8 / len(values)
     said = {group: [] for group in groups}  # type: dict[str, list[str]]
     for i, (column, label) in enumerate(values.items()):
         points = over_seeds(rows, [by], column).set_index(by).reindex(groups)
         places = np.arange(len(groups)) + (i - (len(values) - 1) / 2) * height
-        ax.barh(places, points["mean"], height * 0.92, color=COLOURS[_SERIES[i]], label=label)
+        ax.barh(places, points["mean"], height * 0.92, color=SERIES[i], label=label)
         half = (points["high"] - points["mean"]).fillna(0)
         if half.max() > 0:
             ax.errorbar(points["mean"], places, xerr=half, fmt="none", ecolor=NEUTRAL, capsize=2)
@@ -68,13 +65,11 @@ def grouped_bars(
     ax.set_yticks(np.arange(len(groups)), groups)
     ax.invert_yaxis()
     ax.set(xlim=(0, 1), xlabel=axis, title=title)
-    ax.xaxis.set_major_formatter(FuncFormatter(_percent))
+    ax.xaxis.set_major_formatter(percent)
     ax.grid(axis="y", visible=False)
     fig.legend(loc="outside upper right", ncols=len(values))
-    stamp(fig, rows)
     text = "; ".join(f"{group}: {', '.join(parts)}" for group, parts in said.items())
-    set_alt(fig, f"{title + ': ' if title else ''}groups of bars. {text}.")
-    return fig
+    return finish(fig, rows, f"groups of bars. {text}.", title)
 
 
 @styled
@@ -91,21 +86,15 @@ def time_against_macs(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
         part = rows[rows["batch"] == batch]
         for i, (kind, curve) in enumerate(part.groupby("kind", sort=False)):
             q1, median, q3 = (curve.groupby("macs_removed")["relative"].quantile(q) for q in (0.25, 0.5, 0.75))
-            colour, marker = COLOURS[("blue", "crimson", "green")[i]], _MARKERS[i]
-            ax.plot(median.index, median, color=colour, marker=marker, label=kind)
-            ax.fill_between(median.index, q1, q3, color=colour, alpha=0.18, linewidth=0)
+            band(ax, median.index, median, q1, q3, series_style(i, kind))
             said.append(f"batch {batch}, {kind}: {median.iloc[-1]:.2f} at {100 * median.index[-1]:.0f} % removed")
         ax.plot([0, 1], [1, 0], color=NEUTRAL, linestyle=":", label="promised by the count")
         ax.set(xlim=(-0.02, 1), xlabel="multiply-accumulates removed", title=f"batch of {batch}")
-        ax.xaxis.set_major_formatter(FuncFormatter(_percent))
+        ax.xaxis.set_major_formatter(percent)
     axes[0, 0].set(ylabel="time / time of the unpruned network")
     axes[0, 0].set_ylim(bottom=0)
     axes[0, 0].legend()
-    if title:
-        fig.suptitle(title, color=NEUTRAL, fontsize=11)
-    stamp(fig, rows)
-    set_alt(fig, f"{title + ': ' if title else ''}relative time of a forward pass. {'; '.join(said)}.")
-    return fig
+    return finish(fig, rows, f"relative time of a forward pass. {'; '.join(said)}.", title, panels=True)
 
 
 @styled
@@ -115,25 +104,18 @@ def csr_break_even(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     rows: ``sparsity``, ``speedup`` (of :func:`~pruning_core.measure.csr_speed`). The line at 1 is break-even.
     """
     curve = rows.sort_values("sparsity")
-    fig, axes = figure()
-    ax = axes[0, 0]
+    fig, ax = panel()
     ax.plot(curve["sparsity"], curve["speedup"], color=COLOURS["blue"], marker="o")
     ax.axhline(1, color=NEUTRAL, linestyle=":", linewidth=1.2)
     ax.annotate("break-even", (0.01, 1), xycoords=("axes fraction", "data"), fontsize=8, va="bottom")
     ax.set_yscale("log")
     set_sparsity_axis(ax, curve["sparsity"].to_numpy(float))
     low, high = curve["speedup"].min(), curve["speedup"].max()
-    ticks = [t for t in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if low / 1.5 <= t <= high * 1.5]
-    ax.yaxis.set_major_locator(FixedLocator(ticks))
-    ax.yaxis.set_minor_locator(NullLocator())
+    plain_ticks(ax.yaxis, round_numbers(low / 1.5, high * 1.5))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}x"))
     ax.set(xlabel="weights removed", ylabel="dense time / sparse time", title=title)
-    stamp(fig, rows)
-    said = ", ".join(
-        f"{s:.2g} times at {_percent(p)}" for p, s in zip(curve["sparsity"], curve["speedup"], strict=True)
-    )
-    set_alt(fig, f"{title + ': ' if title else ''}speed of the sparse product over the dense one: {said}.")
-    return fig
+    said = ", ".join(f"{s:.2g} times at {percent(p)}" for p, s in zip(curve["sparsity"], curve["speedup"], strict=True))
+    return finish(fig, rows, f"speed of the sparse product over the dense one: {said}.", title)
 
 
 @styled
@@ -142,15 +124,14 @@ def weight_sizes(rows: pd.DataFrame, *, threshold: float, sparsity: float, title
 
     rows: ``layer``, ``size`` (middle of a bin), ``share`` (of the layer's weights in that bin).
     """
-    fig, axes = figure()
-    ax = axes[0, 0]
+    fig, ax = panel()
     said = []
     for i, (layer, curve) in enumerate(rows.groupby("layer", sort=False)):
-        ax.plot(curve["size"], curve["share"], color=COLOURS[_SERIES[i % 6]], label=layer, drawstyle="steps-mid")
-        said.append(f"{layer}: {_percent(round(curve.loc[curve['size'] < threshold, 'share'].sum(), 3))} below it")
+        ax.plot(curve["size"], curve["share"], color=SERIES[i % len(SERIES)], label=layer, drawstyle="steps-mid")
+        said.append(f"{layer}: {percent(round(curve.loc[curve['size'] < threshold, 'share'].sum(), 3))} below it")
     ax.axvline(threshold, color=NEUTRAL, linestyle="--", linewidth=1.2)
     ax.annotate(
-        f" {_percent(sparsity)} of all\n weights are\n left of here",
+        f" {percent(sparsity)} of all\n weights are\n left of here",
         (threshold, 0.62),
         xycoords=("data", "axes fraction"),
         fontsize=8,
@@ -162,14 +143,9 @@ def weight_sizes(rows: pd.DataFrame, *, threshold: float, sparsity: float, title
         xlim=(0, None),
         ylim=(0, None),
     )
-    ax.yaxis.set_major_formatter(FuncFormatter(_percent))
+    ax.yaxis.set_major_formatter(percent)
     ax.legend()
-    stamp(fig, rows)
-    set_alt(
-        fig,
-        f"{title + ': ' if title else ''}distributions of absolute weights. Threshold {threshold:.3g}. {'; '.join(said)}.",
-    )
-    return fig
+    return finish(fig, rows, f"distributions of absolute weights. Threshold {threshold:.3g}. {'; '.join(said)}.", title)
 
 
 @styled
@@ -192,21 +168,20 @@ def pixel_maps(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
             if i == 0:
                 ax.set_title(method)
             if j == 0:
-                ax.set_ylabel(f"{_percent(sparsity)} removed")
+                ax.set_ylabel(f"{percent(sparsity)} removed")
             edge = np.concatenate([grid[0], grid[-1], grid[1:-1, 0], grid[1:-1, -1]]).mean()
             middle = grid[grid.shape[0] // 4 : -(grid.shape[0] // 4), grid.shape[1] // 4 : -(grid.shape[1] // 4)].mean()
             said.append(
-                f"{method} at {_percent(sparsity)}: {100 * middle:.3g} % kept in the middle, {100 * edge:.3g} % at the edge"
+                f"{method} at {percent(sparsity)}: {100 * middle:.3g} % kept in the middle, {100 * edge:.3g} % at the edge"
             )
-        fig.colorbar(image, ax=list(axes[i]), label="weights kept", format=FuncFormatter(_percent))
-    if title:
-        fig.suptitle(title, color=NEUTRAL, fontsize=11)
-    stamp(fig, rows)
-    set_alt(
+        fig.colorbar(image, ax=list(axes[i]), label="weights kept", format=FuncFormatter(percent))
+    return finish(
         fig,
-        f"{title + ': ' if title else ''}pictures of the input, brighter where more weights are kept. {'; '.join(said)}.",
+        rows,
+        f"pictures of the input, brighter where more weights are kept. {'; '.join(said)}.",
+        title,
+        panels=True,
     )
-    return fig
 
 
 @styled
@@ -215,24 +190,20 @@ def schedule_curves(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
 
     rows: ``schedule``, ``round`` (0 is the start), ``removed``.
     """
-    fig, axes = figure()
-    ax = axes[0, 0]
+    fig, ax = panel()
     said = []
     for i, (name, curve) in enumerate(rows.groupby("schedule", sort=False)):
-        ax.plot(curve["round"], 1 - curve["removed"], color=COLOURS[_SERIES[i % 6]], marker=_MARKERS[i % 6], label=name)
-        said.append(f"{name} {_percent(round(curve['removed'].iloc[1], 3))}")
+        colour, marker, label = series_style(i, name)
+        ax.plot(curve["round"], 1 - curve["removed"], color=colour, marker=marker, label=label)
+        said.append(f"{name} {percent(round(curve['removed'].iloc[1], 3))}")
     ax.set_yscale("log")
-    ax.yaxis.set_major_locator(FixedLocator([1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01]))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda kept, _: _percent(1 - kept)))
+    plain_ticks(ax.yaxis, round_numbers(0.01, 1))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda kept, _: percent(1 - kept)))
     ax.set(xlabel="round", ylabel="weights removed", title=title)
     ax.invert_yaxis()
     ax.legend(ncols=2)
     last = rows["removed"].max()
-    set_alt(
-        fig, f"{title + ': ' if title else ''}all schedules end at {_percent(last)}; after round 1: {', '.join(said)}."
-    )
-    return fig
+    return finish(fig, None, f"all schedules end at {percent(last)}; after round 1: {', '.join(said)}.", title)
 
 
 def density_slider(rows: pd.DataFrame, *, start: int = 0, title: str = "") -> SliderFigure:
@@ -251,7 +222,7 @@ def density_slider(rows: pd.DataFrame, *, start: int = 0, title: str = "") -> Sl
         for across, part in at.groupby("across", sort=False):
             kept = 100 * (1 - part.set_index("layer")["sparsity"].reindex(layers).to_numpy(float))
             curves[SPREAD_STYLE[str(across)].label] = (places, kept)
-        positions[_percent(float(asked))] = curves  # type: ignore[arg-type]
+        positions[percent(float(asked))] = curves  # type: ignore[arg-type]
     names = list(positions)
     for label, (_, kept) in positions[names[-1]].items():
         said.append(
@@ -267,13 +238,8 @@ def density_slider(rows: pd.DataFrame, *, start: int = 0, title: str = "") -> Sl
         title=title,
         y_log=True,
         mode="lines+markers",
+        styles={style.label: style for style in SPREAD_STYLE.values()},
     )
-    symbols = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up"}
-    styles = {style.label: style for style in SPREAD_STYLE.values()}
-    for trace in slider.data:
-        style = styles[trace["name"]]
-        trace["line"] = {"color": style.colour, "width": 2.5}
-        trace["marker"] = {"color": style.colour, "symbol": symbols[style.marker], "size": 9}
     slider.layout["xaxis"] |= {"tickvals": places.tolist(), "ticktext": list(layers)}
     slider.layout["yaxis"] |= {"dtick": 1}
     slider.layout["legend"] = {"orientation": "h", "y": 1.02, "yanchor": "bottom"}

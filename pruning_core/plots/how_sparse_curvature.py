@@ -16,10 +16,12 @@ from pruning_core.plots.style import COLOURS
 from pruning_core.plots.style import NEUTRAL
 from pruning_core.plots.style import SERIES
 from pruning_core.plots.style import BookFigure
+from pruning_core.plots.style import band
 from pruning_core.plots.style import figure
+from pruning_core.plots.style import finish
+from pruning_core.plots.style import panel
 from pruning_core.plots.style import plain_ticks
-from pruning_core.plots.style import set_alt
-from pruning_core.plots.style import stamp
+from pruning_core.plots.style import series_style
 from pruning_core.plots.style import styled
 
 MOST_POINTS = 300  # of a curve in a slider: more than its pixels can show, and few enough for a page
@@ -43,8 +45,8 @@ def spectral_density(rows: pd.DataFrame, *, threshold: float, blur: float = 0.06
     _positive("threshold", threshold)
     _positive("blur", blur)
     places = _place(rows["eigenvalue"].to_numpy(float), threshold)
-    fig, axes = figure(size=(8.0, 3.8))
-    ax, said, most = axes[0, 0], [], 0.0
+    fig, ax = panel(size=(8.0, 3.8))
+    said, most = [], 0.0
     grid = np.linspace(places.min() - 5 * blur, places.max() + 5 * blur, 1200)
     x = _value(grid, threshold)
     for i, (colour, name) in enumerate(zip(SERIES, rows["spectrum"].unique(), strict=False)):
@@ -54,8 +56,8 @@ def spectral_density(rows: pd.DataFrame, *, threshold: float, blur: float = 0.06
         density = kernels @ (weights / weights.sum())
         if i == 0:  # half the height of one eigenvalue of the first spectrum is where the figure ends
             least = float(weights[weights > 0].min() / weights.sum()) / (2 * blur * np.sqrt(2 * np.pi))
-            ax.fill_between(x, density, least / 10, color=COLOURS[colour], alpha=0.22, linewidth=0)
-        ax.plot(x, density, color=COLOURS[colour], linewidth=1.3, label=str(name))
+            ax.fill_between(x, density, least / 10, color=colour, alpha=0.22, linewidth=0)
+        ax.plot(x, density, color=colour, linewidth=1.3, label=str(name))
         most = max(most, float(density.max()))
         values = rows["eigenvalue"].to_numpy(float)[chosen]
         inside = float(weights[np.abs(values) < threshold].sum() / weights.sum())
@@ -66,9 +68,7 @@ def spectral_density(rows: pd.DataFrame, *, threshold: float, blur: float = 0.06
     ax.set_xticks(_symlog_ticks(rows["eigenvalue"], threshold))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.legend()
-    stamp(fig, rows)
-    set_alt(fig, f"{title}: density of the eigenvalues, most of them near 0. {'; '.join(said)}.")
-    return fig
+    return finish(fig, rows, f"density of the eigenvalues, most of them near 0. {'; '.join(said)}.", title)
 
 
 def tail_slider(exact: pd.DataFrame, rows: pd.DataFrame, *, least: float, title: str = "") -> SliderFigure:
@@ -119,8 +119,8 @@ def ritz_values(exact: pd.DataFrame, rows: pd.DataFrame, *, threshold: float, ti
     require_rows(exact, ("eigenvalue",))
     require_rows(rows, ("steps", "eigenvalue"))
     _positive("threshold", threshold)
-    fig, axes = figure(size=(8.0, 4.4))
-    ax, last = axes[0, 0], int(rows["steps"].max())
+    fig, ax = panel(size=(8.0, 4.4))
+    last = int(rows["steps"].max())
     ax.scatter(rows["steps"], rows["eigenvalue"], s=9, color=COLOURS["crimson"], label="Ritz values", zorder=3)
     right = [1.04 * last, 1.1 * last]
     ax.hlines(exact["eigenvalue"], *right, color=COLOURS["blue"], linewidth=0.5)
@@ -131,15 +131,15 @@ def ritz_values(exact: pd.DataFrame, rows: pd.DataFrame, *, threshold: float, ti
     ax.set(xlabel="steps", ylabel="eigenvalue", title=title)
     ax.set_xticks([t for t in MaxNLocator(integer=True).tick_values(0, last) if t <= last])  # beyond stand the lines
     ax.legend(loc="lower left", bbox_to_anchor=(0, 0), facecolor="none")
-    stamp(fig, rows)
     top, first = exact["eigenvalue"].max(), None
     for steps, part in rows.groupby("steps"):
         if abs(part["eigenvalue"].max() - top) <= 0.01 * abs(top):
             first = steps
             break
     seen = f"The largest is within a percent from step {first} on" if first is not None else "The largest is not met"
-    set_alt(fig, f"{title}: Ritz values over {last} steps settle on eigenvalues, the outermost first. {seen}.")
-    return fig
+    return finish(
+        fig, rows, f"Ritz values over {last} steps settle on eigenvalues, the outermost first. {seen}.", title
+    )
 
 
 @styled
@@ -154,29 +154,19 @@ def estimate_errors(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     said = []
     for ax, quantity in zip(axes[0], quantities, strict=True):
         part = rows[rows["quantity"] == quantity]
-        for colour, marker, (probes, some) in zip(SERIES, "os^vDPX<", part.groupby("probes"), strict=False):
+        for i, (probes, some) in enumerate(part.groupby("probes")):
             spread = some.groupby("steps")["error"]
             middle = spread.median()
-            ax.plot(
-                middle.index, middle, color=COLOURS[colour], marker=marker, label=f"{probes} probe{'s'[: probes > 1]}"
-            )
-            ax.fill_between(
-                middle.index,
-                spread.quantile(0.25),
-                spread.quantile(0.75),
-                color=COLOURS[colour],
-                alpha=0.18,
-                linewidth=0,
-            )
+            style = series_style(i, f"{probes} probe{'s'[: probes > 1]}")
+            band(ax, middle.index, middle, spread.quantile(0.25), spread.quantile(0.75), style)
             said.append(f"{quantity}, {probes} probes: {middle.iloc[0]:.2g} to {middle.iloc[-1]:.2g}")
         ax.set(xscale="log", yscale="log", xlabel="Lanczos steps", title=quantity)
         plain_ticks(ax.xaxis, sorted(part["steps"].unique()))
     axes[0, 0].set_ylabel("relative error")
     axes[0, 0].legend()
-    fig.suptitle(title, color=NEUTRAL, fontsize=11)
-    stamp(fig, rows)
-    set_alt(fig, f"{title}: median relative errors from the fewest to the most steps. {'; '.join(said)}.")
-    return fig
+    return finish(
+        fig, rows, f"median relative errors from the fewest to the most steps. {'; '.join(said)}.", title, panels=True
+    )
 
 
 @styled
@@ -198,7 +188,7 @@ def row_norms_by_magnitude(rows: pd.DataFrame, *, tolerance: float, title: str =
                 some["norm"].clip(lower=floor),
                 s=12,
                 marker=marker,
-                color=COLOURS[colour],
+                color=colour,
                 label=inputs,
             )
             said.append(
@@ -209,12 +199,13 @@ def row_norms_by_magnitude(rows: pd.DataFrame, *, tolerance: float, title: str =
     axes[0, 0].set_ylabel("l1 norm of its Hessian row")
     # Points are everywhere, so the legend stands outside.
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right")
-    fig.suptitle(title, color=NEUTRAL, fontsize=11)
-    stamp(fig, rows)
-    set_alt(
-        fig, f"{title}: row norms against magnitude percentile, tolerance {tolerance:.3g} dashed. {'; '.join(said)}."
+    return finish(
+        fig,
+        rows,
+        f"row norms against magnitude percentile, tolerance {tolerance:.3g} dashed. {'; '.join(said)}.",
+        title,
+        panels=True,
     )
-    return fig
 
 
 @styled
@@ -224,14 +215,12 @@ def tolerance_against_batch_size(rows: pd.DataFrame, *, title: str = "") -> Book
     rows: order, batch_size, tolerance. Both axes logarithmic; dotted, from the first curve's first point: slope -1/2.
     """
     require_rows(rows, ("order", "batch_size", "tolerance"))
-    fig, axes = figure()
-    ax, said = axes[0, 0], []
+    fig, ax = panel()
+    said = []
     for i, (order, part) in enumerate(rows.groupby("order", sort=False)):
-        colour = COLOURS[SERIES[i % len(SERIES)]]
         spread = part.groupby("batch_size")["tolerance"]
         middle = spread.median()
-        ax.plot(middle.index, middle, color=colour, marker="os^v"[i % 4], label=str(order))
-        ax.fill_between(middle.index, spread.min(), spread.max(), color=colour, alpha=0.18, linewidth=0)
+        band(ax, middle.index, middle, spread.min(), spread.max(), series_style(i, order))
         if i == 0:
             slope = middle.iloc[0] * np.sqrt(middle.index[0] / middle.index)
             ax.plot(middle.index, slope, ":", color=NEUTRAL, label="slope −1/2")
@@ -241,9 +230,7 @@ def tolerance_against_batch_size(rows: pd.DataFrame, *, title: str = "") -> Book
     ax.set(xscale="log", yscale="log", xlabel="batch size", ylabel="tolerance ε", title=title)
     plain_ticks(ax.xaxis, sorted(rows["batch_size"].unique()))
     ax.legend()
-    stamp(fig, rows)
-    set_alt(fig, f"{title}: the tolerance falls with the batch size. {'; '.join(said)}.")
-    return fig
+    return finish(fig, rows, f"the tolerance falls with the batch size. {'; '.join(said)}.", title)
 
 
 @styled
@@ -267,10 +254,7 @@ def loss_along(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
         )
     axes[0, 0].set_ylabel("rise of the loss")
     axes[0, 0].legend()
-    fig.suptitle(title, color=NEUTRAL, fontsize=11)
-    stamp(fig, rows)
-    set_alt(fig, f"{title}: {'; '.join(said)}.")
-    return fig
+    return finish(fig, rows, f"{'; '.join(said)}.", title, panels=True)
 
 
 def _tail(points: pd.DataFrame, least: float, floor: float) -> Curve:

@@ -28,10 +28,15 @@ from pruning_core.plots.style import COLOURS
 from pruning_core.plots.style import NEUTRAL
 from pruning_core.plots.style import SERIES
 from pruning_core.plots.style import BookFigure
+from pruning_core.plots.style import band
 from pruning_core.plots.style import figure
+from pruning_core.plots.style import finish
+from pruning_core.plots.style import panel
+from pruning_core.plots.style import percent
 from pruning_core.plots.style import plain_ticks
+from pruning_core.plots.style import round_numbers
+from pruning_core.plots.style import series_style
 from pruning_core.plots.style import set_alt
-from pruning_core.plots.style import stamp
 from pruning_core.plots.style import styled
 from pruning_core.prediction import Limit
 
@@ -48,18 +53,19 @@ def meeting_slider(dimensions: Sequence[int], degrees: Sequence[float], *, title
         positions[f"{ambient}"] = {
             name: (sizes / ambient, [meeting_probability(cone, int(k)) for k in sizes]) for name, cone in cones.items()
         }
-    drawn = slider_figure(
-        positions,
-        control="dimension D =",
-        x_label="dimension of the subspace / D",
-        y_label="probability of meeting the cone",
-        title=title,
-        x_range=(0, 1),
-        y_range=(-0.03, 1.03),
-        alt=f"{title}: probability of meeting against the size of the subspace, for cones of "
-        f"{', '.join(f'{a:g}' for a in degrees)} degrees. Slopes at D = {dimensions[0]}, steps at D = {dimensions[-1]}.",
+    return in_series(
+        slider_figure(
+            positions,
+            control="dimension D =",
+            x_label="dimension of the subspace / D",
+            y_label="probability of meeting the cone",
+            title=title,
+            x_range=(0, 1),
+            y_range=(-0.03, 1.03),
+            alt=f"{title}: probability of meeting against the size of the subspace, for cones of "
+            f"{', '.join(f'{a:g}' for a in degrees)} degrees. Slopes at D = {dimensions[0]}, steps at D = {dimensions[-1]}.",
+        )
     )
-    return in_series(drawn)
 
 
 @styled
@@ -71,16 +77,20 @@ def norm_densities(dimensions: Sequence[int], *, title: str = "") -> BookFigure:
     for colour, d in zip(SERIES, dimensions, strict=False):
         root = np.sqrt(d)
         ratio, beyond = np.linspace(0, 2, 801), np.linspace(-3, 3, 401)
-        relative.plot(ratio, chi.pdf(ratio * root, d) * root, color=COLOURS[colour], label=f"D = {d}")
-        absolute.plot(beyond, chi.pdf(beyond + root, d), color=COLOURS[colour], label=f"D = {d}")
+        relative.plot(ratio, chi.pdf(ratio * root, d) * root, color=colour, label=f"D = {d}")
+        absolute.plot(beyond, chi.pdf(beyond + root, d), color=colour, label=f"D = {d}")
         said.append(f"D = {d}: {chi.std(d) / root:.2g} and {chi.std(d):.2g}")
     relative.set(xlabel=r"$\Vert g \Vert / \sqrt{D}$", ylabel="density", xlim=(0, 2))
     absolute.set(xlabel=r"$\Vert g \Vert - \sqrt{D}$", xlim=(-3, 3))
     relative.legend()
-    fig.suptitle(title, color=NEUTRAL, fontsize=11)
     _closed_form(fig)
-    set_alt(fig, f"{title}: densities of the norm. Standard deviations, relative and absolute, {'; '.join(said)}.")
-    return fig
+    return finish(
+        fig,
+        None,
+        f"densities of the norm. Standard deviations, relative and absolute, {'; '.join(said)}.",
+        title,
+        panels=True,
+    )
 
 
 @styled
@@ -90,8 +100,7 @@ def cone_sizes(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     rows: ambient, degrees, mean, standard_error. Dotted: the limit sin^2.
     """
     require_rows(rows, ("ambient", "degrees", "mean", "standard_error"))
-    fig, axes = figure()
-    ax = axes[0, 0]
+    fig, ax = panel()
     fine = np.linspace(0, 90, 91)
     ax.plot(fine, np.sin(np.radians(fine)) ** 2, ":", color=NEUTRAL, label=r"$\sin^2 \alpha$")
     worst = 0.0
@@ -99,21 +108,21 @@ def cone_sizes(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
         exact = {
             a: CircularCone(int(d), float(np.radians(a))).statistical_dimension() for a in (*fine, *part["degrees"])
         }
-        ax.plot(fine, [exact[a] / d for a in fine], color=COLOURS[colour], linewidth=1.2, label=f"D = {d}")
+        ax.plot(fine, [exact[a] / d for a in fine], color=colour, linewidth=1.2, label=f"D = {d}")
         error = 1.96 * part["standard_error"] / d
-        ax.errorbar(part["degrees"], part["mean"] / d, error, fmt="o", color=COLOURS[colour], markersize=4)
+        ax.errorbar(part["degrees"], part["mean"] / d, error, fmt="o", color=colour, markersize=4)
         gaps = (part["mean"] - part["degrees"].map(exact)).abs() / part["standard_error"]
         worst = max(worst, float(gaps.max()))
     ax.set(xlabel="half angle (degrees)", ylabel="statistical dimension / D", title=title)
     ax.set_xticks(range(0, 91, 15))
     ax.legend()
-    stamp(fig, rows)
-    set_alt(
+    return finish(
         fig,
-        f"{title}: statistical dimension over D rises from about 0 to 1 with the angle, the nearer to sin squared the "
+        rows,
+        f"statistical dimension over D rises from about 0 to 1 with the angle, the nearer to sin squared the "
         f"larger D. Monte Carlo points lie at most {worst:.1f} standard errors from the exact curves.",
+        title,
     )
-    return fig
 
 
 @styled
@@ -195,9 +204,9 @@ def sharpening(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     for colour, (d, part) in zip(SERIES, rows.groupby("ambient"), strict=False):
         part = part.sort_values(size)
         share = part["successes"] / part["trials"]
-        left.plot(part[size] / d, share, "o", markersize=3.5, color=COLOURS[colour], label=f"D = {d}")
+        left.plot(part[size] / d, share, "o", markersize=3.5, color=colour, label=f"D = {d}")
         if "probability" in part:
-            left.plot(part[size] / d, part["probability"], color=COLOURS[colour], linewidth=1.2)
+            left.plot(part[size] / d, part["probability"], color=colour, linewidth=1.2)
         moved = transitions(part[[c for c in part if c in _SIMULATED]])
         if len(moved) > 1:
             raise BadInput(f"one setting a dimension is needed, but D = {d} has {len(moved)}.")
@@ -216,36 +225,36 @@ def sharpening(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     plain_ticks(right.xaxis, list(found.index))
     plain_ticks(
         right.yaxis,
-        [t for t in (0.02, 0.05, 0.1, 0.2, 0.5) if len(found) and 0.8 * found.min() <= t <= 1.25 * found.max()],
+        round_numbers(0.8 * found.min(), 1.25 * found.max()),
     )
-    fig.suptitle(title, color=NEUTRAL, fontsize=11)
-    stamp(fig, rows)
     said = "; ".join(f"D = {d}: {width:.3f}" for d, width in found.items())
-    set_alt(
-        fig, f"{title}: shares of successes jump at the same k / D, in a window that narrows. Its width over D, {said}."
+    return finish(
+        fig,
+        rows,
+        f"shares of successes jump at the same k / D, in a window that narrows. Its width over D, {said}.",
+        title,
+        panels=True,
     )
-    return fig
 
 
 @styled
 def bias_against_dimension(moved: pd.DataFrame, *, title: str = "") -> BookFigure:
     """(measured - predicted) / D against D, one curve an epsilon: rows of ``transitions`` of ellipsoids."""
     require_rows(moved, ("ambient", "epsilon", "difference"))
-    fig, axes = figure()
-    ax = axes[0, 0]
+    fig, ax = panel()
     said = []
     for colour, (epsilon, part) in zip(SERIES, moved.dropna(subset=["difference"]).groupby("epsilon"), strict=False):
         part = part.sort_values("ambient")
-        ax.plot(part["ambient"], part["difference"], "o-", color=COLOURS[colour], label=f"ε = {epsilon:g}")
+        ax.plot(part["ambient"], part["difference"], "o-", color=colour, label=f"ε = {epsilon:g}")
         said.append(f"ε = {epsilon:g}: {part['difference'].iloc[0]:+.3f} to {part['difference'].iloc[-1]:+.3f}")
     ax.axhline(0, color=NEUTRAL, linestyle=":", linewidth=1.2)
     ax.set(xscale="log", xlabel="D", ylabel="(measured − predicted) / D", title=title)
     plain_ticks(ax.xaxis, sorted(moved["ambient"].unique()))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:+.0f} %"))
     ax.legend()
-    stamp(fig, moved)
-    set_alt(fig, f"{title}: the measured transition against the predicted one, over the dimension. {'; '.join(said)}.")
-    return fig
+    return finish(
+        fig, moved, f"the measured transition against the predicted one, over the dimension. {'; '.join(said)}.", title
+    )
 
 
 def crossing_slider(limits: Mapping[float, Limit], *, control: str = "ε =", title: str = "") -> SliderFigure:
@@ -264,39 +273,36 @@ def crossing_slider(limits: Mapping[float, Limit], *, control: str = "ε =", tit
         }
     said = "; ".join(f"{epsilon:g}: {limit.removed:.2f}" for epsilon, limit in limits.items())
     name = "epsilon" if control == "ε =" else control.removesuffix(" =")
-    drawn = slider_figure(
-        positions,
-        control=control,
-        x_label="removed fraction n / D",
-        y_label="both sides of the equation",
-        title=title,
-        x_range=(0, 1),
-        y_range=(0, 1.02),
-        start=len(positions) // 2,
-        alt=f"{title}: a rising diagonal and a falling curve. They cross, by {name}, at {said}.",
+    return in_series(
+        slider_figure(
+            positions,
+            control=control,
+            x_label="removed fraction n / D",
+            y_label="both sides of the equation",
+            title=title,
+            x_range=(0, 1),
+            y_range=(0, 1.02),
+            start=len(positions) // 2,
+            alt=f"{title}: a rising diagonal and a falling curve. They cross, by {name}, at {said}.",
+        )
     )
-    return in_series(drawn)
 
 
 @styled
 def limits_against_epsilon(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """Removed fraction against epsilon, one curve a ``limit``: means over trials. rows: limit, epsilon, removed."""
     require_rows(rows, ("limit", "epsilon", "removed"))
-    fig, axes = figure()
-    ax = axes[0, 0]
+    fig, ax = panel()
     said = []
-    for colour, marker, (kind, part) in zip(SERIES, "os^vDPX<", rows.groupby("limit", sort=False), strict=False):
+    for i, (kind, part) in enumerate(rows.groupby("limit", sort=False)):
         spread = part.groupby("epsilon")["removed"]
-        mean, low, high = spread.mean(), spread.min(), spread.max()
-        ax.plot(mean.index, mean, color=COLOURS[colour], marker=marker, label=str(kind))
-        ax.fill_between(mean.index, low, high, color=COLOURS[colour], alpha=0.18, linewidth=0)
+        mean = spread.mean()
+        band(ax, mean.index, mean, spread.min(), spread.max(), series_style(i, kind))
         said.append(f"{kind} from {mean.iloc[0]:.2f} to {mean.iloc[-1]:.2f}")
     ax.set(xscale="log", xlabel="ε", ylabel="weights removed", ylim=(0, 1), title=title)
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
+    ax.yaxis.set_major_formatter(percent)
     ax.legend()
-    stamp(fig, rows)
-    set_alt(fig, f"{title}: weights removed against epsilon. {'; '.join(said)}. Bands span all trials.")
-    return fig
+    return finish(fig, rows, f"weights removed against epsilon. {'; '.join(said)}. Bands span all trials.", title)
 
 
 def trace_slider(
@@ -317,17 +323,18 @@ def trace_slider(
             "bound by the trace": (distances.numpy(), bound),
         }
         said.append(f"{label}: {kept[-1]:.2f} of at most {bound[-1]:.2f}")
-    drawn = slider_figure(
-        positions,
-        control="spread of the spectrum",
-        x_label="distance R",
-        y_label="kept fraction",
-        title=title,
-        y_range=(0, 1.02),
-        start=len(positions) // 2,
-        alt=f"{title}: the kept fraction rises with the distance, below its bound. At R = {reach:g}, {'; '.join(said)}.",
+    return in_series(
+        slider_figure(
+            positions,
+            control="spread of the spectrum",
+            x_label="distance R",
+            y_label="kept fraction",
+            title=title,
+            y_range=(0, 1.02),
+            start=len(positions) // 2,
+            alt=f"{title}: the kept fraction rises with the distance, below its bound. At R = {reach:g}, {'; '.join(said)}.",
+        )
     )
-    return in_series(drawn)
 
 
 _SIMULATED = (

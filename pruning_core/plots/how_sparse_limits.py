@@ -8,10 +8,13 @@ from pruning_core.intervals import over_seeds
 from pruning_core.intervals import require_rows
 from pruning_core.plots.curves import set_sparsity_axis
 from pruning_core.plots.style import NEUTRAL
+from pruning_core.plots.style import SERIES
 from pruning_core.plots.style import BookFigure
+from pruning_core.plots.style import band
 from pruning_core.plots.style import figure
-from pruning_core.plots.style import set_alt
-from pruning_core.plots.style import stamp
+from pruning_core.plots.style import finish
+from pruning_core.plots.style import panel
+from pruning_core.plots.style import percent
 from pruning_core.plots.style import style_of
 from pruning_core.plots.style import styled
 from pruning_core.prunability import Prunability
@@ -27,16 +30,12 @@ def predicted_against_measured(rows: pd.DataFrame, *, title: str = "") -> BookFi
     rows = rows.dropna(subset=["predicted", "limit"])
     if rows.empty:
         raise BadInput("there is no row with a predicted and a measured limit to draw.")
-    fig, axes = figure(size=(6.4, 5.0))
-    ax = axes[0, 0]
+    fig, ax = panel(size=(6.4, 5.0))
     strengths = sorted(rows["strength"].unique())
-    colours = [
-        style_of(name).colour for name in ("dense", "slimming", "pfp", "grasp", "rni", "ispasp", "thinet", "l1_norm")
-    ]
     said = []
     for i, strength in enumerate(strengths):
         part = rows[rows["strength"] == strength]
-        colour = colours[i % len(colours)]
+        colour = SERIES[i % len(SERIES)]
         label = f"λ = {strength:g}"
         if {"predicted_low", "predicted_high"} <= set(part.columns) and part["predicted_low"].notna().all():
             spread = np.abs(
@@ -48,12 +47,10 @@ def predicted_against_measured(rows: pd.DataFrame, *, title: str = "") -> BookFi
     low = min(rows["limit"].min(), rows["predicted"].min())
     ax.plot([low, 1], [low, 1], ":", color=NEUTRAL)
     ax.set(xlabel="measured limit: loss within the tolerance", ylabel="predicted limit", title=title)
-    ax.xaxis.set_major_formatter(lambda p, _: f"{100 * p:.0f} %")
-    ax.yaxis.set_major_formatter(lambda p, _: f"{100 * p:.0f} %")
+    ax.xaxis.set_major_formatter(percent)
+    ax.yaxis.set_major_formatter(percent)
     ax.legend()
-    stamp(fig, rows)
-    set_alt(fig, f"{title + ': ' if title else ''}predicted against measured limit. Means: {'; '.join(said)}.")
-    return fig
+    return finish(fig, rows, f"predicted against measured limit. Means: {'; '.join(said)}.", title)
 
 
 @styled
@@ -67,10 +64,9 @@ def transition(curves: pd.DataFrame, limits: pd.Series, *, title: str = "") -> B
     if curves.empty:
         raise BadInput("there is no curve to draw.")
     fig, axes = figure(1, 2, size=(9.6, 3.8))
-    colours = [style_of(name).colour for name in ("dense", "slimming", "pfp", "grasp", "rni", "ispasp")]
     said = []
     for i, (strength, part) in enumerate(curves.groupby("strength")):
-        part, colour = part.sort_values("removed"), colours[i % len(colours)]
+        part, colour = part.sort_values("removed"), SERIES[i % len(SERIES)]
         for ax, column in zip(axes[0], ("accuracy", "loss"), strict=True):
             ax.plot(part["removed"], part[column], color=colour, label=f"λ = {strength:g}")
             if strength in limits:
@@ -82,14 +78,9 @@ def transition(curves: pd.DataFrame, limits: pd.Series, *, title: str = "") -> B
         ax.set(xlabel="weights removed", ylabel=name)
     axes[0, 1].set_yscale("log")
     axes[0, 0].legend()
-    if title:
-        fig.suptitle(title)
-    stamp(fig, curves)
-    set_alt(
-        fig,
-        f"{title + ': ' if title else ''}accuracy and loss fall and rise sharply; dashed limits: {'; '.join(said)}.",
+    return finish(
+        fig, curves, f"accuracy and loss fall and rise sharply; dashed limits: {'; '.join(said)}.", title, panels=True
     )
-    return fig
 
 
 @styled
@@ -122,19 +113,18 @@ def crossing_and_knee(found: Prunability, rows: pd.DataFrame, *, title: str = ""
         ax.axvline(found.removed, color=NEUTRAL, linestyle="--", linewidth=1.2, label="predicted limit")
         if actual is not None:
             ax.axvline(actual, color=NEUTRAL, linestyle=":", linewidth=1.6, label="measured limit")
-        ax.xaxis.set_major_formatter(lambda p, _: f"{100 * p:.0f} %")
+        ax.xaxis.set_major_formatter(percent)
     left.legend()
     right.legend(handles=lines, loc="center left")
-    if title:
-        fig.suptitle(title)
-    stamp(fig, rows)
     said = "no fraction kept the loss within the tolerance" if actual is None else f"the measured limit is {actual:.2f}"
-    set_alt(
+    return finish(
         fig,
-        f"{title + ': ' if title else ''}a rising and a falling curve cross at {found.removed:.2f}, the predicted limit; "
+        rows,
+        f"a rising and a falling curve cross at {found.removed:.2f}, the predicted limit; "
         f"{said}. Beside it the loss goes from {measured['loss'].iloc[0]:.2g} to {measured['loss'].iloc[-1]:.2g}.",
+        title,
+        panels=True,
     )
-    return fig
 
 
 @styled
@@ -153,19 +143,14 @@ def rounds_against_control(rows: pd.DataFrame, *, title: str = "") -> BookFigure
             curve = over_seeds(part, ["rounds"], column)
             if curve.empty:
                 continue
-            ax.plot(curve["rounds"], curve["mean"], color=style.colour, marker=style.marker, label=name)
             # An interval of few seeds may leave the range that is possible.
             low, high = curve["low"].clip(lower=0), curve["high"].clip(upper=1 if column == "predicted" else None)
-            ax.fill_between(curve["rounds"], low, high, color=style.colour, alpha=0.18, linewidth=0)
+            band(ax, curve["rounds"], curve["mean"], low, high, style._replace(label=name))
             first, last = curve["mean"].iloc[0], curve["mean"].iloc[-1]
             said.append(f"{name}: {column} from {first:.3g} to {last:.3g}")
     for ax, name in zip(axes[0], ("predicted limit", "distance R at the limit"), strict=True):
         ax.set(xlabel="round", ylabel=name)
         ax.set_xticks(sorted(rows["rounds"].unique()))
-    axes[0, 0].yaxis.set_major_formatter(lambda p, _: f"{100 * p:.0f} %")
+    axes[0, 0].yaxis.set_major_formatter(percent)
     axes[0, 0].legend()
-    if title:
-        fig.suptitle(title)
-    stamp(fig, rows)
-    set_alt(fig, f"{title + ': ' if title else ''}two panels over pruning rounds. {'; '.join(said)}.")
-    return fig
+    return finish(fig, rows, f"two panels over pruning rounds. {'; '.join(said)}.", title, panels=True)

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from pruning_core.errors import BadInput
-from pruning_core.plots.style import COLOURS
 from pruning_core.plots.style import NEUTRAL
 from pruning_core.plots.style import SERIES
+from pruning_core.plots.style import MethodStyle
 from pruning_core.plots.style import style_of
 
 Curve = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
@@ -198,6 +198,7 @@ def slider_figure(
     height: int = 380,
     embed: bool = False,
     play: bool = False,
+    styles: Mapping[str, MethodStyle] | None = None,
 ) -> SliderFigure:
     """Make a figure whose slider walks through ``positions``: label of the position -> curve name -> (x, y).
 
@@ -205,7 +206,8 @@ def slider_figure(
     and marker. ``control`` names what the slider changes; ``alt`` says in words what the figure shows. Axis
     ranges are in data units and, if not given, span all positions, so that nothing jumps. ``mode``: "lines",
     "markers", "lines+markers" or "bars". ``play`` adds a button that walks through the positions by itself on static
-    pages. Raises BadInput for no positions, unequal curves, values that are
+    pages. ``styles`` overrides the palette for curves that are no methods. Raises BadInput for no positions, unequal
+    curves, values that are
     not finite, or an empty alt text.
     """
     if not positions:
@@ -225,17 +227,12 @@ def slider_figure(
                 raise BadInput(f"the curve {name!r} must have finite x and y of one length.")
             all_x.append(xs)
             all_y.append(ys)
-            data.append(_trace(name, xs, ys, mode, visible=i == start))
+            style = (styles or {}).get(name) or style_of(name)
+            data.append(_trace(style, xs, ys, mode, visible=i == start))
     if mode == "bars":
         all_y.append(np.zeros(1))  # a bar that does not start at 0 misleads
     axis = {"color": NEUTRAL, "gridcolor": "rgba(121,121,121,0.25)", "zeroline": False, "linecolor": NEUTRAL}
-    layout = {
-        "title": {"text": title, "y": 0.98, "yanchor": "top"},
-        "height": height,
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"color": NEUTRAL},
-        "margin": {"l": 60, "r": 15, "t": 80 if title else 40, "b": 50},
+    layout = page_layout(title, height, l=60, r=15, t=80 if title else 40, b=50) | {
         "showlegend": len(curves[0]) > 1,
         "xaxis": axis | {"title": {"text": x_label}} | _range(all_x, x_range, x_log),
         "yaxis": axis | {"title": {"text": y_label}} | _range(all_y, y_range, y_log),
@@ -243,15 +240,26 @@ def slider_figure(
     return SliderFigure(data, layout, list(positions), start, control, " ".join(alt.split()), embed, play)
 
 
+def page_layout(title: str, height: int, **margin: int) -> dict[str, Any]:
+    """What the layouts of all sliders share; margins l, r, t and b in pixels."""
+    return {
+        "title": {"text": title, "y": 0.98, "yanchor": "top"},
+        "height": height,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"color": NEUTRAL},
+        "margin": margin,
+    }
+
+
 def in_series(drawn: SliderFigure) -> SliderFigure:
     """The slider's curves in the order of SERIES: for names that are no methods, whose own colours may coincide."""
     for i, trace in enumerate(drawn.data):
-        trace["line"]["color"] = COLOURS[SERIES[i % drawn.per_position % len(SERIES)]]
+        trace["line"]["color"] = SERIES[i % drawn.per_position % len(SERIES)]
     return drawn
 
 
-def _trace(name: str, x: np.ndarray, y: np.ndarray, mode: str, visible: bool) -> dict[str, Any]:
-    style = style_of(name)
+def _trace(style: MethodStyle, x: np.ndarray, y: np.ndarray, mode: str, visible: bool) -> dict[str, Any]:
     # six digits are more than a screen can show and keep the page small
     trace: dict[str, Any] = {
         "name": style.label,

@@ -6,26 +6,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import NullLocator
 
 from pruning_core.errors import BadInput
 from pruning_core.intervals import over_seeds
 from pruning_core.plots.curves import method_lines
 from pruning_core.plots.interactive import SliderFigure
 from pruning_core.plots.interactive import slider_figure
-from pruning_core.plots.style import COLOURS
 from pruning_core.plots.style import NEUTRAL
+from pruning_core.plots.style import SERIES
 from pruning_core.plots.style import BookFigure
 from pruning_core.plots.style import figure
-from pruning_core.plots.style import set_alt
-from pruning_core.plots.style import stamp
+from pruning_core.plots.style import finish
+from pruning_core.plots.style import panel
+from pruning_core.plots.style import plain_ticks
+from pruning_core.plots.style import round_numbers
 from pruning_core.plots.style import style_of
 from pruning_core.plots.style import styled
 
 if TYPE_CHECKING:
     from pruning_core.methods.ispasp import Recovery
 
-_SERIES = ("blue", "green", "crimson", "violet", "ochre", "sky", "mauve", "slate")
 _LINES = ("-", "--", ":", "-.")
 
 
@@ -43,21 +43,21 @@ def decay_curves(
     said = []
     for ax, width in zip(axes[0], widths, strict=True):
         part = rows[rows["d_hid"] == width]
-        for colour, p in zip(_SERIES, sorted(part["p"].unique()), strict=False):
+        for colour, p in zip(SERIES, sorted(part["p"].unique()), strict=False):
             for line, method in zip(_LINES, methods, strict=False):
                 curve = over_seeds(part[(part["p"] == p) & (part["method"] == method)], ["s"], "residual")
                 label = f"p = {p:g}" if method == methods[0] else None
-                ax.plot(curve["s"], curve["mean"], line, color=COLOURS[colour], label=label)
+                ax.plot(curve["s"], curve["mean"], line, color=colour, label=label)
                 if method == methods[0]:
                     middle = curve.iloc[(curve["s"] - 0.25 * width).abs().argmin()]
                     s = np.array([0.1, 0.5]) * width
                     # A little above the curve, so that both can be seen.
-                    ax.plot(s, 6 * middle["mean"] * (s / middle["s"]) ** slopes[p], ":", color=COLOURS[colour])
+                    ax.plot(s, 6 * middle["mean"] * (s / middle["s"]) ** slopes[p], ":", color=colour)
                     said.append(
                         f"width {width}, p = {p:g}: {curve['mean'].iloc[0]:.1e} to {curve['mean'].iloc[-1]:.1e}"
                     )
         ax.set(xscale="log", yscale="log", xlabel="neurons kept", title=f"hidden width {width}")
-        _plain_ticks(ax, part["s"].min(), part["s"].max())
+        plain_ticks(ax.xaxis, round_numbers(part["s"].min(), part["s"].max()))
     axes[0, 0].set(ylabel="squared residual")
     axes[0, 0].legend(loc="lower left")
     if len(methods) > 1:
@@ -69,18 +69,7 @@ def decay_curves(
             ],
             loc="lower left",
         )
-    if title:
-        fig.suptitle(title, color=NEUTRAL, fontsize=11)
-    stamp(fig, rows)
-    set_alt(fig, f"{title + ': ' if title else ''}squared residual against neurons kept. {'; '.join(said)}.")
-    return fig
-
-
-def _plain_ticks(ax, low: float, high: float) -> None:
-    """Numbers in place of powers of ten on a short logarithmic axis."""
-    ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if low <= t <= high]
-    ax.set_xticks(ticks, [str(t) for t in ticks])
-    ax.xaxis.set_minor_locator(NullLocator())
+    return finish(fig, rows, f"squared residual against neurons kept. {'; '.join(said)}.", title, panels=True)
 
 
 @styled
@@ -104,11 +93,7 @@ def recovery_maps(rows: pd.DataFrame, *, methods: Sequence[str], title: str = ""
         said.append(f"{style_of(method).label}: found in {100 * part['recovered'].mean():.0f} % of all draws")
     axes[0, 0].set(ylabel="active neurons")
     fig.colorbar(mesh, ax=list(axes[0]), label="support found")
-    if title:
-        fig.suptitle(title, color=NEUTRAL, fontsize=11)
-    stamp(fig, rows)
-    set_alt(fig, f"{title + ': ' if title else ''}heat maps over outputs and active neurons. {'; '.join(said)}.")
-    return fig
+    return finish(fig, rows, f"heat maps over outputs and active neurons. {'; '.join(said)}.", title, panels=True)
 
 
 @styled
@@ -117,13 +102,12 @@ def spectra(rows: pd.DataFrame, *, exponents: Sequence[float] = (1.0,), title: s
 
     rows: name, rank (from 1), size. ``exponents``: dotted lines ``rank ** -e`` for comparison; 1 is the border of p < 1.
     """
-    fig, axes = figure()
-    ax = axes[0, 0]
+    fig, ax = panel()
     said = []
     for i, (name, part) in enumerate(rows.groupby("name", sort=False)):
         curve = over_seeds(part, ["rank"], "size")
-        colour = COLOURS[_SERIES[i % len(_SERIES)]]
-        ax.plot(curve["rank"], curve["mean"], _LINES[i // len(_SERIES)], color=colour, label=str(name))
+        colour = SERIES[i % len(SERIES)]
+        ax.plot(curve["rank"], curve["mean"], _LINES[i // len(SERIES)], color=colour, label=str(name))
         half = curve.iloc[len(curve) // 2]
         said.append(f"{name}: {half['mean']:.2g} of the largest at rank {half['rank']:.0f}")
     ranks = np.geomspace(1, rows["rank"].max(), 50)
@@ -132,22 +116,17 @@ def spectra(rows: pd.DataFrame, *, exponents: Sequence[float] = (1.0,), title: s
     low = max(rows.loc[rows["size"] > 0, "size"].min(), 1e-4)
     ax.set(xscale="log", yscale="log", xlabel="rank", ylabel="activation sum / largest", title=title, ylim=(low, 1.5))
     ax.legend()
-    stamp(fig, rows)
-    set_alt(fig, f"{title + ': ' if title else ''}sorted activation sums. {'; '.join(said)}.")
-    return fig
+    return finish(fig, rows, f"sorted activation sums. {'; '.join(said)}.", title)
 
 
 @styled
 def times_against_width(rows: pd.DataFrame, *, x: str = "hidden", title: str = "") -> BookFigure:
     """Draw seconds of selection against the width of the layer, both logarithmic: one curve a method, bands over seeds."""
-    fig, axes = figure()
-    ax = axes[0, 0]
+    fig, ax = panel()
     said = method_lines(ax, rows, x, "seconds")
     ax.set(xlabel="hidden units", ylabel="seconds", title=title)
     ax.legend()
-    stamp(fig, rows)
-    set_alt(fig, f"{title + ': ' if title else ''}seconds of selection against hidden units. {'; '.join(said)}.")
-    return fig
+    return finish(fig, rows, f"seconds of selection against hidden units. {'; '.join(said)}.", title)
 
 
 def iterations_slider(found: "Recovery", *, title: str = "") -> SliderFigure:

@@ -12,8 +12,9 @@ from pruning_core.intervals import require_rows
 from pruning_core.plots.style import COLOURS
 from pruning_core.plots.style import NEUTRAL
 from pruning_core.plots.style import BookFigure
-from pruning_core.plots.style import figure
-from pruning_core.plots.style import set_alt
+from pruning_core.plots.style import finish
+from pruning_core.plots.style import panel
+from pruning_core.plots.style import series_style
 from pruning_core.plots.style import styled
 
 ROLES = {"produces": ("ochre", "P"), "normalises": ("mauve", "N"), "consumes": ("blue", "C")}
@@ -34,8 +35,7 @@ def group_map(rows: pd.DataFrame, *, order: Sequence[str] | None = None, title: 
     parts = rows.assign(layer=rows["parameter"].str.rpartition(".")[0])
     groups, named = list(dict.fromkeys(parts["group"])), set(parts["layer"])
     layers = [layer for layer in order or dict.fromkeys(parts["layer"]) if layer in named]
-    fig, axes = figure(size=(min(2.6 + 0.9 * len(groups), 9.6), 1.2 + 0.3 * len(layers)))
-    ax = axes[0, 0]
+    fig, ax = panel(size=(min(2.6 + 0.9 * len(groups), 9.6), 1.2 + 0.3 * len(layers)))
     for (group, layer), tile in parts.groupby(["group", "layer"], sort=False):
         _tile(ax, groups.index(group), layers.index(layer), [r for r in ROLES if r in set(tile["role"])])
     ax.set_xticks(range(len(groups)), groups, rotation=30, ha="right", rotation_mode="anchor", fontsize=9)
@@ -50,8 +50,7 @@ def group_map(rows: pd.DataFrame, *, order: Sequence[str] | None = None, title: 
         + ", ".join(f"{layer} {role}" for layer, role in sorted(set(zip(t["layer"], t["role"], strict=True))))
         for group, t in parts.groupby("group", sort=False)
     )
-    set_alt(fig, f"{title + ': ' if title else ''}tiles of layers against channel groups. {said}.")
-    return fig
+    return finish(fig, None, f"tiles of layers against channel groups. {said}.", title)
 
 
 def _tile(ax, x: int, y: int, roles: Sequence[str]) -> None:
@@ -80,14 +79,14 @@ def difference_curve(
     difference that is tolerated. Raises BadInput for missing columns or no rows.
     """
     require_rows(rows, (by, x, y))
-    fig, axes = figure()
-    ax = axes[0, 0]
+    fig, ax = panel()
     positive = rows.loc[rows[y] > 0, y]
     lowest = 10.0 ** np.floor(np.log10(positive.min() if len(positive) else 1e-17))
     said = []
     curves = rows.groupby(by, sort=False)
-    for (name, curve), colour, marker in zip(curves, ("violet", "ochre", "sky", "crimson"), "os^v", strict=False):
-        ax.plot(curve[x], curve[y].clip(lower=lowest), color=COLOURS[colour], marker=marker, label=str(name))
+    for i, (name, curve) in enumerate(curves):
+        colour, marker, label = series_style(i, name)
+        ax.plot(curve[x], curve[y].clip(lower=lowest), color=colour, marker=marker, label=label)
         said.append(f"{name}: from {curve[y].iloc[0]:.2g} to {curve[y].iloc[-1]:.2g}")
     if floor is not None:
         ax.axhline(floor, color=NEUTRAL, linestyle=":", linewidth=1.2)
@@ -97,8 +96,7 @@ def difference_curve(
     ax.set(xlabel=x, ylabel="largest difference of the outputs", title=title)
     ax.legend()
     level = f" The tolerated difference is {floor:.0e}." if floor is not None else ""
-    set_alt(fig, f"{title + ': ' if title else ''}difference against {x}. {'; '.join(said)}.{level}")
-    return fig
+    return finish(fig, None, f"difference against {x}. {'; '.join(said)}.{level}", title)
 
 
 @styled
@@ -109,17 +107,16 @@ def leak_curves(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     BadInput for missing columns or no rows.
     """
     require_rows(rows, ("way", "step", "size"))
-    fig, axes = figure()
-    ax = axes[0, 0]
+    fig, ax = panel()
     said = []
     for k, (way, curve) in enumerate(rows.groupby("way", sort=False)):
-        colour, marker = ("crimson", "ochre", "green", "sky")[k % 4], "osD^"[k % 4]
-        ax.plot(curve["step"], curve["size"], color=COLOURS[colour], marker=marker, label=str(way))
+        colour, marker, label = series_style(k, way)
+        ax.plot(curve["step"], curve["size"], color=colour, marker=marker, label=label)
         said.append(f"{way}: {100 * curve['size'].iloc[-1]:.3g} % after {curve['step'].iloc[-1]} steps")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.set(xlabel="step after the cut", ylabel="size of dead weights / size of living", title=title)
     ax.legend()
-    lead = f"{title}: " if title else ""
-    set_alt(fig, f"{lead}mean size of dead weights, relative to living ones, against steps. {'; '.join(said)}.")
-    return fig
+    return finish(
+        fig, None, f"mean size of dead weights, relative to living ones, against steps. {'; '.join(said)}.", title
+    )

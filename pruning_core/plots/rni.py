@@ -16,8 +16,8 @@ from pruning_core.plots.interactive import SliderFigure
 from pruning_core.plots.interactive import slider_figure
 from pruning_core.plots.style import BookFigure
 from pruning_core.plots.style import figure
+from pruning_core.plots.style import finish
 from pruning_core.plots.style import set_alt
-from pruning_core.plots.style import stamp
 from pruning_core.plots.style import style_of
 from pruning_core.plots.style import styled
 
@@ -116,14 +116,9 @@ def histograms(rows: pd.DataFrame, methods: Sequence[str], *, title: str = "") -
             f"{style.label}: {part['receded_share'].mean():.0%} below a tenth, {part['mid_share'].mean():.0%} between"
         )
     axes[0, 0].set_ylabel("share of channels")
-    if title:
-        fig.suptitle(title)
-    stamp(fig, rows)
-    set_alt(
-        fig,
-        f"{title + ': ' if title else ''}histograms of importances, logarithmic. {'; '.join(said)} a tenth and a half.",
+    return finish(
+        fig, rows, f"histograms of importances, logarithmic. {'; '.join(said)} a tenth and a half.", title, panels=True
     )
-    return fig
 
 
 @styled
@@ -146,15 +141,11 @@ def recession(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
         ax.minorticks_off()
     axes[0, 0].set_ylim(0, 1)
     axes[0, 1].set_ylim(min(90.0, float(rows["accuracy"].min()) - 1), 100)  # tenths of a point are noise
-    if title:
-        fig.suptitle(title)
-    stamp(fig, rows)
     said = "; ".join(
         f"{strength:g}: {part['receded_share'].mean():.0%} recede, {part['accuracy'].mean():.1f} % accurate"
         for strength, part in by_strength
     )
-    set_alt(fig, f"{title + ': ' if title else ''}share that recedes and accuracy by strength. {said}.")
-    return fig
+    return finish(fig, rows, f"share that recedes and accuracy by strength. {said}.", title, panels=True)
 
 
 def knee(rows: pd.DataFrame, shares: pd.Series, *, title: str = "", reference: float | None = None) -> BookFigure:

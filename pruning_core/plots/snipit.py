@@ -13,12 +13,14 @@ from pruning_core.errors import BadInput
 from pruning_core.intervals import over_seeds
 from pruning_core.plots.curves import AXIS_NAMES
 from pruning_core.plots.interactive import SliderFigure
+from pruning_core.plots.interactive import page_layout
 from pruning_core.plots.style import COLOURS
 from pruning_core.plots.style import NEUTRAL
 from pruning_core.plots.style import BookFigure
+from pruning_core.plots.style import band
 from pruning_core.plots.style import figure
-from pruning_core.plots.style import set_alt
-from pruning_core.plots.style import stamp
+from pruning_core.plots.style import finish
+from pruning_core.plots.style import panel
 from pruning_core.plots.style import style_of
 from pruning_core.plots.style import styled
 
@@ -60,13 +62,11 @@ def layer_lines(
     rows: measured rows (``parse_layers`` is applied to them); ``y``: "density", "width", "units_kept" or "weights_kept".
     """
     points = over_seeds(parse_layers(rows), [by, "position", "layer"], y)
-    fig, axes = figure()
-    ax = axes[0, 0]
+    fig, ax = panel()
     said = []
     for name, line in points.groupby(by, sort=False):
         style = style_of(str(name))
-        ax.plot(line["position"], line["mean"], color=style.colour, marker=style.marker, label=style.label)
-        ax.fill_between(line["position"], line["low"], line["high"], color=style.colour, alpha=0.18, linewidth=0)
+        band(ax, line["position"], line["mean"], line["low"], line["high"], style)
         said.append(f"{style.label}: {', '.join(f'{value:.3g}' for value in line['mean'])}")
     names = points.drop_duplicates("position").sort_values("position")
     ax.set_xticks(names["position"], [str(name) for name in names["layer"]], rotation=45, ha="right", fontsize=8)
@@ -75,9 +75,7 @@ def layer_lines(
     if log and (points["mean"] > 0).all():
         ax.set_yscale("log")
     ax.legend()
-    stamp(fig, rows)
-    set_alt(fig, f"{title}. What each layer keeps, from front to back. {'; '.join(said)}.")
-    return fig
+    return finish(fig, rows, f"What each layer keeps, from front to back. {'; '.join(said)}.", title)
 
 
 @styled
@@ -93,22 +91,19 @@ def accuracy_against_cost(
     )
     if points.empty:
         raise BadInput("there is no row with an accuracy to draw.")
-    fig, axes = figure()
-    ax = axes[0, 0]
+    fig, ax = panel()
     said = []
     for name, curve in points.groupby(by, sort=False):
         style, curve = style_of(str(name)), curve.sort_values(cost)
-        ax.plot(curve[cost], curve["mean"], color=style.colour, marker=style.marker, label=style.label)
-        low, high = (curve[side].clip(0, 100) for side in ("low", "high"))
-        ax.fill_between(curve[cost], low, high, color=style.colour, alpha=0.18, linewidth=0)
+        band(ax, curve[cost], curve["mean"], *(curve[side].clip(0, 100) for side in ("low", "high")), style)
         cheapest = curve.iloc[0]
         said.append(f"{style.label}: {cheapest['mean']:.3g} % at {cheapest[cost]:.2g}")
     ax.set_xscale("log")
     ax.set(xlabel=AXIS_NAMES.get(cost, cost), ylabel=AXIS_NAMES["accuracy"], title=title)
     ax.legend()
-    stamp(fig, rows)
-    set_alt(fig, f"{title}. Accuracy against {cost.replace('_', ' ')}; the cheapest point of {'; '.join(said)}.")
-    return fig
+    return finish(
+        fig, rows, f"Accuracy against {cost.replace('_', ' ')}; the cheapest point of {'; '.join(said)}.", title
+    )
 
 
 def curve_of(scores: Mapping[str, Tensor], points: int = 200) -> pd.DataFrame:
@@ -129,8 +124,7 @@ def elasticity_curves(
     curves: ``curve_of`` tables with a column ``by``; scores that are zero cannot be drawn and end the curve. ``colours``
     names colours of the palette for values of ``by`` that are no methods.
     """
-    fig, axes = figure()
-    ax = axes[0, 0]
+    fig, ax = panel()
     said = []
     for name, curve in curves.groupby(by, sort=False):
         style = style_of(str(name))
@@ -141,9 +135,7 @@ def elasticity_curves(
     ax.set_xscale("log")
     ax.set(xlabel="share of weights with at least this elasticity", ylabel="log10 elasticity", title=title)
     ax.legend()
-    stamp(fig, curves)
-    set_alt(fig, f"{title}. Sorted elasticities on a logarithmic scale: {'; '.join(said)}.")
-    return fig
+    return finish(fig, curves, f"Sorted elasticities on a logarithmic scale: {'; '.join(said)}.", title)
 
 
 @styled
@@ -159,9 +151,8 @@ def success_against_epsilon(rows: pd.DataFrame, *, by: str = "method", title: st
     for attack, ax in zip(attacks, axes.flat, strict=False):
         for name, curve in points[points["attack"] == attack].groupby(by, sort=False):
             style = style_of(str(name))
-            ax.plot(curve["epsilon"], 100 * curve["mean"], color=style.colour, marker=style.marker, label=style.label)
             low, up = (100 * curve[side].clip(0, 1) for side in ("low", "high"))
-            ax.fill_between(curve["epsilon"], low, up, color=style.colour, alpha=0.18, linewidth=0)
+            band(ax, curve["epsilon"], 100 * curve["mean"], low, up, style)
             middle = curve.iloc[len(curve) // 2]
             said.append(f"{attack}, {style.label}: {100 * middle['mean']:.0f} % at {middle['epsilon']:g}")
         ax.set(title=attack.replace("_", " "), xlabel="epsilon")
@@ -170,11 +161,7 @@ def success_against_epsilon(rows: pd.DataFrame, *, by: str = "method", title: st
     for row in axes:
         row[0].set_ylabel("images turned (%)")
     axes[0, 0].legend()
-    if title:
-        fig.suptitle(title, fontsize=11, color=NEUTRAL)
-    stamp(fig, rows)
-    set_alt(fig, f"{title}. Success of attacks against epsilon. {'; '.join(said)}.")
-    return fig
+    return finish(fig, rows, f"Success of attacks against epsilon. {'; '.join(said)}.", title, panels=True)
 
 
 @styled
@@ -194,9 +181,7 @@ def confusion(matrices: Mapping[str, Tensor], *, title: str = "", rows: pd.DataF
         true, taken = np.unravel_index(off.argmax(), off.shape)
         said.append(f"{name}: {100 * np.trace(counts) / counts.sum():.1f} % right, most often {true} taken for {taken}")
     axes[0, 0].set_ylabel("true class")
-    stamp(fig, pd.DataFrame() if rows is None else rows)
-    set_alt(fig, f"{title}. Confusion matrices. {'; '.join(said)}.")
-    return fig
+    return finish(fig, pd.DataFrame() if rows is None else rows, f"Confusion matrices. {'; '.join(said)}.", title)
 
 
 @styled
@@ -214,9 +199,12 @@ def saliency_grid(
             ax.set(xticks=[], yticks=[])
             ax.grid(False)
         row[0].set_ylabel(style_of(name).label if name != "image" else name, fontsize=8)
-    stamp(fig, pd.DataFrame() if rows is None else rows)
-    set_alt(fig, f"{title}. {count} images and, below, which pixels move the largest logit in {', '.join(maps)}.")
-    return fig
+    return finish(
+        fig,
+        pd.DataFrame() if rows is None else rows,
+        f"{count} images and, below, which pixels move the largest logit in {', '.join(maps)}.",
+        title,
+    )
 
 
 def mask_slider(
@@ -254,14 +242,7 @@ def mask_slider(
             )
         kept = ", ".join(f"{masks[layer].double().mean():.2%} of {layer}" for layer in layers)
         said.append(f"at {label}: {kept}")
-    layout: dict[str, Any] = {
-        "title": {"text": title, "y": 0.98, "yanchor": "top"},
-        "height": 340,
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"color": NEUTRAL},
-        "margin": {"l": 40, "r": 15, "t": 60, "b": 40},
-    }
+    layout = page_layout(title, 340, l=40, r=15, t=60, b=40)
     width = 1 / len(layers)
     for j, layer in enumerate(layers, start=1):
         name = str(j) if j > 1 else ""

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
@@ -34,7 +35,8 @@ COLOURS = {
     "slate": "#516489",
 }
 NEUTRAL = "#797979"  # text, ticks and frames: 4.4:1 on white, 4.3:1 on #121212
-SERIES = ("blue", "crimson", "green", "ochre", "violet", "sky", "mauve", "slate")  # for curves that are no methods
+SERIES = tuple(COLOURS[name] for name in ("blue", "crimson", "green", "ochre", "violet", "sky", "mauve", "slate"))
+"""The colours, in order, of curves that are no methods."""
 MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "h")
 
 
@@ -138,6 +140,11 @@ def style_of(method: str) -> MethodStyle:
     return MethodStyle(colour, marker, method)
 
 
+def series_style(i: int, label: object) -> MethodStyle:
+    """The style of the ``i``-th curve of a figure whose curves are no methods."""
+    return MethodStyle(SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)], str(label))
+
+
 RC: Any = {  # Any: matplotlib types the keys as a closed list that grows with its version
     "figure.dpi": 110,
     "figure.facecolor": "none",
@@ -211,6 +218,48 @@ def figure(
         fig = BookFigure(figsize=size or (min(6.4 * columns, 9.6), 3.8 * rows), layout="constrained")
         axes = fig.subplots(rows, columns, squeeze=False, **subplots)
     return fig, axes
+
+
+def panel(**options: Any) -> tuple[BookFigure, Axes]:
+    """A figure with one panel, and its axes; options as for :func:`figure`."""
+    fig, axes = figure(**options)
+    return fig, axes[0, 0]
+
+
+def band(ax: Axes, x: Any, middle: Any, low: Any, high: Any, style: MethodStyle) -> None:
+    """One curve in its style, with a band from ``low`` to ``high``."""
+    ax.plot(x, middle, color=style.colour, marker=style.marker, label=style.label)
+    ax.fill_between(x, low, high, color=style.colour, alpha=0.18, linewidth=0)
+
+
+def finish(
+    fig: BookFigure, rows: pd.DataFrame | None, alt: str, title: str = "", *, panels: bool = False
+) -> BookFigure:
+    """Stamp the figure with where its ``rows`` come from (None: no stamp) and give it its alt text, title first.
+
+    ``panels``: the title stands over several panels.
+    """
+    if panels and title:
+        fig.suptitle(title, color=NEUTRAL, fontsize=11)
+    if rows is not None:
+        stamp(fig, rows)
+    set_alt(fig, titled(title, alt))
+    return fig
+
+
+def titled(title: str, text: str) -> str:
+    """The text after the title, if there is one: how every alt text begins."""
+    return f"{title}: {text}" if title else text
+
+
+def percent(share: float, _: int | None = None) -> str:
+    """A fraction as text; as a tick's label the position is given too."""
+    return f"{100 * share:.4g} %"
+
+
+def round_numbers(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten, from 0.01 to 5000, that lie between ``low`` and ``high``."""
+    return [n for power in range(-2, 4) for n in (10.0**power, 2 * 10.0**power, 5 * 10.0**power) if low <= n <= high]
 
 
 def plain_ticks(axis, ticks: Sequence[float]) -> None:
