@@ -98,10 +98,10 @@ def to_markdown(claims: Sequence[Claim], rows: pd.DataFrame, titles: Mapping[str
         for claim, row in zip(claims, board.itertuples(), strict=True):
             if claim.paper != paper:
                 continue
-            told = _cell(
+            claimed = _cell(
                 f"{claim.statement} *{claim.where}*" + (f" ({claim.note})" if claim.note and claim.ours else "")
             )
-            out.append(f"| {told} | {_cell(row.papers)} | {claim.seen} | {row.verdict} | {_cell(row.sentence)} |")
+            out.append(f"| {claimed} | {_cell(row.papers)} | {claim.seen} | {row.verdict} | {_cell(row.sentence)} |")
     return "\n".join(out) + "\n"
 
 

@@ -61,45 +61,47 @@ def verdict(claim: Claim, rows: pd.DataFrame) -> Verdict:
         return _not_run(str(unclear))
     if not len(values):
         return _not_run(f"no record of profile {claim.profile}" + ("" if claim.profile == "paper" else " or larger"))
-    found = mean_interval(values)
-    kind, reason = _judge(claim, found)
-    seeds = f"{found.n} seed" + ("s" if found.n != 1 else "")
-    ours = quantity_text(found.mean, claim.unit)
+    interval = mean_interval(values)
+    kind, reason = _judge(claim, interval)
+    seeds = f"{interval.n} seed" + ("s" if interval.n != 1 else "")
+    ours = quantity_text(interval.mean, claim.unit)
     spread = (
         ""
-        if math.isnan(found.low)
-        else f" [{number_text(found.low, claim.unit)}, {number_text(found.high, claim.unit)}]"
+        if math.isnan(interval.low)
+        else f" [{number_text(interval.low, claim.unit)}, {number_text(interval.high, claim.unit)}]"
     )
     origin = f"profile {profile}" if claim.deterministic else f"{seeds}, profile {profile}"
-    return Verdict(kind, found.mean, (found.low, found.high), found.n, f"ours {ours}{spread} ({origin}): {reason}.")
+    return Verdict(
+        kind, interval.mean, (interval.low, interval.high), interval.n, f"ours {ours}{spread} ({origin}): {reason}."
+    )
 
 
 def _not_run(why: str) -> Verdict:
     return Verdict("not run", math.nan, (math.nan, math.nan), 0, f"{why.rstrip('.')}.")
 
 
-def _judge(claim: Claim, found: Interval) -> tuple[str, str]:
-    enough = claim.deterministic or found.n >= LEAST_SEEDS
+def _judge(claim: Claim, ours: Interval) -> tuple[str, str]:
+    enough = claim.deterministic or ours.n >= LEAST_SEEDS
     few = f"fewer than {LEAST_SEEDS} seeds"
     right_side = None
     if claim.direction is not None:
-        right_side = found.mean > claim.than if claim.direction == "above" else found.mean < claim.than
+        right_side = ours.mean > claim.than if claim.direction == "above" else ours.mean < claim.than
     if claim.value is not None:
-        gap = abs(found.mean - claim.value)
+        gap = abs(ours.mean - claim.value)
         # a tolerance of 0 on integers, and 0.5 on numbers that are not exact in binary
         close = gap <= (claim.tolerance or 0.0) * (1 + 1e-9) + 1e-12 * abs(claim.value)
         tolerance = number_text(claim.tolerance or 0, claim.unit)
-        said = f"{number_text(gap, claim.unit)} from the paper's number, tolerance {tolerance}"
+        reason = f"{number_text(gap, claim.unit)} from the paper's number, tolerance {tolerance}"
         if close:
-            return ("reproduced", said) if enough else ("same trend", f"{said}, but {few}")
-        return ("same trend", f"{said}, on the claimed side") if right_side else ("not reproduced", said)
+            return ("reproduced", reason) if enough else ("same trend", f"{reason}, but {few}")
+        return ("same trend", f"{reason}, on the claimed side") if right_side else ("not reproduced", reason)
     if not right_side:
         return "not reproduced", f"not {claim.direction} {number_text(claim.than, claim.unit)}"
-    clear = claim.deterministic or (found.low > claim.than if claim.direction == "above" else found.high < claim.than)
-    said = f"{claim.direction} {number_text(claim.than, claim.unit)}"
+    clear = claim.deterministic or (ours.low > claim.than if claim.direction == "above" else ours.high < claim.than)
+    reason = f"{claim.direction} {number_text(claim.than, claim.unit)}"
     if clear and enough:
-        return "reproduced", said
-    return "same trend", f"{said}, but {few if not enough else 'the interval reaches across'}"
+        return "reproduced", reason
+    return "same trend", f"{reason}, but {few if not enough else 'the interval reaches across'}"
 
 
 def _values(ours: Selection | Comparison, rows: pd.DataFrame, least: str) -> tuple[str, np.ndarray]:
@@ -126,12 +128,12 @@ def _per_seed(selection: Selection, rows: pd.DataFrame) -> pd.Series:
         chosen &= _equal(rows[column], wanted)
     if "width" in rows and "width" not in where:
         chosen &= _equal(rows["width"], 1.0) | rows["width"].isna().to_numpy()
-    found = rows[chosen & rows[selection.column].notna().to_numpy()]
+    chosen_rows = rows[chosen & rows[selection.column].notna().to_numpy()]
     for column in ("model", "data", "method", "of", "asked", "label", "epoch"):
-        if column in found and column not in where and found[column].nunique() > 1:
-            names = ", ".join(str(v) for v in sorted(found[column].dropna().unique())[:4])
+        if column in chosen_rows and column not in where and chosen_rows[column].nunique() > 1:
+            names = ", ".join(str(v) for v in sorted(chosen_rows[column].dropna().unique())[:4])
             raise _Unclear(f"rows that answer differ in {column} ({names})")
-    return found.groupby("seed")[selection.column].mean().astype(float)
+    return chosen_rows.groupby("seed")[selection.column].mean().astype(float)
 
 
 def _equal(column: pd.Series, wanted: Any) -> np.ndarray:

@@ -88,15 +88,15 @@ def method_lines(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> list[str]:
 
     Returns what an alt text says of each line. A band ends at half of the mean: intervals of few seeds may reach below zero.
     """
-    said = []
+    notes = []
     for name, part in rows.groupby("method", sort=False):
         style = style_of(str(name))
         curve = over_seeds(part, [x], y)
         band(ax, curve[x], curve["mean"], curve["low"].clip(lower=0.5 * curve["mean"]), curve["high"], style)
-        said.append(f"{style.label} {curve['mean'].iloc[0]:.2g} to {curve['mean'].iloc[-1]:.2g}")
+        notes.append(f"{style.label} {curve['mean'].iloc[0]:.2g} to {curve['mean'].iloc[-1]:.2g}")
     ax.set(xscale="log", yscale="log")
     plain_ticks(ax.xaxis, sorted(rows[x].unique()))
-    return said
+    return notes
 
 
 @styled
@@ -124,7 +124,7 @@ def accuracy_against_sparsity(
     if points.empty:
         raise BadInput(f"there is no row with a value of {y!r} to draw.")
     fig, ax = panel()
-    said = []
+    notes = []
     if y.endswith("accuracy"):  # an interval of few seeds may leave the range that is possible
         points = points.assign(low=points["low"].clip(0, 100), high=points["high"].clip(0, 100))
     for name, curve in points.groupby(by, sort=False):
@@ -132,7 +132,7 @@ def accuracy_against_sparsity(
         curve = curve.sort_values(x)
         band(ax, curve[x], curve["mean"], curve["low"], curve["high"], style)
         first, last = curve.iloc[0], curve.iloc[-1]
-        said.append(
+        notes.append(
             f"{style.label} from {first['mean']:.4g} at {100 * first[x]:.4g} % "
             f"to {last['mean']:.4g} at {100 * last[x]:.4g} %"
         )
@@ -148,7 +148,7 @@ def accuracy_against_sparsity(
         ax.legend()
     seeds = int(points["n"].max())
     drawn = f"Means over {seeds} seeds; bands are 95 % intervals." if seeds > 1 else "One seed, so no bands."
-    return finish(fig, rows, f"{y_name} against {x_name}. {'; '.join(said)}. {drawn}", title)
+    return finish(fig, rows, f"{y_name} against {x_name}. {'; '.join(notes)}. {drawn}", title)
 
 
 @styled
@@ -162,7 +162,7 @@ def layer_bars(rows: pd.DataFrame, *, value: str = "sparsity", by: str | None = 
     names = list(dict.fromkeys(rows[by])) if by else [""]
     fig, ax = panel(size=(max(6.4, 0.28 * len(layers) * max(len(names), 2)), 3.6))
     width = 0.8 / len(names)
-    said = []
+    notes = []
     for i, name in enumerate(names):
         part = rows[rows[by] == name] if by else rows
         heights = part.groupby("layer")[value].mean().reindex(layers)
@@ -175,7 +175,7 @@ def layer_bars(rows: pd.DataFrame, *, value: str = "sparsity", by: str | None = 
             label=style.label,
         )
         who = f"{style.label}: " if by else ""
-        said.append(
+        notes.append(
             f"{who}least {100 * heights.min():.3g} % ({heights.idxmin()}), "
             f"most {100 * heights.max():.3g} % ({heights.idxmax()})"
         )
@@ -185,7 +185,9 @@ def layer_bars(rows: pd.DataFrame, *, value: str = "sparsity", by: str | None = 
     ax.grid(axis="x", visible=False)
     if by:
         fig.legend(loc="outside upper center", ncols=len(names))  # inside it would hide bars
-    return finish(fig, rows, f"bars of the fraction removed in each of {len(layers)} layers. {'; '.join(said)}.", title)
+    return finish(
+        fig, rows, f"bars of the fraction removed in each of {len(layers)} layers. {'; '.join(notes)}.", title
+    )
 
 
 @styled
@@ -265,5 +267,5 @@ def latency_bars(rows: pd.DataFrame, *, by: str = "label", title: str = "", unit
     ax.set_yticks(places, [style_of(str(n)).label if by == "method" else str(n) for n in times.index])
     ax.grid(axis="y", visible=False)
     ax.set(xlabel=f"time ({unit}), median and interquartile range", title=title)
-    said = "; ".join(f"{name} {t['median']:.3g} {unit}" for name, t in times.iterrows())
-    return finish(fig, rows, f"median times with interquartile ranges. {said}.", title)
+    notes = "; ".join(f"{name} {t['median']:.3g} {unit}" for name, t in times.iterrows())
+    return finish(fig, rows, f"median times with interquartile ranges. {notes}.", title)

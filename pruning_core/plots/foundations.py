@@ -26,6 +26,7 @@ from pruning_core.plots.style import plain_ticks
 from pruning_core.plots.style import round_numbers
 from pruning_core.plots.style import series_style
 from pruning_core.plots.style import styled
+from pruning_core.plots.style import titled
 
 SPREAD_STYLE = {
     "global": MethodStyle(COLOURS["blue"], "o", "global: one threshold"),
@@ -52,7 +53,7 @@ def grouped_bars(
     groups = list(dict.fromkeys(rows[by]))
     fig, ax = panel(size=(7.2, 0.9 + 0.24 * len(groups) * (len(values) + 0.8)))
     height = 0.8 / len(values)
-    said = {group: [] for group in groups}  # type: dict[str, list[str]]
+    notes = {group: [] for group in groups}  # type: dict[str, list[str]]
     for i, (column, label) in enumerate(values.items()):
         points = over_seeds(rows, [by], column).set_index(by).reindex(groups)
         places = np.arange(len(groups)) + (i - (len(values) - 1) / 2) * height
@@ -61,14 +62,14 @@ def grouped_bars(
         if half.max() > 0:
             ax.errorbar(points["mean"], places, xerr=half, fmt="none", ecolor=NEUTRAL, capsize=2)
         for group, mean in points["mean"].items():
-            said[str(group)].append(f"{100 * mean:.3g} % {label}")
+            notes[str(group)].append(f"{100 * mean:.3g} % {label}")
     ax.set_yticks(np.arange(len(groups)), groups)
     ax.invert_yaxis()
     ax.set(xlim=(0, 1), xlabel=axis, title=title)
     ax.xaxis.set_major_formatter(percent)
     ax.grid(axis="y", visible=False)
     fig.legend(loc="outside upper right", ncols=len(values))
-    text = "; ".join(f"{group}: {', '.join(parts)}" for group, parts in said.items())
+    text = "; ".join(f"{group}: {', '.join(parts)}" for group, parts in notes.items())
     return finish(fig, rows, f"groups of bars. {text}.", title)
 
 
@@ -81,20 +82,20 @@ def time_against_macs(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """
     batches = sorted(rows["batch"].unique())
     fig, axes = figure(1, len(batches), size=(4.6 * len(batches) if len(batches) > 1 else 6.4, 3.9), sharey=True)
-    said = []
+    notes = []
     for ax, batch in zip(axes[0], batches, strict=True):
         part = rows[rows["batch"] == batch]
         for i, (kind, curve) in enumerate(part.groupby("kind", sort=False)):
             q1, median, q3 = (curve.groupby("macs_removed")["relative"].quantile(q) for q in (0.25, 0.5, 0.75))
             band(ax, median.index, median, q1, q3, series_style(i, kind))
-            said.append(f"batch {batch}, {kind}: {median.iloc[-1]:.2f} at {100 * median.index[-1]:.0f} % removed")
+            notes.append(f"batch {batch}, {kind}: {median.iloc[-1]:.2f} at {100 * median.index[-1]:.0f} % removed")
         ax.plot([0, 1], [1, 0], color=NEUTRAL, linestyle=":", label="promised by the count")
         ax.set(xlim=(-0.02, 1), xlabel="multiply-accumulates removed", title=f"batch of {batch}")
         ax.xaxis.set_major_formatter(percent)
     axes[0, 0].set(ylabel="time / time of the unpruned network")
     axes[0, 0].set_ylim(bottom=0)
     axes[0, 0].legend()
-    return finish(fig, rows, f"relative time of a forward pass. {'; '.join(said)}.", title, panels=True)
+    return finish(fig, rows, f"relative time of a forward pass. {'; '.join(notes)}.", title, panels=True)
 
 
 @styled
@@ -114,8 +115,10 @@ def csr_break_even(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     plain_ticks(ax.yaxis, round_numbers(low / 1.5, high * 1.5))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}x"))
     ax.set(xlabel="weights removed", ylabel="dense time / sparse time", title=title)
-    said = ", ".join(f"{s:.2g} times at {percent(p)}" for p, s in zip(curve["sparsity"], curve["speedup"], strict=True))
-    return finish(fig, rows, f"speed of the sparse product over the dense one: {said}.", title)
+    notes = ", ".join(
+        f"{s:.2g} times at {percent(p)}" for p, s in zip(curve["sparsity"], curve["speedup"], strict=True)
+    )
+    return finish(fig, rows, f"speed of the sparse product over the dense one: {notes}.", title)
 
 
 @styled
@@ -125,10 +128,10 @@ def weight_sizes(rows: pd.DataFrame, *, threshold: float, sparsity: float, title
     rows: ``layer``, ``size`` (middle of a bin), ``share`` (of the layer's weights in that bin).
     """
     fig, ax = panel()
-    said = []
+    notes = []
     for i, (layer, curve) in enumerate(rows.groupby("layer", sort=False)):
         ax.plot(curve["size"], curve["share"], color=SERIES[i % len(SERIES)], label=layer, drawstyle="steps-mid")
-        said.append(f"{layer}: {percent(round(curve.loc[curve['size'] < threshold, 'share'].sum(), 3))} below it")
+        notes.append(f"{layer}: {percent(round(curve.loc[curve['size'] < threshold, 'share'].sum(), 3))} below it")
     ax.axvline(threshold, color=NEUTRAL, linestyle="--", linewidth=1.2)
     ax.annotate(
         f" {percent(sparsity)} of all\n weights are\n left of here",
@@ -145,7 +148,9 @@ def weight_sizes(rows: pd.DataFrame, *, threshold: float, sparsity: float, title
     )
     ax.yaxis.set_major_formatter(percent)
     ax.legend()
-    return finish(fig, rows, f"distributions of absolute weights. Threshold {threshold:.3g}. {'; '.join(said)}.", title)
+    return finish(
+        fig, rows, f"distributions of absolute weights. Threshold {threshold:.3g}. {'; '.join(notes)}.", title
+    )
 
 
 @styled
@@ -156,7 +161,7 @@ def pixel_maps(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """
     methods, asked = list(dict.fromkeys(rows["method"])), sorted(rows["asked"].unique())
     fig, axes = figure(len(asked), len(methods), size=(2.7 * len(methods) + 0.9, 2.5 * len(asked) + 0.5))
-    said = []
+    notes = []
     for i, sparsity in enumerate(asked):
         row = rows[rows["asked"] == sparsity]
         for j, method in enumerate(methods):
@@ -171,14 +176,14 @@ def pixel_maps(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
                 ax.set_ylabel(f"{percent(sparsity)} removed")
             edge = np.concatenate([grid[0], grid[-1], grid[1:-1, 0], grid[1:-1, -1]]).mean()
             middle = grid[grid.shape[0] // 4 : -(grid.shape[0] // 4), grid.shape[1] // 4 : -(grid.shape[1] // 4)].mean()
-            said.append(
+            notes.append(
                 f"{method} at {percent(sparsity)}: {100 * middle:.3g} % kept in the middle, {100 * edge:.3g} % at the edge"
             )
         fig.colorbar(image, ax=list(axes[i]), label="weights kept", format=FuncFormatter(percent))
     return finish(
         fig,
         rows,
-        f"pictures of the input, brighter where more weights are kept. {'; '.join(said)}.",
+        f"pictures of the input, brighter where more weights are kept. {'; '.join(notes)}.",
         title,
         panels=True,
     )
@@ -191,11 +196,11 @@ def schedule_curves(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     rows: ``schedule``, ``round`` (0 is the start), ``removed``.
     """
     fig, ax = panel()
-    said = []
+    notes = []
     for i, (name, curve) in enumerate(rows.groupby("schedule", sort=False)):
         colour, marker, label = series_style(i, name)
         ax.plot(curve["round"], 1 - curve["removed"], color=colour, marker=marker, label=label)
-        said.append(f"{name} {percent(round(curve['removed'].iloc[1], 3))}")
+        notes.append(f"{name} {percent(round(curve['removed'].iloc[1], 3))}")
     ax.set_yscale("log")
     plain_ticks(ax.yaxis, round_numbers(0.01, 1))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda kept, _: percent(1 - kept)))
@@ -203,7 +208,7 @@ def schedule_curves(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     ax.invert_yaxis()
     ax.legend(ncols=2)
     last = rows["removed"].max()
-    return finish(fig, None, f"all schedules end at {percent(last)}; after round 1: {', '.join(said)}.", title)
+    return finish(fig, None, f"all schedules end at {percent(last)}; after round 1: {', '.join(notes)}.", title)
 
 
 def density_slider(rows: pd.DataFrame, *, start: int = 0, title: str = "") -> SliderFigure:
@@ -216,7 +221,7 @@ def density_slider(rows: pd.DataFrame, *, start: int = 0, title: str = "") -> Sl
         raise BadInput("there is no row to draw.")
     layers: Sequence[str] = list(dict.fromkeys(rows["layer"]))
     places = np.arange(1, len(layers) + 1)
-    positions, said = {}, []
+    positions, notes = {}, []
     for asked, at in rows.groupby("asked"):
         curves = {}
         for across, part in at.groupby("across", sort=False):
@@ -225,7 +230,7 @@ def density_slider(rows: pd.DataFrame, *, start: int = 0, title: str = "") -> Sl
         positions[percent(float(asked))] = curves  # type: ignore[arg-type]
     names = list(positions)
     for label, (_, kept) in positions[names[-1]].items():
-        said.append(
+        notes.append(
             f"{label} keeps {', '.join(f'{k:.3g} % of {layer}' for k, layer in zip(kept, layers, strict=True))}"
         )
     slider = slider_figure(
@@ -233,7 +238,7 @@ def density_slider(rows: pd.DataFrame, *, start: int = 0, title: str = "") -> Sl
         control="weights removed",
         x_label="layer",
         y_label="weights kept in the layer (%)",
-        alt=f"{title + ': ' if title else ''}densities of the layers as the sparsity moves. At {names[-1]}: {'; '.join(said)}.",
+        alt=titled(title, f"densities of the layers as the sparsity moves. At {names[-1]}: {'; '.join(notes)}."),
         start=start,
         title=title,
         y_log=True,

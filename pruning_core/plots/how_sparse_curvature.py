@@ -46,7 +46,7 @@ def spectral_density(rows: pd.DataFrame, *, threshold: float, blur: float = 0.06
     _positive("blur", blur)
     places = _place(rows["eigenvalue"].to_numpy(float), threshold)
     fig, ax = panel(size=(8.0, 3.8))
-    said, most = [], 0.0
+    notes, most = [], 0.0
     grid = np.linspace(places.min() - 5 * blur, places.max() + 5 * blur, 1200)
     x = _value(grid, threshold)
     for i, (colour, name) in enumerate(zip(SERIES, rows["spectrum"].unique(), strict=False)):
@@ -61,14 +61,14 @@ def spectral_density(rows: pd.DataFrame, *, threshold: float, blur: float = 0.06
         most = max(most, float(density.max()))
         values = rows["eigenvalue"].to_numpy(float)[chosen]
         inside = float(weights[np.abs(values) < threshold].sum() / weights.sum())
-        said.append(f"{name}: {inside:.0%} within ±{threshold:.2g}, largest {values.max():.3g}")
+        notes.append(f"{name}: {inside:.0%} within ±{threshold:.2g}, largest {values.max():.3g}")
     ax.set_xscale("symlog", linthresh=threshold, linscale=0.9)  # 0 to threshold as long as a decade
     ax.set(yscale="log", xlabel="eigenvalue", ylabel="density per decade", title=title)
     ax.set_ylim(least, 3 * most)
     ax.set_xticks(_symlog_ticks(rows["eigenvalue"], threshold))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.legend()
-    return finish(fig, rows, f"density of the eigenvalues, most of them near 0. {'; '.join(said)}.", title)
+    return finish(fig, rows, f"density of the eigenvalues, most of them near 0. {'; '.join(notes)}.", title)
 
 
 def tail_slider(exact: pd.DataFrame, rows: pd.DataFrame, *, least: float, title: str = "") -> SliderFigure:
@@ -87,7 +87,7 @@ def tail_slider(exact: pd.DataFrame, rows: pd.DataFrame, *, least: float, title:
             "exact": _tail(exact, least, floor),
             "Lanczos": _tail(part, least, floor),
         }
-    said = "; ".join(
+    notes = "; ".join(
         f"{steps}: largest {part['eigenvalue'].max():.3g}, {_above(part, least):.0%} above"
         for steps, part in rows.groupby("steps")
     )
@@ -103,7 +103,7 @@ def tail_slider(exact: pd.DataFrame, rows: pd.DataFrame, *, least: float, title:
         y_log=True,
         start=len(positions) // 2,
         alt=f"{title}: a staircase that nears a curve from its lower right end. Exact: largest "
-        f"{exact['eigenvalue'].max():.3g}, {_above(exact, least):.0%} above {least:.2g}. By steps, {said}.",
+        f"{exact['eigenvalue'].max():.3g}, {_above(exact, least):.0%} above {least:.2g}. By steps, {notes}.",
     )
     for axis in ("xaxis", "yaxis"):  # else a small value reads "10µ"
         drawn.layout[axis] |= {"exponentformat": "power", "dtick": 1}
@@ -151,7 +151,7 @@ def estimate_errors(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     require_rows(rows, ("quantity", "steps", "probes", "error"))
     quantities = list(rows["quantity"].unique())
     fig, axes = figure(1, len(quantities), size=(min(4.8 * len(quantities) + 1, 9.6), 3.8), sharey=True)
-    said = []
+    notes = []
     for ax, quantity in zip(axes[0], quantities, strict=True):
         part = rows[rows["quantity"] == quantity]
         for i, (probes, some) in enumerate(part.groupby("probes")):
@@ -159,13 +159,13 @@ def estimate_errors(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
             middle = spread.median()
             style = series_style(i, f"{probes} probe{'s'[: probes > 1]}")
             band(ax, middle.index, middle, spread.quantile(0.25), spread.quantile(0.75), style)
-            said.append(f"{quantity}, {probes} probes: {middle.iloc[0]:.2g} to {middle.iloc[-1]:.2g}")
+            notes.append(f"{quantity}, {probes} probes: {middle.iloc[0]:.2g} to {middle.iloc[-1]:.2g}")
         ax.set(xscale="log", yscale="log", xlabel="Lanczos steps", title=quantity)
         plain_ticks(ax.xaxis, sorted(part["steps"].unique()))
     axes[0, 0].set_ylabel("relative error")
     axes[0, 0].legend()
     return finish(
-        fig, rows, f"median relative errors from the fewest to the most steps. {'; '.join(said)}.", title, panels=True
+        fig, rows, f"median relative errors from the fewest to the most steps. {'; '.join(notes)}.", title, panels=True
     )
 
 
@@ -179,7 +179,7 @@ def row_norms_by_magnitude(rows: pd.DataFrame, *, tolerance: float, title: str =
     _positive("tolerance", tolerance)
     networks = list(rows["network"].unique())
     fig, axes = figure(1, len(networks), size=(min(4.6 * len(networks) + 0.8, 9.6), 3.9), sharey=True)
-    said, floor = [], tolerance / 100
+    notes, floor = [], tolerance / 100
     for ax, network in zip(axes[0], networks, strict=True):
         part = rows[rows["network"] == network]
         for colour, marker, (inputs, some) in zip(SERIES, "os^v", part.groupby("inputs", sort=False), strict=False):
@@ -191,7 +191,7 @@ def row_norms_by_magnitude(rows: pd.DataFrame, *, tolerance: float, title: str =
                 color=colour,
                 label=inputs,
             )
-            said.append(
+            notes.append(
                 f"{network}, {inputs}: {(some['norm'] < tolerance).mean():.0%} below, median {some['norm'].median():.2g}"
             )
         ax.axhline(tolerance, color=NEUTRAL, linestyle="--", linewidth=1.2)
@@ -202,7 +202,7 @@ def row_norms_by_magnitude(rows: pd.DataFrame, *, tolerance: float, title: str =
     return finish(
         fig,
         rows,
-        f"row norms against magnitude percentile, tolerance {tolerance:.3g} dashed. {'; '.join(said)}.",
+        f"row norms against magnitude percentile, tolerance {tolerance:.3g} dashed. {'; '.join(notes)}.",
         title,
         panels=True,
     )
@@ -216,7 +216,7 @@ def tolerance_against_batch_size(rows: pd.DataFrame, *, title: str = "") -> Book
     """
     require_rows(rows, ("order", "batch_size", "tolerance"))
     fig, ax = panel()
-    said = []
+    notes = []
     for i, (order, part) in enumerate(rows.groupby("order", sort=False)):
         spread = part.groupby("batch_size")["tolerance"]
         middle = spread.median()
@@ -224,13 +224,13 @@ def tolerance_against_batch_size(rows: pd.DataFrame, *, title: str = "") -> Book
         if i == 0:
             slope = middle.iloc[0] * np.sqrt(middle.index[0] / middle.index)
             ax.plot(middle.index, slope, ":", color=NEUTRAL, label="slope −1/2")
-        said.append(
+        notes.append(
             f"{order}: {middle.iloc[0]:.3g} at {middle.index[0]} to {middle.iloc[-1]:.3g} at {middle.index[-1]}"
         )
     ax.set(xscale="log", yscale="log", xlabel="batch size", ylabel="tolerance ε", title=title)
     plain_ticks(ax.xaxis, sorted(rows["batch_size"].unique()))
     ax.legend()
-    return finish(fig, rows, f"the tolerance falls with the batch size. {'; '.join(said)}.", title)
+    return finish(fig, rows, f"the tolerance falls with the batch size. {'; '.join(notes)}.", title)
 
 
 @styled
@@ -242,19 +242,19 @@ def loss_along(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     require_rows(rows, ("direction", "step", "rise", "parabola"))
     directions = list(rows["direction"].unique())
     fig, axes = figure(1, len(directions), size=(min(3.2 * len(directions), 9.6), 3.4))
-    said = []
+    notes = []
     for ax, direction in zip(axes[0], directions, strict=True):
         part = rows[rows["direction"] == direction].sort_values("step")
         ax.plot(part["step"], part["rise"], color=COLOURS["blue"], label="loss")
         ax.plot(part["step"], part["parabola"], "--", color=COLOURS["crimson"], label="parabola")
         ax.set(xlabel="distance", title=direction)
-        said.append(
+        notes.append(
             f"{direction}: up to a distance of {part['step'].iloc[-1]:.3g} the loss rises by {part['rise'].iloc[-1]:.2g}, "
             f"the parabola by {part['parabola'].iloc[-1]:.2g}"
         )
     axes[0, 0].set_ylabel("rise of the loss")
     axes[0, 0].legend()
-    return finish(fig, rows, f"{'; '.join(said)}.", title, panels=True)
+    return finish(fig, rows, f"{'; '.join(notes)}.", title, panels=True)
 
 
 def _tail(points: pd.DataFrame, least: float, floor: float) -> Curve:

@@ -73,13 +73,13 @@ def norm_densities(dimensions: Sequence[int], *, title: str = "") -> BookFigure:
     """Densities of the norm of a Gaussian vector, one curve a dimension: relative to sqrt(D), and as it is less sqrt(D)."""
     fig, axes = figure(1, 2, size=(9.6, 3.4))
     relative, absolute = axes[0]
-    said = []
+    notes = []
     for colour, d in zip(SERIES, dimensions, strict=False):
         root = np.sqrt(d)
         ratio, beyond = np.linspace(0, 2, 801), np.linspace(-3, 3, 401)
         relative.plot(ratio, chi.pdf(ratio * root, d) * root, color=colour, label=f"D = {d}")
         absolute.plot(beyond, chi.pdf(beyond + root, d), color=colour, label=f"D = {d}")
-        said.append(f"D = {d}: {chi.std(d) / root:.2g} and {chi.std(d):.2g}")
+        notes.append(f"D = {d}: {chi.std(d) / root:.2g} and {chi.std(d):.2g}")
     relative.set(xlabel=r"$\Vert g \Vert / \sqrt{D}$", ylabel="density", xlim=(0, 2))
     absolute.set(xlabel=r"$\Vert g \Vert - \sqrt{D}$", xlim=(-3, 3))
     relative.legend()
@@ -87,7 +87,7 @@ def norm_densities(dimensions: Sequence[int], *, title: str = "") -> BookFigure:
     return finish(
         fig,
         None,
-        f"densities of the norm. Standard deviations, relative and absolute, {'; '.join(said)}.",
+        f"densities of the norm. Standard deviations, relative and absolute, {'; '.join(notes)}.",
         title,
         panels=True,
     )
@@ -158,7 +158,7 @@ def transition_map(
         labels=(name, label, "share of successes"),
         title=title,
     )
-    ax, said = fig.axes[0], []
+    ax, notes = fig.axes[0], []
     outline: dict[str, Any] = {"color": "#ffffff", "linewidth": 1.1}
     if "probability" in rows:
         # Interpolated along k only: contours of so few columns would be stairs.
@@ -166,12 +166,12 @@ def transition_map(
         for level, shown in ((0.1, "exact 10 and 90 %"), (0.9, None)):
             places = [float(np.interp(level, grid[value], grid.index)) for value in grid]
             ax.plot(grid.columns, places, color="#ffffff", linewidth=0.8, label=shown)
-        said.append("Thin: where the exact probability is 10 and 90 %.")
+        notes.append("Thin: where the exact probability is 10 and 90 %.")
     if eta is not None:
         half = window(ambient, eta)
         for sign, shown in ((-1, f"window, η = {eta:g}"), (1, None)):
             ax.plot(curve[parameter], curve["predicted"] + sign * half, linestyle="--", label=shown, **outline)
-        said.append(f"Dashed: the window of plus and minus {half:.0f} dimensions.")
+        notes.append(f"Dashed: the window of plus and minus {half:.0f} dimensions.")
     if corrected is not None:
         line = [corrected(value) for value in curve[parameter]]
         ax.plot(curve[parameter], line, color="#101010", linewidth=3.0)
@@ -182,11 +182,11 @@ def transition_map(
             label="distance corrected",
             **outline | {"linewidth": 1.5},
         )
-        said.append(f"Dash-dotted: the corrected curve, from {line[0]:.3g} to {line[-1]:.3g}.")
+        notes.append(f"Dash-dotted: the corrected curve, from {line[0]:.3g} to {line[-1]:.3g}.")
     if logarithmic:
         ax.set_xscale("log")
     ax.legend(loc="best", labelcolor="#ffffff", facecolor="#303030", frameon=True, framealpha=0.85)
-    set_alt(fig, " ".join([fig.alt, *said]))
+    set_alt(fig, " ".join([fig.alt, *notes]))
     return fig
 
 
@@ -214,24 +214,24 @@ def sharpening(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     left.axvline(float(part["predicted"].iloc[0]) / d, color=NEUTRAL, linestyle=":", label="predicted")
     left.set(xlabel=f"{'measurements' if size == 'measurements' else 'k'} / D", ylabel="share of successes")
     left.legend()
-    found = pd.Series(widths).dropna()
-    right.plot(found.index, found, "o-", color=COLOURS["blue"])
-    if len(found):
+    width = pd.Series(widths).dropna()
+    right.plot(width.index, width, "o-", color=COLOURS["blue"])
+    if len(width):
         right.plot(
-            found.index, found.iloc[0] * np.sqrt(found.index[0] / found.index), ":", color=NEUTRAL, label="slope −1/2"
+            width.index, width.iloc[0] * np.sqrt(width.index[0] / width.index), ":", color=NEUTRAL, label="slope −1/2"
         )
     right.set(xscale="log", yscale="log", xlabel="D", ylabel="(k at 90 % − k at 10 %) / D")
     right.legend()
-    plain_ticks(right.xaxis, list(found.index))
+    plain_ticks(right.xaxis, list(width.index))
     plain_ticks(
         right.yaxis,
-        round_numbers(0.8 * found.min(), 1.25 * found.max()),
+        round_numbers(0.8 * width.min(), 1.25 * width.max()),
     )
-    said = "; ".join(f"D = {d}: {width:.3f}" for d, width in found.items())
+    notes = "; ".join(f"D = {d}: {value:.3f}" for d, value in width.items())
     return finish(
         fig,
         rows,
-        f"shares of successes jump at the same k / D, in a window that narrows. Its width over D, {said}.",
+        f"shares of successes jump at the same k / D, in a window that narrows. Its width over D, {notes}.",
         title,
         panels=True,
     )
@@ -242,18 +242,18 @@ def bias_against_dimension(moved: pd.DataFrame, *, title: str = "") -> BookFigur
     """(measured - predicted) / D against D, one curve an epsilon: rows of ``transitions`` of ellipsoids."""
     require_rows(moved, ("ambient", "epsilon", "difference"))
     fig, ax = panel()
-    said = []
+    notes = []
     for colour, (epsilon, part) in zip(SERIES, moved.dropna(subset=["difference"]).groupby("epsilon"), strict=False):
         part = part.sort_values("ambient")
         ax.plot(part["ambient"], part["difference"], "o-", color=colour, label=f"ε = {epsilon:g}")
-        said.append(f"ε = {epsilon:g}: {part['difference'].iloc[0]:+.3f} to {part['difference'].iloc[-1]:+.3f}")
+        notes.append(f"ε = {epsilon:g}: {part['difference'].iloc[0]:+.3f} to {part['difference'].iloc[-1]:+.3f}")
     ax.axhline(0, color=NEUTRAL, linestyle=":", linewidth=1.2)
     ax.set(xscale="log", xlabel="D", ylabel="(measured − predicted) / D", title=title)
     plain_ticks(ax.xaxis, sorted(moved["ambient"].unique()))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:+.0f} %"))
     ax.legend()
     return finish(
-        fig, moved, f"the measured transition against the predicted one, over the dimension. {'; '.join(said)}.", title
+        fig, moved, f"the measured transition against the predicted one, over the dimension. {'; '.join(notes)}.", title
     )
 
 
@@ -271,7 +271,7 @@ def crossing_slider(limits: Mapping[float, Limit], *, control: str = "ε =", tit
             "room seen from there, G(R(n))": (p, curve["G"].to_numpy()),
             "limit": (np.array([limit.removed, limit.removed]), np.array([0.0, limit.removed])),
         }
-    said = "; ".join(f"{epsilon:g}: {limit.removed:.2f}" for epsilon, limit in limits.items())
+    notes = "; ".join(f"{epsilon:g}: {limit.removed:.2f}" for epsilon, limit in limits.items())
     name = "epsilon" if control == "ε =" else control.removesuffix(" =")
     return in_series(
         slider_figure(
@@ -283,7 +283,7 @@ def crossing_slider(limits: Mapping[float, Limit], *, control: str = "ε =", tit
             x_range=(0, 1),
             y_range=(0, 1.02),
             start=len(positions) // 2,
-            alt=f"{title}: a rising diagonal and a falling curve. They cross, by {name}, at {said}.",
+            alt=f"{title}: a rising diagonal and a falling curve. They cross, by {name}, at {notes}.",
         )
     )
 
@@ -293,16 +293,16 @@ def limits_against_epsilon(rows: pd.DataFrame, *, title: str = "") -> BookFigure
     """Removed fraction against epsilon, one curve a ``limit``: means over trials. rows: limit, epsilon, removed."""
     require_rows(rows, ("limit", "epsilon", "removed"))
     fig, ax = panel()
-    said = []
+    notes = []
     for i, (kind, part) in enumerate(rows.groupby("limit", sort=False)):
         spread = part.groupby("epsilon")["removed"]
         mean = spread.mean()
         band(ax, mean.index, mean, spread.min(), spread.max(), series_style(i, kind))
-        said.append(f"{kind} from {mean.iloc[0]:.2f} to {mean.iloc[-1]:.2f}")
+        notes.append(f"{kind} from {mean.iloc[0]:.2f} to {mean.iloc[-1]:.2f}")
     ax.set(xscale="log", xlabel="ε", ylabel="weights removed", ylim=(0, 1), title=title)
     ax.yaxis.set_major_formatter(percent)
     ax.legend()
-    return finish(fig, rows, f"weights removed against epsilon. {'; '.join(said)}. Bands span all trials.", title)
+    return finish(fig, rows, f"weights removed against epsilon. {'; '.join(notes)}. Bands span all trials.", title)
 
 
 def trace_slider(
@@ -314,7 +314,7 @@ def trace_slider(
     """
     distances = torch.linspace(0, reach, 101, dtype=torch.float64)
     positions: dict[str, dict[str, Curve]] = {}
-    said = []
+    notes = []
     for label, spectrum in spectra.items():
         kept = 1 - normalised_width(distances, spectrum, epsilon)
         bound = [trace_bound(float(r), float(spectrum.mean()), epsilon) for r in distances]
@@ -322,7 +322,7 @@ def trace_slider(
             "at least to keep, 1 − G(R)": (distances.numpy(), kept.numpy()),
             "bound by the trace": (distances.numpy(), bound),
         }
-        said.append(f"{label}: {kept[-1]:.2f} of at most {bound[-1]:.2f}")
+        notes.append(f"{label}: {kept[-1]:.2f} of at most {bound[-1]:.2f}")
     return in_series(
         slider_figure(
             positions,
@@ -332,7 +332,7 @@ def trace_slider(
             title=title,
             y_range=(0, 1.02),
             start=len(positions) // 2,
-            alt=f"{title}: the kept fraction rises with the distance, below its bound. At R = {reach:g}, {'; '.join(said)}.",
+            alt=f"{title}: the kept fraction rises with the distance, below its bound. At R = {reach:g}, {'; '.join(notes)}.",
         )
     )
 

@@ -32,7 +32,7 @@ def predicted_against_measured(rows: pd.DataFrame, *, title: str = "") -> BookFi
         raise BadInput("there is no row with a predicted and a measured limit to draw.")
     fig, ax = panel(size=(6.4, 5.0))
     strengths = sorted(rows["strength"].unique())
-    said = []
+    notes = []
     for i, strength in enumerate(strengths):
         part = rows[rows["strength"] == strength]
         colour = SERIES[i % len(SERIES)]
@@ -43,14 +43,14 @@ def predicted_against_measured(rows: pd.DataFrame, *, title: str = "") -> BookFi
             )
             ax.errorbar(part["limit"], part["predicted"], yerr=spread, fmt="none", ecolor=colour, elinewidth=1)
         ax.scatter(part["limit"], part["predicted"], color=colour, label=label, zorder=3)
-        said.append(f"{label}: measured {part['limit'].mean():.2f}, predicted {part['predicted'].mean():.2f}")
+        notes.append(f"{label}: measured {part['limit'].mean():.2f}, predicted {part['predicted'].mean():.2f}")
     low = min(rows["limit"].min(), rows["predicted"].min())
     ax.plot([low, 1], [low, 1], ":", color=NEUTRAL)
     ax.set(xlabel="measured limit: loss within the tolerance", ylabel="predicted limit", title=title)
     ax.xaxis.set_major_formatter(percent)
     ax.yaxis.set_major_formatter(percent)
     ax.legend()
-    return finish(fig, rows, f"predicted against measured limit. Means: {'; '.join(said)}.", title)
+    return finish(fig, rows, f"predicted against measured limit. Means: {'; '.join(notes)}.", title)
 
 
 @styled
@@ -64,7 +64,7 @@ def transition(curves: pd.DataFrame, limits: pd.Series, *, title: str = "") -> B
     if curves.empty:
         raise BadInput("there is no curve to draw.")
     fig, axes = figure(1, 2, size=(9.6, 3.8))
-    said = []
+    notes = []
     for i, (strength, part) in enumerate(curves.groupby("strength")):
         part, colour = part.sort_values("removed"), SERIES[i % len(SERIES)]
         for ax, column in zip(axes[0], ("accuracy", "loss"), strict=True):
@@ -72,33 +72,33 @@ def transition(curves: pd.DataFrame, limits: pd.Series, *, title: str = "") -> B
             if strength in limits:
                 ax.axvline(float(limits[strength]), color=colour, linestyle="--", linewidth=1.2)
         if strength in limits:
-            said.append(f"λ = {strength:g} predicted {float(limits[strength]):.3f}")
+            notes.append(f"λ = {strength:g} predicted {float(limits[strength]):.3f}")
     for ax, name in zip(axes[0], ("accuracy (%)", "loss"), strict=True):
         set_sparsity_axis(ax, curves["removed"].to_numpy(float))
         ax.set(xlabel="weights removed", ylabel=name)
     axes[0, 1].set_yscale("log")
     axes[0, 0].legend()
     return finish(
-        fig, curves, f"accuracy and loss fall and rise sharply; dashed limits: {'; '.join(said)}.", title, panels=True
+        fig, curves, f"accuracy and loss fall and rise sharply; dashed limits: {'; '.join(notes)}.", title, panels=True
     )
 
 
 @styled
-def crossing_and_knee(found: Prunability, rows: pd.DataFrame, *, title: str = "") -> BookFigure:
+def fixed_point_and_loss(prunability: Prunability, rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """Left: both sides of the equation against the removed fraction p. Right: measured loss and accuracy against p.
 
     Dashed in both: the predicted limit; dotted: the measured one, by the loss. ``rows`` say where the numbers come from, for
     the stamp. Raises BadInput for a network that was pruned before, whose p would mean two things.
     """
-    if found.removed_before:
+    if prunability.removed_before:
         raise BadInput("the two panels show fractions of all weights; the network must not have been pruned before.")
     fig, axes = figure(1, 2, size=(9.6, 3.8))
     left, right = axes[0]
-    curve = found.limit.curve(201)
+    curve = prunability.limit.curve(201)
     left.plot(curve["p"], curve["p"], color=NEUTRAL, label="removed fraction p")
     left.plot(curve["p"], curve["G"], color=style_of("l1").colour, label="G(R(p))")
     left.set(xlabel="weights removed", ylabel="both sides of the equation")
-    measured = found.measured
+    measured = prunability.measured
     right.plot(measured["removed"], measured["loss"], color=style_of("l1").colour, label="loss")
     right.set(xlabel="weights removed", ylabel="loss on the images given", yscale="log")
     lines = [*right.get_lines()]
@@ -108,20 +108,22 @@ def crossing_and_knee(found: Prunability, rows: pd.DataFrame, *, title: str = ""
         lines += other.plot(measured["removed"], measured["accuracy"], color=style_of("dense").colour, label="accuracy")
         other.set(ylabel="accuracy (%)")
         other.spines["right"].set_visible(True)
-    actual = found.actual.within_epsilon
+    actual = prunability.actual.within_epsilon
     for ax in (left, right):
-        ax.axvline(found.removed, color=NEUTRAL, linestyle="--", linewidth=1.2, label="predicted limit")
+        ax.axvline(prunability.removed, color=NEUTRAL, linestyle="--", linewidth=1.2, label="predicted limit")
         if actual is not None:
             ax.axvline(actual, color=NEUTRAL, linestyle=":", linewidth=1.6, label="measured limit")
         ax.xaxis.set_major_formatter(percent)
     left.legend()
     right.legend(handles=lines, loc="center left")
-    said = "no fraction kept the loss within the tolerance" if actual is None else f"the measured limit is {actual:.2f}"
+    outcome = (
+        "no fraction kept the loss within the tolerance" if actual is None else f"the measured limit is {actual:.2f}"
+    )
     return finish(
         fig,
         rows,
-        f"a rising and a falling curve cross at {found.removed:.2f}, the predicted limit; "
-        f"{said}. Beside it the loss goes from {measured['loss'].iloc[0]:.2g} to {measured['loss'].iloc[-1]:.2g}.",
+        f"a rising and a falling curve cross at {prunability.removed:.2f}, the predicted limit; "
+        f"{outcome}. Beside it the loss goes from {measured['loss'].iloc[0]:.2g} to {measured['loss'].iloc[-1]:.2g}.",
         title,
         panels=True,
     )
@@ -135,7 +137,7 @@ def rounds_against_control(rows: pd.DataFrame, *, title: str = "") -> BookFigure
     """
     require_rows(rows, ("label", "rounds", "predicted", "distance"))
     fig, axes = figure(1, 2, size=(9.6, 3.6))
-    said = []
+    notes = []
     drawn = (("rounds", "l1", "cut, train on"), ("rounds without cuts", "dense", "train on, no cuts"))
     for label, method, name in drawn:
         part, style = rows[rows["label"] == label], style_of(method)
@@ -147,10 +149,10 @@ def rounds_against_control(rows: pd.DataFrame, *, title: str = "") -> BookFigure
             low, high = curve["low"].clip(lower=0), curve["high"].clip(upper=1 if column == "predicted" else None)
             band(ax, curve["rounds"], curve["mean"], low, high, style._replace(label=name))
             first, last = curve["mean"].iloc[0], curve["mean"].iloc[-1]
-            said.append(f"{name}: {column} from {first:.3g} to {last:.3g}")
+            notes.append(f"{name}: {column} from {first:.3g} to {last:.3g}")
     for ax, name in zip(axes[0], ("predicted limit", "distance R at the limit"), strict=True):
         ax.set(xlabel="round", ylabel=name)
         ax.set_xticks(sorted(rows["rounds"].unique()))
     axes[0, 0].yaxis.set_major_formatter(percent)
     axes[0, 0].legend()
-    return finish(fig, rows, f"two panels over pruning rounds. {'; '.join(said)}.", title, panels=True)
+    return finish(fig, rows, f"two panels over pruning rounds. {'; '.join(notes)}.", title, panels=True)

@@ -207,8 +207,7 @@ def slider_figure(
     ranges are in data units and, if not given, span all positions, so that nothing jumps. ``mode``: "lines",
     "markers", "lines+markers" or "bars". ``play`` adds a button that walks through the positions by itself on static
     pages. ``styles`` overrides the palette for curves that are no methods. Raises BadInput for no positions, unequal
-    curves, values that are
-    not finite, or an empty alt text.
+    curves, values that are not finite, or an empty alt text.
     """
     if not positions:
         raise BadInput("a slider figure needs at least one position.")

@@ -40,7 +40,7 @@ def decay_curves(
     """
     widths = sorted(rows["d_hid"].unique())
     fig, axes = figure(1, len(widths), size=(4.8 * len(widths), 4.2), sharey=True)
-    said = []
+    notes = []
     for ax, width in zip(axes[0], widths, strict=True):
         part = rows[rows["d_hid"] == width]
         for colour, p in zip(SERIES, sorted(part["p"].unique()), strict=False):
@@ -53,7 +53,7 @@ def decay_curves(
                     s = np.array([0.1, 0.5]) * width
                     # A little above the curve, so that both can be seen.
                     ax.plot(s, 6 * middle["mean"] * (s / middle["s"]) ** slopes[p], ":", color=colour)
-                    said.append(
+                    notes.append(
                         f"width {width}, p = {p:g}: {curve['mean'].iloc[0]:.1e} to {curve['mean'].iloc[-1]:.1e}"
                     )
         ax.set(xscale="log", yscale="log", xlabel="neurons kept", title=f"hidden width {width}")
@@ -69,7 +69,7 @@ def decay_curves(
             ],
             loc="lower left",
         )
-    return finish(fig, rows, f"squared residual against neurons kept. {'; '.join(said)}.", title, panels=True)
+    return finish(fig, rows, f"squared residual against neurons kept. {'; '.join(notes)}.", title, panels=True)
 
 
 @styled
@@ -79,7 +79,7 @@ def recovery_maps(rows: pd.DataFrame, *, methods: Sequence[str], title: str = ""
     rows: method, s, outputs, recovered (a fraction). One cell a pair, so that uneven grids stay readable.
     """
     fig, axes = figure(1, len(methods), size=(3.4 * len(methods) + 0.6, 3.9), sharey=True)
-    said = []
+    notes = []
     for ax, method in zip(axes[0], methods, strict=True):
         part = rows[rows["method"] == method]
         if part.empty:
@@ -90,10 +90,10 @@ def recovery_maps(rows: pd.DataFrame, *, methods: Sequence[str], title: str = ""
         ax.set_yticks(range(len(grid.index)), [f"{v:g}" for v in grid.index])
         ax.set(xlabel="outputs", title=style_of(method).label)
         ax.grid(visible=False)
-        said.append(f"{style_of(method).label}: found in {100 * part['recovered'].mean():.0f} % of all draws")
+        notes.append(f"{style_of(method).label}: found in {100 * part['recovered'].mean():.0f} % of all draws")
     axes[0, 0].set(ylabel="active neurons")
     fig.colorbar(mesh, ax=list(axes[0]), label="support found")
-    return finish(fig, rows, f"heat maps over outputs and active neurons. {'; '.join(said)}.", title, panels=True)
+    return finish(fig, rows, f"heat maps over outputs and active neurons. {'; '.join(notes)}.", title, panels=True)
 
 
 @styled
@@ -103,44 +103,44 @@ def spectra(rows: pd.DataFrame, *, exponents: Sequence[float] = (1.0,), title: s
     rows: name, rank (from 1), size. ``exponents``: dotted lines ``rank ** -e`` for comparison; 1 is the border of p < 1.
     """
     fig, ax = panel()
-    said = []
+    notes = []
     for i, (name, part) in enumerate(rows.groupby("name", sort=False)):
         curve = over_seeds(part, ["rank"], "size")
         colour = SERIES[i % len(SERIES)]
         ax.plot(curve["rank"], curve["mean"], _LINES[i // len(SERIES)], color=colour, label=str(name))
         half = curve.iloc[len(curve) // 2]
-        said.append(f"{name}: {half['mean']:.2g} of the largest at rank {half['rank']:.0f}")
+        notes.append(f"{name}: {half['mean']:.2g} of the largest at rank {half['rank']:.0f}")
     ranks = np.geomspace(1, rows["rank"].max(), 50)
     for e in exponents:
         ax.plot(ranks, ranks**-e, ":", color=NEUTRAL, label=f"rank$^{{-{e:g}}}$")
     low = max(rows.loc[rows["size"] > 0, "size"].min(), 1e-4)
     ax.set(xscale="log", yscale="log", xlabel="rank", ylabel="activation sum / largest", title=title, ylim=(low, 1.5))
     ax.legend()
-    return finish(fig, rows, f"sorted activation sums. {'; '.join(said)}.", title)
+    return finish(fig, rows, f"sorted activation sums. {'; '.join(notes)}.", title)
 
 
 @styled
 def times_against_width(rows: pd.DataFrame, *, x: str = "hidden", title: str = "") -> BookFigure:
     """Draw seconds of selection against the width of the layer, both logarithmic: one curve a method, bands over seeds."""
     fig, ax = panel()
-    said = method_lines(ax, rows, x, "seconds")
+    notes = method_lines(ax, rows, x, "seconds")
     ax.set(xlabel="hidden units", ylabel="seconds", title=title)
     ax.legend()
-    return finish(fig, rows, f"seconds of selection against hidden units. {'; '.join(said)}.", title)
+    return finish(fig, rows, f"seconds of selection against hidden units. {'; '.join(notes)}.", title)
 
 
-def iterations_slider(found: "Recovery", *, title: str = "") -> SliderFigure:
+def iterations_slider(recovery: "Recovery", *, title: str = "") -> SliderFigure:
     """Step through the iterations of i-SpaSP: every neuron by its rank in activation and its importance, by its role.
 
     Neurons are sorted by activation, the largest left. Importance is divided by its largest absolute value in that
-    iteration. ``found`` must hold residuals.
+    iteration. ``recovery`` must hold residuals.
     """
-    if not found.residuals:
+    if not recovery.residuals:
         raise BadInput("to step through the iterations, ask two_layer for residuals=True.")
-    rank = np.empty(len(found.activation))
-    rank[found.activation.argsort(descending=True, stable=True).numpy()] = np.arange(1, len(rank) + 1)
+    rank = np.empty(len(recovery.activation))
+    rank[recovery.activation.argsort(descending=True, stable=True).numpy()] = np.arange(1, len(rank) + 1)
     positions: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
-    for t, step in enumerate(found.steps, 1):
+    for t, step in enumerate(recovery.steps, 1):
         y = step.importance.numpy() / max(float(step.importance.abs().max()), 1e-300)
         kept, proposed = set(step.support.tolist()), set(step.proposals.tolist())
         merged = set(step.merged.tolist())
@@ -150,10 +150,10 @@ def iterations_slider(found: "Recovery", *, title: str = "") -> SliderFigure:
             "carried over, dropped": [i for i in sorted(merged - kept) if i not in proposed],
             "kept": sorted(kept),
         }
-        share = found.residuals[t] / found.residuals[0]
+        share = recovery.residuals[t] / recovery.residuals[0]
         label = f"iteration {t}: residual {share:.3g}"
         positions[label] = {name: (rank[members], y[members]) for name, members in roles.items()}
-    sizes = ", ".join(f"{found.residuals[t] / found.residuals[0]:.2g}" for t in range(1, len(found.residuals)))
+    sizes = ", ".join(f"{recovery.residuals[t] / recovery.residuals[0]:.2g}" for t in range(1, len(recovery.residuals)))
     return slider_figure(
         positions,
         control="step",

@@ -45,12 +45,12 @@ def group_map(rows: pd.DataFrame, *, order: Sequence[str] | None = None, title: 
     for role, (colour, letter) in ROLES.items():
         ax.scatter([], [], marker="s", s=60, color=COLOURS[colour], label=f"{letter}: {role}")
     fig.legend(loc="outside upper center", ncols=3)
-    said = "; ".join(
+    notes = "; ".join(
         f"{group}: "
         + ", ".join(f"{layer} {role}" for layer, role in sorted(set(zip(t["layer"], t["role"], strict=True))))
         for group, t in parts.groupby("group", sort=False)
     )
-    return finish(fig, None, f"tiles of layers against channel groups. {said}.", title)
+    return finish(fig, None, f"tiles of layers against channel groups. {notes}.", title)
 
 
 def _tile(ax, x: int, y: int, roles: Sequence[str]) -> None:
@@ -82,12 +82,12 @@ def difference_curve(
     fig, ax = panel()
     positive = rows.loc[rows[y] > 0, y]
     lowest = 10.0 ** np.floor(np.log10(positive.min() if len(positive) else 1e-17))
-    said = []
+    notes = []
     curves = rows.groupby(by, sort=False)
     for i, (name, curve) in enumerate(curves):
         colour, marker, label = series_style(i, name)
         ax.plot(curve[x], curve[y].clip(lower=lowest), color=colour, marker=marker, label=label)
-        said.append(f"{name}: from {curve[y].iloc[0]:.2g} to {curve[y].iloc[-1]:.2g}")
+        notes.append(f"{name}: from {curve[y].iloc[0]:.2g} to {curve[y].iloc[-1]:.2g}")
     if floor is not None:
         ax.axhline(floor, color=NEUTRAL, linestyle=":", linewidth=1.2)
         ax.annotate("tolerated", (0.005, floor), xycoords=("axes fraction", "data"), fontsize=8, va="bottom")
@@ -96,7 +96,7 @@ def difference_curve(
     ax.set(xlabel=x, ylabel="largest difference of the outputs", title=title)
     ax.legend()
     level = f" The tolerated difference is {floor:.0e}." if floor is not None else ""
-    return finish(fig, None, f"difference against {x}. {'; '.join(said)}.{level}", title)
+    return finish(fig, None, f"difference against {x}. {'; '.join(notes)}.{level}", title)
 
 
 @styled
@@ -108,15 +108,15 @@ def leak_curves(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """
     require_rows(rows, ("way", "step", "size"))
     fig, ax = panel()
-    said = []
+    notes = []
     for k, (way, curve) in enumerate(rows.groupby("way", sort=False)):
         colour, marker, label = series_style(k, way)
         ax.plot(curve["step"], curve["size"], color=colour, marker=marker, label=label)
-        said.append(f"{way}: {100 * curve['size'].iloc[-1]:.3g} % after {curve['step'].iloc[-1]} steps")
+        notes.append(f"{way}: {100 * curve['size'].iloc[-1]:.3g} % after {curve['step'].iloc[-1]} steps")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.set(xlabel="step after the cut", ylabel="size of dead weights / size of living", title=title)
     ax.legend()
     return finish(
-        fig, None, f"mean size of dead weights, relative to living ones, against steps. {'; '.join(said)}.", title
+        fig, None, f"mean size of dead weights, relative to living ones, against steps. {'; '.join(notes)}.", title
     )

@@ -65,19 +65,19 @@ def settled_slider(strengths: Sequence[float], *, b: float = 0.0, title: str = "
     )
 
 
-def histogram_film(rows: pd.DataFrame, methods: Sequence[str], *, title: str = "") -> SliderFigure:
+def histogram_slider(rows: pd.DataFrame, methods: Sequence[str], *, title: str = "") -> SliderFigure:
     """Histograms of importances, relative to the largest, epoch by epoch: one row a method and epoch (Importances)."""
-    films = {method: rows[rows["importance"] == method].sort_values("epoch") for method in methods}
-    for method, film in films.items():
-        if film.empty or film["epoch"].duplicated().any():
-            raise BadInput(f"the film of {method!r} needs rows of one seed, one an epoch.")
-    epochs = [int(e) for e in films[methods[0]]["epoch"] if all((film["epoch"] == e).any() for film in films.values())]
+    runs = {method: rows[rows["importance"] == method].sort_values("epoch") for method in methods}
+    for method, run in runs.items():
+        if run.empty or run["epoch"].duplicated().any():
+            raise BadInput(f"the histograms of {method!r} need rows of one seed, one an epoch.")
+    epochs = [int(e) for e in runs[methods[0]]["epoch"] if all((run["epoch"] == e).any() for run in runs.values())]
     middles = (np.arange(BINS) + 0.5) / BINS
     positions = {
-        str(e): {m: (middles, _shares(film.loc[film["epoch"] == e, "histogram"].iloc[0])) for m, film in films.items()}
+        str(e): {m: (middles, _shares(run.loc[run["epoch"] == e, "histogram"].iloc[0])) for m, run in runs.items()}
         for e in epochs
     }
-    last = {m: film.iloc[-1] for m, film in films.items()}
+    last = {m: run.iloc[-1] for m, run in runs.items()}
     ends = "; ".join(f"{style_of(m).label}: {row['receded_share']:.0%} receded" for m, row in last.items())
     return slider_figure(
         positions,
@@ -103,7 +103,7 @@ def histograms(rows: pd.DataFrame, methods: Sequence[str], *, title: str = "") -
     """One panel a method: the histogram of importances relative to the largest, mean over seeds (rows of Importances)."""
     fig, axes = figure(1, len(methods), size=(9.6, 2.9), sharey=True)
     middles = (np.arange(BINS) + 0.5) / BINS
-    said = []
+    notes = []
     for ax, method in zip(axes[0], methods, strict=True):
         part = rows[rows["importance"] == method]
         if part.empty:
@@ -112,12 +112,12 @@ def histograms(rows: pd.DataFrame, methods: Sequence[str], *, title: str = "") -
         style = style_of(method)
         ax.bar(middles, mean, width=1 / BINS, color=style.colour)
         ax.set(title=style.label, xlabel="importance / largest", yscale="log", ylim=(1e-3, 1))
-        said.append(
+        notes.append(
             f"{style.label}: {part['receded_share'].mean():.0%} below a tenth, {part['mid_share'].mean():.0%} between"
         )
     axes[0, 0].set_ylabel("share of channels")
     return finish(
-        fig, rows, f"histograms of importances, logarithmic. {'; '.join(said)} a tenth and a half.", title, panels=True
+        fig, rows, f"histograms of importances, logarithmic. {'; '.join(notes)} a tenth and a half.", title, panels=True
     )
 
 
@@ -141,26 +141,28 @@ def recession(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
         ax.minorticks_off()
     axes[0, 0].set_ylim(0, 1)
     axes[0, 1].set_ylim(min(90.0, float(rows["accuracy"].min()) - 1), 100)  # tenths of a point are noise
-    said = "; ".join(
+    notes = "; ".join(
         f"{strength:g}: {part['receded_share'].mean():.0%} recede, {part['accuracy'].mean():.1f} % accurate"
         for strength, part in by_strength
     )
-    return finish(fig, rows, f"share that recedes and accuracy by strength. {said}.", title, panels=True)
+    return finish(fig, rows, f"share that recedes and accuracy by strength. {notes}.", title, panels=True)
 
 
-def knee(rows: pd.DataFrame, shares: pd.Series, *, title: str = "", reference: float | None = None) -> BookFigure:
+def accuracy_with_receded_share(
+    rows: pd.DataFrame, shares: pd.Series, *, title: str = "", reference: float | None = None
+) -> BookFigure:
     """Accuracy against the fraction of channels removed, and for each method in ``shares`` its receded share, dashed.
 
     shares: method -> fraction of importances below a tenth of the largest, in the network before the cut.
     """
     fig = accuracy_against_sparsity(rows, x="asked", scale="linear", title=title, reference=reference)
     ax = fig.axes[0]
-    said = []
+    notes = []
     for method, share in shares.items():
         style = style_of(str(method))
         if 0.02 < share < 1:
             ax.axvline(float(share), color=style.colour, linestyle="--", linewidth=1.2)
-        said.append(f"{style.label} {share:.0%}")
+        notes.append(f"{style.label} {share:.0%}")
     ax.set_xlim(0, 1)  # a share may lie far from every cut
     ax.set_xlabel("channels removed")
     legend = ax.get_legend()
@@ -168,5 +170,5 @@ def knee(rows: pd.DataFrame, shares: pd.Series, *, title: str = "", reference: f
         handles, labels = ax.get_legend_handles_labels()
         legend.remove()
         fig.legend(handles, labels, loc="outside right upper")
-    set_alt(fig, f"{fig.alt} Dashed: share of receded channels, {', '.join(said)}.")  # type: ignore[attr-defined]
+    set_alt(fig, f"{fig.alt} Dashed: share of receded channels, {', '.join(notes)}.")  # type: ignore[attr-defined]
     return fig

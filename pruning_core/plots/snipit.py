@@ -33,13 +33,13 @@ def parse_layers(rows: pd.DataFrame) -> pd.DataFrame:
     """
     if "by_layer" not in rows or not rows["by_layer"].notna().any():
         raise BadInput("the rows have no column 'by_layer'; measure them with this version of the package.")
-    found = []
+    table = []
     for row in rows.dropna(subset=["by_layer"]).to_dict("records"):
         for position, part in enumerate(str(row["by_layer"]).split(), start=1):
             layer, weights, units = part.rsplit(":", 2)
             kept, total = map(int, weights.split("/"))
             alive, whole = map(int, units.split("/"))
-            found.append(
+            table.append(
                 row
                 | {
                     "layer": layer,
@@ -50,7 +50,7 @@ def parse_layers(rows: pd.DataFrame) -> pd.DataFrame:
                 }
                 | {"units": whole, "units_kept": alive, "width": alive / whole}
             )
-    return pd.DataFrame(found)
+    return pd.DataFrame(table)
 
 
 @styled
@@ -63,11 +63,11 @@ def layer_lines(
     """
     points = over_seeds(parse_layers(rows), [by, "position", "layer"], y)
     fig, ax = panel()
-    said = []
+    notes = []
     for name, line in points.groupby(by, sort=False):
         style = style_of(str(name))
         band(ax, line["position"], line["mean"], line["low"], line["high"], style)
-        said.append(f"{style.label}: {', '.join(f'{value:.3g}' for value in line['mean'])}")
+        notes.append(f"{style.label}: {', '.join(f'{value:.3g}' for value in line['mean'])}")
     names = points.drop_duplicates("position").sort_values("position")
     ax.set_xticks(names["position"], [str(name) for name in names["layer"]], rotation=45, ha="right", fontsize=8)
     labels = {"density": "weights kept", "width": "units kept (fraction)", "units_kept": "units kept"}
@@ -75,7 +75,7 @@ def layer_lines(
     if log and (points["mean"] > 0).all():
         ax.set_yscale("log")
     ax.legend()
-    return finish(fig, rows, f"What each layer keeps, from front to back. {'; '.join(said)}.", title)
+    return finish(fig, rows, f"What each layer keeps, from front to back. {'; '.join(notes)}.", title)
 
 
 @styled
@@ -92,17 +92,17 @@ def accuracy_against_cost(
     if points.empty:
         raise BadInput("there is no row with an accuracy to draw.")
     fig, ax = panel()
-    said = []
+    notes = []
     for name, curve in points.groupby(by, sort=False):
         style, curve = style_of(str(name)), curve.sort_values(cost)
         band(ax, curve[cost], curve["mean"], *(curve[side].clip(0, 100) for side in ("low", "high")), style)
         cheapest = curve.iloc[0]
-        said.append(f"{style.label}: {cheapest['mean']:.3g} % at {cheapest[cost]:.2g}")
+        notes.append(f"{style.label}: {cheapest['mean']:.3g} % at {cheapest[cost]:.2g}")
     ax.set_xscale("log")
     ax.set(xlabel=AXIS_NAMES.get(cost, cost), ylabel=AXIS_NAMES["accuracy"], title=title)
     ax.legend()
     return finish(
-        fig, rows, f"Accuracy against {cost.replace('_', ' ')}; the cheapest point of {'; '.join(said)}.", title
+        fig, rows, f"Accuracy against {cost.replace('_', ' ')}; the cheapest point of {'; '.join(notes)}.", title
     )
 
 
@@ -125,17 +125,17 @@ def elasticity_curves(
     names colours of the palette for values of ``by`` that are no methods.
     """
     fig, ax = panel()
-    said = []
+    notes = []
     for name, curve in curves.groupby(by, sort=False):
         style = style_of(str(name))
         seen = curve[curve["value"] > 0].groupby("rank", as_index=False)["value"].mean()
         colour = COLOURS[colours[str(name)]] if colours and str(name) in colours else style.colour
         ax.plot(seen["rank"], np.log10(seen["value"]), color=colour, label=style.label)
-        said.append(f"{style.label} from {np.log10(seen['value'].max()):.1f} to {np.log10(seen['value'].min()):.1f}")
+        notes.append(f"{style.label} from {np.log10(seen['value'].max()):.1f} to {np.log10(seen['value'].min()):.1f}")
     ax.set_xscale("log")
     ax.set(xlabel="share of weights with at least this elasticity", ylabel="log10 elasticity", title=title)
     ax.legend()
-    return finish(fig, curves, f"Sorted elasticities on a logarithmic scale: {'; '.join(said)}.", title)
+    return finish(fig, curves, f"Sorted elasticities on a logarithmic scale: {'; '.join(notes)}.", title)
 
 
 @styled
@@ -147,21 +147,21 @@ def success_against_epsilon(rows: pd.DataFrame, *, by: str = "method", title: st
     points = over_seeds(rows, ["attack", by, "epsilon"], "attack_success")
     high = -(-len(attacks) // columns)
     fig, axes = figure(high, min(columns, len(attacks)), size=(9.6, 3.2 * high), sharey=True)
-    said = []
+    notes = []
     for attack, ax in zip(attacks, axes.flat, strict=False):
         for name, curve in points[points["attack"] == attack].groupby(by, sort=False):
             style = style_of(str(name))
             low, up = (100 * curve[side].clip(0, 1) for side in ("low", "high"))
             band(ax, curve["epsilon"], 100 * curve["mean"], low, up, style)
             middle = curve.iloc[len(curve) // 2]
-            said.append(f"{attack}, {style.label}: {100 * middle['mean']:.0f} % at {middle['epsilon']:g}")
+            notes.append(f"{attack}, {style.label}: {100 * middle['mean']:.0f} % at {middle['epsilon']:g}")
         ax.set(title=attack.replace("_", " "), xlabel="epsilon")
     for ax in list(axes.flat)[len(attacks) :]:
         ax.set_visible(False)
     for row in axes:
         row[0].set_ylabel("images turned (%)")
     axes[0, 0].legend()
-    return finish(fig, rows, f"Success of attacks against epsilon. {'; '.join(said)}.", title, panels=True)
+    return finish(fig, rows, f"Success of attacks against epsilon. {'; '.join(notes)}.", title, panels=True)
 
 
 @styled
@@ -170,7 +170,7 @@ def confusion(matrices: Mapping[str, Tensor], *, title: str = "", rows: pd.DataF
     if not matrices:
         raise BadInput("there is no confusion matrix to draw.")
     fig, axes = figure(1, len(matrices), size=(min(4.2 * len(matrices), 9.6), 3.9))
-    said = []
+    notes = []
     for ax, (name, matrix) in zip(axes[0], matrices.items(), strict=True):
         counts = matrix.double().numpy()
         shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -179,9 +179,11 @@ def confusion(matrices: Mapping[str, Tensor], *, title: str = "", rows: pd.DataF
         ax.grid(False)
         off = counts - np.diag(np.diag(counts))
         true, taken = np.unravel_index(off.argmax(), off.shape)
-        said.append(f"{name}: {100 * np.trace(counts) / counts.sum():.1f} % right, most often {true} taken for {taken}")
+        notes.append(
+            f"{name}: {100 * np.trace(counts) / counts.sum():.1f} % right, most often {true} taken for {taken}"
+        )
     axes[0, 0].set_ylabel("true class")
-    return finish(fig, pd.DataFrame() if rows is None else rows, f"Confusion matrices. {'; '.join(said)}.", title)
+    return finish(fig, pd.DataFrame() if rows is None else rows, f"Confusion matrices. {'; '.join(notes)}.", title)
 
 
 @styled
@@ -218,7 +220,7 @@ def mask_slider(
         raise BadInput("a slider needs at least one position.")
     layers = list(next(iter(positions.values())))
     data: list[dict[str, Any]] = []
-    said = []
+    notes = []
     for i, (label, masks) in enumerate(positions.items()):
         if list(masks) != layers:
             raise BadInput(f"every position must hold the same layers; the first has {', '.join(layers)}.")
@@ -241,7 +243,7 @@ def mask_slider(
                 }
             )
         kept = ", ".join(f"{masks[layer].double().mean():.2%} of {layer}" for layer in layers)
-        said.append(f"at {label}: {kept}")
+        notes.append(f"at {label}: {kept}")
     layout = page_layout(title, 340, l=40, r=15, t=60, b=40)
     width = 1 / len(layers)
     for j, layer in enumerate(layers, start=1):
@@ -250,7 +252,7 @@ def mask_slider(
         axis = {"color": NEUTRAL, "showgrid": False, "zeroline": False, "showticklabels": False}
         layout[f"xaxis{name}"] = axis | {"domain": domain, "anchor": f"y{name}", "title": {"text": f"{layer}: inputs"}}
         layout[f"yaxis{name}"] = axis | {"anchor": f"x{name}", "autorange": "reversed"}
-    alt = f"{title}: the masks of {', '.join(layers)}, as blocks. Kept {'; '.join(said)}."
+    alt = f"{title}: the masks of {', '.join(layers)}, as blocks. Kept {'; '.join(notes)}."
     return SliderFigure(data, layout, list(positions), start, control, alt)
 
 

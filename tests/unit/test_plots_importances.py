@@ -12,10 +12,10 @@ from pruning_core.importances import BINS
 from pruning_core.importances import spread
 from pruning_core.plots.how_sparse_limits import predicted_against_measured
 from pruning_core.plots.how_sparse_limits import transition
+from pruning_core.plots.rni import accuracy_with_receded_share
 from pruning_core.plots.rni import force_slider
-from pruning_core.plots.rni import histogram_film
+from pruning_core.plots.rni import histogram_slider
 from pruning_core.plots.rni import histograms
-from pruning_core.plots.rni import knee
 from pruning_core.plots.rni import recession
 from pruning_core.plots.rni import settled_slider
 from pruning_core.plots.style import alt_text
@@ -56,7 +56,7 @@ def test_the_settled_slider_starts_in_the_middle_and_jumps_at_the_threshold():
 
 
 def test_the_film_has_a_position_an_epoch():
-    slider = histogram_film(film_rows(), ["rni", "slimming"], title="Film")
+    slider = histogram_slider(film_rows(), ["rni", "slimming"], title="Film")
     assert len(traces(slider)) == 4
     for trace in traces(slider):
         assert len(trace["x"]) == BINS
@@ -67,7 +67,7 @@ def test_the_film_has_a_position_an_epoch():
 def test_a_film_of_two_seeds_or_of_none_is_refused():
     for rows, methods in ((film_rows((0, 1)), ["rni"]), (film_rows(), ["polarization"])):
         with pytest.raises(BadInput, match="rows of one seed"):
-            histogram_film(rows, methods)
+            histogram_slider(rows, methods)
 
 
 def test_histograms_say_their_shares():
@@ -88,7 +88,7 @@ def test_the_knee_draws_a_line_at_each_receded_share():
             for p in (0.2, 0.6)
         ]
     )
-    fig = knee(rows, pd.Series({"rni": 0.5, "slimming": 0.001}), title="Knee", reference=95.0)
+    fig = accuracy_with_receded_share(rows, pd.Series({"rni": 0.5, "slimming": 0.001}), title="Knee", reference=95.0)
     dashed = [line for line in fig.axes[0].lines if line.get_linestyle() == "--"]
     assert [line.get_xdata()[0] for line in dashed] == [0.5]
     assert "RNI 50%" in alt_text(fig)
@@ -155,7 +155,7 @@ def test_the_share_that_recedes_is_drawn_against_the_strength():
 
 
 def test_the_film_can_play():
-    film = histogram_film(film_rows(), ["rni", "slimming"], title="Film")
+    film = histogram_slider(film_rows(), ["rni", "slimming"], title="Film")
     # plotly draws buttons of its own into the same box, so the script looks for the class
     assert 'class="play"' in film.to_html()
     assert 'class="play"' not in force_slider([0.0], title="Force").to_html()

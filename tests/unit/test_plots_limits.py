@@ -9,7 +9,7 @@ from torch import nn
 
 from pruning_core.errors import BadInput
 from pruning_core.plots.how_sparse_geometry import crossing_slider
-from pruning_core.plots.how_sparse_limits import crossing_and_knee
+from pruning_core.plots.how_sparse_limits import fixed_point_and_loss
 from pruning_core.plots.how_sparse_limits import rounds_against_control
 from pruning_core.plots.style import alt_text
 from pruning_core.prediction import predict
@@ -27,7 +27,7 @@ def found():
 
 
 def test_the_limits_are_drawn_in_both_panels(found):
-    fig = crossing_and_knee(found, ABOUT, title="Own")
+    fig = fixed_point_and_loss(found, ABOUT, title="Own")
     for ax in fig.axes[:2]:
         assert any(list(line.get_xdata()) == [found.removed] * 2 for line in ax.get_lines())
     assert f"cross at {found.removed:.2f}" in alt_text(fig) and alt_text(fig).startswith("Own: ")
@@ -35,12 +35,12 @@ def test_the_limits_are_drawn_in_both_panels(found):
 
 def test_a_network_that_was_pruned_before_is_refused(found):
     with pytest.raises(BadInput, match="pruned before"):
-        crossing_and_knee(dataclasses.replace(found, removed_before=0.5), ABOUT)
+        fixed_point_and_loss(dataclasses.replace(found, removed_before=0.5), ABOUT)
 
 
 def test_without_accuracies_the_loss_stands_alone(found):
     bare = dataclasses.replace(found, measured=found.measured.assign(accuracy=float("nan")))
-    assert len(crossing_and_knee(bare, ABOUT).axes) == 2
+    assert len(fixed_point_and_loss(bare, ABOUT).axes) == 2
 
 
 def test_rounds_and_their_control_are_two_curves():
