@@ -233,6 +233,21 @@ def cascade(
     return timeline
 
 
+RECEDING_OPTIMIZER = Optimizer("sgd", lr=0.1, nesterov=True, weight_decay=1e-4)
+"""The authors' optimizer, before and after the cut."""
+
+
+def receding_rate(epochs: int, reference: bool = False) -> LearningRate:
+    """The authors' schedule of a training: a tenth of the learning rate after half of the epochs, a hundredth after three
+    quarters. ``reference``: a training of one epoch begins behind both milestones, as in the official code.
+
+    >>> receding_rate(160).milestones, receding_rate(1).milestones
+    ((80, 120), ())
+    """
+    milestones = (epochs // 2, 3 * epochs // 4)
+    return LearningRate("multistep", milestones=tuple(n for n in milestones if n > 0 or reference))
+
+
 def receding(
     method: str | Method,
     sparsity: float,
@@ -245,17 +260,17 @@ def receding(
     """Train with a penalty on batch-norm scales, cut channels once, shrink, fine-tune without it (Suteu and Guo 2022).
 
     ``strength`` of the method's penalty; None for a method without one, whose dense network all such methods then share.
-    Every layer keeps three channels; the learning rate falls to a tenth after half and three quarters of each training.
+    Every layer keeps three channels; the learning rate of each training is that of receding_rate.
     ``film``: the spread of the importances is measured after every so many epochs. ``scope`` as in Prune.
     """
     seen = "ucs" if strength is None else method
     event = Every(film, (Importances("film", seen),)) if film else None
     penalty = None if strength is None else (as_method(method), strength)
     cut = Prune(method, replace(to(sparsity, method), keep_at_least=3), scope=scope)
-    train = Train(epochs, penalty=penalty, during=event, learning_rate=_two_steps(epochs))
+    train = Train(epochs, penalty=penalty, during=event, learning_rate=receding_rate(epochs))
     timeline: Timeline = [train, Importances("dense", seen), cut, Shrink(), Measure("pruned")]
     if fine_tune:
-        timeline += [Train(fine_tune, learning_rate=_two_steps(fine_tune)), Measure("fine-tuned")]
+        timeline += [Train(fine_tune, learning_rate=receding_rate(fine_tune)), Measure("fine-tuned")]
     return timeline
 
 
@@ -265,7 +280,7 @@ def scaled_from_scratch(sparsity: float, epochs: int, scope: tuple[str, ...] | N
     What is left gets fresh weights of its own and is trained: a width multiplier, except for channels that a sum ties.
     """
     cut = Prune("ucs", replace(to(sparsity, "ucs"), keep_at_least=3), scope=scope)
-    return [cut, Rewind("new"), Shrink(), Train(epochs, learning_rate=_two_steps(epochs))]
+    return [cut, Rewind("new"), Shrink(), Train(epochs, learning_rate=receding_rate(epochs))]
 
 
 def l0(strength: float, epochs: int, fine_tune: int) -> Timeline:
@@ -413,10 +428,6 @@ def _cut(method: str | Method, sparsity: float, steps: int | None = None) -> Pru
     if steps is None:
         return Prune(method, to(sparsity, method))
     return Prune(method, to(sparsity, method), rounds=_rounds(steps), schedule="snip_it")
-
-
-def _two_steps(epochs: int) -> LearningRate:
-    return LearningRate("multistep", milestones=(epochs // 2, 3 * epochs // 4))
 
 
 def _check_early(early: int, epochs: int) -> None:
