@@ -36,6 +36,7 @@ from pruning_core.measure import output_positions
 from pruning_core.methods import Method
 from pruning_core.models import build_model
 from pruning_core.models.published import load_published
+from pruning_core.progress import progress_bar
 from pruning_core.pruning import prune_step
 from pruning_core.pruning import shrunk
 from pruning_core.rows import attacked
@@ -59,7 +60,6 @@ from pruning_core.state import Setting
 from pruning_core.state import State
 from pruning_core.supermasks import Scored
 from pruning_core.trainer import Trainer
-from pruning_core.training import progress_bar
 
 SECONDS_BETWEEN_SAVES = 10.0
 
