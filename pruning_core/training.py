@@ -23,10 +23,10 @@ from pruning_core.evaluation import integer_at_least
 from pruning_core.optimizers import LearningRate
 from pruning_core.optimizers import Optimizer
 from pruning_core.progress import progress_bar
-from pruning_core.trainer import FORMAT
 from pruning_core.trainer import Observer
 from pruning_core.trainer import Trainer
 from pruning_core.trainer import TrainingDiverged
+from pruning_core.trainer_state import FORMAT
 
 if TYPE_CHECKING:
     from pruning_core.data import Data
@@ -75,7 +75,7 @@ def fit(
     train, validation = _splits(data, validation)
     if keep == "best_validation" and validation is None:
         raise BadInput("keep='best_validation' needs a validation split.")
-    trainer._check(train)
+    trainer.check(train)
     run = trainer.description(train) if checkpoint is not None else {}
     if checkpoint is not None:
         _resume_or_start(trainer, Path(checkpoint), run)
