@@ -11,7 +11,7 @@ PACKAGE = BOOK.parent / "pruning_core"
 
 # The order of the house: from values up to experiments; modules that are not named come last.
 FLOORS = {
-    "The public face": ["pruning", "methods", "experiment", "recipes", "timeline"],
+    "The public face": ["pruning", "methods", "experiment", "recipes", "stages", "play"],
     "Values": [
         "masks",
         "scores",
