@@ -158,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     command("models", _models, "table of the networks that build_model knows")
     command("data", _data, "table of the data sets that load_data knows")
     run = command("run", _run, "run one experiment, or read its record if it has run")
-    run.add_argument("recipe", help="a pipeline of recipes.py; -p sets its arguments")
+    run.add_argument("recipe", help="a pipeline of recipes; -p sets its arguments")
     run.add_argument("--model", default="lenet300")
     run.add_argument("--data", default="mnist5k")
     run.add_argument("--seed", type=int, default=0)

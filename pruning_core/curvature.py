@@ -34,7 +34,7 @@ from pruning_core.lanczos import largest_eigenvalues
 from pruning_core.lanczos import quadrature
 from pruning_core.lanczos import rademacher
 from pruning_core.lanczos import whole_number
-from pruning_core.training import progress_bar
+from pruning_core.progress import progress_bar
 
 NULL_ROW = 1e-7 * 128  # the official 1e-7 belongs to norms divided by the batch size, which is 128 there
 

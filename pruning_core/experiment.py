@@ -25,6 +25,8 @@ from pruning_core.models import MODELS
 from pruning_core.models.published import check_published
 from pruning_core.optimizers import LearningRate
 from pruning_core.optimizers import Optimizer
+from pruning_core.play import play
+from pruning_core.progress import progress_bar
 from pruning_core.records import cache_root
 from pruning_core.records import content_hash
 from pruning_core.records import environment
@@ -35,13 +37,11 @@ from pruning_core.stages import Load
 from pruning_core.stages import Measure
 from pruning_core.stages import Stage
 from pruning_core.stages import Train
-from pruning_core.timeline import Setting
-from pruning_core.timeline import State
-from pruning_core.timeline import Step
-from pruning_core.timeline import play
-from pruning_core.timeline import start
-from pruning_core.timeline import steps_of
-from pruning_core.training import progress_bar
+from pruning_core.start import start
+from pruning_core.state import Setting
+from pruning_core.state import State
+from pruning_core.steps import Step
+from pruning_core.steps import steps_of
 from pruning_core.version import CHEAP
 from pruning_core.version import PROFILES
 from pruning_core.version import code_of

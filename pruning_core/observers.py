@@ -1,4 +1,4 @@
-"""What can be watched while a network trains: sign flips, elasticities and drift of its weights, numbers in TensorBoard.
+"""What SNIP-it's code watches while a network trains: sign flips, elasticities and drift of its weights, TensorBoard's tags.
 
 An observer is anything that is called as ``observer(trainer, row)`` after each epoch: ``trainer`` is the
 Trainer as it stands, ``row`` the epoch's dict in its history, to which the observer may add JSON-able
@@ -10,7 +10,6 @@ numbers.
 import math
 from collections.abc import Callable
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -191,42 +190,3 @@ class OfficialTags:
         if next(model.parameters()).is_cuda:
             tags["cuda/ram_footprint"] = float(torch.cuda.max_memory_allocated())
         return tags
-
-
-class TensorBoard:
-    """Writes every number of a row as a scalar to ``folder``, at the row's epoch.
-
-    ``also(trainer)`` may return further numbers by name. Raises BadInput when the package tensorboard is not
-    there.
-    """
-
-    def __init__(self, folder: str | Path, also: Callable[[Trainer], dict[str, float]] | None = None):
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise BadInput("TensorBoard is not installed: pip install 'pruning-core[sweep]' brings it.") from error
-        self.also = also
-        self._writer = SummaryWriter(str(folder))
-
-    def __call__(self, trainer: Trainer, row: dict[str, Any]) -> None:
-        numbers = row | (self.also(trainer) if self.also is not None else {})
-        for name, value in _numbers(numbers.items()):
-            self._writer.add_scalar(name, value, row["epoch"])
-        self._writer.flush()
-
-    def add_picture(self, tag: str, figure: Any, epoch: int) -> None:
-        """Write a matplotlib figure (a confusion matrix, saliency maps, an elasticity curve) under ``tag``."""
-        self._writer.add_figure(tag, figure, epoch, close=False)
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Finish the file; until then each epoch is already on disk."""
-        self._writer.close()
-
-
-def _numbers(items: Iterable[tuple[str, Any]]) -> list[tuple[str, float]]:
-    return [
-        (name, float(value))
-        for name, value in items
-        if name != "epoch" and isinstance(value, int | float) and not isinstance(value, bool)
-    ]

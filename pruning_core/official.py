@@ -121,3 +121,22 @@ def _augmentation(name: str, network: str, data: str) -> str | None:
     if data == "mnist":
         return "mnist/sipp_lenet300" if name.startswith(("pfp/", "sipp/")) else None
     return f"{data}/sipp"
+
+
+def warm_up_and_cool_down(
+    epoch: float, scheduled: float, momentum: float, warmup: float, cooldown: float, shift: float
+) -> tuple[float, float]:
+    """Factor on the learning rate, and momentum, of the official schedule with a cool-down, which no parameter file uses.
+
+    ``epoch`` counts from 0, fractions included; ``warmup`` and ``cooldown`` are lengths above 0 in epochs. The factor is the
+    milestones', ``scheduled``, but in the warm-up at most a line from 0 to 1, and in the cool-down at least one back to 0.
+    The momentum falls from ``momentum + shift`` to ``momentum - shift`` in the warm-up and rises back in the cool-down.
+
+    >>> [warm_up_and_cool_down(epoch, 0.5, 0.5, 2, 2, 0.25) for epoch in (0, 1, 2, 3, 4)]
+    [(0.0, 0.75), (0.5, 0.5), (1.0, 0.25), (0.5, 0.5), (0.5, 0.75)]
+    """
+    if epoch < warmup:
+        line = epoch / warmup
+        return min(line, scheduled), momentum + shift - 2 * shift * line
+    line = min((epoch - warmup) / cooldown, 1.0)
+    return max(1 - line, scheduled), momentum - shift + 2 * shift * line

@@ -30,7 +30,7 @@ from pruning_core.geometry import normalised_width
 from pruning_core.geometry.checks import DOUBLE
 from pruning_core.geometry.checks import doubles
 from pruning_core.geometry.checks import number
-from pruning_core.training import progress_bar
+from pruning_core.progress import progress_bar
 
 BLOCK = 2**21  # numbers in the matrices of one batch of trials
 OUTCOMES = ("successes", "probability")

@@ -31,9 +31,9 @@ from pruning_core.prediction import ActualLimits
 from pruning_core.prediction import Limit
 from pruning_core.prediction import actual_limits
 from pruning_core.prediction import predict
+from pruning_core.progress import progress_bar
 from pruning_core.sites import Scope
 from pruning_core.sites import find_sites
-from pruning_core.training import progress_bar
 
 FEW_BATCHES = 10
 MUCH_NEGATIVE = 0.1

@@ -1,8 +1,8 @@
 """Receding neuron importances from end to end, with the two functions of its official code: train, then prune and fine-tune.
 
-One recipe for all methods and networks (Suteu and Guo 2022): SGD with Nesterov momentum 0.9, weight decay 1e-4, the learning
-rate divided by ten after epochs int(E / 2) and int(3 E / 4), cross-entropy plus the strength times the penalty. Sigmoid batch
-norms learn ten times as fast and do not decay. The network of the best epoch is returned.
+One recipe for all methods and networks (Suteu and Guo 2022): optimizer and schedule of ``recipes`` (``RECEDING_OPTIMIZER``,
+``receding_rate``), cross-entropy plus the strength times the penalty. Sigmoid batch norms learn ten times as fast and do not
+decay. The network of the best epoch is returned.
 
 What differs from the official code: the best epoch is chosen on the validation split, and channels are cut to the exact
 fraction, at least three staying in a layer; ``reference=True`` chooses on the test split and cuts at the official
@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -50,15 +51,15 @@ from pruning_core.methods.slimming import UniformChannelScaling
 from pruning_core.methods.slimming import finite
 from pruning_core.models import MODELS
 from pruning_core.models import build_model
-from pruning_core.optimizers import LearningRate
-from pruning_core.optimizers import Optimizer
 from pruning_core.optimizers import number_at_least_zero
 from pruning_core.pruning import prune_step
 from pruning_core.pruning import shrunk
+from pruning_core.recipes import RECEDING_OPTIMIZER
+from pruning_core.recipes import receding_rate
 from pruning_core.sites import check_finite
 from pruning_core.sites import find_sites
 from pruning_core.trainer import Trainer
-from pruning_core.training import progress_bar
+from pruning_core.training import fit
 
 Logs = dict[str, Any]
 
@@ -222,15 +223,6 @@ def penalty_of(method: BatchNormScale, strength: float) -> Callable[[nn.Module],
     return lambda network: strength * method.penalty(network, Masks())
 
 
-def settings(lr: float, epochs: int, reference: bool = False) -> tuple[Optimizer, LearningRate]:
-    """Optimizer and schedule of a training of ``epochs``."""
-    # A training of one epoch would begin behind both milestones, at a hundredth of the rate asked for, as the official
-    # code does.
-    passed = [n for n in (int(0.5 * epochs), int(0.75 * epochs)) if n > 0 or reference]
-    rate = LearningRate("multistep", milestones=tuple(passed))
-    return Optimizer("sgd", lr, nesterov=True, weight_decay=1e-4), rate
-
-
 def fit_best(
     model: nn.Module,
     data: Data,
@@ -248,40 +240,40 @@ def fit_best(
 ) -> tuple[nn.Module, Logs]:
     """The one recipe: trains ``model`` in place, ends with the weights of the best epoch; see :func:`train` for the logs."""
     integer_at_least("epochs", epochs, 0)
-    optimizer, learning_rate = settings(lr, epochs, reference)
-    trainer = Trainer(
+    choosing, other = (data.test, data.validation) if reference else (data.validation, data.test)
+    others: list[float] = []
+    scales: list[dict[str, Tensor]] = []
+
+    def watch(trainer: Trainer, row: dict[str, Any]) -> None:
+        others.append(evaluate(trainer.model, other).accuracy / 100)
+        if snapshots:
+            scales.append(acting_scales(trainer.model))
+
+    history = fit(
         model,
-        optimizer,
+        data.train,
+        validation=choosing,
         epochs=epochs,
-        learning_rate=learning_rate,
+        optimizer=replace(RECEDING_OPTIMIZER, lr=lr),
+        learning_rate=receding_rate(epochs, reference),
         batch_size=batch_size,
         penalty=penalty,
         seed=seed,
         device=device,
         keep="best_validation",
         shuffle=shuffle,
+        observers=[watch],
+        progress=progress,
     )
-    logs: Logs = {name: [] for name in ("train_loss", "penalty", "lr", "validation_acc", "test_acc")}
-    if snapshots:
-        logs["importances"] = []
-    with progress_bar(progress, total=epochs, unit="epoch", desc="training") as bar:
-        while trainer.epoch < epochs:
-            row = trainer.train_epoch(data.train, data.test if reference else data.validation)
-            chosen = trainer.history[-1]["validation_accuracy"] / 100
-            other = evaluate(model, data.validation if reference else data.test).accuracy / 100
-            validation, test = (other, chosen) if reference else (chosen, other)
-            logged = (row["loss"], row["penalty"], row["learning_rate"], validation, test)
-            for key, value in zip(("train_loss", "penalty", "lr", "validation_acc", "test_acc"), logged, strict=True):
-                logs[key].append(value)
-            if snapshots:
-                logs["importances"].append(importances(model))
-            bar.set_postfix({"test_acc": f"{test:.4f}"}, refresh=False)
-            bar.update()
-    best = trainer.restore_best()
-    return model.cpu().eval(), logs | {"best_epoch": None if best is None else best - 1}
+    chosen = [row["validation_accuracy"] / 100 for row in history]
+    validation, test = (others, chosen) if reference else (chosen, others)
+    columns = {"train_loss": "train_loss", "penalty": "penalty", "lr": "learning_rate"}
+    logs: Logs = {ours: [row[column] for row in history] for ours, column in columns.items()}
+    logs |= {"validation_acc": validation, "test_acc": test} | ({"importances": scales} if snapshots else {})
+    return model.cpu().eval(), logs | {"best_epoch": None if history.best_epoch is None else history.best_epoch - 1}
 
 
-def importances(model: nn.Module) -> dict[str, Tensor]:
+def acting_scales(model: nn.Module) -> dict[str, Tensor]:
     """Norm name -> the scale that acts on each channel, a vector on the CPU: sigma(g) of sigmoid batch norms, |gamma| of
     ordinary ones; norms without a scale are left out."""
     found = {}

@@ -1,4 +1,4 @@
-"""The words of a timeline: stages as values. ``timeline.py`` plays them; ``recipes.py`` makes sentences of them.
+"""The words of a timeline: stages as values. ``play.py`` plays them; ``recipes`` makes sentences of them.
 
 Epochs count from 1. ``Each`` and ``Repeat`` hold other stages and hand on (round, of), so that a schedule means the same
 wherever a Prune stands.

@@ -20,7 +20,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.averaging import WeightAverage
-from pruning_core.checkpoints import describe
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import PruningError
@@ -36,15 +35,13 @@ from pruning_core.evaluation import precision_of
 from pruning_core.masks import Masks
 from pruning_core.optimizers import LearningRate
 from pruning_core.optimizers import Optimizer
-from pruning_core.optimizers import load_optimizer_state
-from pruning_core.optimizers import optimizer_state
+from pruning_core.trainer_state import TrainerState
 
 if TYPE_CHECKING:
     from pruning_core.data import Split
 
 KEEP = ("last", "best_validation")
 STEPS_BETWEEN_LOOKS = 100  # looking at the loss waits for the device, so it is not done at every step
-FORMAT = "training 1"
 
 
 class TrainingDiverged(PruningError):
@@ -57,7 +54,7 @@ class Observer(Protocol):
     def __call__(self, trainer: "Trainer", row: dict[str, Any]) -> None: ...
 
 
-class Trainer:
+class Trainer(TrainerState):
     """Trains ``model``, in place, one epoch at a time.
 
     ``optimizer`` holds settings (:class:`Optimizer`); ``epochs`` is the length that the learning-rate
@@ -127,32 +124,11 @@ class Trainer:
         self.optimizer = self.settings.build(model, only)
         self.generator = torch.Generator().manual_seed(seed)
         self.epoch = 0
-        self.history: list[dict[str, Any]] = []
-        self.best: dict[str, Any] | None = None  # {"epoch", "validation_accuracy", "state"}
-        self._checked: tuple[object, ...] = ()
+        self.history = []
+        self.best = None
+        self._checked = ()
         self.average = None if average is None else WeightAverage(average)
         self.masks = Masks(masks or {})
-
-    @property
-    def masks(self) -> Masks:
-        """What is alive; setting it zeroes the dead weights, and their momentum and moments, at once."""
-        return self._masks
-
-    @masks.setter
-    def masks(self, masks: Mapping[str, Tensor]) -> None:
-        masks = masks if isinstance(masks, Masks) else Masks(masks)
-        masks.apply_(self.model)
-        self._masks = masks
-        trained = {id(parameter) for group in self.optimizer.param_groups for parameter in group["params"]}
-        self._pruned: list[tuple[nn.Parameter, Tensor]] = []
-        for name, parameter in self.model.named_parameters():
-            if name in masks and id(parameter) in trained and not bool(masks[name].all()):
-                # A factor laid out like the parameter: the fast path of _foreach_mul_ needs equal strides.
-                alive = torch.empty_like(parameter, requires_grad=False).copy_(masks[name])
-                self._pruned.append((parameter, alive))
-                for entry in self.optimizer.state.get(parameter, {}).values():
-                    if isinstance(entry, Tensor) and entry.shape == alive.shape:
-                        entry.mul_(alive)
 
     def steps_per_epoch(self, split: "Split") -> int:
         """Optimizer steps that one epoch over ``split`` takes."""
@@ -167,7 +143,7 @@ class Trainer:
         TrainingDiverged, naming epoch and step, soon after the loss is no longer finite, and BadInput for
         data that the network cannot take.
         """
-        self._check(split)
+        self.check(split)
         start = time.perf_counter()
         with _training(self.model, self.optimizer), _random_numbers_of(self.generator, self.model):
             result = self._pass(split)
@@ -183,98 +159,6 @@ class Trainer:
         for observer in self.observers:
             observer(self, row)
         return result
-
-    def restore_best(self) -> int | None:
-        """Put back the weights of the best validation epoch and return it (from 1); None when none was remembered."""
-        if self.best is None:
-            return None
-        with torch.no_grad():
-            for name, tensor in self.model.state_dict().items():
-                tensor.copy_(self.best["state"][name])
-        return self.best["epoch"]
-
-    def take_average(self) -> None:
-        """Put the moving average of the weights into the network, bias corrected and masked; nothing without one."""
-        if self.average is not None:
-            self.average.put_into(self.model)
-            self._masks.apply_(self.model)
-
-    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that going on needs: (tensors, JSON-able information), ready for ``checkpoints.save_tensors(path, *state)``."""
-        tensors = {f"model:{name}": tensor for name, tensor in self.model.state_dict().items()}
-        tensors |= {f"mask:{name}": mask for name, mask in self._masks.items()}
-        stepped = optimizer_state(self.model, self.optimizer)
-        tensors |= {f"optimizer:{key}": tensor for key, tensor in stepped.items()}
-        if self.best is not None:
-            tensors |= {f"best:{name}": tensor for name, tensor in self.best["state"].items()}
-        if self.average is not None:
-            tensors |= {f"average:{name}": tensor for name, tensor in self.average.sums.items()}
-        tensors["generator"] = self.generator.get_state()
-        best = self.best and {key: self.best[key] for key in ("epoch", "validation_accuracy")}
-        info = {"kind": FORMAT, "epoch": self.epoch, "history": self.history, "best": best}
-        return tensors, info | {"steps_averaged": self.average.steps if self.average is not None else 0}
-
-    def load_state_dict(self, state: tuple[Mapping[str, Tensor], Mapping[str, Any]]) -> None:
-        """Go back to a state of ``state_dict()``; what follows is then the same bit for bit (on the CPU).
-
-        Raises BadInput, before anything is changed, when the state is of another kind or does not fit the
-        network.
-        """
-        tensors, info = state
-        if info.get("kind") != FORMAT:
-            raise BadInput("this is not the state of a training.")
-        weights = _part(tensors, "model:")
-        own = self.model.state_dict()
-        for name in sorted(own.keys() | weights.keys()):
-            if name not in own or name not in weights or own[name].shape != weights[name].shape:
-                raise BadInput(f"the saved training is one of another network: {name} does not fit.")
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(weights[name])
-        load_optimizer_state(self.model, self.optimizer, _part(tensors, "optimizer:"))
-        self.masks = Masks(_part(tensors, "mask:"))
-        self.generator.set_state(tensors["generator"])
-        self.epoch = info["epoch"]
-        self.history = [dict(row) for row in info["history"]]
-        self.best = info["best"] and {**info["best"], "state": _part(tensors, "best:")}
-        if self.average is not None:
-            device = next(self.model.parameters()).device
-            self.average.load(_part(tensors, "average:"), info["steps_averaged"], device)
-
-    def slice_state(self, kept: Any, model: nn.Module) -> None:
-        """Go on with ``model``, the smaller network that a removal of channels left: masks and optimizer state are cut alike.
-
-        ``kept.slice(name, tensor)`` cuts a tensor of the old parameter ``name``. A remembered best epoch is
-        forgotten: its weights belong to the larger network. Parameters that the old network did not have
-        start with fresh state.
-        """
-        old = {name: parameter.shape for name, parameter in self.model.named_parameters()}
-        names = {name for name, _ in model.named_parameters() if name in old}
-        stepped = {}
-        for key, entry in optimizer_state(self.model, self.optimizer).items():
-            name = key.partition(":")[2]
-            if name in names:
-                stepped[key] = kept.slice(name, entry) if entry.shape == old[name] else entry
-        masks = {name: kept.slice(name, mask) for name, mask in self._masks.items() if name in names}
-        if self.average is not None:
-            self.average.slice(kept, names)
-        self.model, self.best, self._checked = model, None, ()
-        self.optimizer = self.settings.build(model, self.only)
-        load_optimizer_state(model, self.optimizer, stepped)
-        self.masks = Masks(masks)
-
-    def description(self, split: "Split") -> dict[str, Any]:
-        """Settings, weights and data of this run as JSON: what tells its checkpoint from another's."""
-        inputs, labels = next(iter(split.batches(min(16, len(split)))))
-        augmentation = describe(getattr(split, "augmentation", None))
-        data = [len(split), describe(inputs), describe(getattr(split, "labels", labels)), augmentation]
-        names = ["settings", "learning_rate", "epochs", "batch_size", "loss", "penalty", "only", "precision"]
-        names += ["channels_last", "seed", "keep", "shuffle"]
-        settings = {name: describe(getattr(self, name)) for name in names} | {
-            "average": self.average.factor if self.average is not None else None
-        }
-        masks = describe({name: self._masks[name] for name in sorted(self._masks)})
-        return settings | {"masks": masks, "initial weights": describe(self.model.state_dict()), "data": data}
 
     def _pass(self, split: "Split") -> dict[str, float]:
         model: nn.Module = self.model
@@ -363,7 +247,8 @@ class Trainer:
             name = str(error).split()[0]
             raise TrainingDiverged(f"{name} became NaN or infinite at the end of epoch {self.epoch + 1}.") from error
 
-    def _check(self, split: "Split") -> None:
+    def check(self, split: "Split") -> None:
+        """Raises BadInput for weights, data or a batch size that cannot be trained on; a split is looked at once."""
         check_weights(self.model)
         if self._checked and self._checked[0] is split:
             return
@@ -386,15 +271,6 @@ class Trainer:
             full, single = next(batches), next(batches)
             yield torch.cat([full[0], single[0]]), torch.cat([full[1], single[1]])
         yield from batches
-
-    def _remember_best(self, accuracy: float) -> None:
-        if self.keep == "best_validation" and (self.best is None or accuracy > self.best["validation_accuracy"]):
-            state = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-            self.best = {"epoch": self.epoch, "validation_accuracy": accuracy, "state": state}
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 Losses are means per sample, accuracies percent, times seconds.
 """
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
@@ -23,10 +22,11 @@ from pruning_core.evaluation import evaluate
 from pruning_core.evaluation import integer_at_least
 from pruning_core.optimizers import LearningRate
 from pruning_core.optimizers import Optimizer
-from pruning_core.trainer import FORMAT
+from pruning_core.progress import progress_bar
 from pruning_core.trainer import Observer
 from pruning_core.trainer import Trainer
 from pruning_core.trainer import TrainingDiverged
+from pruning_core.trainer_state import FORMAT
 
 if TYPE_CHECKING:
     from pruning_core.data import Data
@@ -75,7 +75,7 @@ def fit(
     train, validation = _splits(data, validation)
     if keep == "best_validation" and validation is None:
         raise BadInput("keep='best_validation' needs a validation split.")
-    trainer._check(train)
+    trainer.check(train)
     run = trainer.description(train) if checkpoint is not None else {}
     if checkpoint is not None:
         _resume_or_start(trainer, Path(checkpoint), run)
@@ -117,10 +117,3 @@ def _resume_or_start(trainer: Trainer, path: Path, run: dict[str, Any]) -> None:
 def _save(trainer: Trainer, path: str | Path, run: dict[str, Any]) -> None:
     tensors, info = trainer.state_dict()
     save_tensors(path, tensors, info | {"run": run})
-
-
-def progress_bar(progress: bool, **settings: Any) -> Any:
-    """A tqdm bar; none when ``progress`` is False or $TQDM_DISABLE is set, which tqdm's bar for notebooks overlooks."""
-    from tqdm.auto import tqdm
-
-    return tqdm(**settings, disable=not progress or bool(os.environ.get("TQDM_DISABLE")))

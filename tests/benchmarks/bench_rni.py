@@ -9,6 +9,7 @@ of processor and wall time are compared. Nothing is asserted about time; the aim
 import argparse
 import statistics
 import time
+from dataclasses import replace
 
 import torch
 from torch.nn import functional as F
@@ -18,7 +19,7 @@ from pruning_core.methods.rni import RecedingNeurons
 from pruning_core.methods.slimming import Slimming
 from pruning_core.models import build_model
 from pruning_core.receding import penalty_of
-from pruning_core.receding import settings
+from pruning_core.recipes import RECEDING_OPTIMIZER
 
 
 class Step:
@@ -26,7 +27,7 @@ class Step:
 
     def __init__(self, norm: str, method: Method | None, width: float, inputs: torch.Tensor, labels: torch.Tensor):
         self.model = build_model("vgg16_rni", ((3, 32, 32), 10), norm=norm, width=width, seed=0).train()
-        self.optimizer = settings(0.01, 160)[0].build(self.model)
+        self.optimizer = replace(RECEDING_OPTIMIZER, lr=0.01).build(self.model)
         self.penalty = penalty_of(method, 1e-3) if method is not None else None
         self.inputs, self.labels = inputs, labels
 

@@ -13,14 +13,16 @@ from pruning_core.keep_ratios import harmonic
 from pruning_core.keep_ratios import kept_fractions
 from pruning_core.keep_ratios import linear
 from pruning_core.keep_ratios import retrained
-from pruning_core.learning_rates import WarmUpCoolDown
+from pruning_core.official import warm_up_and_cool_down
+from pruning_core.optimizers import LearningRate
 
 EPOCHS = 12
-# letter -> schedule, learning rate, as the README of the golden files says; the momentum is 0.9.
+# letter -> milestones and warm-up, learning rate, lines of a cool-down that moves the momentum, as the README of the
+# golden files says; the momentum is 0.9.
 RATES = {
-    "a": (WarmUpCoolDown(warmup=3, milestones=(6, 9), gamma=0.1), 0.1),
-    "b": (WarmUpCoolDown(warmup=2, cooldown=5, milestones=(10,), gamma=0.2, momentum_shift=0.05), 0.05),
-    "c": (WarmUpCoolDown(milestones=(3, 6), gamma=0.5), 0.01),
+    "a": (LearningRate("multistep", warmup=3, milestones=(6, 9), gamma=0.1), 0.1, None),
+    "b": (LearningRate("multistep", milestones=(10,), gamma=0.2), 0.05, {"warmup": 2, "cooldown": 5, "shift": 0.05}),
+    "c": (LearningRate("multistep", milestones=(3, 6), gamma=0.5), 0.01, None),
 }
 ARE = {
     "e_best": lambda found: found.error,
@@ -105,10 +107,12 @@ def _split(key, z):
         np.testing.assert_allclose(every, linear(9, 0.9, 0.1), rtol=1e-9)
 
 
-def _rates(schedule, rate, stored):
+def _rates(schedule, rate, lines, stored):
     per_epoch = len(stored) // EPOCHS
-    ours = [
-        (rate * schedule.factor(step, per_epoch, EPOCHS), schedule.momentum(0.9, step, per_epoch, EPOCHS))
-        for step in range(len(stored))
-    ]
+    ours = []
+    for step in range(len(stored)):
+        factor, momentum = schedule.factor(step, per_epoch, EPOCHS), 0.9
+        if lines is not None:
+            factor, momentum = warm_up_and_cool_down(step / per_epoch, factor, momentum, **lines)
+        ours.append((rate * factor, momentum))
     np.testing.assert_allclose(ours, stored, rtol=1e-9, atol=1e-12)

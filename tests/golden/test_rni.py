@@ -1,6 +1,7 @@
 """Golden files of RNI: sigmoid batch norm, penalties, thresholds, removal, sizes, training from end to end, polarisation."""
 
 import copy
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -37,7 +38,8 @@ from pruning_core.models import build_model
 from pruning_core.pruning import shrunk
 from pruning_core.receding import fit_best
 from pruning_core.receding import penalty_of
-from pruning_core.receding import settings
+from pruning_core.recipes import RECEDING_OPTIMIZER
+from pruning_core.recipes import receding_rate
 from pruning_core.sites import find_sites
 from pruning_core.trainer import Trainer
 from rni_networks import NOT_STORED
@@ -235,7 +237,7 @@ def train_steps(z, named=None):
         added.append(float(value.detach()))
         return value
 
-    optimizer, learning_rate = settings(lr, epochs, reference=True)
+    optimizer, learning_rate = replace(RECEDING_OPTIMIZER, lr=lr), receding_rate(epochs, reference=True)
     x, y = torch.from_numpy(z["X"]), torch.from_numpy(z["y"])
     trainer = Trainer(
         model, optimizer, epochs=epochs, learning_rate=learning_rate, batch_size=x.shape[1], loss=loss,

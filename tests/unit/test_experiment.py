@@ -19,8 +19,8 @@ from pruning_core.errors import BadInput
 from pruning_core.errors import PruningError
 from pruning_core.errors import UnknownName
 from pruning_core.experiment import final_state
-from pruning_core.timeline import flatten
-from pruning_core.timeline import recalibrate
+from pruning_core.network_stages import recalibrate
+from pruning_core.steps import flatten
 
 SETTINGS = {
     "optimizer": pc.Optimizer("sgd", lr=0.1, momentum=0.9, weight_decay=5e-4),
@@ -210,8 +210,8 @@ import json, os, sys
 import torch
 torch.set_num_threads(1)
 import pruning_core as pc
-from pruning_core import recipes, timeline
-timeline.SECONDS_BETWEEN_SAVES = 0
+from pruning_core import play, recipes
+play.SECONDS_BETWEEN_SAVES = 0
 experiment = pc.Experiment("lenet300", "digits", recipes.prune_and_fine_tune("magnitude", .8, 40, 5), width=.2, limit=600)
 rows = pc.run(experiment, progress=False)
 print(json.dumps([{k: r[k] for k in ("accuracy", "loss", "sparsity", "validation_loss")} for r in rows]))

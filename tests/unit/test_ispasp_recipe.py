@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 import pruning_core as pc
-from pruning_core import timeline as timeline_module
 from pruning_core.configurations import kept_width
 from pruning_core.data import IMAGENETTE_CLASSES
 from pruning_core.errors import BadInput
@@ -25,6 +24,8 @@ from pruning_core.stages import Measure
 from pruning_core.stages import Prune
 from pruning_core.stages import Shrink
 from pruning_core.stages import Train
+from pruning_core.steps import flatten
+from pruning_core.steps import some_batches
 from pruning_core.studies import seconds_of_choice
 
 
@@ -60,12 +61,12 @@ def test_each_layer_is_chosen_on_what_the_pruned_ones_before_pass_on():
     model = final_state(basic([Train(1)])).model
     data = pc.load_data("digits")
     timeline = [Train(1), Each("groups", (cut, Shrink()))]
-    steps = timeline_module.flatten(timeline, model, data.train.inputs[:1])
+    steps = flatten(timeline, model, data.train.inputs[:1])
     positions = [k for k, step in enumerate(steps) if isinstance(step.stage, Prune)]
     assert len(positions) == 4
     for k, position in enumerate(positions):
         seed = int(pc.records.content_hash([0, position]), 16) % 2**31
-        batches = timeline_module._some(data.train, 200, 128, torch.Generator().manual_seed(seed))
+        batches = some_batches(data.train, 200, 128, torch.Generator().manual_seed(seed))
         fraction = {f"blocks.{k}.conv1": 0.5}
         model = pc.prune(model, "ispasp", None, across=fraction, batches=batches).shrink()
     for name, value in model.state_dict().items():
@@ -84,14 +85,14 @@ def test_each_passes_over_what_its_methods_refuse():
     for name in ("basic4", "inverted4", "vit_tiny"):
         model = pc.build_model(name, "digits", seed=0)
         found = {
-            parts: [step.part for step in timeline_module.flatten([Each(parts, (Prune(method, 0.5),))], model, example)]
+            parts: [step.part for step in flatten([Each(parts, (Prune(method, 0.5),))], model, example)]
             for parts in ("groups", "blocks")
             for method in ["ispasp"]
         }
         refused = pc.prune(model, "ispasp", 0.5, batches=[(torch.randn(4, 1, 8, 8), None)]).sites
         assert len(found["groups"]) == len(refused.groups)
         assert len(found["blocks"]) == (2 if name == "vit_tiny" else 4)
-    everything = list(timeline_module.flatten([Each("groups", (Prune("l1_norm", 0.5),))], model, example))
+    everything = list(flatten([Each("groups", (Prune("l1_norm", 0.5),))], model, example))
     assert len(everything) >= len(found["groups"])
 
 
@@ -99,10 +100,10 @@ def test_parts_that_do_not_exist_are_refused():
     example = torch.zeros(1, 1, 8, 8)
     plain = pc.build_model("lenet300", "digits", seed=0)
     with pytest.raises(BadInput, match="no residual blocks"):
-        list(timeline_module.flatten([Each("blocks", (Prune("ispasp", 0.5),))], plain, example))
+        list(flatten([Each("blocks", (Prune("ispasp", 0.5),))], plain, example))
     single = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     with pytest.raises(BadInput, match="no group of channels"):
-        list(timeline_module.flatten([Each("groups", (Prune("ispasp", 0.5),))], single, example))
+        list(flatten([Each("groups", (Prune("ispasp", 0.5),))], single, example))
 
 
 def test_groups_are_searched_for_once_until_the_network_changes(monkeypatch):

@@ -30,9 +30,8 @@ from pruning_core.keep_ratios import kept_fractions
 from pruning_core.keep_ratios import linear
 from pruning_core.keep_ratios import manual
 from pruning_core.keep_ratios import retrained
-from pruning_core.learning_rates import WarmUpCoolDown
 from pruning_core.models import MODELS
-from pruning_core.optimizers import LearningRate
+from pruning_core.official import warm_up_and_cool_down
 
 RANGED = (geometric, linear, cubic, harmonic2)
 fractions = st.floats(1e-6, 1)
@@ -240,30 +239,9 @@ def test_commensurate_table_refuses_what_it_cannot_compare():
     assert commensurate_table(rows(("dense", 0, 0.0, 90.0))).empty
 
 
-@given(st.integers(0, 200), st.integers(1, 9), st.integers(0, 5))
-def test_without_cool_down_it_is_the_schedule_of_the_optimizers(step, per_epoch, warmup):
-    ours = WarmUpCoolDown(warmup=warmup, milestones=(2, 6, 9), gamma=0.3)
-    usual = LearningRate("multistep", warmup=warmup, milestones=(2, 6, 9), gamma=0.3)
-    assert ours.factor(step, per_epoch, 20) == usual.factor(step, per_epoch, 20)
-    assert ours.momentum(0.9, step, per_epoch, 20) == 0.9
-
-
 @given(st.integers(0, 300), st.floats(0.1, 5), st.floats(0.1, 9), st.floats(0, 0.09))
 def test_momentum_and_factor_stay_in_their_bounds(step, warmup, cooldown, shift):
-    schedule = WarmUpCoolDown(warmup, cooldown, (3,), 0.5, shift)
-    assert 0 <= schedule.factor(step, 7, 30) <= 1
-    assert 0.9 - shift - 1e-12 <= schedule.momentum(0.9, step, 7, 30) <= 0.9 + shift + 1e-12
-    assert schedule.factor(10_000, 7, 30) == 0.5
-    assert schedule.momentum(0.9, 10_000, 7, 30) == pytest.approx(0.9 + shift)
-
-
-def test_a_schedule_that_makes_no_sense_is_refused():
-    for options in ({"warmup": -1}, {"cooldown": math.nan}, {"gamma": math.inf}, {"milestones": (-1,)}):
-        with pytest.raises(BadInput, match="finite number of at least 0"):
-            WarmUpCoolDown(**options)
-    with pytest.raises(BadType, match="must be a number"):
-        WarmUpCoolDown(warmup="two")
-    with pytest.raises(BadType, match="milestones are a tuple"):
-        WarmUpCoolDown(milestones=3)
-    with pytest.raises(BadInput, match=r"leaves \[0, 1\)"):
-        WarmUpCoolDown(1, 1, momentum_shift=0.2).momentum(0.9, 0, 1, 5)
+    factor, momentum = warm_up_and_cool_down(step / 7, 0.5, 0.9, warmup, cooldown, shift)
+    assert 0 <= factor <= 1
+    assert 0.9 - shift - 1e-12 <= momentum <= 0.9 + shift + 1e-12
+    assert warm_up_and_cool_down(1000, 0.5, 0.9, warmup, cooldown, shift) == (0.5, pytest.approx(0.9 + shift))

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import pruning_core as pc
 from pruning_core import receding
+from pruning_core import recipes
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import BudgetError
@@ -23,12 +24,14 @@ from pruning_core.methods.polarization import Polarization
 from pruning_core.methods.rni import RecedingNeurons
 from pruning_core.methods.slimming import Slimming
 from pruning_core.methods.slimming import UniformChannelScaling
+from pruning_core.receding import acting_scales
 from pruning_core.receding import fit_best
-from pruning_core.receding import importances
 from pruning_core.receding import penalty_of
 from pruning_core.receding import prune_finetune
-from pruning_core.receding import settings
 from pruning_core.receding import train
+from pruning_core.recipes import RECEDING_OPTIMIZER
+from pruning_core.recipes import receding_rate
+from pruning_core.training import History
 
 SMALL = {"dataset": "digits", "limit": 500, "device": "cpu", "progress": False}
 
@@ -66,7 +69,7 @@ def test_the_logs_say_what_happened(trained):
     assert logs["lr"] == pytest.approx([0.05, 0.005, 0.0005])
     assert all(0 <= accuracy <= 1 for name in ("validation_acc", "test_acc") for accuracy in logs[name])
     assert logs["best_epoch"] == logs["validation_acc"].index(max(logs["validation_acc"]))
-    best = importances(model)
+    best = acting_scales(model)
     assert len(best) == 19
     for name, scale in logs["importances"][logs["best_epoch"]].items():
         assert torch.equal(scale, best[name])
@@ -131,16 +134,43 @@ def test_the_recipe_step_by_step(method):
 
 
 def test_the_schedule_falls_at_half_and_three_quarters():
-    optimizer, rate = settings(0.1, 160)
+    optimizer, rate = RECEDING_OPTIMIZER, receding_rate(160)
     assert (optimizer.lr, optimizer.momentum, optimizer.nesterov, optimizer.weight_decay) == (0.1, 0.9, True, 1e-4)
     assert [rate.factor(epoch, 1, 160) for epoch in (0, 79, 80, 119, 120, 159)] == pytest.approx(
         [1, 1, 0.1, 0.1, 0.01, 0.01]
     )
-    assert [settings(0.1, 7)[1].factor(epoch, 1, 7) for epoch in range(7)] == pytest.approx(
+    assert [receding_rate(7).factor(epoch, 1, 7) for epoch in range(7)] == pytest.approx(
         [1, 1, 1, 0.1, 0.1, 0.01, 0.01]
     )
-    assert settings(0.1, 1)[1].factor(0, 1, 1) == 1
-    assert settings(0.1, 1, reference=True)[1].factor(0, 1, 1) == pytest.approx(0.01)
+    assert receding_rate(1).factor(0, 1, 1) == 1
+    assert receding_rate(1, reference=True).factor(0, 1, 1) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 10, 160])
+def test_the_two_pipelines_train_at_the_same_learning_rates(epochs, fresh, monkeypatch):
+    """Of train, prune_finetune and the recipe, before and after the cut, at every epoch."""
+    asked = []
+
+    def not_trained(model, split, **options):
+        asked.append(options)
+        return History(pc.Trainer(model, epochs=0), None)
+
+    monkeypatch.setattr(receding, "fit", not_trained)
+    small(epochs=epochs)
+    prune_finetune(fresh, prune_pc=0.3, epochs=epochs, lr=0.05, **SMALL)
+    stages = [s for s in recipes.receding("rni", 0.3, epochs, epochs, strength=0.1) if isinstance(s, pc.Train)]
+    stages += [s for s in recipes.scaled_from_scratch(0.3, epochs) if isinstance(s, pc.Train)]
+    assert len(asked) == 2
+    assert len(stages) == 3
+    for options in asked:
+        assert options["optimizer"].lr == 0.05
+        for stage in stages:
+            rates = [
+                [schedule.factor(epoch, 1, epochs) for epoch in range(epochs)]
+                for schedule in (options["learning_rate"], stage.learning_rate)
+            ]
+            assert rates[0] == rates[1]
+            assert rates[0][0] == 1
 
 
 def test_the_best_epoch_comes_from_validation_and_from_test_only_as_reference(monkeypatch):
@@ -166,7 +196,7 @@ def test_the_best_epoch_comes_from_validation_and_from_test_only_as_reference(mo
         assert logs["best_epoch"] == best
         assert logs["validation_acc"] == [0.3, 0.5, 0.5]
         assert logs["test_acc"] == [0.6, 0.2, 0.1]
-        returned = importances(model)
+        returned = acting_scales(model)
         assert all(torch.equal(scale, returned[name]) for name, scale in logs["importances"][best].items())
         assert any(not torch.equal(scale, returned[name]) for name, scale in logs["importances"][2].items())
 
@@ -251,7 +281,7 @@ def test_reference_cuts_at_the_thresholds_also_at_the_ends(method):
     _, none = prune_finetune(model, method=method, prune_pc=0.0, epochs=0, reference=True, **SMALL)
     assert sum(none["kept"].values()) == 84 - (9 if method == "ucs" else 1)
     _, half = prune_finetune(model, method=method, prune_pc=0.25, epochs=0, reference=True, **SMALL)
-    scores = [importances(model)[name.replace("conv1", "bn1")] for name in half["kept"]]
+    scores = [acting_scales(model)[name.replace("conv1", "bn1")] for name in half["kept"]]
     masks = pc.methods.slimming.quantile_masks(scores, 0.25, "local" if method == "ucs" else "global")
     assert [*half["kept"].values()] == [int(mask.sum()) for mask in masks]
     _, all_ = prune_finetune(model, method=method, prune_pc=1, epochs=0, reference=True, **SMALL)

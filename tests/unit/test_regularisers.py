@@ -27,9 +27,9 @@ from pruning_core.methods.hoyer import HoyerSquare
 from pruning_core.methods.l0 import L0
 from pruning_core.methods.l1 import L1
 from pruning_core.methods.l1 import Lp
+from pruning_core.penalties import trained_only
 from pruning_core.schedules import fraction_after
 from pruning_core.schedules import tick_tock_rounds
-from pruning_core.timeline import _only
 from pruning_core.trainer import Trainer
 
 PENALTIES = [HoyerSquare(), GroupHoyerSquare(), L1(), L1(over="weights"), Lp(), Lp(p=0.5, over="weights")]
@@ -189,7 +189,7 @@ def test_tocks_pull_the_gates_towards_zero():
             epochs=1,
             batch_size=64,
             penalty=lambda net, s=strength: s * GateDecorators().penalty(net, Masks()),
-            only=_only(tock, model),
+            only=trained_only(tock, model),
         )
         trainer.train_epoch(digits)
         sizes.append(torch.cat(gates).abs().sum().item())

@@ -13,7 +13,6 @@ from pruning_core.masks import Masks
 from pruning_core.observers import Elasticities
 from pruning_core.observers import OfficialTags
 from pruning_core.observers import SignFlips
-from pruning_core.observers import TensorBoard
 from pruning_core.observers import WeightStatistics
 from pruning_core.plots import snipit as figures
 from pruning_core.plots.style import alt_text
@@ -25,6 +24,7 @@ from pruning_core.statistics import harmonic_mean
 from pruning_core.statistics import layer_density
 from pruning_core.statistics import reference_flops
 from pruning_core.statistics import saliency_maps
+from pruning_core.tensorboard import TensorBoard
 
 
 @pytest.fixture(scope="module")

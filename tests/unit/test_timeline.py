@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import pruning_core as pc
+from pruning_core import play
 from pruning_core import recipes
-from pruning_core import timeline
 from pruning_core.experiment import final_state
 from pruning_core.layers import HardConcreteGate
 from pruning_core.schedules import fraction_after
@@ -127,7 +127,7 @@ def test_stopped_after_every_epoch_and_run_again_gives_the_same_rows(name, monke
     monkeypatch.setenv("PRUNING_CACHE", str(tmp_path / "whole"))
     whole = rows_of(TIMELINES[name])
     monkeypatch.setenv("PRUNING_CACHE", str(tmp_path / "stopped"))
-    monkeypatch.setattr(timeline, "SECONDS_BETWEEN_SAVES", 0)
+    monkeypatch.setattr(play, "SECONDS_BETWEEN_SAVES", 0)
     trained, train_epoch = [], Trainer.train_epoch
 
     def one_epoch_a_run(trainer, *arguments):

@@ -19,7 +19,7 @@ from pruning_core.errors import BadType
 from pruning_core.errors import UnknownName
 from pruning_core.masks import Masks
 from pruning_core.observers import SignFlips
-from pruning_core.observers import TensorBoard
+from pruning_core.tensorboard import TensorBoard
 from pruning_core.training import CrossEntropy
 from pruning_core.training import LearningRate
 from pruning_core.training import Optimizer
@@ -519,7 +519,7 @@ def test_large_but_finite_weights_are_accepted(digits):
     with torch.no_grad():
         model[1].weight.fill_(3e38)
     trainer = Trainer(model, epochs=1)
-    trainer._check(digits.train)
+    trainer.check(digits.train)
 
 
 def test_a_batch_of_one_through_batch_norm_is_refused(digits):

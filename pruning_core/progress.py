@@ -1,0 +1,11 @@
+"""The progress bar of everything that takes long."""
+
+import os
+from typing import Any
+
+
+def progress_bar(progress: bool, **settings: Any) -> Any:
+    """A tqdm bar; none when ``progress`` is False or $TQDM_DISABLE is set, which tqdm's bar for notebooks overlooks."""
+    from tqdm.auto import tqdm
+
+    return tqdm(**settings, disable=not progress or bool(os.environ.get("TQDM_DISABLE")))

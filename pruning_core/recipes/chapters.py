@@ -1,0 +1,191 @@
+"""The recipes of chapters 1 (i-SpaSP), 3 (receding neuron importances) and 5 (How Sparse Can We Prune)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from pruning_core.budgets import Budget
+from pruning_core.errors import BadInput
+from pruning_core.evaluation import integer_at_least
+from pruning_core.methods import Method
+from pruning_core.methods import as_method
+from pruning_core.methods.rare_gems import RareGems
+from pruning_core.methods.rigl import Rigl
+from pruning_core.optimizers import LearningRate
+from pruning_core.optimizers import Optimizer
+from pruning_core.optimizers import number_at_least_zero
+from pruning_core.recipes.general import Timeline
+from pruning_core.recipes.general import cut_to
+from pruning_core.recipes.general import fine_tuned
+from pruning_core.recipes.general import to
+from pruning_core.schedules import fraction_after
+from pruning_core.stages import Each
+from pruning_core.stages import Every
+from pruning_core.stages import Importances
+from pruning_core.stages import Measure
+from pruning_core.stages import Prune
+from pruning_core.stages import Rewind
+from pruning_core.stages import Shrink
+from pruning_core.stages import Train
+
+ISPASP_TUNING = Optimizer("sgd", lr=0.01, nesterov=True, weight_decay=5e-4, decay_norm_and_bias=False)
+"""The authors' optimizer after a cut, for ResNet-34; for MobileNetV2 the weight decay is 4e-5."""
+
+
+def ispasp(
+    sparsity: float | Mapping[str, float],
+    epochs: int,
+    fine_tune: int,
+    between: int = 1,
+    method: str | Method = "ispasp",
+    optimizer: Optimizer = ISPASP_TUNING,
+    parts: str | tuple[str, ...] = "groups",
+) -> Timeline:
+    """Train; from front to back cut one hidden layer, shrink, train ``between`` epochs; fine-tune (Wolfe and Kyrillidis 2022).
+
+    ``sparsity``: the fraction removed of every part, or of each channel group by name (configurations.py). Training after
+    a cut is the authors': label smoothing 0.1, a constant rate between the cuts and a cosine at the end.
+    """
+    short = Train(between, optimizer=optimizer, learning_rate=LearningRate(), label_smoothing=0.1)
+    tuning: Timeline = [short] if between else []
+    cuts: Timeline
+    if isinstance(sparsity, Mapping):
+        cuts = []
+        for site, fraction in sparsity.items():
+            cuts += [Prune(method, Budget(of="channels", across={site: fraction})), Shrink(), *tuning]
+    else:
+        cuts = [Each(parts, (cut_to(sparsity, method), Shrink(), *tuning))]
+    last = Train(fine_tune, optimizer=optimizer, learning_rate=LearningRate("cosine"), label_smoothing=0.1)
+    return [Train(epochs), *cuts, *fine_tuned(last)]
+
+
+RECEDING_OPTIMIZER = Optimizer("sgd", lr=0.1, nesterov=True, weight_decay=1e-4)
+"""The authors' optimizer, before and after the cut."""
+
+
+def receding_rate(epochs: int, reference: bool = False) -> LearningRate:
+    """The authors' schedule of a training: a tenth of the learning rate after half of the epochs, a hundredth after three
+    quarters. ``reference``: a training of one epoch begins behind both milestones, as in the official code.
+
+    >>> receding_rate(160).milestones, receding_rate(1).milestones
+    ((80, 120), ())
+    """
+    milestones = (epochs // 2, 3 * epochs // 4)
+    return LearningRate("multistep", milestones=tuple(n for n in milestones if n > 0 or reference))
+
+
+def receding(
+    method: str | Method,
+    sparsity: float,
+    epochs: int,
+    fine_tune: int,
+    strength: float | None = None,
+    film: int = 0,
+    scope: tuple[str, ...] | None = None,
+) -> Timeline:
+    """Train with a penalty on batch-norm scales, cut channels once, shrink, fine-tune without it (Suteu and Guo 2022).
+
+    ``strength`` of the method's penalty; None for a method without one, whose dense network all such methods then share.
+    Every layer keeps three channels; the learning rate of each training is that of receding_rate.
+    ``film``: the spread of the importances is measured after every so many epochs. ``scope`` as in Prune.
+    """
+    seen = "ucs" if strength is None else method
+    event = Every(film, (Importances("film", seen),)) if film else None
+    penalty = None if strength is None else (as_method(method), strength)
+    cut = Prune(method, replace(to(sparsity, method), keep_at_least=3), scope=scope)
+    train = Train(epochs, penalty=penalty, during=event, learning_rate=receding_rate(epochs))
+    timeline: Timeline = [train, Importances("dense", seen), cut, Shrink(), Measure("pruned")]
+    if fine_tune:
+        timeline += [Train(fine_tune, learning_rate=receding_rate(fine_tune)), Measure("fine-tuned")]
+    return timeline
+
+
+def scaled_from_scratch(sparsity: float, epochs: int, scope: tuple[str, ...] | None = None) -> Timeline:
+    """Uniform channel scaling in the literature's sense: the same fraction of channels goes everywhere before any training.
+
+    What is left gets fresh weights of its own and is trained: a width multiplier, except for channels that a sum ties.
+    """
+    cut = Prune("ucs", replace(to(sparsity, "ucs"), keep_at_least=3), scope=scope)
+    return [cut, Rewind("new"), Shrink(), Train(epochs, learning_rate=receding_rate(epochs))]
+
+
+def l1_one_shot(sparsity: float, epochs: int, strength: float) -> Timeline:
+    """Train with an l1 penalty on all parameters, then one global cut by magnitude and no fine-tuning: LOMP, or GOP in its
+    code (Zhang et al. 2024). ``strength`` multiplies the sum of absolute values."""
+    penalty = ("l1", number_at_least_zero("strength", strength))
+    return [Train(epochs, penalty=penalty), Measure("dense"), cut_to(sparsity, "magnitude"), Measure("pruned")]
+
+
+def l1_in_rounds(sparsity: float, epochs: int, strength: float, rounds: int, retrain: int) -> Timeline:
+    """Train with an l1 penalty; then cut by magnitude and train on with it, in ``rounds`` rounds that end with a cut (Zhang et
+    al. 2024 speak of gradual pruning; this schedule is ours). Every round removes the same share of what is left.
+
+    Measures "dense", then "pruned" after every cut and "retrained" after every training but the first. ``rounds=1`` is
+    l1_one_shot.
+    """
+    penalty = ("l1", number_at_least_zero("strength", strength))
+    integer_at_least("rounds", rounds, 1)
+    timeline: Timeline = [Train(epochs, penalty=penalty), Measure("dense")]
+    for i in range(1, rounds + 1):
+        timeline += [cut_to(fraction_after("geometric", i, rounds, sparsity), "magnitude"), Measure("pruned")]
+        timeline += [Train(retrain, penalty=penalty), Measure("retrained")] if i < rounds else []
+    return timeline
+
+
+def smart_ratio(sparsity: float, epochs: int) -> Timeline:
+    """Remove weights by chance before training, layer by layer in the shares of Su et al. 2020, and train what is left."""
+    return [Prune("random", Budget(sparsity, across="smart_ratio")), Train(epochs)]
+
+
+def rigl(
+    sparsity: float, epochs: int, every: int = 1, drop: float = 0.3, until: float = 0.75, across: str = "erk"
+) -> Timeline:
+    """Remove weights by chance, train, and exchange the smallest for dead ones of large gradient all the while (Evci et al.
+    2020).
+
+    The exchange takes place after every ``every`` epochs, as long as less than the fraction ``until`` of the training is
+    done, and begins with ``drop`` of a layer's weights. The authors count steps, 100 of them; an epoch is the smallest unit
+    here. ``across``: how the start is spread over layers: "erk"; "uniform", which leaves the first layer whole; or "layer".
+    """
+    integer_at_least("every", every, 1)
+    if not 0 < number_at_least_zero("until", until) <= 1:
+        raise BadInput(f"until is the fraction of the training after which the mask stands still, not {until}.")
+    end = until * epochs / every
+    times = math.ceil(end - 1e-9) - 1
+    if times < 1:
+        raise BadInput(f"{epochs} epochs leave no exchange every {every} epochs before {until:g} of them are done.")
+    budget = Budget(sparsity, across=across)
+    exchange = Prune(Rigl(drop=drop, end=end), budget)
+    return [Prune("random", budget), Train(epochs, during=Every(every, (exchange,), times=times))]
+
+
+def rare_gems(
+    sparsity: float,
+    epochs_mine: int,
+    epochs_tune: int,
+    period: int = 5,
+    strength: float = 1e-4,
+    signed: bool = True,
+    optimizer: Optimizer | None = None,
+) -> Timeline:
+    """Train scores of frozen weights, cut the smallest again and again, then train what is left (Sreenivasan et al. 2022).
+
+    A cut follows the first epoch of search and every ``period`` epochs, and then again until fewer than ``period`` are left;
+    ``strength`` multiplies the sum of squared scores; where a search takes fewer steps than the authors' (fifty thousand),
+    more than their 1e-4 is needed until scores that do not matter are below one half. ``signed``: see methods.rare_gems.
+    ``optimizer`` of the training at the end (the authors take a tenth of the search's rate); None: the experiment's.
+    """
+    integer_at_least("period", period, 1)
+    integer_at_least("epochs_mine", epochs_mine, 1)
+    cuts = (epochs_mine - 1) // period
+    if cuts < 1:
+        raise BadInput(f"a search of {epochs_mine} epochs has no cut; it needs more than {period}.")
+    gems = RareGems(signed=signed)
+    cut = Prune(gems, to(sparsity, gems), schedule="geometric")
+    search = Train(
+        epochs_mine, penalty=(gems, strength), only="gates", during=Every(period, (cut,), after=1, times=cuts)
+    )
+    ticket = Prune(RareGems(signed=signed, finish=True), to(sparsity, gems))
+    return [search, ticket, Measure("mined"), Train(epochs_tune, only="weights", optimizer=optimizer)]

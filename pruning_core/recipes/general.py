@@ -1,0 +1,165 @@
+"""Recipes that any method can follow, and what the recipes of the chapters are put together from."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from pruning_core.budgets import Budget
+from pruning_core.errors import BadInput
+from pruning_core.errors import known_name
+from pruning_core.methods import Method
+from pruning_core.methods import as_method
+from pruning_core.methods.base import counted
+from pruning_core.stages import Every
+from pruning_core.stages import Measure
+from pruning_core.stages import Prune
+from pruning_core.stages import Repeat
+from pruning_core.stages import Rewind
+from pruning_core.stages import Save
+from pruning_core.stages import Shrink
+from pruning_core.stages import Stage
+from pruning_core.stages import Train
+
+Timeline = list[Stage]
+
+
+def dense(epochs: int) -> Timeline:
+    """Training alone: the reference of every comparison."""
+    return [Train(epochs)]
+
+
+def prune_and_fine_tune(method: str | Method, sparsity: float, epochs: int, fine_tune: int) -> Timeline:
+    """Train, prune once, measure, fine-tune, measure (Han et al. 2015 with one cut)."""
+    return [Train(epochs), cut_to(sparsity, method), *fine_tuned(Train(fine_tune))]
+
+
+def iterative(method: str | Method, sparsity: float, epochs: int, fine_tune: int, rounds: int) -> Timeline:
+    """Train, then prune a little and fine-tune, again and again; every round removes the same share of what is left."""
+    cut = Prune(method, to(sparsity, method), schedule="geometric")
+    return [Train(epochs), Repeat(rounds, (cut, Train(fine_tune))), Measure("fine-tuned")]
+
+
+def before_training(
+    method: str | Method, sparsity: float, epochs: int, steps: int | None = None, shrink: bool = False
+) -> Timeline:
+    """Prune the network as it was initialised, at once or in SNIP-it's ``steps + 2`` cuts, then train what is left.
+
+    ``shrink``: dead channels are cut out before the training.
+    """
+    return [cut_to(sparsity, method, steps), *([Shrink()] if shrink else []), Train(epochs)]
+
+
+def during_training(
+    method: str | Method,
+    sparsity: float,
+    epochs: int,
+    steps: int = 5,
+    every: int = 4,
+    after: int = 4,
+    shrink: bool = False,
+) -> Timeline:
+    """Prune in SNIP-it's ``steps + 2`` cuts after epochs ``after + every``, ``after + 2 every``, ... of the training.
+
+    ``shrink``: dead channels are cut out each time, and the optimizer starts anew.
+    """
+    event: tuple[Stage, ...] = (Prune(method, to(sparsity, method), schedule="snip_it"),)
+    if shrink:
+        event += (Shrink(fresh_optimizer=True),)
+    return [Train(epochs, during=Every(every, event, after, snip_it_rounds(steps)))]
+
+
+def lottery_ticket(sparsity: float, epochs: int, rounds: int, early: int = 0, across: str = "global") -> Timeline:
+    """Iterative magnitude pruning with rewinding to epoch ``early`` (Frankle and Carbin 2019; Frankle et al. 2020).
+
+    ``across``: "global", one threshold for all layers, or "layer", the same fraction in each.
+    """
+    check_early(early, epochs)
+    cut = Prune("magnitude", replace(to(sparsity, "magnitude"), across=across), schedule="geometric")
+    rest = epochs - early
+    return [Train(early), Save("early"), Repeat(rounds, (Train(rest), cut, Rewind("early"))), Train(rest)]
+
+
+def prune_and_shrink(method: str | Method, sparsity: float, epochs: int, fine_tune: int) -> Timeline:
+    """Train, remove channels, cut them out of the network, fine-tune the small one (Li et al. 2017)."""
+    return [Train(epochs), cut_to(sparsity, method), Shrink(), *fine_tuned(Train(fine_tune))]
+
+
+def retrain_once(method: str | Method, sparsity: float, epochs: int, retrain: int) -> Timeline:
+    """Train, prune the trained network, train again along the whole schedule: "retrain" of SiPP and PFP."""
+    cut = Prune(method, Budget(sparsity, of="weights"))
+    return [Train(epochs), cut, Measure("once pruned"), Train(retrain), Measure("once")]
+
+
+def cascade(
+    method: str | Method,
+    kept: Sequence[float | Sequence[float]],
+    epochs: int,
+    retrain: int | Train,
+    after: Literal["go on", "random", "rewind"] = "go on",
+    across: str = "global",
+    **options,
+) -> Timeline:
+    """Train; prune the last retrained network further and train again, for one kept fraction after the other.
+
+    ``kept``: fractions of the weights that stay, falling; a group in place of one stands for cuts without training in
+    between, of which the last is retrained (keep_ratios.py). ``after`` a cut: "go on" with the weights, start from fresh
+    "random" ones, or "rewind" to those ``retrain`` epochs before the end of the first training; what is pruned stays
+    pruned. ``retrain`` may be a Train with settings of its own; ``across`` and ``options`` are those of the cuts
+    (Budget, Prune). Baykal et al. 2019, Liebenwein et al. 2020.
+    """
+    known_name("way on after a cut", after, ("go on", "random", "rewind"))
+    groups = [list(group) if isinstance(group, Sequence) else [group] for group in kept]
+    falling = [fraction for group in groups for fraction in group]
+    if not falling or any(a < b for a, b in itertools.pairwise(falling)) or not 0 < falling[-1] <= falling[0] <= 1:
+        raise BadInput(f"kept fractions fall from 1 or less and stay above 0, not {falling}.")
+    again = retrain if isinstance(retrain, Train) else Train(retrain)
+    if after == "rewind" and not 0 < again.epochs <= epochs:
+        raise BadInput(f"weights of {again.epochs} epochs before the end of {epochs} do not exist.")
+    back: dict[str, Timeline] = {"go on": [], "random": [Rewind("new")], "rewind": [Rewind("early")]}
+    first: Timeline = [Train(epochs)]
+    if after == "rewind":
+        first = [Train(epochs - again.epochs), Save("early"), Train(again.epochs)]
+    timeline = first
+    for group in groups:
+        timeline += [Prune(method, Budget(1 - kept, of="weights", across=across), **options) for kept in group]
+        # Labels of their own: the same sparsity after other epochs is not the same measurement.
+        timeline += [Measure("step pruned"), *back[after], again, Measure("step")]
+    return timeline
+
+
+def dense_one_shot(sparsity: float, epochs: int, method: str | Method = "magnitude") -> Timeline:
+    """Train, then one cut and no fine-tuning: what l1_one_shot is compared with, by magnitude or by chance ("random")."""
+    return [Train(epochs), Measure("dense"), cut_to(sparsity, method), Measure("pruned")]
+
+
+def fine_tuned(training: Train) -> Timeline:
+    """The end of most recipes: what a cut has left is measured, trained, and measured again."""
+    return [Measure("pruned"), training, Measure("fine-tuned")]
+
+
+def to(sparsity: float, method: str | Method) -> Budget:
+    """The budget that removes this fraction of what ``method`` prunes."""
+    return Budget(sparsity, of=counted(as_method(method)))  # type: ignore[arg-type]
+
+
+def cut_to(sparsity: float, method: str | Method, steps: int | None = None) -> Prune:
+    """One cut, or with ``steps`` those of SNIP-it's schedule."""
+    if steps is None:
+        return Prune(method, to(sparsity, method))
+    return Prune(method, to(sparsity, method), rounds=snip_it_rounds(steps), schedule="snip_it")
+
+
+def snip_it_rounds(steps: int) -> int:
+    """Cuts that SNIP-it makes in ``steps`` halvings: the first, the halvings, and the target itself."""
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise BadInput(f"SNIP-it takes a whole number of steps from 1, not {steps!r}.")
+    return steps + 2
+
+
+def check_early(early: int, epochs: int) -> None:
+    """Raises BadInput for weights of an epoch that the training does not have."""
+    if early and early >= epochs:
+        raise BadInput(f"weights cannot be put back to epoch {early} of a training of {epochs} epochs.")

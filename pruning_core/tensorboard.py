@@ -1,0 +1,48 @@
+"""The numbers of a training in TensorBoard: an observer."""
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pruning_core.errors import BadInput
+from pruning_core.trainer import Trainer
+
+
+class TensorBoard:
+    """Writes every number of a row as a scalar to ``folder``, at the row's epoch.
+
+    ``also(trainer)`` may return further numbers by name. Raises BadInput when the package tensorboard is not
+    there.
+    """
+
+    def __init__(self, folder: str | Path, also: Callable[[Trainer], dict[str, float]] | None = None):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise BadInput("TensorBoard is not installed: pip install 'pruning-core[sweep]' brings it.") from error
+        self.also = also
+        self._writer = SummaryWriter(str(folder))
+
+    def __call__(self, trainer: Trainer, row: dict[str, Any]) -> None:
+        numbers = row | (self.also(trainer) if self.also is not None else {})
+        for name, value in _numbers(numbers.items()):
+            self._writer.add_scalar(name, value, row["epoch"])
+        self._writer.flush()
+
+    def add_picture(self, tag: str, figure: Any, epoch: int) -> None:
+        """Write a matplotlib figure (a confusion matrix, saliency maps, an elasticity curve) under ``tag``."""
+        self._writer.add_figure(tag, figure, epoch, close=False)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Finish the file; until then each epoch is already on disk."""
+        self._writer.close()
+
+
+def _numbers(items: Iterable[tuple[str, Any]]) -> list[tuple[str, float]]:
+    return [
+        (name, float(value))
+        for name, value in items
+        if name != "epoch" and isinstance(value, int | float) and not isinstance(value, bool)
+    ]
