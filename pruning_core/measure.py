@@ -27,6 +27,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
+from pruning_core.modes import observing
 
 COUNTED = (
     torch.ops.aten.convolution,
@@ -46,32 +47,6 @@ class Timing(NamedTuple):
     q1: float
     q3: float
     n: int
-
-
-@contextmanager
-def observing(model: nn.Module) -> Iterator[None]:
-    """Within the block: evaluation mode, no gradients, own random numbers; afterwards mode and global RNG are as before."""
-    modes = [(module, module.training) for module in model.modules()]
-    devices = {parameter.device.index or 0 for parameter in model.parameters() if parameter.device.type == "cuda"}
-    with torch.random.fork_rng(devices=sorted(devices)), torch.no_grad():
-        model.eval()
-        try:
-            yield
-        finally:
-            for module, training in modes:
-                module.training = training
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, the modes from before afterwards; gradients can be taken."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -25,8 +25,8 @@ from pruning_core.errors import known_name
 from pruning_core.evaluation import check_split
 from pruning_core.evaluation import like_model
 from pruning_core.groups import any_alive
-from pruning_core.measure import evaluating
-from pruning_core.measure import observing
+from pruning_core.modes import evaluating
+from pruning_core.modes import observing
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
 BITS_A_WEIGHT, BITS_A_ROW = 34, 2

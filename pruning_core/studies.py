@@ -20,6 +20,7 @@ from pruning_core.masks import Masks
 from pruning_core.methods import Method
 from pruning_core.methods import View
 from pruning_core.methods import as_method
+from pruning_core.modes import undisturbed
 from pruning_core.records import cache_root
 from pruning_core.records import content_hash
 from pruning_core.records import environment
@@ -27,7 +28,6 @@ from pruning_core.records import read_rows
 from pruning_core.records import write_rows
 from pruning_core.sites import check_batches
 from pruning_core.sites import find_sites
-from pruning_core.sites import undisturbed
 from pruning_core.version import code_of
 
 
