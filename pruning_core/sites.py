@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 from torch import nn
 
+from pruning_core.cost import output_positions
+from pruning_core.cost import weightless_copy
 from pruning_core.discovery import PRODUCERS
 from pruning_core.discovery import trace
-from pruning_core.discovery import weightless_copy
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import Unprunable
 from pruning_core.groups import Group
 from pruning_core.groups import Sites
-from pruning_core.measure import output_positions
 
 PRUNABLE = (*PRODUCERS, nn.Bilinear, nn.RNNBase, nn.MultiheadAttention)
 

@@ -1,6 +1,6 @@
 """Statistics that papers on pruning report beside accuracy: the official counts of SNIP-it, disconnection, pictures.
 
-The book's own measure of cost is the multiply-accumulate (measure.py). ``reference_flops`` counts as the official code of
+The book's own measure of cost is the multiply-accumulate (cost.py). ``reference_flops`` counts as the official code of
 SNIP-it does, so that its numbers can be compared. Source: Verdenius et al. 2020, verdenius2020snipit, as implemented.
 """
 

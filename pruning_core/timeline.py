@@ -21,6 +21,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.budgets import Budget
+from pruning_core.cost import count_macs
+from pruning_core.cost import output_positions
+from pruning_core.cost import training_macs
 from pruning_core.discovery import find_groups
 from pruning_core.errors import BadInput
 from pruning_core.errors import BudgetError
@@ -31,8 +34,6 @@ from pruning_core.groups import Sites
 from pruning_core.layers import ChannelGate
 from pruning_core.layers import HardConcreteGate
 from pruning_core.masks import Masks
-from pruning_core.measure import count_macs
-from pruning_core.measure import output_positions
 from pruning_core.methods import Method
 from pruning_core.models import build_model
 from pruning_core.models.published import load_published
@@ -223,7 +224,7 @@ def _train(state: State, stage: Train, seed: int, checkpoint: Path | None, progr
             begun = time.perf_counter()
             result = trainer.train_epoch(data.train, data.validation if stage.keep == "best_validation" else None)
             state.epoch += 1
-            state.training_macs += 3.0 * cost * len(data.train)
+            state.training_macs += training_macs(cost, len(data.train))
             state.last |= {"train_loss": result["loss"], "train_accuracy": result["accuracy"]}
             if trainer.epoch in events and stage.during is not None:
                 trainer = _event(state, stage.during, trainer, events, trainer_for, seed)

@@ -24,7 +24,7 @@ FLOORS = {
         "errors",
     ],
     "Data and models": ["data", "models"],
-    "Training and measuring": ["optimizers", "training", "checkpoints", "measure"],
+    "Training and measuring": ["optimizers", "training", "checkpoints", "cost", "timing"],
     "Looking inside": ["curvature", "sensitivity", "geometry", "robustness", "observers"],
     "The book's own tools": ["claims", "plots", "notebooks", "chapters", "exercises"],
 }
