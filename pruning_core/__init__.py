@@ -1,6 +1,5 @@
 """Neural network pruning: five papers on one footing. The public names, and nothing else."""
 
-from pruning_core.attention import prunable_attention
 from pruning_core.budgets import Budget
 from pruning_core.budgets import allocate
 from pruning_core.cost import count_macs
@@ -15,6 +14,7 @@ from pruning_core.experiment import run
 from pruning_core.experiment import run_all
 from pruning_core.groups import expand
 from pruning_core.groups import remove
+from pruning_core.layers import prunable_attention
 from pruning_core.masks import Masks
 from pruning_core.methods import METHODS
 from pruning_core.methods import Choice

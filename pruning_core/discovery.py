@@ -22,7 +22,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from pruning_core.attention import PrunableAttention
 from pruning_core.cost import counting_positions
 from pruning_core.cost import weightless_copy
 from pruning_core.errors import BadInput
@@ -32,6 +31,7 @@ from pruning_core.groups import Member
 from pruning_core.layers import ChannelGate
 from pruning_core.layers import ChannelIndex
 from pruning_core.layers import HardConcreteGate
+from pruning_core.layers import PrunableAttention
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 PRODUCERS = (*CONVOLUTIONS, nn.Linear)

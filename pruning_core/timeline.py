@@ -33,6 +33,7 @@ from pruning_core.groups import Kept
 from pruning_core.groups import Sites
 from pruning_core.layers import ChannelGate
 from pruning_core.layers import HardConcreteGate
+from pruning_core.layers import Scored
 from pruning_core.masks import Masks
 from pruning_core.methods import Method
 from pruning_core.models import build_model
@@ -59,7 +60,6 @@ from pruning_core.stages import Stage
 from pruning_core.stages import Train
 from pruning_core.state import Setting
 from pruning_core.state import State
-from pruning_core.supermasks import Scored
 from pruning_core.trainer import Trainer
 from pruning_core.training import progress_bar
 
