@@ -1,8 +1,9 @@
 """Neural network pruning: five papers on one footing. The public names, and nothing else."""
 
-from pruning_core.attention import prunable_attention
 from pruning_core.budgets import Budget
 from pruning_core.budgets import allocate
+from pruning_core.cost import count_macs
+from pruning_core.cost import count_parameters
 from pruning_core.data import DATASETS
 from pruning_core.data import load_data
 from pruning_core.discovery import find_groups
@@ -13,10 +14,8 @@ from pruning_core.experiment import run
 from pruning_core.experiment import run_all
 from pruning_core.groups import expand
 from pruning_core.groups import remove
+from pruning_core.layers import prunable_attention
 from pruning_core.masks import Masks
-from pruning_core.measure import count_macs
-from pruning_core.measure import count_parameters
-from pruning_core.measure import latency
 from pruning_core.methods import METHODS
 from pruning_core.methods import Choice
 from pruning_core.methods import Method
@@ -48,6 +47,7 @@ from pruning_core.stages import Rewind
 from pruning_core.stages import Save
 from pruning_core.stages import Shrink
 from pruning_core.stages import Train
+from pruning_core.timing import latency
 from pruning_core.training import Trainer
 from pruning_core.training import fit
 from pruning_core.version import __version__

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.errors import Unprunable
-from pruning_core.measure import evaluating
+from pruning_core.modes import evaluating
 
 
 class _Reached(BaseException):

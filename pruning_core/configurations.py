@@ -14,14 +14,14 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from pruning_core.discovery import weightless_copy
+from pruning_core.cost import count_macs
+from pruning_core.cost import count_parameters
+from pruning_core.cost import norm_operations
+from pruning_core.cost import weightless_copy
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
 from pruning_core.groups import Sites
 from pruning_core.groups import expand
-from pruning_core.measure import count_macs
-from pruning_core.measure import count_parameters
-from pruning_core.measure import norm_operations
 from pruning_core.models import build_model
 from pruning_core.pruning import shrunk
 from pruning_core.sites import find_sites

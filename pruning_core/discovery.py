@@ -22,7 +22,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from pruning_core.attention import PrunableAttention
+from pruning_core.cost import counting_positions
+from pruning_core.cost import weightless_copy
 from pruning_core.errors import BadInput
 from pruning_core.errors import Unprunable
 from pruning_core.groups import Group
@@ -30,7 +31,7 @@ from pruning_core.groups import Member
 from pruning_core.layers import ChannelGate
 from pruning_core.layers import ChannelIndex
 from pruning_core.layers import HardConcreteGate
-from pruning_core.measure import counting_positions
+from pruning_core.layers import PrunableAttention
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 PRODUCERS = (*CONVOLUTIONS, nn.Linear)
@@ -92,15 +93,6 @@ def _search(twin: nn.Module, example_input):
         ]
         entries = [_entries(group, graph.is_out_channel_pruning_fn, twin) for group in found]
         return entries, {name: count // len(arguments[0]) for name, count in positions.items()}
-
-
-def weightless_copy(model: nn.Module) -> nn.Module:
-    """A copy whose tensors have shapes but no values (torch's meta device): it can be run at next to no cost."""
-    memo: dict[int, Any] = {}
-    for tensor in [*model.parameters(), *model.buffers()]:
-        empty = torch.empty_like(tensor, device="meta")
-        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
-    return copy.deepcopy(model, memo)
 
 
 def _to(example_input, device: str):

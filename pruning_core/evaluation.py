@@ -16,7 +16,7 @@ from torch.nn import functional
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import known_name
-from pruning_core.measure import observing
+from pruning_core.modes import observing
 
 if TYPE_CHECKING:
     from pruning_core.data import Split

@@ -27,7 +27,7 @@ from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
 from pruning_core.evaluation import like_model
 from pruning_core.groups import Group
-from pruning_core.measure import evaluating
+from pruning_core.modes import evaluating
 from pruning_core.scores import combine
 
 LOSSES = ("training", "nll_logits")

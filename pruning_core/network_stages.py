@@ -11,6 +11,7 @@ from pruning_core.groups import Kept
 from pruning_core.models import build_model
 from pruning_core.pruning import shrunk
 from pruning_core.sites import find_sites
+from pruning_core.modes import evaluating
 from pruning_core.stages import Rewind
 from pruning_core.start import building_options
 from pruning_core.state import State
@@ -50,19 +51,15 @@ def recalibrate(model: nn.Module, split, samples: int, seed: int = 0) -> None:
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     if not norms:
         return
-    modes = {module: module.training for module in model.modules()}
     momenta = {norm: norm.momentum for norm in norms}
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over the batches
-        norm.train()
     device = next(model.parameters()).device
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain average over the batches
+            norm.train()
         for inputs, _ in some_batches(split, samples, 256, torch.Generator().manual_seed(seed)):
             if len(inputs) > 1:
                 model(inputs.to(device))
     for norm, momentum in momenta.items():
         norm.momentum = momentum
-    for module, mode in modes.items():
-        module.training = mode

@@ -25,6 +25,7 @@ from pruning_core.progress import progress_bar
 from pruning_core.pruning_stage import prune_stage
 from pruning_core.rows import attacked
 from pruning_core.rows import measured
+from pruning_core.cost import training_macs
 from pruning_core.stages import Attack
 from pruning_core.stages import Every
 from pruning_core.stages import Load
@@ -105,7 +106,7 @@ def _train(state: State, stage: Train, seed: int, checkpoint: Path | None, progr
             begun = time.perf_counter()
             result = trainer.train_epoch(data.train, data.validation if stage.keep == "best_validation" else None)
             state.epoch += 1
-            state.training_macs += 3.0 * cost * len(data.train)
+            state.training_macs += training_macs(cost, len(data.train))
             state.last |= {"train_loss": result["loss"], "train_accuracy": result["accuracy"]}
             if trainer.epoch in events and stage.during is not None:
                 trainer = _event(state, stage.during, trainer, events, trainer_for, seed)

@@ -30,6 +30,8 @@ from pruning_core.methods import Method
 from pruning_core.methods import View
 from pruning_core.methods import as_method
 from pruning_core.methods.base import counted
+from pruning_core.modes import evaluating
+from pruning_core.modes import undisturbed
 from pruning_core.networks import save_network
 from pruning_core.reports import Report
 from pruning_core.reports import count_removed
@@ -40,7 +42,6 @@ from pruning_core.sites import Scope
 from pruning_core.sites import check_batches
 from pruning_core.sites import check_finite
 from pruning_core.sites import find_sites
-from pruning_core.sites import undisturbed
 
 
 @dataclass(frozen=True)
@@ -274,15 +275,11 @@ def compare(masked: nn.Module, small: nn.Module, example_input) -> None:
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
     outputs = []
     for network in (masked, small):
-        mode = {module: module.training for module in network.modules()}
-        with torch.no_grad():
+        with evaluating(network), torch.no_grad():
             try:
-                outputs.append(network.eval()(*arguments))
+                outputs.append(network(*arguments))
             except Exception as error:
                 raise Unprunable(f"the smaller network does not run: {error}") from error
-            finally:
-                for module, training in mode.items():
-                    module.training = training
     pairs = zip(_tensors(outputs[0]), _tensors(outputs[1]), strict=True)
     for large, little in pairs:
         if large.shape != little.shape:

@@ -28,6 +28,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.budgets import Budget
 from pruning_core.budgets import check_sparsity
+from pruning_core.cost import count_macs
+from pruning_core.cost import count_parameters
 from pruning_core.data import AUGMENTATIONS
 from pruning_core.data import NORMALISATIONS
 from pruning_core.data import Data
@@ -38,8 +40,6 @@ from pruning_core.errors import known_name
 from pruning_core.evaluation import evaluate
 from pruning_core.evaluation import integer_at_least
 from pruning_core.masks import Masks
-from pruning_core.measure import count_macs
-from pruning_core.measure import count_parameters
 from pruning_core.methods import View
 from pruning_core.methods.polarization import Polarization
 from pruning_core.methods.rni import RecedingNeurons

@@ -26,9 +26,9 @@ from pruning_core.errors import BadType
 from pruning_core.errors import known_name
 from pruning_core.evaluation import integer_at_least
 from pruning_core.evaluation import like_model
+from pruning_core.modes import undisturbed
 from pruning_core.optimizers import number_at_least_zero
 from pruning_core.sites import check_finite
-from pruning_core.sites import undisturbed
 
 
 class AttackInfo(NamedTuple):

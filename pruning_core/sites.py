@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterable
-from contextlib import contextmanager
 from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
 from torch import nn
 
+from pruning_core.cost import output_positions
+from pruning_core.cost import weightless_copy
 from pruning_core.discovery import PRODUCERS
 from pruning_core.discovery import trace
-from pruning_core.discovery import weightless_copy
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import Unprunable
 from pruning_core.groups import Group
 from pruning_core.groups import Sites
-from pruning_core.measure import output_positions
 
 PRUNABLE = (*PRODUCERS, nn.Bilinear, nn.RNNBase, nn.MultiheadAttention)
 
@@ -155,34 +154,3 @@ def check_batches(batches, needs: str, method: str):
     if len(first[0]) == 0:
         raise BadInput("the first of the batches holds no sample.")
     return again
-
-
-@contextmanager
-def undisturbed(model: nn.Module, original: nn.Module | None = None):
-    """Leave the network and the global random state as they were: weights, buffers, gradients, modes, requires_grad.
-
-    ``original``: another network with the same values, from which they can be taken back without a copy made before.
-    """
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    if original is not None:
-        before = dict(original.named_parameters()) | dict(original.named_buffers())
-    else:
-        before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-    gradients = {name: p.grad for name, p in model.named_parameters()}
-    wanted = {name: p.requires_grad for name, p in model.named_parameters()}
-    modes = {module: module.training for module in model.modules()}
-    for parameter in model.parameters():
-        parameter.grad = None
-    try:
-        with torch.random.fork_rng(devices=sorted({p.device for p in model.parameters() if p.is_cuda}, key=str)):
-            yield
-    finally:
-        with torch.no_grad():
-            for name, tensor in tensors.items():
-                if not torch.equal(tensor, before[name]):
-                    tensor.copy_(before[name])
-        for name, parameter in model.named_parameters():
-            parameter.grad = gradients[name]
-            parameter.requires_grad_(wanted[name])
-        for module, mode in modes.items():
-            module.training = mode

@@ -1,6 +1,6 @@
 """Statistics that papers on pruning report beside accuracy: the official counts of SNIP-it, disconnection, pictures.
 
-The book's own measure of cost is the multiply-accumulate (measure.py). ``reference_flops`` counts as the official code of
+The book's own measure of cost is the multiply-accumulate (cost.py). ``reference_flops`` counts as the official code of
 SNIP-it does, so that its numbers can be compared. Source: Verdenius et al. 2020, verdenius2020snipit, as implemented.
 """
 
@@ -25,8 +25,8 @@ from pruning_core.errors import known_name
 from pruning_core.evaluation import check_split
 from pruning_core.evaluation import like_model
 from pruning_core.groups import any_alive
-from pruning_core.measure import evaluating
-from pruning_core.measure import observing
+from pruning_core.modes import evaluating
+from pruning_core.modes import observing
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
 BITS_A_WEIGHT, BITS_A_ROW = 34, 2

@@ -19,6 +19,7 @@ from pruning_core.masks import Masks
 from pruning_core.methods import Method
 from pruning_core.methods import View
 from pruning_core.methods import as_method
+from pruning_core.modes import undisturbed
 from pruning_core.records import cache_root
 from pruning_core.records import content_hash
 from pruning_core.records import environment

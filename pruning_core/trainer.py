@@ -33,6 +33,8 @@ from pruning_core.evaluation import integer_at_least
 from pruning_core.evaluation import like_model
 from pruning_core.evaluation import precision_of
 from pruning_core.masks import Masks
+from pruning_core.modes import modes_kept
+from pruning_core.modes import own_random_numbers
 from pruning_core.optimizers import LearningRate
 from pruning_core.optimizers import Optimizer
 from pruning_core.trainer_state import TrainerState
@@ -276,27 +278,24 @@ class Trainer(TrainerState):
 @contextmanager
 def _training(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """Training mode, gradients only for what is trained; afterwards modes and flags are as before, no gradient left."""
-    modes = [(module, module.training) for module in model.modules()]
     trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     frozen = [p for p in model.parameters() if p.requires_grad and id(p) not in trained]
-    model.train()
-    try:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-        for module, training in modes:
-            module.training = training
-        optimizer.zero_grad()
+    with modes_kept(model):
+        model.train()
+        try:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+            optimizer.zero_grad()
 
 
 @contextmanager
 def _random_numbers_of(generator: torch.Generator, model: nn.Module) -> Iterator[None]:
     """Dropout and noise follow from ``generator``; the global random state is left as it was."""
     seed = int(torch.randint(2**62, (), generator=generator))
-    devices = {parameter.device.index or 0 for parameter in model.parameters() if parameter.device.type == "cuda"}
-    with torch.random.fork_rng(devices=sorted(devices)):
+    with own_random_numbers(model):
         torch.manual_seed(seed)
         yield

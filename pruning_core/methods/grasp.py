@@ -22,10 +22,10 @@ from torch.nn.attention import sdpa_kernel
 
 from pruning_core.errors import BadInput
 from pruning_core.evaluation import like_model
-from pruning_core.measure import evaluating
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
 from pruning_core.methods.snip import Sensitivity
+from pruning_core.modes import evaluating
 from pruning_core.scores import Scores
 
 

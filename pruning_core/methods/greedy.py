@@ -24,11 +24,11 @@ from torch import nn
 from pruning_core.activations import Place
 from pruning_core.errors import BadInput
 from pruning_core.evaluation import integer_at_least
-from pruning_core.measure import evaluating
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
 from pruning_core.methods.hidden import Hidden
 from pruning_core.methods.hidden import LayerByLayer
+from pruning_core.modes import evaluating
 
 
 @register

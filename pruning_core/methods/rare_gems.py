@@ -30,6 +30,7 @@ from torch import nn
 from pruning_core.budgets import Budget
 from pruning_core.discovery import PRODUCERS
 from pruning_core.errors import Unprunable
+from pruning_core.layers import Scored
 from pruning_core.masks import Masks
 from pruning_core.methods.base import Choice
 from pruning_core.methods.base import Method
@@ -37,7 +38,6 @@ from pruning_core.methods.base import View
 from pruning_core.methods.base import register
 from pruning_core.scores import Scores
 from pruning_core.sites import find_sites
-from pruning_core.supermasks import Scored
 
 
 @register

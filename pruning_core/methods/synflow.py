@@ -22,11 +22,11 @@ from pruning_core.budgets import allocate
 from pruning_core.errors import BadInput
 from pruning_core.errors import Unprunable
 from pruning_core.masks import Masks
-from pruning_core.measure import evaluating
 from pruning_core.methods.base import Choice
 from pruning_core.methods.base import Method
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
+from pruning_core.modes import evaluating
 from pruning_core.reports import count_removed
 from pruning_core.schedules import fraction_after
 from pruning_core.scores import Scores

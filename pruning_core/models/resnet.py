@@ -35,8 +35,7 @@ def _shortcut(option: str, inputs: int, outputs: int, stride: int, norm: str) ->
     if option == "A":
         from pruning_core.layers import ChannelIndex
 
-        before = (outputs - inputs) // 2  # a channel more behind than in front when the difference is odd
-        return ChannelIndex([-1] * before + [*range(inputs)] + [-1] * (outputs - inputs - before), stride)
+        return ChannelIndex.option_a(inputs, outputs, stride)
     projection = nn.Sequential()
     projection.add_module("conv", _conv(inputs, outputs, 1, stride, norm))
     projection.add_module("bn", norm2d(norm, outputs))

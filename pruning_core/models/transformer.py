@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch import nn
 
-from pruning_core.attention import PrunableAttention
 from pruning_core.errors import BadInput
+from pruning_core.layers import PrunableAttention
 from pruning_core.models.base import ModelInfo
 from pruning_core.models.base import Shape
 from pruning_core.models.base import initialiser

@@ -14,14 +14,14 @@ from torch.nn import functional as F
 from harness import Check
 from harness import check
 from harness import parameters
+from pruning_core.cost import count_macs
+from pruning_core.cost import count_parameters
 from pruning_core.data import Split
 from pruning_core.errors import BadInput
 from pruning_core.layers import ChannelIndex
 from pruning_core.layers import SigmoidBatchNorm2d
 from pruning_core.layers import to_plain
 from pruning_core.masks import Masks
-from pruning_core.measure import count_macs
-from pruning_core.measure import count_parameters
 from pruning_core.methods import View
 from pruning_core.methods.polarization import BINS
 from pruning_core.methods.polarization import Polarization

@@ -15,10 +15,10 @@ from harness import parameters
 from pruning_core.activations import layer_inputs
 from pruning_core.budgets import Budget
 from pruning_core.budgets import allocate
+from pruning_core.cost import output_positions
 from pruning_core.discovery import find_groups
 from pruning_core.groups import Sites
 from pruning_core.masks import Masks
-from pruning_core.measure import output_positions
 from pruning_core.methods import View
 from pruning_core.methods.norms import L1Norm
 from pruning_core.methods.norms import L2Norm

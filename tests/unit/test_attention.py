@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchvision.models import VisionTransformer
 
 import pruning_core as pc
-from pruning_core.attention import PrunableAttention
+from pruning_core.cost import output_positions
 from pruning_core.discovery import find_groups
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
@@ -17,7 +17,7 @@ from pruning_core.errors import Unprunable
 from pruning_core.groups import expand
 from pruning_core.groups import remove
 from pruning_core.layers import Gated
-from pruning_core.measure import output_positions
+from pruning_core.layers import PrunableAttention
 from pruning_core.methods.gates import GateDecorators
 
 

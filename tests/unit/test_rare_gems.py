@@ -15,6 +15,7 @@ from pruning_core.errors import Unprunable
 from pruning_core.experiment import Experiment
 from pruning_core.experiment import final_state
 from pruning_core.experiment import run
+from pruning_core.layers import Scored
 from pruning_core.layers import to_plain
 from pruning_core.masks import Masks
 from pruning_core.methods.rare_gems import RareGems
@@ -22,7 +23,6 @@ from pruning_core.optimizers import Optimizer
 from pruning_core.stages import Measure
 from pruning_core.stages import Prune
 from pruning_core.stages import Train
-from pruning_core.supermasks import Scored
 from pruning_core.trainer import Trainer
 
 

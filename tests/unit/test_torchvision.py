@@ -9,11 +9,11 @@ from torch import nn
 
 from pruning_core import prunable_attention
 from pruning_core import prune
-from pruning_core.attention import PrunableAttention
 from pruning_core.discovery import find_groups
 from pruning_core.errors import Unprunable
 from pruning_core.groups import expand
 from pruning_core.groups import remove
+from pruning_core.layers import PrunableAttention
 
 FAST = ["resnet18", "mobilenet_v2", "squeezenet1_1", "mobilenet_v3_small"]
 SLOW = [

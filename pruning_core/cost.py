@@ -1,4 +1,4 @@
-"""How large, how costly and how fast a network is: parameters, multiply-accumulates, latency, bytes, calibration.
+"""How large and how costly a network is: parameters, multiply-accumulates, bytes.
 
 One convention for cost in the whole book: a multiply-accumulate (MAC) is one product of a weight with an
 activation, counted in convolutions and linear layers for ONE sample. Batch norm, biases, activations and
@@ -7,15 +7,12 @@ because no weight can be pruned from them. A zeroed weight still counts; only re
 lowers the number.
 """
 
-import math
-import time
-import warnings
+import copy
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
-from collections.abc import Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -27,6 +24,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
+from pruning_core.modes import observing
 
 COUNTED = (
     torch.ops.aten.convolution,
@@ -37,41 +35,6 @@ COUNTED = (
 )
 LAYERS = (_ConvNd, nn.Linear)
 PASSES_OF_A_TRAINING_STEP = 3  # forward, gradient of the inputs, gradient of the weights
-
-
-class Timing(NamedTuple):
-    """Median and quartiles of ``n`` repeated measurements, in seconds."""
-
-    median: float
-    q1: float
-    q3: float
-    n: int
-
-
-@contextmanager
-def observing(model: nn.Module) -> Iterator[None]:
-    """Within the block: evaluation mode, no gradients, own random numbers; afterwards mode and global RNG are as before."""
-    modes = [(module, module.training) for module in model.modules()]
-    devices = {parameter.device.index or 0 for parameter in model.parameters() if parameter.device.type == "cuda"}
-    with torch.random.fork_rng(devices=sorted(devices)), torch.no_grad():
-        model.eval()
-        try:
-            yield
-        finally:
-            for module, training in modes:
-                module.training = training
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, the modes from before afterwards; gradients can be taken."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -224,6 +187,15 @@ def counting_positions(model: nn.Module) -> Iterator[dict[str, int]]:
         yield found
 
 
+def weightless_copy(model: nn.Module) -> nn.Module:
+    """A copy whose tensors have shapes but no values (torch's meta device): it can be run at next to no cost."""
+    memo: dict[int, Any] = {}
+    for tensor in [*model.parameters(), *model.buffers()]:
+        empty = torch.empty_like(tensor, device="meta")
+        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+    return copy.deepcopy(model, memo)
+
+
 def training_macs(macs: int, samples: int) -> int:
     """Multiply-accumulates of training on ``samples`` samples, when a forward pass costs ``macs`` a sample.
 
@@ -232,103 +204,8 @@ def training_macs(macs: int, samples: int) -> int:
     return PASSES_OF_A_TRAINING_STEP * macs * samples
 
 
-def latency(model: nn.Module, example: Tensor, repeats: int = 30, warmup: int = 5) -> Timing:
-    """Seconds of one forward pass over the whole batch ``example``, in evaluation mode, without gradients.
-
-    The input stays the same; ``warmup`` passes are not timed; on a GPU each pass is waited for. Raises
-    BadInput when ``repeats`` < 1 or ``warmup`` < 0.
-    """
-    _check(example)
-    with observing(model):
-        return time_calls(lambda: model(example), repeats, warmup, example.device)
-
-
-def time_calls(
-    call: Callable[[], object], repeats: int = 30, warmup: int = 5, device: torch.device | str = "cpu"
-) -> Timing:
-    """Median and quartiles of the seconds that ``call()`` takes. Raises BadInput when ``repeats`` < 1 or ``warmup`` < 0."""
-    if repeats < 1 or warmup < 0:
-        raise BadInput(f"timing needs repeats >= 1 and warmup >= 0, not {repeats} and {warmup}.")
-    wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
-    seconds = []
-    for index in range(warmup + repeats):
-        wait()
-        start = time.perf_counter()
-        call()
-        wait()
-        if index >= warmup:
-            seconds.append(time.perf_counter() - start)
-    q1, median, q3 = (
-        torch.tensor(seconds, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75]).double()).tolist()
-    )
-    return Timing(median, q1, q3, repeats)
-
-
-def csr_speed(
-    sparsities: Sequence[float] = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99),
-    *,
-    size: tuple[int, int] = (2048, 2048),
-    columns: int = 64,
-    repeats: int = 10,
-    seed: int = 0,
-) -> list[dict[str, float]]:
-    """Time of a dense against a compressed-sparse-row matrix product, W (rows x columns of ``size``) times X
-    (``columns`` wide).
-
-    W has float32 entries of which the given fraction, drawn at random, is zero. Returns one dict a sparsity:
-    ``sparsity``, ``dense_seconds``, ``csr_seconds`` (medians) and ``speedup`` = dense / CSR; break-even is
-    where it passes 1. Raises BadInput for a sparsity outside [0, 1].
-    """
-    for sparsity in sparsities:
-        if not 0 <= sparsity <= 1:
-            raise BadInput(f"a sparsity lies between 0 and 1, not {sparsity}.")
-    generator = torch.Generator().manual_seed(seed)
-    dense = torch.randn(size, generator=generator)
-    order = torch.rand(size, generator=generator).flatten().argsort()
-    x = torch.randn(size[1], columns, generator=generator)
-    rows = []
-    for sparsity in sparsities:
-        sparse = dense.clone()
-        sparse.view(-1)[order[: round(sparsity * order.numel())]] = 0
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-            csr = sparse.to_sparse_csr()
-        dense_seconds = time_calls(lambda w=sparse: w @ x, repeats, 2).median  # type: ignore[misc]
-        csr_seconds = time_calls(lambda w=csr: w @ x, repeats, 2).median  # type: ignore[misc]
-        rows.append(
-            {
-                "sparsity": sparsity,
-                "dense_seconds": dense_seconds,
-                "csr_seconds": csr_seconds,
-                "speedup": dense_seconds / csr_seconds,
-            }
-        )
-    return rows
-
-
-def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """Mean gap between confidence and accuracy, a fraction in [0, 1]: sum over bins of n_b / n * |accuracy_b - confidence_b|.
-
-    ``logits`` (N, classes), ``labels`` (N,) integers; the confidence is the largest softmax probability, cut
-    into ``bins`` bins of equal width. Raises BadInput for empty or unequal shapes, NaN, or ``bins`` < 1. Guo
-    et al. (2017), equation 3.
-    """
-    if logits.dim() != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
-        raise BadInput(
-            f"logits (N, classes) and labels (N,) are needed, not {tuple(logits.shape)} and {tuple(labels.shape)}."
-        )
-    if bins < 1:
-        raise BadInput(f"at least one bin is needed, not {bins}.")
-    if not torch.isfinite(logits).all():
-        raise BadInput("the logits hold NaN or infinite values.")
-    confidence, predicted = logits.double().softmax(1).max(1)
-    correct = (predicted == labels).double()
-    index = (confidence * bins).ceil().long().clamp(1, bins) - 1  # bin b holds (b / bins, (b + 1) / bins]
-    gap = torch.zeros(bins, dtype=torch.float64, device=logits.device).index_add_(0, index, correct - confidence)
-    return math.fsum(gap.abs().tolist()) / len(labels)
-
-
-def _check(example: Tensor) -> None:
+def check_example(example: Tensor) -> None:
+    """Raise BadType or BadInput unless ``example`` is a tensor that holds at least one sample."""
     if not isinstance(example, Tensor):
         raise BadType(f"the example input must be a tensor (N, ...), not {type(example).__name__}.")
     if example.dim() == 0 or example.numel() == 0:
@@ -336,7 +213,7 @@ def _check(example: Tensor) -> None:
 
 
 def _first(example: Tensor) -> Tensor:
-    _check(example)
+    check_example(example)
     return example[:1]
 
 

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-import torchvision
 from torch import nn
 
-from pruning_core import measure
+from pruning_core import cost
 from pruning_core import prune
+from pruning_core import timing
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.models import build_model
@@ -26,9 +26,9 @@ def test_macs_agree_with_the_papers(name, data, macs):
     model = build_model(name, data, seed=0)
     shape = (1, 28, 28) if data == "mnist" else (3, 32, 32)
     example = torch.zeros(2, *shape)
-    assert measure.count_macs(model, example) == macs
+    assert cost.count_macs(model, example) == macs
     weights = dict(model.named_modules())
-    positions = measure.output_positions(model, example)
+    positions = cost.output_positions(model, example)
     assert sum(weights[layer].weight.numel() * times for layer, times in positions.items()) == macs
 
 
@@ -45,23 +45,23 @@ def test_macs_agree_with_the_papers(name, data, macs):
 )
 def test_macs_and_positions_of_one_layer(layer, example, by_hand, positions):
     model = nn.Sequential(layer)
-    assert measure.macs_by_layer(model, torch.randn(example)) == {"0": by_hand}
-    assert measure.output_positions(model, torch.randn(example)) == {"0": positions}
+    assert cost.macs_by_layer(model, torch.randn(example)) == {"0": by_hand}
+    assert cost.output_positions(model, torch.randn(example)) == {"0": positions}
 
 
 def test_a_layer_used_twice_counts_twice_and_norms_do_not_count():
     shared = nn.Conv2d(3, 3, 1)
     model = nn.Sequential(shared, nn.BatchNorm2d(3), nn.ReLU(), shared)
-    assert measure.macs_by_layer(model, torch.zeros(1, 3, 4, 4)) == {"0": 2 * 9 * 16}
-    assert measure.output_positions(model, torch.zeros(1, 3, 4, 4)) == {"0": 32}
-    assert measure.count_parameters(model) == 12 + 6
+    assert cost.macs_by_layer(model, torch.zeros(1, 3, 4, 4)) == {"0": 2 * 9 * 16}
+    assert cost.output_positions(model, torch.zeros(1, 3, 4, 4)) == {"0": 32}
+    assert cost.count_parameters(model) == 12 + 6
 
 
 def test_attention_counts_its_weights_only():
     model = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
     tokens = 5
     weights = 3 * 8 * 8 + 8 * 8 + 2 * 8 * 16
-    assert measure.count_macs(model, torch.randn(1, tokens, 8)) == weights * tokens
+    assert cost.count_macs(model, torch.randn(1, tokens, 8)) == weights * tokens
 
 
 def test_measuring_leaves_everything_as_it_was():
@@ -74,9 +74,9 @@ def test_measuring_leaves_everything_as_it_was():
     modes = [module.training for module in model.modules()]
     random_state = torch.get_rng_state()
     example = torch.zeros(2, 1, 8, 8)
-    for call in (measure.count_macs, measure.macs_by_layer, measure.output_positions):
+    for call in (cost.count_macs, cost.macs_by_layer, cost.output_positions):
         call(model, example)
-    measure.latency(model, example, repeats=2, warmup=0)
+    timing.latency(model, example, repeats=2, warmup=0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), gradients, strict=True))
     assert [module.training for module in model.modules()] == modes
@@ -87,7 +87,7 @@ def test_measuring_leaves_everything_as_it_was():
 def test_state_is_restored_after_a_failure():
     model = nn.Sequential(nn.Linear(3, 2), nn.Dropout()).train()
     with pytest.raises(RuntimeError):
-        measure.count_macs(model, torch.zeros(1, 5))
+        cost.count_macs(model, torch.zeros(1, 5))
     assert model.training
     assert model[1].training
     assert not model[0]._forward_hooks
@@ -95,11 +95,11 @@ def test_state_is_restored_after_a_failure():
 
 def test_size_on_disk_counts_shared_tensors_once_and_buffers_too():
     tied = nn.Sequential(nn.Linear(50, 50, bias=False), nn.Linear(50, 50, bias=False))
-    apart = measure.size_on_disk(tied)
+    apart = cost.size_on_disk(tied)
     tied[1].weight = tied[0].weight
-    assert apart - measure.size_on_disk(tied) >= 50 * 50 * 4
-    assert 0 < measure.size_on_disk(tied) - 50 * 50 * 4 < 500
-    assert measure.size_on_disk(nn.BatchNorm2d(100)) > 4 * 100 * 4
+    assert apart - cost.size_on_disk(tied) >= 50 * 50 * 4
+    assert 0 < cost.size_on_disk(tied) - 50 * 50 * 4 < 500
+    assert cost.size_on_disk(nn.BatchNorm2d(100)) > 4 * 100 * 4
 
 
 def test_sparsity_counts_zeros_of_convolutions_and_linear_layers():
@@ -107,57 +107,23 @@ def test_sparsity_counts_zeros_of_convolutions_and_linear_layers():
     with torch.no_grad():
         model[0].weight[0] = 0
         model[1].weight.zero_()
-    assert measure.sparsity_of(model) == 1 / 20
-    assert measure.sparsity_of(model, ["1.weight"]) == 1
+    assert cost.sparsity_of(model) == 1 / 20
+    assert cost.sparsity_of(model, ["1.weight"]) == 1
     with pytest.raises(BadInput, match=r"no parameter '9\.weight'"):
-        measure.sparsity_of(model, ["9.weight"])
+        cost.sparsity_of(model, ["9.weight"])
     with pytest.raises(BadInput, match="no convolution or linear layer"):
-        measure.sparsity_of(nn.BatchNorm2d(3))
-
-
-def test_latency_is_a_median_between_its_quartiles():
-    timing = measure.latency(torchvision.models.squeezenet1_1().train(), torch.zeros(1, 3, 32, 32), 5, 1)
-    assert 0 < timing.q1 <= timing.median <= timing.q3
-    assert timing.n == 5
-
-
-def test_csr_products_are_timed_at_each_sparsity():
-    rows = measure.csr_speed([0.5, 0.99], size=(64, 128), columns=8, repeats=3)
-    assert [row["sparsity"] for row in rows] == [0.5, 0.99]
-    assert all(row["speedup"] == row["dense_seconds"] / row["csr_seconds"] > 0 for row in rows)
-
-
-def test_calibration_error_of_known_cases():
-    sure = torch.tensor([[20.0, -20.0]]).repeat(10, 1)
-    half_wrong = torch.tensor([0, 1] * 5)
-    assert measure.expected_calibration_error(sure, half_wrong) == pytest.approx(0.5, abs=1e-9)
-    assert measure.expected_calibration_error(sure, torch.zeros(10, dtype=torch.long)) == pytest.approx(0, abs=1e-9)
-    assert measure.expected_calibration_error(torch.zeros(10, 2), half_wrong) == pytest.approx(0, abs=1e-9)
-    logits, labels = torch.randn(200, 5), torch.randint(5, (200,))
-    confidence, predicted = logits.softmax(1).max(1)
-    by_hand = 0.0
-    for low in range(10):
-        inside = (confidence > low / 10) & (confidence <= (low + 1) / 10)
-        if inside.any():
-            correct = (predicted == labels)[inside].float().mean()
-            by_hand += float(inside.float().mean() * (correct - confidence[inside].mean()).abs())
-    assert measure.expected_calibration_error(logits, labels, bins=10) == pytest.approx(by_hand, abs=1e-6)
+        cost.sparsity_of(nn.BatchNorm2d(3))
 
 
 def test_training_costs_three_passes():
-    assert measure.training_macs(1_000, 50) == 150_000
+    assert cost.training_macs(1_000, 50) == 150_000
 
 
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: measure.count_macs(nn.Linear(2, 2), [1, 2]), BadType, "must be a tensor"),
-        (lambda: measure.count_macs(nn.Linear(2, 2), torch.zeros(0, 2)), BadInput, "at least one sample"),
-        (lambda: measure.latency(nn.Linear(2, 2), torch.zeros(1, 2), repeats=0), BadInput, "repeats"),
-        (lambda: measure.csr_speed([1.5]), BadInput, "between 0 and 1"),
-        (lambda: measure.expected_calibration_error(torch.zeros(3), torch.zeros(3)), BadInput, "logits"),
-        (lambda: measure.expected_calibration_error(torch.zeros(1, 2), torch.zeros(1), 0), BadInput, "bin"),
-        (lambda: measure.expected_calibration_error(torch.full((1, 2), torch.nan), torch.zeros(1)), BadInput, "NaN"),
+        (lambda: cost.count_macs(nn.Linear(2, 2), [1, 2]), BadType, "must be a tensor"),
+        (lambda: cost.count_macs(nn.Linear(2, 2), torch.zeros(0, 2)), BadInput, "at least one sample"),
     ],
 )
 def test_bad_input_is_refused(call, error, words):
@@ -177,9 +143,9 @@ class Attending(nn.Module):
 
 def test_the_projections_of_attention_are_used_once_a_token():
     model, x = Attending(), torch.zeros(2, 5, 8)
-    positions = measure.output_positions(model, x)
+    positions = cost.output_positions(model, x)
     assert positions == {"attention": 5, "attention.out_proj": 5, "head": 5}
     weights = {"attention": 3 * 64, "attention.out_proj": 64, "head": 24}
-    assert sum(positions[name] * weights[name] for name in weights) == measure.count_macs(model, x)
+    assert sum(positions[name] * weights[name] for name in weights) == cost.count_macs(model, x)
     report = prune(model, "magnitude", 0.5, of="macs", example_input=x).report
-    assert report.removed["macs"][1] == measure.count_macs(model, x)
+    assert report.removed["macs"][1] == cost.count_macs(model, x)

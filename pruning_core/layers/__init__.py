@@ -1,0 +1,31 @@
+"""Layers of the papers. What a layer may ask of training, and of whoever saves or shrinks it, is in ``protocol``."""
+
+from pruning_core.layers.attention import PrunableAttention
+from pruning_core.layers.attention import prunable_attention
+from pruning_core.layers.gates import ChannelGate
+from pruning_core.layers.gates import Gated
+from pruning_core.layers.gates import HardConcreteGate
+from pruning_core.layers.index import ChannelIndex
+from pruning_core.layers.norms import ClampedBatchNorm1d
+from pruning_core.layers.norms import ClampedBatchNorm2d
+from pruning_core.layers.norms import SigmoidBatchNorm1d
+from pruning_core.layers.norms import SigmoidBatchNorm2d
+from pruning_core.layers.protocol import project_
+from pruning_core.layers.protocol import to_plain
+from pruning_core.layers.scored import Scored
+
+__all__ = [
+    "ChannelGate",
+    "ChannelIndex",
+    "ClampedBatchNorm1d",
+    "ClampedBatchNorm2d",
+    "Gated",
+    "HardConcreteGate",
+    "PrunableAttention",
+    "Scored",
+    "SigmoidBatchNorm1d",
+    "SigmoidBatchNorm2d",
+    "project_",
+    "prunable_attention",
+    "to_plain",
+]

@@ -1,0 +1,39 @@
+"""A layer that picks channels by index: the shortcut without parameters of residual networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch import nn
+from torch.nn import functional as F
+
+
+class ChannelIndex(nn.Module):
+    """Picks channels by index: ``y[:, j] = x[:, index[j], ::stride, ::stride]``, and zeros where ``index[j]`` is -1.
+
+    The parameter-free shortcut of residual networks (option A of He et al. 2016) is such a layer; as an index, and not
+    as a slice with padding, it can be pruned exactly. Input (N, C, H, W), output (N, len(index), H / stride, W / stride).
+    """
+
+    index: Tensor
+
+    def __init__(self, index: Sequence[int], stride: int = 1):
+        super().__init__()
+        self.stride = stride
+        self.register_buffer("index", torch.as_tensor(index, dtype=torch.long))
+
+    @classmethod
+    def option_a(cls, inputs: int, outputs: int, stride: int) -> ChannelIndex:
+        """The shortcut that widens from ``inputs`` to ``outputs`` channels: zeros before and after, odd ones after."""
+        before = (outputs - inputs) // 2
+        return cls([-1] * before + list(range(inputs)) + [-1] * (outputs - inputs - before), stride)
+
+    def forward(self, input: Tensor) -> Tensor:
+        thinned = input[:, :, :: self.stride, :: self.stride]
+        padded = F.pad(thinned, (0, 0, 0, 0, 0, 1))  # the last channel is the zero that index -1 points to
+        return padded[:, self.index]
+
+    def extra_repr(self) -> str:
+        return f"{len(self.index)} channels, {int((self.index < 0).sum())} of them zero, stride {self.stride}"

@@ -1,0 +1,31 @@
+"""The protocol by which a layer owns its quirks.
+
+Any module may carry
+
+- ``learning_rate_scale``: a factor on the learning rate of its own parameters,
+- ``decays = False``: no weight decay on its own parameters,
+- ``project_()``: called after every optimizer step, to clamp what must stay in bounds,
+- ``to_plain()``: returns the ordinary layer with the same outputs in evaluation mode.
+
+Training honours the first three; :func:`to_plain` uses the last before a network is shrunk, saved or exported.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def project_(model: nn.Module) -> None:
+    """Call ``project_()`` of every module that has one (after each optimizer step)."""
+    for module in model.modules():
+        if module is not model and hasattr(module, "project_"):
+            module.project_()  # type: ignore[operator]
+
+
+def to_plain(model: nn.Module) -> nn.Module:
+    """Replace every layer that has ``to_plain()`` by the ordinary layer it returns, in place; returns the network."""
+    if hasattr(model, "to_plain"):
+        return model.to_plain()  # type: ignore[operator]
+    for name, child in model.named_children():
+        setattr(model, name, to_plain(child))
+    return model

@@ -1,0 +1,98 @@
+"""How fast a network and a sparse matrix product are: seconds, as medians with their quartiles."""
+
+import time
+import warnings
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch import nn
+
+from pruning_core.cost import check_example
+from pruning_core.errors import BadInput
+from pruning_core.modes import observing
+
+
+class Timing(NamedTuple):
+    """Median and quartiles of ``n`` repeated measurements, in seconds."""
+
+    median: float
+    q1: float
+    q3: float
+    n: int
+
+
+def latency(model: nn.Module, example: Tensor, repeats: int = 30, warmup: int = 5) -> Timing:
+    """Seconds of one forward pass over the whole batch ``example``, in evaluation mode, without gradients.
+
+    The input stays the same; ``warmup`` passes are not timed; on a GPU each pass is waited for. Raises
+    BadInput when ``repeats`` < 1 or ``warmup`` < 0.
+    """
+    check_example(example)
+    with observing(model):
+        return time_calls(lambda: model(example), repeats, warmup, example.device)
+
+
+def time_calls(
+    call: Callable[[], object], repeats: int = 30, warmup: int = 5, device: torch.device | str = "cpu"
+) -> Timing:
+    """Median and quartiles of the seconds that ``call()`` takes. Raises BadInput when ``repeats`` < 1 or ``warmup`` < 0."""
+    if repeats < 1 or warmup < 0:
+        raise BadInput(f"timing needs repeats >= 1 and warmup >= 0, not {repeats} and {warmup}.")
+    wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
+    seconds = []
+    for index in range(warmup + repeats):
+        wait()
+        start = time.perf_counter()
+        call()
+        wait()
+        if index >= warmup:
+            seconds.append(time.perf_counter() - start)
+    q1, median, q3 = (
+        torch.tensor(seconds, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75]).double()).tolist()
+    )
+    return Timing(median, q1, q3, repeats)
+
+
+def csr_speed(
+    sparsities: Sequence[float] = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99),
+    *,
+    size: tuple[int, int] = (2048, 2048),
+    columns: int = 64,
+    repeats: int = 10,
+    seed: int = 0,
+) -> list[dict[str, float]]:
+    """Time of a dense against a compressed-sparse-row matrix product, W (rows x columns of ``size``) times X
+    (``columns`` wide).
+
+    W has float32 entries of which the given fraction, drawn at random, is zero. Returns one dict a sparsity:
+    ``sparsity``, ``dense_seconds``, ``csr_seconds`` (medians) and ``speedup`` = dense / CSR; break-even is
+    where it passes 1. Raises BadInput for a sparsity outside [0, 1].
+    """
+    for sparsity in sparsities:
+        if not 0 <= sparsity <= 1:
+            raise BadInput(f"a sparsity lies between 0 and 1, not {sparsity}.")
+    generator = torch.Generator().manual_seed(seed)
+    dense = torch.randn(size, generator=generator)
+    order = torch.rand(size, generator=generator).flatten().argsort()
+    x = torch.randn(size[1], columns, generator=generator)
+    rows = []
+    for sparsity in sparsities:
+        sparse = dense.clone()
+        sparse.view(-1)[order[: round(sparsity * order.numel())]] = 0
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            csr = sparse.to_sparse_csr()
+        dense_seconds = time_calls(lambda w=sparse: w @ x, repeats, 2).median  # type: ignore[misc]
+        csr_seconds = time_calls(lambda w=csr: w @ x, repeats, 2).median  # type: ignore[misc]
+        rows.append(
+            {
+                "sparsity": sparsity,
+                "dense_seconds": dense_seconds,
+                "csr_seconds": csr_seconds,
+                "speedup": dense_seconds / csr_seconds,
+            }
+        )
+    return rows
