@@ -48,7 +48,7 @@ from pruning_core.stages import Save
 from pruning_core.stages import Shrink
 from pruning_core.stages import Train
 from pruning_core.timing import latency
-from pruning_core.training import Trainer
+from pruning_core.trainer import Trainer
 from pruning_core.training import fit
 from pruning_core.version import __version__
 

@@ -11,7 +11,7 @@ from pruning_core.layers import HardConcreteGate
 from pruning_core.methods import Method
 from pruning_core.stages import Train
 from pruning_core.state import State
-from pruning_core.supermasks import Scored
+from pruning_core.layers.scored import Scored
 
 
 def bound_penalty(stage: Train, state: State):

@@ -14,7 +14,7 @@ from torch import nn
 
 from pruning_core.evaluation import CrossEntropy
 from pruning_core.masks import Masks
-from pruning_core.measure import count_macs
+from pruning_core.cost import count_macs
 from pruning_core.models.published import load_published
 from pruning_core.network_stages import recalibrate
 from pruning_core.network_stages import rewind

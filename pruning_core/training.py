@@ -30,7 +30,7 @@ from pruning_core.trainer_state import FORMAT
 
 if TYPE_CHECKING:
     from pruning_core.data import Data
-    from pruning_core.data import Split
+    from pruning_core.batches import Split
 
 __all__ = [
     "CrossEntropy", "Evaluation", "History", "LearningRate", "Observer", "Optimizer",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch import nn
 
-from pruning_core.curvature import Hessian
+from pruning_core.hessian import Hessian
 from pruning_core.curvature import batch_losses
 from pruning_core.curvature import exact_hessian
 from pruning_core.curvature import loss_tolerance

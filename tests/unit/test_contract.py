@@ -22,8 +22,8 @@ from pruning_core.methods.base import counted
 from pruning_core.pruning import prune_step
 from pruning_core.pruning import shrunk
 from pruning_core.sites import find_sites
-from pruning_core.training import Optimizer
-from pruning_core.training import Trainer
+from pruning_core.optimizers import Optimizer
+from pruning_core.trainer import Trainer
 
 SPARSITIES = (0.0, 0.3, 0.8)
 

@@ -12,8 +12,8 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from pruning_core.curvature import Hessian
-from pruning_core.curvature import LivingHessian
+from pruning_core.hessian import Hessian
+from pruning_core.hessian import LivingHessian
 from pruning_core.curvature import batch_losses
 from pruning_core.curvature import exact_hessian
 from pruning_core.curvature import loss_tolerance

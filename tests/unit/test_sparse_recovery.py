@@ -17,7 +17,7 @@ from pruning_core.configurations import STAGES
 from pruning_core.configurations import cost
 from pruning_core.configurations import kept_width
 from pruning_core.configurations import mobilenetv2_configuration
-from pruning_core.configurations import norm_operations
+from pruning_core.cost import norm_operations
 from pruning_core.configurations import resnet34_configuration
 from pruning_core.errors import BadInput
 from pruning_core.errors import UnknownName

@@ -20,12 +20,12 @@ from pruning_core.errors import UnknownName
 from pruning_core.masks import Masks
 from pruning_core.observers import SignFlips
 from pruning_core.tensorboard import TensorBoard
-from pruning_core.training import CrossEntropy
-from pruning_core.training import LearningRate
-from pruning_core.training import Optimizer
-from pruning_core.training import Trainer
-from pruning_core.training import TrainingDiverged
-from pruning_core.training import evaluate
+from pruning_core.evaluation import CrossEntropy
+from pruning_core.optimizers import LearningRate
+from pruning_core.optimizers import Optimizer
+from pruning_core.trainer import Trainer
+from pruning_core.trainer import TrainingDiverged
+from pruning_core.evaluation import evaluate
 from pruning_core.training import fit
 
 
