@@ -7,12 +7,15 @@ liebenwein2020pfp and zhang2024howsparse.
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 from typing import Literal
 
+from pruning_core.checks import OneOf
+from pruning_core.checks import Real
+from pruning_core.checks import Several
+from pruning_core.checks import Whole
+from pruning_core.checks import check_fields
 from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
-from pruning_core.errors import known_name
-from pruning_core.optimizers import number_at_least_zero
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,14 @@ class WarmUpCoolDown:
     and then stays at ``m + momentum_shift``; otherwise it does not move. Raises BadType or BadInput.
     """
 
+    constraints: ClassVar[dict] = {
+        "warmup": Real(at_least=0),
+        "cooldown": Real(at_least=0),
+        "milestones": Several(Real(at_least=0)),
+        "gamma": Real(at_least=0),
+        "momentum_shift": Real(at_least=0),
+    }
+
     warmup: float = 0
     cooldown: float = 0
     milestones: tuple[float, ...] = ()
@@ -32,13 +43,7 @@ class WarmUpCoolDown:
     momentum_shift: float = 0.0
 
     def __post_init__(self) -> None:
-        for field in ("warmup", "cooldown", "gamma", "momentum_shift"):
-            number_at_least_zero(field, getattr(self, field))
-        if isinstance(self.milestones, str) or not hasattr(self.milestones, "__iter__"):
-            raise BadType(f"milestones are a tuple of epochs, not {self.milestones!r}.")
-        object.__setattr__(self, "milestones", tuple(self.milestones))  # a list would not be hashable
-        for milestone in self.milestones:
-            number_at_least_zero("a milestone", milestone)
+        check_fields(self)
 
     def factor(self, step: int, steps_per_epoch: int, epochs: int) -> float:
         """Factor on the learning rate at ``step``, from 0, of a training of ``epochs`` epochs of ``steps_per_epoch`` steps.
@@ -85,22 +90,20 @@ class SteppedPerIteration:
     behind the warm-up. Raises UnknownName, BadType or BadInput.
     """
 
+    constraints: ClassVar[dict] = {
+        "kind": OneOf("multistep", "cosine", kind="learning-rate schedule"),
+        "warmup": Whole(at_least=0),
+        "milestones": Several(Whole(at_least=1)),
+        "gamma": Real(at_least=0),
+    }
+
     kind: Literal["multistep", "cosine"]
     warmup: int = 0
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        known_name("learning-rate schedule", self.kind, ("multistep", "cosine"))
-        number_at_least_zero("gamma", self.gamma)
-        if isinstance(self.milestones, str) or not hasattr(self.milestones, "__iter__"):
-            raise BadType(f"milestones are a tuple of epochs, not {self.milestones!r}.")
-        object.__setattr__(self, "milestones", tuple(self.milestones))  # a list would not be hashable
-        for name, least, value in (("warmup", 0, self.warmup), *(("a milestone", 1, m) for m in self.milestones)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise BadType(f"{name} must be a whole number of epochs, not {value!r}.")
-            if value < least:
-                raise BadInput(f"{name} must be at least {least}, not {value}.")
+        check_fields(self)
         if self.milestones and self.kind != "multistep":
             raise BadInput(f"milestones belong to kind='multistep', not to {self.kind!r}.")
 

@@ -25,6 +25,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from pruning_core.checks import Real
+from pruning_core.checks import Several
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 
@@ -247,8 +251,7 @@ def time_calls(
     call: Callable[[], object], repeats: int = 30, warmup: int = 5, device: torch.device | str = "cpu"
 ) -> Timing:
     """Median and quartiles of the seconds that ``call()`` takes. Raises BadInput when ``repeats`` < 1 or ``warmup`` < 0."""
-    if repeats < 1 or warmup < 0:
-        raise BadInput(f"timing needs repeats >= 1 and warmup >= 0, not {repeats} and {warmup}.")
+    repeats, warmup = check("repeats", repeats, Whole(at_least=1)), check("warmup", warmup, Whole(at_least=0))
     wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
     seconds = []
     for index in range(warmup + repeats):
@@ -279,9 +282,7 @@ def csr_speed(
     ``sparsity``, ``dense_seconds``, ``csr_seconds`` (medians) and ``speedup`` = dense / CSR; break-even is
     where it passes 1. Raises BadInput for a sparsity outside [0, 1].
     """
-    for sparsity in sparsities:
-        if not 0 <= sparsity <= 1:
-            raise BadInput(f"a sparsity lies between 0 and 1, not {sparsity}.")
+    sparsities = check("sparsities", sparsities, Several(Real(at_least=0, at_most=1)))
     generator = torch.Generator().manual_seed(seed)
     dense = torch.randn(size, generator=generator)
     order = torch.rand(size, generator=generator).flatten().argsort()
@@ -317,8 +318,7 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -
         raise BadInput(
             f"logits (N, classes) and labels (N,) are needed, not {tuple(logits.shape)} and {tuple(labels.shape)}."
         )
-    if bins < 1:
-        raise BadInput(f"at least one bin is needed, not {bins}.")
+    bins = check("bins", bins, Whole(at_least=1))
     if not torch.isfinite(logits).all():
         raise BadInput("the logits hold NaN or infinite values.")
     confidence, predicted = logits.double().softmax(1).max(1)

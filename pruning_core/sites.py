@@ -120,14 +120,6 @@ def _scope(model: nn.Module, scope: Scope):
     return inside
 
 
-def check_finite(model: nn.Module) -> None:
-    """Raise BadInput naming the first parameter or buffer that holds NaN or infinite values."""
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.is_floating_point() and not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
-            bad = int((~torch.isfinite(tensor)).sum())
-            raise BadInput(f"{name!r} holds {bad} NaN or infinite values; such a network cannot be scored.")
-
-
 def check_batches(batches, needs: str, method: str):
     """Batches that can be iterated again and again, as (inputs, labels); refuses what is empty or lacks labels.
 

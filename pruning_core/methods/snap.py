@@ -13,8 +13,9 @@ that make one channel together share one gate.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from pruning_core.errors import known_name
+from pruning_core.checks import OneOf
 from pruning_core.gradients import channel_elasticities
 from pruning_core.gradients import producing_parameters
 from pruning_core.methods.base import View
@@ -36,11 +37,9 @@ class Snap(Sensitivity):
     citation = "verdenius2020snipit"
     unit = "channel"
 
-    combine: str = "sum"
+    constraints: ClassVar[dict] = {"combine": OneOf(*COMBINERS, kind="combination")}
 
-    def __post_init__(self):
-        super().__post_init__()
-        known_name("combination", self.combine, COMBINERS)
+    combine: str = "sum"
 
     def score(self, view: View) -> Scores:
         groups = view.sites.groups
