@@ -154,7 +154,7 @@ def test_training_costs_three_passes():
         (lambda: measure.count_macs(nn.Linear(2, 2), [1, 2]), BadType, "must be a tensor"),
         (lambda: measure.count_macs(nn.Linear(2, 2), torch.zeros(0, 2)), BadInput, "at least one sample"),
         (lambda: measure.latency(nn.Linear(2, 2), torch.zeros(1, 2), repeats=0), BadInput, "repeats"),
-        (lambda: measure.csr_speed([1.5]), BadInput, "between 0 and 1"),
+        (lambda: measure.csr_speed([1.5]), BadInput, r"must lie in \[0, 1\]"),
         (lambda: measure.expected_calibration_error(torch.zeros(3), torch.zeros(3)), BadInput, "logits"),
         (lambda: measure.expected_calibration_error(torch.zeros(1, 2), torch.zeros(1), 0), BadInput, "bin"),
         (lambda: measure.expected_calibration_error(torch.full((1, 2), torch.nan), torch.zeros(1)), BadInput, "NaN"),
