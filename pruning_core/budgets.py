@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pruning_core.checks import Constraints
 from pruning_core.checks import Maybe
 from pruning_core.checks import OneOf
 from pruning_core.checks import Real
@@ -45,12 +45,9 @@ class Budget:
     ``below``: instead of ``to``, remove every score <= below. ``keep_at_least``: this many units of a site always stay.
     """
 
-    constraints: ClassVar[dict] = {
-        "to": Maybe(SPARSITY),
-        "of": OneOf(*OF, kind="unit of a budget"),
-        "below": Maybe(Real()),
-        "keep_at_least": Whole(at_least=0),
-    }
+    constraints = Constraints(
+        to=Maybe(SPARSITY), of=OneOf(*OF, kind="unit of a budget"), below=Maybe(Real()), keep_at_least=Whole(at_least=0)
+    )
 
     to: float | None = None
     of: Literal["weights", "channels", "macs"] = "weights"

@@ -44,6 +44,10 @@ class Constraint(Protocol):
         """``value`` as plain Python; BadType or BadInput, naming it, if it is not what it must be."""
 
 
+class Constraints(dict[str, Constraint]):
+    """Field of a dataclass -> what its value must be."""
+
+
 @dataclass(frozen=True)
 class Real:
     """A number within its bounds, finite unless ``infinite``; an int stays an int, so that keys of records do not change.
@@ -172,7 +176,7 @@ def check_fields(instance: Any) -> None:
 
     >>> @dataclass(frozen=True)
     ... class Halving:
-    ...     constraints: ClassVar[dict] = {"rounds": Whole(at_least=1)}
+    ...     constraints = Constraints(rounds=Whole(at_least=1))
     ...     rounds: int = 1
     ...
     ...     def __post_init__(self):

@@ -5,7 +5,6 @@ from contextlib import AbstractContextManager
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from typing import ClassVar
 from typing import NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch import nn
 from torch.nn import functional
 
+from pruning_core.checks import Constraints
 from pruning_core.checks import Real
 from pruning_core.checks import Whole
 from pruning_core.checks import check
@@ -32,7 +32,7 @@ PRECISIONS = ("float32", "bfloat16")
 class CrossEntropy:
     """Mean cross-entropy; with smoothing e the target is ``(1 - e) onehot + e / classes``. Logits (N, classes), labels (N,)."""
 
-    constraints: ClassVar[dict] = {"label_smoothing": Real(at_least=0, below=1)}
+    constraints = Constraints(label_smoothing=Real(at_least=0, below=1))
 
     label_smoothing: float = 0.0
 

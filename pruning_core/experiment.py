@@ -13,10 +13,10 @@ from pathlib import Path
 from types import CodeType
 from types import FunctionType
 from typing import Any
-from typing import ClassVar
 
 import torch
 
+from pruning_core.checks import Constraints
 from pruning_core.checks import OneOf
 from pruning_core.checks import Whole
 from pruning_core.checks import check_fields
@@ -63,7 +63,7 @@ class Experiment:
     True
     """
 
-    constraints: ClassVar[dict] = {"seed": Whole(at_least=0), "profile": OneOf(*PROFILES)}
+    constraints = Constraints(seed=Whole(at_least=0), profile=OneOf(*PROFILES))
 
     model: str
     data: str

@@ -7,9 +7,9 @@ liebenwein2020pfp and zhang2024howsparse.
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 from typing import Literal
 
+from pruning_core.checks import Constraints
 from pruning_core.checks import OneOf
 from pruning_core.checks import Real
 from pruning_core.checks import Several
@@ -28,13 +28,13 @@ class WarmUpCoolDown:
     and then stays at ``m + momentum_shift``; otherwise it does not move. Raises BadType or BadInput.
     """
 
-    constraints: ClassVar[dict] = {
-        "warmup": Real(at_least=0),
-        "cooldown": Real(at_least=0),
-        "milestones": Several(Real(at_least=0)),
-        "gamma": Real(at_least=0),
-        "momentum_shift": Real(at_least=0),
-    }
+    constraints = Constraints(
+        warmup=Real(at_least=0),
+        cooldown=Real(at_least=0),
+        milestones=Several(Real(at_least=0)),
+        gamma=Real(at_least=0),
+        momentum_shift=Real(at_least=0),
+    )
 
     warmup: float = 0
     cooldown: float = 0
@@ -90,12 +90,12 @@ class SteppedPerIteration:
     behind the warm-up. Raises UnknownName, BadType or BadInput.
     """
 
-    constraints: ClassVar[dict] = {
-        "kind": OneOf("multistep", "cosine", kind="learning-rate schedule"),
-        "warmup": Whole(at_least=0),
-        "milestones": Several(Whole(at_least=1)),
-        "gamma": Real(at_least=0),
-    }
+    constraints = Constraints(
+        kind=OneOf("multistep", "cosine", kind="learning-rate schedule"),
+        warmup=Whole(at_least=0),
+        milestones=Several(Whole(at_least=1)),
+        gamma=Real(at_least=0),
+    )
 
     kind: Literal["multistep", "cosine"]
     warmup: int = 0

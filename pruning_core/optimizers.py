@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from typing import ClassVar
 from typing import Literal
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from pruning_core.checks import Constraints
 from pruning_core.checks import Maybe
 from pruning_core.checks import OneOf
 from pruning_core.checks import Real
@@ -39,14 +39,14 @@ class Optimizer:
     UnknownName, BadType or BadInput.
     """
 
-    constraints: ClassVar[dict] = {
-        "name": OneOf(*OPTIMIZERS, kind="optimizer"),
-        "lr": Real(at_least=0),
-        "momentum": Real(at_least=0, below=1),
-        "weight_decay": Real(at_least=0),
-        "clip": Maybe(Real(above=0)),
-        "noise": Real(at_least=0),
-    }
+    constraints = Constraints(
+        name=OneOf(*OPTIMIZERS, kind="optimizer"),
+        lr=Real(at_least=0),
+        momentum=Real(at_least=0, below=1),
+        weight_decay=Real(at_least=0),
+        clip=Maybe(Real(above=0)),
+        noise=Real(at_least=0),
+    )
 
     name: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
     lr: float = 0.1
@@ -112,13 +112,13 @@ class LearningRate:
     are then steps). Raises UnknownName, BadType or BadInput.
     """
 
-    constraints: ClassVar[dict] = {
-        "kind": OneOf(*SCHEDULES, kind="learning-rate schedule"),
-        "warmup": Real(at_least=0),
-        "milestones": Several(Real(at_least=0)),
-        "gamma": Real(at_least=0),
-        "floor": Real(at_least=0, at_most=1),
-    }
+    constraints = Constraints(
+        kind=OneOf(*SCHEDULES, kind="learning-rate schedule"),
+        warmup=Real(at_least=0),
+        milestones=Several(Real(at_least=0)),
+        gamma=Real(at_least=0),
+        floor=Real(at_least=0, at_most=1),
+    )
 
     kind: Literal["constant", "multistep", "cosine", "triangular"] = "constant"
     warmup: float = 0

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 from typing import Literal
 
 from pruning_core.averaging import WeightAverage
 from pruning_core.budgets import Budget
+from pruning_core.checks import Constraints
 from pruning_core.checks import Maybe
 from pruning_core.checks import OneOf
 from pruning_core.checks import Real
@@ -38,7 +38,7 @@ class Every:
     ``times`` limits how often; the rounds that a schedule sees are the events that really take place.
     """
 
-    constraints: ClassVar[dict] = {"k": Whole(at_least=1), "after": Whole(at_least=0)}
+    constraints = Constraints(k=Whole(at_least=1), after=Whole(at_least=0))
 
     k: int
     stages: tuple[Stage, ...]
@@ -64,10 +64,7 @@ class Train:
     the weights over this training's steps, bias corrected.
     """
 
-    constraints: ClassVar[dict] = {
-        "epochs": Whole(at_least=0),
-        "only": Maybe(OneOf("gates", "weights", kind="part to train")),
-    }
+    constraints = Constraints(epochs=Whole(at_least=0), only=Maybe(OneOf("gates", "weights", kind="part to train")))
 
     epochs: int
     penalty: tuple[str | Method, float] | tuple[tuple[str | Method, float], ...] | None = None
@@ -105,12 +102,12 @@ class Prune:
     ``batches``: the split that methods look at, ``samples`` of it at random.
     """
 
-    constraints: ClassVar[dict] = {
-        "rounds": Whole(at_least=1),
-        "batches": OneOf("train", "score", kind="split for scoring"),
-        "samples": Whole(at_least=1),
-        "batch_size": Whole(at_least=1),
-    }
+    constraints = Constraints(
+        rounds=Whole(at_least=1),
+        batches=OneOf("train", "score", kind="split for scoring"),
+        samples=Whole(at_least=1),
+        batch_size=Whole(at_least=1),
+    )
 
     method: str | Method
     budget: Budget | float
@@ -165,7 +162,7 @@ class Rewind:
     ``what="weights"`` touches the prunable weights only, "all" also biases, norms and buffers.
     """
 
-    constraints: ClassVar[dict] = {"what": OneOf("weights", "all", kind="part to rewind")}
+    constraints = Constraints(what=OneOf("weights", "all", kind="part to rewind"))
 
     to: str = "init"
     what: Literal["weights", "all"] = "all"
@@ -215,10 +212,7 @@ class Attack:
     Attacks decide nothing: the network goes on as it was. ``options`` are those of robustness.attack, as pairs.
     """
 
-    constraints: ClassVar[dict] = {
-        "epsilons": Several(Real(at_least=0), at_least=1, rising=True),
-        "samples": Whole(at_least=1),
-    }
+    constraints = Constraints(epsilons=Several(Real(at_least=0), at_least=1, rising=True), samples=Whole(at_least=1))
 
     name: str
     epsilons: tuple[float, ...]
@@ -258,7 +252,7 @@ class Each:
 class Repeat:
     """Plays ``stages`` ``n`` times."""
 
-    constraints: ClassVar[dict] = {"n": Whole(at_least=1)}
+    constraints = Constraints(n=Whole(at_least=1))
 
     n: int
     stages: tuple[Stage, ...]

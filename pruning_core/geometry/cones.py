@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from typing import Any
-from typing import ClassVar
 
 import torch
 from scipy.integrate import quad
@@ -24,6 +23,7 @@ from scipy.special import erfc
 from scipy.special import erfcx
 from torch import Tensor
 
+from pruning_core.checks import Constraints
 from pruning_core.checks import Real
 from pruning_core.checks import Whole
 from pruning_core.checks import check
@@ -39,7 +39,7 @@ class Cone:
     Raises BadType or BadInput when ``ambient`` is not an integer of at least 1.
     """
 
-    constraints: ClassVar[dict] = {"ambient": Whole(at_least=1)}
+    constraints = Constraints(ambient=Whole(at_least=1))
 
     ambient: int
 
@@ -125,7 +125,7 @@ class CircularCone(Cone):
     delta is about D sin^2(angle); :meth:`statistical_dimension` is exact (a one-dimensional integral).
     """
 
-    constraints: ClassVar[dict] = {"ambient": Whole(at_least=2), "angle": Real(at_least=0, at_most=math.pi / 2)}
+    constraints = Constraints(ambient=Whole(at_least=2), angle=Real(at_least=0, at_most=math.pi / 2))
 
     angle: float
 

@@ -10,12 +10,12 @@ SNIP-it takes the first.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from pruning_core.budgets import Budget
+from pruning_core.checks import Constraints
 from pruning_core.checks import OneOf
 from pruning_core.groups import Group
 from pruning_core.groups import expand
@@ -45,7 +45,7 @@ class EfficientConvNets(Method):
     unit = "channel"
     needs = "shape"
 
-    constraints: ClassVar[dict] = {"combine": OneOf(*COMBINERS, kind="combination")}
+    constraints = Constraints(combine=OneOf(*COMBINERS, kind="combination"))
 
     greedy: bool = False
     combine: str = "sum"

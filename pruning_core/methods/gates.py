@@ -12,13 +12,13 @@ ours acts, because a penalty on gates can move nothing else.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pruning_core.checks import Constraints
 from pruning_core.checks import OneOf
 from pruning_core.discovery import find_groups
 from pruning_core.errors import Unprunable
@@ -50,7 +50,7 @@ class GateDecorators(Sensitivity):
     citation = "you2019gate"
     unit = "channel"
 
-    constraints: ClassVar[dict] = {"combine": OneOf(*COMBINERS, kind="combination")}
+    constraints = Constraints(combine=OneOf(*COMBINERS, kind="combination"))
 
     combine: str = "sum"
     reference: bool = False

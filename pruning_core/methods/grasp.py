@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend
 from torch.nn.attention import sdpa_kernel
 
+from pruning_core.checks import Constraints
 from pruning_core.checks import Maybe
 from pruning_core.checks import Real
 from pruning_core.checks import Whole
@@ -44,7 +44,7 @@ class Grasp(Sensitivity):
     name = "grasp"
     citation = "wang2020grasp"
 
-    constraints: ClassVar[dict] = {"temperature": Real(above=0), "chunk": Maybe(Whole(at_least=1))}
+    constraints = Constraints(temperature=Real(above=0), chunk=Maybe(Whole(at_least=1)))
 
     temperature: float = 200.0
     chunk: int | None = None

@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch import nn
 
 from pruning_core.activations import Place
+from pruning_core.checks import Constraints
 from pruning_core.checks import Maybe
 from pruning_core.checks import Whole
 from pruning_core.errors import BadInput
@@ -46,7 +46,7 @@ class Greedy(LayerByLayer):
     citation = "ye2020gfs"
     needs = "labels"
 
-    constraints: ClassVar[dict] = {"candidates": Maybe(Whole(at_least=1))}
+    constraints = Constraints(candidates=Maybe(Whole(at_least=1)))
 
     candidates: int | None = None
     rescale: bool = True

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch import nn
 
+from pruning_core.checks import Constraints
 from pruning_core.checks import OneOf
 from pruning_core.errors import Unprunable
 from pruning_core.masks import Masks
@@ -74,7 +74,7 @@ class GroupHoyerSquare(Method):
     unit = "channel"
     needs = "shape"
 
-    constraints: ClassVar[dict] = {"combine": OneOf(*COMBINERS, kind="combination")}
+    constraints = Constraints(combine=OneOf(*COMBINERS, kind="combination"))
 
     combine: str = "max"
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
 from typing import NamedTuple
 
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor
 from torch import nn
 
 from pruning_core.activations import Place
+from pruning_core.checks import Constraints
 from pruning_core.checks import OneOf
 from pruning_core.checks import Whole
 from pruning_core.checks import check
@@ -128,11 +128,9 @@ class ISpaSP(LayerByLayer):
     name = "ispasp"
     citation = "wolfe2022ispasp"
 
-    constraints: ClassVar[dict] = {
-        "iterations": Whole(at_least=1),
-        "importance": OneOf("signed", "absolute"),
-        "activation": OneOf(*ACTIVATIONS),
-    }
+    constraints = Constraints(
+        iterations=Whole(at_least=1), importance=OneOf("signed", "absolute"), activation=OneOf(*ACTIVATIONS)
+    )
 
     iterations: int = 20
     importance: str = "signed"

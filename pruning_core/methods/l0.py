@@ -12,12 +12,12 @@ becomes follows from the strength of the penalty.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch import nn
 
+from pruning_core.checks import Constraints
 from pruning_core.checks import Real
 from pruning_core.discovery import find_groups
 from pruning_core.errors import Unprunable
@@ -43,7 +43,7 @@ class L0(Method):
     unit = "channel"
     needs = "shape"
 
-    constraints: ClassVar[dict] = {"open_probability": Real(above=0, below=1), "weight_decay": Real(at_least=0)}
+    constraints = Constraints(open_probability=Real(above=0, below=1), weight_decay=Real(at_least=0))
 
     open_probability: float = 0.5
     weight_decay: float = 0.0

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch import nn
 
+from pruning_core.checks import Constraints
 from pruning_core.checks import OneOf
 from pruning_core.checks import Real
 from pruning_core.errors import Unprunable
@@ -33,7 +33,7 @@ SHIFT = 1e-8
 class _Norm(Method):
     citation = "tibshirani1996lasso"
 
-    constraints: ClassVar[dict] = {"over": OneOf("all", "weights", kind="part of the parameters")}
+    constraints = Constraints(over=OneOf("all", "weights", kind="part of the parameters"))
 
     over: Literal["all", "weights"] = "all"
 
@@ -75,7 +75,7 @@ class Lp(_Norm):
 
     name = "lp"
 
-    constraints: ClassVar[dict] = {"p": Real(above=0, infinite=True)}
+    constraints = Constraints(p=Real(above=0, infinite=True))
 
     p: float = 0.2
 

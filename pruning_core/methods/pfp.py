@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +24,7 @@ from torch import nn
 
 from pruning_core.budgets import Budget
 from pruning_core.budgets import allocate
+from pruning_core.checks import Constraints
 from pruning_core.checks import OneOf
 from pruning_core.groups import Group
 from pruning_core.groups import Member
@@ -109,11 +109,9 @@ class _Filters(Method):
     unit = "channel"
     needs = "inputs"
 
-    constraints: ClassVar[dict] = {
-        "constant": CONSTANT,
-        "delta": PROBABILITY,
-        "kernel": OneOf("max", "sum", kind="reduction over the kernel"),
-    }
+    constraints = Constraints(
+        constant=CONSTANT, delta=PROBABILITY, kernel=OneOf("max", "sum", kind="reduction over the kernel")
+    )
 
     constant: float = 3.0
     delta: float = 1e-16

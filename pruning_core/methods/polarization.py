@@ -11,7 +11,6 @@ minimum from the left: ``threshold="histogram"``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 from typing import Literal
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch import nn
 
 from pruning_core.budgets import Budget
 from pruning_core.budgets import allocate
+from pruning_core.checks import Constraints
 from pruning_core.checks import Maybe
 from pruning_core.checks import OneOf
 from pruning_core.checks import Real
@@ -57,7 +57,7 @@ class Polarization(BatchNormScale):
     name = "polarization"
     citation = "zhuang2020polarization"
 
-    constraints: ClassVar[dict] = {"t": Real(), "upper": Real(above=0), "threshold": OneOf("budget", "histogram")}
+    constraints = Constraints(t=Real(), upper=Real(above=0), threshold=OneOf("budget", "histogram"))
 
     t: float = 1.4
     upper: float = 1.0

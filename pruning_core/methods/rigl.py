@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from pruning_core.budgets import Budget
 from pruning_core.budgets import allocate
+from pruning_core.checks import Constraints
 from pruning_core.checks import Maybe
 from pruning_core.checks import Real
 from pruning_core.checks import Whole
@@ -54,7 +54,7 @@ class Rigl(Sensitivity):
     citation = "evci2020rigl"
     revives = True
 
-    constraints: ClassVar[dict] = {"drop": Real(at_least=0, at_most=1), "end": Maybe(Real(above=0))}
+    constraints = Constraints(drop=Real(at_least=0, at_most=1), end=Maybe(Real(above=0)))
 
     batches: int = 1
     drop: float = 0.3

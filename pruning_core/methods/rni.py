@@ -15,13 +15,13 @@ logarithm is then infinite.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch import nn
 from torch.nn import functional as F
 
+from pruning_core.checks import Constraints
 from pruning_core.checks import Real
 from pruning_core.groups import Group
 from pruning_core.groups import Member
@@ -48,7 +48,7 @@ class RecedingNeurons(Thresholded):
     name = "rni"
     citation = "suteu2022rni"
 
-    constraints: ClassVar[dict] = {"b": Real()}
+    constraints = Constraints(b=Real())
 
     b: float = 0.0
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from pruning_core.activations import layer_inputs
 from pruning_core.budgets import Budget
 from pruning_core.budgets import share_out
+from pruning_core.checks import Constraints
 from pruning_core.checks import OneOf
 from pruning_core.errors import BadInput
 from pruning_core.errors import BudgetError
@@ -86,7 +87,7 @@ class SiPP(Method):
     citation = "baykal2019sipp"
     needs = "inputs"
 
-    constraints: ClassVar[dict] = {"reduce": OneOf("max", "mean", kind="reduction")}
+    constraints = Constraints(reduce=OneOf("max", "mean", kind="reduction"))
 
     reduce: str = "mean"
 
@@ -162,7 +163,7 @@ class SiPPRand(Sampling):
     citation = "baykal2019sipp"
     needs = "inputs"
 
-    constraints: ClassVar[dict] = {"constant": CONSTANT, "delta": PROBABILITY}
+    constraints = Constraints(constant=CONSTANT, delta=PROBABILITY)
 
     constant: float = 3.0
     delta: float = 1e-16

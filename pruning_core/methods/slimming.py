@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.budgets import Budget
+from pruning_core.checks import Constraints
 from pruning_core.checks import Maybe
 from pruning_core.checks import OneOf
 from pruning_core.checks import Real
@@ -69,7 +69,7 @@ class BatchNormScale(Method):
     unit = "channel"
     needs = "shape"
 
-    constraints: ClassVar[dict] = {"tied": Maybe(OneOf(*COMBINERS, kind="combination"))}
+    constraints = Constraints(tied=Maybe(OneOf(*COMBINERS, kind="combination")))
 
     tied: str | None = None
 
@@ -151,7 +151,7 @@ class Slimming(Thresholded):
     name = "slimming"
     citation = "liu2017slimming"
 
-    constraints: ClassVar[dict] = {"normalise": OneOf(*NORMALISERS, kind="normaliser")}
+    constraints = Constraints(normalise=OneOf(*NORMALISERS, kind="normaliser"))
 
     normalise: str = "none"
 

@@ -13,8 +13,8 @@ that make one channel together share one gate.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
+from pruning_core.checks import Constraints
 from pruning_core.checks import OneOf
 from pruning_core.gradients import channel_elasticities
 from pruning_core.gradients import producing_parameters
@@ -37,7 +37,7 @@ class Snap(Sensitivity):
     citation = "verdenius2020snipit"
     unit = "channel"
 
-    constraints: ClassVar[dict] = {"combine": OneOf(*COMBINERS, kind="combination")}
+    constraints = Constraints(combine=OneOf(*COMBINERS, kind="combination"))
 
     combine: str = "sum"
 

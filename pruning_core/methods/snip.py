@@ -12,9 +12,9 @@ last one left: ``prune(..., schedule="snip_it", rounds=7)``, or the recipes ``sn
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 from typing import Literal
 
+from pruning_core.checks import Constraints
 from pruning_core.checks import OneOf
 from pruning_core.checks import Whole
 from pruning_core.gradients import LOSSES
@@ -36,7 +36,7 @@ class Sensitivity(Method):
 
     needs = "labels"
 
-    constraints: ClassVar[dict] = {"batches": Whole(at_least=1), "loss": OneOf(*LOSSES, kind="loss of the statistic")}
+    constraints = Constraints(batches=Whole(at_least=1), loss=OneOf(*LOSSES, kind="loss of the statistic"))
 
     batches: int = 5
     loss: Literal["training", "nll_logits"] = "training"

@@ -13,13 +13,13 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from dataclasses import replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from pruning_core.budgets import Budget
 from pruning_core.budgets import allocate
+from pruning_core.checks import Constraints
 from pruning_core.checks import Whole
 from pruning_core.errors import BadInput
 from pruning_core.errors import Unprunable
@@ -45,7 +45,7 @@ class SynFlow(Method):
     citation = "tanaka2020synflow"
     needs = "shape"
 
-    constraints: ClassVar[dict] = {"rounds": Whole(at_least=1)}
+    constraints = Constraints(rounds=Whole(at_least=1))
 
     rounds: int = 100
 

@@ -4,13 +4,13 @@ import math
 from dataclasses import dataclass
 from dataclasses import fields
 from fractions import Fraction
-from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from pruning_core.checks import Constraints
 from pruning_core.checks import Maybe
 from pruning_core.checks import OneOf
 from pruning_core.checks import Real
@@ -164,7 +164,7 @@ def test_a_name_must_be_one_of_those_allowed(value):
 
 @dataclass(frozen=True)
 class Base:
-    constraints: ClassVar[dict] = {"n": COUNT}
+    constraints = Constraints(n=COUNT)
 
     n: int = 1
 
@@ -174,7 +174,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Derived(Base):
-    constraints: ClassVar[dict] = {"rate": Maybe(Real(above=0)), "steps": Several(Whole(at_least=0))}
+    constraints = Constraints(rate=Maybe(Real(above=0)), steps=Several(Whole(at_least=0)))
 
     rate: float | None = None
     steps: tuple[int, ...] = ()
