@@ -5,10 +5,6 @@ Python's own and come out as those; a bool is no number, and NaN is never one th
 
 >>> check("epochs", np.int64(3), Whole(at_least=1))
 3
->>> check("sparsity", 1.5, Real(at_least=0, below=1))
-Traceback (most recent call last):
-...
-pruning_core.errors.BadInput: sparsity must lie in [0, 1), not 1.5.
 >>> check("clip", "1", Maybe(Real(above=0)))
 Traceback (most recent call last):
 ...
@@ -19,6 +15,7 @@ from __future__ import annotations
 
 import math
 import reprlib
+import sys
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -35,6 +32,7 @@ from pruning_core.errors import BadType
 from pruning_core.errors import known_name
 
 DOUBLE = torch.float64
+LARGEST = sys.float_info.max  # an int may lie beyond it
 
 
 class Constraint(Protocol):
@@ -54,6 +52,10 @@ class Real:
 
     >>> check("lr", np.float32(0.5), Real(above=0)), check("lr", 1, Real(above=0))
     (0.5, 1)
+    >>> check("sparsity", 1.5, Real(at_least=0, below=1))
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadInput: sparsity must lie in [0, 1), not 1.5.
     """
 
     kind: ClassVar[str] = "a number"
@@ -70,7 +72,7 @@ class Real:
         if isinstance(given, bool) or not isinstance(given, int | float) or not isinstance(given, self.types):
             raise BadType(f"{name} must be {self.kind}, not {_shown(given)}.")
         fits = self.at_least <= given <= self.at_most and (given > self.above or self.above == -math.inf)
-        if not (fits and (given < self.below or self.below == math.inf) and (self.infinite or _is_finite(given))):
+        if not (fits and (given < self.below or self.below == math.inf) and (self.infinite or abs(given) <= LARGEST)):
             raise BadInput(f"{name} must {self._allowed()}, not {_shown(given)}.")
         return given
 
@@ -139,10 +141,6 @@ class Several:
 
     >>> check("milestones", [30, np.int64(60)], Several(Whole(at_least=1)))
     (30, 60)
-    >>> check("milestones", [30, 0], Several(Whole(at_least=1)))
-    Traceback (most recent call last):
-    ...
-    pruning_core.errors.BadInput: each of milestones must be at least 1, not 0.
     """
 
     constraint: Constraint
@@ -183,10 +181,6 @@ def check_fields(instance: Any) -> None:
     ...         check_fields(self)
     >>> Halving(np.int8(4))
     Halving(rounds=4)
-    >>> Halving(0)
-    Traceback (most recent call last):
-    ...
-    pruning_core.errors.BadInput: rounds must be at least 1, not 0.
     """
     for base in reversed(type(instance).__mro__):
         for field, constraint in vars(base).get("constraints", {}).items():
@@ -196,8 +190,8 @@ def check_fields(instance: Any) -> None:
 def plain(value: Any) -> Any:
     """``value``, a scalar of numpy or torch as the number of Python that it is.
 
-    >>> plain(torch.tensor(2)), plain(np.float64(0.5)), plain("a")
-    (2, 0.5, 'a')
+    >>> plain(torch.tensor(2)), plain("a")
+    (2, 'a')
     """
     return value.item() if isinstance(value, np.generic | np.ndarray | Tensor) and value.ndim == 0 else value
 
@@ -249,13 +243,6 @@ def generator_of(generator: Any) -> torch.Generator:
     if not isinstance(generator, torch.Generator):
         raise BadType(f"a torch.Generator is needed as the source of randomness, not {type(generator).__name__}.")
     return generator
-
-
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an int beyond every float
-        return False
 
 
 def _shown(value: Any) -> str:
