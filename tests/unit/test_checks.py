@@ -119,7 +119,6 @@ OUTSIDE = [
     (ANY, np.float32("nan"), "must be finite, not nan"),
     (ANY, torch.tensor(math.inf), "must be finite, not inf"),
     (ANY, HUGE, "must be finite, not 1000"),
-    (ANY, 10**5000, "must be finite, not an integer of 16610 bits"),
     (Real(infinite=True), math.nan, "must be a number other than NaN, not nan"),
     (SHARE, 1, r"must lie in \[0, 1\), not 1\."),
     (SHARE, -1e-9, r"must lie in \[0, 1\), not -1e-09\."),
@@ -148,6 +147,11 @@ def test_what_lies_outside_is_named_with_what_is_allowed(constraint, value, mess
     with pytest.raises(BadInput, match=message) as error:
         check("x", value, constraint)
     assert len(str(error.value)) < 120
+
+
+def test_a_number_that_python_does_not_print_is_refused_all_the_same():
+    with pytest.raises(BadInput, match="x must be finite, not an integer of 16610 bits"):
+        check("x", 10**5000, ANY)
 
 
 @pytest.mark.parametrize("value", ["12", b"12", 3, None, torch.tensor(3), np.array(3)], ids=repr)
