@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch import nn
 
-from pruning_core.errors import BadInput
+from pruning_core.checks import Real
+from pruning_core.checks import check
 
 
 class WeightAverage:
@@ -19,9 +20,7 @@ class WeightAverage:
     """
 
     def __init__(self, factor: float):
-        if not 0 < factor < 1:
-            raise BadInput(f"a moving average of weights needs a factor in (0, 1), not {factor!r}.")
-        self.factor, self.steps = factor, 0
+        self.factor, self.steps = check("the factor of a moving average", factor, Real(above=0, below=1)), 0
         self.sums: dict[str, Tensor] = {}
 
     @torch.no_grad()

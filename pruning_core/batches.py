@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.errors import CorruptFile
 
@@ -117,8 +119,7 @@ class Split:
 
         Raises BadInput for a size below 1, or when ``drop_last`` would leave nothing.
         """
-        if not isinstance(size, int) or size < 1:
-            raise BadInput(f"the batch size must be a whole number of at least 1, not {size!r}.")
+        size = check("the batch size", size, Whole(at_least=1))
         if drop_last and size > len(self):
             raise BadInput(f"batches of {size} of {len(self)} images with drop_last leave nothing.")
         end = len(self) - len(self) % size if drop_last else len(self)
@@ -144,8 +145,7 @@ class Split:
         return Split(self._inputs[:n], self.labels[:n], self.augmentation, self.black)
 
     def _check_subset(self, n: int) -> None:
-        if not isinstance(n, int) or not 1 <= n <= len(self):
-            raise BadInput(f"a subset must have between 1 and {len(self)} images, not {n!r}.")
+        check("the number of images of a subset", n, Whole(at_least=1, at_most=len(self)))
 
 
 class FileSplit(Split):

@@ -6,15 +6,20 @@ import math
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pruning_core.checks import Constraints
+from pruning_core.checks import Maybe
+from pruning_core.checks import OneOf
+from pruning_core.checks import Real
+from pruning_core.checks import Whole
+from pruning_core.checks import check
+from pruning_core.checks import check_fields
 from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
 from pruning_core.errors import BudgetError
 from pruning_core.errors import known_name
 from pruning_core.groups import Sites
@@ -24,6 +29,8 @@ from pruning_core.scores import Scores
 
 OF = ("weights", "channels", "macs")
 ACROSS = ("global", "layer", "uniform", "erk", "smart_ratio")
+SPARSITY = Real(at_least=0, below=1)
+"""What a fraction removed must be."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,10 @@ class Budget:
     ``below``: instead of ``to``, remove every score <= below. ``keep_at_least``: this many units of a site always stay.
     """
 
+    constraints = Constraints(
+        to=Maybe(SPARSITY), of=OneOf(*OF, kind="unit of a budget"), below=Maybe(Real()), keep_at_least=Whole(at_least=0)
+    )
+
     to: float | None = None
     of: Literal["weights", "channels", "macs"] = "weights"
     across: str | Mapping[str, float] = "global"
@@ -45,31 +56,16 @@ class Budget:
     keep_at_least: int = 1
 
     def __post_init__(self):
-        known_name("unit of a budget", self.of, OF)
+        check_fields(self)
         if isinstance(self.across, Mapping):
             for site, fraction in self.across.items():
-                check_sparsity(fraction, f"the sparsity of {site!r}")
+                check(f"the sparsity of {site!r}", fraction, SPARSITY)
             if self.to is not None:
                 raise BadInput("a budget gives either one sparsity or a sparsity for each site, not both.")
         else:
             known_name("way to spread a budget", self.across, ACROSS)
             if (self.to is None) == (self.below is None):
                 raise BadInput("a budget needs either a sparsity or a score below which to prune.")
-        if self.to is not None:
-            check_sparsity(self.to, "sparsity")
-        if self.below is not None and not math.isfinite(self.below):
-            raise BadInput(f"the score below which to prune must be finite, not {self.below}.")
-        if not isinstance(self.keep_at_least, int) or self.keep_at_least < 0:
-            raise BadInput(f"keep_at_least must be a whole number from 0, not {self.keep_at_least!r}.")
-
-
-def check_sparsity(value: object, name: str) -> float:
-    """Return ``value`` if it is a number in [0, 1); otherwise raise, naming it."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise BadType(f"{name} must be a number in [0, 1), the fraction removed, not {value!r}.")
-    if not 0 <= float(value) < 1:
-        raise BadInput(f"{name} must lie in [0, 1), as it is the fraction removed, not {value}.")
-    return float(value)
 
 
 def allocate(scores: Scores, budget: Budget, alive: Masks, sites: Sites) -> Masks:

@@ -14,6 +14,8 @@ from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
 from pruning_core.notebooks import NotebookFailed
@@ -98,8 +100,7 @@ def run_notebooks(
     Each finished notebook is in place at once (written under another name, then renamed), so an interrupted call is
     simply repeated. A failing notebook does not stop the others; at the end NotebookFailed lists all failures.
     """
-    if jobs < 1:
-        raise BadInput(f"jobs is the number of notebooks run side by side, at least 1, not {jobs}.")
+    jobs = check("jobs", jobs, Whole(at_least=1))
     parameters = dict(parameters or {})
     due = [n for n in notebooks if always or not is_current(n, profile, parameters, executed)]
     if not due:

@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 from torch import nn
 
+from pruning_core.checks import Real
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.evaluation import CrossEntropy
 from pruning_core.evaluation import like_model
@@ -33,7 +36,6 @@ from pruning_core.lanczos import lanczos
 from pruning_core.lanczos import largest_eigenvalues
 from pruning_core.lanczos import quadrature
 from pruning_core.lanczos import rademacher
-from pruning_core.lanczos import whole_number
 from pruning_core.progress import progress_bar
 
 NULL_ROW = 1e-7 * 128  # the official 1e-7 belongs to norms divided by the batch size, which is 128 there
@@ -57,8 +59,7 @@ class NullRows(NamedTuple):
 
 def trace(hessian: Hessian, probes: int = 30, *, generator: torch.Generator, progress: bool = False) -> Trace:
     """The trace of H: the mean of v' H v over random vectors v of +1 and -1 (Hutchinson 1990); at least 2 probes."""
-    if whole_number("the number of probes", probes) < 2:
-        raise BadInput("a standard error needs at least 2 probes.")
+    check("the number of probes", probes, Whole(at_least=2))
     found = []
     for _ in progress_bar(progress, iterable=range(probes), desc="trace"):
         v = rademacher(hessian.dimension, generator, hessian.dtype, hessian.device)
@@ -80,11 +81,10 @@ def top_eigenvalues(
 
     Block Lanczos of at most ``steps`` times n products, see :func:`~pruning_core.lanczos.largest_eigenvalues`.
     """
-    if whole_number("the number of eigenvalues", n) > hessian.dimension:
+    if check("the number of eigenvalues", n, Whole(at_least=1)) > hessian.dimension:
         raise BadInput(f"{n} eigenvalues are more than the {hessian.dimension} parameters.")
-    whole_number("the number of steps", steps)
-    if not 0 < tolerance < 1:
-        raise BadInput(f"tolerance must lie in (0, 1), not {tolerance}.")
+    check("the number of steps", steps, Whole(at_least=1))
+    tolerance = check("tolerance", tolerance, Real(above=0, below=1))
     start = torch.randn(hessian.dimension, n, generator=generator, device=generator.device, dtype=hessian.dtype)
     return largest_eigenvalues(hessian.matvec, start.to(hessian.device), steps, tolerance=tolerance, by=by)
 
@@ -127,8 +127,8 @@ def spectrum(
     ``probes`` random starts of +1 and -1 with ``steps`` products each; ``orthogonalise``, ``storage`` and ``reference`` as
     in :func:`~pruning_core.lanczos.lanczos`. Raises BadInput for more steps than parameters.
     """
-    whole_number("the number of probes", probes)
-    whole_number("the number of Lanczos steps", steps)
+    check("the number of probes", probes, Whole(at_least=1))
+    check("the number of Lanczos steps", steps, Whole(at_least=1))
     d = hessian.dimension
     if d <= exact_below:
         values = torch.linalg.eigvalsh(exact_hessian(hessian, progress=progress).double()).cpu()[None]
@@ -217,8 +217,7 @@ def null_row_share(
     coordinates here: make the Hessian with ``exclude_norms=False`` to follow it.
     """
     tolerance = (1e-7 if reference else NULL_ROW) if tolerance is None else tolerance
-    if not (tolerance > 0 and math.isfinite(tolerance)):
-        raise BadInput(f"the tolerance of a null row must be positive and finite, not {tolerance}.")
+    check("the tolerance of a null row", tolerance, Real(above=0))
     rows = percentile_rows(hessian, parameters, reference=reference) if rows is None else rows
     if not len(rows):
         raise BadInput("there is no row to take a share of.")

@@ -22,6 +22,9 @@ from pruning_core.batches import ImageReader
 from pruning_core.batches import Split
 from pruning_core.batches import mixed
 from pruning_core.batches import split_indices
+from pruning_core.checks import Maybe
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.downloads import image_folder
 from pruning_core.downloads import load_raw
 from pruning_core.errors import BadInput
@@ -239,12 +242,8 @@ def load_data(
         raise BadInput(f"the normalisation {normalise!r} is for 3 channels, {name} has {channels}.")
     if augmentation and augmentation.scale and info.kind == "tensor":
         raise BadInput(f"the augmentation {augment!r} is for sets read from files, {name} is not one.")
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise BadInput(f"limit must be a whole number of at least 1, not {limit!r}.")
-    if random_labels is not None and (
-        isinstance(random_labels, bool) or not isinstance(random_labels, int) or random_labels < 0
-    ):
-        raise BadInput(f"random_labels is the seed of the shuffle, a whole number from 0, not {random_labels!r}.")
+    limit = check("limit", limit, Maybe(Whole(at_least=1)))
+    random_labels = check("random_labels, the seed of the shuffle,", random_labels, Maybe(Whole(at_least=0)))
     place = Path(root).expanduser() if root is not None else data_root()
     target = torch.device(device)
     if target.type == "cuda" and not torch.cuda.is_available():

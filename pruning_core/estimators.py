@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 from torch import nn
 
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
-from pruning_core.sensitivity import check_delta
+from pruning_core.sensitivity import PROBABILITY
 from pruning_core.sensitivity import sensitivity
 
 RULES = ("sipp_random", "l1_sampling", "l2_sampling", "uniform")
@@ -46,8 +48,7 @@ def relative_errors(weight: Tensor, q: Tensor, held_out: Tensor, draws: int, gen
 
     ``weight`` and ``q`` (outputs, inputs), ``held_out`` (N, inputs).
     """
-    if draws < 1:
-        raise BadInput(f"an estimate takes at least one draw, not {draws}.")
+    draws = check("draws", draws, Whole(at_least=1))
     drawable = q.sum(1) > 0
     w = weight[drawable]
     estimate = held_out @ estimated(w, q[drawable], draws, generator).T
@@ -97,7 +98,7 @@ def draws_needed(error: float, total: float, outputs: int, delta: float = 1e-16,
 
     ``total`` is the sum S of the half's sensitivities, ``outputs`` eta, the number of outputs of all layers.
     """
-    check_delta(delta)
+    delta = check("delta", delta, PROBABILITY)
     if not error > 0 or not total > 0 or outputs < 1:
         raise BadInput(f"error, sensitivities and outputs are positive, not {error}, {total} and {outputs}.")
     return math.ceil((6 + 2 * error) * total * constant * math.log(8 * outputs / delta) / error**2)
@@ -105,6 +106,6 @@ def draws_needed(error: float, total: float, outputs: int, delta: float = 1e-16,
 
 def error_promised(draws: int, total: float, outputs: int, delta: float = 1e-16, constant: float = 3.0) -> float:
     """The relative error for which :func:`draws_needed` asks this number of draws."""
-    check_delta(delta)
+    delta = check("delta", delta, PROBABILITY)
     a = total * constant * math.log(8 * outputs / delta)
     return (a + math.sqrt(a * a + 6 * a * draws)) / draws

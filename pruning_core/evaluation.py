@@ -1,6 +1,5 @@
 """Loss and accuracy of a network over a split, and the checks that find unusable data before any work is done."""
 
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextlib import nullcontext
@@ -13,6 +12,11 @@ from torch import Tensor
 from torch import nn
 from torch.nn import functional
 
+from pruning_core.checks import Constraints
+from pruning_core.checks import Real
+from pruning_core.checks import Whole
+from pruning_core.checks import check
+from pruning_core.checks import check_fields
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import known_name
@@ -28,11 +32,12 @@ PRECISIONS = ("float32", "bfloat16")
 class CrossEntropy:
     """Mean cross-entropy; with smoothing e the target is ``(1 - e) onehot + e / classes``. Logits (N, classes), labels (N,)."""
 
+    constraints = Constraints(label_smoothing=Real(at_least=0, below=1))
+
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise BadInput(f"label_smoothing must lie in [0, 1), not {self.label_smoothing}.")
+        check_fields(self)
 
     def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return functional.cross_entropy(outputs, labels, label_smoothing=self.label_smoothing)
@@ -61,7 +66,7 @@ def evaluate(
     state stay as they were. Raises BadInput for an empty split, a batch size < 1 or labels that the outputs
     cannot hold.
     """
-    integer_at_least("batch_size", batch_size, 1)
+    batch_size = check("batch_size", batch_size, Whole(at_least=1))
     known_name("precision", precision, PRECISIONS)
     check_split(model, split)
     loss = loss or CrossEntropy()
@@ -105,17 +110,6 @@ def check_split(model: nn.Module, split: "Split") -> None:
         raise BadInput(f"labels run from {low} to {high}, but the network has {outputs.shape[1]} outputs.")
 
 
-def check_weights(model: nn.Module) -> None:
-    """Raise BadInput, naming the tensor, if a parameter or buffer holds NaN or infinite values."""
-    tensors = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
-    # A sum is finite only if all entries are, and eighty times faster than isfinite; a sum may also overflow.
-    sums = torch.stack([tensor.sum().float() for tensor in tensors.values()]).tolist() if tensors else []
-    if not all(map(math.isfinite, sums)):
-        for name, tensor in tensors.items():
-            if not bool(torch.isfinite(tensor).all()):
-                raise BadInput(f"{name} holds NaN or infinite values, so the network cannot be trained.")
-
-
 def like_model(model: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The batch on the device and (floating-point inputs) in the dtype of the model's parameters."""
     reference = next(model.parameters(), inputs)
@@ -128,12 +122,3 @@ def precision_of(inputs: Tensor, precision: str) -> AbstractContextManager:
     if precision == "float32":
         return nullcontext()
     return torch.autocast(inputs.device.type, torch.bfloat16)
-
-
-def integer_at_least(name: str, value: object, least: int) -> int:
-    """Return ``value`` if it is an integer >= ``least``; otherwise raise BadType or BadInput naming it."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise BadType(f"{name} must be an integer, not {value!r}.")
-    if value < least:
-        raise BadInput(f"{name} must be at least {least}, not {value}.")
-    return value

@@ -16,11 +16,14 @@ from typing import Any
 
 import torch
 
+from pruning_core.checks import Constraints
+from pruning_core.checks import OneOf
+from pruning_core.checks import Whole
+from pruning_core.checks import check_fields
 from pruning_core.data import DATASETS
 from pruning_core.data import load_data
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
-from pruning_core.evaluation import integer_at_least
 from pruning_core.models import MODELS
 from pruning_core.models.published import check_published
 from pruning_core.optimizers import LearningRate
@@ -59,6 +62,8 @@ class Experiment:
     True
     """
 
+    constraints = Constraints(seed=Whole(at_least=0), profile=OneOf(*PROFILES))
+
     model: str
     data: str
     timeline: Sequence[Stage]
@@ -80,8 +85,7 @@ class Experiment:
         if not self.model.startswith("torchvision/"):
             known_name("model", self.model, MODELS)
         known_name("data set", self.data, DATASETS)
-        known_name("profile", self.profile, PROFILES)
-        integer_at_least("seed", self.seed, 0)
+        check_fields(self)
         timeline = tuple(self.timeline)
         if not timeline or not isinstance(timeline[-1], Measure):
             timeline = (*timeline, Measure())

@@ -27,12 +27,13 @@ from torch.nn.attention import SDPBackend
 from torch.nn.attention import sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.evaluation import CrossEntropy
 from pruning_core.evaluation import like_model
 from pruning_core.lanczos import rademacher
-from pruning_core.lanczos import whole_number
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -80,7 +81,7 @@ class Hessian:
         memory: int = 2**30,
     ):
         refuse_training(model)
-        whole_number("memory (in bytes)", memory)
+        check("memory (in bytes)", memory, Whole(at_least=1))
         self.model, self.loss = model, loss or CrossEntropy()
         chosen = _chosen(model, parameters, exclude_norms)
         self.shapes = {name: parameter.shape for name, parameter in chosen.items()}

@@ -17,15 +17,14 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
-from itertools import pairwise
 from typing import Literal
 
 from pruning_core.budgets import Budget
-from pruning_core.budgets import check_sparsity
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
+from pruning_core.checks import Real
+from pruning_core.checks import Several
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.errors import known_name
-from pruning_core.evaluation import integer_at_least
 from pruning_core.experiment import Experiment
 from pruning_core.learning_rates import SteppedPerIteration
 from pruning_core.optimizers import LearningRate
@@ -107,7 +106,7 @@ def official_experiments(
     (0 without penalty). Raises UnknownName, BadInput or BadType, when the first experiment is asked for.
     """
     entry = CONFIGURATIONS[known_name("configuration", name, CONFIGURATIONS)]
-    integer_at_least("seeds", seeds, 1)
+    seeds = check("seeds", seeds, Whole(at_least=1))
     sweep = entry.sparsities() if sparsities is None else _rising(sparsities)
     for seed in range(seeds):
         yield Experiment(
@@ -137,9 +136,4 @@ def _timeline(entry: Configuration, sweep: Sequence[float]) -> list[Stage]:
 
 
 def _rising(sparsities: Sequence[float]) -> tuple[float, ...]:
-    if isinstance(sparsities, str) or not hasattr(sparsities, "__iter__"):
-        raise BadType(f"sparsities are a sequence of numbers in (0, 1), not {sparsities!r}.")
-    found = tuple(check_sparsity(sparsity, "a sparsity") for sparsity in sparsities)
-    if not found or found[0] == 0 or any(a >= b for a, b in pairwise(found)):
-        raise BadInput(f"sparsities rise from above 0, each once, not {list(sparsities)}.")
-    return found
+    return check("sparsities", sparsities, Several(Real(above=0, below=1), at_least=1, rising=True))

@@ -20,6 +20,8 @@ from torch import Tensor
 from torch import nn
 from torch.nn import functional as F
 
+from pruning_core.checks import Real
+from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.masks import Masks
 from pruning_core.methods import Method
@@ -123,5 +125,5 @@ def _target_of(g: Tensor, strength: float, b: float) -> Tensor:
 
 
 def _check(strength: float, b: float) -> None:
-    if not (math.isfinite(strength) and strength >= 0 and math.isfinite(b)):
-        raise BadInput(f"a penalty has a strength of at least 0 and a finite shift, not {strength} and {b}.")
+    check("strength", strength, Real(at_least=0))
+    check("b", b, Real())

@@ -21,6 +21,10 @@ from dataclasses import dataclass
 from dataclasses import replace
 from itertools import pairwise
 
+from pruning_core.checks import Real
+from pruning_core.checks import Several
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import known_name
@@ -35,23 +39,12 @@ MODES = {
 """What happens between two kept fractions."""
 
 Fractions = tuple[float, ...]
-
-
-def check_fraction(value: float) -> float:
-    """Return ``value`` if it is a number in (0, 1]; otherwise raise BadType or BadInput."""
-    if isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise BadType(f"a kept fraction must be a number, not {value!r}.")
-    if not 0 < value <= 1:
-        raise BadInput(f"a kept fraction must lie in (0, 1], not {value}.")
-    return float(value)
+KEPT = Real(above=0, at_most=1)
 
 
 def _check_range(n: int, largest: float, smallest: float) -> None:
-    if isinstance(n, bool) or not isinstance(n, int):
-        raise BadType(f"the number of kept fractions must be a whole number, not {n!r}.")
-    if n < 1:
-        raise BadInput(f"a spacing needs at least one kept fraction, not {n}.")
-    if check_fraction(largest) < check_fraction(smallest):
+    check("the number of kept fractions", n, Whole(at_least=1))
+    if check("largest", largest, KEPT) < check("smallest", smallest, KEPT):
         raise BadInput(f"kept fractions go down from the largest to the smallest, not from {largest} to {smallest}.")
 
 
@@ -88,11 +81,8 @@ def harmonic(n: float, smallest: float) -> Fractions:
     >>> [round(kept, 4) for kept in harmonic(0.8, 0.2)]
     [0.4416, 0.2738, 0.195]
     """
-    if isinstance(n, bool) or not isinstance(n, int | float):
-        raise BadType(f"a harmonic spacing needs a number of intervals to one half, not {n!r}.")
-    if not (0 < n < math.inf):
-        raise BadInput(f"a harmonic spacing needs a number of intervals to one half above 0, not {n}.")
-    check_fraction(smallest)
+    check("the number of intervals to one half", n, Real(above=0))
+    smallest = check("smallest", smallest, KEPT)
     power = math.log(2) / math.log(1 + n)
     count = max(1, int(smallest ** (-1.0 / power)))
     return tuple((i + 1) ** -power for i in range(1, count + 1))
@@ -109,12 +99,7 @@ def harmonic2(n: int, largest: float, smallest: float) -> Fractions:
 
 def manual(values: Iterable[float]) -> Fractions:
     """The fractions as given, in their order. Raises BadInput when there is none or one lies outside (0, 1]."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise BadType(f"a manual spacing is a list of kept fractions, not {values!r}.")
-    fractions = tuple(check_fraction(value) for value in values)
-    if not fractions:
-        raise BadInput("a manual spacing needs at least one kept fraction.")
-    return fractions
+    return tuple(map(float, check("kept fractions", values, Several(KEPT, at_least=1))))
 
 
 SPACINGS: dict[str, Callable[..., Fractions]] = {
@@ -168,10 +153,7 @@ def groups(fractions: Sequence[float], count: int | None = None) -> tuple[Fracti
     """
     fractions = manual(fractions)
     count = len(fractions) if count is None else count
-    if isinstance(count, bool) or not isinstance(count, int):
-        raise BadType(f"the number of groups must be a whole number, not {count!r}.")
-    if not 1 <= count <= len(fractions):
-        raise BadInput(f"{len(fractions)} kept fractions cannot be split into {count} groups.")
+    count = check("the number of groups", count, Whole(at_least=1, at_most=len(fractions)))
     size, longer = divmod(len(fractions), count)
     ends = [size * g + min(g, longer) for g in range(count + 1)]
     return tuple(fractions[start:end] for start, end in pairwise(ends))

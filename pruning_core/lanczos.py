@@ -20,6 +20,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pruning_core.checks import Real
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import known_name
@@ -78,7 +81,7 @@ def lanczos(
         raise BadInput(f"storage must be a floating-point type of torch or None, not {storage!r}.")
     if not isinstance(start, Tensor) or start.dim() != 1 or start.dtype not in (torch.float32, torch.float64):
         raise BadType("the start of Lanczos must be a tensor (D,) of float32 or float64.")
-    whole_number("the number of Lanczos steps", steps)
+    steps = check("the number of Lanczos steps", steps, Whole(at_least=1))
     if steps > len(start):
         raise BadInput(f"{steps} Lanczos steps are more than the {len(start)} parameters; take at most that many.")
     size = float(start.norm())
@@ -86,8 +89,7 @@ def lanczos(
         raise BadInput(f"the start of Lanczos must have a finite length above 0, not {size}.")
     if reference:
         return _reference(matvec, start, steps, generator)
-    if not 0 <= breakdown < 1:
-        raise BadInput(f"breakdown must lie in [0, 1), not {breakdown}.")
+    breakdown = check("breakdown", breakdown, Real(at_least=0, below=1))
     smallest = max(breakdown, 10 * torch.finfo(start.dtype).eps)
     basis = _Basis(steps, start, storage)
     alpha: list[float] = []
@@ -321,8 +323,7 @@ class Spectrum:
 
 def _gaussians(grid: Tensor, centres: Tensor, weights: Tensor, variance: float) -> Tensor:
     """``sum_m w_m N(x; centre_m, variance)`` at every x of the grid."""
-    if not (variance > 0 and math.isfinite(variance)):
-        raise BadInput(f"the variance of a density must be positive and finite, not {variance}.")
+    check("the variance of a density", variance, Real(above=0))
     scale = 1 / math.sqrt(2 * math.pi * variance)
     parts = grid.double().split(max(1, BLOCK // len(centres)))
     kernels = [torch.exp((x[:, None] - centres.double()) ** 2 / (-2 * variance)) @ weights.double() for x in parts]
@@ -342,8 +343,7 @@ def reference_density(
         raise BadInput(
             f"ritz and weights must have one shape (runs, k), not {tuple(ritz.shape)}, {tuple(weights.shape)}."
         )
-    if whole_number("the number of bins", bins) < 2:
-        raise BadInput("a density needs at least 2 bins.")
+    check("the number of bins", bins, Whole(at_least=2))
     ritz, weights = ritz.double(), weights.double()
     low, high = float(ritz.amin(1).mean()) - overhead, float(ritz.amax(1).mean()) + overhead
     grid = torch.linspace(low, high, bins, dtype=torch.float64)
@@ -352,12 +352,3 @@ def reference_density(
     if not total > 0:
         raise BadInput("no grid point is near a Ritz value; take more bins or a larger variance.")
     return density / total, grid
-
-
-def whole_number(what: str, value: object) -> int:
-    """``value`` if it is an integer >= 1; otherwise BadType or BadInput, naming ``what``."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise BadType(f"{what} must be an integer, not {value!r}.")
-    if value < 1:
-        raise BadInput(f"{what} must be at least 1, not {value}.")
-    return value

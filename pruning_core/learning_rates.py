@@ -7,10 +7,13 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from pruning_core.checks import Constraints
+from pruning_core.checks import OneOf
+from pruning_core.checks import Real
+from pruning_core.checks import Several
+from pruning_core.checks import Whole
+from pruning_core.checks import check_fields
 from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
-from pruning_core.errors import known_name
-from pruning_core.optimizers import number_at_least_zero
 
 
 @dataclass(frozen=True)
@@ -25,22 +28,20 @@ class SteppedPerIteration:
     behind the warm-up. Raises UnknownName, BadType or BadInput.
     """
 
+    constraints = Constraints(
+        kind=OneOf("multistep", "cosine", kind="learning-rate schedule"),
+        warmup=Whole(at_least=0),
+        milestones=Several(Whole(at_least=1)),
+        gamma=Real(at_least=0),
+    )
+
     kind: Literal["multistep", "cosine"]
     warmup: int = 0
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        known_name("learning-rate schedule", self.kind, ("multistep", "cosine"))
-        number_at_least_zero("gamma", self.gamma)
-        if isinstance(self.milestones, str) or not hasattr(self.milestones, "__iter__"):
-            raise BadType(f"milestones are a tuple of epochs, not {self.milestones!r}.")
-        object.__setattr__(self, "milestones", tuple(self.milestones))  # a list would not be hashable
-        for name, least, value in (("warmup", 0, self.warmup), *(("a milestone", 1, m) for m in self.milestones)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise BadType(f"{name} must be a whole number of epochs, not {value!r}.")
-            if value < least:
-                raise BadInput(f"{name} must be at least {least}, not {value}.")
+        check_fields(self)
         if self.milestones and self.kind != "multistep":
             raise BadInput(f"milestones belong to kind='multistep', not to {self.kind!r}.")
 

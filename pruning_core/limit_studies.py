@@ -15,8 +15,9 @@ from typing import Any
 
 import pandas as pd
 
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.evaluation import evaluate
-from pruning_core.evaluation import integer_at_least
 from pruning_core.experiment import Experiment
 from pruning_core.experiment import final_state
 from pruning_core.intervals import require_columns
@@ -78,7 +79,7 @@ def limits_over_rounds(
     ``sparsity=0`` is the control, label "rounds without cuts": the same trainings, but nothing is ever cut. Training for
     longer with the penalty raises the prediction too, and must be told from what the cuts do.
     """
-    integer_at_least("rounds", rounds, 1)
+    rounds = check("rounds", rounds, Whole(at_least=1))
     stages: list[Stage] = [
         s for s in l1_in_rounds(sparsity, epochs, strength, rounds, retrain) if isinstance(s, (Train, Prune))
     ]
@@ -118,7 +119,7 @@ def predictor_errors(rows: pd.DataFrame, measured: str = "limit") -> pd.DataFram
 def _predicted(state: State, samples: int | None, options: dict[str, Any]) -> Prunability:
     split = state.setting.data.train
     if samples is not None:
-        integer_at_least("samples", samples, 1)
+        samples = check("samples", samples, Whole(at_least=1))
         split = split.subset(min(samples, len(split)))
     batches = split.batches(state.setting.batch_size)
     return predict_limit(state.model.eval(), batches, masks=state.masks, progress=False, **options)

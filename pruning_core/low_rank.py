@@ -11,7 +11,8 @@ import math
 import torch
 from torch import nn
 
-from pruning_core.budgets import check_sparsity
+from pruning_core.checks import Real
+from pruning_core.checks import check
 from pruning_core.errors import Unprunable
 
 
@@ -23,7 +24,7 @@ def low_rank(model: nn.Module, sparsity: float) -> tuple[nn.Module, dict[str, in
     nothing stay as they are, as do grouped convolutions and the inside of torch's attention. Raises Unprunable when there
     is no layer to decompose.
     """
-    check_sparsity(sparsity, "sparsity")
+    sparsity = check("sparsity", sparsity, Real(at_least=0, below=1))
     smaller = copy.deepcopy(model)
     ranks = {}
     for name, module in list(smaller.named_modules()):

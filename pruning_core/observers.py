@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch import nn
 
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.errors import BadInput
-from pruning_core.evaluation import integer_at_least
 from pruning_core.gradients import loss_gradients
 from pruning_core.gradients import weight_elasticities
 from pruning_core.statistics import compressed_bits
@@ -77,8 +78,8 @@ class Elasticities:
     """
 
     def __init__(self, batches: Iterable[tuple[Tensor, Tensor]], every: int = 1, points: int = 200):
-        self.batches, self.every, self.points = list(batches), integer_at_least("every", every, 1), points
-        integer_at_least("points", points, 2)
+        self.batches, self.every = list(batches), check("every", every, Whole(at_least=1))
+        self.points = check("points", points, Whole(at_least=2))
         if not self.batches:
             raise BadInput("elasticities need at least one batch.")
         self.curves: list[dict[str, Any]] = []
@@ -154,7 +155,7 @@ class OfficialTags:
     """
 
     def __init__(self, model: nn.Module, example: Tensor, samples: int):
-        self.samples, self.cumulative = integer_at_least("samples", samples, 1), 0.0
+        self.samples, self.cumulative = check("samples", samples, Whole(at_least=1)), 0.0
         reference_flops(model, example)  # refuses an example that cannot be counted now, not after an epoch
         self.example = example[:1]
         self._weights = sum(p.numel() for n, p in model.named_parameters() if p.dim() >= 2)

@@ -13,9 +13,13 @@ from torch import Tensor
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from pruning_core.checks import Constraints
+from pruning_core.checks import Maybe
+from pruning_core.checks import OneOf
+from pruning_core.checks import Real
+from pruning_core.checks import Several
+from pruning_core.checks import check_fields
 from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
-from pruning_core.errors import known_name
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "multistep", "cosine", "triangular")
@@ -35,6 +39,15 @@ class Optimizer:
     UnknownName, BadType or BadInput.
     """
 
+    constraints = Constraints(
+        name=OneOf(*OPTIMIZERS, kind="optimizer"),
+        lr=Real(at_least=0),
+        momentum=Real(at_least=0, below=1),
+        weight_decay=Real(at_least=0),
+        clip=Maybe(Real(above=0)),
+        noise=Real(at_least=0),
+    )
+
     name: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
@@ -45,15 +58,9 @@ class Optimizer:
     decay_norm_and_bias: bool = True
 
     def __post_init__(self) -> None:
-        known_name("optimizer", self.name, OPTIMIZERS)
-        for field in ("lr", "momentum", "weight_decay", "noise"):
-            number_at_least_zero(field, getattr(self, field))
-        if self.momentum >= 1:
-            raise BadInput(f"momentum must be below 1, not {self.momentum}.")
+        check_fields(self)
         if self.nesterov and not (self.name == "sgd" and self.momentum > 0):
             raise BadInput("nesterov needs name='sgd' and a momentum above 0.")
-        if self.clip is not None and number_at_least_zero("clip", self.clip) == 0:
-            raise BadInput("clip must be above 0 (or None for no clipping), not 0.")
 
     def build(self, model: nn.Module, only: Callable[[str], bool] | None = None) -> torch.optim.Optimizer:
         """The torch optimizer over the parameters that require gradients (and whose name passes ``only``).
@@ -105,6 +112,14 @@ class LearningRate:
     are then steps). Raises UnknownName, BadType or BadInput.
     """
 
+    constraints = Constraints(
+        kind=OneOf(*SCHEDULES, kind="learning-rate schedule"),
+        warmup=Real(at_least=0),
+        milestones=Several(Real(at_least=0)),
+        gamma=Real(at_least=0),
+        floor=Real(at_least=0, at_most=1),
+    )
+
     kind: Literal["constant", "multistep", "cosine", "triangular"] = "constant"
     warmup: float = 0
     milestones: tuple[float, ...] = ()
@@ -113,16 +128,7 @@ class LearningRate:
     per_step: bool = False
 
     def __post_init__(self) -> None:
-        known_name("learning-rate schedule", self.kind, SCHEDULES)
-        for field in ("warmup", "gamma", "floor"):
-            number_at_least_zero(field, getattr(self, field))
-        if self.floor > 1:
-            raise BadInput(f"floor is a fraction of the learning rate, at most 1, not {self.floor}.")
-        if isinstance(self.milestones, str) or not hasattr(self.milestones, "__iter__"):
-            raise BadType(f"milestones are a tuple of epochs, not {self.milestones!r}.")
-        for milestone in self.milestones:
-            number_at_least_zero("a milestone", milestone)
-        object.__setattr__(self, "milestones", tuple(self.milestones))  # a list would not be hashable
+        check_fields(self)
         if self.milestones and self.kind != "multistep":
             raise BadInput(f"milestones belong to kind='multistep', not to {self.kind!r}.")
 
@@ -189,15 +195,6 @@ def load_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, sta
         else:  # laid out like the parameter, as fused kernels need it
             own = torch.empty_like(parameter, dtype=entry.dtype, requires_grad=False).copy_(entry)
         optimizer.state[parameter][kind] = own
-
-
-def number_at_least_zero(name: str, value: object) -> float:
-    """Return ``value`` if it is a finite number >= 0; otherwise raise BadType or BadInput naming it."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadType(f"{name} must be a number, not {value!r}.")
-    if not math.isfinite(value) or value < 0:
-        raise BadInput(f"{name} must be a finite number of at least 0, not {value}.")
-    return value
 
 
 def _kernels(parameters: list[nn.Parameter]) -> dict[str, Any]:

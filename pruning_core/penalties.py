@@ -8,10 +8,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.layers import ChannelGate
 from pruning_core.layers import HardConcreteGate
+from pruning_core.layers.scored import Scored
 from pruning_core.methods import Method
 from pruning_core.stages import Train
 from pruning_core.state import State
-from pruning_core.layers.scored import Scored
 
 
 def bound_penalty(stage: Train, state: State):

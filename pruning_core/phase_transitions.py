@@ -20,16 +20,18 @@ from scipy.optimize import linprog
 from scipy.stats import beta
 from torch import Tensor
 
+from pruning_core.checks import DOUBLE
+from pruning_core.checks import Real
+from pruning_core.checks import Several
+from pruning_core.checks import Whole
+from pruning_core.checks import check
+from pruning_core.checks import doubles
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import PruningError
-from pruning_core.evaluation import integer_at_least
 from pruning_core.geometry import CircularCone
 from pruning_core.geometry import L1DescentCone
 from pruning_core.geometry import normalised_width
-from pruning_core.geometry.checks import DOUBLE
-from pruning_core.geometry.checks import doubles
-from pruning_core.geometry.checks import number
 from pruning_core.progress import progress_bar
 
 BLOCK = 2**21  # numbers in the matrices of one batch of trials
@@ -38,8 +40,8 @@ OUTCOMES = ("successes", "probability")
 
 def log_uniform(ambient: int, low: float = 1e-3, high: float = 10.0) -> Tensor:
     """``ambient`` eigenvalues from ``low`` to ``high`` at equal ratios, (ambient,) float64."""
-    integer_at_least("ambient", ambient, 1)
-    number("high", high, least=number("low", low, above=0))
+    ambient = check("ambient", ambient, Whole(at_least=1))
+    high = check("high", high, Real(at_least=check("low", low, Real(above=0))))
     return torch.logspace(math.log10(low), math.log10(high), ambient, dtype=DOUBLE)
 
 
@@ -60,7 +62,7 @@ def circular_cone(
     Raises BadInput for sizes, angles or counts out of range.
     """
     chosen = _sizes("sizes", sizes, 0, ambient)
-    cones = [CircularCone(ambient, angle) for angle in _listed("angles", angles)]
+    cones = [CircularCone(ambient, angle) for angle in check("angles", angles, Several(Real(), at_least=1))]
     generator = _generator(trials, seed)
     rows = []
     for cone in progress_bar(progress, iterable=cones, unit="angle", desc="circular cone"):
@@ -82,8 +84,7 @@ def meeting_probability(cone: CircularCone, k: int) -> float:
 
     The squared cosine of the angle between the axis and the subspace follows the Beta(k/2, (D - k)/2) distribution.
     """
-    if integer_at_least("k", k, 0) > cone.ambient:
-        raise BadInput(f"k must be at most {cone.ambient}, the ambient dimension, not {k}.")
+    k = check("k", k, Whole(at_least=0, at_most=cone.ambient))
     if k in (0, cone.ambient):
         return float(k > 0)
     return float(beta.sf(math.cos(cone.angle) ** 2, k / 2, (cone.ambient - k) / 2))
@@ -112,9 +113,9 @@ def ellipsoid(
         raise BadInput("eigenvalues must be one vector of positive numbers: else the set is no ellipsoid.")
     ambient = len(spectrum)
     chosen = _sizes("sizes", sizes, 0, ambient)
-    radii = [number("distance", distance, above=0) for distance in _listed("distances", distances)]
-    tolerances = [number("epsilon", epsilon, above=0) for epsilon in _listed("epsilons", epsilons)]
-    settings = [(radius, epsilon) for radius in radii for epsilon in tolerances]
+    positive = Several(Real(above=0), at_least=1)
+    radii, tolerances = check("distances", distances, positive), check("epsilons", epsilons, positive)
+    settings = [(float(radius), float(epsilon)) for radius in radii for epsilon in tolerances]
     generator = _generator(trials, seed)
     rows = []
     for radius, epsilon in progress_bar(progress, iterable=settings, unit="setting", desc="ellipsoid"):
@@ -169,14 +170,11 @@ def l1_recovery(
 
     Raises BadInput for counts out of range, PruningError when a linear programme is not solved.
     """
-    integer_at_least("ambient", ambient, 1)
+    ambient = check("ambient", ambient, Whole(at_least=1))
     default = range(1, ambient + 1, max(ambient // 20, 1))
     chosen = _sizes("measurements", default if measurements is None else measurements, 1, ambient)
-    sparse = _listed("nonzeros", nonzeros)
-    for nonzero in sparse:
-        if integer_at_least("nonzero", nonzero, 1) > ambient:
-            raise BadInput(f"nonzero must be at most {ambient}, the ambient dimension, not {nonzero}.")
-    number("tolerance", tolerance, above=0)
+    sparse = check("nonzeros", nonzeros, Several(Whole(at_least=1, at_most=ambient), at_least=1))
+    tolerance = check("tolerance", tolerance, Real(above=0))
     generator = _generator(trials, seed)
     rows = []
     with progress_bar(progress, total=len(sparse) * trials, unit="trial", desc="l1 recovery") as bar:
@@ -258,24 +256,11 @@ def _crossing(sizes: np.ndarray, fractions: np.ndarray, level: float) -> float:
 
 def _sizes(name: str, sizes: Iterable[int] | None, least: int, ambient: int) -> list[int]:
     """The sizes in ascending order, each once; BadInput outside of [least, ambient]."""
-    integer_at_least("ambient", ambient, 1)
-    given = _listed(name, range(least, ambient + 1) if sizes is None else sizes)
-    chosen = sorted({integer_at_least(f"each of {name}", size, least) for size in given})
-    if chosen[-1] > ambient:
-        raise BadInput(f"{name} must be between {least} and {ambient}, not {chosen[-1]}.")
-    return chosen
-
-
-def _listed(name: str, values: Any) -> list:
-    """The values as a list with plain integers in it; BadType for what is no collection, BadInput for an empty one."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise BadType(f"{name} must be a list or another collection, not {values!r}.")
-    found = [int(value) if isinstance(value, np.integer) else value for value in values]
-    if not found:
-        raise BadInput(f"{name} are empty: there is nothing to simulate.")
-    return found
+    ambient = check("ambient", ambient, Whole(at_least=1))
+    given = range(least, ambient + 1) if sizes is None else sizes
+    return sorted(set(check(name, given, Several(Whole(at_least=least, at_most=ambient), at_least=1))))
 
 
 def _generator(trials: int, seed: int) -> torch.Generator:
-    integer_at_least("trials", trials, 1)
-    return torch.Generator().manual_seed(integer_at_least("seed", seed, 0))
+    trials = check("trials", trials, Whole(at_least=1))
+    return torch.Generator().manual_seed(check("seed", seed, Whole(at_least=0)))

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from torch import nn
 
+from pruning_core.cost import count_macs
+from pruning_core.cost import training_macs
 from pruning_core.evaluation import CrossEntropy
 from pruning_core.masks import Masks
-from pruning_core.cost import count_macs
 from pruning_core.models.published import load_published
 from pruning_core.network_stages import recalibrate
 from pruning_core.network_stages import rewind
@@ -25,7 +26,6 @@ from pruning_core.progress import progress_bar
 from pruning_core.pruning_stage import prune_stage
 from pruning_core.rows import attacked
 from pruning_core.rows import measured
-from pruning_core.cost import training_macs
 from pruning_core.stages import Attack
 from pruning_core.stages import Every
 from pruning_core.stages import Load

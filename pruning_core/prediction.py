@@ -26,14 +26,15 @@ import torch
 from torch import Tensor
 from torch import nn
 
+from pruning_core.checks import DOUBLE
+from pruning_core.checks import Real
+from pruning_core.checks import Whole
+from pruning_core.checks import check
+from pruning_core.checks import doubles
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import known_name
-from pruning_core.evaluation import integer_at_least
 from pruning_core.geometry import normalised_width
-from pruning_core.geometry.checks import DOUBLE
-from pruning_core.geometry.checks import doubles
-from pruning_core.geometry.checks import number
 from pruning_core.geometry.limits import NEGATIVE
 from pruning_core.geometry.limits import window
 from pruning_core.masks import Masks
@@ -81,7 +82,7 @@ class Limit:
 
         They cross at ``removed``: there G reaches n / D, which is p itself unless ``dimension`` was given.
         """
-        integer_at_least("points", points, 2)
+        points = check("points", points, Whole(at_least=2))
         n = len(self._problem.distances) - 1
         removed = torch.linspace(0, n, min(points, n + 1), dtype=DOUBLE).round().long()
         distances = self._problem.distances[removed]
@@ -166,15 +167,15 @@ def predict(
     Solved exactly, by bisection over the number of removed weights: the largest n with n / dimension <= G(R(n)).
     Raises BadInput or BadType for input that is empty, not finite, negative where it must not be, or does not fit together.
     """
-    number("epsilon", epsilon, above=0)
-    number("null_fraction", null_fraction, least=0, below=1)
+    epsilon = check("epsilon", epsilon, Real(above=0))
+    null_fraction = check("null_fraction", null_fraction, Real(at_least=0, below=1))
     known_name("treatment of negative eigenvalues", negative, NEGATIVE)
-    integer_at_least("resamples", resamples, 1)
-    integer_at_least("seed", seed, 0)
+    resamples = check("resamples", resamples, Whole(at_least=1))
+    seed = check("seed", seed, Whole(at_least=0))
     spectra, shares = _spectra(eigenvalues, weights)
     distances = magnitude_distance(magnitudes)
     n = len(distances) - 1
-    size = n if dimension is None else integer_at_least("dimension", dimension, 1)
+    size = n if dimension is None else check("dimension", dimension, Whole(at_least=1))
     if size < n:
         raise BadInput(f"dimension must be at least {n}, the number of prunable weights, not {size}.")
     problem = _Problem(distances, spectra, shares, float(epsilon), float(null_fraction), negative, size)
@@ -261,14 +262,14 @@ def actual_limits(
         raise BadInput("sparsities must be one vector of fractions in [0, 1].")
     first = int(fractions.argmin())
     accuracy = _beside(fractions, "accuracies", accuracies)
-    base = float(accuracy[first]) if base_accuracy is None else number("base_accuracy", base_accuracy)
-    margin = number("margin", margin, least=0)
+    base = float(accuracy[first]) if base_accuracy is None else check("base_accuracy", base_accuracy, Real())
+    margin = check("margin", margin, Real(at_least=0))
     tolerated = None
     if epsilon is not None:
-        number("epsilon", epsilon, above=0)
+        epsilon = check("epsilon", epsilon, Real(above=0))
     if train_losses is not None:
         losses = _beside(fractions, "train_losses", train_losses)
-        dense = float(losses[first]) if base_loss is None else number("base_loss", base_loss)
+        dense = float(losses[first]) if base_loss is None else check("base_loss", base_loss, Real())
         tolerated = None if epsilon is None else losses <= dense + epsilon
     return ActualLimits(
         _last(fractions, accuracy > base),
@@ -294,7 +295,7 @@ def total_variation(a: Any, b: Any, bins: int = 100) -> float:
     The bins span both sets of values (any shapes); 0 for equal histograms, 1 for those without a common bin. Raises
     BadInput for sets that are empty or not finite. Zhang et al. 2024 compare trainings of different seeds in this way.
     """
-    integer_at_least("bins", bins, 1)
+    bins = check("bins", bins, Whole(at_least=1))
     left, right = doubles("a", a).flatten(), doubles("b", b).flatten()
     low, high = float(min(left.min(), right.min())), float(max(left.max(), right.max()))
     if low == high:
@@ -320,7 +321,7 @@ def reference_widths(radii: Any, grid: Any, density: Any, epsilon: float, null_f
     points, mass = doubles("grid", grid), doubles("density", density)
     if points.dim() != 1 or mass.shape != points.shape or bool((mass < 0).any()) or not bool(mass.sum() > 0):
         raise BadInput("grid and density must be two vectors of one length, the density not negative and not all 0.")
-    z = number("null_fraction", null_fraction, least=0, below=1)
+    z = check("null_fraction", null_fraction, Real(at_least=0, below=1))
     points = torch.cat([points, points.new_tensor([REFERENCE_NULL])])
     mass = torch.cat([mass, (z / (1 - z) * mass.sum())[None]])
     return normalised_width(doubles("radii", radii), points, epsilon, mass)
@@ -371,7 +372,7 @@ def reference_magnitude_mask(weights: nn.Module | Mapping[str, Tensor], rate: fl
     them. ``rate`` in [0, 1]: the product rate N is taken in float64 and rounded up, so that 0.28 of 100 removes 29.
     Raises BadInput for another rate, and where there is nothing to prune.
     """
-    number("rate", rate, least=0, most=1)
+    rate = check("rate", rate, Real(at_least=0, at_most=1))
     if isinstance(weights, nn.Module):
         found = [
             (f"{name}.weight" if name else "weight", module.weight)

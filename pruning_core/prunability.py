@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 from torch import nn
 
+from pruning_core.checks import Real
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.curvature import batch_losses
 from pruning_core.curvature import loss_tolerance
 from pruning_core.curvature import null_row_share
 from pruning_core.curvature import spectrum
 from pruning_core.errors import BadInput
-from pruning_core.evaluation import integer_at_least
 from pruning_core.geometry import trace_bound
 from pruning_core.hessian import Hessian
 from pruning_core.hessian import LivingHessian
@@ -120,13 +122,10 @@ def predict_limit(
     network that was pruned before.
     """
     refuse_training(model)
-    integer_at_least("points", points, 2)
+    points = check("points", points, Whole(at_least=2))
     held = [(inputs, labels) for inputs, labels in pairs(batches)]
     losses = batch_losses(model, held, loss)
-    if epsilon is None:
-        epsilon = loss_tolerance(losses)
-    elif not (math.isfinite(epsilon) and epsilon > 0):
-        raise BadInput(f"epsilon is a rise of the loss above 0, not {epsilon}.")
+    epsilon = loss_tolerance(losses) if epsilon is None else check("epsilon", epsilon, Real(above=0))
     names = find_sites(model, channels=False, scope=scope).weights
     whole = Hessian(model, held, loss, parameters=list(names))
     alive = _alive(model, names, masks)
@@ -161,8 +160,7 @@ def small_share(model: nn.Module, below: float = 1e-3, scope: Scope = None) -> f
     """The share of the prunable weights with a magnitude below ``below``: the naive prediction of the limit, without a
     Hessian. Reviewers of Zhang et al. 2024 asked for this comparison; the threshold is a guess that no theory gives.
     """
-    if not (isinstance(below, int | float) and math.isfinite(below) and below > 0):
-        raise BadInput(f"below is a magnitude above 0, not {below!r}.")
+    below = check("below", below, Real(above=0))
     names = find_sites(model, channels=False, scope=scope).weights
     return float(
         torch.cat([model.get_parameter(name).detach().flatten().abs() for name in names]).lt(below).double().mean()

@@ -13,8 +13,11 @@ from torch import Tensor
 from torch import nn
 from torch.nn import functional as F
 
+from pruning_core.budgets import SPARSITY
 from pruning_core.budgets import Budget
-from pruning_core.budgets import check_sparsity
+from pruning_core.checks import Whole
+from pruning_core.checks import check
+from pruning_core.checks import check_finite
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import BudgetError
@@ -40,7 +43,6 @@ from pruning_core.schedules import SCHEDULES
 from pruning_core.schedules import fraction_after
 from pruning_core.sites import Scope
 from pruning_core.sites import check_batches
-from pruning_core.sites import check_finite
 from pruning_core.sites import find_sites
 
 
@@ -117,9 +119,8 @@ def prune(
         raise BadType(f"the network must be a torch.nn.Module, not {type(model).__name__}.")
     method = as_method(method)
     if sparsity is not None or not isinstance(across, Mapping):
-        check_sparsity(sparsity, "sparsity")
-    if not isinstance(rounds, int) or rounds < 1:
-        raise BadInput(f"rounds must be a whole number from 1, not {rounds!r}.")
+        sparsity = check("sparsity", sparsity, SPARSITY)
+    rounds = check("rounds", rounds, Whole(at_least=1))
     known_name("schedule", schedule, SCHEDULES)
     channels = method.unit == "channel"
     unit = of or counted(method)

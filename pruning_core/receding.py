@@ -17,7 +17,6 @@ import copy
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from numbers import Real
 from typing import Any
 
 import torch
@@ -27,7 +26,10 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.budgets import Budget
-from pruning_core.budgets import check_sparsity
+from pruning_core.checks import Real
+from pruning_core.checks import Whole
+from pruning_core.checks import check
+from pruning_core.checks import check_finite
 from pruning_core.cost import count_macs
 from pruning_core.cost import count_parameters
 from pruning_core.data import AUGMENTATIONS
@@ -38,7 +40,6 @@ from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import known_name
 from pruning_core.evaluation import evaluate
-from pruning_core.evaluation import integer_at_least
 from pruning_core.masks import Masks
 from pruning_core.methods import View
 from pruning_core.methods.polarization import Polarization
@@ -48,15 +49,12 @@ from pruning_core.methods.slimming import SIGMOID
 from pruning_core.methods.slimming import BatchNormScale
 from pruning_core.methods.slimming import Slimming
 from pruning_core.methods.slimming import UniformChannelScaling
-from pruning_core.methods.slimming import finite
 from pruning_core.models import MODELS
 from pruning_core.models import build_model
-from pruning_core.optimizers import number_at_least_zero
 from pruning_core.pruning import prune_step
 from pruning_core.pruning import shrunk
 from pruning_core.recipes import RECEDING_OPTIMIZER
 from pruning_core.recipes import receding_rate
-from pruning_core.sites import check_finite
 from pruning_core.sites import find_sites
 from pruning_core.trainer import Trainer
 from pruning_core.training import fit
@@ -118,9 +116,9 @@ def train(
     known_name("method", method, METHODS)
     name = NETWORKS.get(arch, arch) if isinstance(arch, str) else arch
     known_name("network", name, {*NETWORKS, *MODELS})
-    number_at_least_zero("reg_weight", reg_weight)
-    shift = finite("b", b)
-    integer_at_least("seed", seed, 0)
+    reg_weight = check("reg_weight", reg_weight, Real(at_least=0))
+    shift = float(check("b", b, Real()))
+    seed = check("seed", seed, Whole(at_least=0))
     ours = RecedingNeurons(b=shift) if method == "rni" else METHODS[method]()
     place = _device(device)
     data = _load(dataset, place, limit, root)
@@ -171,7 +169,7 @@ def prune_finetune(
     if not isinstance(model, nn.Module):
         raise BadType(f"the network must be a torch.nn.Module, not {type(model).__name__}.")
     fraction = _fraction(prune_pc, reference)
-    integer_at_least("seed", seed, 0)
+    seed = check("seed", seed, Whole(at_least=0))
     check_finite(model)
     place = _device(device)
     data = _load(dataset, place, limit, root)
@@ -213,7 +211,7 @@ def _fraction(prune_pc: object, reference: bool) -> float:
             "prune_pc must lie in [0, 1), as it is the fraction removed, not 1; only the official thresholds "
             "(reference=True) take that, and leave three channels a layer."
         )
-    return check_sparsity(prune_pc, "prune_pc")
+    return check("prune_pc", prune_pc, Real(at_least=0, below=1))
 
 
 def penalty_of(method: BatchNormScale, strength: float) -> Callable[[nn.Module], Tensor] | None:
@@ -239,7 +237,7 @@ def fit_best(
     shuffle: bool = True,
 ) -> tuple[nn.Module, Logs]:
     """The one recipe: trains ``model`` in place, ends with the weights of the best epoch; see :func:`train` for the logs."""
-    integer_at_least("epochs", epochs, 0)
+    epochs = check("epochs", epochs, Whole(at_least=0))
     choosing, other = (data.test, data.validation) if reference else (data.validation, data.test)
     others: list[float] = []
     scales: list[dict[str, Tensor]] = []

@@ -21,14 +21,16 @@ import torch
 from torch import Tensor
 from torch import nn
 
+from pruning_core.checks import Maybe
+from pruning_core.checks import Real
+from pruning_core.checks import Several
+from pruning_core.checks import Whole
+from pruning_core.checks import check
+from pruning_core.checks import check_finite
 from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
 from pruning_core.errors import known_name
-from pruning_core.evaluation import integer_at_least
 from pruning_core.evaluation import like_model
 from pruning_core.modes import undisturbed
-from pruning_core.optimizers import number_at_least_zero
-from pruning_core.sites import check_finite
 
 
 class AttackInfo(NamedTuple):
@@ -107,10 +109,10 @@ def attack(
     takes none, a missing foolbox.
     """
     info = ATTACKS[known_name("attack", name, ATTACKS)]
-    sizes = _checked_epsilons(epsilons)
-    integer_at_least("seed", seed, 0)
+    sizes = tuple(map(float, check("epsilons", epsilons, Several(Real(at_least=0), at_least=1, rising=True))))
+    seed = check("seed", seed, Whole(at_least=0))
     if steps is not None:
-        integer_at_least("steps", steps, 1)
+        steps = check("steps", steps, Whole(at_least=1))
         if info.steps is None:
             raise BadInput(f"attack {name!r} takes one step; steps={steps} has no meaning for it.")
     if not isinstance(inputs, Tensor) or len(inputs) == 0 or len(inputs) != len(labels):
@@ -150,15 +152,6 @@ def attack(
     return AttackResult(name, sizes, success, tuple(agreement), tuple(distance), clean, len(inputs))
 
 
-def _checked_epsilons(epsilons: Sequence[float]) -> tuple[float, ...]:
-    if isinstance(epsilons, (str, float, int)) or not hasattr(epsilons, "__iter__"):
-        raise BadType(f"epsilons are a list of numbers, not {epsilons!r}.")
-    sizes = tuple(float(number_at_least_zero("epsilon", epsilon)) for epsilon in epsilons)
-    if not sizes or list(sizes) != sorted(set(sizes)):
-        raise BadInput(f"epsilons rise from 0 or more, each once; not {list(sizes)}.")
-    return sizes
-
-
 def _checked_bounds(bounds, inputs: Tensor) -> tuple[float, float]:
     least, most = float(inputs.min()), float(inputs.max())
     if not np.isfinite([least, most]).all():
@@ -183,8 +176,7 @@ def _check_outputs(outputs, labels: Tensor, targeted: int | None) -> None:
     classes = outputs.shape[1]
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise BadInput(f"labels run from {int(labels.min())} to {int(labels.max())}, but there are {classes} outputs.")
-    if targeted is not None and not 0 <= integer_at_least("targeted", targeted, 0) < classes:
-        raise BadInput(f"the class to aim at must lie in 0 to {classes - 1}, not {targeted}.")
+    targeted = check("targeted", targeted, Maybe(Whole(at_least=0, at_most=classes - 1)))
 
 
 def _foolbox():

@@ -22,6 +22,8 @@ from torch import Tensor
 from torch import nn
 from torch.nn import functional as F
 
+from pruning_core.checks import Real
+from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.errors import Unprunable
 from pruning_core.errors import known_name
@@ -147,6 +149,12 @@ def _largest_windows(signs: list[Tensor], columns: Tensor, inverses: list[Tensor
     return summed
 
 
+PROBABILITY = Real(above=0, below=1)
+"""What the probability ``delta`` that a guarantee fails must be."""
+CONSTANT = Real(above=0)
+"""What the constant C of the theory must be."""
+
+
 def sample_size(outputs: int, largest: int, delta: float = 1e-16, constant: float = 3.0) -> int:
     """How many points S must hold: ``ceil(C ln(8 eta* eta / delta))``, as the official code computes it.
 
@@ -155,23 +163,10 @@ def sample_size(outputs: int, largest: int, delta: float = 1e-16, constant: floa
     >>> sample_size(410, 300, delta=1e-16)
     152
     """
-    check_delta(delta)
+    delta = check("delta", delta, PROBABILITY)
     if outputs < 1 or largest < 1 or constant <= 0:
         raise BadInput(f"numbers of outputs and the constant are positive, not {outputs}, {largest} and {constant}.")
     return math.ceil(constant * math.log(8 * outputs * largest / delta))
-
-
-def check_constants(constant: float, delta: float) -> None:
-    """Raise BadInput unless C, the ``constant`` of the theory, is positive and ``delta`` a probability in (0, 1)."""
-    check_delta(delta)
-    if not constant > 0:
-        raise BadInput(f"the constant C must be positive, not {constant}.")
-
-
-def check_delta(delta: float) -> None:
-    """Raise BadInput unless ``delta`` is a probability in (0, 1)."""
-    if not 0 < delta < 1:
-        raise BadInput(f"delta is the probability that the guarantee fails, in (0, 1), not {delta}.")
 
 
 def _non_negative(batch: Tensor) -> Tensor:

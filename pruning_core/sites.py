@@ -6,7 +6,6 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-import torch
 from torch import Tensor
 from torch import nn
 
@@ -117,14 +116,6 @@ def _scope(model: nn.Module, scope: Scope):
         return chosen and not any(fnmatchcase(name, pattern) for pattern in unwanted)
 
     return inside
-
-
-def check_finite(model: nn.Module) -> None:
-    """Raise BadInput naming the first parameter or buffer that holds NaN or infinite values."""
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.is_floating_point() and not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
-            bad = int((~torch.isfinite(tensor)).sum())
-            raise BadInput(f"{name!r} holds {bad} NaN or infinite values; such a network cannot be scored.")
 
 
 def check_batches(batches, needs: str, method: str):

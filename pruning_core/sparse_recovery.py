@@ -14,6 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pruning_core.checks import Real
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.methods.hidden import largest
 from pruning_core.methods.ispasp import two_layer
@@ -23,8 +26,7 @@ DOUBLE = torch.float64
 
 def compressible(hidden: int, samples: int, p: float, generator: torch.Generator) -> Tensor:
     """Hidden maps (samples, hidden) whose column sums are a permutation of ``i^(-1/p)``, i = 1 .. hidden; all >= 0."""
-    if not p > 0:
-        raise BadInput(f"the compressibility p must be positive, not {p}.")
+    check("the compressibility p", p, Real(above=0))
     rows = torch.randn(hidden, samples, generator=generator, dtype=DOUBLE).abs()
     sums = torch.arange(1, hidden + 1, dtype=DOUBLE) ** (-1 / p)
     rows *= (sums / rows.sum(1))[:, None]
@@ -36,8 +38,7 @@ def planted(hidden: int, samples: int, s: int, generator: torch.Generator, floor
 
     Active entries are |N(0, 1)|; the others are ``floor`` times that.
     """
-    if not 1 <= s <= hidden:
-        raise BadInput(f"between 1 and {hidden} of {hidden} neurons can be active, not {s}.")
+    s = check("s, the number of active neurons,", s, Whole(at_least=1, at_most=hidden))
     support = torch.randperm(hidden, generator=generator)[:s].sort().values
     maps = torch.randn(samples, hidden, generator=generator, dtype=DOUBLE).abs()
     factors = torch.full((hidden,), floor, dtype=DOUBLE)
@@ -74,8 +75,7 @@ def cosamp(sensing: Tensor, measured: Tensor, s: int, iterations: int = 20) -> C
     Where i-SpaSP looks its entries up in H, CoSaMP does not know them: on the merged set it solves least squares.
     """
     d = sensing.shape[1]
-    if not 1 <= s <= d:
-        raise BadInput(f"CoSaMP looks for between 1 and {d} of {d} entries, not {s}.")
+    s = check("s, the number of entries to recover,", s, Whole(at_least=1, at_most=d))
     if measured.shape != sensing.shape[:1]:
         raise BadInput(f"CoSaMP needs {sensing.shape[0]} measurements for this matrix, not {tuple(measured.shape)}.")
     x = torch.zeros(d, dtype=sensing.dtype)

@@ -12,6 +12,13 @@ from typing import Literal
 
 from pruning_core.averaging import WeightAverage
 from pruning_core.budgets import Budget
+from pruning_core.checks import Constraints
+from pruning_core.checks import Maybe
+from pruning_core.checks import OneOf
+from pruning_core.checks import Real
+from pruning_core.checks import Several
+from pruning_core.checks import Whole
+from pruning_core.checks import check_fields
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import known_name
@@ -31,6 +38,8 @@ class Every:
     ``times`` limits how often; the rounds that a schedule sees are the events that really take place.
     """
 
+    constraints = Constraints(k=Whole(at_least=1), after=Whole(at_least=0))
+
     k: int
     stages: tuple[Stage, ...]
     after: int = 0
@@ -38,8 +47,7 @@ class Every:
 
     def __post_init__(self):
         object.__setattr__(self, "stages", _stages(self.stages))
-        if self.k < 1 or self.after < 0:
-            raise BadInput(f"Every needs k >= 1 and after >= 0, not k={self.k}, after={self.after}.")
+        check_fields(self)
 
     def epochs(self, total: int) -> list[int]:
         """The epochs of a training of ``total`` after which the event fires."""
@@ -56,6 +64,8 @@ class Train:
     the weights over this training's steps, bias corrected.
     """
 
+    constraints = Constraints(epochs=Whole(at_least=0), only=Maybe(OneOf("gates", "weights", kind="part to train")))
+
     epochs: int
     penalty: tuple[str | Method, float] | tuple[tuple[str | Method, float], ...] | None = None
     only: Literal["gates", "weights"] | None = None
@@ -69,10 +79,7 @@ class Train:
     average: float | None = None
 
     def __post_init__(self):
-        if not isinstance(self.epochs, int) or self.epochs < 0:
-            raise BadInput(f"a training takes a whole number of epochs from 0, not {self.epochs!r}.")
-        if self.only is not None:
-            known_name("part to train", self.only, ("gates", "weights"))
+        check_fields(self)
         if self.penalty is not None:
             object.__setattr__(self, "penalty", _penalties(self.penalty))
         if self.average is not None:
@@ -95,6 +102,13 @@ class Prune:
     ``batches``: the split that methods look at, ``samples`` of it at random.
     """
 
+    constraints = Constraints(
+        rounds=Whole(at_least=1),
+        batches=OneOf("train", "score", kind="split for scoring"),
+        samples=Whole(at_least=1),
+        batch_size=Whole(at_least=1),
+    )
+
     method: str | Method
     budget: Budget | float
     rounds: int = 1
@@ -111,9 +125,7 @@ class Prune:
             object.__setattr__(self, "budget", Budget(self.budget, of=counted(method)))  # type: ignore[arg-type]
         if not callable(self.schedule):
             known_name("schedule", self.schedule, SCHEDULES)
-        if self.rounds < 1 or self.samples < 1 or self.batch_size < 1:
-            raise BadInput("rounds, samples and batch_size of a Prune count from 1.")
-        known_name("split for scoring", self.batches, ("train", "score"))
+        check_fields(self)
         if isinstance(self.scope, list):
             object.__setattr__(self, "scope", tuple(self.scope))
 
@@ -150,11 +162,13 @@ class Rewind:
     ``what="weights"`` touches the prunable weights only, "all" also biases, norms and buffers.
     """
 
+    constraints = Constraints(what=OneOf("weights", "all", kind="part to rewind"))
+
     to: str = "init"
     what: Literal["weights", "all"] = "all"
 
     def __post_init__(self):
-        known_name("part to rewind", self.what, ("weights", "all"))
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -198,6 +212,8 @@ class Attack:
     Attacks decide nothing: the network goes on as it was. ``options`` are those of robustness.attack, as pairs.
     """
 
+    constraints = Constraints(epsilons=Several(Real(at_least=0), at_least=1, rising=True), samples=Whole(at_least=1))
+
     name: str
     epsilons: tuple[float, ...]
     samples: int = 512
@@ -208,12 +224,9 @@ class Attack:
         from pruning_core.robustness import ATTACKS
 
         known_name("attack", self.name, ATTACKS)
-        object.__setattr__(self, "epsilons", tuple(float(epsilon) for epsilon in self.epsilons))
+        check_fields(self)
+        object.__setattr__(self, "epsilons", tuple(map(float, self.epsilons)))
         object.__setattr__(self, "options", tuple(sorted(dict(self.options).items())))
-        if not self.epsilons or list(self.epsilons) != sorted(set(self.epsilons)) or self.epsilons[0] < 0:
-            raise BadInput(f"epsilons rise from 0 or more, each once; not {list(self.epsilons)}.")
-        if self.samples < 1:
-            raise BadInput(f"an attack needs at least one image, not {self.samples}.")
 
 
 @dataclass(frozen=True)
@@ -239,13 +252,14 @@ class Each:
 class Repeat:
     """Plays ``stages`` ``n`` times."""
 
+    constraints = Constraints(n=Whole(at_least=1))
+
     n: int
     stages: tuple[Stage, ...]
 
     def __post_init__(self):
         object.__setattr__(self, "stages", _stages(self.stages))
-        if self.n < 1:
-            raise BadInput(f"Repeat counts from 1, not {self.n}.")
+        check_fields(self)
 
 
 Stage = Train | Prune | Save | Load | Rewind | Shrink | RecalibrateBatchNorm | Measure | Attack | Each | Repeat

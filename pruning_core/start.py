@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from pruning_core.masks import Masks
 from pruning_core.cost import output_positions
+from pruning_core.masks import Masks
 from pruning_core.methods import Method
 from pruning_core.models import build_model
 from pruning_core.sites import find_sites

@@ -27,7 +27,6 @@ from pruning_core.records import read_rows
 from pruning_core.records import write_rows
 from pruning_core.sites import check_batches
 from pruning_core.sites import find_sites
-from pruning_core.modes import undisturbed
 from pruning_core.version import PROFILES
 from pruning_core.version import code_of
 

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 from torch import nn
 
+from pruning_core.checks import Real
+from pruning_core.checks import Several
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.cost import check_example
-from pruning_core.errors import BadInput
 from pruning_core.modes import observing
 
 
@@ -39,8 +42,7 @@ def time_calls(
     call: Callable[[], object], repeats: int = 30, warmup: int = 5, device: torch.device | str = "cpu"
 ) -> Timing:
     """Median and quartiles of the seconds that ``call()`` takes. Raises BadInput when ``repeats`` < 1 or ``warmup`` < 0."""
-    if repeats < 1 or warmup < 0:
-        raise BadInput(f"timing needs repeats >= 1 and warmup >= 0, not {repeats} and {warmup}.")
+    repeats, warmup = check("repeats", repeats, Whole(at_least=1)), check("warmup", warmup, Whole(at_least=0))
     wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
     seconds = []
     for index in range(warmup + repeats):
@@ -71,9 +73,7 @@ def csr_speed(
     ``sparsity``, ``dense_seconds``, ``csr_seconds`` (medians) and ``speedup`` = dense / CSR; break-even is
     where it passes 1. Raises BadInput for a sparsity outside [0, 1].
     """
-    for sparsity in sparsities:
-        if not 0 <= sparsity <= 1:
-            raise BadInput(f"a sparsity lies between 0 and 1, not {sparsity}.")
+    sparsities = check("sparsities", sparsities, Several(Real(at_least=0, at_most=1)))
     generator = torch.Generator().manual_seed(seed)
     dense = torch.randn(size, generator=generator)
     order = torch.rand(size, generator=generator).flatten().argsort()

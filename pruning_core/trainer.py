@@ -20,6 +20,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.averaging import WeightAverage
+from pruning_core.checks import Whole
+from pruning_core.checks import check
+from pruning_core.checks import check_finite
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import PruningError
@@ -27,9 +30,7 @@ from pruning_core.errors import known_name
 from pruning_core.evaluation import PRECISIONS
 from pruning_core.evaluation import CrossEntropy
 from pruning_core.evaluation import check_split
-from pruning_core.evaluation import check_weights
 from pruning_core.evaluation import evaluate
-from pruning_core.evaluation import integer_at_least
 from pruning_core.evaluation import like_model
 from pruning_core.evaluation import precision_of
 from pruning_core.masks import Masks
@@ -101,9 +102,9 @@ class Trainer(TrainerState):
         shuffle: bool = True,
         average: float | None = None,
     ):
-        integer_at_least("epochs", epochs, 0)
-        integer_at_least("batch_size", batch_size, 1)
-        integer_at_least("seed", seed, 0)
+        epochs = check("epochs", epochs, Whole(at_least=0))
+        batch_size = check("batch_size", batch_size, Whole(at_least=1))
+        seed = check("seed", seed, Whole(at_least=0))
         known_name("precision", precision, PRECISIONS)
         known_name("keep", keep, KEEP)
         if not isinstance(model, nn.Module):
@@ -244,14 +245,14 @@ class Trainer(TrainerState):
 
     def _refuse_broken_weights(self) -> None:
         try:
-            check_weights(self.model)
+            check_finite(self.model)
         except BadInput as error:
             name = str(error).split()[0]
             raise TrainingDiverged(f"{name} became NaN or infinite at the end of epoch {self.epoch + 1}.") from error
 
     def check(self, split: "Split") -> None:
         """Raises BadInput for weights, data or a batch size that cannot be trained on; a split is looked at once."""
-        check_weights(self.model)
+        check_finite(self.model)
         if self._checked and self._checked[0] is split:
             return
         check_split(self.model, split)

@@ -13,13 +13,14 @@ from torch import nn
 from pruning_core.checkpoints import load_tensors
 from pruning_core.checkpoints import refuse_foreign
 from pruning_core.checkpoints import save_tensors
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import CorruptFile
 from pruning_core.evaluation import CrossEntropy
 from pruning_core.evaluation import Evaluation
 from pruning_core.evaluation import evaluate
-from pruning_core.evaluation import integer_at_least
 from pruning_core.optimizers import LearningRate
 from pruning_core.optimizers import Optimizer
 from pruning_core.progress import progress_bar
@@ -29,8 +30,8 @@ from pruning_core.trainer import TrainingDiverged
 from pruning_core.trainer_state import FORMAT
 
 if TYPE_CHECKING:
-    from pruning_core.data import Data
     from pruning_core.batches import Split
+    from pruning_core.data import Data
 
 __all__ = [
     "CrossEntropy", "Evaluation", "History", "LearningRate", "Observer", "Optimizer",
@@ -70,7 +71,7 @@ def fit(
     run with other settings, data or initial weights than the checkpoint's is refused. Raises what Trainer
     raises, CorruptFile for a damaged checkpoint and BadInput where none can be written, both before training.
     """
-    integer_at_least("checkpoint_every", checkpoint_every, 1)
+    checkpoint_every = check("checkpoint_every", checkpoint_every, Whole(at_least=1))
     trainer = Trainer(model, optimizer, epochs=epochs, keep=keep, **options)
     train, validation = _splits(data, validation)
     if keep == "best_validation" and validation is None:

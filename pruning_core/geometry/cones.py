@@ -23,10 +23,13 @@ from scipy.special import erfc
 from scipy.special import erfcx
 from torch import Tensor
 
+from pruning_core.checks import Constraints
+from pruning_core.checks import Real
+from pruning_core.checks import Whole
+from pruning_core.checks import check
+from pruning_core.checks import check_fields
+from pruning_core.checks import doubles
 from pruning_core.errors import BadInput
-from pruning_core.evaluation import integer_at_least
-from pruning_core.geometry.checks import doubles
-from pruning_core.geometry.checks import number
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,12 @@ class Cone:
     Raises BadType or BadInput when ``ambient`` is not an integer of at least 1.
     """
 
+    constraints = Constraints(ambient=Whole(at_least=1))
+
     ambient: int
 
     def __post_init__(self) -> None:
-        integer_at_least("ambient", self.ambient, 1)
+        check_fields(self)
 
     def statistical_dimension(self) -> float:
         """delta(C), in [0, ambient]: exact, unless :meth:`excess` says otherwise."""
@@ -71,7 +76,7 @@ class Subspace(Cone):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _count("dimension", self.dimension, self.ambient)
+        check("dimension", self.dimension, Whole(at_least=0, at_most=self.ambient))
 
     def statistical_dimension(self) -> float:
         return float(self.dimension)
@@ -120,11 +125,9 @@ class CircularCone(Cone):
     delta is about D sin^2(angle); :meth:`statistical_dimension` is exact (a one-dimensional integral).
     """
 
-    angle: float
+    constraints = Constraints(ambient=Whole(at_least=2), angle=Real(at_least=0, at_most=math.pi / 2))
 
-    def __post_init__(self) -> None:
-        integer_at_least("ambient", self.ambient, 2)
-        number("angle", self.angle, least=0, most=math.pi / 2)
+    angle: float
 
     def statistical_dimension(self) -> float:
         """The mean over the angle phi between g and the axis, whose density is sin^(D-2) phi up to a factor.
@@ -173,7 +176,7 @@ class L1DescentCone(Cone):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _count("nonzero", self.nonzero, self.ambient)
+        check("nonzero", self.nonzero, Whole(at_least=0, at_most=self.ambient))
 
     def statistical_dimension(self) -> float:
         """An upper bound, at most :meth:`excess` too high: the minimum over t >= 0 of E dist^2(g, t * subdifferential).
@@ -222,8 +225,3 @@ def _mean_beyond(t: float) -> float:
 def _square_beyond(t: float) -> float:
     """E (|g| - t)_+^2 for g ~ N(0, 1)."""
     return (1 + t * t) * float(erfc(t / math.sqrt(2))) - t * math.sqrt(2 / math.pi) * math.exp(-t * t / 2)
-
-
-def _count(name: str, value: object, most: int) -> None:
-    if integer_at_least(name, value, 0) > most:
-        raise BadInput(f"{name} must be at most {most}, the ambient dimension, not {value}.")

@@ -19,11 +19,12 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from pruning_core.checks import Real
+from pruning_core.checks import Whole
+from pruning_core.checks import check
+from pruning_core.checks import doubles
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
-from pruning_core.evaluation import integer_at_least
-from pruning_core.geometry.checks import doubles
-from pruning_core.geometry.checks import number
 
 NEGATIVE = ("abs", "zero", "drop")
 BLOCK = 2**21  # terms of the sum at a time
@@ -76,8 +77,8 @@ def normalised_width(
 
     Raises BadInput for anything else. Zhang et al. 2024, equation of the ellipsoid's width.
     """
-    tolerance = 2 * number("epsilon", epsilon, above=0)
-    null = number("null_fraction", null_fraction, least=0, most=1)
+    tolerance = 2 * check("epsilon", epsilon, Real(above=0))
+    null = check("null_fraction", null_fraction, Real(at_least=0, at_most=1))
     known_name("treatment of negative eigenvalues", negative, NEGATIVE)
     radii = doubles("distance", distance)
     if bool((radii < 0).any()):
@@ -107,8 +108,10 @@ def trace_bound(distance: float, mean_eigenvalue: float, epsilon: float) -> floa
     By concavity of x -> R^2 x / (R^2 x + 2 epsilon); it needs the trace only. Where negative eigenvalues are counted by
     their magnitude, m is the mean magnitude. Raises BadInput for a negative R or m, or epsilon <= 0.
     """
-    bend = number("distance", distance, least=0) ** 2 * number("mean_eigenvalue", mean_eigenvalue, least=0)
-    return bend / (bend + 2 * number("epsilon", epsilon, above=0))
+    bend = check("distance", distance, Real(at_least=0)) ** 2 * check(
+        "mean_eigenvalue", mean_eigenvalue, Real(at_least=0)
+    )
+    return bend / (bend + 2 * check("epsilon", epsilon, Real(above=0)))
 
 
 def window(ambient: int, eta: float) -> float:
@@ -116,8 +119,8 @@ def window(ambient: int, eta: float) -> float:
 
     ``eta`` in (0, 1) is the probability of being wrong outside. Raises BadInput otherwise.
     """
-    integer_at_least("ambient", ambient, 1)
-    return math.sqrt(8 * math.log(4 / number("eta", eta, above=0, below=1)) * ambient)
+    ambient = check("ambient", ambient, Whole(at_least=1))
+    return math.sqrt(8 * math.log(4 / check("eta", eta, Real(above=0, below=1))) * ambient)
 
 
 class Kinematic(NamedTuple):
@@ -138,7 +141,7 @@ def kinematic(delta_c: float, delta_k: float, ambient: int, eta: float = 0.01) -
     """
     half = window(ambient, eta)
     for name, delta in (("delta_c", delta_c), ("delta_k", delta_k)):
-        number(name, delta, least=0, most=ambient)
+        check(name, delta, Real(at_least=0, at_most=ambient))
     beyond = delta_c + delta_k - ambient
     tail = min(4 * math.exp(-(beyond**2) / (8 * ambient)), 1.0)
     low, high = (1 - tail, 1.0) if beyond > 0 else (0.0, tail)
@@ -174,7 +177,7 @@ def limit_bounds(
     """
     half = window(ambient, eta)
     square = ambient * float(
-        normalised_width(number("distance", distance), eigenvalues, epsilon, weights, null_fraction, negative)
+        normalised_width(check("distance", distance, Real()), eigenvalues, epsilon, weights, null_fraction, negative)
     )
     middle = ambient - square
     return LimitBounds(max(middle - half, 0.0), min(middle + half, float(ambient)), middle, half)

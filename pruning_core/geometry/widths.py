@@ -19,13 +19,14 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor
 
+from pruning_core.checks import DOUBLE
+from pruning_core.checks import Real
+from pruning_core.checks import Whole
+from pruning_core.checks import check
+from pruning_core.checks import doubles
+from pruning_core.checks import generator_of
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
-from pruning_core.evaluation import integer_at_least
-from pruning_core.geometry.checks import DOUBLE
-from pruning_core.geometry.checks import doubles
-from pruning_core.geometry.checks import generator_of
-from pruning_core.geometry.checks import number
 from pruning_core.geometry.cones import Cone
 
 BLOCK = 2**21  # random numbers at a time
@@ -62,7 +63,7 @@ class Ellipsoid:
         spectrum = doubles("eigenvalues", eigenvalues)
         if bool((spectrum <= 0).any()):
             raise BadInput("the sublevel set is an ellipsoid for positive eigenvalues only; some are zero or negative.")
-        return cls((2 * number("epsilon", epsilon, above=0) / spectrum).sqrt())
+        return cls((2 * check("epsilon", epsilon, Real(above=0)) / spectrum).sqrt())
 
     def exact_width(self) -> float:
         """w = E sqrt(Q) with Q = sum r_i^2 g_i^2, by one integral over the Laplace transform of Q; to about 1e-9.
@@ -124,7 +125,7 @@ def _of_kind(body: object, kinds: Any) -> None:
 
 def _estimate(value: Callable[[Tensor], Tensor], ambient: int, draws: int, generator: torch.Generator) -> Estimate:
     """Mean of ``value`` over Gaussian vectors, in blocks of bounded memory."""
-    integer_at_least("draws", draws, 2)
+    draws = check("draws", draws, Whole(at_least=2))
     generator_of(generator)
     size = max(BLOCK // ambient, 1)
     found = torch.cat(

@@ -14,6 +14,9 @@ from torch import Tensor
 from torch import nn
 from torch.nn import functional as F
 
+from pruning_core.checks import Maybe
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 
@@ -56,8 +59,7 @@ class PrunableAttention(nn.Module):
         super().__init__()
         sizes = {"embed_dim": embed_dim, "num_heads": num_heads, "kdim": kdim, "vdim": vdim, "head_dim": head_dim}
         for name, size in sizes.items():
-            if size is not None and size < 1:
-                raise BadInput(f"{name} must be at least 1, not {size}.")
+            check(name, size, Maybe(Whole(at_least=1)))
         if head_dim is None and embed_dim % num_heads:
             raise BadInput(f"embed_dim {embed_dim} is not a multiple of {num_heads} heads; give head_dim.")
         self.head_dim = head_dim or embed_dim // num_heads

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 from typing import ClassVar
 from typing import Self
@@ -12,6 +11,8 @@ from torch import Tensor
 from torch import nn
 from torch.nn import functional as F
 
+from pruning_core.checks import Real
+from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 
@@ -149,8 +150,7 @@ class _ClampedNorm(nn.modules.batchnorm._BatchNorm):
         upper: float = 1.0,
         track_running_stats: bool = True,
     ):
-        if isinstance(upper, bool) or not isinstance(upper, int | float) or not 0 < upper < math.inf:
-            raise BadInput(f"the upper end of the scales must be a finite number above 0, not {upper!r}.")
+        check("the upper end of the scales", upper, Real(above=0))
         super().__init__(num_features, eps, momentum, True, track_running_stats)
         self.upper = float(upper)
 

@@ -21,6 +21,7 @@ from torch import nn
 
 from pruning_core.budgets import Budget
 from pruning_core.budgets import allocate
+from pruning_core.checks import check_fields
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import known_name
@@ -89,7 +90,8 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True)
 class Method:
-    """Base of all methods. Fields of a subclass are the method's own parameters; class variables describe it.
+    """Base of all methods. Fields of a subclass are the method's own parameters; class variables describe it,
+    ``constraints`` (field -> constraint, see checks) what the parameters must be.
 
     ``needs``: "nothing", "shape" (an example input), "inputs" or "labels". ``counts``: what a sparsity counts when nothing
     else is said ("" means the unit itself). ``revives``: its masks may bring dead weights back, so they replace the old
@@ -102,6 +104,9 @@ class Method:
     needs: ClassVar[Literal["nothing", "shape", "inputs", "labels"]] = "nothing"
     counts: ClassVar[Literal["", "weights", "channels", "macs"]] = ""
     revives: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Swap layers before training, where the method needs its own; returns the network, by default unchanged."""

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from pruning_core.budgets import Budget
-from pruning_core.errors import known_name
+from pruning_core.checks import Constraints
+from pruning_core.checks import OneOf
 from pruning_core.groups import Group
 from pruning_core.groups import expand
 from pruning_core.masks import Masks
@@ -44,11 +45,10 @@ class EfficientConvNets(Method):
     unit = "channel"
     needs = "shape"
 
+    constraints = Constraints(combine=OneOf(*COMBINERS, kind="combination"))
+
     greedy: bool = False
     combine: str = "sum"
-
-    def __post_init__(self):
-        known_name("combination", self.combine, COMBINERS)
 
     def score(self, view: View) -> Scores:
         """Norms on the network as it is: what the choice of the first layer sees."""

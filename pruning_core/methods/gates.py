@@ -18,9 +18,10 @@ from torch import Tensor
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pruning_core.checks import Constraints
+from pruning_core.checks import OneOf
 from pruning_core.discovery import find_groups
 from pruning_core.errors import Unprunable
-from pruning_core.errors import known_name
 from pruning_core.gradients import loss_gradients
 from pruning_core.gradients import statistic_loss
 from pruning_core.groups import Group
@@ -49,12 +50,10 @@ class GateDecorators(Sensitivity):
     citation = "you2019gate"
     unit = "channel"
 
+    constraints = Constraints(combine=OneOf(*COMBINERS, kind="combination"))
+
     combine: str = "sum"
     reference: bool = False
-
-    def __post_init__(self):
-        super().__post_init__()
-        known_name("combination", self.combine, COMBINERS)
 
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Put a gate behind every batch norm, and behind the layers of channels that meet none; returns the network, changed

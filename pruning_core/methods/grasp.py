@@ -20,7 +20,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend
 from torch.nn.attention import sdpa_kernel
 
-from pruning_core.errors import BadInput
+from pruning_core.checks import Constraints
+from pruning_core.checks import Maybe
+from pruning_core.checks import Real
+from pruning_core.checks import Whole
 from pruning_core.evaluation import like_model
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
@@ -41,16 +44,11 @@ class Grasp(Sensitivity):
     name = "grasp"
     citation = "wang2020grasp"
 
+    constraints = Constraints(temperature=Real(above=0), chunk=Maybe(Whole(at_least=1)))
+
     temperature: float = 200.0
     chunk: int | None = None
     reference: bool = False
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.temperature > 0:
-            raise BadInput(f"the temperature of GraSP must be above 0, not {self.temperature!r}.")
-        if self.chunk is not None and self.chunk < 1:
-            raise BadInput(f"GraSP differentiates at least one sample at a time, not {self.chunk}.")
 
     def score(self, view: View) -> Scores:
         products = self.hessian_gradient(view)

@@ -22,8 +22,10 @@ from torch import Tensor
 from torch import nn
 
 from pruning_core.activations import Place
+from pruning_core.checks import Constraints
+from pruning_core.checks import Maybe
+from pruning_core.checks import Whole
 from pruning_core.errors import BadInput
-from pruning_core.evaluation import integer_at_least
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
 from pruning_core.methods.hidden import Hidden
@@ -44,12 +46,10 @@ class Greedy(LayerByLayer):
     citation = "ye2020gfs"
     needs = "labels"
 
+    constraints = Constraints(candidates=Maybe(Whole(at_least=1)))
+
     candidates: int | None = None
     rescale: bool = True
-
-    def __post_init__(self):
-        if self.candidates is not None:
-            integer_at_least("candidates", self.candidates, 1)
 
     def select(self, view: View, hidden: Hidden, s: int, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
         alive = hidden.alive.nonzero().flatten()

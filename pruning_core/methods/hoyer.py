@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch import nn
 
+from pruning_core.checks import Constraints
+from pruning_core.checks import OneOf
 from pruning_core.errors import Unprunable
-from pruning_core.errors import known_name
 from pruning_core.masks import Masks
 from pruning_core.methods.base import Method
 from pruning_core.methods.base import View
@@ -73,10 +74,9 @@ class GroupHoyerSquare(Method):
     unit = "channel"
     needs = "shape"
 
-    combine: str = "max"
+    constraints = Constraints(combine=OneOf(*COMBINERS, kind="combination"))
 
-    def __post_init__(self):
-        known_name("combination", self.combine, COMBINERS)
+    combine: str = "max"
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Sum over layers of the squared sums of column norms and of row norms, over the squared norm of all."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterable
 from dataclasses import dataclass
-from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -24,9 +23,12 @@ from torch import Tensor
 from torch import nn
 
 from pruning_core.activations import Place
+from pruning_core.checks import Constraints
+from pruning_core.checks import OneOf
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
-from pruning_core.evaluation import integer_at_least
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
 from pruning_core.methods.hidden import Hidden
@@ -87,10 +89,8 @@ def two_layer(
             )
         hidden = Hidden.of(hidden, consume)
     alive, candidates = hidden.alive, int(hidden.alive.sum())
-    if isinstance(s, bool) or not isinstance(s, Integral) or not 1 <= s <= candidates:
-        raise BadInput(f"i-SpaSP keeps between 1 and {candidates} of {candidates} hidden channels, not {s}.")
-    s = int(s)
-    integer_at_least("iterations", iterations, 1)
+    s = check("s, the number of hidden channels to keep,", s, Whole(at_least=1, at_most=candidates))
+    iterations = check("iterations", iterations, Whole(at_least=1))
     sizes = hidden.activations(activation).masked_fill(~alive, -torch.inf)
     keep = torch.zeros(hidden.size, dtype=torch.bool)
     keeps: list[Tensor | None] = [None]
@@ -128,16 +128,15 @@ class ISpaSP(LayerByLayer):
     name = "ispasp"
     citation = "wolfe2022ispasp"
 
+    constraints = Constraints(
+        iterations=Whole(at_least=1), importance=OneOf("signed", "absolute"), activation=OneOf(*ACTIVATIONS)
+    )
+
     iterations: int = 20
     importance: str = "signed"
     activation: str = "sum"
     debias: bool = False
     reference: bool = False
-
-    def __post_init__(self):
-        known_name("importance", self.importance, ("signed", "absolute"))
-        known_name("activation", self.activation, ACTIVATIONS)
-        integer_at_least("iterations", self.iterations, 1)
 
     def select(self, view: View, hidden: Hidden, s: int, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
         found = two_layer(hidden, None, s, self.iterations, self.importance, self.activation, reference=self.reference)

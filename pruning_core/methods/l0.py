@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch import nn
 
+from pruning_core.checks import Constraints
+from pruning_core.checks import Real
 from pruning_core.discovery import find_groups
-from pruning_core.errors import BadInput
 from pruning_core.errors import Unprunable
 from pruning_core.groups import Group
 from pruning_core.groups import Member
@@ -42,14 +43,10 @@ class L0(Method):
     unit = "channel"
     needs = "shape"
 
+    constraints = Constraints(open_probability=Real(above=0, below=1), weight_decay=Real(at_least=0))
+
     open_probability: float = 0.5
     weight_decay: float = 0.0
-
-    def __post_init__(self):
-        if not 0 < self.open_probability < 1:
-            raise BadInput(f"the probability that a gate is open lies in (0, 1), not {self.open_probability!r}.")
-        if not self.weight_decay >= 0:
-            raise BadInput(f"the weight decay of L0 is at least 0, not {self.weight_decay!r}.")
 
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Put a gate behind every layer that alone produces a group of channels; returns the network, changed in place."""

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch import nn
 
-from pruning_core.errors import BadInput
+from pruning_core.checks import Constraints
+from pruning_core.checks import OneOf
+from pruning_core.checks import Real
 from pruning_core.errors import Unprunable
-from pruning_core.errors import known_name
 from pruning_core.masks import Masks
 from pruning_core.methods.base import Method
 from pruning_core.methods.base import View
@@ -32,10 +33,9 @@ SHIFT = 1e-8
 class _Norm(Method):
     citation = "tibshirani1996lasso"
 
-    over: Literal["all", "weights"] = "all"
+    constraints = Constraints(over=OneOf("all", "weights", kind="part of the parameters"))
 
-    def __post_init__(self):
-        known_name("part of the parameters", self.over, ("all", "weights"))
+    over: Literal["all", "weights"] = "all"
 
     def _living(self, model: nn.Module, alive: Masks) -> Iterator[Tensor]:
         """What is penalised, shifted, without dead entries: all parameters, or those with two or more dimensions."""
@@ -75,12 +75,9 @@ class Lp(_Norm):
 
     name = "lp"
 
-    p: float = 0.2
+    constraints = Constraints(p=Real(above=0, infinite=True))
 
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.p > 0:
-            raise BadInput(f"the exponent of a norm must be above 0, not {self.p!r}.")
+    p: float = 0.2
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Sum of the p-norms of what is alive in each tensor."""

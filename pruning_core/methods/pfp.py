@@ -24,7 +24,8 @@ from torch import nn
 
 from pruning_core.budgets import Budget
 from pruning_core.budgets import allocate
-from pruning_core.errors import known_name
+from pruning_core.checks import Constraints
+from pruning_core.checks import OneOf
 from pruning_core.groups import Group
 from pruning_core.groups import Member
 from pruning_core.groups import expand
@@ -39,7 +40,8 @@ from pruning_core.methods.sampling import draws_for_distinct
 from pruning_core.methods.sampling import expected_distinct
 from pruning_core.methods.sipp import layer_sensitivities
 from pruning_core.scores import Scores
-from pruning_core.sensitivity import check_constants
+from pruning_core.sensitivity import CONSTANT
+from pruning_core.sensitivity import PROBABILITY
 
 
 class Reader(NamedTuple):
@@ -107,13 +109,13 @@ class _Filters(Method):
     unit = "channel"
     needs = "inputs"
 
+    constraints = Constraints(
+        constant=CONSTANT, delta=PROBABILITY, kernel=OneOf("max", "sum", kind="reduction over the kernel")
+    )
+
     constant: float = 3.0
     delta: float = 1e-16
     kernel: str = "max"
-
-    def __post_init__(self):
-        check_constants(self.constant, self.delta)
-        known_name("reduction over the kernel", self.kernel, ("max", "sum"))
 
     def refuses(self, model: nn.Module, group: Group) -> str | None:
         for member in group.consumes:

@@ -20,9 +20,13 @@ from torch import nn
 
 from pruning_core.budgets import Budget
 from pruning_core.budgets import allocate
+from pruning_core.checks import Constraints
+from pruning_core.checks import Maybe
+from pruning_core.checks import OneOf
+from pruning_core.checks import Real
+from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
-from pruning_core.errors import known_name
 from pruning_core.layers import ClampedBatchNorm1d
 from pruning_core.layers import ClampedBatchNorm2d
 from pruning_core.masks import Masks
@@ -30,7 +34,6 @@ from pruning_core.methods.base import Choice
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
 from pruning_core.methods.slimming import BatchNormScale
-from pruning_core.methods.slimming import finite
 from pruning_core.methods.slimming import living_scales
 from pruning_core.methods.slimming import with_norms
 from pruning_core.scores import Scores
@@ -54,6 +57,8 @@ class Polarization(BatchNormScale):
     name = "polarization"
     citation = "zhuang2020polarization"
 
+    constraints = Constraints(t=Real(), upper=Real(above=0), threshold=OneOf("budget", "histogram"))
+
     t: float = 1.4
     upper: float = 1.0
     start: float | None = 0.5
@@ -61,12 +66,7 @@ class Polarization(BatchNormScale):
 
     def __post_init__(self):
         super().__post_init__()
-        finite("t, the weight of the L1 term,", self.t)
-        if finite("upper, the end of the scales,", self.upper) <= 0:
-            raise BadInput(f"upper, the end of the scales, must be above 0, not {self.upper}.")
-        if self.start is not None and not 0 < finite("start, the initial scale,", self.start) <= self.upper:
-            raise BadInput(f"start, the initial scale, lies in (0, {self.upper:g}], not at {self.start}.")
-        known_name("threshold", self.threshold, ("budget", "histogram"))
+        check("start", self.start, Maybe(Real(above=0, at_most=self.upper)))
 
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Swap ordinary batch norms for ones clamped to [0, upper], their scales at ``start``; in place.

@@ -25,15 +25,18 @@ from torch import Tensor
 
 from pruning_core.budgets import Budget
 from pruning_core.budgets import allocate
+from pruning_core.checks import Constraints
+from pruning_core.checks import Maybe
+from pruning_core.checks import Real
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.errors import BadInput
-from pruning_core.evaluation import integer_at_least
 from pruning_core.masks import Masks
 from pruning_core.methods.base import Choice
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
 from pruning_core.methods.hidden import largest
 from pruning_core.methods.snip import Sensitivity
-from pruning_core.optimizers import number_at_least_zero
 from pruning_core.scores import Scores
 
 
@@ -51,21 +54,16 @@ class Rigl(Sensitivity):
     citation = "evci2020rigl"
     revives = True
 
+    constraints = Constraints(drop=Real(at_least=0, at_most=1), end=Maybe(Real(above=0)))
+
     batches: int = 1
     drop: float = 0.3
     end: float | None = None
 
-    def __post_init__(self):
-        super().__post_init__()
-        if number_at_least_zero("drop", self.drop) > 1:
-            raise BadInput(f"drop is the fraction of a layer's weights to exchange, at most 1, not {self.drop}.")
-        if self.end is not None and number_at_least_zero("end", self.end) == 0:
-            raise BadInput("end must be above 0, or None for one cut after the last.")
-
     def fraction(self, i: int, n: int) -> float:
         """The fraction of a layer's living weights that cut ``i`` of ``n`` exchanges; 0 from T_end on."""
-        integer_at_least("the number of a cut", i, 1)
-        integer_at_least("the number of cuts", n, i)
+        check("the number of a cut", i, Whole(at_least=1))
+        check("the number of cuts", n, Whole(at_least=i))
         time = i / (n + 1 if self.end is None else self.end)
         return self.drop / 2 * (1 + math.cos(math.pi * min(time, 1.0)))
 

@@ -21,6 +21,8 @@ from torch import Tensor
 from torch import nn
 from torch.nn import functional as F
 
+from pruning_core.checks import Constraints
+from pruning_core.checks import Real
 from pruning_core.groups import Group
 from pruning_core.groups import Member
 from pruning_core.layers import SigmoidBatchNorm1d
@@ -30,7 +32,6 @@ from pruning_core.methods.base import View
 from pruning_core.methods.base import register
 from pruning_core.methods.slimming import SIGMOID
 from pruning_core.methods.slimming import Thresholded
-from pruning_core.methods.slimming import finite
 from pruning_core.methods.slimming import living_scales
 from pruning_core.methods.slimming import scales_of
 from pruning_core.methods.slimming import with_norms
@@ -47,11 +48,9 @@ class RecedingNeurons(Thresholded):
     name = "rni"
     citation = "suteu2022rni"
 
-    b: float = 0.0
+    constraints = Constraints(b=Real())
 
-    def __post_init__(self):
-        super().__post_init__()
-        finite("the shift b of the penalty", self.b)
+    b: float = 0.0
 
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Swap ordinary batch norms for sigmoid ones with g ~ N(0, 1), in place; those that are there already stay.

@@ -25,9 +25,10 @@ from torch import Tensor
 from pruning_core.activations import layer_inputs
 from pruning_core.budgets import Budget
 from pruning_core.budgets import share_out
+from pruning_core.checks import Constraints
+from pruning_core.checks import OneOf
 from pruning_core.errors import BadInput
 from pruning_core.errors import BudgetError
-from pruning_core.errors import known_name
 from pruning_core.masks import Masks
 from pruning_core.methods.base import Choice
 from pruning_core.methods.base import Method
@@ -38,9 +39,10 @@ from pruning_core.methods.sampling import coefficient
 from pruning_core.methods.sampling import error
 from pruning_core.methods.sampling import water_fill
 from pruning_core.scores import Scores
+from pruning_core.sensitivity import CONSTANT
+from pruning_core.sensitivity import PROBABILITY
 from pruning_core.sensitivity import RunningSensitivity
 from pruning_core.sensitivity import Sensitivity
-from pruning_core.sensitivity import check_constants
 
 
 class Half(NamedTuple):
@@ -85,10 +87,9 @@ class SiPP(Method):
     citation = "baykal2019sipp"
     needs = "inputs"
 
-    reduce: str = "mean"
+    constraints = Constraints(reduce=OneOf("max", "mean", kind="reduction"))
 
-    def __post_init__(self):
-        known_name("reduction", self.reduce, ("max", "mean"))
+    reduce: str = "mean"
 
     def score(self, view: View) -> Scores:
         layers = [name.rpartition(".")[0] for name in view.sites.weights]
@@ -162,12 +163,11 @@ class SiPPRand(Sampling):
     citation = "baykal2019sipp"
     needs = "inputs"
 
+    constraints = Constraints(constant=CONSTANT, delta=PROBABILITY)
+
     constant: float = 3.0
     delta: float = 1e-16
     reference: bool = False
-
-    def __post_init__(self):
-        check_constants(self.constant, self.delta)
 
     def parts(self, view: View) -> list[Half]:
         return self.halves(view)

@@ -14,7 +14,6 @@ only roughly; by default the budget is met to the channel, and its ``keep_at_lea
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
@@ -26,6 +25,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.budgets import Budget
+from pruning_core.checks import Constraints
+from pruning_core.checks import Maybe
+from pruning_core.checks import OneOf
+from pruning_core.checks import Real
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.discovery import find_groups
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
@@ -64,11 +69,9 @@ class BatchNormScale(Method):
     unit = "channel"
     needs = "shape"
 
-    tied: str | None = None
+    constraints = Constraints(tied=Maybe(OneOf(*COMBINERS, kind="combination")))
 
-    def __post_init__(self):
-        if self.tied is not None:
-            known_name("combination", self.tied, COMBINERS)
+    tied: str | None = None
 
     def refuses(self, model: nn.Module, group: Group) -> str | None:
         norms = scales_of(model, group)
@@ -148,11 +151,9 @@ class Slimming(Thresholded):
     name = "slimming"
     citation = "liu2017slimming"
 
-    normalise: str = "none"
+    constraints = Constraints(normalise=OneOf(*NORMALISERS, kind="normaliser"))
 
-    def __post_init__(self):
-        super().__post_init__()
-        known_name("normaliser", self.normalise, NORMALISERS)
+    normalise: str = "none"
 
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Ordinary batch norms stay as they are; a network without any gets them (``with_norms``)."""
@@ -203,8 +204,7 @@ def quantile_masks(
     >>> [mask.tolist() for mask in quantile_masks([torch.ones(4)], 0.5)]
     [[False, False, False, False]]
     """
-    if isinstance(minimum, bool) or not isinstance(minimum, int) or minimum < 0:
-        raise BadInput(f"the smallest number of channels in a layer is a whole number from 0, not {minimum!r}.")
+    minimum = check("minimum", minimum, Whole(at_least=0))
     keep = []
     for i, (score, quantile) in enumerate(zip(scores, quantile_thresholds(scores, fraction, scope), strict=True)):
         values, threshold = score.detach().cpu().numpy(), quantile.numpy()
@@ -223,10 +223,7 @@ def quantile_thresholds(scores: Sequence[Tensor], fraction: float, scope: str = 
     """The threshold of every layer before the minimum rule, a number in the dtype of the scores; arguments as in
     :func:`quantile_masks`."""
     known_name("scope of a threshold", scope, SCOPES)
-    if isinstance(fraction, bool) or not isinstance(fraction, int | float | np.floating):
-        raise BadType(f"the fraction of a quantile is a number in [0, 1], not {fraction!r}.")
-    if not 0 <= fraction <= 1:
-        raise BadInput(f"the fraction of a quantile lies in [0, 1], not at {fraction}.")
+    fraction = check("the fraction of a quantile", fraction, Real(at_least=0, at_most=1))
     if not scores:
         raise BadInput("there are no scores to find a threshold for.")
     for i, score in enumerate(scores):
@@ -302,15 +299,6 @@ def _insert(model: nn.Module, name: str, layer, norm) -> None:
     together.add_module("layer", layer)
     together.add_module("norm", norm.train(layer.training))
     setattr(model.get_submodule(parent), child, together)
-
-
-def finite(name: str, value: object) -> float:
-    """Return ``value`` if it is a finite number; otherwise raise BadType or BadInput naming it."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadType(f"{name} must be a number, not {value!r}.")
-    if not math.isfinite(value):
-        raise BadInput(f"{name} must be finite, not {value}.")
-    return float(value)
 
 
 __all__ = ["BatchNormScale", "Slimming", "UniformChannelScaling", "quantile_masks", "quantile_thresholds"]

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pruning_core.errors import known_name
+from pruning_core.checks import Constraints
+from pruning_core.checks import OneOf
 from pruning_core.gradients import channel_elasticities
 from pruning_core.gradients import producing_parameters
 from pruning_core.methods.base import View
@@ -36,11 +37,9 @@ class Snap(Sensitivity):
     citation = "verdenius2020snipit"
     unit = "channel"
 
-    combine: str = "sum"
+    constraints = Constraints(combine=OneOf(*COMBINERS, kind="combination"))
 
-    def __post_init__(self):
-        super().__post_init__()
-        known_name("combination", self.combine, COMBINERS)
+    combine: str = "sum"
 
     def score(self, view: View) -> Scores:
         groups = view.sites.groups

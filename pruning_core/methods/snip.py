@@ -14,8 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pruning_core.errors import BadInput
-from pruning_core.errors import known_name
+from pruning_core.checks import Constraints
+from pruning_core.checks import OneOf
+from pruning_core.checks import Whole
 from pruning_core.gradients import LOSSES
 from pruning_core.gradients import loss_gradients
 from pruning_core.gradients import statistic_loss
@@ -35,13 +36,10 @@ class Sensitivity(Method):
 
     needs = "labels"
 
+    constraints = Constraints(batches=Whole(at_least=1), loss=OneOf(*LOSSES, kind="loss of the statistic"))
+
     batches: int = 5
     loss: Literal["training", "nll_logits"] = "training"
-
-    def __post_init__(self):
-        if isinstance(self.batches, bool) or not isinstance(self.batches, int) or self.batches < 1:
-            raise BadInput(f"the number of batches of a statistic is a whole number from 1, not {self.batches!r}.")
-        known_name("loss of the statistic", self.loss, LOSSES)
 
     def gradients(self, view: View, names):
         """Gradients of the loss by the parameters ``names``, and the loss."""

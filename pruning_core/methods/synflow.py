@@ -19,6 +19,8 @@ from torch import Tensor
 
 from pruning_core.budgets import Budget
 from pruning_core.budgets import allocate
+from pruning_core.checks import Constraints
+from pruning_core.checks import Whole
 from pruning_core.errors import BadInput
 from pruning_core.errors import Unprunable
 from pruning_core.masks import Masks
@@ -43,11 +45,9 @@ class SynFlow(Method):
     citation = "tanaka2020synflow"
     needs = "shape"
 
-    rounds: int = 100
+    constraints = Constraints(rounds=Whole(at_least=1))
 
-    def __post_init__(self):
-        if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or self.rounds < 1:
-            raise BadInput(f"SynFlow takes a whole number of rounds from 1, not {self.rounds!r}.")
+    rounds: int = 100
 
     def score(self, view: View) -> Scores:
         return self._flow(self._linearised(view))

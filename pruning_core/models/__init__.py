@@ -6,13 +6,16 @@ count.
 classification networks.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from pruning_core.checks import Real
+from pruning_core.checks import Several
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.data import DATASETS
 from pruning_core.data import Data
 from pruning_core.errors import BadInput
@@ -55,8 +58,8 @@ def _shape_and_classes(data: Any) -> tuple[Shape, int]:
         raise BadType(
             f"data must be the name of a data set, loaded data or ((C, H, W), classes), not {data!r}."
         ) from None
-    if not all(isinstance(n, int) and n >= 1 for n in (channels, height, width, classes)):
-        raise BadInput(f"((C, H, W), classes) must be whole numbers of at least 1, not {data!r}.")
+    numbers = (channels, height, width, classes)
+    channels, height, width, classes = check("((C, H, W), classes)", numbers, Several(Whole(at_least=1)))
     return (channels, height, width), classes
 
 
@@ -109,8 +112,7 @@ def build_model(
     266610
     """
     shape, classes = _shape_and_classes(data)
-    if isinstance(width, bool) or not isinstance(width, int | float) or not (0 < width < math.inf):
-        raise BadInput(f"width must be a positive number, not {width!r}.")
+    width = check("width", width, Real(above=0))
     known_name("norm", norm, ["batch", "sigmoid", "none"])
     with torch.random.fork_rng(devices=[]):
         start = int(torch.randint(2**62, ())) if seed is None else seed

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pruning_core.budgets import Budget
-from pruning_core.errors import BadInput
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.recipes.general import Timeline
 from pruning_core.recipes.general import before_training
 from pruning_core.recipes.general import check_early
@@ -114,8 +115,7 @@ def tick_tock(
 ) -> Timeline:
     """Train; tick: train the gates, cut, again and again; tock: train everything and pull the gates to zero; fine-tune
     (You et al. 2019). One cut comes before the first tick; the targets rise by 0.05 a cut."""
-    if isinstance(ticks, bool) or not isinstance(ticks, int) or ticks < 1:
-        raise BadInput(f"tick-tock takes a whole number of ticks from 1 before each tock, not {ticks!r}.")
+    ticks = check("ticks", ticks, Whole(at_least=1))
     rounds = tick_tock_rounds(sparsity)
     targets = [fraction_after("tick_tock", i, rounds, sparsity) for i in range(1, rounds + 1)]
     timeline: Timeline = [Train(epochs, only="weights"), cut_to(targets[0], "gates")]

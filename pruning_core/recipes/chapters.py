@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pruning_core.budgets import Budget
+from pruning_core.checks import Real
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.errors import BadInput
-from pruning_core.evaluation import integer_at_least
 from pruning_core.methods import Method
 from pruning_core.methods import as_method
 from pruning_core.methods.rare_gems import RareGems
 from pruning_core.methods.rigl import Rigl
 from pruning_core.optimizers import LearningRate
 from pruning_core.optimizers import Optimizer
-from pruning_core.optimizers import number_at_least_zero
 from pruning_core.recipes.general import Timeline
 from pruning_core.recipes.general import cut_to
 from pruning_core.recipes.general import fine_tuned
@@ -114,7 +115,7 @@ def scaled_from_scratch(sparsity: float, epochs: int, scope: tuple[str, ...] | N
 def l1_one_shot(sparsity: float, epochs: int, strength: float) -> Timeline:
     """Train with an l1 penalty on all parameters, then one global cut by magnitude and no fine-tuning: LOMP, or GOP in its
     code (Zhang et al. 2024). ``strength`` multiplies the sum of absolute values."""
-    penalty = ("l1", number_at_least_zero("strength", strength))
+    penalty = ("l1", check("strength", strength, Real(at_least=0)))
     return [Train(epochs, penalty=penalty), Measure("dense"), cut_to(sparsity, "magnitude"), Measure("pruned")]
 
 
@@ -125,8 +126,8 @@ def l1_in_rounds(sparsity: float, epochs: int, strength: float, rounds: int, ret
     Measures "dense", then "pruned" after every cut and "retrained" after every training but the first. ``rounds=1`` is
     l1_one_shot.
     """
-    penalty = ("l1", number_at_least_zero("strength", strength))
-    integer_at_least("rounds", rounds, 1)
+    penalty = ("l1", check("strength", strength, Real(at_least=0)))
+    rounds = check("rounds", rounds, Whole(at_least=1))
     timeline: Timeline = [Train(epochs, penalty=penalty), Measure("dense")]
     for i in range(1, rounds + 1):
         timeline += [cut_to(fraction_after("geometric", i, rounds, sparsity), "magnitude"), Measure("pruned")]
@@ -149,9 +150,8 @@ def rigl(
     done, and begins with ``drop`` of a layer's weights. The authors count steps, 100 of them; an epoch is the smallest unit
     here. ``across``: how the start is spread over layers: "erk"; "uniform", which leaves the first layer whole; or "layer".
     """
-    integer_at_least("every", every, 1)
-    if not 0 < number_at_least_zero("until", until) <= 1:
-        raise BadInput(f"until is the fraction of the training after which the mask stands still, not {until}.")
+    every = check("every", every, Whole(at_least=1))
+    until = check("until", until, Real(above=0, at_most=1))
     end = until * epochs / every
     times = math.ceil(end - 1e-9) - 1
     if times < 1:
@@ -177,8 +177,8 @@ def rare_gems(
     more than their 1e-4 is needed until scores that do not matter are below one half. ``signed``: see methods.rare_gems.
     ``optimizer`` of the training at the end (the authors take a tenth of the search's rate); None: the experiment's.
     """
-    integer_at_least("period", period, 1)
-    integer_at_least("epochs_mine", epochs_mine, 1)
+    period = check("period", period, Whole(at_least=1))
+    epochs_mine = check("epochs_mine", epochs_mine, Whole(at_least=1))
     cuts = (epochs_mine - 1) // period
     if cuts < 1:
         raise BadInput(f"a search of {epochs_mine} epochs has no cut; it needs more than {period}.")

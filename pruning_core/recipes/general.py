@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Literal
 
 from pruning_core.budgets import Budget
+from pruning_core.checks import Whole
+from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
 from pruning_core.methods import Method
@@ -154,9 +156,7 @@ def cut_to(sparsity: float, method: str | Method, steps: int | None = None) -> P
 
 def snip_it_rounds(steps: int) -> int:
     """Cuts that SNIP-it makes in ``steps`` halvings: the first, the halvings, and the target itself."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise BadInput(f"SNIP-it takes a whole number of steps from 1, not {steps!r}.")
-    return steps + 2
+    return check("steps", steps, Whole(at_least=1)) + 2
 
 
 def check_early(early: int, epochs: int) -> None:

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch import nn
 from torch.nn import functional as F
 
-from pruning_core.hessian import Hessian
 from pruning_core.curvature import spectrum
+from pruning_core.hessian import Hessian
 from pruning_core.lanczos import lanczos
 from pruning_core.lanczos import quadrature
 from pruning_core.lanczos import rademacher

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch import nn
 
-from pruning_core.hessian import Hessian
 from pruning_core.curvature import batch_losses
 from pruning_core.curvature import exact_hessian
 from pruning_core.curvature import loss_tolerance
@@ -19,6 +18,7 @@ from pruning_core.curvature import row_norms
 from pruning_core.curvature import spectrum
 from pruning_core.curvature import top_eigenvalues
 from pruning_core.curvature import trace
+from pruning_core.hessian import Hessian
 from pruning_core.lanczos import Spectrum
 from pruning_core.lanczos import lanczos
 from pruning_core.lanczos import quadrature

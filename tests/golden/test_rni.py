@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from harness import Check
 from harness import check
 from harness import parameters
+from pruning_core.batches import Split
 from pruning_core.cost import count_macs
 from pruning_core.cost import count_parameters
-from pruning_core.batches import Split
 from pruning_core.errors import BadInput
 from pruning_core.layers import ChannelIndex
 from pruning_core.layers import SigmoidBatchNorm2d

@@ -22,10 +22,10 @@ from pruning_core.masks import Masks
 from pruning_core.methods import View
 from pruning_core.methods.norms import L1Norm
 from pruning_core.methods.norms import L2Norm
-from pruning_core.methods.sampling import coefficient
 from pruning_core.methods.pfp import kept_at
 from pruning_core.methods.pfp import split
 from pruning_core.methods.sampling import Draws
+from pruning_core.methods.sampling import coefficient
 from pruning_core.methods.sampling import draws_for_distinct
 from pruning_core.methods.sampling import error
 from pruning_core.methods.sampling import expected_distinct

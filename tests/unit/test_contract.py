@@ -19,10 +19,10 @@ from pruning_core.masks import Masks
 from pruning_core.methods import METHODS
 from pruning_core.methods import as_method
 from pruning_core.methods.base import counted
+from pruning_core.optimizers import Optimizer
 from pruning_core.pruning import prune_step
 from pruning_core.pruning import shrunk
 from pruning_core.sites import find_sites
-from pruning_core.optimizers import Optimizer
 from pruning_core.trainer import Trainer
 
 SPARSITIES = (0.0, 0.3, 0.8)

@@ -19,6 +19,7 @@ from pruning_core.data import DATASETS
 from pruning_core.data import NORMALISATIONS
 from pruning_core.data import load_data
 from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
 from pruning_core.errors import CorruptFile
 from pruning_core.errors import UnknownName
 
@@ -431,8 +432,8 @@ def test_bad_arguments_are_refused_in_one_sentence(no_sources, tmp_path):
         load_data("digits", normalise="cifar10/rni")
     with pytest.raises(BadInput, match="read from files"):
         load_data("digits", augment="imagenet/ispasp")
-    for limit in (0, -5, 2.5, "all", True):
-        with pytest.raises(BadInput, match="limit must be"):
+    for limit, error in ((0, BadInput), (-5, BadInput), (2.5, BadType), ("all", BadType), (True, BadType)):
+        with pytest.raises(error, match="limit must be"):
             load_data("digits", limit=limit)
     with pytest.raises(BadInput, match=r"limit=50 leaves fewer images than classes.*at least \d+ are needed"):
         load_data("digits", limit=50)
@@ -452,14 +453,16 @@ def test_the_least_limit_that_is_named_is_enough():
 
 def test_bad_batch_sizes_are_refused_at_once():
     split = Split(torch.zeros(5, 1, 2, 2), torch.zeros(5, dtype=torch.long))
-    for size in (0, -1, 2.0, None):
-        with pytest.raises(BadInput, match="batch size"):
+    for size, error in ((0, BadInput), (-1, BadInput), (2.0, BadType), (None, BadType)):
+        with pytest.raises(error, match="batch size"):
             split.batches(size)
     with pytest.raises(BadInput, match="leave nothing"):
         split.batches(6, drop_last=True)
-    for n in (0, 6, 1.5):
+    for n in (0, 6):
         with pytest.raises(BadInput, match="between 1 and 5"):
             split.subset(n)
+    with pytest.raises(BadType, match="images of a subset must be a whole number"):
+        split.subset(1.5)
 
 
 # --- the real sources

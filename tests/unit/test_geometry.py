@@ -399,8 +399,9 @@ def test_the_bounds_of_the_limit():
 BAD = {
     "must be at least 1": [lambda: Orthant(0), lambda: window(0, 0.1), lambda: kinematic(0, 0, 0)],
     "must be at least 2": [lambda: CircularCone(1, 0.3), lambda: monte_carlo(Ray(3), 1, seeded())],
-    "must be at least 0": [lambda: Subspace(3, -1), lambda: L1DescentCone(3, -1)],
-    "must be at most 3": [
+    "must be between 0 and 3": [
+        lambda: Subspace(3, -1),
+        lambda: L1DescentCone(3, -1),
         lambda: Subspace(3, 4),
         lambda: L1DescentCone(3, 4),
     ],
@@ -435,8 +436,8 @@ BAD = {
     + [lambda: normalised_width(1.0, [1.0], 0.1, None, 1.1)],
     "mean_eigenvalue must": [lambda: trace_bound(1.0, -1.0, 0.1)],
     "eta must": [lambda: window(10, 0.0), lambda: window(10, 1.0), lambda: kinematic(1, 1, 10, 2.0)],
-    "delta_c must .* at most 10": [lambda: kinematic(-1, 1, 10), lambda: kinematic(11, 1, 10)],
-    "delta_k must .* at most 10": [lambda: kinematic(1, -1, 10), lambda: kinematic(1, 11, 10)],
+    r"delta_c must lie in \[0, 10\]": [lambda: kinematic(-1, 1, 10), lambda: kinematic(11, 1, 10)],
+    r"delta_k must lie in \[0, 10\]": [lambda: kinematic(1, -1, 10), lambda: kinematic(1, 11, 10)],
 }  # fmt: skip
 
 
@@ -447,7 +448,7 @@ def test_bad_input(message, call):
 
 
 WRONG = {
-    "integer": [lambda: Orthant(2.0), lambda: Subspace(3, True), lambda: window(2.5, 0.1)],
+    "whole number": [lambda: Orthant(2.0), lambda: Subspace(3, True), lambda: window(2.5, 0.1)],
     "Generator": [lambda: monte_carlo(Ray(3), 5, None), lambda: gaussian_width(Ray(3), 5, 0)],
     "a cone is needed": [lambda: monte_carlo(Ellipsoid([1.0]), 5, seeded())],
     "a cone or an ellipsoid": [lambda: gaussian_width(3, 5, seeded()), lambda: width_bounds("ray")],
@@ -455,14 +456,16 @@ WRONG = {
         lambda: normalised_width(1.0, "spectrum", 0.1),
         lambda: normalised_width(1.0, None, 0.1),
         lambda: normalised_width(1.0, [[1.0], [1.0, 2.0]], 0.1),
-        lambda: normalised_width(1.0, [1.0], "0.1"),
         lambda: normalised_width(1.0, np.array([True]), 0.1),
     ],
     "real numbers": [
         lambda: normalised_width(1.0, torch.tensor([True]), 0.1),
         lambda: normalised_width(1.0, torch.ones(2, dtype=torch.complex64), 0.1),
     ],
-    "one number": [lambda: normalised_width(1.0, [1.0], [0.1, 0.2])],
+    "epsilon must be a number": [
+        lambda: normalised_width(1.0, [1.0], [0.1, 0.2]),
+        lambda: normalised_width(1.0, [1.0], "0.1"),
+    ],
 }
 
 

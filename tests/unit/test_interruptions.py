@@ -16,10 +16,10 @@ from pruning_core.checkpoints import save_tensors
 from pruning_core.data import load_data
 from pruning_core.errors import BadInput
 from pruning_core.errors import CorruptFile
+from pruning_core.evaluation import evaluate
 from pruning_core.optimizers import LearningRate
 from pruning_core.optimizers import Optimizer
 from pruning_core.trainer import Trainer
-from pruning_core.evaluation import evaluate
 from pruning_core.training import fit
 
 EPOCHS = 4

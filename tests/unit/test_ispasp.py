@@ -379,7 +379,7 @@ def test_dead_channels_are_never_proposed():
     for step in found.steps:
         assert alive[step.support].all()
         assert alive[step.proposals].all()
-    with pytest.raises(BadInput, match="between 1 and 7 of 7"):
+    with pytest.raises(BadInput, match="hidden channels to keep, must be between 1 and 7"):
         two_layer(prepared([maps], nn.Linear(12, 4).double(), np.arange(12), alive), None, 8)
 
 
@@ -1206,9 +1206,9 @@ def hidden_never() -> Hidden:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"s": 0}, "keeps between 1 and 6 of 6 hidden channels, not 0"),
+        ({"s": 0}, "hidden channels to keep, must be between 1 and 6, not 0"),
         ({"s": -1}, "not -1"),
-        ({"s": 7}, "keeps between 1 and 6 of 6 hidden channels, not 7"),
+        ({"s": 7}, "hidden channels to keep, must be between 1 and 6, not 7"),
         ({"s": 2.0}, "not 2.0"),
         ({"s": 2, "iterations": 0}, "iterations must be at least 1, not 0"),
         ({"s": 2, "importance": "abs"}, "unknown importance 'abs': did you mean 'absolute'"),

@@ -300,8 +300,8 @@ def test_reference_takes_a_gaussian_vector_only_where_beta_is_zero():
     [
         ({"steps": 6}, BadInput, "6 Lanczos steps are more than the 5 parameters"),
         ({"steps": 0}, BadInput, "the number of Lanczos steps must be at least 1, not 0"),
-        ({"steps": 2.0}, BadType, "must be an integer, not 2.0"),
-        ({"steps": True}, BadType, "must be an integer, not True"),
+        ({"steps": 2.0}, BadType, "must be a whole number, not 2.0"),
+        ({"steps": True}, BadType, "must be a whole number, not True"),
         ({"start": torch.zeros(5)}, BadInput, "finite length above 0, not 0.0"),
         ({"start": torch.full((5,), torch.nan)}, BadInput, "finite length above 0, not nan"),
         ({"start": torch.ones(5, 1)}, BadType, r"must be a tensor \(D,\)"),
@@ -494,7 +494,7 @@ def test_density_is_a_mixture_of_gaussians():
     np.testing.assert_allclose(density, expected, rtol=1e-10)
     assert float(density.sum()) * 0.01 == pytest.approx(1, abs=1e-6)
     for bad in (0, -1, math.inf, math.nan):
-        with pytest.raises(BadInput, match="variance of a density must be positive and finite"):
+        with pytest.raises(BadInput, match="variance of a density must be finite and above 0"):
             spectrum.density(grid, bad)
 
 
@@ -561,8 +561,8 @@ def test_bad_densities():
     for arguments, words in [
         ((torch.ones(2), torch.ones(2)), r"one shape \(runs, k\)"),
         ((one, torch.ones(2, 2)), r"one shape \(runs, k\)"),
-        ((one, one, 1), "at least 2 bins"),
-        ((one, one, 10.5), "must be an integer"),
+        ((one, one, 1), "number of bins must be at least 2"),
+        ((one, one, 10.5), "must be a whole number"),
         ((one, one, 10, 0.0), "variance of a density"),
         ((torch.tensor([[-100.0, 100.0]]), one, 10, 1e-10, 3.0), "no grid point is near a Ritz value"),
     ]:

@@ -11,6 +11,7 @@ from torch import nn
 from pruning_core import recipes
 from pruning_core.curvature import exact_hessian
 from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
 from pruning_core.experiment import Experiment
 from pruning_core.geometry import limit_bounds
 from pruning_core.geometry import normalised_width
@@ -149,9 +150,11 @@ def test_the_naive_count():
         model[0].bias.zero_()
     assert small_share(model) == 0.5
     assert small_share(model, below=1) == 1.0
-    for below in (0, -1, math.nan, "1e-3"):
-        with pytest.raises(BadInput, match="below is a magnitude above 0"):
+    for below in (0, -1, math.nan):
+        with pytest.raises(BadInput, match="below must be finite and above 0"):
             small_share(model, below)
+    with pytest.raises(BadType, match="below must be a number"):
+        small_share(model, "1e-3")
 
 
 def test_the_recipe_of_rounds():

@@ -242,15 +242,20 @@ def test_bad_input_is_refused_in_one_sentence():
         build_model("resnet20", "cifar10", norm="layer")
     with pytest.raises(BadInput, match="lenet300 cannot have norm='sigmoid'"):
         build_model("lenet300", "mnist", norm="sigmoid")
-    for width in (0, -1, float("nan"), float("inf"), "wide", True, None):
+    for width in (0, -1, float("nan"), float("inf")):
         with pytest.raises(BadInput, match="width"):
+            build_model("resnet20", "cifar10", width=width)
+    for width in ("wide", True, None):
+        with pytest.raises(BadType, match="width"):
             build_model("resnet20", "cifar10", width=width)
     for data in (((3, 32), 10), 10, None, (3, 32, 32)):
         with pytest.raises(BadType, match="data must be"):
             build_model("resnet20", data)
-    for data in (((3, 0, 32), 10), ((3, 32, 32), 0), ((3, 32, 32), 2.5)):
-        with pytest.raises(BadInput, match="whole numbers"):
+    for data in (((3, 0, 32), 10), ((3, 32, 32), 0)):
+        with pytest.raises(BadInput, match=r"classes.* must be at least 1"):
             build_model("resnet20", data)
+    with pytest.raises(BadType, match=r"classes.* must be a whole number, not 2\.5"):
+        build_model("resnet20", ((3, 32, 32), 2.5))
     with pytest.raises(BadInput, match="3 channels, not 1"):
         build_model("torchvision/resnet18", "mnist")
     with pytest.raises(BadInput, match="width must be 1"):

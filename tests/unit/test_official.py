@@ -163,7 +163,7 @@ def test_refusals():
     weight, points = layer()
     with pytest.raises(BadInput, match="non-negative"):
         estimator_rows(weight, -points, points, [4])
-    with pytest.raises(BadInput, match="at least one draw"):
+    with pytest.raises(BadInput, match="draws must be at least 1"):
         relative_errors(weight, probabilities(weight, points, "uniform"), points, 0, torch.Generator())
     with pytest.raises(UnknownName, match="rule"):
         probabilities(weight, points, "best")

@@ -200,7 +200,7 @@ def test_bad_arguments_get_one_clear_sentence(arguments, kind, match):
     [
         ({"across": "globl"}, "did you mean 'global'"), ({"of": "flops"}, "Allowed: channels, macs, weights"),
         ({"of": "channels"}, "prunes single weights"), ({"of": "macs"}, "needs example_input"),
-        ({"rounds": 0}, "from 1"), ({"across": {"4.weigh": 0.5}}, "did you mean '4.weight'"),
+        ({"rounds": 0}, "rounds must be at least 1"), ({"across": {"4.weigh": 0.5}}, "did you mean '4.weight'"),
         ({"batches": X}, "single batch into a list"), ({"batches": 3}, "iterable"),
     ],
 )  # fmt: skip

@@ -193,15 +193,15 @@ def test_the_recipe_beats_chance_and_stays_as_sparse(across):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: Rigl(drop=1.5), BadInput, "at most 1, not 1.5"),
+        (lambda: Rigl(drop=1.5), BadInput, r"drop must lie in \[0, 1\], not 1\.5"),
         (lambda: Rigl(drop=-0.1), BadInput, "drop must be"),
         (lambda: Rigl(drop="0.3"), BadType, "drop must be a number"),
-        (lambda: Rigl(end=0), BadInput, "end must be above 0"),
-        (lambda: Rigl(batches=0), BadInput, "whole number from 1"),
+        (lambda: Rigl(end=0), BadInput, "end must be finite and above 0"),
+        (lambda: Rigl(batches=0), BadInput, "batches must be at least 1"),
         (lambda: recipes.rigl(0.9, 1), BadInput, "leave no exchange"),
         (lambda: recipes.rigl(0.9, 10, every=8), BadInput, "leave no exchange every 8"),
         (lambda: recipes.rigl(0.9, 10, every=0), BadInput, "every"),
-        (lambda: recipes.rigl(0.9, 10, until=1.2), BadInput, "until is the fraction"),
+        (lambda: recipes.rigl(0.9, 10, until=1.2), BadInput, r"until must lie in \(0, 1\]"),
         (lambda: recipes.rigl(1.0, 10), BadInput, "sparsity"),
     ],
 )

@@ -118,10 +118,10 @@ def test_the_smaller_network_is_as_robust_as_the_masked_one(name, trained, image
     ("change", "words"),
     [
         ({"name": "hammer"}, "unknown attack"),
-        ({"epsilons": []}, "epsilons rise"),
-        ({"epsilons": [0.2, 0.1]}, "epsilons rise"),
+        ({"epsilons": []}, "epsilons must have a length of at least 1"),
+        ({"epsilons": [0.2, 0.1]}, "epsilons must rise"),
         ({"epsilons": [-0.1]}, "at least 0"),
-        ({"epsilons": 0.1}, "list of numbers"),
+        ({"epsilons": 0.1}, "epsilons must be a list"),
         ({"bounds": (0.0, 0.5)}, "beyond the bounds"),
         ({"bounds": (2.0, -2.0)}, "lower bound"),
         ({"bounds": "pixels"}, "kind of bounds"),
@@ -129,7 +129,7 @@ def test_the_smaller_network_is_as_robust_as_the_masked_one(name, trained, image
         ({"steps": 5}, "takes one step"),
         ({"labels": torch.full((40,), 11)}, "labels run"),
         ({"labels": torch.zeros(3, dtype=torch.long)}, "as many labels"),
-        ({"targeted": 10}, "class to aim at"),
+        ({"targeted": 10}, "targeted must be between 0 and 9"),
         ({"seed": -1}, "at least 0"),
     ],
 )
@@ -175,10 +175,14 @@ def test_an_attack_in_a_timeline_adds_rows(tmp_path, monkeypatch):
     assert rows[0]["attack_success"] <= rows[1]["attack_success"]
     assert (rows[0]["method"], rows[2]["method"], rows[0]["epsilon"]) == ("dense", "snap", 0.1)
     assert rows[0]["attack"] == "fgsm" and rows[0]["n"] == 64
-    for bad in ((), (0.5, 0.1), (-1.0,)):
-        with pytest.raises(PruningError, match="epsilons rise"):
+    for bad, words in (
+        ((), "length of at least 1"),
+        ((0.5, 0.1), "rise, each once"),
+        ((-1.0,), "finite and at least 0"),
+    ):
+        with pytest.raises(PruningError, match=f"epsilons must .*{words}"):
             pc.Attack("fgsm", bad)
     with pytest.raises(PruningError, match="unknown attack"):
         pc.Attack("hammer", (0.1,))
-    with pytest.raises(PruningError, match="at least one image"):
+    with pytest.raises(PruningError, match="samples must be at least 1"):
         pc.Attack("fgsm", (0.1,), samples=0)

@@ -312,13 +312,13 @@ def test_how_producers_are_combined_is_an_argument(combine, batches):
 
 
 REFUSED = [
-    (lambda: Snip(batches=0), "whole number from 1"),
+    (lambda: Snip(batches=0), "batches must be at least 1"),
     (lambda: Snip(loss="mse"), "loss of the statistic"),
     (lambda: Snap(combine="median"), "combination"),
     (lambda: Grasp(temperature=0), "temperature"),
-    (lambda: Grasp(chunk=0), "at least one sample"),
-    (lambda: SynFlow(rounds=0), "rounds from 1"),
-    (lambda: recipes.snip_it(0.9, 10, steps=0), "steps from 1"),
+    (lambda: Grasp(chunk=0), "chunk must be at least 1"),
+    (lambda: SynFlow(rounds=0), "rounds must be at least 1"),
+    (lambda: recipes.snip_it(0.9, 10, steps=0), "steps must be at least 1"),
     (lambda: recipes.snip_it_during(0.9, 10, every=20), "never takes place"),
     (lambda: recipes.snip_it_during(0.9, 10, after=10), "never takes place"),
     (lambda: recipes.magnitude_rewind_during(0.9, 10, early=10), "cannot be put back"),

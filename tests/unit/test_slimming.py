@@ -297,14 +297,14 @@ def test_thresholds_stay_in_the_dtype_of_the_scores():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (([torch.ones(4)], -0.1), BadInput, r"lies in \[0, 1\]"),
-        (([torch.ones(4)], 1.5), BadInput, r"lies in \[0, 1\]"),
-        (([torch.ones(4)], math.nan), BadInput, r"lies in \[0, 1\]"),
-        (([torch.ones(4)], "0.5"), BadType, "is a number"),
-        (([torch.ones(4)], True), BadType, "is a number"),
+        (([torch.ones(4)], -0.1), BadInput, r"must lie in \[0, 1\]"),
+        (([torch.ones(4)], 1.5), BadInput, r"must lie in \[0, 1\]"),
+        (([torch.ones(4)], math.nan), BadInput, r"must lie in \[0, 1\]"),
+        (([torch.ones(4)], "0.5"), BadType, "must be a number"),
+        (([torch.ones(4)], True), BadType, "must be a number"),
         (([torch.ones(4)], 0.5, "layer"), BadInput, "unknown scope"),
-        (([torch.ones(4)], 0.5, "local", -1), BadInput, "whole number from 0"),
-        (([torch.ones(4)], 0.5, "local", 2.0), BadInput, "whole number from 0"),
+        (([torch.ones(4)], 0.5, "local", -1), BadInput, "minimum must be at least 0"),
+        (([torch.ones(4)], 0.5, "local", 2.0), BadType, "minimum must be a whole number"),
         (([], 0.5), BadInput, "no scores"),
         (([torch.ones(4), torch.ones(2, 2)], 0.5), BadInput, "layer 2 must be a vector"),
         (([torch.ones(4), torch.ones(0)], 0.5), BadInput, "layer 2 must be a vector"),
@@ -411,7 +411,7 @@ def test_polarisation_prepares_clamped_norms_and_training_keeps_them_in_bounds()
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"t": math.nan}, "t, the weight"), ({"upper": 0.0}, "above 0"), ({"upper": math.inf}, "finite"),
+        ({"t": math.nan}, "t must be finite"), ({"upper": 0.0}, "above 0"), ({"upper": math.inf}, "finite"),
         ({"start": 0.0}, "start"), ({"start": 1.2}, "start"), ({"threshold": "otsu"}, "unknown threshold"),
     ],
 )  # fmt: skip

@@ -17,8 +17,8 @@ from pruning_core.configurations import STAGES
 from pruning_core.configurations import cost
 from pruning_core.configurations import kept_width
 from pruning_core.configurations import mobilenetv2_configuration
-from pruning_core.cost import norm_operations
 from pruning_core.configurations import resnet34_configuration
+from pruning_core.cost import norm_operations
 from pruning_core.errors import BadInput
 from pruning_core.errors import UnknownName
 from pruning_core.sparse_recovery import compressible
@@ -155,17 +155,17 @@ def test_slopes_over_sizes_that_make_no_sense(sizes, residuals):
 
 def test_refusals():
     for p in (0, -1, float("nan")):
-        with pytest.raises(BadInput, match="compressibility p must be positive"):
+        with pytest.raises(BadInput, match="compressibility p must be finite and above 0"):
             compressible(5, 5, p, seeded(0))
     for s in (0, 6):
-        with pytest.raises(BadInput, match=f"between 1 and 5 of 5 neurons can be active, not {s}"):
+        with pytest.raises(BadInput, match=f"active neurons, must be between 1 and 5, not {s}"):
             planted(5, 5, s, seeded(0))
-        with pytest.raises(BadInput, match=f"between 1 and 5 of 5 entries, not {s}"):
+        with pytest.raises(BadInput, match=f"entries to recover, must be between 1 and 5, not {s}"):
             cosamp(torch.ones(3, 5, dtype=DOUBLE), torch.ones(3, dtype=DOUBLE), s)
     for p, s in ((0, 3), (1, 3), (0.5, 0), (float("nan"), 3)):
         with pytest.raises(BadInput, match="tail bounds hold for 0 < p < 1 and s >= 1"):
             tail_bounds(p, s)
-    with pytest.raises(BadInput, match="between 1 and 10 of 10 hidden channels, not 11"):
+    with pytest.raises(BadInput, match="hidden channels to keep, must be between 1 and 10, not 11"):
         decay(10, 0.5, [11], draws=1)
     with pytest.raises(BadInput):
         recovery(10, 11, 5, draws=1)

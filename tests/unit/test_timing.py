@@ -25,7 +25,7 @@ def test_csr_products_are_timed_at_each_sparsity():
     ("call", "error", "words"),
     [
         (lambda: timing.latency(nn.Linear(2, 2), torch.zeros(1, 2), repeats=0), BadInput, "repeats"),
-        (lambda: timing.csr_speed([1.5]), BadInput, "between 0 and 1"),
+        (lambda: timing.csr_speed([1.5]), BadInput, r"must lie in \[0, 1\]"),
     ],
 )
 def test_bad_input_is_refused(call, error, words):

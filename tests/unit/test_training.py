@@ -17,15 +17,15 @@ from pruning_core.data import load_data
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import UnknownName
+from pruning_core.evaluation import CrossEntropy
+from pruning_core.evaluation import evaluate
 from pruning_core.masks import Masks
 from pruning_core.observers import SignFlips
-from pruning_core.tensorboard import TensorBoard
-from pruning_core.evaluation import CrossEntropy
 from pruning_core.optimizers import LearningRate
 from pruning_core.optimizers import Optimizer
+from pruning_core.tensorboard import TensorBoard
 from pruning_core.trainer import Trainer
 from pruning_core.trainer import TrainingDiverged
-from pruning_core.evaluation import evaluate
 from pruning_core.training import fit
 
 
@@ -452,9 +452,9 @@ def test_without_tensorboard_the_extra_is_named(tmp_path, monkeypatch):
     ("options", "error", "words"),
     [
         ({"epochs": -1}, BadInput, "epochs must be at least 0"),
-        ({"epochs": 1.5}, BadType, "epochs must be an integer"),
+        ({"epochs": 1.5}, BadType, "epochs must be a whole number"),
         ({"batch_size": 0}, BadInput, "batch_size must be at least 1"),
-        ({"seed": "a"}, BadType, "seed must be an integer"),
+        ({"seed": "a"}, BadType, "seed must be a whole number"),
         ({"precision": "float16"}, UnknownName, "bfloat16"),
         ({"keep": "best"}, UnknownName, "best_validation"),
         ({"keep": "best_validation"}, BadInput, "needs a validation split"),
@@ -506,7 +506,7 @@ def test_broken_weights_are_refused_before_training(digits, bad):
     model = network(norm=True)
     with torch.no_grad():
         model[1].weight[0, 0] = bad
-    with pytest.raises(BadInput, match=r"1\.weight holds NaN or infinite"):
+    with pytest.raises(BadInput, match=r"'1\.weight' holds 1 NaN or infinite"):
         fit(model, digits.train, epochs=1, progress=False)
     buffers = network(norm=True)
     buffers[2].running_var.fill_(bad)

@@ -1,0 +1,254 @@
+"""What an argument must be, declared once: numbers, whole numbers, names, finite tensors; anything else is one clear sentence.
+
+A constraint is a small value, and :func:`check` holds an argument against it. numpy's and torch's scalars are numbers like
+Python's own and come out as those; a bool is no number, and NaN is never one that can be worked with.
+
+>>> check("epochs", np.int64(3), Whole(at_least=1))
+3
+>>> check("clip", "1", Maybe(Real(above=0)))
+Traceback (most recent call last):
+...
+pruning_core.errors.BadType: clip must be a number, not '1'.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+import sys
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+from typing import ClassVar
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch import nn
+
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import known_name
+
+DOUBLE = torch.float64
+LARGEST = sys.float_info.max  # an int may lie beyond it
+
+
+class Constraint(Protocol):
+    """What a value must be."""
+
+    def check(self, name: str, value: Any) -> Any:
+        """``value`` as plain Python; BadType or BadInput, naming it, if it is not what it must be."""
+
+
+class Constraints(dict[str, Constraint]):
+    """Field of a dataclass -> what its value must be."""
+
+
+@dataclass(frozen=True)
+class Real:
+    """A number within its bounds, finite unless ``infinite``; an int stays an int, so that keys of records do not change.
+
+    >>> check("lr", np.float32(0.5), Real(above=0)), check("lr", 1, Real(above=0))
+    (0.5, 1)
+    >>> check("sparsity", 1.5, Real(at_least=0, below=1))
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadInput: sparsity must lie in [0, 1), not 1.5.
+    """
+
+    kind: ClassVar[str] = "a number"
+    types: ClassVar[tuple[type, ...]] = (int, float)
+
+    at_least: float = -math.inf
+    at_most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+    infinite: bool = False
+
+    def check(self, name: str, value: Any) -> Any:
+        given = plain(value)
+        if isinstance(given, bool) or not isinstance(given, int | float) or not isinstance(given, self.types):
+            raise BadType(f"{name} must be {self.kind}, not {_shown(given)}.")
+        fits = self.at_least <= given <= self.at_most and (given > self.above or self.above == -math.inf)
+        if not (fits and (given < self.below or self.below == math.inf) and (self.infinite or abs(given) <= LARGEST)):
+            raise BadInput(f"{name} must {self._allowed()}, not {_shown(given)}.")
+        return given
+
+    def _allowed(self) -> str:
+        low, high = max(self.at_least, self.above), min(self.at_most, self.below)
+        if math.isfinite(low) and math.isfinite(high):
+            return f"lie in {'(' if self.above == low else '['}{low:g}, {high:g}{')' if self.below == high else ']'}"
+        words = [] if self.infinite else ["finite"]
+        if math.isfinite(low):
+            words.append(f"{'above' if self.above == low else 'at least'} {low:g}")
+        if math.isfinite(high):
+            words.append(f"{'below' if self.below == high else 'at most'} {high:g}")
+        return f"be {' and '.join(words) or 'a number other than NaN'}"
+
+
+@dataclass(frozen=True)
+class Whole(Real):
+    """A whole number within its bounds; 2.0 is none.
+
+    >>> check("n", 7, Whole(1, 5))
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadInput: n must be between 1 and 5, not 7.
+    """
+
+    kind = "a whole number"
+    types = (int,)
+
+    infinite: bool = True  # no int is infinite, also where it is larger than every float
+
+    def _allowed(self) -> str:
+        if math.isfinite(self.at_least) and math.isfinite(self.at_most):
+            return f"be between {self.at_least} and {self.at_most}"
+        return f"be at least {self.at_least}" if math.isfinite(self.at_least) else f"be at most {self.at_most}"
+
+
+class OneOf:
+    """One of some names.
+
+    >>> check("precision", "float23", OneOf("float32", "bfloat16"))
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.UnknownName: unknown precision 'float23': did you mean 'float32'? Allowed: bfloat16, float32.
+    """
+
+    def __init__(self, *names: str, kind: str | None = None):
+        self.names, self.kind = names, kind
+
+    def check(self, name: str, value: Any) -> str:
+        return known_name(self.kind or name, value, self.names)
+
+
+@dataclass(frozen=True)
+class Maybe:
+    """None, or what the constraint asks for."""
+
+    constraint: Constraint
+
+    def check(self, name: str, value: Any) -> Any:
+        return None if value is None else self.constraint.check(name, value)
+
+
+@dataclass(frozen=True)
+class Several:
+    """A collection whose entries all fit the constraint, ``at_least`` so many and ``rising`` where asked; becomes a tuple.
+
+    >>> check("milestones", [30, np.int64(60)], Several(Whole(at_least=1)))
+    (30, 60)
+    """
+
+    constraint: Constraint
+    at_least: int = 0
+    rising: bool = False
+
+    def check(self, name: str, value: Any) -> tuple:
+        try:
+            if isinstance(value, str | bytes):
+                raise TypeError
+            entries = tuple(value)
+        except TypeError:
+            raise BadType(f"{name} must be a list or another collection, not {_shown(value)}.") from None
+        found = tuple(self.constraint.check(f"each of {name}", entry) for entry in entries)
+        if len(found) < self.at_least:
+            raise BadInput(f"{name} must have a length of at least {self.at_least}, not {len(found)}.")
+        if self.rising and any(after <= before for before, after in pairwise(found)):
+            raise BadInput(f"{name} must rise, each once, not {_shown(found)}.")
+        return found
+
+
+def check(name: str, value: Any, constraint: Constraint) -> Any:
+    """``value`` as plain Python if it fits the constraint; otherwise BadType or BadInput, naming it."""
+    return constraint.check(name, value)
+
+
+def check_fields(instance: Any) -> None:
+    """Hold the fields of a dataclass against the class attribute ``constraints`` (field -> constraint), bases included.
+
+    Call it in ``__post_init__``. Scalars of numpy and torch, and lists, become plain numbers and tuples in their fields.
+
+    >>> @dataclass(frozen=True)
+    ... class Halving:
+    ...     constraints = Constraints(rounds=Whole(at_least=1))
+    ...     rounds: int = 1
+    ...
+    ...     def __post_init__(self):
+    ...         check_fields(self)
+    >>> Halving(np.int8(4))
+    Halving(rounds=4)
+    """
+    for base in reversed(type(instance).__mro__):
+        for field, constraint in vars(base).get("constraints", {}).items():
+            object.__setattr__(instance, field, constraint.check(field, getattr(instance, field)))
+
+
+def plain(value: Any) -> Any:
+    """``value``, a scalar of numpy or torch as the number of Python that it is.
+
+    >>> plain(torch.tensor(2)), plain("a")
+    (2, 'a')
+    """
+    return value.item() if isinstance(value, np.generic | np.ndarray | Tensor) and value.ndim == 0 else value
+
+
+def doubles(name: str, values: Any) -> Tensor:
+    """``values`` (tensor, array, sequence or number) as a finite float64 tensor of the same shape, without gradient.
+
+    Raises BadType for what is not made of real numbers, BadInput for NaN or infinite entries, and for nothing at all.
+
+    >>> doubles("radii", [1, 2])
+    tensor([1., 2.], dtype=torch.float64)
+    """
+    if isinstance(values, Tensor):
+        if values.is_complex() or values.dtype == torch.bool:
+            raise BadType(f"{name} must hold real numbers, not {values.dtype}.")
+        found = values.detach().to("cpu", DOUBLE)
+    else:
+        try:
+            array = np.asarray(values)
+        except (TypeError, ValueError, RuntimeError):  # rows of different lengths, tensors that want a gradient
+            array = np.asarray(None)
+        if array.dtype.kind not in "iuf":
+            raise BadType(f"{name} must be a tensor or a sequence of numbers, not {type(values).__name__}.")
+        found = torch.from_numpy(array.astype(np.float64))
+    if found.numel() == 0:
+        raise BadInput(f"{name} is empty.")
+    if not bool(torch.isfinite(found).all()):
+        raise BadInput(f"{name} must be finite, but there are NaN or infinite values.")
+    return found
+
+
+def check_finite(model: nn.Module) -> None:
+    """Raise BadInput naming the first parameter or buffer of a network that holds NaN or infinite values."""
+    named = [(n, t) for n, t in (*model.named_parameters(), *model.named_buffers()) if t.is_floating_point()]
+    if not named:
+        return
+    # A sum is finite only if all entries are, and eighty times faster than isfinite; a sum may also overflow.
+    sums = torch.stack([tensor.detach().sum().float().to(named[0][1].device) for _, tensor in named]).tolist()
+    if all(map(math.isfinite, sums)):
+        return
+    for name, tensor in named:
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            raise BadInput(f"{name!r} holds {bad} NaN or infinite values; such a network cannot be worked with.")
+
+
+def generator_of(generator: Any) -> torch.Generator:
+    """The generator itself; BadType for anything else, so that no draw ever comes from the global random state."""
+    if not isinstance(generator, torch.Generator):
+        raise BadType(f"a torch.Generator is needed as the source of randomness, not {type(generator).__name__}.")
+    return generator
+
+
+def _shown(value: Any) -> str:
+    if hasattr(value, "shape"):
+        return f"{type(value).__name__} of shape {tuple(value.shape)}"
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # an int with more digits than Python is willing to print
+        return f"an integer of {value.bit_length()} bits"
