@@ -30,7 +30,7 @@ def _methods(arguments: argparse.Namespace) -> None:
 
 
 def _models(arguments: argparse.Namespace) -> None:
-    from pruning_core.models import MODELS
+    from pruning_core.models.build import MODELS
 
     rows = [(name, f"{entry.parameters:,}", entry.paper) for name, entry in MODELS.items()]
     print(_table(("model", "parameters", "paper"), rows))
@@ -38,7 +38,7 @@ def _models(arguments: argparse.Namespace) -> None:
 
 
 def _data(arguments: argparse.Namespace) -> None:
-    from pruning_core.data import DATASETS
+    from pruning_core.data.sets import DATASETS
 
     rows = [
         (name, "x".join(map(str, info.shape)), info.classes, info.licence, info.source)

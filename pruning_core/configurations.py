@@ -22,7 +22,7 @@ from pruning_core.groups import expand
 from pruning_core.measure import count_macs
 from pruning_core.measure import count_parameters
 from pruning_core.measure import norm_operations
-from pruning_core.models import build_model
+from pruning_core.models.build import build_model
 from pruning_core.pruning import shrunk
 from pruning_core.sites import find_sites
 

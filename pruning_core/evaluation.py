@@ -19,7 +19,7 @@ from pruning_core.errors import known_name
 from pruning_core.measure import observing
 
 if TYPE_CHECKING:
-    from pruning_core.data import Split
+    from pruning_core.data.splits import Split
 
 PRECISIONS = ("float32", "bfloat16")
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
-from pruning_core.data import DATASETS
-from pruning_core.data import load_data
+from pruning_core.data.loading import load_data
+from pruning_core.data.sets import DATASETS
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
 from pruning_core.evaluation import integer_at_least
-from pruning_core.models import MODELS
+from pruning_core.models.build import MODELS
 from pruning_core.models.published import check_published
 from pruning_core.optimizers import LearningRate
 from pruning_core.optimizers import Optimizer

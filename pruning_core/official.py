@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pruning_core.budgets import Budget
-from pruning_core.data import NORMALISATIONS
+from pruning_core.data.sets import NORMALISATIONS
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
 from pruning_core.experiment import Experiment

@@ -27,10 +27,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.budgets import Budget
 from pruning_core.budgets import check_sparsity
-from pruning_core.data import AUGMENTATIONS
-from pruning_core.data import NORMALISATIONS
-from pruning_core.data import Data
-from pruning_core.data import load_data
+from pruning_core.data.loading import Data
+from pruning_core.data.loading import load_data
+from pruning_core.data.sets import AUGMENTATIONS
+from pruning_core.data.sets import NORMALISATIONS
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import known_name
@@ -48,8 +48,8 @@ from pruning_core.methods.slimming import BatchNormScale
 from pruning_core.methods.slimming import Slimming
 from pruning_core.methods.slimming import UniformChannelScaling
 from pruning_core.methods.slimming import finite
-from pruning_core.models import MODELS
-from pruning_core.models import build_model
+from pruning_core.models.build import MODELS
+from pruning_core.models.build import build_model
 from pruning_core.optimizers import LearningRate
 from pruning_core.optimizers import Optimizer
 from pruning_core.optimizers import number_at_least_zero

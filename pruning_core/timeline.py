@@ -34,7 +34,7 @@ from pruning_core.masks import Masks
 from pruning_core.measure import count_macs
 from pruning_core.measure import output_positions
 from pruning_core.methods import Method
-from pruning_core.models import build_model
+from pruning_core.models.build import build_model
 from pruning_core.models.published import load_published
 from pruning_core.pruning import prune_step
 from pruning_core.pruning import shrunk

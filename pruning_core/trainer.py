@@ -40,7 +40,7 @@ from pruning_core.optimizers import load_optimizer_state
 from pruning_core.optimizers import optimizer_state
 
 if TYPE_CHECKING:
-    from pruning_core.data import Split
+    from pruning_core.data.splits import Split
 
 KEEP = ("last", "best_validation")
 STEPS_BETWEEN_LOOKS = 100  # looking at the loss waits for the device, so it is not done at every step

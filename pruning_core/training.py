@@ -29,8 +29,8 @@ from pruning_core.trainer import Trainer
 from pruning_core.trainer import TrainingDiverged
 
 if TYPE_CHECKING:
-    from pruning_core.data import Data
-    from pruning_core.data import Split
+    from pruning_core.data.loading import Data
+    from pruning_core.data.splits import Split
 
 __all__ = [
     "CrossEntropy", "Evaluation", "History", "LearningRate", "Observer", "Optimizer",

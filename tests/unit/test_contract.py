@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import pruning_core as pc
-from pruning_core.batches import Split
 from pruning_core.budgets import Budget
+from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput
 from pruning_core.errors import PruningError
 from pruning_core.layers import to_plain

@@ -32,7 +32,7 @@ from pruning_core.methods.ispasp import ActivationSum
 from pruning_core.methods.ispasp import ISpaSP
 from pruning_core.methods.ispasp import fitted
 from pruning_core.methods.ispasp import two_layer
-from pruning_core.models.resnet import Bottleneck
+from pruning_core.models.zoo.resnet import Bottleneck
 from pruning_core.pruning import prune_step
 from pruning_core.pruning import shrunk
 from pruning_core.sites import find_sites
