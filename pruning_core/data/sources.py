@@ -46,7 +46,7 @@ def _mnist5k() -> Raw:
     }
 
 
-IN_PYTHONPACKAGES: dict[str, Callable[[], Raw]] = {"digits": _digits, "mnist5k": _mnist5k}
+IN_PYTHON_PACKAGES: dict[str, Callable[[], Raw]] = {"digits": _digits, "mnist5k": _mnist5k}
 
 # set -> class of torchvision.datasets, and what its files in the data folder are called
 TORCHVISION = {
