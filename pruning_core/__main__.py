@@ -27,13 +27,13 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _methods(arguments: argparse.Namespace) -> None:
-    from pruning_core.methods import methods_table
+    from pruning_core.methods.base import methods_table
 
     print(methods_table().to_string())
 
 
 def _models(arguments: argparse.Namespace) -> None:
-    from pruning_core.models import MODELS
+    from pruning_core.models.build import MODELS
 
     rows = [(name, f"{entry.parameters:,}", entry.paper) for name, entry in MODELS.items()]
     print(_table(("model", "parameters", "paper"), rows))
@@ -41,7 +41,7 @@ def _models(arguments: argparse.Namespace) -> None:
 
 
 def _data(arguments: argparse.Namespace) -> None:
-    from pruning_core.data import DATASETS
+    from pruning_core.data.sets import DATASETS
 
     rows = [
         (name, "x".join(map(str, info.shape)), info.classes, info.licence, info.source)

@@ -22,7 +22,7 @@ from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
 from pruning_core.groups import Sites
 from pruning_core.groups import expand
-from pruning_core.models import build_model
+from pruning_core.models.build import build_model
 from pruning_core.pruning import shrunk
 from pruning_core.sites import find_sites
 

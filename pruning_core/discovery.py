@@ -28,10 +28,10 @@ from pruning_core.errors import BadInput
 from pruning_core.errors import Unprunable
 from pruning_core.groups import Group
 from pruning_core.groups import Member
-from pruning_core.layers import ChannelGate
-from pruning_core.layers import ChannelIndex
-from pruning_core.layers import HardConcreteGate
-from pruning_core.layers import PrunableAttention
+from pruning_core.layers.attention import PrunableAttention
+from pruning_core.layers.gates import ChannelGate
+from pruning_core.layers.gates import HardConcreteGate
+from pruning_core.layers.index import ChannelIndex
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 PRODUCERS = (*CONVOLUTIONS, nn.Linear)

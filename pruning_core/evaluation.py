@@ -23,7 +23,7 @@ from pruning_core.errors import known_name
 from pruning_core.modes import observing
 
 if TYPE_CHECKING:
-    from pruning_core.batches import Split
+    from pruning_core.data.splits import Split
 
 PRECISIONS = ("float32", "bfloat16")
 

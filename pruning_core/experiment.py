@@ -20,11 +20,11 @@ from pruning_core.checks import Constraints
 from pruning_core.checks import OneOf
 from pruning_core.checks import Whole
 from pruning_core.checks import check_fields
-from pruning_core.data import DATASETS
-from pruning_core.data import load_data
+from pruning_core.data.loading import load_data
+from pruning_core.data.sets import DATASETS
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
-from pruning_core.models import MODELS
+from pruning_core.models.build import MODELS
 from pruning_core.models.published import check_published
 from pruning_core.optimizers import LearningRate
 from pruning_core.optimizers import Optimizer

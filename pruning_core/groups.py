@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from pruning_core.errors import BadInput
-from pruning_core.layers import ChannelIndex
+from pruning_core.layers.index import ChannelIndex
 from pruning_core.masks import Masks
 
 

@@ -24,9 +24,9 @@ from pruning_core.checks import Real
 from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.masks import Masks
-from pruning_core.methods import Method
-from pruning_core.methods import View
-from pruning_core.methods import as_method
+from pruning_core.methods.base import Method
+from pruning_core.methods.base import View
+from pruning_core.methods.base import as_method
 from pruning_core.sites import find_sites
 
 BINS = 40

@@ -25,7 +25,7 @@ from pruning_core.prediction import predict
 from pruning_core.prunability import Prunability
 from pruning_core.prunability import predict_limit
 from pruning_core.prunability import small_share
-from pruning_core.recipes import l1_in_rounds
+from pruning_core.recipes.chapters import l1_in_rounds
 from pruning_core.stages import Prune
 from pruning_core.stages import Stage
 from pruning_core.stages import Train

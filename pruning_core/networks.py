@@ -13,9 +13,9 @@ from pruning_core.checkpoints import save_tensors
 from pruning_core.errors import BadInput
 from pruning_core.errors import CorruptFile
 from pruning_core.groups import set_sizes
-from pruning_core.layers import to_plain
+from pruning_core.layers.protocol import to_plain
 from pruning_core.masks import Masks
-from pruning_core.models import rebuild
+from pruning_core.models.build import rebuild
 
 
 def save_network(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pruning_core.budgets import Budget
-from pruning_core.data import NORMALISATIONS
+from pruning_core.data.sets import NORMALISATIONS
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
 from pruning_core.experiment import Experiment
@@ -15,12 +15,12 @@ from pruning_core.keep_ratios import Training
 from pruning_core.keep_ratios import compressed_before
 from pruning_core.keep_ratios import groups
 from pruning_core.keep_ratios import kept_fractions
-from pruning_core.methods import Method
-from pruning_core.methods import as_method
+from pruning_core.methods.base import Method
+from pruning_core.methods.base import as_method
 from pruning_core.methods.thinet import ThiNet
 from pruning_core.optimizers import LearningRate
 from pruning_core.optimizers import Optimizer
-from pruning_core.recipes import cascade
+from pruning_core.recipes.general import cascade
 from pruning_core.stages import Measure
 from pruning_core.stages import Prune
 from pruning_core.stages import Stage

@@ -34,8 +34,8 @@ from pruning_core.checks import doubles
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import known_name
-from pruning_core.geometry import normalised_width
 from pruning_core.geometry.limits import NEGATIVE
+from pruning_core.geometry.limits import normalised_width
 from pruning_core.geometry.limits import window
 from pruning_core.masks import Masks
 

@@ -21,7 +21,7 @@ from pruning_core.curvature import loss_tolerance
 from pruning_core.curvature import null_row_share
 from pruning_core.curvature import spectrum
 from pruning_core.errors import BadInput
-from pruning_core.geometry import trace_bound
+from pruning_core.geometry.limits import trace_bound
 from pruning_core.hessian import Hessian
 from pruning_core.hessian import LivingHessian
 from pruning_core.hessian import Loss

@@ -26,12 +26,12 @@ from pruning_core.errors import known_name
 from pruning_core.groups import Kept
 from pruning_core.groups import Sites
 from pruning_core.groups import remove
-from pruning_core.layers import to_plain
+from pruning_core.layers.protocol import to_plain
 from pruning_core.masks import Masks
-from pruning_core.methods import Choice
-from pruning_core.methods import Method
-from pruning_core.methods import View
-from pruning_core.methods import as_method
+from pruning_core.methods.base import Choice
+from pruning_core.methods.base import Method
+from pruning_core.methods.base import View
+from pruning_core.methods.base import as_method
 from pruning_core.methods.base import counted
 from pruning_core.modes import evaluating
 from pruning_core.modes import undisturbed

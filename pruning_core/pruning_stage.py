@@ -11,7 +11,7 @@ from pruning_core.errors import BadInput
 from pruning_core.errors import BudgetError
 from pruning_core.groups import Sites
 from pruning_core.masks import Masks
-from pruning_core.methods import Method
+from pruning_core.methods.base import Method
 from pruning_core.pruning import prune_step
 from pruning_core.schedules import fraction_after
 from pruning_core.sites import find_sites

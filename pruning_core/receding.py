@@ -32,16 +32,16 @@ from pruning_core.checks import check
 from pruning_core.checks import check_finite
 from pruning_core.cost import count_macs
 from pruning_core.cost import count_parameters
-from pruning_core.data import AUGMENTATIONS
-from pruning_core.data import NORMALISATIONS
-from pruning_core.data import Data
-from pruning_core.data import load_data
+from pruning_core.data.loading import Data
+from pruning_core.data.loading import load_data
+from pruning_core.data.sets import AUGMENTATIONS
+from pruning_core.data.sets import NORMALISATIONS
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import known_name
 from pruning_core.evaluation import evaluate
 from pruning_core.masks import Masks
-from pruning_core.methods import View
+from pruning_core.methods.base import View
 from pruning_core.methods.polarization import Polarization
 from pruning_core.methods.rni import RecedingNeurons
 from pruning_core.methods.slimming import MINIMUM
@@ -49,12 +49,12 @@ from pruning_core.methods.slimming import SIGMOID
 from pruning_core.methods.slimming import BatchNormScale
 from pruning_core.methods.slimming import Slimming
 from pruning_core.methods.slimming import UniformChannelScaling
-from pruning_core.models import MODELS
-from pruning_core.models import build_model
+from pruning_core.models.build import MODELS
+from pruning_core.models.build import build_model
 from pruning_core.pruning import prune_step
 from pruning_core.pruning import shrunk
-from pruning_core.recipes import RECEDING_OPTIMIZER
-from pruning_core.recipes import receding_rate
+from pruning_core.recipes.chapters import RECEDING_OPTIMIZER
+from pruning_core.recipes.chapters import receding_rate
 from pruning_core.sites import find_sites
 from pruning_core.trainer import Trainer
 from pruning_core.training import fit
@@ -204,7 +204,7 @@ def prune_finetune(
 
 def _fraction(prune_pc: object, reference: bool) -> float:
     """``prune_pc`` if it lies in [0, 1), or is 1 and the official thresholds are asked for; raises otherwise."""
-    if isinstance(prune_pc, Real) and not isinstance(prune_pc, bool) and prune_pc == 1:
+    if not isinstance(prune_pc, bool) and prune_pc == 1:
         if reference:
             return 1.0
         raise BadInput(

@@ -23,8 +23,8 @@ from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import known_name
 from pruning_core.importances import check_importance
-from pruning_core.methods import Method
-from pruning_core.methods import as_method
+from pruning_core.methods.base import Method
+from pruning_core.methods.base import as_method
 from pruning_core.methods.base import counted
 from pruning_core.optimizers import LearningRate
 from pruning_core.optimizers import Optimizer

@@ -8,8 +8,8 @@ import torch
 
 from pruning_core.cost import output_positions
 from pruning_core.masks import Masks
-from pruning_core.methods import Method
-from pruning_core.models import build_model
+from pruning_core.methods.base import Method
+from pruning_core.models.build import build_model
 from pruning_core.sites import find_sites
 from pruning_core.stages import Train
 from pruning_core.state import Setting

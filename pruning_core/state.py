@@ -12,7 +12,7 @@ from torch import nn
 
 from pruning_core.checkpoints import load_tensors
 from pruning_core.checkpoints import save_tensors
-from pruning_core.data import Data
+from pruning_core.data.loading import Data
 from pruning_core.discovery import trace
 from pruning_core.errors import BadInput
 from pruning_core.groups import Group

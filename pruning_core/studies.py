@@ -16,9 +16,9 @@ from pruning_core.budgets import Budget
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
 from pruning_core.masks import Masks
-from pruning_core.methods import Method
-from pruning_core.methods import View
-from pruning_core.methods import as_method
+from pruning_core.methods.base import Method
+from pruning_core.methods.base import View
+from pruning_core.methods.base import as_method
 from pruning_core.modes import undisturbed
 from pruning_core.records import cache_root
 from pruning_core.records import content_hash

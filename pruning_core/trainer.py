@@ -41,7 +41,7 @@ from pruning_core.optimizers import Optimizer
 from pruning_core.trainer_state import TrainerState
 
 if TYPE_CHECKING:
-    from pruning_core.batches import Split
+    from pruning_core.data.splits import Split
 
 KEEP = ("last", "best_validation")
 STEPS_BETWEEN_LOOKS = 100  # looking at the loss waits for the device, so it is not done at every step

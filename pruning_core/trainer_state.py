@@ -18,7 +18,7 @@ from pruning_core.optimizers import load_optimizer_state
 from pruning_core.optimizers import optimizer_state
 
 if TYPE_CHECKING:
-    from pruning_core.batches import Split
+    from pruning_core.data.splits import Split
 
 FORMAT = "training 1"
 

@@ -30,8 +30,8 @@ from pruning_core.trainer import TrainingDiverged
 from pruning_core.trainer_state import FORMAT
 
 if TYPE_CHECKING:
-    from pruning_core.batches import Split
-    from pruning_core.data import Data
+    from pruning_core.data.loading import Data
+    from pruning_core.data.splits import Split
 
 __all__ = [
     "CrossEntropy", "Evaluation", "History", "LearningRate", "Observer", "Optimizer",

@@ -26,8 +26,8 @@ from pruning_core.gradients import loss_gradients
 from pruning_core.gradients import statistic_loss
 from pruning_core.groups import Group
 from pruning_core.groups import Member
-from pruning_core.layers import ChannelGate
-from pruning_core.layers import Gated
+from pruning_core.layers.gates import ChannelGate
+from pruning_core.layers.gates import Gated
 from pruning_core.masks import Masks
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register

@@ -23,8 +23,8 @@ from pruning_core.discovery import find_groups
 from pruning_core.errors import Unprunable
 from pruning_core.groups import Group
 from pruning_core.groups import Member
-from pruning_core.layers import Gated
-from pruning_core.layers import HardConcreteGate
+from pruning_core.layers.gates import Gated
+from pruning_core.layers.gates import HardConcreteGate
 from pruning_core.masks import Masks
 from pruning_core.methods.base import Method
 from pruning_core.methods.base import View

@@ -27,8 +27,8 @@ from pruning_core.checks import Real
 from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
-from pruning_core.layers import ClampedBatchNorm1d
-from pruning_core.layers import ClampedBatchNorm2d
+from pruning_core.layers.norms import ClampedBatchNorm1d
+from pruning_core.layers.norms import ClampedBatchNorm2d
 from pruning_core.masks import Masks
 from pruning_core.methods.base import Choice
 from pruning_core.methods.base import View

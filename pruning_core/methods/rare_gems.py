@@ -30,7 +30,7 @@ from torch import nn
 from pruning_core.budgets import Budget
 from pruning_core.discovery import PRODUCERS
 from pruning_core.errors import Unprunable
-from pruning_core.layers import Scored
+from pruning_core.layers.scored import Scored
 from pruning_core.masks import Masks
 from pruning_core.methods.base import Choice
 from pruning_core.methods.base import Method

@@ -25,8 +25,8 @@ from pruning_core.checks import Constraints
 from pruning_core.checks import Real
 from pruning_core.groups import Group
 from pruning_core.groups import Member
-from pruning_core.layers import SigmoidBatchNorm1d
-from pruning_core.layers import SigmoidBatchNorm2d
+from pruning_core.layers.norms import SigmoidBatchNorm1d
+from pruning_core.layers.norms import SigmoidBatchNorm2d
 from pruning_core.masks import Masks
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register

@@ -39,8 +39,8 @@ from pruning_core.errors import known_name
 from pruning_core.groups import Group
 from pruning_core.groups import Member
 from pruning_core.groups import expand
-from pruning_core.layers import SigmoidBatchNorm1d
-from pruning_core.layers import SigmoidBatchNorm2d
+from pruning_core.layers.norms import SigmoidBatchNorm1d
+from pruning_core.layers.norms import SigmoidBatchNorm2d
 from pruning_core.masks import Masks
 from pruning_core.methods.base import Choice
 from pruning_core.methods.base import Method

@@ -12,10 +12,10 @@ from matplotlib.ticker import FuncFormatter
 from scipy.stats import chi
 
 from pruning_core.errors import BadInput
-from pruning_core.geometry import CircularCone
-from pruning_core.geometry import normalised_width
-from pruning_core.geometry import trace_bound
-from pruning_core.geometry import window
+from pruning_core.geometry.cones import CircularCone
+from pruning_core.geometry.limits import normalised_width
+from pruning_core.geometry.limits import trace_bound
+from pruning_core.geometry.limits import window
 from pruning_core.intervals import require_rows
 from pruning_core.phase_transitions import meeting_probability
 from pruning_core.phase_transitions import transitions

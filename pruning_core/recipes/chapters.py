@@ -11,8 +11,8 @@ from pruning_core.checks import Real
 from pruning_core.checks import Whole
 from pruning_core.checks import check
 from pruning_core.errors import BadInput
-from pruning_core.methods import Method
-from pruning_core.methods import as_method
+from pruning_core.methods.base import Method
+from pruning_core.methods.base import as_method
 from pruning_core.methods.rare_gems import RareGems
 from pruning_core.methods.rigl import Rigl
 from pruning_core.optimizers import LearningRate

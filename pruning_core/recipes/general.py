@@ -12,8 +12,8 @@ from pruning_core.checks import Whole
 from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
-from pruning_core.methods import Method
-from pruning_core.methods import as_method
+from pruning_core.methods.base import Method
+from pruning_core.methods.base import as_method
 from pruning_core.methods.base import counted
 from pruning_core.stages import Every
 from pruning_core.stages import Measure

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock
 
 import pruning_core as pc
-from pruning_core.batches import Split
+from pruning_core.data.splits import Split
 from pruning_core.methods.greedy import Greedy
 from pruning_core.methods.hidden import Hidden
 from pruning_core.methods.ispasp import Recovery

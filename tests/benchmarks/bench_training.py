@@ -21,11 +21,11 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset
 from torch.utils.data import TensorDataset
 
-from pruning_core.batches import Split
-from pruning_core.data import load_data
+from pruning_core.data.loading import load_data
+from pruning_core.data.splits import Split
 from pruning_core.evaluation import evaluate
 from pruning_core.masks import Masks
-from pruning_core.models import build_model
+from pruning_core.models.build import build_model
 from pruning_core.optimizers import LearningRate
 from pruning_core.optimizers import Optimizer
 from pruning_core.trainer import Trainer

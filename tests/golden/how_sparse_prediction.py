@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness import Check
-from pruning_core.geometry import normalised_width
+from pruning_core.geometry.limits import normalised_width
 from pruning_core.prediction import magnitude_distance
 from pruning_core.prediction import predict
 from pruning_core.prediction import reference_actual

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from harness import Check
-from pruning_core.batches import Split
+from pruning_core.data.splits import Split
 from pruning_core.how_sparse import CONFIGURATIONS
 from pruning_core.how_sparse import EPOCHS
 from pruning_core.learning_rates import SteppedPerIteration

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch import nn
 from torch.nn import functional as F
 
-from pruning_core.layers import ChannelIndex
-from pruning_core.layers import SigmoidBatchNorm2d
+from pruning_core.layers.index import ChannelIndex
+from pruning_core.layers.norms import SigmoidBatchNorm2d
 
 State = dict[str, Tensor]
 NOT_STORED = ("num_batches_tracked", "shortcut.index")

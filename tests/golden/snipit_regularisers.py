@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from pruning_core.budgets import Budget
 from pruning_core.groups import remove
-from pruning_core.layers import ChannelGate
-from pruning_core.layers import Gated
-from pruning_core.layers import HardConcreteGate
+from pruning_core.layers.gates import ChannelGate
+from pruning_core.layers.gates import Gated
+from pruning_core.layers.gates import HardConcreteGate
 from pruning_core.masks import Masks
 from pruning_core.methods.base import View
 from pruning_core.methods.efficient_convnets import EfficientConvNets

@@ -11,11 +11,11 @@ import pruning_core as pc
 from harness import Check
 from harness import check
 from harness import parameters
-from pruning_core.batches import Split
 from pruning_core.configurations import STAGES
 from pruning_core.configurations import cost
 from pruning_core.configurations import mobilenetv2_configuration
 from pruning_core.configurations import resnet34_configuration
+from pruning_core.data.splits import Split
 from pruning_core.evaluation import CrossEntropy
 from pruning_core.evaluation import evaluate
 from pruning_core.methods.ispasp import ISpaSP

@@ -19,7 +19,7 @@ from pruning_core.cost import output_positions
 from pruning_core.discovery import find_groups
 from pruning_core.groups import Sites
 from pruning_core.masks import Masks
-from pruning_core.methods import View
+from pruning_core.methods.base import View
 from pruning_core.methods.norms import L1Norm
 from pruning_core.methods.norms import L2Norm
 from pruning_core.methods.pfp import kept_at

@@ -16,8 +16,8 @@ from pruning_core.errors import BadType
 from pruning_core.errors import Unprunable
 from pruning_core.groups import expand
 from pruning_core.groups import remove
-from pruning_core.layers import Gated
-from pruning_core.layers import PrunableAttention
+from pruning_core.layers.attention import PrunableAttention
+from pruning_core.layers.gates import Gated
 from pruning_core.methods.gates import GateDecorators
 
 

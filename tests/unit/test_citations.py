@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pruning_core.methods import METHODS
+from pruning_core.methods.base import METHODS
 from pruning_core.models import MODELS
 
 KEYS = set(

@@ -9,16 +9,16 @@ import pytest
 import yaml
 
 from pruning_core import records
-from pruning_core.claims import KINDS
-from pruning_core.claims import Claim
-from pruning_core.claims import Comparison
-from pruning_core.claims import Selection
-from pruning_core.claims import load_claims
-from pruning_core.claims import scoreboard
-from pruning_core.claims import side_by_side
-from pruning_core.claims import to_markdown
-from pruning_core.claims import verdict
-from pruning_core.claims import write_scoreboard
+from pruning_core.claims.ledger import Claim
+from pruning_core.claims.ledger import Comparison
+from pruning_core.claims.ledger import Selection
+from pruning_core.claims.ledger import load_claims
+from pruning_core.claims.page import scoreboard
+from pruning_core.claims.page import side_by_side
+from pruning_core.claims.page import to_markdown
+from pruning_core.claims.page import write_scoreboard
+from pruning_core.claims.verdicts import KINDS
+from pruning_core.claims.verdicts import verdict
 from pruning_core.errors import BadInput
 from pruning_core.intervals import mean_interval
 from pruning_core.intervals import paired_difference

@@ -10,14 +10,14 @@ from torch import nn
 from torch.nn import functional as F
 
 import pruning_core as pc
-from pruning_core.batches import Split
 from pruning_core.budgets import Budget
+from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput
 from pruning_core.errors import PruningError
-from pruning_core.layers import to_plain
+from pruning_core.layers.protocol import to_plain
 from pruning_core.masks import Masks
-from pruning_core.methods import METHODS
-from pruning_core.methods import as_method
+from pruning_core.methods.base import METHODS
+from pruning_core.methods.base import as_method
 from pruning_core.methods.base import counted
 from pruning_core.optimizers import Optimizer
 from pruning_core.pruning import prune_step

@@ -11,7 +11,7 @@ from pruning_core import prune
 from pruning_core import timing
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
-from pruning_core.models import build_model
+from pruning_core.models.build import build_model
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from pruning_core.lanczos import Spectrum
 from pruning_core.lanczos import lanczos
 from pruning_core.lanczos import quadrature
 from pruning_core.lanczos import rademacher
-from pruning_core.layers import SigmoidBatchNorm2d
+from pruning_core.layers.norms import SigmoidBatchNorm2d
 
 DOUBLE = torch.float64
 

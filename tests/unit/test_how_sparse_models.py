@@ -11,7 +11,7 @@ from torchvision import models as torchvision_models
 from pruning_core import prune
 from pruning_core.errors import BadInput
 from pruning_core.models import MODELS
-from pruning_core.models import build_model
+from pruning_core.models.build import build_model
 
 COLOUR = (3, 32, 32)
 NEW = [

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pruning_core import recipes
-from pruning_core.data import AUGMENTATIONS
-from pruning_core.data import NORMALISATIONS
+from pruning_core.data.sets import AUGMENTATIONS
+from pruning_core.data.sets import NORMALISATIONS
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import UnknownName

@@ -17,8 +17,8 @@ from pruning_core.importances import receding_force
 from pruning_core.importances import receding_threshold
 from pruning_core.importances import settled
 from pruning_core.importances import spread
-from pruning_core.layers import SigmoidBatchNorm2d
-from pruning_core.methods import METHODS
+from pruning_core.layers.norms import SigmoidBatchNorm2d
+from pruning_core.methods.base import METHODS
 from pruning_core.methods.rni import RecedingNeurons
 from pruning_core.methods.rni import receding
 

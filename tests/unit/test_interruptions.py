@@ -13,7 +13,7 @@ from torch import nn
 
 from pruning_core.checkpoints import load_tensors
 from pruning_core.checkpoints import save_tensors
-from pruning_core.data import load_data
+from pruning_core.data.loading import load_data
 from pruning_core.errors import BadInput
 from pruning_core.errors import CorruptFile
 from pruning_core.evaluation import evaluate
@@ -32,7 +32,6 @@ import time
 import torch
 from pathlib import Path
 from torch import nn
-from pruning_core.checkpoints import save_tensors
 from pruning_core.data import load_data
 from pruning_core.training import LearningRate, Optimizer, fit
 

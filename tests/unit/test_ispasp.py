@@ -23,7 +23,7 @@ from pruning_core.errors import BadInput
 from pruning_core.errors import UnknownName
 from pruning_core.errors import Unprunable
 from pruning_core.masks import Masks
-from pruning_core.methods import METHODS
+from pruning_core.methods.base import METHODS
 from pruning_core.methods.greedy import Greedy
 from pruning_core.methods.greedy import Imitation
 from pruning_core.methods.hidden import LARGEST_SYSTEM
@@ -32,7 +32,7 @@ from pruning_core.methods.ispasp import ActivationSum
 from pruning_core.methods.ispasp import ISpaSP
 from pruning_core.methods.ispasp import fitted
 from pruning_core.methods.ispasp import two_layer
-from pruning_core.models.resnet import Bottleneck
+from pruning_core.models.zoo.resnet import Bottleneck
 from pruning_core.pruning import prune_step
 from pruning_core.pruning import shrunk
 from pruning_core.sites import find_sites

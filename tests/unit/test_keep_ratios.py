@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pruning_core.commensurate import LEVELS
 from pruning_core.commensurate import commensurate
 from pruning_core.commensurate import commensurate_table
-from pruning_core.data import DATASETS
+from pruning_core.data.sets import DATASETS
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import UnknownName

@@ -13,9 +13,9 @@ from pruning_core.curvature import exact_hessian
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.experiment import Experiment
-from pruning_core.geometry import limit_bounds
-from pruning_core.geometry import normalised_width
-from pruning_core.geometry import window
+from pruning_core.geometry.limits import limit_bounds
+from pruning_core.geometry.limits import normalised_width
+from pruning_core.geometry.limits import window
 from pruning_core.hessian import Hessian
 from pruning_core.hessian import LivingHessian
 from pruning_core.limit_studies import limit_row

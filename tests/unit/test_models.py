@@ -10,11 +10,11 @@ from pruning_core import prune
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import UnknownName
-from pruning_core.layers import ChannelIndex
-from pruning_core.layers import SigmoidBatchNorm2d
+from pruning_core.layers.index import ChannelIndex
+from pruning_core.layers.norms import SigmoidBatchNorm2d
 from pruning_core.models import MODELS
-from pruning_core.models import build_model
-from pruning_core.models import rebuild
+from pruning_core.models.build import build_model
+from pruning_core.models.build import rebuild
 
 SMALL = [name for name, info in MODELS.items() if info.parameters < 1_000_000]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pruning_core import recipes
-from pruning_core.data import AUGMENTATIONS
+from pruning_core.data.sets import AUGMENTATIONS
 from pruning_core.errors import BadInput
 from pruning_core.errors import UnknownName
 from pruning_core.estimators import RULES

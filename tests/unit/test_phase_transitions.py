@@ -11,8 +11,8 @@ from scipy.stats import kstest
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import PruningError
-from pruning_core.geometry import CircularCone
-from pruning_core.geometry import L1DescentCone
+from pruning_core.geometry.cones import CircularCone
+from pruning_core.geometry.cones import L1DescentCone
 from pruning_core.phase_transitions import _lowest
 from pruning_core.phase_transitions import basis_pursuit
 from pruning_core.phase_transitions import circular_cone

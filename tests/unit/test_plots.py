@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from pruning_core import plots
 from pruning_core.errors import BadInput
-from pruning_core.methods import METHODS
+from pruning_core.methods.base import METHODS
 from pruning_core.plots.style import COLOURS
 from pruning_core.plots.style import METHOD_STYLE
 from pruning_core.plots.style import NEUTRAL

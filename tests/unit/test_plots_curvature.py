@@ -11,12 +11,12 @@ import torch
 from pruning_core.errors import BadInput
 from pruning_core.exercises import EXERCISES
 from pruning_core.exercises import check
-from pruning_core.geometry import normalised_width
+from pruning_core.geometry.limits import normalised_width
 from pruning_core.lanczos import Spectrum
 from pruning_core.lanczos import lanczos
-from pruning_core.plots import alt_text
 from pruning_core.plots import how_sparse_curvature as figures
-from pruning_core.plots import show
+from pruning_core.plots.style import alt_text
+from pruning_core.plots.style import show
 
 
 def lines(ax):

@@ -15,7 +15,7 @@ from torch import nn
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import UnknownName
-from pruning_core.geometry import normalised_width
+from pruning_core.geometry.limits import normalised_width
 from pruning_core.masks import Masks
 from pruning_core.prediction import actual_limits
 from pruning_core.prediction import magnitude_distance

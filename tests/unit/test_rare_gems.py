@@ -15,8 +15,8 @@ from pruning_core.errors import Unprunable
 from pruning_core.experiment import Experiment
 from pruning_core.experiment import final_state
 from pruning_core.experiment import run
-from pruning_core.layers import Scored
-from pruning_core.layers import to_plain
+from pruning_core.layers.protocol import to_plain
+from pruning_core.layers.scored import Scored
 from pruning_core.masks import Masks
 from pruning_core.methods.rare_gems import RareGems
 from pruning_core.optimizers import Optimizer

@@ -18,8 +18,8 @@ from pruning_core.errors import BudgetError
 from pruning_core.errors import PruningError
 from pruning_core.errors import UnknownName
 from pruning_core.errors import Unprunable
-from pruning_core.layers import ClampedBatchNorm2d
-from pruning_core.layers import SigmoidBatchNorm2d
+from pruning_core.layers.norms import ClampedBatchNorm2d
+from pruning_core.layers.norms import SigmoidBatchNorm2d
 from pruning_core.methods.polarization import Polarization
 from pruning_core.methods.rni import RecedingNeurons
 from pruning_core.methods.slimming import Slimming
@@ -29,8 +29,8 @@ from pruning_core.receding import fit_best
 from pruning_core.receding import penalty_of
 from pruning_core.receding import prune_finetune
 from pruning_core.receding import train
-from pruning_core.recipes import RECEDING_OPTIMIZER
-from pruning_core.recipes import receding_rate
+from pruning_core.recipes.chapters import RECEDING_OPTIMIZER
+from pruning_core.recipes.chapters import receding_rate
 from pruning_core.training import History
 
 SMALL = {"dataset": "digits", "limit": 500, "device": "cpu", "progress": False}

@@ -14,12 +14,12 @@ from pruning_core.budgets import Budget
 from pruning_core.errors import BadInput
 from pruning_core.errors import PruningError
 from pruning_core.errors import Unprunable
-from pruning_core.layers import ChannelGate
-from pruning_core.layers import Gated
-from pruning_core.layers import HardConcreteGate
-from pruning_core.layers import to_plain
+from pruning_core.layers.gates import ChannelGate
+from pruning_core.layers.gates import Gated
+from pruning_core.layers.gates import HardConcreteGate
+from pruning_core.layers.protocol import to_plain
 from pruning_core.masks import Masks
-from pruning_core.methods import as_method
+from pruning_core.methods.base import as_method
 from pruning_core.methods.efficient_convnets import EfficientConvNets
 from pruning_core.methods.gates import GateDecorators
 from pruning_core.methods.hoyer import GroupHoyerSquare

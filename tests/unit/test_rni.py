@@ -15,11 +15,11 @@ from pruning_core.budgets import Budget
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import Unprunable
-from pruning_core.layers import ClampedBatchNorm1d
-from pruning_core.layers import ClampedBatchNorm2d
-from pruning_core.layers import SigmoidBatchNorm1d
-from pruning_core.layers import SigmoidBatchNorm2d
-from pruning_core.layers import to_plain
+from pruning_core.layers.norms import ClampedBatchNorm1d
+from pruning_core.layers.norms import ClampedBatchNorm2d
+from pruning_core.layers.norms import SigmoidBatchNorm1d
+from pruning_core.layers.norms import SigmoidBatchNorm2d
+from pruning_core.layers.protocol import to_plain
 from pruning_core.masks import Masks
 from pruning_core.methods.rni import RecedingNeurons
 from pruning_core.methods.rni import receding

@@ -14,7 +14,7 @@ from pruning_core.errors import BadInput
 from pruning_core.errors import UnknownName
 from pruning_core.errors import Unprunable
 from pruning_core.masks import Masks
-from pruning_core.methods import View
+from pruning_core.methods.base import View
 from pruning_core.methods.sipp import layer_sensitivities
 from pruning_core.sensitivity import SMALLEST_OUTPUT
 from pruning_core.sensitivity import RunningSensitivity

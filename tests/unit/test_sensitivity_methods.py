@@ -382,7 +382,7 @@ class Transformer(nn.Module):
 @pytest.mark.parametrize("method", ["snip", "snap", "cnip", "grasp", "synflow", "gates", "l0"])
 def test_networks_of_tokens_are_pruned_too(method, batches):
     """Fused attention has no second derivative, and channels are the last dimension of tokens."""
-    from pruning_core.methods import as_method
+    from pruning_core.methods.base import as_method
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -20,8 +20,8 @@ from pruning_core.errors import UnknownName
 from pruning_core.errors import Unprunable
 from pruning_core.low_rank import low_rank
 from pruning_core.masks import Masks
-from pruning_core.methods import METHODS
-from pruning_core.methods import View
+from pruning_core.methods.base import METHODS
+from pruning_core.methods.base import View
 from pruning_core.methods.pfp import PFP
 from pruning_core.methods.pfp import PFPRandom
 from pruning_core.methods.pfp import PFPTop

@@ -18,12 +18,12 @@ from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import BudgetError
 from pruning_core.errors import Unprunable
-from pruning_core.layers import ChannelIndex
-from pruning_core.layers import ClampedBatchNorm1d
-from pruning_core.layers import ClampedBatchNorm2d
-from pruning_core.layers import SigmoidBatchNorm2d
+from pruning_core.layers.index import ChannelIndex
+from pruning_core.layers.norms import ClampedBatchNorm1d
+from pruning_core.layers.norms import ClampedBatchNorm2d
+from pruning_core.layers.norms import SigmoidBatchNorm2d
 from pruning_core.masks import Masks
-from pruning_core.methods import View
+from pruning_core.methods.base import View
 from pruning_core.methods.polarization import Polarization
 from pruning_core.methods.polarization import histogram_threshold
 from pruning_core.methods.polarization import polarising

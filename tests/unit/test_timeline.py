@@ -7,7 +7,7 @@ import pruning_core as pc
 from pruning_core import play
 from pruning_core import recipes
 from pruning_core.experiment import final_state
-from pruning_core.layers import HardConcreteGate
+from pruning_core.layers.gates import HardConcreteGate
 from pruning_core.schedules import fraction_after
 from pruning_core.trainer import Trainer
 

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pruning_core.batches import Split
-from pruning_core.data import load_data
+from pruning_core.data.loading import load_data
+from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import UnknownName

@@ -4,14 +4,14 @@ from collections import OrderedDict
 
 from torch import nn
 
-from pruning_core.models.base import LEAK  # fmt: skip
-from pruning_core.models.base import ModelInfo  # fmt: skip
-from pruning_core.models.base import Shape  # fmt: skip
-from pruning_core.models.base import he_fan_out  # fmt: skip
-from pruning_core.models.base import initialiser  # fmt: skip
-from pruning_core.models.base import norm2d  # fmt: skip
-from pruning_core.models.base import scaled  # fmt: skip
-from pruning_core.models.base import snip_initialiser  # fmt: skip
+from pruning_core.models.zoo.base import LEAK  # fmt: skip
+from pruning_core.models.zoo.base import ModelInfo  # fmt: skip
+from pruning_core.models.zoo.base import Shape  # fmt: skip
+from pruning_core.models.zoo.base import he_fan_out  # fmt: skip
+from pruning_core.models.zoo.base import initialiser  # fmt: skip
+from pruning_core.models.zoo.base import norm2d  # fmt: skip
+from pruning_core.models.zoo.base import scaled  # fmt: skip
+from pruning_core.models.zoo.base import snip_initialiser  # fmt: skip
 
 
 def _lenet5(shape: Shape, classes: int, width: float, norm: str) -> nn.Module:

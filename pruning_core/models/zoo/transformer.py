@@ -5,11 +5,11 @@ from torch import Tensor
 from torch import nn
 
 from pruning_core.errors import BadInput
-from pruning_core.layers import PrunableAttention
-from pruning_core.models.base import ModelInfo
-from pruning_core.models.base import Shape
-from pruning_core.models.base import initialiser
-from pruning_core.models.base import scaled
+from pruning_core.layers.attention import PrunableAttention
+from pruning_core.models.zoo.base import ModelInfo
+from pruning_core.models.zoo.base import Shape
+from pruning_core.models.zoo.base import initialiser
+from pruning_core.models.zoo.base import scaled
 
 HEAD_DIM = 8
 

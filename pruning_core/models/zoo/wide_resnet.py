@@ -8,13 +8,13 @@ from torch import Tensor
 from torch import nn
 from torch.nn import functional as F
 
-from pruning_core.models.base import Builder
-from pruning_core.models.base import ModelInfo
-from pruning_core.models.base import Shape
-from pruning_core.models.base import he_fan_out
-from pruning_core.models.base import initialiser
-from pruning_core.models.base import norm2d
-from pruning_core.models.base import scaled
+from pruning_core.models.zoo.base import Builder
+from pruning_core.models.zoo.base import ModelInfo
+from pruning_core.models.zoo.base import Shape
+from pruning_core.models.zoo.base import he_fan_out
+from pruning_core.models.zoo.base import initialiser
+from pruning_core.models.zoo.base import norm2d
+from pruning_core.models.zoo.base import scaled
 
 
 class PreActivationBlock(nn.Module):

@@ -11,18 +11,18 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from pruning_core.models.base import Builder
-from pruning_core.models.base import ModelInfo
-from pruning_core.models.base import Shape
-from pruning_core.models.base import he_fan_in_no_bias
-from pruning_core.models.base import initialiser
-from pruning_core.models.base import norm2d
-from pruning_core.models.base import scaled
-from pruning_core.models.blocks import BlockNet
-from pruning_core.models.multilayer import _plain
-from pruning_core.models.resnet import BasicBlock
-from pruning_core.models.resnet import Bottleneck
-from pruning_core.models.resnet import _conv
+from pruning_core.models.zoo.base import Builder
+from pruning_core.models.zoo.base import ModelInfo
+from pruning_core.models.zoo.base import Shape
+from pruning_core.models.zoo.base import he_fan_in_no_bias
+from pruning_core.models.zoo.base import initialiser
+from pruning_core.models.zoo.base import norm2d
+from pruning_core.models.zoo.base import scaled
+from pruning_core.models.zoo.blocks import BlockNet
+from pruning_core.models.zoo.perceptrons import _plain
+from pruning_core.models.zoo.resnet import BasicBlock
+from pruning_core.models.zoo.resnet import Bottleneck
+from pruning_core.models.zoo.resnet import _conv
 
 ALEXNET_SIDE = 224
 

@@ -13,15 +13,15 @@ from torch import Tensor
 from torch import nn
 from torch.nn import functional as F
 
-from pruning_core.models.base import Builder  # fmt: skip
-from pruning_core.models.base import ModelInfo  # fmt: skip
-from pruning_core.models.base import Shape  # fmt: skip
-from pruning_core.models.base import he_fan_in  # fmt: skip
-from pruning_core.models.base import he_fan_out  # fmt: skip
-from pruning_core.models.base import initialiser  # fmt: skip
-from pruning_core.models.base import norm2d  # fmt: skip
-from pruning_core.models.base import scaled  # fmt: skip
-from pruning_core.models.base import small_normal  # fmt: skip
+from pruning_core.models.zoo.base import Builder  # fmt: skip
+from pruning_core.models.zoo.base import ModelInfo  # fmt: skip
+from pruning_core.models.zoo.base import Shape  # fmt: skip
+from pruning_core.models.zoo.base import he_fan_in  # fmt: skip
+from pruning_core.models.zoo.base import he_fan_out  # fmt: skip
+from pruning_core.models.zoo.base import initialiser  # fmt: skip
+from pruning_core.models.zoo.base import norm2d  # fmt: skip
+from pruning_core.models.zoo.base import scaled  # fmt: skip
+from pruning_core.models.zoo.base import small_normal  # fmt: skip
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int, norm: str) -> nn.Conv2d:
@@ -33,7 +33,7 @@ def _shortcut(option: str, inputs: int, outputs: int, stride: int, norm: str) ->
     if stride == 1 and inputs == outputs:
         return nn.Identity()
     if option == "A":
-        from pruning_core.layers import ChannelIndex
+        from pruning_core.layers.index import ChannelIndex
 
         return ChannelIndex.option_a(inputs, outputs, stride)
     projection = nn.Sequential()

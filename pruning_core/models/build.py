@@ -1,0 +1,153 @@
+"""The networks of the papers by name, one file a family; each variant has its own name and its own parameter
+count.
+
+``build_model("resnet20", "cifar10", seed=0)`` builds one, ``model.recipe`` says how it was built, and
+``rebuild`` makes the same architecture from that recipe. ``torchvision/<name>`` builds torchvision's
+classification networks.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from pruning_core.checks import Real
+from pruning_core.checks import Several
+from pruning_core.checks import Whole
+from pruning_core.checks import check
+from pruning_core.data.loading import Data
+from pruning_core.data.sets import DATASETS
+from pruning_core.errors import BadInput
+from pruning_core.errors import BadType
+from pruning_core.errors import UnknownName
+from pruning_core.errors import known_name
+from pruning_core.models.zoo import blocks
+from pruning_core.models.zoo import cnn
+from pruning_core.models.zoo import densenet
+from pruning_core.models.zoo import how_sparse
+from pruning_core.models.zoo import lenet
+from pruning_core.models.zoo import perceptrons
+from pruning_core.models.zoo import resnet
+from pruning_core.models.zoo import snip
+from pruning_core.models.zoo import transformer
+from pruning_core.models.zoo import vgg
+from pruning_core.models.zoo import wide_resnet
+from pruning_core.models.zoo.base import ModelInfo
+from pruning_core.models.zoo.base import Shape
+
+_FAMILIES = (perceptrons, lenet, vgg, resnet, snip, blocks, transformer, densenet, wide_resnet, cnn, how_sparse)
+MODELS: dict[str, ModelInfo] = {name: info for family in _FAMILIES for name, info in family.MODELS.items()}
+"""Name -> entry: builder, paper, and the parameter count at its standard data."""
+
+
+def _shape_and_classes(data: Any) -> tuple[Shape, int]:
+    if isinstance(data, str):
+        info = DATASETS[known_name("data set", data, DATASETS)]
+        return info.shape, info.classes
+    if isinstance(data, Data):
+        return data.shape, data.classes
+    try:
+        (channels, height, width), classes = data
+    except (TypeError, ValueError):
+        raise BadType(
+            f"data must be the name of a data set, loaded data or ((C, H, W), classes), not {data!r}."
+        ) from None
+    numbers = (channels, height, width, classes)
+    channels, height, width, classes = check("((C, H, W), classes)", numbers, Several(Whole(at_least=1)))
+    return (channels, height, width), classes
+
+
+def _torchvision(name: str, shape: Shape, classes: int, width: float, norm: str) -> nn.Module:
+    from torchvision import models
+
+    names = models.list_models(module=models)
+    short = name.removeprefix("torchvision/")
+    if short not in names:
+        known_name("model", name, [f"torchvision/{known}" for known in names])
+    if width != 1 or norm != "batch":
+        raise BadInput(f"{name} is built as torchvision defines it: width must be 1 and norm 'batch'.")
+    if shape[0] != 3:
+        raise BadInput(f"{name} takes images of 3 channels, not {shape[0]}.")
+    # Auxiliary classifiers would change what the network returns while it trains.
+    options = {"aux_logits": False, "init_weights": True} if short in ("googlenet", "inception_v3") else {}
+    return models.get_model(short, weights=None, num_classes=classes, **options)
+
+
+def build_model(
+    name: str,
+    data: str | Data | tuple[Shape, int],
+    *,
+    width: float = 1.0,
+    norm: str = "batch",
+    seed: int | None = None,
+) -> nn.Module:
+    """Build a network by name for a data set.
+
+    Args:
+        name: one of ``MODELS``, or "torchvision/<name>".
+        data: what it is for: the name of a data set, loaded data, or ``((C, H, W), classes)``.
+        width: factor on the number of channels or hidden units of every layer (rounded, at least 1).
+        norm: "batch"; "sigmoid" (RNI's norm with scale sigmoid(g) and no shift, behind convolutions only);
+        "none"
+            (convolutions without bias get one). Networks without norm layers in their paper ignore "batch".
+        seed: fixes the initial weights and leaves the global random state alone; None draws from the global
+        state.
+
+    Returns:
+        The network in training mode on the CPU, mapping (N, C, H, W) to logits (N, classes), with an
+        attribute ``recipe``: a JSON-able dict for :func:`rebuild`. One seed gives the same convolutions and
+        linear layers for every ``norm``.
+
+    Raises:
+        UnknownName: no such network, data set or norm. BadInput: the images are too small, or the combination
+        does not exist.
+
+    >>> sum(p.numel() for p in build_model("lenet300", "mnist", seed=0).parameters())
+    266610
+    """
+    shape, classes = _shape_and_classes(data)
+    width = check("width", width, Real(above=0))
+    known_name("norm", norm, ["batch", "sigmoid", "none"])
+    with torch.random.fork_rng(devices=[]):
+        start = int(torch.randint(2**62, ())) if seed is None else seed
+        torch.default_generator.manual_seed(start)  # not torch.manual_seed, which would touch the GPUs' state too
+        if isinstance(name, str) and name.startswith("torchvision/"):
+            model = _torchvision(name, shape, classes, width, norm)
+        else:
+            model = _own(name, shape, classes, width, norm, start)
+    if seed is None:
+        torch.randint(2**62, ())  # the state was restored above: move on, or the next network would be the same
+    recipe = {"name": name, "shape": list(shape), "classes": classes, "width": float(width), "norm": norm}
+    model.recipe = recipe  # type: ignore[assignment]
+    return model
+
+
+def _own(name: str, shape: Shape, classes: int, width: float, norm: str, seed: int) -> nn.Module:
+    if name not in MODELS:
+        try:
+            known_name("model", name, MODELS)
+        except UnknownName as error:
+            raise UnknownName(f"{str(error)[:-1]}, torchvision/<name>.") from None
+    info = MODELS[name]
+    if norm not in info.norms:
+        raise BadInput(f"{name} cannot have norm={norm!r}; allowed: {', '.join(info.norms)}.")
+    if min(shape[1:]) < info.smallest:
+        raise BadInput(f"{name} needs images of at least {info.smallest}x{info.smallest}, not {shape[1]}x{shape[2]}.")
+    model = info.build(shape, classes, width, norm)
+    torch.default_generator.manual_seed(seed)  # again: building has drawn more or fewer numbers, depending on the norm
+    info.initialise(model)
+    return model
+
+
+def rebuild(recipe: Mapping[str, Any]) -> nn.Module:
+    """The architecture that ``model.recipe`` describes, with fresh weights (to be overwritten by a state
+    dict).
+
+    Raises BadInput for a recipe that lacks an entry or has one too many.
+    """
+    needed = {"name", "shape", "classes", "width", "norm"}
+    if not isinstance(recipe, Mapping) or set(recipe) != needed:
+        raise BadInput(f"a recipe of a network has exactly the entries {', '.join(sorted(needed))}; got {recipe!r}.")
+    data = (tuple(recipe["shape"]), recipe["classes"])
+    return build_model(recipe["name"], data, width=recipe["width"], norm=recipe["norm"], seed=0)  # type: ignore[arg-type]
