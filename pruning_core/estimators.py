@@ -18,8 +18,8 @@ from torch import nn
 
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
-from pruning_core.sensitivity import check_delta
-from pruning_core.sensitivity import sensitivity
+from pruning_core.methods.shared.sensitivities import check_delta
+from pruning_core.methods.shared.sensitivities import sensitivity
 
 RULES = ("sipp_random", "l1_sampling", "l2_sampling", "uniform")
 

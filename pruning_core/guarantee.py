@@ -24,7 +24,7 @@ from pruning_core.errors import BadInput
 from pruning_core.errors import Unprunable
 from pruning_core.estimators import error_promised
 from pruning_core.estimators import estimated
-from pruning_core.sensitivity import sensitivity
+from pruning_core.methods.shared.sensitivities import sensitivity
 
 
 def composed(errors: Sequence[float], cancellations: Sequence[float]) -> list[float]:

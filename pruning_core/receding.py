@@ -42,12 +42,12 @@ from pruning_core.measure import count_parameters
 from pruning_core.methods import View
 from pruning_core.methods.polarization import Polarization
 from pruning_core.methods.rni import RecedingNeurons
-from pruning_core.methods.slimming import MINIMUM
-from pruning_core.methods.slimming import SIGMOID
-from pruning_core.methods.slimming import BatchNormScale
+from pruning_core.methods.shared.batch_norm_scales import MINIMUM
+from pruning_core.methods.shared.batch_norm_scales import SIGMOID
+from pruning_core.methods.shared.batch_norm_scales import BatchNormScale
+from pruning_core.methods.shared.batch_norm_scales import finite
 from pruning_core.methods.slimming import Slimming
-from pruning_core.methods.slimming import UniformChannelScaling
-from pruning_core.methods.slimming import finite
+from pruning_core.methods.ucs import UniformChannelScaling
 from pruning_core.models import MODELS
 from pruning_core.models import build_model
 from pruning_core.optimizers import LearningRate
@@ -157,7 +157,7 @@ def prune_finetune(
 
     ``prune_pc``, called a percentage in the official code, is the *fraction* in [0, 1) of the prunable channels that goes:
     of all layers together, for "ucs" of each. Channels of residual sums stay. At least three channels of a layer stay.
-    ``reference=True`` cuts at the official thresholds instead (see :mod:`pruning_core.methods.slimming`), takes 1 as well,
+    ``reference=True`` cuts at the official thresholds instead (see :mod:`pruning_core.methods.shared.batch_norm_scales`), takes 1 as well,
     which leaves three channels everywhere, and chooses the best epoch on the test split. Fine-tuning knows no penalty;
     sigmoid batch norms stay. With ``epochs=0`` the network is only cut.
 

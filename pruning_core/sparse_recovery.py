@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from pruning_core.errors import BadInput
-from pruning_core.methods.hidden import largest
 from pruning_core.methods.ispasp import two_layer
+from pruning_core.methods.shared.reading import largest
 
 DOUBLE = torch.float64
 

@@ -25,7 +25,7 @@ FLOORS = {
     ],
     "Data and models": ["data", "models"],
     "Training and measuring": ["optimizers", "training", "checkpoints", "measure"],
-    "Looking inside": ["curvature", "sensitivity", "geometry", "robustness", "observers"],
+    "Looking inside": ["curvature", "geometry", "robustness", "observers"],
     "The book's own tools": ["claims", "plots", "notebooks", "chapters", "exercises"],
 }
 

@@ -25,14 +25,14 @@ from pruning_core.budgets import Budget
 from pruning_core.budgets import allocate
 from pruning_core.errors import BadInput
 from pruning_core.errors import BudgetError
-from pruning_core.gradients import channel_elasticities
-from pruning_core.gradients import producing_parameters
-from pruning_core.gradients import weight_elasticities
 from pruning_core.groups import Group
 from pruning_core.masks import Masks
 from pruning_core.methods.base import Choice
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
+from pruning_core.methods.shared.elasticities import channel_elasticities
+from pruning_core.methods.shared.elasticities import producing_parameters
+from pruning_core.methods.shared.elasticities import weight_elasticities
 from pruning_core.methods.snip import Sensitivity
 from pruning_core.reports import count_removed
 from pruning_core.scores import Scores

@@ -21,8 +21,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pruning_core.discovery import find_groups
 from pruning_core.errors import Unprunable
 from pruning_core.errors import known_name
-from pruning_core.gradients import loss_gradients
-from pruning_core.gradients import statistic_loss
 from pruning_core.groups import Group
 from pruning_core.groups import Member
 from pruning_core.layers import ChannelGate
@@ -31,6 +29,8 @@ from pruning_core.masks import Masks
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
 from pruning_core.methods.base import weight_rows
+from pruning_core.methods.shared.elasticities import loss_gradients
+from pruning_core.methods.shared.elasticities import statistic_loss
 from pruning_core.methods.snip import Sensitivity
 from pruning_core.scores import COMBINERS
 from pruning_core.scores import Scores

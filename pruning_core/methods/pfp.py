@@ -32,14 +32,14 @@ from pruning_core.methods.base import Choice
 from pruning_core.methods.base import Method
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
-from pruning_core.methods.hidden import inputs_of
-from pruning_core.methods.sampling import Draws
-from pruning_core.methods.sampling import coefficient
-from pruning_core.methods.sampling import draws_for_distinct
-from pruning_core.methods.sampling import expected_distinct
-from pruning_core.methods.sipp import layer_sensitivities
+from pruning_core.methods.shared.draws import Draws
+from pruning_core.methods.shared.draws import coefficient
+from pruning_core.methods.shared.draws import draws_for_distinct
+from pruning_core.methods.shared.draws import expected_distinct
+from pruning_core.methods.shared.halves import layer_sensitivities
+from pruning_core.methods.shared.reading import inputs_of
+from pruning_core.methods.shared.sensitivities import check_constants
 from pruning_core.scores import Scores
-from pruning_core.sensitivity import check_constants
 
 
 class Reader(NamedTuple):

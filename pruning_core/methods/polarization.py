@@ -29,10 +29,10 @@ from pruning_core.masks import Masks
 from pruning_core.methods.base import Choice
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
-from pruning_core.methods.slimming import BatchNormScale
-from pruning_core.methods.slimming import finite
-from pruning_core.methods.slimming import living_scales
-from pruning_core.methods.slimming import with_norms
+from pruning_core.methods.shared.batch_norm_scales import BatchNormScale
+from pruning_core.methods.shared.batch_norm_scales import finite
+from pruning_core.methods.shared.batch_norm_scales import living_scales
+from pruning_core.methods.shared.insert_norms import with_norms
 from pruning_core.scores import Scores
 
 BINS = 100
@@ -71,7 +71,7 @@ class Polarization(BatchNormScale):
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Swap ordinary batch norms for ones clamped to [0, upper], their scales at ``start``; in place.
 
-        A network without any batch norm gets them (``slimming.with_norms``).
+        A network without any batch norm gets them (``insert_norms.with_norms``).
         """
         model = with_norms(model, example_input, nn.BatchNorm1d, nn.BatchNorm2d)
         kinds: dict[type, type[ClampedBatchNorm1d] | type[ClampedBatchNorm2d]] = {

@@ -31,7 +31,7 @@ from pruning_core.masks import Masks
 from pruning_core.methods.base import Choice
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
-from pruning_core.methods.hidden import largest
+from pruning_core.methods.shared.reading import largest
 from pruning_core.methods.snip import Sensitivity
 from pruning_core.optimizers import number_at_least_zero
 from pruning_core.scores import Scores

@@ -28,12 +28,12 @@ from pruning_core.layers import SigmoidBatchNorm2d
 from pruning_core.masks import Masks
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
-from pruning_core.methods.slimming import SIGMOID
-from pruning_core.methods.slimming import Thresholded
-from pruning_core.methods.slimming import finite
-from pruning_core.methods.slimming import living_scales
-from pruning_core.methods.slimming import scales_of
-from pruning_core.methods.slimming import with_norms
+from pruning_core.methods.shared.batch_norm_scales import SIGMOID
+from pruning_core.methods.shared.batch_norm_scales import Thresholded
+from pruning_core.methods.shared.batch_norm_scales import finite
+from pruning_core.methods.shared.batch_norm_scales import living_scales
+from pruning_core.methods.shared.batch_norm_scales import scales_of
+from pruning_core.methods.shared.insert_norms import with_norms
 
 
 @register
@@ -56,7 +56,7 @@ class RecedingNeurons(Thresholded):
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Swap ordinary batch norms for sigmoid ones with g ~ N(0, 1), in place; those that are there already stay.
 
-        A network without any batch norm gets sigmoid ones (``slimming.with_norms``). g comes from
+        A network without any batch norm gets sigmoid ones (``insert_norms.with_norms``). g comes from
         torch's global random state, as all initial weights do.
         """
         model = with_norms(model, example_input, SigmoidBatchNorm1d, SigmoidBatchNorm2d)

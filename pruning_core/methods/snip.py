@@ -16,13 +16,13 @@ from typing import Literal
 
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
-from pruning_core.gradients import LOSSES
-from pruning_core.gradients import loss_gradients
-from pruning_core.gradients import statistic_loss
-from pruning_core.gradients import weight_elasticities
 from pruning_core.methods.base import Method
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
+from pruning_core.methods.shared.elasticities import LOSSES
+from pruning_core.methods.shared.elasticities import loss_gradients
+from pruning_core.methods.shared.elasticities import statistic_loss
+from pruning_core.methods.shared.elasticities import weight_elasticities
 from pruning_core.scores import Scores
 
 
@@ -30,7 +30,7 @@ from pruning_core.scores import Scores
 class Sensitivity(Method):
     """What the methods of SNIP-it share: a loss, and the number of batches it is averaged over.
 
-    ``loss``: "training", or "nll_logits" as in the official code (see gradients.statistic_loss).
+    ``loss``: "training", or "nll_logits" as in the official code (see shared/elasticities.py).
     """
 
     needs = "labels"
