@@ -157,7 +157,7 @@ def prune_finetune(
 
     ``prune_pc``, called a percentage in the official code, is the *fraction* in [0, 1) of the prunable channels that goes:
     of all layers together, for "ucs" of each. Channels of residual sums stay. At least three channels of a layer stay.
-    ``reference=True`` cuts at the official thresholds instead (see :mod:`pruning_core.methods.shared.batch_norm_scales`), takes 1 as well,
+    ``reference=True`` cuts at the official thresholds instead (methods/shared/batch_norm_scales.py), takes 1 as well,
     which leaves three channels everywhere, and chooses the best epoch on the test split. Fine-tuning knows no penalty;
     sigmoid batch norms stay. With ``epochs=0`` the network is only cut.
 

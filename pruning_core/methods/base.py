@@ -6,7 +6,6 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
-from dataclasses import field
 from dataclasses import fields
 from dataclasses import is_dataclass
 from dataclasses import replace
@@ -196,16 +195,12 @@ def channel_counts(view: View, budget: Budget) -> tuple[dict[str, int], tuple[st
 
 __all__ = [
     "METHODS",
-    "Budget",
     "Choice",
     "Method",
-    "Scores",
     "View",
     "as_method",
     "channel_counts",
     "counted",
-    "dataclass",
-    "field",
     "methods_table",
     "register",
     "weight_rows",

@@ -71,7 +71,7 @@ Losses = Callable[[list[int], Tensor], Tensor]
 def _at_the_end(view: View, hidden: Hidden, total: int) -> Losses:
     """When the reading layer gives the network's output: all candidates at once, from what each adds to it."""
     layer = hidden.layer
-    weight: Tensor = layer.weight.detach()  # type: ignore[assignment, operator]
+    weight: Tensor = layer.weight.detach()
     offset = 0.0 if layer.bias is None else layer.bias.detach()
     batches = _forever(view, hidden)
 

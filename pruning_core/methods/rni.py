@@ -34,6 +34,12 @@ from pruning_core.methods.shared.batch_norm_scales import finite
 from pruning_core.methods.shared.batch_norm_scales import living_scales
 from pruning_core.methods.shared.batch_norm_scales import scales_of
 from pruning_core.methods.shared.insert_norms import with_norms
+from pruning_core.methods.shared.swapping import swap_norms
+
+SIGMOID_OF: dict[type, type[SigmoidBatchNorm1d] | type[SigmoidBatchNorm2d]] = {
+    nn.BatchNorm1d: SigmoidBatchNorm1d,
+    nn.BatchNorm2d: SigmoidBatchNorm2d,
+}
 
 
 @register
@@ -60,17 +66,7 @@ class RecedingNeurons(Thresholded):
         torch's global random state, as all initial weights do.
         """
         model = with_norms(model, example_input, SigmoidBatchNorm1d, SigmoidBatchNorm2d)
-        kinds: dict[type, type[SigmoidBatchNorm1d] | type[SigmoidBatchNorm2d]] = {
-            nn.BatchNorm1d: SigmoidBatchNorm1d,
-            nn.BatchNorm2d: SigmoidBatchNorm2d,
-        }
-        for name, module in list(model.named_modules()):
-            if type(module) in kinds and module.weight is not None:
-                if not name:
-                    return kinds[type(module)].fresh(module)
-                parent, _, child = name.rpartition(".")
-                setattr(model.get_submodule(parent), child, kinds[type(module)].fresh(module))
-        return model
+        return swap_norms(model, lambda norm: SIGMOID_OF[type(norm)].fresh(norm))
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Sum of R(g) over all sigmoid batch norms; dead channels count nothing."""

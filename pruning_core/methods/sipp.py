@@ -28,6 +28,7 @@ from pruning_core.methods.shared.halves import Half
 from pruning_core.methods.shared.halves import Largest
 from pruning_core.methods.shared.halves import Sampling
 from pruning_core.methods.shared.halves import layer_sensitivities
+from pruning_core.methods.shared.halves import of_one_sign
 from pruning_core.methods.shared.sensitivities import check_constants
 from pruning_core.scores import Scores
 
@@ -76,34 +77,24 @@ class SiPPRand(Sampling):
     def __post_init__(self):
         check_constants(self.constant, self.delta)
 
-    def parts(self, view: View) -> list[Half]:
-        return self.halves(view)
+    def halves(self, view: View) -> list[Half]:
+        """All halves with a positive sum of sensitivities, layer by layer."""
+        halves = []
+        found = layer_sensitivities(view, [name.rpartition(".")[0] for name in view.sites.weights])
+        for name in view.sites.weights:
+            layer = found[name.rpartition(".")[0]]
+            kernel = layer.weight[0, 0].numel() if layer.weight.dim() == 4 else 1
+            for entries, scores in of_one_sign(view.parameter(name), layer.weight):
+                a = coefficient(float(scores.sum()), layer.positions, kernel, self.constant, self.delta)
+                halves.append(Half(name, entries, scores, a, 1 / len(layer.weight)))
+        return halves
+
+    parts = halves
 
     def shares(self, parts: list[Half], kept: int) -> np.ndarray:
         a = np.array([half.coefficient / 3 for half in parts])
         sizes = np.array([len(half.entries) for half in parts])
         return water_fill(a, np.array([half.weight for half in parts]), sizes, kept)
-
-    def halves(self, view: View) -> list[Half]:
-        """All halves with a positive sum of sensitivities, layer by layer."""
-        halves = []
-        found_in = layer_sensitivities(view, [name.rpartition(".")[0] for name in view.sites.weights])
-        for name in view.sites.weights:
-            found = found_in[name.rpartition(".")[0]]
-            filters = len(found.weight)
-            kernel = found.weight[0, 0].numel() if found.weight.dim() == 4 else 1
-            rows = found.weight.flatten(1).cpu()
-            signs = view.parameter(name).flatten(1).cpu().sign()
-            for sign in (1, -1):
-                for i in range(filters):
-                    columns = ((signs[i] == sign) & (rows[i] > 0)).nonzero().flatten()
-                    scores = rows[i, columns].double()
-                    total = float(scores.sum())
-                    if len(columns) and total > 1e-7:
-                        entries = columns + i * rows.shape[1]
-                        a = coefficient(total, found.positions, kernel, self.constant, self.delta)
-                        halves.append(Half(name, entries, scores, a, 1 / filters))
-        return halves
 
 
 @register

@@ -11,8 +11,11 @@ last one left: ``prune(..., schedule="snip_it", rounds=7)``, or the recipes ``sn
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
+
+from torch import Tensor
 
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
@@ -43,9 +46,10 @@ class Sensitivity(Method):
             raise BadInput(f"the number of batches of a statistic is a whole number from 1, not {self.batches!r}.")
         known_name("loss of the statistic", self.loss, LOSSES)
 
-    def gradients(self, view: View, names):
+    def gradients(self, view: View, names: Iterable[str], training: bool = False) -> tuple[dict[str, Tensor], float]:
         """Gradients of the loss by the parameters ``names``, and the loss."""
-        return loss_gradients(view.model, names, view.batches or (), statistic_loss(self.loss, view.loss), self.batches)
+        loss = statistic_loss(self.loss, view.loss)
+        return loss_gradients(view.model, names, view.batches or (), loss, self.batches, training)
 
 
 @register

@@ -22,10 +22,10 @@ from pruning_core.measure import output_positions
 from pruning_core.methods import View
 from pruning_core.methods.norms import L1Norm
 from pruning_core.methods.norms import L2Norm
-from pruning_core.methods.pfp import coefficient
 from pruning_core.methods.pfp import kept_at
 from pruning_core.methods.pfp import split
 from pruning_core.methods.shared.draws import Draws
+from pruning_core.methods.shared.draws import coefficient
 from pruning_core.methods.shared.draws import draws_for_distinct
 from pruning_core.methods.shared.draws import error
 from pruning_core.methods.shared.draws import expected_distinct

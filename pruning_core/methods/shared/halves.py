@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +52,17 @@ def layer_sensitivities(
     if not any(bool((part.weight > 0).any()) for part in found.values()):
         raise BadInput("all activations are zero for these samples, so every sensitivity is.")
     return found
+
+
+def of_one_sign(weight: Tensor, sensitivity: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Flat indices and sensitivities (float64) of each filter's weights above zero, then of those below, where any counts."""
+    rows, signs = sensitivity.flatten(1).cpu(), weight.flatten(1).cpu().sign()
+    for sign in (1, -1):
+        for i, row in enumerate(rows):
+            columns = ((signs[i] == sign) & (row > 0)).nonzero().flatten()
+            scores = row[columns].double()
+            if len(columns) and float(scores.sum()) > 1e-7:
+                yield columns + i * len(row), scores
 
 
 class Sampling(Method):

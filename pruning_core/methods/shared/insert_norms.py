@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.discovery import find_groups
 from pruning_core.errors import Unprunable
 from pruning_core.methods.base import weight_rows
+from pruning_core.methods.shared.swapping import swap
 
 
 def with_norms(model: nn.Module, example_input, flat: type[nn.Module], image: type[nn.Module]) -> nn.Module:
@@ -25,10 +28,10 @@ def with_norms(model: nn.Module, example_input, flat: type[nn.Module], image: ty
         if group.reason_fixed is not None:
             continue
         for row in weight_rows(group):
-            layer = model.get_submodule(row.layer)
+            layer: Any = model.get_submodule(row.layer)
             kind = places.get(type(layer))
             if kind is not None:
-                _insert(model, row.layer, layer, kind(len(layer.weight)))  # type: ignore[arg-type]
+                _insert(model, row.layer, layer, kind(len(layer.weight)))
                 found += 1
     if not found:
         raise Unprunable(f"{type(model).__name__} has no batch norm, and no layer that one could be put behind.")
@@ -41,8 +44,7 @@ def _insert(model: nn.Module, name: str, layer, norm) -> None:
         if norm.bias is not None:
             norm.bias.data.copy_(layer.bias.data)
         layer.register_parameter("bias", None)
-    parent, _, child = name.rpartition(".")
     together = nn.Sequential()
     together.add_module("layer", layer)
     together.add_module("norm", norm.train(layer.training))
-    setattr(model.get_submodule(parent), child, together)
+    swap(model, name, together)

@@ -96,7 +96,7 @@ def hidden_of(view: View, group: Group, place: Place) -> Hidden:
 
 def rescaled(hidden: Hidden, factor: float) -> dict[str, Tensor]:
     """The reading layer's weight with the columns of the candidates multiplied by ``factor``."""
-    weight: Tensor = hidden.layer.weight.detach()  # type: ignore[union-attr, assignment, operator]
+    weight: Tensor = hidden.layer.weight.detach()
     groups = getattr(hidden.layer, "groups", 1)
     # In a grouped convolution one column of the weight serves an input of every group.
     ours = hidden.channel_of[: len(hidden.channel_of) // groups] >= 0
