@@ -44,8 +44,8 @@ def _parts(name: str) -> dict[str, Path]:
     """The module, or the package and each module in it, with their files."""
     if (file := PACKAGE / f"{name}.py").is_file():
         return {name: file}
-    files = sorted((PACKAGE / name).glob("*.py"))
-    return {name if file.stem == "__init__" else f"{name}.{file.stem}": file for file in files}
+    files = sorted((PACKAGE / name).rglob("*.py"))
+    return {".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
 
 
 def _page(name: str) -> str:

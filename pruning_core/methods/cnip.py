@@ -26,13 +26,13 @@ from pruning_core.errors import BudgetError
 from pruning_core.methods.base import Choice
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
+from pruning_core.methods.shared.elasticities import Sensitivity
 from pruning_core.methods.shared.elasticities import channel_elasticities
 from pruning_core.methods.shared.elasticities import producing_parameters
 from pruning_core.methods.shared.elasticities import weight_elasticities
 from pruning_core.methods.shared.one_threshold import below
 from pruning_core.methods.shared.one_threshold import by_channels
 from pruning_core.methods.shared.one_threshold import by_weights
-from pruning_core.methods.snip import Sensitivity
 from pruning_core.scores import Scores
 
 

@@ -23,11 +23,11 @@ from pruning_core.layers import ChannelGate
 from pruning_core.masks import Masks
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
+from pruning_core.methods.shared.elasticities import Sensitivity
 from pruning_core.methods.shared.insert_gates import gates_behind_norms
 from pruning_core.methods.shared.insert_gates import gates_of
 from pruning_core.methods.shared.penalties import living
 from pruning_core.methods.shared.penalties import summed
-from pruning_core.methods.snip import Sensitivity
 from pruning_core.scores import COMBINERS
 from pruning_core.scores import Scores
 from pruning_core.scores import combine

@@ -21,8 +21,8 @@ from pruning_core.errors import BadInput
 from pruning_core.evaluation import like_model
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
+from pruning_core.methods.shared.elasticities import Sensitivity
 from pruning_core.methods.shared.hessian_gradient import hessian_gradient
-from pruning_core.methods.snip import Sensitivity
 from pruning_core.scores import Scores
 
 

@@ -79,39 +79,47 @@ def two_layer(
     >>> two_layer(torch.tensor([[4.0, 3, 2, 1]]), torch.eye(4), s=1).support
     tensor([0])
     """
-    known_name("importance", importance, ("signed", "absolute"))
-    known_name("activation", activation, ACTIVATIONS)
+    _check(importance, activation, iterations)
     if not isinstance(hidden, Hidden):
         if consume is None:
             raise BadInput(
                 "i-SpaSP needs the layer that reads the hidden maps: its weights (outputs, hidden), or a module."
             )
         hidden = Hidden.of(hidden, consume)
-    alive, candidates = hidden.alive, int(hidden.alive.sum())
+    candidates = int(hidden.alive.sum())
     if isinstance(s, bool) or not isinstance(s, Integral) or not 1 <= s <= candidates:
         raise BadInput(f"i-SpaSP keeps between 1 and {candidates} of {candidates} hidden channels, not {s}.")
-    s = int(s)
-    integer_at_least("iterations", iterations, 1)
-    sizes = hidden.activations(activation).masked_fill(~alive, -torch.inf)
+    sizes = hidden.activations(activation).masked_fill(~hidden.alive, -torch.inf)
     keep = torch.zeros(hidden.size, dtype=torch.bool)
     keeps: list[Tensor | None] = [None]
     steps: list[Step] = []
     for iteration in range(iterations):
         y = hidden.correlation(keep if iteration else None, reference)
-        score = (y.abs() if importance == "absolute" else y).masked_fill(~alive, -torch.inf)
-        proposals = largest(score, min(2 * s, candidates))
-        merged = keep.clone()
-        merged[proposals] = True
-        # Everything outside the merged set ranks last, whatever its activation.
-        support = largest(sizes.masked_fill(~merged, -torch.inf), s)
-        steps.append(Step(y, proposals.sort().values, merged.nonzero().flatten(), support.sort().values))
+        steps.append(_step(y, y.abs() if importance == "absolute" else y, sizes, keep, int(s)))
         before, keep = keep, torch.zeros_like(keep)
-        keep[support] = True
+        keep[steps[-1].support] = True
         keeps.append(keep)
         if until_repeat and torch.equal(before, keep):
             break
     found = hidden.squared_residuals(keeps, reference) if residuals else []
     return Recovery(steps[-1].support, sizes, steps, found)
+
+
+def _step(y: Tensor, score: Tensor, sizes: Tensor, keep: Tensor, s: int) -> Step:
+    """The support that follows ``keep``; dead channels have the size minus infinity."""
+    alive = sizes > -torch.inf
+    proposals = largest(score.masked_fill(~alive, -torch.inf), min(2 * s, int(alive.sum())))
+    merged = keep.clone()
+    merged[proposals] = True
+    # Everything outside the merged set ranks last, whatever its activation.
+    support = largest(sizes.masked_fill(~merged, -torch.inf), s)
+    return Step(y, proposals.sort().values, merged.nonzero().flatten(), support.sort().values)
+
+
+def _check(importance: str, activation: str, iterations: int) -> None:
+    known_name("importance", importance, ("signed", "absolute"))
+    known_name("activation", activation, ACTIVATIONS)
+    integer_at_least("iterations", iterations, 1)
 
 
 @register
@@ -136,9 +144,7 @@ class ISpaSP(LayerByLayer):
     reference: bool = False
 
     def __post_init__(self):
-        known_name("importance", self.importance, ("signed", "absolute"))
-        known_name("activation", self.activation, ACTIVATIONS)
-        integer_at_least("iterations", self.iterations, 1)
+        _check(self.importance, self.activation, self.iterations)
 
     def select(self, view: View, hidden: Hidden, s: int, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
         found = two_layer(hidden, None, s, self.iterations, self.importance, self.activation, reference=self.reference)

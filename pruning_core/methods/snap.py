@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pruning_core.errors import known_name
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
+from pruning_core.methods.shared.elasticities import Sensitivity
 from pruning_core.methods.shared.elasticities import channel_elasticities
 from pruning_core.methods.shared.elasticities import producing_parameters
-from pruning_core.methods.snip import Sensitivity
 from pruning_core.scores import COMBINERS
 from pruning_core.scores import Scores
 

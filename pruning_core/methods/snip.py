@@ -11,45 +11,13 @@ last one left: ``prune(..., schedule="snip_it", rounds=7)``, or the recipes ``sn
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
-from torch import Tensor
-
-from pruning_core.errors import BadInput
-from pruning_core.errors import known_name
-from pruning_core.methods.base import Method
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
-from pruning_core.methods.shared.elasticities import LOSSES
-from pruning_core.methods.shared.elasticities import loss_gradients
-from pruning_core.methods.shared.elasticities import statistic_loss
+from pruning_core.methods.shared.elasticities import Sensitivity
 from pruning_core.methods.shared.elasticities import weight_elasticities
 from pruning_core.scores import Scores
-
-
-@dataclass(frozen=True)
-class Sensitivity(Method):
-    """What the methods of SNIP-it share: a loss, and the number of batches it is averaged over.
-
-    ``loss``: "training", or "nll_logits" as in the official code (see shared/elasticities.py).
-    """
-
-    needs = "labels"
-
-    batches: int = 5
-    loss: Literal["training", "nll_logits"] = "training"
-
-    def __post_init__(self):
-        if isinstance(self.batches, bool) or not isinstance(self.batches, int) or self.batches < 1:
-            raise BadInput(f"the number of batches of a statistic is a whole number from 1, not {self.batches!r}.")
-        known_name("loss of the statistic", self.loss, LOSSES)
-
-    def gradients(self, view: View, names: Iterable[str], training: bool = False) -> tuple[dict[str, Tensor], float]:
-        """Gradients of the loss by the parameters ``names``, and the loss."""
-        loss = statistic_loss(self.loss, view.loss)
-        return loss_gradients(view.model, names, view.batches or (), loss, self.batches, training)
 
 
 @register

@@ -16,7 +16,9 @@ import math
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import islice
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -28,6 +30,8 @@ from pruning_core.errors import known_name
 from pruning_core.evaluation import like_model
 from pruning_core.groups import Group
 from pruning_core.measure import evaluating
+from pruning_core.methods.base import Method
+from pruning_core.methods.base import View
 from pruning_core.scores import combine
 
 LOSSES = ("training", "nll_logits")
@@ -84,6 +88,29 @@ def loss_gradients(
     if not used:
         raise BadInput("batches is empty: there is no loss to take a gradient of.")
     return {name: gradient.div_(used) for name, gradient in sums.items()}, total / used
+
+
+@dataclass(frozen=True)
+class Sensitivity(Method):
+    """What the methods of SNIP-it share: a loss, and the number of batches it is averaged over.
+
+    ``loss``: "training", or "nll_logits" as in the official code (see :func:`statistic_loss`).
+    """
+
+    needs = "labels"
+
+    batches: int = 5
+    loss: Literal["training", "nll_logits"] = "training"
+
+    def __post_init__(self):
+        if isinstance(self.batches, bool) or not isinstance(self.batches, int) or self.batches < 1:
+            raise BadInput(f"the number of batches of a statistic is a whole number from 1, not {self.batches!r}.")
+        known_name("loss of the statistic", self.loss, LOSSES)
+
+    def gradients(self, view: View, names: Iterable[str], training: bool = False) -> tuple[dict[str, Tensor], float]:
+        """Gradients of the loss by the parameters ``names``, and the loss."""
+        loss = statistic_loss(self.loss, view.loss)
+        return loss_gradients(view.model, names, view.batches or (), loss, self.batches, training)
 
 
 def weight_elasticities(model: nn.Module, gradients: Mapping[str, Tensor], loss: float) -> dict[str, Tensor]:

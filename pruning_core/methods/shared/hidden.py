@@ -49,11 +49,7 @@ class Hidden:
     def of(cls, hidden: Tensor | Callable[[], Iterable[Tensor]], consume: Tensor | nn.Module) -> Hidden:
         """Of plain maps (samples, hidden, ...), or a function that gives them in chunks, and weights (outputs, hidden)."""
         layer = consume if isinstance(consume, nn.Module) else _linear(consume)
-        if isinstance(hidden, Tensor):
-            whole = hidden
-            chunks: Callable[[], Iterable[Tensor]] = lambda: (whole,)  # noqa: E731
-        else:
-            chunks = hidden
+        chunks: Any = (lambda: (hidden,)) if isinstance(hidden, Tensor) else hidden
         if not callable(chunks):
             raise BadType(
                 f"hidden maps are a tensor, or a function that gives them in chunks, not {type(hidden).__name__}."
@@ -88,11 +84,15 @@ class Hidden:
             if total is not None and total.shape != part.shape:
                 raise BadInput(f"the samples give {self.name} maps of different sizes; use inputs of one size.")
             total, count = part if total is None else total + part, count + len(chunk)
+        return self.checked(total), count
+
+    def checked(self, total: Tensor | None) -> Tensor:
+        """A sum over the chunks; raises BadInput if there were none, or if it is not finite."""
         if total is None:
             raise BadInput("batches is empty: there is nothing to compute scores on.")
         if not bool(torch.isfinite(total).all()):
             raise BadInput(f"the activations of {self.name} are NaN or infinite for these samples.")
-        return total, count
+        return total
 
     def activations(self, kind: str = "sum") -> Tensor:
         """One value a channel (size,): the "sum" of its activations, of their "absolute" values, or their "norm"."""

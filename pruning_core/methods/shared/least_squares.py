@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch import nn
 
-from pruning_core.errors import BadInput
 from pruning_core.errors import Unprunable
 from pruning_core.methods.shared.hidden import Hidden
 from pruning_core.methods.shared.reading import unfolded
@@ -35,11 +34,7 @@ def second_moments(hidden: Hidden) -> Tensor:
         patches = torch.cat([patches, ones], 1)
         part = patches @ patches.transpose(1, 2)
         total = part if total is None else total + part
-    if total is None:
-        raise BadInput("batches is empty: there is nothing to compute scores on.")
-    if not bool(torch.isfinite(total).all()):
-        raise BadInput(f"the activations of {hidden.name} are NaN or infinite for these samples.")
-    return total
+    return hidden.checked(total)
 
 
 def columns_of(hidden: Hidden) -> Tensor:
