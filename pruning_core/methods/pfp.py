@@ -67,11 +67,9 @@ def last_errors(scores: Tensor, a: float) -> Tensor:
     q = (scores.double() / total).numpy()
     order = torch.sort(scores, descending=True, stable=True).indices
     living = int(np.count_nonzero(q))
+    found[order[: min(living, 1)]] = math.inf
     low = 1
-    for n in range(1, living + 1):
-        if n == 1:
-            found[order[0]] = math.inf
-            continue
+    for n in range(2, living + 1):
         high = low
         while expected_distinct(q, high) < n and high < 1e15:
             high *= 2
