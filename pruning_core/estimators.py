@@ -20,8 +20,8 @@ from pruning_core.checks import Whole
 from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
-from pruning_core.sensitivity import PROBABILITY
-from pruning_core.sensitivity import sensitivity
+from pruning_core.methods.shared.sensitivities import PROBABILITY
+from pruning_core.methods.shared.sensitivities import sensitivity
 
 RULES = ("sipp_random", "l1_sampling", "l2_sampling", "uniform")
 

@@ -24,7 +24,7 @@ from pruning_core.errors import BadInput
 from pruning_core.errors import Unprunable
 from pruning_core.estimators import error_promised
 from pruning_core.estimators import estimated
-from pruning_core.sensitivity import sensitivity
+from pruning_core.methods.shared.sensitivities import sensitivity
 
 
 def composed(errors: Sequence[float], cancellations: Sequence[float]) -> list[float]:
@@ -88,7 +88,7 @@ def guarantee_table(
             q = torch.where(half != 0, scores, 0.0)[drawable] / total[drawable, None]
             if len(q):
                 replaced[drawable] += estimated(half[drawable], q, draws, generator)
-        pruned.get_submodule(name).weight.copy_(replaced)  # type: ignore[union-attr, operator]
+        pruned.get_parameter(f"{name}.weight").copy_(replaced)
         total = float(sums.max())
         count = float((weight != 0).sum(1).double().mean()) / 2
         promise = error_promised(draws, total, outputs, delta)

@@ -19,8 +19,8 @@ from torch import nn
 from pruning_core.checks import Whole
 from pruning_core.checks import check
 from pruning_core.errors import BadInput
-from pruning_core.gradients import loss_gradients
-from pruning_core.gradients import weight_elasticities
+from pruning_core.methods.shared.elasticities import loss_gradients
+from pruning_core.methods.shared.elasticities import weight_elasticities
 from pruning_core.statistics import compressed_bits
 from pruning_core.statistics import dead_units
 from pruning_core.statistics import harmonic_mean

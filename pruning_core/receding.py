@@ -44,11 +44,11 @@ from pruning_core.masks import Masks
 from pruning_core.methods.base import View
 from pruning_core.methods.polarization import Polarization
 from pruning_core.methods.rni import RecedingNeurons
-from pruning_core.methods.slimming import MINIMUM
-from pruning_core.methods.slimming import SIGMOID
-from pruning_core.methods.slimming import BatchNormScale
+from pruning_core.methods.shared.batch_norm_scales import MINIMUM
+from pruning_core.methods.shared.batch_norm_scales import SIGMOID
+from pruning_core.methods.shared.batch_norm_scales import BatchNormScale
 from pruning_core.methods.slimming import Slimming
-from pruning_core.methods.slimming import UniformChannelScaling
+from pruning_core.methods.ucs import UniformChannelScaling
 from pruning_core.models.build import MODELS
 from pruning_core.models.build import build_model
 from pruning_core.pruning import prune_step
@@ -156,7 +156,7 @@ def prune_finetune(
 
     ``prune_pc``, called a percentage in the official code, is the *fraction* in [0, 1) of the prunable channels that goes:
     of all layers together, for "ucs" of each. Channels of residual sums stay. At least three channels of a layer stay.
-    ``reference=True`` cuts at the official thresholds instead (see :mod:`pruning_core.methods.slimming`), takes 1 as well,
+    ``reference=True`` cuts at the official thresholds instead (methods/shared/batch_norm_scales.py), takes 1 as well,
     which leaves three channels everywhere, and chooses the best epoch on the test split. Fine-tuning knows no penalty;
     sigmoid batch norms stay. With ``epochs=0`` the network is only cut.
 

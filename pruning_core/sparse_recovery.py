@@ -18,8 +18,8 @@ from pruning_core.checks import Real
 from pruning_core.checks import Whole
 from pruning_core.checks import check
 from pruning_core.errors import BadInput
-from pruning_core.methods.hidden import largest
 from pruning_core.methods.ispasp import two_layer
+from pruning_core.methods.shared.reading import largest
 
 DOUBLE = torch.float64
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
-from dataclasses import field
 from dataclasses import fields
 from dataclasses import is_dataclass
 from dataclasses import replace
@@ -67,17 +66,13 @@ class View:
 
         ``how`` says how the scores of several producers of one group are combined (scores.COMBINERS).
         """
-        return Scores(
-            {
-                name: combine([self.rows(group, member, score) for member in weight_rows(group)], how)
-                for name, group in self.sites.groups.items()
-            }
-        )
 
-    def rows(self, group: Group, member: Member, score: Callable[[Tensor], Tensor]) -> Tensor:
-        """``score`` of one producer's rows, summed to one value a channel, shape (group.size,)."""
-        weight = self.parameter(member.parameter)
-        return member.per_channel(score(weight.movedim(member.dim, 0).flatten(1)), group.size)
+        def rows(group: Group, member: Member) -> Tensor:
+            weight = self.parameter(member.parameter)
+            return member.per_channel(score(weight.movedim(member.dim, 0).flatten(1)), group.size)
+
+        groups = self.sites.groups.items()
+        return Scores({name: combine([rows(group, m) for m in weight_rows(group)], how) for name, group in groups})
 
 
 class Choice(NamedTuple):
@@ -201,16 +196,12 @@ def channel_counts(view: View, budget: Budget) -> tuple[dict[str, int], tuple[st
 
 __all__ = [
     "METHODS",
-    "Budget",
     "Choice",
     "Method",
-    "Scores",
     "View",
     "as_method",
     "channel_counts",
     "counted",
-    "dataclass",
-    "field",
     "methods_table",
     "register",
     "weight_rows",

@@ -26,6 +26,7 @@ from pruning_core.methods.base import View
 from pruning_core.methods.base import channel_counts
 from pruning_core.methods.base import register
 from pruning_core.methods.base import weight_rows
+from pruning_core.methods.shared.penalties import living
 from pruning_core.scores import COMBINERS
 from pruning_core.scores import Scores
 from pruning_core.scores import combine
@@ -69,9 +70,7 @@ class EfficientConvNets(Method):
     def _norms(self, view: View, group: Group, masks: Masks) -> Tensor:
         parts = []
         for member in weight_rows(group):
-            weight = view.parameter(member.parameter).abs()
-            mask = masks.get(member.parameter)
-            left = weight if mask is None else weight * mask.to(weight)
+            left = living(view.parameter(member.parameter).abs(), member.parameter, masks)
             rows = left.movedim(member.dim, 0).flatten(1).sum(1)
             parts.append(member.per_channel(rows, group.size))
         return combine(parts, self.combine)

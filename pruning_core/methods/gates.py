@@ -16,23 +16,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.checks import Constraints
 from pruning_core.checks import OneOf
-from pruning_core.discovery import find_groups
-from pruning_core.errors import Unprunable
-from pruning_core.gradients import loss_gradients
-from pruning_core.gradients import statistic_loss
 from pruning_core.groups import Group
-from pruning_core.groups import Member
 from pruning_core.layers.gates import ChannelGate
-from pruning_core.layers.gates import Gated
 from pruning_core.masks import Masks
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
-from pruning_core.methods.base import weight_rows
-from pruning_core.methods.snip import Sensitivity
+from pruning_core.methods.shared.elasticities import Sensitivity
+from pruning_core.methods.shared.insert_gates import gates_behind_norms
+from pruning_core.methods.shared.insert_gates import gates_of
+from pruning_core.methods.shared.penalties import living
+from pruning_core.methods.shared.penalties import summed
 from pruning_core.scores import COMBINERS
 from pruning_core.scores import Scores
 from pruning_core.scores import combine
@@ -56,62 +52,36 @@ class GateDecorators(Sensitivity):
     reference: bool = False
 
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
-        """Put a gate behind every batch norm, and behind the layers of channels that meet none; returns the network, changed
-        in place."""
-        gated = {name for name, module in model.named_modules() if isinstance(module, Gated)}
-        norms = {
-            n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm) and n.rpartition(".")[0] not in gated
-        }
-        for name, norm in norms.items():
-            self._put_gate(model, name, norm.num_features)
-        for group in find_groups(model, example_input):
-            if group.reason_fixed is None and not _gates(model, group):
-                for row in weight_rows(group):
-                    self._put_gate(model, row.layer, model.get_parameter(row.parameter).shape[row.dim])
-        return model
+        """Put a gate behind every batch norm, and behind the layers of channels that meet none, in place."""
 
-    def _put_gate(self, model: nn.Module, name: str, channels: int) -> None:
-        gate = ChannelGate(channels).to(next(model.parameters()))
-        if self.reference:
-            nn.init.normal_(gate.weight)
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, Gated(model.get_submodule(name), gate))
+        def gate(channels: int) -> ChannelGate:
+            found = ChannelGate(channels).to(next(model.parameters()))
+            if self.reference:
+                nn.init.normal_(found.weight)
+            return found
+
+        return gates_behind_norms(model, example_input, gate)
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Sum of the absolute gates that are alive."""
-        parts = []
-        for name, module in model.named_modules():
-            if isinstance(module, ChannelGate):
-                mask = alive.get(f"{name}.weight")
-                parts.append((module.weight if mask is None else module.weight * mask.to(module.weight)).abs().sum())
-        if not parts:
-            raise Unprunable("the network has no gates; Gate Decorators prepare it before training.")
-        return torch.stack(parts).sum()
+        gates = ((name, m.weight) for name, m in model.named_modules() if isinstance(m, ChannelGate))
+        parts = (living(gate, f"{name}.weight", alive).abs().sum() for name, gate in gates)
+        return summed(parts, "the network has no gates; Gate Decorators prepare it before training.")
 
     def refuses(self, model: nn.Module, group: Group) -> str | None:
-        return None if _gates(model, group) else "they have no gate"
+        return None if gates_of(model, group, ChannelGate) else "they have no gate"
 
     def score(self, view: View) -> Scores:
         groups = view.sites.groups
-        gates = {name: _gates(view.model, group) for name, group in groups.items()}
+        gates = {name: gates_of(view.model, group, ChannelGate) for name, group in groups.items()}
         names = dict.fromkeys(member.parameter for members in gates.values() for member in members)
-        loss = statistic_loss(self.loss, view.loss)
-        gradients, _ = loss_gradients(
-            view.model, names, view.batches or (), loss, self.batches, training=self.reference
-        )
+        gradients, _ = self.gradients(view, names, training=self.reference)
+        products = {name: view.parameter(name) * gradient for name, gradient in gradients.items()}
         scores = {
             name: combine(
-                [
-                    m.per_channel(view.parameter(m.parameter) * gradients[m.parameter], groups[name].size)
-                    for m in members
-                ],
-                self.combine,
+                [m.per_channel(products[m.parameter], groups[name].size) for m in members], self.combine
             ).abs()
             for name, members in gates.items()
         }
         total = torch.stack([score.sum() for score in scores.values()]).sum()
         return Scores({name: score / total if total > 0 else score for name, score in scores.items()})
-
-
-def _gates(model: nn.Module, group: Group) -> list[Member]:
-    return [m for m in group.normalises if isinstance(model.get_submodule(m.layer), ChannelGate)]

@@ -15,10 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend
-from torch.nn.attention import sdpa_kernel
 
 from pruning_core.checks import Constraints
 from pruning_core.checks import Maybe
@@ -27,8 +24,8 @@ from pruning_core.checks import Whole
 from pruning_core.evaluation import like_model
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
-from pruning_core.methods.snip import Sensitivity
-from pruning_core.modes import evaluating
+from pruning_core.methods.shared.elasticities import Sensitivity
+from pruning_core.methods.shared.hessian_gradient import hessian_gradient
 from pruning_core.scores import Scores
 
 
@@ -51,31 +48,9 @@ class Grasp(Sensitivity):
     reference: bool = False
 
     def score(self, view: View) -> Scores:
-        products = self.hessian_gradient(view)
+        products = hessian_gradient(view.model, view.sites.weights, lambda: self._losses(view))
         sign = -1.0 if self.reference else 1.0
         return Scores({name: sign * view.parameter(name) * product for name, product in products.items()})
-
-    def hessian_gradient(self, view: View) -> dict[str, Tensor]:
-        """``H g`` for every parameter in scope; g and H are sums over chunks of batches, in evaluation mode."""
-        names = list(view.sites.weights)
-        parameters = [view.model.get_parameter(name).requires_grad_(True) for name in names]
-        # Fused attention has no second derivative; the plain formula does.
-        with evaluating(view.model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            gradient = _sum(torch.autograd.grad(loss, parameters, allow_unused=True) for loss in self._losses(view))
-            vector = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradient, strict=True)]
-            product = _sum(self._product(loss, parameters, vector) for loss in self._losses(view))
-        return {
-            name: torch.zeros_like(p) if hg is None else hg
-            for name, p, hg in zip(names, parameters, product, strict=True)
-        }
-
-    @staticmethod
-    def _product(loss: Tensor, parameters: list[Tensor], vector: list[Tensor]):
-        once = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
-        along = [(g * v).sum() for g, v in zip(once, vector, strict=True) if g is not None and g.requires_grad]
-        if not along:  # the gradient is constant: the Hessian is zero
-            return [None] * len(parameters)
-        return torch.autograd.grad(torch.stack(along).sum(), parameters, allow_unused=True)
 
     def _losses(self, view: View) -> Iterator[Tensor]:
         """The loss of each chunk of the first batches, with its graph."""
@@ -86,14 +61,3 @@ class Grasp(Sensitivity):
             size = self.chunk or len(labels)
             for part, target in zip(inputs.split(size), labels.split(size), strict=True):
                 yield view.loss(view.model(part) / self.temperature, target)
-
-
-def _sum(rounds) -> list[Tensor | None]:
-    total: list[Tensor | None] = []
-    for found in rounds:
-        total = list(found) if not total else [_plus(a, b) for a, b in zip(total, found, strict=True)]
-    return total
-
-
-def _plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return b if a is None else a if b is None else a + b

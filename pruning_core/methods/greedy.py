@@ -1,14 +1,10 @@
-r"""Greedy selection of the channels of a hidden layer: forward selection by the loss, and imitation of the layer's output.
+r"""Greedy forward selection of the channels of a hidden layer by the loss of the network (Ye et al. 2020, ye2020gfs).
 
 Of N channels, those chosen so far are used with equal weights that keep the mean: with n chosen, each is multiplied by
-N / n. In a step the channel k joins that makes smallest
+N / n. In a step the channel k joins with which the loss of the whole network, on the next mini-batch, is smallest.
 
-    GFS         the loss of the whole network               (Ye et al. 2020, ye2020gfs), on the next mini-batch
-    imitation   ||U - N / (n + 1) sum_j c_j||^2             (local imitation, after Ye et al. 2020, ye2020greedy),
-
-c_j = W1[:, j] H[j, :] being what channel j adds to the output U = sum_j c_j of the layer that reads it. Layers are pruned
-from front to back. The published code stops a layer when the accuracy is nearly the dense one's; here a budget says how
-many channels stay, so that methods are compared at equal sizes.
+Layers are pruned from front to back. The published code stops a layer when the accuracy is nearly the dense one's; here a
+budget says how many channels stay, so that methods are compared at equal sizes.
 """
 
 from __future__ import annotations
@@ -28,8 +24,9 @@ from pruning_core.checks import Whole
 from pruning_core.errors import BadInput
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
-from pruning_core.methods.hidden import Hidden
-from pruning_core.methods.hidden import LayerByLayer
+from pruning_core.methods.shared.hidden import Hidden
+from pruning_core.methods.shared.layer_by_layer import LayerByLayer
+from pruning_core.methods.shared.layer_by_layer import rescaled
 from pruning_core.modes import evaluating
 
 
@@ -64,51 +61,7 @@ class Greedy(LayerByLayer):
             if not bool(torch.isfinite(found).all()):
                 raise BadInput("the loss of the network is NaN or infinite for these samples.")
             chosen.append(int(free[found.argmin()]))
-        return torch.tensor(chosen), _rescaled(hidden, len(alive) / s) if self.rescale else {}
-
-
-@register
-@dataclass(frozen=True)
-class Imitation(LayerByLayer):
-    """Adds, one by one, the channel with which the reading layer's output comes nearest to the dense one.
-
-    ``rescale`` leaves the factor N / n in the reading layer.
-    """
-
-    name = "imitation"
-    citation = "ye2020greedy"
-
-    rescale: bool = True
-
-    def select(self, view: View, hidden: Hidden, s: int, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
-        inner = hidden.contributions()
-        alive = hidden.alive
-        total = int(alive.sum())
-        towards = inner @ alive.double()  # <c_k, U>
-        chosen: list[int] = []
-        with_chosen = torch.zeros_like(towards)  # <c_k, sum of the chosen>
-        square = 0.0  # ||sum of the chosen||^2
-        for n in range(s):
-            factor = total / (n + 1)
-            gain = factor**2 * (square + 2 * with_chosen + inner.diagonal())
-            error = gain - 2 * factor * (towards[chosen].sum() + towards)
-            error[~alive] = torch.inf
-            error[chosen] = torch.inf
-            k = int(error.argmin())
-            square += float(2 * with_chosen[k] + inner[k, k])
-            with_chosen += inner[k]
-            chosen.append(k)
-        return torch.tensor(chosen), _rescaled(hidden, total / s) if self.rescale else {}
-
-
-def _rescaled(hidden: Hidden, factor: float) -> dict[str, Tensor]:
-    """The reading layer's weight with the columns of the candidates multiplied by ``factor``."""
-    weight: Tensor = hidden.layer.weight.detach()  # type: ignore[union-attr, assignment, operator]
-    groups = getattr(hidden.layer, "groups", 1)
-    # In a grouped convolution one column of the weight serves an input of every group.
-    ours = hidden.channel_of[: len(hidden.channel_of) // groups] >= 0
-    factors = torch.where(ours, torch.tensor(factor, dtype=torch.float64), 1.0).to(weight)
-    return {"weight": weight * factors.view(1, -1, *[1] * (weight.dim() - 2))}
+        return torch.tensor(chosen), rescaled(hidden, len(alive) / s) if self.rescale else {}
 
 
 Losses = Callable[[list[int], Tensor], Tensor]
@@ -118,7 +71,7 @@ Losses = Callable[[list[int], Tensor], Tensor]
 def _at_the_end(view: View, hidden: Hidden, total: int) -> Losses:
     """When the reading layer gives the network's output: all candidates at once, from what each adds to it."""
     layer = hidden.layer
-    weight: Tensor = layer.weight.detach()  # type: ignore[assignment, operator]
+    weight: Tensor = layer.weight.detach()
     offset = 0.0 if layer.bias is None else layer.bias.detach()
     batches = _forever(view, hidden)
 

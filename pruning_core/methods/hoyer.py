@@ -25,6 +25,7 @@ from pruning_core.masks import Masks
 from pruning_core.methods.base import Method
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
+from pruning_core.methods.shared.penalties import living
 from pruning_core.scores import COMBINERS
 from pruning_core.scores import Scores
 
@@ -38,8 +39,7 @@ def penalised_weights(model: nn.Module, alive: Masks) -> Iterator[Tensor]:
     for name, parameter in model.named_parameters():
         if parameter.dim() >= 2:
             found = True
-            mask = alive.get(name)
-            yield parameter if mask is None else parameter * mask.to(parameter)
+            yield living(parameter, name, alive)
     if not found:
         raise Unprunable(f"{type(model).__name__} has no weight matrix that could be penalised.")
 

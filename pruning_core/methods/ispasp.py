@@ -8,7 +8,7 @@ With H the hidden activations, W1 the reading layer, U = W1 H, mu the sum over s
     V  = U - W1[:, S] H[S, :]               residual
 
 For a convolution W1 is the convolution with the batch norm right behind it, and H the map that it reads; for attention it
-is the output projection, and the neurons are heads. ``hidden.py`` says why one pass over the samples is enough.
+is the output projection, and the neurons are heads. ``shared/hidden.py`` says why one pass over the samples is enough.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
-from pruning_core.methods.hidden import Hidden
-from pruning_core.methods.hidden import LayerByLayer
-from pruning_core.methods.hidden import largest
-
-ACTIVATIONS = ("sum", "absolute", "norm")
+from pruning_core.methods.shared.hidden import ACTIVATIONS
+from pruning_core.methods.shared.hidden import Hidden
+from pruning_core.methods.shared.layer_by_layer import LayerByLayer
+from pruning_core.methods.shared.least_squares import least_squares
+from pruning_core.methods.shared.least_squares import second_moments
+from pruning_core.methods.shared.reading import largest
 
 
 class Step(NamedTuple):
@@ -97,20 +98,25 @@ def two_layer(
     steps: list[Step] = []
     for iteration in range(iterations):
         y = hidden.correlation(keep if iteration else None, reference)
-        score = (y.abs() if importance == "absolute" else y).masked_fill(~alive, -torch.inf)
-        proposals = largest(score, min(2 * s, candidates))
-        merged = keep.clone()
-        merged[proposals] = True
-        # Everything outside the merged set ranks last, whatever its activation.
-        support = largest(sizes.masked_fill(~merged, -torch.inf), s)
-        steps.append(Step(y, proposals.sort().values, merged.nonzero().flatten(), support.sort().values))
+        steps.append(_step(y, y.abs() if importance == "absolute" else y, sizes, keep, int(s)))
         before, keep = keep, torch.zeros_like(keep)
-        keep[support] = True
+        keep[steps[-1].support] = True
         keeps.append(keep)
         if until_repeat and torch.equal(before, keep):
             break
     found = hidden.squared_residuals(keeps, reference) if residuals else []
     return Recovery(steps[-1].support, sizes, steps, found)
+
+
+def _step(y: Tensor, score: Tensor, sizes: Tensor, keep: Tensor, s: int) -> Step:
+    """The support that follows ``keep``; dead channels have the size minus infinity."""
+    alive = sizes > -torch.inf
+    proposals = largest(score.masked_fill(~alive, -torch.inf), min(2 * s, int(alive.sum())))
+    merged = keep.clone()
+    merged[proposals] = True
+    # Everything outside the merged set ranks last, whatever its activation.
+    support = largest(sizes.masked_fill(~merged, -torch.inf), s)
+    return Step(y, proposals.sort().values, merged.nonzero().flatten(), support.sort().values)
 
 
 @register
@@ -147,26 +153,5 @@ def fitted(hidden: Hidden, support: Tensor) -> dict[str, Tensor]:
     """Least-squares "weight" (and "bias") of the layer that reads ``hidden``, for the channels in ``support``."""
     keep = torch.zeros(hidden.size, dtype=torch.bool)
     keep[support] = True
-    weight, bias = hidden.least_squares(keep, hidden.second_moments())
+    weight, bias = least_squares(hidden, keep, second_moments(hidden))
     return {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
-
-
-@register
-@dataclass(frozen=True)
-class ActivationSum(LayerByLayer):
-    """Keeps the channels with the largest activations: i-SpaSP without its residual, and the same where it keeps half.
-
-    ``activation``: the "sum", the sum of "absolute" values, or the "norm" of a channel's activations.
-    """
-
-    name = "activation_sum"
-    citation = "wolfe2022ispasp"
-
-    activation: str = "sum"
-
-    def __post_init__(self):
-        known_name("activation", self.activation, ACTIVATIONS)
-
-    def select(self, view: View, hidden: Hidden, s: int, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
-        sizes = hidden.activations(self.activation)
-        return largest(sizes.masked_fill(~hidden.alive, -torch.inf), s), {}

@@ -12,6 +12,8 @@ becomes follows from the strength of the penalty.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,17 +21,17 @@ from torch import nn
 
 from pruning_core.checks import Constraints
 from pruning_core.checks import Real
-from pruning_core.discovery import find_groups
-from pruning_core.errors import Unprunable
 from pruning_core.groups import Group
-from pruning_core.groups import Member
 from pruning_core.layers.gates import Gated
 from pruning_core.layers.gates import HardConcreteGate
 from pruning_core.masks import Masks
 from pruning_core.methods.base import Method
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
-from pruning_core.methods.base import weight_rows
+from pruning_core.methods.shared.insert_gates import gates_behind_layers
+from pruning_core.methods.shared.insert_gates import gates_of
+from pruning_core.methods.shared.penalties import living
+from pruning_core.methods.shared.penalties import summed
 from pruning_core.scores import Scores
 
 
@@ -49,51 +51,43 @@ class L0(Method):
     weight_decay: float = 0.0
 
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
-        """Put a gate behind every layer that alone produces a group of channels; returns the network, changed in place."""
-        for group in find_groups(model, example_input):
-            rows = weight_rows(group)
-            if group.reason_fixed is None and len(rows) == 1 and len(rows[0].indices) == group.size:
-                parent, _, child = rows[0].layer.rpartition(".")
-                layer = model.get_submodule(rows[0].layer)
-                gate = HardConcreteGate(group.size, self.open_probability).to(layer.weight)  # type: ignore[arg-type]
-                setattr(model.get_submodule(parent), child, Gated(layer, gate))
-        return model
+        """Put a gate behind every layer that alone produces a group of channels, in place."""
+        gate = partial(HardConcreteGate, open_probability=self.open_probability)
+        return gates_behind_layers(model, example_input, gate)
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Expected number of weights in use behind gates; dead channels count nothing."""
-        parts = []
-        for name, module in model.named_modules():
-            if isinstance(module, Gated) and isinstance(module.gate, HardConcreteGate):
-                living = alive.get(f"{name}.gate.log_alpha")
-                stored: Tensor = module.layer.weight  # type: ignore[assignment]
-                weight = stored.movedim(module.output_dim, 0)
-                each = weight.new_full((len(weight),), weight[0].numel())
-                if self.weight_decay:
-                    each = each + self.weight_decay / 2 * (weight**2).flatten(1).sum(1)
-                    if module.layer.bias is not None:
-                        each = each + self.weight_decay / 2 * module.layer.bias**2  # type: ignore[operator]
-                used = module.gate.open_probability() * each
-                parts.append((used if living is None else used * living.to(used)).sum())
-        if not parts:
-            raise Unprunable("the network has no gates; L0 prepares it before training.")
-        return torch.stack(parts).sum()
+        gated = (
+            (n, m) for n, m in model.named_modules() if isinstance(m, Gated) and isinstance(m.gate, HardConcreteGate)
+        )
+        parts = (
+            living(m.gate.open_probability() * _size(m, self.weight_decay), f"{name}.gate.log_alpha", alive).sum()
+            for name, m in gated
+        )
+        return summed(parts, "the network has no gates; L0 prepares it before training.")
 
     def refuses(self, model: nn.Module, group: Group) -> str | None:
-        return None if _gate(model, group) else "they have no gate of their own"
+        return None if gates_of(model, group, HardConcreteGate) else "they have no gate of their own"
 
     def score(self, view: View) -> Scores:
         """The gate before it is clipped to [0, 1]: shut gates score 0 or less."""
         scores = {}
         for name, group in view.sites.groups.items():
-            member = _gate(view.model, group)
-            assert member is not None
-            gate = view.model.get_submodule(member.layer)
-            a, b = gate.limits  # type: ignore[misc]
+            member = gates_of(view.model, group, HardConcreteGate)[0]
+            gate: Any = view.model.get_submodule(member.layer)
+            a, b = gate.limits
             stretched = torch.sigmoid(view.parameter(member.parameter)) * (b - a) + a
             scores[name] = member.per_channel(stretched, group.size)
         return Scores(scores)
 
 
-def _gate(model: nn.Module, group: Group) -> Member | None:
-    found = [m for m in group.normalises if isinstance(model.get_submodule(m.layer), HardConcreteGate)]
-    return found[0] if found else None
+def _size(gated: Gated, weight_decay: float) -> Tensor:
+    """|weights of c| + d/2 * sum of their squares, for every channel c of one layer."""
+    layer: Any = gated.layer
+    weight: Tensor = layer.weight.movedim(gated.output_dim, 0)
+    each = weight.new_full((len(weight),), weight[0].numel())
+    if weight_decay:
+        each = each + weight_decay / 2 * (weight**2).flatten(1).sum(1)
+        if layer.bias is not None:
+            each = each + weight_decay / 2 * layer.bias**2
+    return each

@@ -64,24 +64,3 @@ class GeometricMedian(_FilterNorm):
 
     def score(self, view: View) -> Scores:
         return view.per_channel(lambda rows: torch.cdist(rows, rows).sum(1), self.combine).normalised(self.normalise)
-
-
-@register
-@dataclass(frozen=True)
-class WeightProduct(_FilterNorm):
-    """Channels with the smallest product of what makes them and what reads them: ||W0[c, :]||_2 ||W1[:, c]||_2."""
-
-    name = "weight_product"
-    citation = "wolfe2022ispasp"
-
-    def score(self, view: View) -> Scores:
-        made = view.per_channel(lambda rows: rows.square().sum(1), "sum")
-        found = {}
-        for name, group in view.sites.groups.items():
-            read = torch.zeros(group.size)
-            for member in group.consumes:
-                if not member.is_buffer:
-                    columns = view.parameter(member.parameter).movedim(member.dim, 0).flatten(1).square().sum(1)
-                    read = read + member.per_channel(columns, group.size).to(read.device, columns.dtype)
-            found[name] = (made[name].cpu() * read).sqrt()
-        return Scores(found).normalised(self.normalise)

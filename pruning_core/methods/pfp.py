@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,29 +26,19 @@ from pruning_core.budgets import allocate
 from pruning_core.checks import Constraints
 from pruning_core.checks import OneOf
 from pruning_core.groups import Group
-from pruning_core.groups import Member
 from pruning_core.groups import expand
 from pruning_core.methods.base import Choice
 from pruning_core.methods.base import Method
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
-from pruning_core.methods.hidden import inputs_of
-from pruning_core.methods.sampling import Draws
-from pruning_core.methods.sampling import coefficient
-from pruning_core.methods.sampling import draws_for_distinct
-from pruning_core.methods.sampling import expected_distinct
-from pruning_core.methods.sipp import layer_sensitivities
+from pruning_core.methods.shared.draws import Draws
+from pruning_core.methods.shared.draws import draws_for_distinct
+from pruning_core.methods.shared.draws import expected_distinct
+from pruning_core.methods.shared.readers import Reader
+from pruning_core.methods.shared.readers import readers_of
+from pruning_core.methods.shared.sensitivities import CONSTANT
+from pruning_core.methods.shared.sensitivities import PROBABILITY
 from pruning_core.scores import Scores
-from pruning_core.sensitivity import CONSTANT
-from pruning_core.sensitivity import PROBABILITY
-
-
-class Reader(NamedTuple):
-    """A layer that reads channels: sensitivities of its units (units,), a_l, and which unit each channel is, by group."""
-
-    scores: Tensor
-    coefficient: float
-    unit_of: dict[str, Tensor]
 
 
 def draws_at(error: float, a: float) -> int:
@@ -80,11 +69,9 @@ def last_errors(scores: Tensor, a: float) -> Tensor:
     q = (scores.double() / total).numpy()
     order = torch.sort(scores, descending=True, stable=True).indices
     living = int(np.count_nonzero(q))
+    found[order[: min(living, 1)]] = math.inf
     low = 1
-    for n in range(1, living + 1):
-        if n == 1:
-            found[order[0]] = math.inf
-            continue
+    for n in range(2, living + 1):
         high = low
         while expected_distinct(q, high) < n and high < 1e15:
             high *= 2
@@ -128,30 +115,7 @@ class _Filters(Method):
 
     def readers(self, view: View) -> dict[str, Reader]:
         """The layers that read prunable channels, by name."""
-        members: dict[str, list[tuple[str, Member]]] = {}
-        for name, group in view.sites.groups.items():
-            for member in group.consumes:
-                if not member.is_buffer:
-                    members.setdefault(member.layer, []).append((name, member))
-        kernel = "sum" if self.kernel == "sum" else "reduce"
-        found = {}
-        for layer, sensitive in layer_sensitivities(view, members, "max", kernel).items():
-            module = view.model.get_submodule(layer)
-            units = torch.arange(len(sensitive.channel))  # an input that belongs to no group is a unit of its own
-            unit_of, free = {}, len(units)
-            for name, member in members[layer]:
-                channel = inputs_of(module, member)
-                unit_of[name] = free + torch.arange(view.sites.groups[name].size)
-                units = torch.where(channel >= 0, free + channel.clamp(min=0), units)
-                free += view.sites.groups[name].size
-            scores = torch.zeros(free, dtype=torch.float64)
-            scores.scatter_reduce_(0, units, sensitive.channel.double().cpu(), "amax")
-            window = sensitive.weight[0, 0].numel() if sensitive.weight.dim() == 4 else 1
-            # A linear layer behind a flatten reads several positions of a channel, as a kernel over the whole map would.
-            window *= max(int(torch.bincount(units).max()) // getattr(module, "groups", 1), 1)
-            a = coefficient(float(scores.sum()), sensitive.positions, window, self.constant, self.delta)
-            found[layer] = Reader(scores, a, unit_of)
-        return found
+        return readers_of(view, self.constant, self.delta, "sum" if self.kernel == "sum" else "reduce")
 
     def score(self, view: View) -> Scores:
         return self._errors(view, self.readers(view))

@@ -33,11 +33,16 @@ from pruning_core.masks import Masks
 from pruning_core.methods.base import Choice
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
-from pruning_core.methods.slimming import BatchNormScale
-from pruning_core.methods.slimming import living_scales
-from pruning_core.methods.slimming import with_norms
+from pruning_core.methods.shared.batch_norm_scales import BatchNormScale
+from pruning_core.methods.shared.batch_norm_scales import living_scales
+from pruning_core.methods.shared.insert_norms import with_norms
+from pruning_core.methods.shared.swapping import swap_norms
 from pruning_core.scores import Scores
 
+CLAMPED_OF: dict[type, type[ClampedBatchNorm1d] | type[ClampedBatchNorm2d]] = {
+    nn.BatchNorm1d: ClampedBatchNorm1d,
+    nn.BatchNorm2d: ClampedBatchNorm2d,
+}
 BINS = 100
 DOUBTFUL = 0.2
 """A threshold above this deserves a second look: the histogram has hardly polarised."""
@@ -71,23 +76,16 @@ class Polarization(BatchNormScale):
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Swap ordinary batch norms for ones clamped to [0, upper], their scales at ``start``; in place.
 
-        A network without any batch norm gets them (``slimming.with_norms``).
+        A network without any batch norm gets them (``insert_norms.with_norms``).
         """
         model = with_norms(model, example_input, nn.BatchNorm1d, nn.BatchNorm2d)
-        kinds: dict[type, type[ClampedBatchNorm1d] | type[ClampedBatchNorm2d]] = {
-            nn.BatchNorm1d: ClampedBatchNorm1d,
-            nn.BatchNorm2d: ClampedBatchNorm2d,
-        }
-        for name, module in list(model.named_modules()):
-            if type(module) in kinds and module.weight is not None:
-                clamped = kinds[type(module)].from_plain(module, self.upper)
-                if self.start is not None:
-                    nn.init.constant_(clamped.weight, self.start)
-                if not name:
-                    return clamped
-                parent, _, child = name.rpartition(".")
-                setattr(model.get_submodule(parent), child, clamped)
-        return model
+        return swap_norms(model, self._clamped)
+
+    def _clamped(self, norm: nn.Module) -> nn.Module:
+        clamped = CLAMPED_OF[type(norm)].from_plain(norm, self.upper)
+        if self.start is not None:
+            nn.init.constant_(clamped.weight, self.start)
+        return clamped
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Sum over all batch norms of t |gamma| - |gamma - mean|; dead channels count nothing, in the mean neither."""
@@ -101,19 +99,25 @@ class Polarization(BatchNormScale):
                 "threshold='histogram' finds how much goes by itself: give Budget(below=0.2), the highest threshold that "
                 "may be used, and no sparsity."
             )
-        shifted, remarks = {}, []
-        for name, score in self.score(view).items():
-            living = score[view.sites.groups[name].alive(view.alive).to(score.device)]
-            found = histogram_threshold(living) if len(living) else None
-            if found is None:
-                remarks.append(f"{name} stays whole: the histogram of its scales has no gap")
-                found = -1.0
-            elif found > DOUBTFUL:
-                remarks.append(f"the threshold of {name} is high: {found:.2f}")
-            shifted[name] = score.double() - min(found, budget.below)
-        # What scores above its layer's threshold is above 0 now.
-        above = Budget(below=0.0, of="channels", keep_at_least=budget.keep_at_least)
-        return Choice(allocate(Scores(shifted), above, view.alive, view.sites), {}, tuple(remarks))
+        return _cut_at_gaps(view, self.score(view), budget.below, budget.keep_at_least)
+
+
+def _cut_at_gaps(view: View, scores: Scores, highest: float, keep_at_least: int) -> Choice:
+    """Each layer cut at its own gap, or at ``highest`` where the gap lies above."""
+    living = {name: score[view.sites.groups[name].alive(view.alive).to(score.device)] for name, score in scores.items()}
+    gaps = {name: histogram_threshold(score) if len(score) else None for name, score in living.items()}
+    cuts = {name: -1.0 if gap is None else min(gap, highest) for name, gap in gaps.items()}
+    # What scores above its layer's threshold is above 0 now.
+    shifted = Scores({name: score.double() - cuts[name] for name, score in scores.items()})
+    above = Budget(below=0.0, of="channels", keep_at_least=keep_at_least)
+    remarks = tuple(filter(None, map(_doubt, gaps, gaps.values())))
+    return Choice(allocate(shifted, above, view.alive, view.sites), {}, remarks)
+
+
+def _doubt(name: str, gap: float | None) -> str | None:
+    if gap is None:
+        return f"{name} stays whole: the histogram of its scales has no gap"
+    return f"the threshold of {name} is high: {gap:.2f}" if gap > DOUBTFUL else None
 
 
 def polarising(gamma: Tensor, t: float) -> Tensor:

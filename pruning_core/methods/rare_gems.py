@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,9 @@ from pruning_core.methods.base import Choice
 from pruning_core.methods.base import Method
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
+from pruning_core.methods.shared.penalties import living
+from pruning_core.methods.shared.penalties import summed
+from pruning_core.methods.shared.swapping import swap
 from pruning_core.scores import Scores
 from pruning_core.sites import find_sites
 
@@ -60,30 +64,23 @@ class RareGems(Method):
         """Put scores on every convolution and linear layer; returns the network, changed in place."""
         for name in find_sites(model, channels=False).weights:
             path, _, leaf = name.rpartition(".")
-            parent, _, child = path.rpartition(".")
             layer = model.get_submodule(path)
             if not isinstance(layer, PRODUCERS) or leaf != "weight" or not path:
                 raise Unprunable(
                     f"Rare Gems puts scores on convolutions and linear layers inside a network, not on {name!r} of a "
                     f"{type(layer).__name__}."
                 )
-            if not isinstance(model.get_submodule(parent), Scored):
+            if not isinstance(model.get_submodule(path.rpartition(".")[0]), Scored):
                 if self.signed:
                     _same_size(layer)
-                setattr(model.get_submodule(parent), child, Scored(layer))
+                swap(model, path, Scored(layer))
         return model
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Sum of squares of the scores that are alive."""
-        parts = []
-        for name, module in model.named_modules():
-            if isinstance(module, Scored):
-                mask = alive.get(f"{name}.layer.weight")
-                scores = module.scores
-                parts.append((scores if mask is None else scores * mask.to(scores)).square().sum())
-        if not parts:
-            raise Unprunable("the network has no scores; Rare Gems prepares it before training.")
-        return torch.stack(parts).sum()
+        scored = ((name, module.scores) for name, module in model.named_modules() if isinstance(module, Scored))
+        parts = (living(scores, f"{name}.layer.weight", alive).square().sum() for name, scores in scored)
+        return summed(parts, "the network has no scores; Rare Gems prepares it before training.")
 
     def score(self, view: View) -> Scores:
         return Scores({name: view.parameter(_score_of(view, name)) for name in view.sites.weights})
@@ -92,11 +89,10 @@ class RareGems(Method):
         choice = super().choose(view, budget)
         if not self.finish:
             return choice
-        values = {}
-        for name in view.sites.weights:
-            scores = view.parameter(_score_of(view, name))
-            values[_score_of(view, name)] = choice.masks[name].to(scores)
-        return choice._replace(values=values)
+        scores = self.score(view)
+        return choice._replace(
+            values={_score_of(view, name): choice.masks[name].to(score) for name, score in scores.items()}
+        )
 
 
 def _score_of(view: View, name: str) -> str:
@@ -108,7 +104,6 @@ def _score_of(view: View, name: str) -> str:
 
 
 @torch.no_grad()
-def _same_size(layer: nn.Module) -> None:
-    weight: Tensor = layer.weight  # type: ignore[assignment]
-    fan_in, _ = nn.init._calculate_fan_in_and_fan_out(weight)
-    weight.copy_(weight.sign() * math.sqrt(2 / fan_in))
+def _same_size(layer: Any) -> None:
+    fan_in, _ = nn.init._calculate_fan_in_and_fan_out(layer.weight)
+    layer.weight.copy_(layer.weight.sign() * math.sqrt(2 / fan_in))

@@ -35,8 +35,8 @@ from pruning_core.masks import Masks
 from pruning_core.methods.base import Choice
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
-from pruning_core.methods.hidden import largest
-from pruning_core.methods.snip import Sensitivity
+from pruning_core.methods.shared.elasticities import Sensitivity
+from pruning_core.methods.shared.reading import largest
 from pruning_core.scores import Scores
 
 
@@ -81,15 +81,16 @@ class Rigl(Sensitivity):
         if start != alive or not fraction:
             return Choice(start)
         gradients, _ = self.gradients(view, view.sites.weights)
-        moved = {}
-        for name, gradient in gradients.items():
-            moved[name] = exchange(view.parameter(name).cpu(), gradient.cpu(), alive[name], fraction)
-        values = {}
-        for name, mask in moved.items():
-            if not torch.equal(mask, alive[name]):
-                weight = view.parameter(name)
-                values[name] = weight.masked_fill(~alive[name].to(weight.device), 0)
-        return Choice(Masks(dict(alive) | moved), values)
+        moved = {
+            name: exchange(view.parameter(name).cpu(), gradient.cpu(), alive[name], fraction)
+            for name, gradient in gradients.items()
+        }
+        grown = {  # starts at 0
+            name: view.parameter(name).masked_fill(~alive[name].to(gradients[name].device), 0)
+            for name, mask in moved.items()
+            if not torch.equal(mask, alive[name])
+        }
+        return Choice(Masks(dict(alive) | moved), grown)
 
 
 def exchange(weight: Tensor, gradient: Tensor, alive: Tensor, fraction: float) -> Tensor:

@@ -30,11 +30,17 @@ from pruning_core.layers.norms import SigmoidBatchNorm2d
 from pruning_core.masks import Masks
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
-from pruning_core.methods.slimming import SIGMOID
-from pruning_core.methods.slimming import Thresholded
-from pruning_core.methods.slimming import living_scales
-from pruning_core.methods.slimming import scales_of
-from pruning_core.methods.slimming import with_norms
+from pruning_core.methods.shared.batch_norm_scales import SIGMOID
+from pruning_core.methods.shared.batch_norm_scales import Thresholded
+from pruning_core.methods.shared.batch_norm_scales import living_scales
+from pruning_core.methods.shared.batch_norm_scales import scales_of
+from pruning_core.methods.shared.insert_norms import with_norms
+from pruning_core.methods.shared.swapping import swap_norms
+
+SIGMOID_OF: dict[type, type[SigmoidBatchNorm1d] | type[SigmoidBatchNorm2d]] = {
+    nn.BatchNorm1d: SigmoidBatchNorm1d,
+    nn.BatchNorm2d: SigmoidBatchNorm2d,
+}
 
 
 @register
@@ -55,21 +61,11 @@ class RecedingNeurons(Thresholded):
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Swap ordinary batch norms for sigmoid ones with g ~ N(0, 1), in place; those that are there already stay.
 
-        A network without any batch norm gets sigmoid ones (``slimming.with_norms``). g comes from
+        A network without any batch norm gets sigmoid ones (``insert_norms.with_norms``). g comes from
         torch's global random state, as all initial weights do.
         """
         model = with_norms(model, example_input, SigmoidBatchNorm1d, SigmoidBatchNorm2d)
-        kinds: dict[type, type[SigmoidBatchNorm1d] | type[SigmoidBatchNorm2d]] = {
-            nn.BatchNorm1d: SigmoidBatchNorm1d,
-            nn.BatchNorm2d: SigmoidBatchNorm2d,
-        }
-        for name, module in list(model.named_modules()):
-            if type(module) in kinds and module.weight is not None:
-                if not name:
-                    return kinds[type(module)].fresh(module)
-                parent, _, child = name.rpartition(".")
-                setattr(model.get_submodule(parent), child, kinds[type(module)].fresh(module))
-        return model
+        return swap_norms(model, lambda norm: SIGMOID_OF[type(norm)].fresh(norm))
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Sum of R(g) over all sigmoid batch norms; dead channels count nothing."""

@@ -3,7 +3,7 @@ r"""SNAP and SNAP-it: the elasticity of the loss to a whole channel (Verdenius e
     e(j) = | 1 / L * dL/dc_j |,      c_j = 1 multiplies output j of a layer, before its norm
 
 It is computed from the gradients of the layer's weights: ``dL/dc_j = sum_k W_jk dL/dW_jk + b_j dL/db_j``, since the
-output is linear in them (gradients.py). So a channel's elasticity is the signed sum of its weights' elasticities, and
+output is linear in them (shared/elasticities.py). So a channel's elasticity is the signed sum of its weights' elasticities, and
 the weights of a channel may matter much one by one and nothing together.
 
 SNAP-it repeats the cut on the network that is left. The official code cannot do residual networks; here the layers
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 from pruning_core.checks import Constraints
 from pruning_core.checks import OneOf
-from pruning_core.gradients import channel_elasticities
-from pruning_core.gradients import producing_parameters
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
-from pruning_core.methods.snip import Sensitivity
+from pruning_core.methods.shared.elasticities import Sensitivity
+from pruning_core.methods.shared.elasticities import channel_elasticities
+from pruning_core.methods.shared.elasticities import producing_parameters
 from pruning_core.scores import COMBINERS
 from pruning_core.scores import Scores
 

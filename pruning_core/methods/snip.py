@@ -12,38 +12,12 @@ last one left: ``prune(..., schedule="snip_it", rounds=7)``, or the recipes ``sn
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from pruning_core.checks import Constraints
-from pruning_core.checks import OneOf
-from pruning_core.checks import Whole
-from pruning_core.gradients import LOSSES
-from pruning_core.gradients import loss_gradients
-from pruning_core.gradients import statistic_loss
-from pruning_core.gradients import weight_elasticities
-from pruning_core.methods.base import Method
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
+from pruning_core.methods.shared.elasticities import Sensitivity
+from pruning_core.methods.shared.elasticities import weight_elasticities
 from pruning_core.scores import Scores
-
-
-@dataclass(frozen=True)
-class Sensitivity(Method):
-    """What the methods of SNIP-it share: a loss, and the number of batches it is averaged over.
-
-    ``loss``: "training", or "nll_logits" as in the official code (see gradients.statistic_loss).
-    """
-
-    needs = "labels"
-
-    constraints = Constraints(batches=Whole(at_least=1), loss=OneOf(*LOSSES, kind="loss of the statistic"))
-
-    batches: int = 5
-    loss: Literal["training", "nll_logits"] = "training"
-
-    def gradients(self, view: View, names):
-        """Gradients of the loss by the parameters ``names``, and the loss."""
-        return loss_gradients(view.model, names, view.batches or (), statistic_loss(self.loss, view.loss), self.batches)
 
 
 @register

@@ -20,8 +20,9 @@ from torch import Tensor
 from pruning_core.activations import Place
 from pruning_core.methods.base import View
 from pruning_core.methods.base import register
-from pruning_core.methods.hidden import Hidden
-from pruning_core.methods.hidden import LayerByLayer
+from pruning_core.methods.shared.hidden import Hidden
+from pruning_core.methods.shared.layer_by_layer import LayerByLayer
+from pruning_core.methods.shared.least_squares import contributions
 
 
 @register
@@ -38,7 +39,7 @@ class ThiNet(LayerByLayer):
     reference: bool = False
 
     def select(self, view: View, hidden: Hidden, s: int, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
-        inner = hidden.contributions()
+        inner = contributions(hidden)
         alive = int(hidden.alive.sum())
         found = least_output(inner, hidden.alive, s if self.reference else alive - s)
         if self.reference:

@@ -16,9 +16,9 @@ from torchvision.models.resnet import BasicBlock
 import pruning_core as pc
 from pruning_core.data.splits import Split
 from pruning_core.methods.greedy import Greedy
-from pruning_core.methods.hidden import Hidden
 from pruning_core.methods.ispasp import Recovery
 from pruning_core.methods.ispasp import two_layer
+from pruning_core.methods.shared.hidden import Hidden
 from stopwatch import seconds
 
 CHUNK, CHANNELS = 32, 128

@@ -16,11 +16,6 @@ from torch import nn
 from pruning_core.budgets import Budget
 from pruning_core.budgets import allocate
 from pruning_core.discovery import find_groups
-from pruning_core.gradients import channel_elasticities
-from pruning_core.gradients import loss_gradients
-from pruning_core.gradients import producing_parameters
-from pruning_core.gradients import statistic_loss
-from pruning_core.gradients import weight_elasticities
 from pruning_core.groups import Group
 from pruning_core.groups import Sites
 from pruning_core.groups import expand
@@ -30,6 +25,11 @@ from pruning_core.methods.base import View
 from pruning_core.methods.cnip import official_shares
 from pruning_core.methods.grasp import Grasp
 from pruning_core.methods.magnitude import Magnitude
+from pruning_core.methods.shared.elasticities import channel_elasticities
+from pruning_core.methods.shared.elasticities import loss_gradients
+from pruning_core.methods.shared.elasticities import producing_parameters
+from pruning_core.methods.shared.elasticities import statistic_loss
+from pruning_core.methods.shared.elasticities import weight_elasticities
 from pruning_core.schedules import fraction_after
 from pruning_core.scores import Scores
 from pruning_core.stages import Every

@@ -28,12 +28,12 @@ from pruning_core.methods.polarization import Polarization
 from pruning_core.methods.polarization import histogram_threshold
 from pruning_core.methods.rni import RecedingNeurons
 from pruning_core.methods.rni import receding
+from pruning_core.methods.shared.batch_norm_scales import Thresholded
+from pruning_core.methods.shared.batch_norm_scales import quantile_masks
+from pruning_core.methods.shared.batch_norm_scales import quantile_thresholds
+from pruning_core.methods.shared.batch_norm_scales import scales_of
 from pruning_core.methods.slimming import Slimming
-from pruning_core.methods.slimming import Thresholded
-from pruning_core.methods.slimming import UniformChannelScaling
-from pruning_core.methods.slimming import quantile_masks
-from pruning_core.methods.slimming import quantile_thresholds
-from pruning_core.methods.slimming import scales_of
+from pruning_core.methods.ucs import UniformChannelScaling
 from pruning_core.models.build import build_model
 from pruning_core.pruning import shrunk
 from pruning_core.receding import fit_best

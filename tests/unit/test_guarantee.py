@@ -13,7 +13,7 @@ from pruning_core.estimators import error_promised
 from pruning_core.guarantee import composed
 from pruning_core.guarantee import equal_error
 from pruning_core.guarantee import guarantee_table
-from pruning_core.sensitivity import sensitivity
+from pruning_core.methods.shared.sensitivities import sensitivity
 
 
 def chain(*sizes: int, seed: int = 0) -> nn.Sequential:

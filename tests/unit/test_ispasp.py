@@ -23,15 +23,16 @@ from pruning_core.errors import BadInput
 from pruning_core.errors import UnknownName
 from pruning_core.errors import Unprunable
 from pruning_core.masks import Masks
+from pruning_core.methods.activation_sum import ActivationSum
 from pruning_core.methods.base import METHODS
 from pruning_core.methods.greedy import Greedy
-from pruning_core.methods.greedy import Imitation
-from pruning_core.methods.hidden import LARGEST_SYSTEM
-from pruning_core.methods.hidden import Hidden
-from pruning_core.methods.ispasp import ActivationSum
+from pruning_core.methods.imitation import Imitation
 from pruning_core.methods.ispasp import ISpaSP
 from pruning_core.methods.ispasp import fitted
 from pruning_core.methods.ispasp import two_layer
+from pruning_core.methods.shared.hidden import Hidden
+from pruning_core.methods.shared.least_squares import LARGEST_SYSTEM
+from pruning_core.methods.shared.least_squares import second_moments
 from pruning_core.models.zoo.resnet import Bottleneck
 from pruning_core.pruning import prune_step
 from pruning_core.pruning import shrunk
@@ -1269,7 +1270,7 @@ def test_nan_and_infinite_activations_are_named(bad):
     with pytest.raises(BadInput, match="the activations of the hidden layer are NaN or infinite"):
         two_layer(maps, weight, 2)
     with pytest.raises(BadInput, match="NaN or infinite"):
-        Hidden.of(maps, weight).second_moments()
+        second_moments(Hidden.of(maps, weight))
 
 
 OVERFLOWING = [

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from pruning_core.products import CHUNK
-from pruning_core.products import _row_by_row
-from pruning_core.products import largest_products
+from pruning_core.methods.shared.products import CHUNK
+from pruning_core.methods.shared.products import _row_by_row
+from pruning_core.methods.shared.products import largest_products
 
 
 def drawn(points, positions, out, inputs, dtype, seed=0):

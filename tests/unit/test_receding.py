@@ -23,7 +23,7 @@ from pruning_core.layers.norms import SigmoidBatchNorm2d
 from pruning_core.methods.polarization import Polarization
 from pruning_core.methods.rni import RecedingNeurons
 from pruning_core.methods.slimming import Slimming
-from pruning_core.methods.slimming import UniformChannelScaling
+from pruning_core.methods.ucs import UniformChannelScaling
 from pruning_core.receding import acting_scales
 from pruning_core.receding import fit_best
 from pruning_core.receding import penalty_of
@@ -282,7 +282,7 @@ def test_reference_cuts_at_the_thresholds_also_at_the_ends(method):
     assert sum(none["kept"].values()) == 84 - (9 if method == "ucs" else 1)
     _, half = prune_finetune(model, method=method, prune_pc=0.25, epochs=0, reference=True, **SMALL)
     scores = [acting_scales(model)[name.replace("conv1", "bn1")] for name in half["kept"]]
-    masks = pc.methods.slimming.quantile_masks(scores, 0.25, "local" if method == "ucs" else "global")
+    masks = pc.methods.quantile_masks(scores, 0.25, "local" if method == "ucs" else "global")
     assert [*half["kept"].values()] == [int(mask.sum()) for mask in masks]
     _, all_ = prune_finetune(model, method=method, prune_pc=1, epochs=0, reference=True, **SMALL)
     assert set(all_["kept"].values()) == {3}

@@ -16,10 +16,10 @@ from pruning_core.errors import BudgetError
 from pruning_core.experiment import Experiment
 from pruning_core.experiment import final_state
 from pruning_core.experiment import run
-from pruning_core.gradients import loss_gradients
 from pruning_core.masks import Masks
 from pruning_core.methods.rigl import Rigl
 from pruning_core.methods.rigl import exchange
+from pruning_core.methods.shared.elasticities import loss_gradients
 from pruning_core.optimizers import Optimizer
 from pruning_core.pruning import prune_step
 from pruning_core.sites import find_sites

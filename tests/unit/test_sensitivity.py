@@ -15,11 +15,11 @@ from pruning_core.errors import UnknownName
 from pruning_core.errors import Unprunable
 from pruning_core.masks import Masks
 from pruning_core.methods.base import View
-from pruning_core.methods.sipp import layer_sensitivities
-from pruning_core.sensitivity import SMALLEST_OUTPUT
-from pruning_core.sensitivity import RunningSensitivity
-from pruning_core.sensitivity import sample_size
-from pruning_core.sensitivity import sensitivity
+from pruning_core.methods.shared.halves import layer_sensitivities
+from pruning_core.methods.shared.sensitivities import SMALLEST_OUTPUT
+from pruning_core.methods.shared.sensitivities import RunningSensitivity
+from pruning_core.methods.shared.sensitivities import sample_size
+from pruning_core.methods.shared.sensitivities import sensitivity
 from pruning_core.sites import find_sites
 
 DOUBLE = torch.float64

@@ -30,20 +30,20 @@ from pruning_core.methods.pfp import draws_at
 from pruning_core.methods.pfp import kept_at
 from pruning_core.methods.pfp import last_errors
 from pruning_core.methods.pfp import split
-from pruning_core.methods.sampling import Draws
-from pruning_core.methods.sampling import draws_for_distinct
-from pruning_core.methods.sampling import error
-from pruning_core.methods.sampling import expected_distinct
-from pruning_core.methods.sampling import water_fill
-from pruning_core.methods.sipp import L1Sampling
-from pruning_core.methods.sipp import L2Sampling
-from pruning_core.methods.sipp import Largest
+from pruning_core.methods.sampling import L1Sampling
+from pruning_core.methods.sampling import L2Sampling
+from pruning_core.methods.sampling import UniformSampling
+from pruning_core.methods.shared.draws import Draws
+from pruning_core.methods.shared.draws import draws_for_distinct
+from pruning_core.methods.shared.draws import error
+from pruning_core.methods.shared.draws import expected_distinct
+from pruning_core.methods.shared.draws import water_fill
+from pruning_core.methods.shared.halves import Largest
+from pruning_core.methods.shared.sensitivities import sensitivity
 from pruning_core.methods.sipp import SiPP
 from pruning_core.methods.sipp import SiPPHybrid
 from pruning_core.methods.sipp import SiPPRand
-from pruning_core.methods.sipp import UniformSampling
 from pruning_core.methods.thinet import ThiNet
-from pruning_core.sensitivity import sensitivity
 from pruning_core.sites import find_sites
 
 DOUBLE = torch.float64

@@ -28,10 +28,10 @@ from pruning_core.methods.polarization import Polarization
 from pruning_core.methods.polarization import histogram_threshold
 from pruning_core.methods.polarization import polarising
 from pruning_core.methods.rni import RecedingNeurons
+from pruning_core.methods.shared.batch_norm_scales import quantile_masks
+from pruning_core.methods.shared.batch_norm_scales import quantile_thresholds
 from pruning_core.methods.slimming import Slimming
-from pruning_core.methods.slimming import UniformChannelScaling
-from pruning_core.methods.slimming import quantile_masks
-from pruning_core.methods.slimming import quantile_thresholds
+from pruning_core.methods.ucs import UniformChannelScaling
 from pruning_core.optimizers import Optimizer
 from pruning_core.pruning import prune_step
 from pruning_core.sites import find_sites

@@ -14,26 +14,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch import nn
-from torch.nn import functional as F
 
 from pruning_core.checks import Real
 from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.errors import Unprunable
 from pruning_core.errors import known_name
+from pruning_core.methods.shared.reading import unfolded
 
 # The zero test of the official code, in whatever precision: below this an output counts as switched off.
 SMALLEST_OUTPUT = 1.1920929e-07
 BLOCK = 2**19  # numbers that are unfolded at a time
 
 
-class Sensitivity(NamedTuple):
+class LayerSensitivities(NamedTuple):
     """``weight``: like the layer's weight; ``channel``: (in channels,), or (0,) where it was not asked for; ``positions``:
     output positions P of one input."""
 
@@ -42,7 +41,9 @@ class Sensitivity(NamedTuple):
     positions: int
 
 
-def sensitivity(layer: nn.Module, inputs: Iterable[Tensor], reduce: str = "max", kernel: str = "reduce") -> Sensitivity:
+def sensitivity(
+    layer: nn.Module, inputs: Iterable[Tensor], reduce: str = "max", kernel: str = "reduce"
+) -> LayerSensitivities:
     """Sensitivities of a Linear or Conv2d layer over all ``inputs`` (each (N, in), (N, T, in) or (N, C, H, W)).
 
     ``reduce`` over output positions and kernel positions: "max" (the theory, sampling and filter methods) or "mean"
@@ -115,9 +116,9 @@ class RunningSensitivity:
         own = slice(g * len(by_channel), (g + 1) * len(by_channel))
         self.channel[own] = torch.maximum(self.channel[own], by_channel)
 
-    def result(self) -> Sensitivity:
+    def result(self) -> LayerSensitivities:
         """What has been found so far."""
-        return Sensitivity(self.total.view_as(self.layer.weight), self.channel, self.positions)
+        return LayerSensitivities(self.total.view_as(self.layer.weight), self.channel, self.positions)
 
 
 def _shares(rows: Tensor, columns: Tensor, reduce: str, window: int) -> tuple[Tensor, Tensor]:
@@ -126,7 +127,7 @@ def _shares(rows: Tensor, columns: Tensor, reduce: str, window: int) -> tuple[Te
     The second result is the same for sums over ``window`` neighbouring entries, (out, e / window).
     """
     # Imported where it is needed: the compiler behind it takes a second to load.
-    from pruning_core.products import largest_products
+    from pruning_core.methods.shared.products import largest_products
 
     mean = reduce == "mean" and columns.shape[1] > 1
     if not mean:  # over points and over positions is one maximum
@@ -171,20 +172,3 @@ def sample_size(outputs: int, largest: int, delta: float = 1e-16, constant: floa
 
 def _non_negative(batch: Tensor) -> Tensor:
     return torch.cat([batch.clamp(min=0), (-batch).clamp(min=0)]) if bool((batch < 0).any()) else batch
-
-
-def unfolded(layer: nn.Module, points: Tensor) -> Tensor:
-    """What a Linear, Conv1d or Conv2d layer sees at every output position: (N, groups, inputs of a filter, P)."""
-    if isinstance(layer, nn.Linear):
-        return points.flatten(1, -2).transpose(1, 2)[:, None] if points.dim() > 2 else points[:, None, :, None]
-    assert isinstance(layer, nn.Conv1d | nn.Conv2d)
-    padding: Any = layer.padding
-    if layer.padding_mode != "zeros" or isinstance(padding, str):
-        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-        points, padding = F.pad(points, layer._reversed_padding_repeated_twice, mode=mode), 0
-    geometry: list[Any] = [layer.kernel_size, layer.dilation, padding, layer.stride]
-    if isinstance(layer, nn.Conv1d):  # an image of height 1; a number is a padding that has been carried out
-        points = points.unsqueeze(2)
-        geometry = [(0 if i == 2 else 1, *part) if isinstance(part, tuple) else part for i, part in enumerate(geometry)]
-    columns = F.unfold(points, *geometry)
-    return columns.view(len(points), layer.groups, -1, columns.shape[-1])

@@ -16,17 +16,24 @@ import math
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import islice
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch import nn
 from torch.nn import functional as F
 
+from pruning_core.checks import Constraints
+from pruning_core.checks import OneOf
+from pruning_core.checks import Whole
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
 from pruning_core.evaluation import like_model
 from pruning_core.groups import Group
+from pruning_core.methods.base import Method
+from pruning_core.methods.base import View
 from pruning_core.modes import evaluating
 from pruning_core.scores import combine
 
@@ -84,6 +91,26 @@ def loss_gradients(
     if not used:
         raise BadInput("batches is empty: there is no loss to take a gradient of.")
     return {name: gradient.div_(used) for name, gradient in sums.items()}, total / used
+
+
+@dataclass(frozen=True)
+class Sensitivity(Method):
+    """What the methods of SNIP-it share: a loss, and the number of batches it is averaged over.
+
+    ``loss``: "training", or "nll_logits" as in the official code (see :func:`statistic_loss`).
+    """
+
+    needs = "labels"
+
+    constraints = Constraints(batches=Whole(at_least=1), loss=OneOf(*LOSSES, kind="loss of the statistic"))
+
+    batches: int = 5
+    loss: Literal["training", "nll_logits"] = "training"
+
+    def gradients(self, view: View, names: Iterable[str], training: bool = False) -> tuple[dict[str, Tensor], float]:
+        """Gradients of the loss by the parameters ``names``, and the loss."""
+        loss = statistic_loss(self.loss, view.loss)
+        return loss_gradients(view.model, names, view.batches or (), loss, self.batches, training)
 
 
 def weight_elasticities(model: nn.Module, gradients: Mapping[str, Tensor], loss: float) -> dict[str, Tensor]:

@@ -1,0 +1,104 @@
+"""One hidden layer after the other, each on what the pruned layers before it pass on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+from typing import ClassVar
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch import nn
+
+from pruning_core.activations import Place
+from pruning_core.activations import layer_inputs
+from pruning_core.activations import places
+from pruning_core.budgets import Budget
+from pruning_core.groups import Group
+from pruning_core.groups import expand
+from pruning_core.methods.base import Choice
+from pruning_core.methods.base import Method
+from pruning_core.methods.base import View
+from pruning_core.methods.base import channel_counts
+from pruning_core.methods.shared.hidden import Hidden
+from pruning_core.methods.shared.reading import inputs_of
+
+
+class LayerByLayer(Method):
+    """Base of methods that take one hidden layer after the other, each on what the pruned layers before it pass on.
+
+    A subclass chooses in ``select``; how many channels a layer keeps follows from the budget.
+    """
+
+    unit = "channel"
+    needs: ClassVar[Literal["nothing", "shape", "inputs", "labels"]] = "inputs"
+
+    def refuses(self, model: nn.Module, group: Group) -> str | None:
+        readers = {member.layer for member in group.consumes}
+        if len(readers) != 1 or group.consumes[0].is_buffer:
+            return f"several layers read these channels; {self.name} needs one"
+        reader = model.get_submodule(group.consumes[0].layer)
+        if not isinstance(reader, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            return f"they are read by {type(reader).__name__}; {self.name} needs a linear layer or a convolution"
+        return None
+
+    def choose(self, view: View, budget: Budget) -> Choice:
+        counts, remarks = channel_counts(view, budget)
+        groups = view.sites.groups
+        example = view.example_input
+        if example is None:
+            example = next(iter(view.batches or ()))[0][:1]
+        found = places(view.model, [group.consumes[0].layer for group in groups.values()], example)
+        masks = view.alive
+        values: dict[str, Tensor] = {}
+        for name in sorted(groups, key=lambda name: found[groups[name].consumes[0].layer].order):
+            group = groups[name]
+            place = found[group.consumes[0].layer]
+            masks.apply_(view.model)
+            hidden = hidden_of(view, group, place)
+            keep = torch.zeros(group.size, dtype=torch.bool)
+            if counts[name] == int(hidden.alive.sum()):
+                continue
+            support, new = self.select(view, hidden, counts[name], place)
+            keep[support] = True
+            masks = masks & expand({name: keep & hidden.alive}, groups, view.sites.shapes)
+            for part, value in new.items():
+                parameter = f"{group.consumes[0].layer}.{part}"
+                values[parameter] = value.to(view.model.get_parameter(parameter))
+                with torch.no_grad():  # the layers behind must see it; the caller puts the network back
+                    view.model.get_parameter(parameter).copy_(values[parameter])
+        return Choice(masks, values, remarks)
+
+    def select(self, view: View, hidden: Hidden, s: int, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
+        """Indices of the ``s`` channels to keep, and new values of the reading layer's "weight" or "bias"."""
+        raise NotImplementedError
+
+
+def hidden_of(view: View, group: Group, place: Place) -> Hidden:
+    """The hidden maps of one group in the network as it is now, and the layer that reads them."""
+    member = group.consumes[0]
+    reader = view.model.get_submodule(member.layer)
+
+    def maps_of(batches: Iterable) -> Iterator[Tensor]:
+        for seen in layer_inputs(view.model, [member.layer], batches):
+            maps = seen[member.layer]
+            yield maps.flatten(0, -2) if isinstance(reader, nn.Linear) else maps
+
+    def chunks() -> Iterator[Tensor]:
+        return maps_of(view.batches or ())
+
+    consume = reader if place.norm is None else nn.Sequential(reader, view.model.get_submodule(place.norm))
+    name = f"the layer in front of {member.layer!r}"
+    alive = group.alive(view.alive)
+    return Hidden(chunks, consume, inputs_of(reader, member), group.size, alive, name, maps_of)
+
+
+def rescaled(hidden: Hidden, factor: float) -> dict[str, Tensor]:
+    """The reading layer's weight with the columns of the candidates multiplied by ``factor``."""
+    weight: Tensor = hidden.layer.weight.detach()
+    groups = getattr(hidden.layer, "groups", 1)
+    # In a grouped convolution one column of the weight serves an input of every group.
+    ours = hidden.channel_of[: len(hidden.channel_of) // groups] >= 0
+    factors = torch.where(ours, torch.tensor(factor, dtype=torch.float64), 1.0).to(weight)
+    return {"weight": weight * factors.view(1, -1, *[1] * (weight.dim() - 2))}
