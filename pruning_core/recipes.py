@@ -174,7 +174,7 @@ def ispasp(
 ) -> Timeline:
     """Train; from front to back cut one hidden layer, shrink, train ``between`` epochs; fine-tune (Wolfe and Kyrillidis 2022).
 
-    ``sparsity``: the fraction removed of every part, or of each channel group by name (configurations.py). Training after
+    ``sparsity``: the fraction removed of every part, or of each channel group by name (papers.ispasp). Training after
     a cut is the authors': label smoothing 0.1, a constant rate between the cuts and a cosine at the end.
     """
     short = Train(between, optimizer=optimizer, learning_rate=LearningRate(), label_smoothing=0.1)
@@ -208,7 +208,7 @@ def cascade(
     """Train; prune the last retrained network further and train again, for one kept fraction after the other.
 
     ``kept``: fractions of the weights that stay, falling; a group in place of one stands for cuts without training in
-    between, of which the last is retrained (keep_ratios.py). ``after`` a cut: "go on" with the weights, start from fresh
+    between, of which the last is retrained (papers.sipp_pfp). ``after`` a cut: "go on" with the weights, start from fresh
     "random" ones, or "rewind" to those ``retrain`` epochs before the end of the first training; what is pruned stays
     pruned. ``retrain`` may be a Train with settings of its own; ``across`` and ``options`` are those of the cuts
     (Budget, Prune). Baykal et al. 2019, Liebenwein et al. 2020.

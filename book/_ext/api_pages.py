@@ -25,7 +25,8 @@ FLOORS = {
     ],
     "Data and models": ["data", "models"],
     "Training and measuring": ["optimizers", "training", "checkpoints", "measure"],
-    "Looking inside": ["curvature", "sensitivity", "geometry", "robustness", "observers"],
+    "Looking inside": ["sensitivity", "robustness", "observers"],
+    "The five papers": ["papers"],
     "The book's own tools": ["claims", "plots", "notebooks", "chapters", "exercises"],
 }
 
@@ -44,8 +45,9 @@ def _parts(name: str) -> dict[str, Path]:
     """The module, or the package and each module in it, with their files."""
     if (file := PACKAGE / f"{name}.py").is_file():
         return {name: file}
-    files = sorted((PACKAGE / name).glob("*.py"))
-    return {name if file.stem == "__init__" else f"{name}.{file.stem}": file for file in files}
+    files = sorted((PACKAGE / name).rglob("*.py"), key=lambda file: (file.parent, file.stem != "__init__", file))
+    dotted = {file: ".".join(file.relative_to(PACKAGE).with_suffix("").parts) for file in files}
+    return {dotted[file].removesuffix(".__init__"): file for file in files}
 
 
 def _page(name: str) -> str:

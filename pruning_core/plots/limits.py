@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from pruning_core.errors import BadInput
+from pruning_core.papers.how_sparse.prunability import Prunability
 from pruning_core.plots.curves import over_seeds
 from pruning_core.plots.curves import set_sparsity_axis
 from pruning_core.plots.style import NEUTRAL
@@ -13,7 +14,6 @@ from pruning_core.plots.style import set_alt
 from pruning_core.plots.style import stamp
 from pruning_core.plots.style import style_of
 from pruning_core.plots.style import styled
-from pruning_core.prunability import Prunability
 
 
 @styled

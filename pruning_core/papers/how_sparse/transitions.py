@@ -24,12 +24,12 @@ from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import PruningError
 from pruning_core.evaluation import integer_at_least
-from pruning_core.geometry import CircularCone
-from pruning_core.geometry import L1DescentCone
-from pruning_core.geometry import normalised_width
-from pruning_core.geometry.checks import DOUBLE
-from pruning_core.geometry.checks import doubles
-from pruning_core.geometry.checks import number
+from pruning_core.papers.how_sparse.geometry.checks import DOUBLE
+from pruning_core.papers.how_sparse.geometry.checks import doubles
+from pruning_core.papers.how_sparse.geometry.checks import number
+from pruning_core.papers.how_sparse.geometry.cones import CircularCone
+from pruning_core.papers.how_sparse.geometry.cones import L1DescentCone
+from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width
 from pruning_core.training import progress_bar
 
 BLOCK = 2**21  # numbers in the matrices of one batch of trials

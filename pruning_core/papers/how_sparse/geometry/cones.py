@@ -25,8 +25,8 @@ from torch import Tensor
 
 from pruning_core.errors import BadInput
 from pruning_core.evaluation import integer_at_least
-from pruning_core.geometry.checks import doubles
-from pruning_core.geometry.checks import number
+from pruning_core.papers.how_sparse.geometry.checks import doubles
+from pruning_core.papers.how_sparse.geometry.checks import number
 
 
 @dataclass(frozen=True)

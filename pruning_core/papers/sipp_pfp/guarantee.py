@@ -22,8 +22,8 @@ from torch import nn
 from pruning_core.activations import layer_inputs
 from pruning_core.errors import BadInput
 from pruning_core.errors import Unprunable
-from pruning_core.estimators import error_promised
-from pruning_core.estimators import estimated
+from pruning_core.papers.sipp_pfp.estimators import error_promised
+from pruning_core.papers.sipp_pfp.estimators import estimated
 from pruning_core.sensitivity import sensitivity
 
 

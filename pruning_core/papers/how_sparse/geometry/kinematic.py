@@ -22,8 +22,8 @@ from torch import Tensor
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
 from pruning_core.evaluation import integer_at_least
-from pruning_core.geometry.checks import doubles
-from pruning_core.geometry.checks import number
+from pruning_core.papers.how_sparse.geometry.checks import doubles
+from pruning_core.papers.how_sparse.geometry.checks import number
 
 NEGATIVE = ("abs", "zero", "drop")
 BLOCK = 2**21  # terms of the sum at a time

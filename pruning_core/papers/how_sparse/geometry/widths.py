@@ -22,11 +22,11 @@ from torch import Tensor
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.evaluation import integer_at_least
-from pruning_core.geometry.checks import DOUBLE
-from pruning_core.geometry.checks import doubles
-from pruning_core.geometry.checks import generator_of
-from pruning_core.geometry.checks import number
-from pruning_core.geometry.cones import Cone
+from pruning_core.papers.how_sparse.geometry.checks import DOUBLE
+from pruning_core.papers.how_sparse.geometry.checks import doubles
+from pruning_core.papers.how_sparse.geometry.checks import generator_of
+from pruning_core.papers.how_sparse.geometry.checks import number
+from pruning_core.papers.how_sparse.geometry.cones import Cone
 
 BLOCK = 2**21  # random numbers at a time
 
