@@ -47,6 +47,6 @@ __all__ = [
     "actual_limits", "batch_losses", "circular_cone", "ellipsoid", "exact_hessian", "gaussian_width", "kinematic",
     "l1_recovery", "lanczos", "limit_bounds", "limit_row", "limits_over_rounds", "log_uniform", "loss_tolerance",
     "magnitude_curve", "magnitude_distance", "monte_carlo", "normalised_width", "null_row_share", "official_experiments",
-    "predict", "predict_limit", "predictor_errors", "quadrature", "rademacher", "reference_density", "spectrum", "total_variation",
-    "trace_estimate", "transitions", "window",
+    "predict", "predict_limit", "predictor_errors", "quadrature", "rademacher", "reference_density", "spectrum",
+    "total_variation", "trace_estimate", "transitions", "window",
 ]  # fmt: skip
