@@ -28,7 +28,7 @@ from pruning_core.networks import load_pruned
 from pruning_core.networks import save_network
 from pruning_core.optimizers import LearningRate
 from pruning_core.optimizers import Optimizer
-from pruning_core.prunability import predict_limit
+from pruning_core.papers.how_sparse.prunability import predict_limit
 from pruning_core.pruning import PruneResult
 from pruning_core.pruning import prune
 from pruning_core.receding import prune_finetune

@@ -86,6 +86,22 @@ def evaluate(
     return Evaluation(float(torch.stack(losses).sum()) / n, 100 * top1 / n, n, 100 * top5 / n if classes > 5 else None)
 
 
+def confusion_matrix(model: nn.Module, split, batch_size: int = 512) -> Tensor:
+    """Counts (true class, predicted class), int64, over a split, in evaluation mode. Raises what ``evaluate`` raises."""
+    check_split(model, split)
+    counts: Tensor | None = None
+    with observing(model):
+        for batch in split.batches(batch_size):
+            inputs, labels = like_model(model, *batch)
+            outputs = model(inputs)
+            classes = outputs.shape[1]
+            counts = torch.zeros(classes**2, dtype=torch.long) if counts is None else counts
+            pairs = labels.cpu() * classes + outputs.argmax(1).cpu()
+            counts += torch.bincount(pairs, minlength=classes**2)
+    assert counts is not None
+    return counts.view(classes, classes)
+
+
 def check_split(model: nn.Module, split: "Split") -> None:
     """Raise BadInput or BadType, before any work, unless ``model`` maps the inputs to (N, classes) for the labels."""
     if not hasattr(split, "batches"):

@@ -21,10 +21,10 @@ from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.methods.shared.elasticities import loss_gradients
 from pruning_core.methods.shared.elasticities import weight_elasticities
-from pruning_core.statistics import compressed_bits
-from pruning_core.statistics import dead_units
-from pruning_core.statistics import harmonic_mean
-from pruning_core.statistics import reference_flops
+from pruning_core.papers.snipit.counts import compressed_bits
+from pruning_core.papers.snipit.counts import harmonic_mean
+from pruning_core.papers.snipit.counts import reference_flops
+from pruning_core.reports import dead_units
 from pruning_core.trainer import Trainer
 
 

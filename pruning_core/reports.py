@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
@@ -10,7 +11,10 @@ from dataclasses import field
 import pandas as pd
 import torch
 from torch import Tensor
+from torch import nn
 
+from pruning_core.errors import BadInput
+from pruning_core.errors import known_name
 from pruning_core.groups import Sites
 from pruning_core.groups import any_alive
 
@@ -108,3 +112,33 @@ def make_report(
     else:
         layers = layers.drop(columns=["macs", "macs_removed"])
     return Report(method, asked, of, removed, layers, dict(sites.excluded), tuple(remarks))
+
+
+def layer_density(
+    model: nn.Module, masks: Mapping[str, Tensor], names: Iterable[str] | None = None
+) -> dict[str, float]:
+    """Living fraction of each weight matrix or filter bank, in [0, 1], by parameter name; 1 for one without a mask.
+
+    Raises UnknownName for a name that is no parameter, BadInput for a mask of another shape than its parameter.
+    """
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters(remove_duplicate=False)}
+    chosen = [n for n, p in model.named_parameters() if p.dim() > 1] if names is None else list(names)
+    for name in chosen:
+        known_name("parameter", name, shapes)
+        if name in masks and masks[name].shape != shapes[name]:
+            raise BadInput(
+                f"the mask of {name!r} has shape {tuple(masks[name].shape)}, its parameter {tuple(shapes[name])}."
+            )
+    return {n: int(torch.count_nonzero(masks[n])) / shapes[n].numel() if n in masks else 1.0 for n in chosen}
+
+
+def dead_layers(model: nn.Module, masks: Mapping[str, Tensor]) -> list[str]:
+    """Names of weight tensors that have no living entry: the network is cut in two there."""
+    return [name for name, density in layer_density(model, masks).items() if density == 0]
+
+
+def dead_units(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, int]:
+    """For each weight tensor the number of outputs without a living weight."""
+    return {
+        name: int((~any_alive(masks[name], 0)).sum()) if name in masks else 0 for name in layer_density(model, masks)
+    }

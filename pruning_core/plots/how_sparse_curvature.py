@@ -7,7 +7,7 @@ from matplotlib.ticker import NullLocator
 
 from pruning_core.errors import BadInput
 from pruning_core.intervals import require_rows
-from pruning_core.lanczos import Spectrum
+from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum
 from pruning_core.plots.interactive import Curve
 from pruning_core.plots.interactive import SliderFigure
 from pruning_core.plots.interactive import in_series

@@ -12,13 +12,14 @@ from matplotlib.ticker import FuncFormatter
 from scipy.stats import chi
 
 from pruning_core.errors import BadInput
-from pruning_core.geometry.cones import CircularCone
-from pruning_core.geometry.limits import normalised_width
-from pruning_core.geometry.limits import trace_bound
-from pruning_core.geometry.limits import window
 from pruning_core.intervals import require_rows
-from pruning_core.phase_transitions import meeting_probability
-from pruning_core.phase_transitions import transitions
+from pruning_core.papers.how_sparse.geometry.cones import CircularCone
+from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width
+from pruning_core.papers.how_sparse.geometry.kinematic import trace_bound
+from pruning_core.papers.how_sparse.geometry.kinematic import window
+from pruning_core.papers.how_sparse.prediction import Limit
+from pruning_core.papers.how_sparse.transitions import meeting_probability
+from pruning_core.papers.how_sparse.transitions import transitions
 from pruning_core.plots.curves import heatmap
 from pruning_core.plots.interactive import Curve
 from pruning_core.plots.interactive import SliderFigure
@@ -38,7 +39,6 @@ from pruning_core.plots.style import round_numbers
 from pruning_core.plots.style import series_style
 from pruning_core.plots.style import set_alt
 from pruning_core.plots.style import styled
-from pruning_core.prediction import Limit
 
 
 def meeting_slider(dimensions: Sequence[int], degrees: Sequence[float], *, title: str = "") -> SliderFigure:

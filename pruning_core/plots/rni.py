@@ -8,9 +8,9 @@ import torch
 
 from pruning_core.errors import BadInput
 from pruning_core.importances import BINS
-from pruning_core.importances import receding_force
-from pruning_core.importances import receding_threshold
-from pruning_core.importances import settled
+from pruning_core.papers.rni.settling import receding_force
+from pruning_core.papers.rni.settling import receding_threshold
+from pruning_core.papers.rni.settling import settled
 from pruning_core.plots.curves import accuracy_against_sparsity
 from pruning_core.plots.interactive import SliderFigure
 from pruning_core.plots.interactive import slider_figure

@@ -18,11 +18,11 @@ from torch import Tensor
 from torch import nn
 from torch.nn import functional as F
 
-from pruning_core.curvature import spectrum
-from pruning_core.hessian import Hessian
-from pruning_core.lanczos import lanczos
-from pruning_core.lanczos import quadrature
-from pruning_core.lanczos import rademacher
+from pruning_core.papers.how_sparse.curvature.hessian import Hessian
+from pruning_core.papers.how_sparse.curvature.lanczos import lanczos
+from pruning_core.papers.how_sparse.curvature.lanczos import quadrature
+from pruning_core.papers.how_sparse.curvature.lanczos import rademacher
+from pruning_core.papers.how_sparse.curvature.measures import spectrum
 
 BATCH = 128
 Batches = list[tuple[Tensor, Tensor]]

@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 from torch import nn
 
-from pruning_core.curvature import batch_losses
-from pruning_core.curvature import exact_hessian
-from pruning_core.curvature import loss_tolerance
-from pruning_core.curvature import null_row_share
-from pruning_core.curvature import row_norms
-from pruning_core.curvature import spectrum
-from pruning_core.curvature import top_eigenvalues
-from pruning_core.curvature import trace
-from pruning_core.hessian import Hessian
-from pruning_core.lanczos import Spectrum
-from pruning_core.lanczos import lanczos
-from pruning_core.lanczos import quadrature
-from pruning_core.lanczos import reference_density
+from pruning_core.papers.how_sparse.curvature.hessian import Hessian
+from pruning_core.papers.how_sparse.curvature.lanczos import lanczos
+from pruning_core.papers.how_sparse.curvature.lanczos import quadrature
+from pruning_core.papers.how_sparse.curvature.measures import batch_losses
+from pruning_core.papers.how_sparse.curvature.measures import exact_hessian
+from pruning_core.papers.how_sparse.curvature.measures import loss_tolerance
+from pruning_core.papers.how_sparse.curvature.measures import null_row_share
+from pruning_core.papers.how_sparse.curvature.measures import row_norms
+from pruning_core.papers.how_sparse.curvature.measures import spectrum
+from pruning_core.papers.how_sparse.curvature.measures import top_eigenvalues
+from pruning_core.papers.how_sparse.curvature.measures import trace_estimate
+from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum
+from pruning_core.papers.how_sparse.curvature.spectrum import reference_density
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -218,7 +218,7 @@ def hvp(z: Arrays) -> None:
     np.testing.assert_allclose(exact.mean() * hessian.dimension, z["exact_trace"], rtol=tight)
     probes = torch.from_numpy(z["trace_probes"]).double()
     np.testing.assert_allclose((hessian.matvec(probes.T).T * probes).sum(1), z["trace_vHv"], rtol=tight, atol=1e-12)
-    estimate = trace(hessian, 200, generator=torch.Generator())
+    estimate = trace_estimate(hessian, 200, generator=torch.Generator())
     assert abs(estimate.value - float(z["exact_trace"])) < 5 * estimate.standard_error
     top, _ = top_eigenvalues(hessian, len(z["power_top2"]), generator=torch.Generator(), by="magnitude")
     np.testing.assert_allclose(top, z["power_top2"], rtol=1e-4)

@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness import Check
-from pruning_core.geometry.limits import normalised_width
-from pruning_core.prediction import magnitude_distance
-from pruning_core.prediction import predict
-from pruning_core.prediction import reference_actual
-from pruning_core.prediction import reference_magnitude_mask
-from pruning_core.prediction import reference_predict
-from pruning_core.prediction import reference_widths
+from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width
+from pruning_core.papers.how_sparse.prediction import magnitude_distance
+from pruning_core.papers.how_sparse.prediction import predict
+from pruning_core.papers.how_sparse.reference import reference_actual
+from pruning_core.papers.how_sparse.reference import reference_magnitude_mask
+from pruning_core.papers.how_sparse.reference import reference_predict
+from pruning_core.papers.how_sparse.reference import reference_widths
 
 
 def gaussian_width(z):

@@ -9,13 +9,13 @@ from torch import nn
 
 from harness import Check
 from pruning_core.data.splits import Split
-from pruning_core.how_sparse import CONFIGURATIONS
-from pruning_core.how_sparse import EPOCHS
-from pruning_core.learning_rates import SteppedPerIteration
 from pruning_core.masks import Masks
 from pruning_core.methods.l1 import L1
 from pruning_core.optimizers import LearningRate
 from pruning_core.optimizers import Optimizer
+from pruning_core.papers.how_sparse.configurations import CONFIGURATIONS
+from pruning_core.papers.how_sparse.configurations import EPOCHS
+from pruning_core.papers.how_sparse.learning_rates import SteppedPerIteration
 from pruning_core.trainer import Trainer
 
 KINDS = {"multistep": "multistep", "cos": "cosine"}  # whatever else the files call a schedule is a constant rate

@@ -4,17 +4,17 @@ import math
 
 import numpy as np
 
-from pruning_core.commensurate import commensurate
-from pruning_core.keep_ratios import PARAMETER_FILES
-from pruning_core.keep_ratios import SPACINGS
-from pruning_core.keep_ratios import compressed_before
-from pruning_core.keep_ratios import groups
-from pruning_core.keep_ratios import harmonic
-from pruning_core.keep_ratios import kept_fractions
-from pruning_core.keep_ratios import linear
-from pruning_core.keep_ratios import retrained
-from pruning_core.official import warm_up_and_cool_down
 from pruning_core.optimizers import LearningRate
+from pruning_core.papers.sipp_pfp.commensurate import commensurate
+from pruning_core.papers.sipp_pfp.experiments import warm_up_and_cool_down
+from pruning_core.papers.sipp_pfp.parameter_files import PARAMETER_FILES
+from pruning_core.papers.sipp_pfp.parameter_files import kept_fractions
+from pruning_core.papers.sipp_pfp.parameter_files import retrained
+from pruning_core.papers.sipp_pfp.spacings import SPACINGS
+from pruning_core.papers.sipp_pfp.spacings import compressed_before
+from pruning_core.papers.sipp_pfp.spacings import harmonic
+from pruning_core.papers.sipp_pfp.spacings import in_groups
+from pruning_core.papers.sipp_pfp.spacings import linear
 
 EPOCHS = 12
 # letter -> milestones and warm-up, learning rate, lines of a cool-down that moves the momentum, as the README of the
@@ -42,7 +42,7 @@ def keep_ratio_schedules(z):
         every, last = kept_fractions(ours), retrained(ours)
         np.testing.assert_allclose(every, z[f"{name}.all"], rtol=1e-12)
         np.testing.assert_allclose(last, z[f"{name}.retrain"], rtol=1e-12)
-        sizes = [len(group) for group in groups(every, PARAMETER_FILES[ours].retrained)]
+        sizes = [len(group) for group in in_groups(every, PARAMETER_FILES[ours].retrained)]
         np.testing.assert_array_equal(sizes, z[f"{name}.group_sizes"])
 
 
@@ -101,7 +101,7 @@ def _split(key, z):
     for i, (fraction, compressed) in enumerate(zip(last, before, strict=True)):
         seen = 0 if cascade or i == 0 else len(before[i - 1])
         every += [*compressed[seen:], fraction]
-    np.testing.assert_array_equal([group[-1] for group in groups(every, len(last))], last)
+    np.testing.assert_array_equal([group[-1] for group in in_groups(every, len(last))], last)
     assert [list(group) for group in compressed_before(every, len(last), mode)] == before
     if key == "split_retrain" and len(every) == 9:
         np.testing.assert_allclose(every, linear(9, 0.9, 0.1), rtol=1e-9)

@@ -12,10 +12,10 @@ from torch import nn
 from pruning_core.cost import count_parameters
 from pruning_core.discovery import find_groups
 from pruning_core.models.build import build_model
+from pruning_core.papers.snipit.counts import compressed_bits
+from pruning_core.papers.snipit.counts import harmonic_mean
+from pruning_core.papers.snipit.counts import reference_flops
 from pruning_core.sites import find_sites
-from pruning_core.statistics import compressed_bits
-from pruning_core.statistics import harmonic_mean
-from pruning_core.statistics import reference_flops
 
 NAMES = {
     "MLP5": "mlp5_snip",

@@ -11,10 +11,6 @@ import pruning_core as pc
 from harness import Check
 from harness import check
 from harness import parameters
-from pruning_core.configurations import STAGES
-from pruning_core.configurations import cost
-from pruning_core.configurations import mobilenetv2_configuration
-from pruning_core.configurations import resnet34_configuration
 from pruning_core.data.splits import Split
 from pruning_core.evaluation import CrossEntropy
 from pruning_core.evaluation import evaluate
@@ -22,6 +18,10 @@ from pruning_core.methods.ispasp import ISpaSP
 from pruning_core.methods.ispasp import two_layer
 from pruning_core.optimizers import LearningRate
 from pruning_core.optimizers import Optimizer
+from pruning_core.papers.ispasp.configurations import STAGES
+from pruning_core.papers.ispasp.configurations import cost
+from pruning_core.papers.ispasp.configurations import mobilenetv2_configuration
+from pruning_core.papers.ispasp.configurations import resnet34_configuration
 from pruning_core.trainer import Trainer
 
 

@@ -12,25 +12,25 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from pruning_core.curvature import batch_losses
-from pruning_core.curvature import exact_hessian
-from pruning_core.curvature import loss_tolerance
-from pruning_core.curvature import null_row_share
-from pruning_core.curvature import percentile_rows
-from pruning_core.curvature import row_norms
-from pruning_core.curvature import spectrum
-from pruning_core.curvature import top_eigenvalues
-from pruning_core.curvature import trace
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import PruningError
-from pruning_core.hessian import Hessian
-from pruning_core.hessian import LivingHessian
-from pruning_core.lanczos import Spectrum
-from pruning_core.lanczos import lanczos
-from pruning_core.lanczos import quadrature
-from pruning_core.lanczos import rademacher
 from pruning_core.layers.norms import SigmoidBatchNorm2d
+from pruning_core.papers.how_sparse.curvature.hessian import Hessian
+from pruning_core.papers.how_sparse.curvature.lanczos import lanczos
+from pruning_core.papers.how_sparse.curvature.lanczos import quadrature
+from pruning_core.papers.how_sparse.curvature.lanczos import rademacher
+from pruning_core.papers.how_sparse.curvature.living import LivingHessian
+from pruning_core.papers.how_sparse.curvature.measures import batch_losses
+from pruning_core.papers.how_sparse.curvature.measures import exact_hessian
+from pruning_core.papers.how_sparse.curvature.measures import loss_tolerance
+from pruning_core.papers.how_sparse.curvature.measures import null_row_share
+from pruning_core.papers.how_sparse.curvature.measures import percentile_rows
+from pruning_core.papers.how_sparse.curvature.measures import row_norms
+from pruning_core.papers.how_sparse.curvature.measures import spectrum
+from pruning_core.papers.how_sparse.curvature.measures import top_eigenvalues
+from pruning_core.papers.how_sparse.curvature.measures import trace_estimate
+from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum
 
 DOUBLE = torch.float64
 
@@ -310,7 +310,7 @@ def test_nothing_is_left_behind(options):
         kept = v.clone()
         product = hessian.matvec(v)
         spectrum(hessian, steps=3, exact_below=0, generator=seeded(), progress=False)
-        trace(hessian, 2, generator=seeded())
+        trace_estimate(hessian, 2, generator=seeded())
         row_norms(hessian, [0], reference=True)
         null_row_share(hessian)
         batch_losses(model, batches)
@@ -577,7 +577,7 @@ def test_trace_is_the_mean_over_probes():
     model, batches = case("relu")
     hessian = Hessian(model, batches)
     matrix = exact_hessian(hessian)
-    found = trace(hessian, 40, generator=seeded(3))
+    found = trace_estimate(hessian, 40, generator=seeded(3))
     generator = seeded(3)
     probes = [rademacher(hessian.dimension, generator) for _ in range(40)]
     single = np.array([float(v @ matrix @ v) for v in probes])
@@ -587,7 +587,7 @@ def test_trace_is_the_mean_over_probes():
     assert abs(found.value - float(matrix.trace())) < 4 * found.standard_error
     for probes in (1, 0):
         with pytest.raises(BadInput, match="at least"):
-            trace(hessian, probes, generator=seeded())
+            trace_estimate(hessian, probes, generator=seeded())
 
 
 def power_iteration(matrix: torch.Tensor, n: int) -> list[float]:
@@ -851,7 +851,7 @@ def test_curvlinops_finds_the_same(kind):
     estimate = float((vectors.sign() * (theirs @ vectors.sign())).sum(0).mean())
     ours = float((vectors.sign() * hessian.matvec(vectors.sign())).sum(0).mean())
     assert ours == pytest.approx(estimate, rel=1e-8)
-    found = trace(hessian, 100, generator=seeded())
+    found = trace_estimate(hessian, 100, generator=seeded())
     state = torch.get_rng_state()
     hutchinson = float(peer.hutchinson_trace(theirs, num_matvecs=30))
     torch.set_rng_state(state)

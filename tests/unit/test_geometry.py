@@ -15,21 +15,21 @@ from scipy.optimize import minimize_scalar
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import UnknownName
-from pruning_core.geometry.cones import CircularCone
-from pruning_core.geometry.cones import HalfSpace
-from pruning_core.geometry.cones import L1DescentCone
-from pruning_core.geometry.cones import Orthant
-from pruning_core.geometry.cones import Ray
-from pruning_core.geometry.cones import Subspace
-from pruning_core.geometry.limits import kinematic
-from pruning_core.geometry.limits import limit_bounds
-from pruning_core.geometry.limits import normalised_width
-from pruning_core.geometry.limits import trace_bound
-from pruning_core.geometry.limits import window
-from pruning_core.geometry.widths import Ellipsoid
-from pruning_core.geometry.widths import gaussian_width
-from pruning_core.geometry.widths import monte_carlo
-from pruning_core.geometry.widths import width_bounds
+from pruning_core.papers.how_sparse.geometry.cones import CircularCone
+from pruning_core.papers.how_sparse.geometry.cones import HalfSpace
+from pruning_core.papers.how_sparse.geometry.cones import L1DescentCone
+from pruning_core.papers.how_sparse.geometry.cones import Orthant
+from pruning_core.papers.how_sparse.geometry.cones import Ray
+from pruning_core.papers.how_sparse.geometry.cones import Subspace
+from pruning_core.papers.how_sparse.geometry.kinematic import kinematic
+from pruning_core.papers.how_sparse.geometry.kinematic import limit_bounds
+from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width
+from pruning_core.papers.how_sparse.geometry.kinematic import trace_bound
+from pruning_core.papers.how_sparse.geometry.kinematic import window
+from pruning_core.papers.how_sparse.geometry.widths import Ellipsoid
+from pruning_core.papers.how_sparse.geometry.widths import gaussian_width
+from pruning_core.papers.how_sparse.geometry.widths import monte_carlo
+from pruning_core.papers.how_sparse.geometry.widths import width_bounds
 
 DOUBLE = torch.float64
 CONES = [
@@ -285,7 +285,7 @@ def test_monte_carlo_is_seeded_leaves_the_global_state_and_does_not_depend_on_bl
     squares = g.clamp(min=0).square().sum(1)
     assert one.mean == pytest.approx(float(squares.mean()))
     assert one.standard_error == pytest.approx(float(squares.std(correction=1)) / math.sqrt(500))
-    monkeypatch.setattr("pruning_core.geometry.widths.BLOCK", 64)  # 10 rows a block, 50 blocks
+    monkeypatch.setattr("pruning_core.papers.how_sparse.geometry.widths.BLOCK", 64)  # 10 rows a block, 50 blocks
     blocks = monte_carlo(Orthant(6), 503, seeded(5))
     assert blocks.mean == pytest.approx(one.mean, abs=6 * one.standard_error) and blocks.mean != one.mean
 
@@ -345,7 +345,7 @@ def test_edges_of_the_normalised_width():
 def test_blocks_of_the_normalised_width(monkeypatch):
     spectrum, distances = noise(50).abs(), noise(33, seed=1).abs() * 3
     whole = normalised_width(distances, spectrum, 0.2)
-    monkeypatch.setattr("pruning_core.geometry.limits.BLOCK", 160)
+    monkeypatch.setattr("pruning_core.papers.how_sparse.geometry.kinematic.BLOCK", 160)
     torch.testing.assert_close(normalised_width(distances, spectrum, 0.2), whole, rtol=1e-13, atol=0)
 
 

@@ -9,11 +9,11 @@ from torch import nn
 
 from pruning_core.errors import BadInput
 from pruning_core.errors import Unprunable
-from pruning_core.estimators import error_promised
-from pruning_core.guarantee import composed
-from pruning_core.guarantee import equal_error
-from pruning_core.guarantee import guarantee_table
 from pruning_core.methods.shared.sensitivities import sensitivity
+from pruning_core.papers.sipp_pfp.estimators import error_promised
+from pruning_core.papers.sipp_pfp.guarantee import composed
+from pruning_core.papers.sipp_pfp.guarantee import equal_error
+from pruning_core.papers.sipp_pfp.guarantee import guarantee_table
 
 
 def chain(*sizes: int, seed: int = 0) -> nn.Sequential:

@@ -15,11 +15,11 @@ from pruning_core.errors import UnknownName
 from pruning_core.experiment import Experiment
 from pruning_core.experiment import final_state
 from pruning_core.experiment import run
-from pruning_core.how_sparse import CONFIGURATIONS
-from pruning_core.how_sparse import official_experiments
-from pruning_core.learning_rates import SteppedPerIteration
 from pruning_core.optimizers import LearningRate
 from pruning_core.optimizers import Optimizer
+from pruning_core.papers.how_sparse.configurations import CONFIGURATIONS
+from pruning_core.papers.how_sparse.configurations import official_experiments
+from pruning_core.papers.how_sparse.learning_rates import SteppedPerIteration
 from pruning_core.stages import Measure
 from pruning_core.stages import Prune
 from pruning_core.stages import Train

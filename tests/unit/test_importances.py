@@ -13,14 +13,14 @@ from pruning_core.errors import BadInput
 from pruning_core.importances import BINS
 from pruning_core.importances import check_importance
 from pruning_core.importances import importances
-from pruning_core.importances import receding_force
-from pruning_core.importances import receding_threshold
-from pruning_core.importances import settled
 from pruning_core.importances import spread
 from pruning_core.layers.norms import SigmoidBatchNorm2d
 from pruning_core.methods.base import METHODS
 from pruning_core.methods.rni import RecedingNeurons
 from pruning_core.methods.rni import receding
+from pruning_core.papers.rni.settling import receding_force
+from pruning_core.papers.rni.settling import receding_threshold
+from pruning_core.papers.rni.settling import settled
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,6 @@ import pruning_core as pc
 from pruning_core.activations import layer_inputs
 from pruning_core.activations import places
 from pruning_core.budgets import Budget
-from pruning_core.configurations import kept_width
-from pruning_core.configurations import mobilenetv2_configuration
 from pruning_core.errors import BadInput
 from pruning_core.errors import UnknownName
 from pruning_core.errors import Unprunable
@@ -34,6 +32,8 @@ from pruning_core.methods.shared.hidden import Hidden
 from pruning_core.methods.shared.least_squares import LARGEST_SYSTEM
 from pruning_core.methods.shared.least_squares import second_moments
 from pruning_core.models.zoo.resnet import Bottleneck
+from pruning_core.papers.ispasp.configurations import kept_width
+from pruning_core.papers.ispasp.configurations import mobilenetv2_configuration
 from pruning_core.pruning import prune_step
 from pruning_core.pruning import shrunk
 from pruning_core.sites import find_sites

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 import pruning_core as pc
-from pruning_core.configurations import kept_width
 from pruning_core.data.sets import IMAGENETTE_CLASSES
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
@@ -17,6 +16,7 @@ from pruning_core.experiment import Experiment
 from pruning_core.experiment import final_state
 from pruning_core.experiment import run
 from pruning_core.models import published
+from pruning_core.papers.ispasp.configurations import kept_width
 from pruning_core.recipes.chapters import ispasp
 from pruning_core.stages import Each
 from pruning_core.stages import Load

@@ -9,29 +9,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning_core.commensurate import LEVELS
-from pruning_core.commensurate import commensurate
-from pruning_core.commensurate import commensurate_table
 from pruning_core.data.sets import DATASETS
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import UnknownName
-from pruning_core.keep_ratios import MODES
-from pruning_core.keep_ratios import PARAMETER_FILES
-from pruning_core.keep_ratios import Block
-from pruning_core.keep_ratios import compressed_before
-from pruning_core.keep_ratios import concatenate
-from pruning_core.keep_ratios import cubic
-from pruning_core.keep_ratios import geometric
-from pruning_core.keep_ratios import groups
-from pruning_core.keep_ratios import harmonic
-from pruning_core.keep_ratios import harmonic2
-from pruning_core.keep_ratios import kept_fractions
-from pruning_core.keep_ratios import linear
-from pruning_core.keep_ratios import manual
-from pruning_core.keep_ratios import retrained
 from pruning_core.models import MODELS
-from pruning_core.official import warm_up_and_cool_down
+from pruning_core.papers.sipp_pfp.commensurate import LEVELS
+from pruning_core.papers.sipp_pfp.commensurate import commensurate
+from pruning_core.papers.sipp_pfp.commensurate import commensurate_table
+from pruning_core.papers.sipp_pfp.experiments import warm_up_and_cool_down
+from pruning_core.papers.sipp_pfp.parameter_files import PARAMETER_FILES
+from pruning_core.papers.sipp_pfp.parameter_files import kept_fractions
+from pruning_core.papers.sipp_pfp.parameter_files import retrained
+from pruning_core.papers.sipp_pfp.spacings import MODES
+from pruning_core.papers.sipp_pfp.spacings import Spacing
+from pruning_core.papers.sipp_pfp.spacings import compressed_before
+from pruning_core.papers.sipp_pfp.spacings import concatenate
+from pruning_core.papers.sipp_pfp.spacings import cubic
+from pruning_core.papers.sipp_pfp.spacings import geometric
+from pruning_core.papers.sipp_pfp.spacings import harmonic
+from pruning_core.papers.sipp_pfp.spacings import harmonic2
+from pruning_core.papers.sipp_pfp.spacings import in_groups
+from pruning_core.papers.sipp_pfp.spacings import linear
+from pruning_core.papers.sipp_pfp.spacings import manual
 
 RANGED = (geometric, linear, cubic, harmonic2)
 fractions = st.floats(1e-6, 1)
@@ -76,9 +76,9 @@ def test_harmonic_halves_after_n_intervals_and_stops_at_the_smallest(n, smallest
 @given(st.lists(fractions, min_size=1, max_size=60), st.data())
 def test_groups_are_those_of_numpy(kept, data):
     count = data.draw(st.integers(1, len(kept)))
-    found = groups(kept, count)
+    found = in_groups(kept, count)
     assert [list(group) for group in found] == [part.tolist() for part in np.array_split(np.array(kept), count)]
-    assert groups(kept) == tuple((fraction,) for fraction in kept)
+    assert in_groups(kept) == tuple((fraction,) for fraction in kept)
     inside, from_start = compressed_before(kept, count), compressed_before(kept, count, "retrain")
     assert [before + (group[-1],) for before, group in zip(inside, found, strict=True)] == list(found)
     # From the dense network, everything compressed so far is done again; retrained fractions of others are not.
@@ -87,7 +87,11 @@ def test_groups_are_those_of_numpy(kept, data):
 
 
 def test_blocks_stand_behind_one_another():
-    blocks = [Block("geometric", 2, 0.8, 0.4), Block("manual", values=(0.3, 0.1)), Block("harmonic", 1, None, 0.25)]
+    blocks = [
+        Spacing("geometric", 2, 0.8, 0.4),
+        Spacing("manual", values=(0.3, 0.1)),
+        Spacing("harmonic", 1, None, 0.25),
+    ]
     assert concatenate(blocks) == (0.8, 0.4, 0.3, 0.1, 0.5, 1 / 3, 0.25, 0.2)[: 4 + len(harmonic(1, 0.25))]
 
 
@@ -143,7 +147,7 @@ def test_what_does_not_fit_is_refused_in_one_sentence():
     with pytest.raises(UnknownName, match="unknown parameter file"):
         retrained("resnet20")
     with pytest.raises(UnknownName, match="unknown spacing 'geometrical': did you mean 'geometric'"):
-        Block("geometrical", 3, 0.5, 0.1)
+        Spacing("geometrical", 3, 0.5, 0.1)
     with pytest.raises(UnknownName, match="unknown mode 'once'"):
         compressed_before([0.5], mode="once")
     for bad in (0, -0.1, 1.01, math.nan, math.inf):
@@ -151,7 +155,7 @@ def test_what_does_not_fit_is_refused_in_one_sentence():
             lambda v: manual([0.5, v]),
             lambda v: linear(3, v, v),
             lambda v: harmonic(2, v),
-            lambda v: groups([v]),
+            lambda v: in_groups([v]),
         ):
             with pytest.raises(BadInput, match=r"must lie in \(0, 1\]"):
                 call(bad)
@@ -170,19 +174,19 @@ def test_what_does_not_fit_is_refused_in_one_sentence():
             harmonic(n, 0.1)
     for count in (0, -1, 4):
         with pytest.raises(BadInput, match=f"number of groups must be between 1 and 3, not {count}"):
-            groups([0.3, 0.2, 0.1], count)
+            in_groups([0.3, 0.2, 0.1], count)
     with pytest.raises(BadType, match="number of groups must be a whole number"):
-        groups([0.3, 0.2], 1.5)
+        in_groups([0.3, 0.2], 1.5)
     with pytest.raises(BadInput, match="at least one block"):
         concatenate([])
     for nothing in ([], ()):
         with pytest.raises(BadInput, match="kept fractions must have a length of at least 1"):
-            groups(nothing)
+            in_groups(nothing)
     with pytest.raises(BadInput, match="kept fractions must have a length of at least 1"):
-        Block("manual", values=())
+        Spacing("manual", values=())
     with pytest.raises(BadInput, match="a linear spacing takes exactly largest, n, smallest"):
-        Block("linear", 3, 0.5)
-    with pytest.raises(BadType, match=r"made of Block"):
+        Spacing("linear", 3, 0.5)
+    with pytest.raises(BadType, match=r"made of Spacing"):
         concatenate([("linear", 3, 0.5, 0.1)])
 
 

@@ -15,12 +15,12 @@ from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import PruningError
 from pruning_core.errors import UnknownName
-from pruning_core.lanczos import Spectrum
-from pruning_core.lanczos import lanczos
-from pruning_core.lanczos import largest_eigenvalues
-from pruning_core.lanczos import quadrature
-from pruning_core.lanczos import rademacher
-from pruning_core.lanczos import reference_density
+from pruning_core.papers.how_sparse.curvature.lanczos import lanczos
+from pruning_core.papers.how_sparse.curvature.lanczos import largest_eigenvalues
+from pruning_core.papers.how_sparse.curvature.lanczos import quadrature
+from pruning_core.papers.how_sparse.curvature.lanczos import rademacher
+from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum
+from pruning_core.papers.how_sparse.curvature.spectrum import reference_density
 
 DOUBLE = torch.float64
 
@@ -206,7 +206,7 @@ def test_vectors_in_half_precision_are_cut_into_blocks(monkeypatch):
     matrix, v = symmetric(spread(), dtype=torch.float32), start_of(120, dtype=torch.float32)
     whole = lanczos(by(matrix), v, 30, storage=torch.bfloat16)
     both = lanczos(by(matrix), v, 30, orthogonalise="selective", storage=torch.bfloat16)
-    monkeypatch.setattr("pruning_core.lanczos.BLOCK", 7 * 120)
+    monkeypatch.setattr("pruning_core.papers.how_sparse.curvature.lanczos.BLOCK", 7 * 120)
     # Blocks are taken away one after the other, which rounds otherwise.
     cut = lanczos(by(matrix), v, 30, storage=torch.bfloat16)
     cut_both = lanczos(by(matrix), v, 30, orthogonalise="selective", storage=torch.bfloat16)
@@ -501,7 +501,7 @@ def test_density_is_a_mixture_of_gaussians():
 def test_densities_in_blocks(monkeypatch):
     spectrum, grid = Spectrum.of(rules(), 6), torch.linspace(-3, 4, 101)
     whole = spectrum.density(grid, 0.1)
-    monkeypatch.setattr("pruning_core.lanczos.BLOCK", 17)
+    monkeypatch.setattr("pruning_core.papers.how_sparse.curvature.spectrum.BLOCK", 17)
     torch.testing.assert_close(spectrum.density(grid, 0.1), whole)
 
 

@@ -1,6 +1,7 @@
 """Simulations against the same experiment done the long way, exact laws, and the predicted curves."""
 
 import math
+import sys
 
 import numpy as np
 import pandas as pd
@@ -11,16 +12,16 @@ from scipy.stats import kstest
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import PruningError
-from pruning_core.geometry.cones import CircularCone
-from pruning_core.geometry.cones import L1DescentCone
-from pruning_core.phase_transitions import _lowest
-from pruning_core.phase_transitions import basis_pursuit
-from pruning_core.phase_transitions import circular_cone
-from pruning_core.phase_transitions import ellipsoid
-from pruning_core.phase_transitions import l1_recovery
-from pruning_core.phase_transitions import log_uniform
-from pruning_core.phase_transitions import meeting_probability
-from pruning_core.phase_transitions import transitions
+from pruning_core.papers.how_sparse.geometry.cones import CircularCone
+from pruning_core.papers.how_sparse.geometry.cones import L1DescentCone
+from pruning_core.papers.how_sparse.transitions import _lowest
+from pruning_core.papers.how_sparse.transitions import basis_pursuit
+from pruning_core.papers.how_sparse.transitions import circular_cone
+from pruning_core.papers.how_sparse.transitions import ellipsoid
+from pruning_core.papers.how_sparse.transitions import l1_recovery
+from pruning_core.papers.how_sparse.transitions import log_uniform
+from pruning_core.papers.how_sparse.transitions import meeting_probability
+from pruning_core.papers.how_sparse.transitions import transitions
 
 DOUBLE = torch.float64
 
@@ -153,7 +154,7 @@ def test_sizes_do_not_change_what_is_predicted_and_batches_not_the_law(monkeypat
         other = int(whole[whole.k == row.k].successes.iloc[0])
         assert abs(row.successes - other) < 4.5 * math.sqrt(2 * 400) / 2
         assert row.predicted == whole.predicted.iloc[0]
-    monkeypatch.setattr("pruning_core.phase_transitions.BLOCK", 24 * 12 * 7)  # 58 batches, the last of one trial
+    monkeypatch.setattr(sys.modules[ellipsoid.__module__], "BLOCK", 24 * 12 * 7)  # 58 batches, the last of one trial
     batches = quiet(ellipsoid, log_uniform(24), [0.5], sizes=[12, 18], trials=400)
     assert (batches.trials == 400).all()
     assert (np.abs(batches.successes - rows.successes) < 4.5 * math.sqrt(2 * 400) / 2).all()

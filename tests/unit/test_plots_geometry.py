@@ -12,18 +12,18 @@ from scipy.stats import chi
 from pruning_core.errors import BadInput
 from pruning_core.exercises import EXERCISES
 from pruning_core.exercises import check
-from pruning_core.geometry.cones import CircularCone
-from pruning_core.geometry.limits import normalised_width
-from pruning_core.geometry.widths import Ellipsoid
-from pruning_core.phase_transitions import circular_cone
-from pruning_core.phase_transitions import ellipsoid
-from pruning_core.phase_transitions import l1_recovery
-from pruning_core.phase_transitions import log_uniform
-from pruning_core.phase_transitions import transitions
+from pruning_core.papers.how_sparse.geometry.cones import CircularCone
+from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width
+from pruning_core.papers.how_sparse.geometry.widths import Ellipsoid
+from pruning_core.papers.how_sparse.prediction import predict
+from pruning_core.papers.how_sparse.transitions import circular_cone
+from pruning_core.papers.how_sparse.transitions import ellipsoid
+from pruning_core.papers.how_sparse.transitions import l1_recovery
+from pruning_core.papers.how_sparse.transitions import log_uniform
+from pruning_core.papers.how_sparse.transitions import transitions
 from pruning_core.plots import how_sparse_geometry as figures
 from pruning_core.plots.style import alt_text
 from pruning_core.plots.style import show
-from pruning_core.prediction import predict
 
 
 @pytest.fixture(scope="module")

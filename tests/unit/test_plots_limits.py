@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from pruning_core.errors import BadInput
+from pruning_core.papers.how_sparse.prediction import predict
+from pruning_core.papers.how_sparse.prunability import predict_limit
 from pruning_core.plots.how_sparse_geometry import crossing_slider
 from pruning_core.plots.how_sparse_limits import fixed_point_and_loss
 from pruning_core.plots.how_sparse_limits import rounds_against_control
 from pruning_core.plots.style import alt_text
-from pruning_core.prediction import predict
-from pruning_core.prunability import predict_limit
 
 ABOUT = pd.DataFrame([{"profile": "smoke", "seed": 0}])
 

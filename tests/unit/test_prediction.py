@@ -15,16 +15,16 @@ from torch import nn
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import UnknownName
-from pruning_core.geometry.limits import normalised_width
 from pruning_core.masks import Masks
-from pruning_core.prediction import actual_limits
-from pruning_core.prediction import magnitude_distance
-from pruning_core.prediction import predict
-from pruning_core.prediction import reference_actual
-from pruning_core.prediction import reference_magnitude_mask
-from pruning_core.prediction import reference_predict
-from pruning_core.prediction import reference_widths
-from pruning_core.prediction import total_variation
+from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width
+from pruning_core.papers.how_sparse.measured import actual_limits
+from pruning_core.papers.how_sparse.measured import total_variation
+from pruning_core.papers.how_sparse.prediction import magnitude_distance
+from pruning_core.papers.how_sparse.prediction import predict
+from pruning_core.papers.how_sparse.reference import reference_actual
+from pruning_core.papers.how_sparse.reference import reference_magnitude_mask
+from pruning_core.papers.how_sparse.reference import reference_predict
+from pruning_core.papers.how_sparse.reference import reference_widths
 
 DOUBLE = torch.float64
 

@@ -11,8 +11,8 @@ from torch import nn
 
 import pruning_core as pc
 from pruning_core.errors import BadInput
-from pruning_core.prunability import magnitude_curve
-from pruning_core.prunability import predict_limit
+from pruning_core.papers.how_sparse.prunability import magnitude_curve
+from pruning_core.papers.how_sparse.prunability import predict_limit
 
 
 def network(seed: int = 0, hidden: int = 12) -> nn.Sequential:

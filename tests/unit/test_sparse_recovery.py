@@ -12,23 +12,23 @@ from hypothesis import strategies as st
 from sklearn.linear_model import OrthogonalMatchingPursuit
 
 from pruning_core import version
-from pruning_core.configurations import EXPANSIONS
-from pruning_core.configurations import STAGES
-from pruning_core.configurations import cost
-from pruning_core.configurations import kept_width
-from pruning_core.configurations import mobilenetv2_configuration
-from pruning_core.configurations import resnet34_configuration
 from pruning_core.cost import norm_operations
 from pruning_core.errors import BadInput
 from pruning_core.errors import UnknownName
-from pruning_core.sparse_recovery import compressible
-from pruning_core.sparse_recovery import cosamp
-from pruning_core.sparse_recovery import decay
-from pruning_core.sparse_recovery import planted
-from pruning_core.sparse_recovery import recovery
-from pruning_core.sparse_recovery import slope
-from pruning_core.sparse_recovery import tail_bounds
-from pruning_core.sparse_recovery import theory_slope
+from pruning_core.papers.ispasp.configurations import EXPANSIONS
+from pruning_core.papers.ispasp.configurations import STAGES
+from pruning_core.papers.ispasp.configurations import cost
+from pruning_core.papers.ispasp.configurations import kept_width
+from pruning_core.papers.ispasp.configurations import mobilenetv2_configuration
+from pruning_core.papers.ispasp.configurations import resnet34_configuration
+from pruning_core.papers.ispasp.recovery import compressible
+from pruning_core.papers.ispasp.recovery import cosamp
+from pruning_core.papers.ispasp.recovery import decay
+from pruning_core.papers.ispasp.recovery import planted
+from pruning_core.papers.ispasp.recovery import recovery
+from pruning_core.papers.ispasp.recovery import slope
+from pruning_core.papers.ispasp.recovery import tail_bounds
+from pruning_core.papers.ispasp.recovery import theory_slope
 from pruning_core.studies import study
 
 DOUBLE = torch.float64

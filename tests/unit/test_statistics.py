@@ -9,21 +9,21 @@ from torch import nn
 
 import pruning_core as pc
 from pruning_core.errors import PruningError
+from pruning_core.evaluation import confusion_matrix
 from pruning_core.masks import Masks
 from pruning_core.observers import Elasticities
 from pruning_core.observers import OfficialTags
 from pruning_core.observers import SignFlips
 from pruning_core.observers import WeightStatistics
+from pruning_core.papers.snipit.counts import compressed_bits
+from pruning_core.papers.snipit.counts import harmonic_mean
+from pruning_core.papers.snipit.counts import reference_flops
+from pruning_core.papers.snipit.counts import saliency_maps
 from pruning_core.plots import snipit as figures
 from pruning_core.plots.style import alt_text
-from pruning_core.statistics import compressed_bits
-from pruning_core.statistics import confusion_matrix
-from pruning_core.statistics import dead_layers
-from pruning_core.statistics import dead_units
-from pruning_core.statistics import harmonic_mean
-from pruning_core.statistics import layer_density
-from pruning_core.statistics import reference_flops
-from pruning_core.statistics import saliency_maps
+from pruning_core.reports import dead_layers
+from pruning_core.reports import dead_units
+from pruning_core.reports import layer_density
 from pruning_core.tensorboard import TensorBoard
 
 

@@ -7,8 +7,6 @@ SNIP-it does, so that its numbers can be compared. Source: Verdenius et al. 2020
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,10 +19,7 @@ from torch.nn.modules.pooling import _AvgPoolNd
 from torch.nn.modules.pooling import _MaxPoolNd
 
 from pruning_core.errors import BadInput
-from pruning_core.errors import known_name
-from pruning_core.evaluation import check_split
 from pruning_core.evaluation import like_model
-from pruning_core.groups import any_alive
 from pruning_core.modes import evaluating
 from pruning_core.modes import observing
 
@@ -90,52 +85,6 @@ def harmonic_mean(sparsity: float, accuracy: float) -> float:
     if not (0 <= sparsity <= 1 and 0 <= a <= 1):
         raise BadInput(f"sparsity lies in [0, 1] and accuracy in [0, 100], not {sparsity} and {accuracy}.")
     return 2 * sparsity * a / (sparsity + a) if sparsity + a > 0 else 0.0
-
-
-def layer_density(
-    model: nn.Module, masks: Mapping[str, Tensor], names: Iterable[str] | None = None
-) -> dict[str, float]:
-    """Living fraction of each weight matrix or filter bank, in [0, 1], by parameter name; 1 for one without a mask.
-
-    Raises UnknownName for a name that is no parameter, BadInput for a mask of another shape than its parameter.
-    """
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters(remove_duplicate=False)}
-    chosen = [n for n, p in model.named_parameters() if p.dim() > 1] if names is None else list(names)
-    for name in chosen:
-        known_name("parameter", name, shapes)
-        if name in masks and masks[name].shape != shapes[name]:
-            raise BadInput(
-                f"the mask of {name!r} has shape {tuple(masks[name].shape)}, its parameter {tuple(shapes[name])}."
-            )
-    return {n: int(torch.count_nonzero(masks[n])) / shapes[n].numel() if n in masks else 1.0 for n in chosen}
-
-
-def dead_layers(model: nn.Module, masks: Mapping[str, Tensor]) -> list[str]:
-    """Names of weight tensors that have no living entry: the network is cut in two there."""
-    return [name for name, density in layer_density(model, masks).items() if density == 0]
-
-
-def dead_units(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, int]:
-    """For each weight tensor the number of outputs without a living weight."""
-    return {
-        name: int((~any_alive(masks[name], 0)).sum()) if name in masks else 0 for name in layer_density(model, masks)
-    }
-
-
-def confusion_matrix(model: nn.Module, split, batch_size: int = 512) -> Tensor:
-    """Counts (true class, predicted class), int64, over a split, in evaluation mode. Raises what ``evaluate`` raises."""
-    check_split(model, split)
-    counts: Tensor | None = None
-    with observing(model):
-        for batch in split.batches(batch_size):
-            inputs, labels = like_model(model, *batch)
-            outputs = model(inputs)
-            classes = outputs.shape[1]
-            counts = torch.zeros(classes**2, dtype=torch.long) if counts is None else counts
-            pairs = labels.cpu() * classes + outputs.argmax(1).cpu()
-            counts += torch.bincount(pairs, minlength=classes**2)
-    assert counts is not None
-    return counts.view(classes, classes)
 
 
 def saliency_maps(model: nn.Module, inputs: Tensor) -> Tensor:

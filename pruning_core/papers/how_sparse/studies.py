@@ -21,10 +21,10 @@ from pruning_core.evaluation import evaluate
 from pruning_core.experiment import Experiment
 from pruning_core.experiment import final_state
 from pruning_core.intervals import require_columns
-from pruning_core.prediction import predict
-from pruning_core.prunability import Prunability
-from pruning_core.prunability import predict_limit
-from pruning_core.prunability import small_share
+from pruning_core.papers.how_sparse.prediction import predict
+from pruning_core.papers.how_sparse.prunability import Prunability
+from pruning_core.papers.how_sparse.prunability import predict_limit
+from pruning_core.papers.how_sparse.prunability import small_share
 from pruning_core.recipes.chapters import l1_in_rounds
 from pruning_core.stages import Prune
 from pruning_core.stages import Stage
@@ -44,7 +44,7 @@ def limit_row(experiment: Experiment, *, samples: int | None = None, **options) 
     ``accuracy`` on test images; ``weights``, how many there are. The experiment's tags join.
 
     Training images in its batch size are looked at, the first ``samples`` of them (None: all). ``options`` are those of
-    :func:`~pruning_core.prunability.predict_limit`.
+    ``predict_limit``.
     """
     state = final_state(experiment)
     found = _predicted(state, samples, options)

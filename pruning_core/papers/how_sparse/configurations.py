@@ -26,9 +26,9 @@ from pruning_core.checks import Whole
 from pruning_core.checks import check
 from pruning_core.errors import known_name
 from pruning_core.experiment import Experiment
-from pruning_core.learning_rates import SteppedPerIteration
 from pruning_core.optimizers import LearningRate
 from pruning_core.optimizers import Optimizer
+from pruning_core.papers.how_sparse.learning_rates import SteppedPerIteration
 from pruning_core.stages import Measure
 from pruning_core.stages import Prune
 from pruning_core.stages import Stage

@@ -22,9 +22,9 @@ from torch import nn
 from pruning_core.activations import layer_inputs
 from pruning_core.errors import BadInput
 from pruning_core.errors import Unprunable
-from pruning_core.estimators import error_promised
-from pruning_core.estimators import estimated
 from pruning_core.methods.shared.sensitivities import sensitivity
+from pruning_core.papers.sipp_pfp.estimators import error_promised
+from pruning_core.papers.sipp_pfp.estimators import estimated
 
 
 def composed(errors: Sequence[float], cancellations: Sequence[float]) -> list[float]:

@@ -29,9 +29,9 @@ from pruning_core.checks import doubles
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import PruningError
-from pruning_core.geometry.cones import CircularCone
-from pruning_core.geometry.cones import L1DescentCone
-from pruning_core.geometry.limits import normalised_width
+from pruning_core.papers.how_sparse.geometry.cones import CircularCone
+from pruning_core.papers.how_sparse.geometry.cones import L1DescentCone
+from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width
 from pruning_core.progress import progress_bar
 
 BLOCK = 2**21  # numbers in the matrices of one batch of trials

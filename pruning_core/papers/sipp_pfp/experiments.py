@@ -1,4 +1,4 @@
-"""The parameter files of SiPP's and PFP's repositories as experiments, from the one table in keep_ratios.py."""
+"""The parameter files of SiPP's and PFP's repositories as experiments, from the one table in parameter_files.py."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pruning_core.data.sets import NORMALISATIONS
 from pruning_core.errors import BadInput
 from pruning_core.errors import known_name
 from pruning_core.experiment import Experiment
-from pruning_core.keep_ratios import PARAMETER_FILES
-from pruning_core.keep_ratios import ParameterFile
-from pruning_core.keep_ratios import Training
-from pruning_core.keep_ratios import compressed_before
-from pruning_core.keep_ratios import groups
-from pruning_core.keep_ratios import kept_fractions
 from pruning_core.methods.base import Method
 from pruning_core.methods.base import as_method
 from pruning_core.methods.thinet import ThiNet
 from pruning_core.optimizers import LearningRate
 from pruning_core.optimizers import Optimizer
+from pruning_core.papers.sipp_pfp.parameter_files import PARAMETER_FILES
+from pruning_core.papers.sipp_pfp.parameter_files import FileTraining
+from pruning_core.papers.sipp_pfp.parameter_files import ParameterFile
+from pruning_core.papers.sipp_pfp.parameter_files import kept_fractions
+from pruning_core.papers.sipp_pfp.spacings import compressed_before
+from pruning_core.papers.sipp_pfp.spacings import in_groups
 from pruning_core.recipes.general import cascade
 from pruning_core.stages import Measure
 from pruning_core.stages import Prune
@@ -76,7 +76,7 @@ def official_experiments(
 
 def _timelines(name: str, entry: ParameterFile, method: Method, across: str, points: int) -> Iterator[list[Stage]]:
     """One timeline, or in mode "retrain" one for each fraction that is retrained."""
-    split = groups(kept_fractions(name), entry.retrained or len(kept_fractions(name)))
+    split = in_groups(kept_fractions(name), entry.retrained or len(kept_fractions(name)))
     epochs, again = entry.training.epochs, _retraining(entry.retraining)
     if entry.mode == "train":
         yield [Train(epochs)]
@@ -94,18 +94,18 @@ def _timelines(name: str, entry: ParameterFile, method: Method, across: str, poi
         yield cascade(method, split, epochs, again, after, across, batches="score", samples=points)  # type: ignore[arg-type]
 
 
-def _optimizer(training: Training) -> Optimizer:
+def _optimizer(training: FileTraining) -> Optimizer:
     # Batch size and rate are those of one GPU in the files, and are multiplied by the number of GPUs.
     options = {"nesterov": training.nesterov, "momentum": training.momentum} if training.optimizer == "sgd" else {}
     name = training.optimizer
     return Optimizer(name, training.lr * training.gpus, weight_decay=training.weight_decay, **options)  # type: ignore[arg-type]
 
 
-def _rate(training: Training) -> LearningRate:
+def _rate(training: FileTraining) -> LearningRate:
     return LearningRate("multistep", warmup=training.warmup, milestones=training.milestones, gamma=training.gamma)
 
 
-def _retraining(training: Training) -> Train:
+def _retraining(training: FileTraining) -> Train:
     return Train(
         training.epochs - training.first_epoch,
         optimizer=_optimizer(training),

@@ -7,12 +7,10 @@ the weights whose n smallest magnitudes are zero, the limit is where the removed
 
 The left side grows and the right side falls with n, so there is one crossing. The paper's word "pruning ratio" means the
 removed fraction in its first version and in the code, the kept one in the last: here it is always ``removed`` or ``kept``.
-Names that begin with ``reference_`` repeat the official code with its accidents.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,14 +32,12 @@ from pruning_core.checks import doubles
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
 from pruning_core.errors import known_name
-from pruning_core.geometry.limits import NEGATIVE
-from pruning_core.geometry.limits import normalised_width
-from pruning_core.geometry.limits import window
-from pruning_core.masks import Masks
+from pruning_core.papers.how_sparse.geometry.kinematic import NEGATIVE
+from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width
+from pruning_core.papers.how_sparse.geometry.kinematic import window
 
 FEWEST_FOR_BOOTSTRAP = 10  # probes; below, resampling them says less than their range
 NUMERICALLY_NEGATIVE = 1e-8  # times the largest magnitude: above is rounding noise around 0
-REFERENCE_NULL = 1e-30  # the eigenvalue that stands for null rows in the official code
 
 
 def magnitude_distance(weights: Tensor | Iterable[Tensor] | Mapping[str, Tensor]) -> Tensor:
@@ -50,8 +46,7 @@ def magnitude_distance(weights: Tensor | Iterable[Tensor] | Mapping[str, Tensor]
     ``weights``: all prunable weights, of any shapes, as one tensor, several, or a mapping; their signs do not matter.
     Raises BadInput when there are none, or they are not finite.
     """
-    pooled = _pooled(weights)
-    return torch.cat([torch.zeros(1, dtype=DOUBLE), pooled.abs().sort().values.square().cumsum(0)]).sqrt()
+    return torch.cat([torch.zeros(1, dtype=DOUBLE), pooled(weights).abs().sort().values.square().cumsum(0)]).sqrt()
 
 
 @dataclass(frozen=True)
@@ -92,7 +87,7 @@ class Limit:
     def bounds(self, eta: float = 0.01) -> LimitInterval:
         """The two bounds of the theory as fractions removed, each wrong with probability at most ``eta`` in (0, 1).
 
-        :func:`~pruning_core.geometry.limit_bounds` gives them at one distance; here the distance goes with the fraction, so
+        ``limit_bounds`` gives them at one distance; here the distance goes with the fraction, so
         they are where n / D reaches G(R(n)) - a and G(R(n)) + a, with a the window of the kinematic formula divided by D.
         """
         problem = self._problem
@@ -229,170 +224,7 @@ def _band(problem: _Problem, resamples: int, seed: int) -> tuple[float | None, f
     return low, high, "bootstrap"
 
 
-class ActualLimits(NamedTuple):
-    """The largest removed fraction that still was good enough, by three definitions; None where no fraction was."""
-
-    strict_last: float | None
-    within_margin: float | None
-    within_epsilon: float | None
-
-
-def actual_limits(
-    sparsities: Any,
-    accuracies: Any,
-    train_losses: Any = None,
-    *,
-    margin: float = 1.0,
-    epsilon: float | None = None,
-    base_accuracy: float | None = None,
-    base_loss: float | None = None,
-) -> ActualLimits:
-    """Measured limits of a sweep over removed fractions: (points,) each, in any order.
-
-    ``strict_last``: the last fraction with an accuracy strictly above the base (the official definition, which noise
-    decides). ``within_margin``: the last one with an accuracy of at least base - ``margin`` (percentage points).
-    ``within_epsilon``: the last one with a training loss of at most base + ``epsilon``; None unless losses and epsilon are
-    given. Bases: those of the smallest fraction, unless given.
-
-    Raises BadInput for values that are not finite or not as many as fractions, fractions outside [0, 1], a negative
-    margin, or epsilon <= 0.
-    """
-    fractions = doubles("sparsities", sparsities)
-    if fractions.dim() != 1 or bool(((fractions < 0) | (fractions > 1)).any()):
-        raise BadInput("sparsities must be one vector of fractions in [0, 1].")
-    first = int(fractions.argmin())
-    accuracy = _beside(fractions, "accuracies", accuracies)
-    base = float(accuracy[first]) if base_accuracy is None else check("base_accuracy", base_accuracy, Real())
-    margin = check("margin", margin, Real(at_least=0))
-    tolerated = None
-    if epsilon is not None:
-        epsilon = check("epsilon", epsilon, Real(above=0))
-    if train_losses is not None:
-        losses = _beside(fractions, "train_losses", train_losses)
-        dense = float(losses[first]) if base_loss is None else check("base_loss", base_loss, Real())
-        tolerated = None if epsilon is None else losses <= dense + epsilon
-    return ActualLimits(
-        _last(fractions, accuracy > base),
-        _last(fractions, accuracy >= base - margin),
-        None if tolerated is None else _last(fractions, tolerated),
-    )
-
-
-def _beside(fractions: Tensor, name: str, values: Any) -> Tensor:
-    found = doubles(name, values)
-    if found.shape != fractions.shape:
-        raise BadInput(f"{name} must hold one value for each of the {len(fractions)} sparsities.")
-    return found
-
-
-def _last(fractions: Tensor, good: Tensor) -> float | None:
-    return float(fractions[good].max()) if bool(good.any()) else None
-
-
-def total_variation(a: Any, b: Any, bins: int = 100) -> float:
-    """Total-variation distance of two weight histograms, in [0, 1]: half the sum of |p - q| over ``bins`` equal bins.
-
-    The bins span both sets of values (any shapes); 0 for equal histograms, 1 for those without a common bin. Raises
-    BadInput for sets that are empty or not finite. Zhang et al. 2024 compare trainings of different seeds in this way.
-    """
-    bins = check("bins", bins, Whole(at_least=1))
-    left, right = doubles("a", a).flatten(), doubles("b", b).flatten()
-    low, high = float(min(left.min(), right.min())), float(max(left.max(), right.max()))
-    if low == high:
-        return 0.0
-    shares = [torch.histc(values, bins, low, high) / len(values) for values in (left, right)]
-    return float((shares[0] - shares[1]).abs().sum() / 2)
-
-
-class ReferenceLimit(NamedTuple):
-    """``removed``: p_j of the official code, with its ``position`` j; ``widths``: G(round R_i) of every point (points,)."""
-
-    removed: float
-    position: int
-    widths: Tensor
-
-
-def reference_widths(radii: Any, grid: Any, density: Any, epsilon: float, null_fraction: float = 0.0) -> Tensor:
-    """The official G: every grid point of a spectral density counts as an eigenvalue, negative ones by their magnitude.
-
-    ``grid``, ``density``: (bins,), the density up to a factor, points with density 0 have no part. The null mass stands at
-    1e-30. ``radii`` of any shape, the official code takes whole numbers. Raises BadInput for what does not fit.
-    """
-    points, mass = doubles("grid", grid), doubles("density", density)
-    if points.dim() != 1 or mass.shape != points.shape or bool((mass < 0).any()) or not bool(mass.sum() > 0):
-        raise BadInput("grid and density must be two vectors of one length, the density not negative and not all 0.")
-    z = check("null_fraction", null_fraction, Real(at_least=0, below=1))
-    points = torch.cat([points, points.new_tensor([REFERENCE_NULL])])
-    mass = torch.cat([mass, (z / (1 - z) * mass.sum())[None]])
-    return normalised_width(doubles("radii", radii), points, epsilon, mass)
-
-
-def reference_predict(
-    grid: Any, density: Any, distances: Any, epsilon: float, *, null_fraction: float = 0.0
-) -> ReferenceLimit:
-    """The official prediction: G of a density on a grid, at distances rounded to whole numbers, compared on a grid of p.
-
-    ``distances``: (points,) R_i at the removed fractions p_i = i / points. The answer is the first p_i that is nearest to
-    G(round(R_i)), halves rounded to even. Other arguments as in :func:`reference_widths`, which also says what is raised.
-    """
-    radii = doubles("distances", distances)
-    if radii.dim() != 1 or bool((radii < 0).any()):
-        raise BadInput("distances must be one vector of numbers that are not negative.")
-    # Few whole numbers stand for many distances, and each costs a sum over the whole grid.
-    whole, where = radii.round().unique(return_inverse=True)
-    widths = reference_widths(whole, grid, density, epsilon, null_fraction)[where]
-    fractions = torch.arange(len(radii), dtype=DOUBLE) / len(radii)
-    gaps = (widths - fractions).abs()
-    position = int((gaps == gaps.min()).nonzero()[0])  # argmin may return any of several
-    return ReferenceLimit(position / len(radii), position, widths)
-
-
-def reference_actual(accuracies: Any) -> float | None:
-    """The official measured limit: the last i / points whose accuracy is strictly above the first; None when none is."""
-    accuracy = doubles("accuracies", accuracies)
-    if accuracy.dim() != 1:
-        raise BadInput(f"accuracies must be one vector, not of shape {tuple(accuracy.shape)}.")
-    above = (accuracy > accuracy[0]).nonzero()
-    return int(above[-1]) / len(accuracy) if len(above) else None
-
-
-class MagnitudeMask(NamedTuple):
-    """``masks``: True where a weight stays; ``threshold``: the largest magnitude that went; ``kept``; ``distance``: R."""
-
-    masks: Masks
-    threshold: float
-    kept: int
-    distance: float
-
-
-def reference_magnitude_mask(weights: nn.Module | Mapping[str, Tensor], rate: float) -> MagnitudeMask:
-    """The official global magnitude cut: the ceil(rate N) smallest of the N weights go, at least one, and all ties with them.
-
-    ``weights``: a mapping name -> tensor, or a network, whose Conv2d weights are pooled first and Linear weights after
-    them. ``rate`` in [0, 1]: the product rate N is taken in float64 and rounded up, so that 0.28 of 100 removes 29.
-    Raises BadInput for another rate, and where there is nothing to prune.
-    """
-    rate = check("rate", rate, Real(at_least=0, at_most=1))
-    if isinstance(weights, nn.Module):
-        found = [
-            (f"{name}.weight" if name else "weight", module.weight)
-            for kind in (nn.Conv2d, nn.Linear)
-            for name, module in weights.named_modules()
-            if isinstance(module, kind)
-        ]
-        weights = dict(found)
-    elif not isinstance(weights, Mapping):
-        raise BadType(f"a network or a mapping from names to tensors is needed, not {type(weights).__name__}.")
-    magnitudes = _pooled(weights).abs()
-    n = max(math.ceil(float(rate) * len(magnitudes)), 1)
-    threshold = magnitudes.kthvalue(n).values
-    gone = magnitudes <= threshold
-    masks = Masks({name: weight.detach().to("cpu", DOUBLE).abs() > threshold for name, weight in weights.items()})
-    kept = len(magnitudes) - int(gone.sum())
-    return MagnitudeMask(masks, float(threshold), kept, float(magnitudes[gone].norm()))
-
-
-def _pooled(weights: Tensor | Iterable[Tensor] | Mapping[str, Tensor]) -> Tensor:
+def pooled(weights: Tensor | Iterable[Tensor] | Mapping[str, Tensor]) -> Tensor:
     """All entries as one vector, float64."""
     if isinstance(weights, Tensor):
         return doubles("weights", weights).flatten()

@@ -27,7 +27,7 @@ from pruning_core.checks import doubles
 from pruning_core.checks import generator_of
 from pruning_core.errors import BadInput
 from pruning_core.errors import BadType
-from pruning_core.geometry.cones import Cone
+from pruning_core.papers.how_sparse.geometry.cones import Cone
 
 BLOCK = 2**21  # random numbers at a time
 

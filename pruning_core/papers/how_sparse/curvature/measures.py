@@ -1,6 +1,6 @@
 r"""What second derivatives of the loss tell about a trained network: trace, largest eigenvalues, spectrum, null rows.
 
-All of it comes from products of the Hessian H, (D, D), with vectors (:class:`~pruning_core.hessian.Hessian`); here are also
+All of it comes from products of the Hessian H, (D, D), with vectors (``Hessian``); here are also
 the losses of single batches, and the loss tolerance that is taken from their spread.
 """
 
@@ -21,27 +21,27 @@ from pruning_core.checks import check
 from pruning_core.errors import BadInput
 from pruning_core.evaluation import CrossEntropy
 from pruning_core.evaluation import like_model
-from pruning_core.hessian import Batches
-from pruning_core.hessian import Hessian
-from pruning_core.hessian import LivingHessian
-from pruning_core.hessian import Loss
-from pruning_core.hessian import Parameters
-from pruning_core.hessian import finite_loss
-from pruning_core.hessian import forward_pass
-from pruning_core.hessian import matching
-from pruning_core.hessian import pairs
-from pruning_core.hessian import refuse_training
-from pruning_core.lanczos import Spectrum
-from pruning_core.lanczos import lanczos
-from pruning_core.lanczos import largest_eigenvalues
-from pruning_core.lanczos import quadrature
-from pruning_core.lanczos import rademacher
+from pruning_core.papers.how_sparse.curvature.batches import Batches
+from pruning_core.papers.how_sparse.curvature.batches import Loss
+from pruning_core.papers.how_sparse.curvature.batches import finite_loss
+from pruning_core.papers.how_sparse.curvature.batches import forward_pass
+from pruning_core.papers.how_sparse.curvature.batches import pairs
+from pruning_core.papers.how_sparse.curvature.batches import refuse_training
+from pruning_core.papers.how_sparse.curvature.hessian import Hessian
+from pruning_core.papers.how_sparse.curvature.hessian import Parameters
+from pruning_core.papers.how_sparse.curvature.hessian import matching
+from pruning_core.papers.how_sparse.curvature.lanczos import lanczos
+from pruning_core.papers.how_sparse.curvature.lanczos import largest_eigenvalues
+from pruning_core.papers.how_sparse.curvature.lanczos import quadrature
+from pruning_core.papers.how_sparse.curvature.lanczos import rademacher
+from pruning_core.papers.how_sparse.curvature.living import LivingHessian
+from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum
 from pruning_core.progress import progress_bar
 
 NULL_ROW = 1e-7 * 128  # the official 1e-7 belongs to norms divided by the batch size, which is 128 there
 
 
-class Trace(NamedTuple):
+class TraceEstimate(NamedTuple):
     """Hutchinson's estimate, its standard error, and the estimates (probes,) of the single probes, float64."""
 
     value: float
@@ -57,7 +57,9 @@ class NullRows(NamedTuple):
     indices: Tensor
 
 
-def trace(hessian: Hessian, probes: int = 30, *, generator: torch.Generator, progress: bool = False) -> Trace:
+def trace_estimate(
+    hessian: Hessian, probes: int = 30, *, generator: torch.Generator, progress: bool = False
+) -> TraceEstimate:
     """The trace of H: the mean of v' H v over random vectors v of +1 and -1 (Hutchinson 1990); at least 2 probes."""
     check("the number of probes", probes, Whole(at_least=2))
     found = []
@@ -65,7 +67,7 @@ def trace(hessian: Hessian, probes: int = 30, *, generator: torch.Generator, pro
         v = rademacher(hessian.dimension, generator, hessian.dtype, hessian.device)
         found.append(float(torch.dot(v, hessian.matvec(v))))
     samples = torch.tensor(found, dtype=torch.float64)
-    return Trace(float(samples.mean()), float(samples.std()) / math.sqrt(probes), samples)
+    return TraceEstimate(float(samples.mean()), float(samples.std()) / math.sqrt(probes), samples)
 
 
 def top_eigenvalues(
@@ -79,7 +81,7 @@ def top_eigenvalues(
 ) -> tuple[Tensor, Tensor]:
     """The n largest eigenvalues (``by="magnitude"``: largest in magnitude), descending, and their residuals, (n,) each.
 
-    Block Lanczos of at most ``steps`` times n products, see :func:`~pruning_core.lanczos.largest_eigenvalues`.
+    Block Lanczos of at most ``steps`` times n products, see ``largest_eigenvalues``.
     """
     if check("the number of eigenvalues", n, Whole(at_least=1)) > hessian.dimension:
         raise BadInput(f"{n} eigenvalues are more than the {hessian.dimension} parameters.")
@@ -125,7 +127,7 @@ def spectrum(
     """The spectrum of H: exact for at most ``exact_below`` parameters, otherwise by Lanczos quadrature.
 
     ``probes`` random starts of +1 and -1 with ``steps`` products each; ``orthogonalise``, ``storage`` and ``reference`` as
-    in :func:`~pruning_core.lanczos.lanczos`. Raises BadInput for more steps than parameters.
+    in ``lanczos``. Raises BadInput for more steps than parameters.
     """
     check("the number of probes", probes, Whole(at_least=1))
     check("the number of Lanczos steps", steps, Whole(at_least=1))
@@ -257,20 +259,3 @@ def _unit(hessian: Hessian | LivingHessian, i: int) -> Tensor:
     v = torch.zeros(hessian.dimension, dtype=hessian.dtype, device=hessian.device)
     v[i] = 1
     return v
-
-
-__all__ = [
-    "Hessian",
-    "LivingHessian",
-    "NullRows",
-    "Trace",
-    "batch_losses",
-    "exact_hessian",
-    "loss_tolerance",
-    "null_row_share",
-    "percentile_rows",
-    "row_norms",
-    "spectrum",
-    "top_eigenvalues",
-    "trace",
-]

@@ -11,32 +11,31 @@ are cut into batches. Coordinates are those of ``model.parameters()``, one tenso
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
-from collections.abc import Mapping
-from contextlib import contextmanager
 from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
 from torch import nn
 from torch.func import functional_call
-from torch.nn.attention import SDPBackend
-from torch.nn.attention import sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.checks import Whole
 from pruning_core.checks import check
 from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
 from pruning_core.evaluation import CrossEntropy
-from pruning_core.evaluation import like_model
-from pruning_core.lanczos import rademacher
+from pruning_core.papers.how_sparse.curvature.batches import Batches
+from pruning_core.papers.how_sparse.curvature.batches import JoinedBatches
+from pruning_core.papers.how_sparse.curvature.batches import Loss
+from pruning_core.papers.how_sparse.curvature.batches import RepeatedBatches
+from pruning_core.papers.how_sparse.curvature.batches import finite_loss
+from pruning_core.papers.how_sparse.curvature.batches import forward_pass
+from pruning_core.papers.how_sparse.curvature.batches import held_batches
+from pruning_core.papers.how_sparse.curvature.batches import refuse_training
+from pruning_core.papers.how_sparse.curvature.lanczos import rademacher
 
-Batches = Iterable[tuple[Tensor, Tensor]]
-Loss = Callable[[Tensor, Tensor], Tensor]
 Parameters = Callable[[str, Tensor], bool] | Iterable[str] | None
 
 
@@ -96,7 +95,7 @@ class Hessian:
         self._inputs = {name: parameter.detach() for name, parameter in model.named_parameters()}
         self._leaves = [self._inputs[name].requires_grad_() for name in chosen]
         self._before = {name: tensor.clone() for name, tensor in _tensors(model).items()}
-        self._batches = _held(model, batches) if hold else _Repeated(model, batches)
+        self._batches = held_batches(model, batches) if hold else RepeatedBatches(model, batches)
         self._check_losses(hold and merge)
         self._graph: list[Tensor] | None = None
         self._chunks: Batches = self._batches
@@ -220,8 +219,8 @@ class Hessian:
         each = max(1, found // few)
         self.graph_bytes = each * self.samples
         whole = reuse and self.graph_bytes <= memory
-        joined = _joined(self._batches) if merge else None
-        if joined is not None:
+        if merge and isinstance(self._batches, JoinedBatches):
+            joined = (self._batches.inputs, self._batches.labels)
             size = self.samples if whole else max(1, min(self.samples, memory // each))
             self._chunks = list(zip(*(part.split(size) for part in joined), strict=True))
         if whole:
@@ -249,126 +248,6 @@ class Hessian:
         return sum(storage.nbytes() for storage in held.values()), flat
 
 
-class LivingHessian:
-    """The rows and columns of a Hessian that belong to living weights: H of a pruned network, whose dead weights stay 0.
-
-    ``alive``: parameter name -> bool tensor; a parameter without an entry is alive. ``dimension`` counts living weights, in
-    the order of the whole Hessian's; ``matvec`` takes and gives (dimension,). Raises BadInput when nothing is alive.
-    """
-
-    def __init__(self, whole: Hessian, alive: Mapping[str, Tensor]):
-        self.whole, self.device, self.dtype = whole, whole.device, whole.dtype
-        parts = [
-            alive[name].flatten().cpu() if name in alive else torch.ones(shape.numel(), dtype=torch.bool)
-            for name, shape in whole.shapes.items()
-        ]
-        self.places = torch.cat(parts).nonzero()[:, 0].to(whole.device)
-        self.dimension = len(self.places)
-        if not self.dimension:
-            raise BadInput("no weight is alive, so there is no curvature.")
-
-    def matvec(self, v: Tensor) -> Tensor:
-        """The living part of H v, for a v that is 0 at the dead weights."""
-        padded = torch.zeros(self.whole.dimension, dtype=self.dtype, device=self.device)
-        padded[self.places] = v.to(padded)
-        return self.whole.matvec(padded)[self.places]
-
-    def mean_gradient(self) -> Tensor:
-        """The living part of the gradient of the mean loss, (dimension,)."""
-        return self.whole.mean_gradient()[self.places]
-
-    def weights(self) -> Tensor:
-        """The living weights, (dimension,)."""
-        return self.whole.weights()[self.places]
-
-
-def refuse_training(model: nn.Module) -> None:
-    """Raise BadInput when any part of the network is in training mode."""
-    for name, module in model.named_modules():
-        if module.training:
-            where = f"its part {name!r} ({type(module).__name__})" if name else "it"
-            raise BadInput(
-                f"curvature is that of a network in evaluation mode, but {where} is in training mode: call eval()."
-            )
-
-
-def finite_loss(value: Tensor, number: int) -> float:
-    """The loss of batch ``number`` as a number; BadInput unless it is one, and finite."""
-    if not isinstance(value, Tensor) or value.numel() != 1:
-        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise BadInput(f"the loss must be one number a batch, the mean over its samples, not {shape}.")
-    if not math.isfinite(float(value)):
-        raise BadInput(f"the loss of batch {number} is {float(value)}: there is no curvature to compute.")
-    return float(value)
-
-
-class _Joined:
-    """Batches that are parts of two tensors."""
-
-    def __init__(self, inputs: Tensor, labels: Tensor, sizes: list[int]):
-        self.inputs, self.labels, self.sizes = inputs, labels, sizes
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(self.inputs.split(self.sizes), self.labels.split(self.sizes), strict=True)
-
-
-class _Repeated:
-    """Batches that are read again each time, and compared with the first time by a few of their numbers."""
-
-    def __init__(self, model: nn.Module, batches: Batches):
-        if iter(batches) is batches:
-            raise BadInput("batches that can be read only once must be held: hold=True.")
-        self.model, self.source = model, batches
-        self.marks = [self._mark(*batch) for batch in pairs(batches)]
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        number = 0
-        for number, batch in enumerate(pairs(self.source), 1):
-            if number > len(self.marks) or self._mark(*batch) != self.marks[number - 1]:
-                raise BadInput(
-                    f"batch {number} is another one than when the Hessian was made; turn off shuffling and augmentation, or "
-                    "hold the batches: hold=True."
-                )
-            yield like_model(self.model, *batch)
-        if number != len(self.marks):
-            raise BadInput(f"batches gave {len(self.marks)} batches when the Hessian was made, and now {number}.")
-
-    @staticmethod
-    def _mark(*batch: Tensor) -> tuple:
-        return tuple(
-            (tuple(t.shape), float(t.detach().sum(dtype=torch.float64)), *t.detach().flatten()[:4].tolist())
-            for t in batch
-        )
-
-
-def _held(model: nn.Module, batches: Batches) -> list[tuple[Tensor, Tensor]] | _Joined:
-    held = [like_model(model, *batch) for batch in pairs(batches)]
-    kinds = {(x.shape[1:], x.dtype, y.shape[1:], y.dtype) for x, y in held}
-    if len(kinds) != 1:
-        return held
-    inputs, labels = (torch.cat(parts) for parts in zip(*held, strict=True))
-    return _Joined(inputs, labels, [len(x) for x, _ in held])
-
-
-def _joined(batches: object) -> tuple[Tensor, Tensor] | None:
-    return (batches.inputs, batches.labels) if isinstance(batches, _Joined) else None
-
-
-def pairs(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches as pairs of tensors; refuses what is none, or holds no sample."""
-    if isinstance(batches, Tensor) or not isinstance(batches, Iterable):
-        raise BadType(f"batches must be an iterable of (inputs, labels), not {type(batches).__name__}.")
-    count = 0
-    for count, batch in enumerate(batches, 1):
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not all(isinstance(t, Tensor) for t in batch):
-            raise BadType("batches must yield pairs (inputs, labels) of tensors.")
-        if batch[0].dim() == 0 or len(batch[0]) == 0:
-            raise BadInput(f"batch {count} holds no sample.")
-        yield batch[0], batch[1]
-    if not count:
-        raise BadInput("batches is empty: there is no loss.")
-
-
 def _chosen(model: nn.Module, parameters: Parameters, exclude_norms: bool) -> dict[str, nn.Parameter]:
     """The trainable parameters that are coordinates, in the order of ``model.parameters()``."""
     found = {name: p for name, p in model.named_parameters() if p.requires_grad and p.is_floating_point()}
@@ -394,11 +273,3 @@ def matching(found: dict[str, nn.Parameter], parameters: Parameters) -> dict[str
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: t.detach() for name, t in [*model.named_parameters(), *model.named_buffers()]}
-
-
-@contextmanager
-def forward_pass(device: torch.device) -> Iterator[None]:
-    """For a forward pass: attention without fused kernels, which have no second derivative; random state as before."""
-    devices = [device.index or 0] if device.type == "cuda" else []
-    with sdpa_kernel(SDPBackend.MATH), torch.random.fork_rng(devices=devices):
-        yield

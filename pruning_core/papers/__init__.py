@@ -1,0 +1,1 @@
+"""What belongs to one chapter and one paper: a package a paper, none of which knows another."""
