@@ -8,9 +8,6 @@ from torch import nn
 from torch.nn import functional as F
 
 import pruning_core as pc
-from harness import Check
-from harness import check
-from harness import parameters
 from pruning_core.batches import Split
 from pruning_core.configurations import STAGES
 from pruning_core.configurations import cost
@@ -23,6 +20,9 @@ from pruning_core.methods.ispasp import two_layer
 from pruning_core.optimizers import LearningRate
 from pruning_core.optimizers import Optimizer
 from pruning_core.trainer import Trainer
+from tests.golden.harness import Check
+from tests.golden.harness import check
+from tests.golden.harness import parameters
 
 
 def tensor(z, name: str) -> torch.Tensor:

@@ -10,9 +10,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from harness import Check
-from harness import check
-from harness import parameters
 from pruning_core.data import Split
 from pruning_core.errors import BadInput
 from pruning_core.layers import ChannelIndex
@@ -40,11 +37,14 @@ from pruning_core.receding import penalty_of
 from pruning_core.receding import settings
 from pruning_core.sites import find_sites
 from pruning_core.trainer import Trainer
-from rni_networks import NOT_STORED
-from rni_networks import is_sigmoid
-from rni_networks import resnet
-from rni_networks import state_of
-from rni_networks import vgg
+from tests.golden.harness import Check
+from tests.golden.harness import check
+from tests.golden.harness import parameters
+from tests.golden.rni.networks import NOT_STORED
+from tests.golden.rni.networks import is_sigmoid
+from tests.golden.rni.networks import resnet
+from tests.golden.rni.networks import state_of
+from tests.golden.rni.networks import vgg
 
 
 def close(like, rtol=1e-10, atol=1e-12):

@@ -9,9 +9,6 @@ import scipy.optimize
 import torch
 from torch import nn
 
-from harness import Check
-from harness import check
-from harness import parameters
 from pruning_core.activations import layer_inputs
 from pruning_core.budgets import Budget
 from pruning_core.budgets import allocate
@@ -37,14 +34,17 @@ from pruning_core.methods.snip import Snip
 from pruning_core.scores import Scores
 from pruning_core.sensitivity import sensitivity
 from pruning_core.sites import find_sites
-from sipp_networks import Dependencies
-from sipp_networks import budget
-from sipp_networks import network
-from sipp_networks import propagate
-from sipp_networks import settle_ties
-from sipp_schedules import commensurate_file
-from sipp_schedules import keep_ratio_schedules
-from sipp_schedules import schedules_misc
+from tests.golden.harness import Check
+from tests.golden.harness import check
+from tests.golden.harness import parameters
+from tests.golden.sipp_pfp.networks import Dependencies
+from tests.golden.sipp_pfp.networks import budget
+from tests.golden.sipp_pfp.networks import network
+from tests.golden.sipp_pfp.networks import propagate
+from tests.golden.sipp_pfp.networks import settle_ties
+from tests.golden.sipp_pfp.schedules import commensurate_file
+from tests.golden.sipp_pfp.schedules import keep_ratio_schedules
+from tests.golden.sipp_pfp.schedules import schedules_misc
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 

@@ -26,12 +26,12 @@ from pruning_core.methods.l1 import L1
 from pruning_core.methods.l1 import Lp
 from pruning_core.pruning import prune_step
 from pruning_core.sites import find_sites
-from snipit_sensitivity import SCORES
-from snipit_sensitivity import hidden_groups
-from snipit_sensitivity import named
-from snipit_sensitivity import network
-from snipit_sensitivity import same_network
-from snipit_sensitivity import same_widths
+from tests.golden.snipit.gradients import SCORES
+from tests.golden.snipit.gradients import hidden_groups
+from tests.golden.snipit.gradients import named
+from tests.golden.snipit.gradients import network
+from tests.golden.snipit.gradients import same_network
+from tests.golden.snipit.gradients import same_widths
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness import Check
 from pruning_core.batches import Split
 from pruning_core.how_sparse import CONFIGURATIONS
 from pruning_core.how_sparse import EPOCHS
@@ -17,6 +16,7 @@ from pruning_core.methods.l1 import L1
 from pruning_core.optimizers import LearningRate
 from pruning_core.optimizers import Optimizer
 from pruning_core.trainer import Trainer
+from tests.golden.harness import Check
 
 KINDS = {"multistep": "multistep", "cos": "cosine"}  # whatever else the files call a schedule is a constant rate
 

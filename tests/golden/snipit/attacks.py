@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from pruning_core.robustness import attack
-from snipit_sensitivity import named
-from snipit_sensitivity import network
+from tests.golden.snipit.gradients import named
+from tests.golden.snipit.gradients import network
 
 NAMES = {
     "FGSM": "fgsm",

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness import Check
 from pruning_core.geometry import normalised_width
 from pruning_core.prediction import magnitude_distance
 from pruning_core.prediction import predict
@@ -16,6 +15,7 @@ from pruning_core.prediction import reference_actual
 from pruning_core.prediction import reference_magnitude_mask
 from pruning_core.prediction import reference_predict
 from pruning_core.prediction import reference_widths
+from tests.golden.harness import Check
 
 
 def gaussian_width(z):
