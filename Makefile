@@ -17,7 +17,7 @@ export PYTHONNOUSERSITE := 1
 
 help:
 	@echo 'make book        run every notebook (PROFILE=quick) and build the site: book/_build/html/index.html'
-	@echo 'make test        fast tests (unit, golden values, every notebook at profile smoke)'
+	@echo 'make test        fast tests (one folder a room, golden values, every notebook at profile smoke)'
 	@echo 'make test-all    the same with the slow ones'
 	@echo 'make page NB=0_foundations/1_sparsity   run one notebook and build its page'
 	@echo 'make lab         open the notebooks in JupyterLab'

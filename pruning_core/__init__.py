@@ -1,52 +1,38 @@
 """Neural network pruning: five papers on one footing. The public names, and nothing else."""
 
-from pruning_core.budgets import Budget
-from pruning_core.budgets import allocate
-from pruning_core.cost import count_macs
-from pruning_core.cost import count_parameters
-from pruning_core.data import DATASETS
-from pruning_core.data import load_data
+from pruning_core.budgets import Budget, allocate
+from pruning_core.cost import count_macs, count_parameters
+from pruning_core.data import DATASETS, load_data
 from pruning_core.discovery import find_groups
 from pruning_core.errors import PruningError
 from pruning_core.evaluation import evaluate
-from pruning_core.experiment import Experiment
-from pruning_core.experiment import run
-from pruning_core.experiment import run_all
-from pruning_core.groups import expand
-from pruning_core.groups import remove
+from pruning_core.experiment import Experiment, run, run_all
+from pruning_core.groups import expand, remove
 from pruning_core.layers import prunable_attention
 from pruning_core.masks import Masks
-from pruning_core.methods import METHODS
-from pruning_core.methods import Choice
-from pruning_core.methods import Method
-from pruning_core.methods import View
-from pruning_core.methods import methods_table
-from pruning_core.methods import register
-from pruning_core.models import MODELS
-from pruning_core.models import build_model
-from pruning_core.networks import load_pruned
-from pruning_core.networks import save_network
-from pruning_core.optimizers import LearningRate
-from pruning_core.optimizers import Optimizer
+from pruning_core.methods import METHODS, Choice, Method, View, methods_table, register
+from pruning_core.models import MODELS, build_model
+from pruning_core.networks import load_pruned, save_network
+from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.papers.how_sparse.prunability import predict_limit
-from pruning_core.pruning import PruneResult
-from pruning_core.pruning import prune
-from pruning_core.receding import prune_finetune
-from pruning_core.receding import train
+from pruning_core.pruning import PruneResult, prune
+from pruning_core.receding import prune_finetune, train
 from pruning_core.scores import Scores
-from pruning_core.stages import Attack
-from pruning_core.stages import Each
-from pruning_core.stages import Every
-from pruning_core.stages import Importances
-from pruning_core.stages import Load
-from pruning_core.stages import Measure
-from pruning_core.stages import Prune
-from pruning_core.stages import RecalibrateBatchNorm
-from pruning_core.stages import Repeat
-from pruning_core.stages import Rewind
-from pruning_core.stages import Save
-from pruning_core.stages import Shrink
-from pruning_core.stages import Train
+from pruning_core.stages import (
+    Attack,
+    Each,
+    Every,
+    Importances,
+    Load,
+    Measure,
+    Prune,
+    RecalibrateBatchNorm,
+    Repeat,
+    Rewind,
+    Save,
+    Shrink,
+    Train,
+)
 from pruning_core.timing import latency
 from pruning_core.trainer import Trainer
 from pruning_core.training import fit

@@ -11,12 +11,8 @@ from typing import Any
 
 import yaml
 
-from pruning_core.errors import BadInput
-from pruning_core.errors import PruningError
-from pruning_core.errors import known_name
-from pruning_core.version import LONG
-from pruning_core.version import PROFILES
-from pruning_core.version import REPOSITORY
+from pruning_core.errors import BadInput, PruningError, known_name
+from pruning_core.version import LONG, PROFILES, REPOSITORY
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -57,8 +53,7 @@ def _given(pairs: list[tuple[str, str]]) -> dict[str, Any]:
 
 def _run(arguments: argparse.Namespace) -> None:
     from pruning_core import recipes
-    from pruning_core.experiment import Experiment
-    from pruning_core.experiment import run
+    from pruning_core.experiment import Experiment, run
 
     recipe = recipes.RECIPES[known_name("recipe", arguments.recipe, recipes.RECIPES)]
     takes = inspect.signature(recipe).parameters

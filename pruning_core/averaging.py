@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.checks import Real
-from pruning_core.checks import check
+from pruning_core.checks import Real, check
 
 
 class WeightAverage:

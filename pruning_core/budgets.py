@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,18 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pruning_core.checks import Constraints
-from pruning_core.checks import Maybe
-from pruning_core.checks import OneOf
-from pruning_core.checks import Real
-from pruning_core.checks import Whole
-from pruning_core.checks import check
-from pruning_core.checks import check_fields
-from pruning_core.errors import BadInput
-from pruning_core.errors import BudgetError
-from pruning_core.errors import known_name
-from pruning_core.groups import Sites
-from pruning_core.groups import expand
+from pruning_core.checks import Constraints, Maybe, OneOf, Real, Whole, check, check_fields
+from pruning_core.errors import BadInput, BudgetError, known_name
+from pruning_core.groups import Sites, expand
 from pruning_core.masks import Masks
 from pruning_core.scores import Scores
 

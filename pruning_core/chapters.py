@@ -5,23 +5,14 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterable
-from collections.abc import Mapping
-from concurrent.futures import FIRST_COMPLETED
-from concurrent.futures import Future
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures import wait
+from collections.abc import Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from pruning_core.checks import Whole
-from pruning_core.checks import check
-from pruning_core.errors import BadInput
-from pruning_core.errors import known_name
-from pruning_core.notebooks import NotebookFailed
-from pruning_core.notebooks import run_notebook
-from pruning_core.notebooks import stamp_in
-from pruning_core.notebooks import stamp_of
+from pruning_core.checks import Whole, check
+from pruning_core.errors import BadInput, known_name
+from pruning_core.notebooks import NotebookFailed, run_notebook, stamp_in, stamp_of
 from pruning_core.version import REPOSITORY
 
 SOURCES = REPOSITORY / "notebooks"

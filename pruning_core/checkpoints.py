@@ -15,12 +15,9 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
-from pruning_core.errors import CorruptFile
+from pruning_core.errors import BadInput, BadType, CorruptFile
 from pruning_core.records import write_atomically
 
 FORMAT = "pruning-core tensors 1"

@@ -18,18 +18,13 @@ import reprlib
 import sys
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
-from typing import ClassVar
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
-from pruning_core.errors import known_name
+from pruning_core.errors import BadInput, BadType, known_name
 
 DOUBLE = torch.float64
 LARGEST = sys.float_info.max  # an int may lie beyond it

@@ -8,22 +8,17 @@ lowers the number.
 """
 
 import copy
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.conv import _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
+from pruning_core.errors import BadInput, BadType
 from pruning_core.modes import observing
 
 COUNTED = (

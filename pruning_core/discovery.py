@@ -11,26 +11,20 @@ import ctypes
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from pruning_core.cost import counting_positions
-from pruning_core.cost import weightless_copy
-from pruning_core.errors import BadInput
-from pruning_core.errors import Unprunable
-from pruning_core.groups import Group
-from pruning_core.groups import Member
+from pruning_core.cost import counting_positions, weightless_copy
+from pruning_core.errors import BadInput, Unprunable
+from pruning_core.groups import Group, Member
 from pruning_core.layers.attention import PrunableAttention
-from pruning_core.layers.gates import ChannelGate
-from pruning_core.layers.gates import HardConcreteGate
+from pruning_core.layers.gates import ChannelGate, HardConcreteGate
 from pruning_core.layers.index import ChannelIndex
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

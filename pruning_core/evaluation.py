@@ -1,25 +1,16 @@
 """Loss and accuracy of a network over a split, and the checks that find unusable data before any work is done."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
-from pruning_core.checks import Constraints
-from pruning_core.checks import Real
-from pruning_core.checks import Whole
-from pruning_core.checks import check
-from pruning_core.checks import check_fields
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
-from pruning_core.errors import known_name
+from pruning_core.checks import Constraints, Real, Whole, check, check_fields
+from pruning_core.errors import BadInput, BadType, known_name
 from pruning_core.modes import observing
 
 if TYPE_CHECKING:

@@ -1,10 +1,8 @@
 """Self-checks for the exercises: ``check(name, answer)`` says in one sentence whether an answer is right."""
 
 import math
-from collections.abc import Callable
-from collections.abc import Sequence
-from typing import Any
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 

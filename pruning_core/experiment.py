@@ -2,52 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import CodeType
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
 
-from pruning_core.checks import Constraints
-from pruning_core.checks import OneOf
-from pruning_core.checks import Whole
-from pruning_core.checks import check_fields
+from pruning_core.checks import Constraints, OneOf, Whole, check_fields
 from pruning_core.data.loading import load_data
 from pruning_core.data.sets import DATASETS
-from pruning_core.errors import BadInput
-from pruning_core.errors import known_name
+from pruning_core.errors import BadInput, known_name
 from pruning_core.models.build import MODELS
 from pruning_core.models.published import check_published
-from pruning_core.optimizers import LearningRate
-from pruning_core.optimizers import Optimizer
+from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.play import play
 from pruning_core.progress import progress_bar
-from pruning_core.records import cache_root
-from pruning_core.records import content_hash
-from pruning_core.records import environment
-from pruning_core.records import read_rows
-from pruning_core.records import remove_leftovers
-from pruning_core.records import write_rows
-from pruning_core.stages import Load
-from pruning_core.stages import Measure
-from pruning_core.stages import Stage
-from pruning_core.stages import Train
+from pruning_core.records import cache_root, content_hash, environment, read_rows, remove_leftovers, write_rows
+from pruning_core.stages import Load, Measure, Stage, Train
 from pruning_core.start import start
-from pruning_core.state import Setting
-from pruning_core.state import State
-from pruning_core.steps import Step
-from pruning_core.steps import steps_of
-from pruning_core.version import CHEAP
-from pruning_core.version import PROFILES
-from pruning_core.version import code_of
+from pruning_core.state import Setting, State
+from pruning_core.steps import Step, steps_of
+from pruning_core.version import CHEAP, PROFILES, code_of
 
 
 @dataclass(frozen=True)

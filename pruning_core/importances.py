@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pruning_core.errors import BadInput
 from pruning_core.masks import Masks
-from pruning_core.methods.base import Method
-from pruning_core.methods.base import View
-from pruning_core.methods.base import as_method
+from pruning_core.methods.base import Method, View, as_method
 from pruning_core.sites import find_sites
 
 BINS = 40

@@ -11,8 +11,7 @@ import math
 import torch
 from torch import nn
 
-from pruning_core.checks import Real
-from pruning_core.checks import check
+from pruning_core.checks import Real, check
 from pruning_core.errors import Unprunable
 
 

@@ -6,17 +6,13 @@ that training, rewinding and saving know one case.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
+from pruning_core.errors import BadInput, BadType
 
 
 class Masks(Mapping[str, Tensor]):

@@ -8,10 +8,8 @@ from os import PathLike
 import torch
 from torch import nn
 
-from pruning_core.checkpoints import load_tensors
-from pruning_core.checkpoints import save_tensors
-from pruning_core.errors import BadInput
-from pruning_core.errors import CorruptFile
+from pruning_core.checkpoints import load_tensors, save_tensors
+from pruning_core.errors import BadInput, CorruptFile
 from pruning_core.groups import set_sizes
 from pruning_core.layers.protocol import to_plain
 from pruning_core.masks import Masks

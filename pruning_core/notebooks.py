@@ -12,24 +12,15 @@ import os
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pruning_core.errors import BadInput
-from pruning_core.errors import PruningError
-from pruning_core.errors import known_name
-from pruning_core.records import content_hash
-from pruning_core.records import file_sha256
-from pruning_core.records import write_atomically
-from pruning_core.version import CHEAP
-from pruning_core.version import LONG
-from pruning_core.version import PACKAGE
-from pruning_core.version import PROFILES
-from pruning_core.version import REPOSITORY
+from pruning_core.errors import BadInput, PruningError, known_name
+from pruning_core.records import content_hash, file_sha256, write_atomically
+from pruning_core.version import CHEAP, LONG, PACKAGE, PROFILES, REPOSITORY
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 

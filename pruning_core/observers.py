@@ -8,22 +8,16 @@ numbers.
 """
 
 import math
-from collections.abc import Callable
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.checks import Whole
-from pruning_core.checks import check
+from pruning_core.checks import Whole, check
 from pruning_core.errors import BadInput
-from pruning_core.methods.shared.elasticities import loss_gradients
-from pruning_core.methods.shared.elasticities import weight_elasticities
-from pruning_core.papers.snipit.counts import compressed_bits
-from pruning_core.papers.snipit.counts import harmonic_mean
-from pruning_core.papers.snipit.counts import reference_flops
+from pruning_core.methods.shared.elasticities import loss_gradients, weight_elasticities
+from pruning_core.papers.snipit.counts import compressed_bits, harmonic_mean, reference_flops
 from pruning_core.reports import dead_units
 from pruning_core.trainer import Trainer
 

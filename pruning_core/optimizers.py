@@ -1,24 +1,15 @@
 """How weights are stepped: optimizers as values that know the layers' quirks, and learning-rate schedules as pure functions."""
 
 import math
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from pruning_core.checks import Constraints
-from pruning_core.checks import Maybe
-from pruning_core.checks import OneOf
-from pruning_core.checks import Real
-from pruning_core.checks import Several
-from pruning_core.checks import check_fields
+from pruning_core.checks import Constraints, Maybe, OneOf, Real, Several, check_fields
 from pruning_core.errors import BadInput
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")

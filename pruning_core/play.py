@@ -12,30 +12,16 @@ from pathlib import Path
 
 from torch import nn
 
-from pruning_core.cost import count_macs
-from pruning_core.cost import training_macs
+from pruning_core.cost import count_macs, training_macs
 from pruning_core.evaluation import CrossEntropy
 from pruning_core.masks import Masks
 from pruning_core.models.published import load_published
-from pruning_core.network_stages import recalibrate
-from pruning_core.network_stages import rewind
-from pruning_core.network_stages import shrink
-from pruning_core.penalties import bound_penalty
-from pruning_core.penalties import trained_only
+from pruning_core.network_stages import recalibrate, rewind, shrink
+from pruning_core.penalties import bound_penalty, trained_only
 from pruning_core.progress import progress_bar
 from pruning_core.pruning_stage import prune_stage
-from pruning_core.rows import attacked
-from pruning_core.rows import measured
-from pruning_core.stages import Attack
-from pruning_core.stages import Every
-from pruning_core.stages import Load
-from pruning_core.stages import Measure
-from pruning_core.stages import Prune
-from pruning_core.stages import RecalibrateBatchNorm
-from pruning_core.stages import Rewind
-from pruning_core.stages import Save
-from pruning_core.stages import Shrink
-from pruning_core.stages import Train
+from pruning_core.rows import attacked, measured
+from pruning_core.stages import Attack, Every, Load, Measure, Prune, RecalibrateBatchNorm, Rewind, Save, Shrink, Train
 from pruning_core.state import State
 from pruning_core.steps import Step
 from pruning_core.trainer import Trainer

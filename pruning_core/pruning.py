@@ -4,46 +4,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from os import PathLike
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruning_core.budgets import SPARSITY
-from pruning_core.budgets import Budget
-from pruning_core.checks import Whole
-from pruning_core.checks import check
-from pruning_core.checks import check_finite
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
-from pruning_core.errors import BudgetError
-from pruning_core.errors import Unprunable
-from pruning_core.errors import known_name
-from pruning_core.groups import Kept
-from pruning_core.groups import Sites
-from pruning_core.groups import remove
+from pruning_core.budgets import SPARSITY, Budget
+from pruning_core.checks import Whole, check, check_finite
+from pruning_core.errors import BadInput, BadType, BudgetError, Unprunable, known_name
+from pruning_core.groups import Kept, Sites, remove
 from pruning_core.layers.protocol import to_plain
 from pruning_core.masks import Masks
-from pruning_core.methods.base import Choice
-from pruning_core.methods.base import Method
-from pruning_core.methods.base import View
-from pruning_core.methods.base import as_method
-from pruning_core.methods.base import counted
-from pruning_core.modes import evaluating
-from pruning_core.modes import undisturbed
+from pruning_core.methods.base import Choice, Method, View, as_method, counted
+from pruning_core.modes import evaluating, undisturbed
 from pruning_core.networks import save_network
-from pruning_core.reports import Report
-from pruning_core.reports import count_removed
-from pruning_core.reports import make_report
-from pruning_core.schedules import SCHEDULES
-from pruning_core.schedules import fraction_after
-from pruning_core.sites import Scope
-from pruning_core.sites import check_batches
-from pruning_core.sites import find_sites
+from pruning_core.reports import Report, count_removed, make_report
+from pruning_core.schedules import SCHEDULES, fraction_after
+from pruning_core.sites import Scope, check_batches, find_sites
 
 
 @dataclass(frozen=True)

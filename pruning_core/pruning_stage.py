@@ -7,8 +7,7 @@ from dataclasses import replace
 import torch
 
 from pruning_core.budgets import Budget
-from pruning_core.errors import BadInput
-from pruning_core.errors import BudgetError
+from pruning_core.errors import BadInput, BudgetError
 from pruning_core.groups import Sites
 from pruning_core.masks import Masks
 from pruning_core.methods.base import Method
@@ -17,8 +16,7 @@ from pruning_core.schedules import fraction_after
 from pruning_core.sites import find_sites
 from pruning_core.stages import Prune
 from pruning_core.state import State
-from pruning_core.steps import Step
-from pruning_core.steps import some_batches
+from pruning_core.steps import Step, some_batches
 
 
 def prune_stage(state: State, stage: Prune, step: Step, seed: int) -> None:

@@ -20,41 +20,27 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.budgets import Budget
-from pruning_core.checks import Real
-from pruning_core.checks import Whole
-from pruning_core.checks import check
-from pruning_core.checks import check_finite
-from pruning_core.cost import count_macs
-from pruning_core.cost import count_parameters
-from pruning_core.data.loading import Data
-from pruning_core.data.loading import load_data
-from pruning_core.data.sets import AUGMENTATIONS
-from pruning_core.data.sets import NORMALISATIONS
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
-from pruning_core.errors import known_name
+from pruning_core.checks import Real, Whole, check, check_finite
+from pruning_core.cost import count_macs, count_parameters
+from pruning_core.data.loading import Data, load_data
+from pruning_core.data.sets import AUGMENTATIONS, NORMALISATIONS
+from pruning_core.errors import BadInput, BadType, known_name
 from pruning_core.evaluation import evaluate
 from pruning_core.masks import Masks
 from pruning_core.methods.base import View
 from pruning_core.methods.polarization import Polarization
 from pruning_core.methods.rni import RecedingNeurons
-from pruning_core.methods.shared.batch_norm_scales import MINIMUM
-from pruning_core.methods.shared.batch_norm_scales import SIGMOID
-from pruning_core.methods.shared.batch_norm_scales import BatchNormScale
+from pruning_core.methods.shared.batch_norm_scales import MINIMUM, SIGMOID, BatchNormScale
 from pruning_core.methods.slimming import Slimming
 from pruning_core.methods.ucs import UniformChannelScaling
-from pruning_core.models.build import MODELS
-from pruning_core.models.build import build_model
-from pruning_core.pruning import prune_step
-from pruning_core.pruning import shrunk
-from pruning_core.recipes.chapters import RECEDING_OPTIMIZER
-from pruning_core.recipes.chapters import receding_rate
+from pruning_core.models.build import MODELS, build_model
+from pruning_core.pruning import prune_step, shrunk
+from pruning_core.recipes.chapters import RECEDING_OPTIMIZER, receding_rate
 from pruning_core.sites import find_sites
 from pruning_core.trainer import Trainer
 from pruning_core.training import fit

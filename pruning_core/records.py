@@ -15,23 +15,13 @@ import os
 import platform
 import secrets
 import subprocess
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
-from pruning_core.errors import CorruptFile
-from pruning_core.errors import known_name
-from pruning_core.version import CHEAP
-from pruning_core.version import LONG
-from pruning_core.version import REPOSITORY
-from pruning_core.version import source_hash
+from pruning_core.errors import BadInput, BadType, CorruptFile, known_name
+from pruning_core.version import CHEAP, LONG, REPOSITORY, source_hash
 
 if TYPE_CHECKING:
     import pandas

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.errors import BadInput
-from pruning_core.errors import known_name
-from pruning_core.groups import Sites
-from pruning_core.groups import any_alive
+from pruning_core.errors import BadInput, known_name
+from pruning_core.groups import Sites, any_alive
 
 
 @dataclass(frozen=True)

@@ -8,27 +8,17 @@ network sees: normalised images, not pixels.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
-from typing import Literal
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.checks import Maybe
-from pruning_core.checks import Real
-from pruning_core.checks import Several
-from pruning_core.checks import Whole
-from pruning_core.checks import check
-from pruning_core.checks import check_finite
-from pruning_core.errors import BadInput
-from pruning_core.errors import known_name
+from pruning_core.checks import Maybe, Real, Several, Whole, check, check_finite
+from pruning_core.errors import BadInput, known_name
 from pruning_core.evaluation import like_model
 from pruning_core.modes import undisturbed
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from pruning_core.errors import BadInput
-from pruning_core.errors import known_name
+from pruning_core.errors import BadInput, known_name
 
 
 def one_shot(i: int, n: int, target: float, start: float = 0.0) -> float:

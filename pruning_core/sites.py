@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.cost import output_positions
-from pruning_core.cost import weightless_copy
-from pruning_core.discovery import PRODUCERS
-from pruning_core.discovery import trace
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
-from pruning_core.errors import Unprunable
-from pruning_core.groups import Group
-from pruning_core.groups import Sites
+from pruning_core.cost import output_positions, weightless_copy
+from pruning_core.discovery import PRODUCERS, trace
+from pruning_core.errors import BadInput, BadType, Unprunable
+from pruning_core.groups import Group, Sites
 
 PRUNABLE = (*PRODUCERS, nn.Bilinear, nn.RNNBase, nn.MultiheadAttention)
 

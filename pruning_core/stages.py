@@ -12,22 +12,11 @@ from typing import Literal
 
 from pruning_core.averaging import WeightAverage
 from pruning_core.budgets import Budget
-from pruning_core.checks import Constraints
-from pruning_core.checks import Maybe
-from pruning_core.checks import OneOf
-from pruning_core.checks import Real
-from pruning_core.checks import Several
-from pruning_core.checks import Whole
-from pruning_core.checks import check_fields
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
-from pruning_core.errors import known_name
+from pruning_core.checks import Constraints, Maybe, OneOf, Real, Several, Whole, check_fields
+from pruning_core.errors import BadInput, BadType, known_name
 from pruning_core.importances import check_importance
-from pruning_core.methods.base import Method
-from pruning_core.methods.base import as_method
-from pruning_core.methods.base import counted
-from pruning_core.optimizers import LearningRate
-from pruning_core.optimizers import Optimizer
+from pruning_core.methods.base import Method, as_method, counted
+from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.schedules import SCHEDULES
 
 

@@ -12,8 +12,7 @@ from pruning_core.methods.base import Method
 from pruning_core.models.build import build_model
 from pruning_core.sites import find_sites
 from pruning_core.stages import Train
-from pruning_core.state import Setting
-from pruning_core.state import State
+from pruning_core.state import Setting, State
 
 
 def start(setting: Setting, timeline) -> State:

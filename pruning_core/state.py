@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.checkpoints import load_tensors
-from pruning_core.checkpoints import save_tensors
+from pruning_core.checkpoints import load_tensors, save_tensors
 from pruning_core.data.loading import Data
 from pruning_core.discovery import trace
 from pruning_core.errors import BadInput
 from pruning_core.groups import Group
 from pruning_core.masks import Masks
 from pruning_core.networks import fit_tensors
-from pruning_core.optimizers import LearningRate
-from pruning_core.optimizers import Optimizer
+from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.trainer import Trainer
 
 

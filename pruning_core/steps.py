@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
 from pruning_core.discovery import find_groups
 from pruning_core.errors import BadInput
 from pruning_core.groups import Group
-from pruning_core.stages import Each
-from pruning_core.stages import Prune
-from pruning_core.stages import Repeat
-from pruning_core.stages import Stage
+from pruning_core.stages import Each, Prune, Repeat, Stage
 from pruning_core.state import State
 
 

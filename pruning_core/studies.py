@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from pruning_core.budgets import Budget
-from pruning_core.errors import BadInput
-from pruning_core.errors import known_name
+from pruning_core.errors import BadInput, known_name
 from pruning_core.masks import Masks
-from pruning_core.methods.base import Method
-from pruning_core.methods.base import View
-from pruning_core.methods.base import as_method
+from pruning_core.methods.base import Method, View, as_method
 from pruning_core.modes import undisturbed
-from pruning_core.records import cache_root
-from pruning_core.records import content_hash
-from pruning_core.records import environment
-from pruning_core.records import read_rows
-from pruning_core.records import write_rows
-from pruning_core.sites import check_batches
-from pruning_core.sites import find_sites
-from pruning_core.version import PROFILES
-from pruning_core.version import code_of
+from pruning_core.records import cache_root, content_hash, environment, read_rows, write_rows
+from pruning_core.sites import check_batches, find_sites
+from pruning_core.version import PROFILES, code_of
 
 
 def study(settings: Mapping[str, Any], compute: Callable[[], Iterable[Mapping[str, Any]]], *, profile: str = "quick"):

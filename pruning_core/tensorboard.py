@@ -1,7 +1,6 @@
 """The numbers of a training in TensorBoard: an observer."""
 
-from collections.abc import Callable
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 

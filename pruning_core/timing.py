@@ -2,18 +2,13 @@
 
 import time
 import warnings
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.checks import Real
-from pruning_core.checks import Several
-from pruning_core.checks import Whole
-from pruning_core.checks import check
+from pruning_core.checks import Real, Several, Whole, check
 from pruning_core.cost import check_example
 from pruning_core.modes import observing
 

@@ -4,40 +4,21 @@ Losses are means per sample, accuracies percent, times seconds.
 """
 
 import time
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-from typing import Any
-from typing import Literal
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.averaging import WeightAverage
-from pruning_core.checks import Whole
-from pruning_core.checks import check
-from pruning_core.checks import check_finite
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
-from pruning_core.errors import PruningError
-from pruning_core.errors import known_name
-from pruning_core.evaluation import PRECISIONS
-from pruning_core.evaluation import CrossEntropy
-from pruning_core.evaluation import check_split
-from pruning_core.evaluation import evaluate
-from pruning_core.evaluation import like_model
-from pruning_core.evaluation import precision_of
+from pruning_core.checks import Whole, check, check_finite
+from pruning_core.errors import BadInput, BadType, PruningError, known_name
+from pruning_core.evaluation import PRECISIONS, CrossEntropy, check_split, evaluate, like_model, precision_of
 from pruning_core.masks import Masks
-from pruning_core.modes import modes_kept
-from pruning_core.modes import own_random_numbers
-from pruning_core.optimizers import LearningRate
-from pruning_core.optimizers import Optimizer
+from pruning_core.modes import modes_kept, own_random_numbers
+from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.trainer_state import TrainerState
 
 if TYPE_CHECKING:

@@ -1,21 +1,16 @@
 """What a training must keep in order to go on: masks, optimizer state, best epoch, and how they are saved, restored and cut."""
 
-from collections.abc import Callable
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
 from pruning_core.averaging import WeightAverage
 from pruning_core.checkpoints import describe
 from pruning_core.errors import BadInput
 from pruning_core.masks import Masks
-from pruning_core.optimizers import Optimizer
-from pruning_core.optimizers import load_optimizer_state
-from pruning_core.optimizers import optimizer_state
+from pruning_core.optimizers import Optimizer, load_optimizer_state, optimizer_state
 
 if TYPE_CHECKING:
     from pruning_core.data.splits import Split

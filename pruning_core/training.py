@@ -4,29 +4,17 @@ Losses are means per sample, accuracies percent, times seconds.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
-from typing import Any
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
-from pruning_core.checkpoints import load_tensors
-from pruning_core.checkpoints import refuse_foreign
-from pruning_core.checkpoints import save_tensors
-from pruning_core.checks import Whole
-from pruning_core.checks import check
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
-from pruning_core.errors import CorruptFile
-from pruning_core.evaluation import CrossEntropy
-from pruning_core.evaluation import Evaluation
-from pruning_core.evaluation import evaluate
-from pruning_core.optimizers import LearningRate
-from pruning_core.optimizers import Optimizer
+from pruning_core.checkpoints import load_tensors, refuse_foreign, save_tensors
+from pruning_core.checks import Whole, check
+from pruning_core.errors import BadInput, BadType, CorruptFile
+from pruning_core.evaluation import CrossEntropy, Evaluation, evaluate
+from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.progress import progress_bar
-from pruning_core.trainer import Observer
-from pruning_core.trainer import Trainer
-from pruning_core.trainer import TrainingDiverged
+from pruning_core.trainer import Observer, Trainer, TrainingDiverged
 from pruning_core.trainer_state import FORMAT
 
 if TYPE_CHECKING:

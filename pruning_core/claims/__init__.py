@@ -5,19 +5,9 @@ A claim says what a paper states, where, how we know it, and which rows of ours 
 verdict; the rules that lead to one stand at the head of ``verdicts.py`` and on the page.
 """
 
-from pruning_core.claims.ledger import MARKS
-from pruning_core.claims.ledger import Claim
-from pruning_core.claims.ledger import Comparison
-from pruning_core.claims.ledger import Selection
-from pruning_core.claims.ledger import load_claims
-from pruning_core.claims.page import scoreboard
-from pruning_core.claims.page import side_by_side
-from pruning_core.claims.page import to_markdown
-from pruning_core.claims.page import write_scoreboard
-from pruning_core.claims.verdicts import KINDS
-from pruning_core.claims.verdicts import LEAST_SEEDS
-from pruning_core.claims.verdicts import Verdict
-from pruning_core.claims.verdicts import verdict
+from pruning_core.claims.ledger import MARKS, Claim, Comparison, Selection, load_claims
+from pruning_core.claims.page import scoreboard, side_by_side, to_markdown, write_scoreboard
+from pruning_core.claims.verdicts import KINDS, LEAST_SEEDS, Verdict, verdict
 
 __all__ = [
     "KINDS",

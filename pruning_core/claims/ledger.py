@@ -2,20 +2,14 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
-from pruning_core.errors import BadInput
-from pruning_core.errors import known_name
-from pruning_core.records import COLUMNS
-from pruning_core.records import ORIGIN
+from pruning_core.errors import BadInput, known_name
+from pruning_core.records import COLUMNS, ORIGIN
 from pruning_core.version import PROFILES
 
 MARKS = {

@@ -1,19 +1,14 @@
 """The Scoreboard: every claim of the ledger with its verdict, as a table and as a page of the book."""
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from pruning_core import records
-from pruning_core.claims.ledger import MARKS
-from pruning_core.claims.ledger import Claim
-from pruning_core.claims.ledger import load_claims
-from pruning_core.claims.verdicts import KINDS
-from pruning_core.claims.verdicts import quantity_text
-from pruning_core.claims.verdicts import verdict
+from pruning_core.claims.ledger import MARKS, Claim, load_claims
+from pruning_core.claims.verdicts import KINDS, quantity_text, verdict
 from pruning_core.errors import BadInput
 from pruning_core.version import REPOSITORY
 

@@ -19,17 +19,13 @@ unless the claim names a width.
 """
 
 import math
-from typing import Any
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from pruning_core.claims.ledger import Claim
-from pruning_core.claims.ledger import Comparison
-from pruning_core.claims.ledger import Selection
-from pruning_core.intervals import Interval
-from pruning_core.intervals import mean_interval
+from pruning_core.claims.ledger import Claim, Comparison, Selection
+from pruning_core.intervals import Interval, mean_interval
 from pruning_core.version import PROFILES
 
 KINDS = ("reproduced", "same trend", "not reproduced", "not run")

@@ -1,15 +1,15 @@
 """The image sets of the book: ``load_data(name)`` gives four fixed splits, normalised, on one device."""
 
 from pruning_core.data.augmentation import Augmentation
-from pruning_core.data.loading import Data
-from pruning_core.data.loading import data_root
-from pruning_core.data.loading import load_data
-from pruning_core.data.sets import AUGMENTATIONS
-from pruning_core.data.sets import DATASETS
-from pruning_core.data.sets import IMAGENETTE_CLASSES
-from pruning_core.data.sets import NORMALISATIONS
-from pruning_core.data.sets import DatasetInfo
-from pruning_core.data.sets import Normalisation
+from pruning_core.data.loading import Data, data_root, load_data
+from pruning_core.data.sets import (
+    AUGMENTATIONS,
+    DATASETS,
+    IMAGENETTE_CLASSES,
+    NORMALISATIONS,
+    DatasetInfo,
+    Normalisation,
+)
 from pruning_core.data.splits import Split
 
 __all__ = [

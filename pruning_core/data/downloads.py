@@ -9,16 +9,14 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from pruning_core.data import sources
 from pruning_core.data.sources import Raw
-from pruning_core.errors import BadInput
-from pruning_core.errors import CorruptFile
+from pruning_core.errors import BadInput, CorruptFile
 from pruning_core.records import write_atomically
 
 FORMAT = "pruning-core images 1"
@@ -79,8 +77,7 @@ def _store(path: Path, raw: Raw) -> None:
 
 
 def _read(path: Path, expected: str | None) -> Raw:
-    from safetensors import SafetensorError
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:

@@ -15,24 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pruning_core.checks import Maybe
-from pruning_core.checks import Whole
-from pruning_core.checks import check
+from pruning_core.checks import Maybe, Whole, check
 from pruning_core.data.augmentation import Augmentation
-from pruning_core.data.downloads import image_folder
-from pruning_core.data.downloads import load_raw
-from pruning_core.data.sets import AUGMENTATIONS
-from pruning_core.data.sets import DATASETS
-from pruning_core.data.sets import NORMALISATIONS
-from pruning_core.data.sets import DatasetInfo
-from pruning_core.data.sets import Normalisation
-from pruning_core.data.splits import FileSplit
-from pruning_core.data.splits import ImageReader
-from pruning_core.data.splits import Split
-from pruning_core.data.splits import mixed
-from pruning_core.data.splits import split_indices
-from pruning_core.errors import BadInput
-from pruning_core.errors import known_name
+from pruning_core.data.downloads import image_folder, load_raw
+from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS, DatasetInfo, Normalisation
+from pruning_core.data.splits import FileSplit, ImageReader, Split, mixed, split_indices
+from pruning_core.errors import BadInput, known_name
 from pruning_core.records import cache_root
 
 

@@ -9,8 +9,7 @@ import socket
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np

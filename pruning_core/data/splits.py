@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pruning_core.checks import Whole
-from pruning_core.checks import check
+from pruning_core.checks import Whole, check
 from pruning_core.data.augmentation import Augmentation
-from pruning_core.errors import BadInput
-from pruning_core.errors import CorruptFile
+from pruning_core.errors import BadInput, CorruptFile
 
 
 class Split:

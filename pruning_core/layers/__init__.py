@@ -1,17 +1,10 @@
 """Layers of the papers. What a layer may ask of training, and of whoever saves or shrinks it, is in ``protocol``."""
 
-from pruning_core.layers.attention import PrunableAttention
-from pruning_core.layers.attention import prunable_attention
-from pruning_core.layers.gates import ChannelGate
-from pruning_core.layers.gates import Gated
-from pruning_core.layers.gates import HardConcreteGate
+from pruning_core.layers.attention import PrunableAttention, prunable_attention
+from pruning_core.layers.gates import ChannelGate, Gated, HardConcreteGate
 from pruning_core.layers.index import ChannelIndex
-from pruning_core.layers.norms import ClampedBatchNorm1d
-from pruning_core.layers.norms import ClampedBatchNorm2d
-from pruning_core.layers.norms import SigmoidBatchNorm1d
-from pruning_core.layers.norms import SigmoidBatchNorm2d
-from pruning_core.layers.protocol import project_
-from pruning_core.layers.protocol import to_plain
+from pruning_core.layers.norms import ClampedBatchNorm1d, ClampedBatchNorm2d, SigmoidBatchNorm1d, SigmoidBatchNorm2d
+from pruning_core.layers.protocol import project_, to_plain
 from pruning_core.layers.scored import Scored
 
 __all__ = [

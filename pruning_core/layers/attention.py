@@ -10,15 +10,11 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruning_core.checks import Maybe
-from pruning_core.checks import Whole
-from pruning_core.checks import check
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
+from pruning_core.checks import Maybe, Whole, check
+from pruning_core.errors import BadInput, BadType
 
 
 class PrunableAttention(nn.Module):

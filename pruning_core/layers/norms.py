@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-from typing import ClassVar
-from typing import Self
+from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruning_core.checks import Real
-from pruning_core.checks import check
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
+from pruning_core.checks import Real, check
+from pruning_core.errors import BadInput, BadType
 
 
 class _SigmoidNorm(nn.modules.batchnorm._BatchNorm):

@@ -11,12 +11,9 @@ import torch
 from torch import Tensor
 
 from pruning_core.activations import Place
-from pruning_core.checks import Constraints
-from pruning_core.checks import OneOf
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
-from pruning_core.methods.shared.hidden import ACTIVATIONS
-from pruning_core.methods.shared.hidden import Hidden
+from pruning_core.checks import Constraints, OneOf
+from pruning_core.methods.base import View, register
+from pruning_core.methods.shared.hidden import ACTIVATIONS, Hidden
 from pruning_core.methods.shared.layer_by_layer import LayerByLayer
 from pruning_core.methods.shared.reading import largest
 

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import fields
-from dataclasses import is_dataclass
-from dataclasses import replace
-from typing import ClassVar
-from typing import Literal
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import ClassVar, Literal, NamedTuple
 
 import pandas as pd
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.budgets import Budget
-from pruning_core.budgets import allocate
+from pruning_core.budgets import Budget, allocate
 from pruning_core.checks import check_fields
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
-from pruning_core.errors import known_name
-from pruning_core.groups import Group
-from pruning_core.groups import Member
-from pruning_core.groups import Sites
+from pruning_core.errors import BadInput, BadType, known_name
+from pruning_core.groups import Group, Member, Sites
 from pruning_core.masks import Masks
-from pruning_core.scores import Scores
-from pruning_core.scores import combine
+from pruning_core.scores import Scores, combine
 
 
 @dataclass(frozen=True)

@@ -21,18 +21,15 @@ import torch
 from torch import Tensor
 
 from pruning_core.budgets import Budget
-from pruning_core.errors import BadInput
-from pruning_core.errors import BudgetError
-from pruning_core.methods.base import Choice
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
-from pruning_core.methods.shared.elasticities import Sensitivity
-from pruning_core.methods.shared.elasticities import channel_elasticities
-from pruning_core.methods.shared.elasticities import producing_parameters
-from pruning_core.methods.shared.elasticities import weight_elasticities
-from pruning_core.methods.shared.one_threshold import below
-from pruning_core.methods.shared.one_threshold import by_channels
-from pruning_core.methods.shared.one_threshold import by_weights
+from pruning_core.errors import BadInput, BudgetError
+from pruning_core.methods.base import Choice, View, register
+from pruning_core.methods.shared.elasticities import (
+    Sensitivity,
+    channel_elasticities,
+    producing_parameters,
+    weight_elasticities,
+)
+from pruning_core.methods.shared.one_threshold import below, by_channels, by_weights
 from pruning_core.scores import Scores
 
 

@@ -15,21 +15,12 @@ import torch
 from torch import Tensor
 
 from pruning_core.budgets import Budget
-from pruning_core.checks import Constraints
-from pruning_core.checks import OneOf
-from pruning_core.groups import Group
-from pruning_core.groups import expand
+from pruning_core.checks import Constraints, OneOf
+from pruning_core.groups import Group, expand
 from pruning_core.masks import Masks
-from pruning_core.methods.base import Choice
-from pruning_core.methods.base import Method
-from pruning_core.methods.base import View
-from pruning_core.methods.base import channel_counts
-from pruning_core.methods.base import register
-from pruning_core.methods.base import weight_rows
+from pruning_core.methods.base import Choice, Method, View, channel_counts, register, weight_rows
 from pruning_core.methods.shared.penalties import living
-from pruning_core.scores import COMBINERS
-from pruning_core.scores import Scores
-from pruning_core.scores import combine
+from pruning_core.scores import COMBINERS, Scores, combine
 
 
 @register

@@ -14,24 +14,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.checks import Constraints
-from pruning_core.checks import OneOf
+from pruning_core.checks import Constraints, OneOf
 from pruning_core.groups import Group
 from pruning_core.layers.gates import ChannelGate
 from pruning_core.masks import Masks
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
+from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.elasticities import Sensitivity
-from pruning_core.methods.shared.insert_gates import gates_behind_norms
-from pruning_core.methods.shared.insert_gates import gates_of
-from pruning_core.methods.shared.penalties import living
-from pruning_core.methods.shared.penalties import summed
-from pruning_core.scores import COMBINERS
-from pruning_core.scores import Scores
-from pruning_core.scores import combine
+from pruning_core.methods.shared.insert_gates import gates_behind_norms, gates_of
+from pruning_core.methods.shared.penalties import living, summed
+from pruning_core.scores import COMBINERS, Scores, combine
 
 
 @register

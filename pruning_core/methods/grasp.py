@@ -17,13 +17,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pruning_core.checks import Constraints
-from pruning_core.checks import Maybe
-from pruning_core.checks import Real
-from pruning_core.checks import Whole
+from pruning_core.checks import Constraints, Maybe, Real, Whole
 from pruning_core.evaluation import like_model
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
+from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.elasticities import Sensitivity
 from pruning_core.methods.shared.hessian_gradient import hessian_gradient
 from pruning_core.scores import Scores

@@ -9,24 +9,18 @@ budget says how many channels stay, so that methods are compared at equal sizes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
 from pruning_core.activations import Place
-from pruning_core.checks import Constraints
-from pruning_core.checks import Maybe
-from pruning_core.checks import Whole
+from pruning_core.checks import Constraints, Maybe, Whole
 from pruning_core.errors import BadInput
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
+from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.hidden import Hidden
-from pruning_core.methods.shared.layer_by_layer import LayerByLayer
-from pruning_core.methods.shared.layer_by_layer import rescaled
+from pruning_core.methods.shared.layer_by_layer import LayerByLayer, rescaled
 from pruning_core.modes import evaluating
 
 

@@ -15,19 +15,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.checks import Constraints
-from pruning_core.checks import OneOf
+from pruning_core.checks import Constraints, OneOf
 from pruning_core.errors import Unprunable
 from pruning_core.masks import Masks
-from pruning_core.methods.base import Method
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
+from pruning_core.methods.base import Method, View, register
 from pruning_core.methods.shared.penalties import living
-from pruning_core.scores import COMBINERS
-from pruning_core.scores import Scores
+from pruning_core.scores import COMBINERS, Scores
 
 TRIM = 1e-3
 """Weights at most this large go after training, in the official code."""

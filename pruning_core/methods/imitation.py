@@ -16,11 +16,9 @@ import torch
 from torch import Tensor
 
 from pruning_core.activations import Place
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
+from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.hidden import Hidden
-from pruning_core.methods.shared.layer_by_layer import LayerByLayer
-from pruning_core.methods.shared.layer_by_layer import rescaled
+from pruning_core.methods.shared.layer_by_layer import LayerByLayer, rescaled
 from pruning_core.methods.shared.least_squares import contributions
 
 

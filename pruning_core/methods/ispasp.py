@@ -13,29 +13,20 @@ is the output projection, and the neurons are heads. ``shared/hidden.py`` says w
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
 from pruning_core.activations import Place
-from pruning_core.checks import Constraints
-from pruning_core.checks import OneOf
-from pruning_core.checks import Whole
-from pruning_core.checks import check
-from pruning_core.errors import BadInput
-from pruning_core.errors import known_name
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
-from pruning_core.methods.shared.hidden import ACTIVATIONS
-from pruning_core.methods.shared.hidden import Hidden
+from pruning_core.checks import Constraints, OneOf, Whole, check
+from pruning_core.errors import BadInput, known_name
+from pruning_core.methods.base import View, register
+from pruning_core.methods.shared.hidden import ACTIVATIONS, Hidden
 from pruning_core.methods.shared.layer_by_layer import LayerByLayer
-from pruning_core.methods.shared.least_squares import least_squares
-from pruning_core.methods.shared.least_squares import second_moments
+from pruning_core.methods.shared.least_squares import least_squares, second_moments
 from pruning_core.methods.shared.reading import largest
 
 

@@ -16,22 +16,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.checks import Constraints
-from pruning_core.checks import Real
+from pruning_core.checks import Constraints, Real
 from pruning_core.groups import Group
-from pruning_core.layers.gates import Gated
-from pruning_core.layers.gates import HardConcreteGate
+from pruning_core.layers.gates import Gated, HardConcreteGate
 from pruning_core.masks import Masks
-from pruning_core.methods.base import Method
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
-from pruning_core.methods.shared.insert_gates import gates_behind_layers
-from pruning_core.methods.shared.insert_gates import gates_of
-from pruning_core.methods.shared.penalties import living
-from pruning_core.methods.shared.penalties import summed
+from pruning_core.methods.base import Method, View, register
+from pruning_core.methods.shared.insert_gates import gates_behind_layers, gates_of
+from pruning_core.methods.shared.penalties import living, summed
 from pruning_core.scores import Scores
 
 

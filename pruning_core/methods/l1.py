@@ -13,17 +13,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.checks import Constraints
-from pruning_core.checks import OneOf
-from pruning_core.checks import Real
+from pruning_core.checks import Constraints, OneOf, Real
 from pruning_core.errors import Unprunable
 from pruning_core.masks import Masks
-from pruning_core.methods.base import Method
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
+from pruning_core.methods.base import Method, View, register
 from pruning_core.scores import Scores
 
 SHIFT = 1e-8

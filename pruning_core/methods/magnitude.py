@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pruning_core.methods.base import Method
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
+from pruning_core.methods.base import Method, View, register
 from pruning_core.scores import Scores
 
 

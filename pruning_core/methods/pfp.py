@@ -18,26 +18,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.budgets import Budget
-from pruning_core.budgets import allocate
-from pruning_core.checks import Constraints
-from pruning_core.checks import OneOf
-from pruning_core.groups import Group
-from pruning_core.groups import expand
-from pruning_core.methods.base import Choice
-from pruning_core.methods.base import Method
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
-from pruning_core.methods.shared.draws import Draws
-from pruning_core.methods.shared.draws import draws_for_distinct
-from pruning_core.methods.shared.draws import expected_distinct
-from pruning_core.methods.shared.readers import Reader
-from pruning_core.methods.shared.readers import readers_of
-from pruning_core.methods.shared.sensitivities import CONSTANT
-from pruning_core.methods.shared.sensitivities import PROBABILITY
+from pruning_core.budgets import Budget, allocate
+from pruning_core.checks import Constraints, OneOf
+from pruning_core.groups import Group, expand
+from pruning_core.methods.base import Choice, Method, View, register
+from pruning_core.methods.shared.draws import Draws, draws_for_distinct, expected_distinct
+from pruning_core.methods.shared.readers import Reader, readers_of
+from pruning_core.methods.shared.sensitivities import CONSTANT, PROBABILITY
 from pruning_core.scores import Scores
 
 

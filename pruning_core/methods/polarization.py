@@ -15,26 +15,15 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.budgets import Budget
-from pruning_core.budgets import allocate
-from pruning_core.checks import Constraints
-from pruning_core.checks import Maybe
-from pruning_core.checks import OneOf
-from pruning_core.checks import Real
-from pruning_core.checks import check
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
-from pruning_core.layers.norms import ClampedBatchNorm1d
-from pruning_core.layers.norms import ClampedBatchNorm2d
+from pruning_core.budgets import Budget, allocate
+from pruning_core.checks import Constraints, Maybe, OneOf, Real, check
+from pruning_core.errors import BadInput, BadType
+from pruning_core.layers.norms import ClampedBatchNorm1d, ClampedBatchNorm2d
 from pruning_core.masks import Masks
-from pruning_core.methods.base import Choice
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
-from pruning_core.methods.shared.batch_norm_scales import BatchNormScale
-from pruning_core.methods.shared.batch_norm_scales import living_scales
+from pruning_core.methods.base import Choice, View, register
+from pruning_core.methods.shared.batch_norm_scales import BatchNormScale, living_scales
 from pruning_core.methods.shared.insert_norms import with_norms
 from pruning_core.methods.shared.swapping import swap_norms
 from pruning_core.scores import Scores

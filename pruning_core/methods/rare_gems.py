@@ -25,20 +25,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
 from pruning_core.budgets import Budget
 from pruning_core.discovery import PRODUCERS
 from pruning_core.errors import Unprunable
 from pruning_core.layers.scored import Scored
 from pruning_core.masks import Masks
-from pruning_core.methods.base import Choice
-from pruning_core.methods.base import Method
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
-from pruning_core.methods.shared.penalties import living
-from pruning_core.methods.shared.penalties import summed
+from pruning_core.methods.base import Choice, Method, View, register
+from pruning_core.methods.shared.penalties import living, summed
 from pruning_core.methods.shared.swapping import swap
 from pruning_core.scores import Scores
 from pruning_core.sites import find_sites

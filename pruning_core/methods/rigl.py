@@ -23,18 +23,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pruning_core.budgets import Budget
-from pruning_core.budgets import allocate
-from pruning_core.checks import Constraints
-from pruning_core.checks import Maybe
-from pruning_core.checks import Real
-from pruning_core.checks import Whole
-from pruning_core.checks import check
+from pruning_core.budgets import Budget, allocate
+from pruning_core.checks import Constraints, Maybe, Real, Whole, check
 from pruning_core.errors import BadInput
 from pruning_core.masks import Masks
-from pruning_core.methods.base import Choice
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
+from pruning_core.methods.base import Choice, View, register
 from pruning_core.methods.shared.elasticities import Sensitivity
 from pruning_core.methods.shared.reading import largest
 from pruning_core.scores import Scores

@@ -17,23 +17,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruning_core.checks import Constraints
-from pruning_core.checks import Real
-from pruning_core.groups import Group
-from pruning_core.groups import Member
-from pruning_core.layers.norms import SigmoidBatchNorm1d
-from pruning_core.layers.norms import SigmoidBatchNorm2d
+from pruning_core.checks import Constraints, Real
+from pruning_core.groups import Group, Member
+from pruning_core.layers.norms import SigmoidBatchNorm1d, SigmoidBatchNorm2d
 from pruning_core.masks import Masks
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
-from pruning_core.methods.shared.batch_norm_scales import SIGMOID
-from pruning_core.methods.shared.batch_norm_scales import Thresholded
-from pruning_core.methods.shared.batch_norm_scales import living_scales
-from pruning_core.methods.shared.batch_norm_scales import scales_of
+from pruning_core.methods.base import View, register
+from pruning_core.methods.shared.batch_norm_scales import SIGMOID, Thresholded, living_scales, scales_of
 from pruning_core.methods.shared.insert_norms import with_norms
 from pruning_core.methods.shared.swapping import swap_norms
 

@@ -8,15 +8,12 @@ within each filter, and re-weighted by ``c / (m q)`` as SiPP's are. Every filter
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
-from pruning_core.methods.shared.halves import Half
-from pruning_core.methods.shared.halves import Sampling
+from pruning_core.methods.base import View, register
+from pruning_core.methods.shared.halves import Half, Sampling
 
 
 class _FilterSampling(Sampling):

@@ -16,22 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pruning_core.checks import Constraints
-from pruning_core.checks import OneOf
-from pruning_core.methods.base import Method
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
-from pruning_core.methods.shared.draws import Draws
-from pruning_core.methods.shared.draws import coefficient
-from pruning_core.methods.shared.draws import error
-from pruning_core.methods.shared.draws import water_fill
-from pruning_core.methods.shared.halves import Half
-from pruning_core.methods.shared.halves import Largest
-from pruning_core.methods.shared.halves import Sampling
-from pruning_core.methods.shared.halves import layer_sensitivities
-from pruning_core.methods.shared.halves import of_one_sign
-from pruning_core.methods.shared.sensitivities import CONSTANT
-from pruning_core.methods.shared.sensitivities import PROBABILITY
+from pruning_core.checks import Constraints, OneOf
+from pruning_core.methods.base import Method, View, register
+from pruning_core.methods.shared.draws import Draws, coefficient, error, water_fill
+from pruning_core.methods.shared.halves import Half, Largest, Sampling, layer_sensitivities, of_one_sign
+from pruning_core.methods.shared.sensitivities import CONSTANT, PROBABILITY
 from pruning_core.scores import Scores
 
 

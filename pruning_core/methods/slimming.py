@@ -10,19 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.checks import Constraints
-from pruning_core.checks import OneOf
+from pruning_core.checks import Constraints, OneOf
 from pruning_core.masks import Masks
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
-from pruning_core.methods.shared.batch_norm_scales import Thresholded
-from pruning_core.methods.shared.batch_norm_scales import living_scales
+from pruning_core.methods.base import View, register
+from pruning_core.methods.shared.batch_norm_scales import Thresholded, living_scales
 from pruning_core.methods.shared.insert_norms import with_norms
-from pruning_core.scores import NORMALISERS
-from pruning_core.scores import Scores
+from pruning_core.scores import NORMALISERS, Scores
 
 
 @register

@@ -14,15 +14,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pruning_core.checks import Constraints
-from pruning_core.checks import OneOf
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
-from pruning_core.methods.shared.elasticities import Sensitivity
-from pruning_core.methods.shared.elasticities import channel_elasticities
-from pruning_core.methods.shared.elasticities import producing_parameters
-from pruning_core.scores import COMBINERS
-from pruning_core.scores import Scores
+from pruning_core.checks import Constraints, OneOf
+from pruning_core.methods.base import View, register
+from pruning_core.methods.shared.elasticities import Sensitivity, channel_elasticities, producing_parameters
+from pruning_core.scores import COMBINERS, Scores
 
 
 @register

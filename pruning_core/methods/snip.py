@@ -13,10 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
-from pruning_core.methods.shared.elasticities import Sensitivity
-from pruning_core.methods.shared.elasticities import weight_elasticities
+from pruning_core.methods.base import View, register
+from pruning_core.methods.shared.elasticities import Sensitivity, weight_elasticities
 from pruning_core.scores import Scores
 
 

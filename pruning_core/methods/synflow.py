@@ -15,17 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pruning_core.budgets import Budget
-from pruning_core.budgets import allocate
-from pruning_core.checks import Constraints
-from pruning_core.checks import Whole
+from pruning_core.budgets import Budget, allocate
+from pruning_core.checks import Constraints, Whole
 from pruning_core.errors import Unprunable
-from pruning_core.methods.base import Choice
-from pruning_core.methods.base import Method
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
-from pruning_core.methods.shared.absolute_network import absolute
-from pruning_core.methods.shared.absolute_network import flow
+from pruning_core.methods.base import Choice, Method, View, register
+from pruning_core.methods.shared.absolute_network import absolute, flow
 from pruning_core.methods.shared.rough_rounds import before_last
 from pruning_core.modes import evaluating
 from pruning_core.scores import Scores

@@ -7,16 +7,13 @@ Ranked like Network Slimming, but trained without a penalty, and the same fracti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from pruning_core.budgets import Budget
 from pruning_core.errors import BadInput
-from pruning_core.methods.base import Choice
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
+from pruning_core.methods.base import Choice, View, register
 from pruning_core.methods.shared.batch_norm_scales import Thresholded
 from pruning_core.methods.shared.insert_norms import with_norms
 

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pruning_core.methods.base import Method
-from pruning_core.methods.base import View
-from pruning_core.methods.base import register
+from pruning_core.methods.base import Method, View, register
 from pruning_core.scores import Scores
 
 

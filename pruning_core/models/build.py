@@ -12,29 +12,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning_core.checks import Real
-from pruning_core.checks import Several
-from pruning_core.checks import Whole
-from pruning_core.checks import check
+from pruning_core.checks import Real, Several, Whole, check
 from pruning_core.data.loading import Data
 from pruning_core.data.sets import DATASETS
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
-from pruning_core.errors import UnknownName
-from pruning_core.errors import known_name
-from pruning_core.models.zoo import blocks
-from pruning_core.models.zoo import cnn
-from pruning_core.models.zoo import densenet
-from pruning_core.models.zoo import how_sparse
-from pruning_core.models.zoo import lenet
-from pruning_core.models.zoo import perceptrons
-from pruning_core.models.zoo import resnet
-from pruning_core.models.zoo import snip
-from pruning_core.models.zoo import transformer
-from pruning_core.models.zoo import vgg
-from pruning_core.models.zoo import wide_resnet
-from pruning_core.models.zoo.base import ModelInfo
-from pruning_core.models.zoo.base import Shape
+from pruning_core.errors import BadInput, BadType, UnknownName, known_name
+from pruning_core.models.zoo import (
+    blocks,
+    cnn,
+    densenet,
+    how_sparse,
+    lenet,
+    perceptrons,
+    resnet,
+    snip,
+    transformer,
+    vgg,
+    wide_resnet,
+)
+from pruning_core.models.zoo.base import ModelInfo, Shape
 
 _FAMILIES = (perceptrons, lenet, vgg, resnet, snip, blocks, transformer, densenet, wide_resnet, cnn, how_sparse)
 MODELS: dict[str, ModelInfo] = {name: info for family in _FAMILIES for name, info in family.MODELS.items()}

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from pruning_core.errors import BadInput
-from pruning_core.errors import known_name
+from pruning_core.errors import BadInput, known_name
 
 
 def check_published(name: str, weights: str) -> None:

@@ -1,28 +1,25 @@
 """Figures drawn straight from rows: curves with bands over seeds, bars a layer, heat maps, latencies."""
 
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator
-from matplotlib.ticker import FuncFormatter
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from pruning_core.errors import BadInput
-from pruning_core.errors import known_name
-from pruning_core.intervals import over_seeds
-from pruning_core.intervals import require_columns
-from pruning_core.plots.style import NEUTRAL
-from pruning_core.plots.style import BookFigure
-from pruning_core.plots.style import MethodStyle
-from pruning_core.plots.style import band
-from pruning_core.plots.style import finish
-from pruning_core.plots.style import panel
-from pruning_core.plots.style import plain_ticks
-from pruning_core.plots.style import style_of
-from pruning_core.plots.style import styled
+from pruning_core.errors import BadInput, known_name
+from pruning_core.intervals import over_seeds, require_columns
+from pruning_core.plots.style import (
+    NEUTRAL,
+    BookFigure,
+    MethodStyle,
+    band,
+    finish,
+    panel,
+    plain_ticks,
+    style_of,
+    styled,
+)
 
 # in the order in which they are wanted; a tick too close to an earlier one is left out
 TICKS = (0.0, 0.9, 0.99, 0.999, 0.9999, 0.5, 0.1, 0.01, 0.95, 0.995, 0.8, 0.98, 0.998, 0.2, 0.05, 0.02)

@@ -1,7 +1,6 @@
 """Figures of chapter 0: what a cut counts, what it costs in time, where masks and schedules put the zeros."""
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,23 +9,24 @@ from matplotlib.ticker import FuncFormatter
 from pruning_core.errors import BadInput
 from pruning_core.intervals import over_seeds
 from pruning_core.plots.curves import set_sparsity_axis
-from pruning_core.plots.interactive import SliderFigure
-from pruning_core.plots.interactive import slider_figure
-from pruning_core.plots.style import COLOURS
-from pruning_core.plots.style import NEUTRAL
-from pruning_core.plots.style import SERIES
-from pruning_core.plots.style import BookFigure
-from pruning_core.plots.style import MethodStyle
-from pruning_core.plots.style import band
-from pruning_core.plots.style import figure
-from pruning_core.plots.style import finish
-from pruning_core.plots.style import panel
-from pruning_core.plots.style import percent
-from pruning_core.plots.style import plain_ticks
-from pruning_core.plots.style import round_numbers
-from pruning_core.plots.style import series_style
-from pruning_core.plots.style import styled
-from pruning_core.plots.style import titled
+from pruning_core.plots.interactive import SliderFigure, slider_figure
+from pruning_core.plots.style import (
+    COLOURS,
+    NEUTRAL,
+    SERIES,
+    BookFigure,
+    MethodStyle,
+    band,
+    figure,
+    finish,
+    panel,
+    percent,
+    plain_ticks,
+    round_numbers,
+    series_style,
+    styled,
+    titled,
+)
 
 SPREAD_STYLE = {
     "global": MethodStyle(COLOURS["blue"], "o", "global: one threshold"),

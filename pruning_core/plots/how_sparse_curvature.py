@@ -2,27 +2,25 @@
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import MaxNLocator
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from pruning_core.errors import BadInput
 from pruning_core.intervals import require_rows
 from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum
-from pruning_core.plots.interactive import Curve
-from pruning_core.plots.interactive import SliderFigure
-from pruning_core.plots.interactive import in_series
-from pruning_core.plots.interactive import slider_figure
-from pruning_core.plots.style import COLOURS
-from pruning_core.plots.style import NEUTRAL
-from pruning_core.plots.style import SERIES
-from pruning_core.plots.style import BookFigure
-from pruning_core.plots.style import band
-from pruning_core.plots.style import figure
-from pruning_core.plots.style import finish
-from pruning_core.plots.style import panel
-from pruning_core.plots.style import plain_ticks
-from pruning_core.plots.style import series_style
-from pruning_core.plots.style import styled
+from pruning_core.plots.interactive import Curve, SliderFigure, in_series, slider_figure
+from pruning_core.plots.style import (
+    COLOURS,
+    NEUTRAL,
+    SERIES,
+    BookFigure,
+    band,
+    figure,
+    finish,
+    panel,
+    plain_ticks,
+    series_style,
+    styled,
+)
 
 MOST_POINTS = 300  # of a curve in a slider: more than its pixels can show, and few enough for a page
 

@@ -1,8 +1,6 @@
 """Figures of high-dimensional geometry: sizes of cones, phase transitions and their curves, the step to a pruning limit."""
 
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,31 +12,27 @@ from scipy.stats import chi
 from pruning_core.errors import BadInput
 from pruning_core.intervals import require_rows
 from pruning_core.papers.how_sparse.geometry.cones import CircularCone
-from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width
-from pruning_core.papers.how_sparse.geometry.kinematic import trace_bound
-from pruning_core.papers.how_sparse.geometry.kinematic import window
+from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width, trace_bound, window
 from pruning_core.papers.how_sparse.prediction import Limit
-from pruning_core.papers.how_sparse.transitions import meeting_probability
-from pruning_core.papers.how_sparse.transitions import transitions
+from pruning_core.papers.how_sparse.transitions import meeting_probability, transitions
 from pruning_core.plots.curves import heatmap
-from pruning_core.plots.interactive import Curve
-from pruning_core.plots.interactive import SliderFigure
-from pruning_core.plots.interactive import in_series
-from pruning_core.plots.interactive import slider_figure
-from pruning_core.plots.style import COLOURS
-from pruning_core.plots.style import NEUTRAL
-from pruning_core.plots.style import SERIES
-from pruning_core.plots.style import BookFigure
-from pruning_core.plots.style import band
-from pruning_core.plots.style import figure
-from pruning_core.plots.style import finish
-from pruning_core.plots.style import panel
-from pruning_core.plots.style import percent
-from pruning_core.plots.style import plain_ticks
-from pruning_core.plots.style import round_numbers
-from pruning_core.plots.style import series_style
-from pruning_core.plots.style import set_alt
-from pruning_core.plots.style import styled
+from pruning_core.plots.interactive import Curve, SliderFigure, in_series, slider_figure
+from pruning_core.plots.style import (
+    COLOURS,
+    NEUTRAL,
+    SERIES,
+    BookFigure,
+    band,
+    figure,
+    finish,
+    panel,
+    percent,
+    plain_ticks,
+    round_numbers,
+    series_style,
+    set_alt,
+    styled,
+)
 
 
 def meeting_slider(dimensions: Sequence[int], degrees: Sequence[float], *, title: str = "") -> SliderFigure:

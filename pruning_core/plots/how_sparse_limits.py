@@ -4,20 +4,10 @@ import numpy as np
 import pandas as pd
 
 from pruning_core.errors import BadInput
-from pruning_core.intervals import over_seeds
-from pruning_core.intervals import require_rows
+from pruning_core.intervals import over_seeds, require_rows
 from pruning_core.papers.how_sparse.prunability import Prunability
 from pruning_core.plots.curves import set_sparsity_axis
-from pruning_core.plots.style import NEUTRAL
-from pruning_core.plots.style import SERIES
-from pruning_core.plots.style import BookFigure
-from pruning_core.plots.style import band
-from pruning_core.plots.style import figure
-from pruning_core.plots.style import finish
-from pruning_core.plots.style import panel
-from pruning_core.plots.style import percent
-from pruning_core.plots.style import style_of
-from pruning_core.plots.style import styled
+from pruning_core.plots.style import NEUTRAL, SERIES, BookFigure, band, figure, finish, panel, percent, style_of, styled
 
 
 @styled

@@ -8,17 +8,13 @@ sent by mail) use ``embed=True``: the library then travels inside the output (4.
 import html
 import json
 import zlib
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from pruning_core.errors import BadInput
-from pruning_core.plots.style import NEUTRAL
-from pruning_core.plots.style import SERIES
-from pruning_core.plots.style import MethodStyle
-from pruning_core.plots.style import style_of
+from pruning_core.plots.style import NEUTRAL, SERIES, MethodStyle, style_of
 
 Curve = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
 

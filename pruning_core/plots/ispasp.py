@@ -1,7 +1,6 @@
 """Figures of the i-SpaSP chapter: decay of the residual, recovery maps, iterations to step through, spectra, times."""
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,18 +9,19 @@ import pandas as pd
 from pruning_core.errors import BadInput
 from pruning_core.intervals import over_seeds
 from pruning_core.plots.curves import method_lines
-from pruning_core.plots.interactive import SliderFigure
-from pruning_core.plots.interactive import slider_figure
-from pruning_core.plots.style import NEUTRAL
-from pruning_core.plots.style import SERIES
-from pruning_core.plots.style import BookFigure
-from pruning_core.plots.style import figure
-from pruning_core.plots.style import finish
-from pruning_core.plots.style import panel
-from pruning_core.plots.style import plain_ticks
-from pruning_core.plots.style import round_numbers
-from pruning_core.plots.style import style_of
-from pruning_core.plots.style import styled
+from pruning_core.plots.interactive import SliderFigure, slider_figure
+from pruning_core.plots.style import (
+    NEUTRAL,
+    SERIES,
+    BookFigure,
+    figure,
+    finish,
+    panel,
+    plain_ticks,
+    round_numbers,
+    style_of,
+    styled,
+)
 
 if TYPE_CHECKING:
     from pruning_core.methods.ispasp import Recovery

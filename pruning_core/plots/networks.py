@@ -4,18 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import MaxNLocator
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from pruning_core.errors import known_name
 from pruning_core.intervals import require_rows
-from pruning_core.plots.style import COLOURS
-from pruning_core.plots.style import NEUTRAL
-from pruning_core.plots.style import BookFigure
-from pruning_core.plots.style import finish
-from pruning_core.plots.style import panel
-from pruning_core.plots.style import series_style
-from pruning_core.plots.style import styled
+from pruning_core.plots.style import COLOURS, NEUTRAL, BookFigure, finish, panel, series_style, styled
 
 ROLES = {"produces": ("ochre", "P"), "normalises": ("mauve", "N"), "consumes": ("blue", "C")}
 """Role of a layer in a group -> colour and letter."""

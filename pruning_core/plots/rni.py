@@ -8,18 +8,10 @@ import torch
 
 from pruning_core.errors import BadInput
 from pruning_core.importances import BINS
-from pruning_core.papers.rni.settling import receding_force
-from pruning_core.papers.rni.settling import receding_threshold
-from pruning_core.papers.rni.settling import settled
+from pruning_core.papers.rni.settling import receding_force, receding_threshold, settled
 from pruning_core.plots.curves import accuracy_against_sparsity
-from pruning_core.plots.interactive import SliderFigure
-from pruning_core.plots.interactive import slider_figure
-from pruning_core.plots.style import BookFigure
-from pruning_core.plots.style import figure
-from pruning_core.plots.style import finish
-from pruning_core.plots.style import set_alt
-from pruning_core.plots.style import style_of
-from pruning_core.plots.style import styled
+from pruning_core.plots.interactive import SliderFigure, slider_figure
+from pruning_core.plots.style import BookFigure, figure, finish, set_alt, style_of, styled
 
 
 def force_slider(shifts: Sequence[float], *, title: str = "") -> SliderFigure:

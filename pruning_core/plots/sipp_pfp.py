@@ -4,13 +4,7 @@ import numpy as np
 import pandas as pd
 
 from pruning_core.plots.curves import method_lines
-from pruning_core.plots.style import NEUTRAL
-from pruning_core.plots.style import BookFigure
-from pruning_core.plots.style import finish
-from pruning_core.plots.style import panel
-from pruning_core.plots.style import plain_ticks
-from pruning_core.plots.style import round_numbers
-from pruning_core.plots.style import styled
+from pruning_core.plots.style import NEUTRAL, BookFigure, finish, panel, plain_ticks, round_numbers, styled
 
 
 @styled

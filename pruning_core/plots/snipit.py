@@ -12,17 +12,8 @@ from torch import Tensor
 from pruning_core.errors import BadInput
 from pruning_core.intervals import over_seeds
 from pruning_core.plots.curves import AXIS_NAMES
-from pruning_core.plots.interactive import SliderFigure
-from pruning_core.plots.interactive import page_layout
-from pruning_core.plots.style import COLOURS
-from pruning_core.plots.style import NEUTRAL
-from pruning_core.plots.style import BookFigure
-from pruning_core.plots.style import band
-from pruning_core.plots.style import figure
-from pruning_core.plots.style import finish
-from pruning_core.plots.style import panel
-from pruning_core.plots.style import style_of
-from pruning_core.plots.style import styled
+from pruning_core.plots.interactive import SliderFigure, page_layout
+from pruning_core.plots.style import COLOURS, NEUTRAL, BookFigure, band, figure, finish, panel, style_of, styled
 
 
 def parse_layers(rows: pd.DataFrame) -> pd.DataFrame:

@@ -6,45 +6,51 @@ Every recipe is a function of the sparsity (the fraction removed) and of the len
 from collections.abc import Callable
 
 from pruning_core.errors import known_name
-from pruning_core.recipes.chapter4 import cnip_it
-from pruning_core.recipes.chapter4 import cnip_it_during
-from pruning_core.recipes.chapter4 import efficient_convnets
-from pruning_core.recipes.chapter4 import grasp
-from pruning_core.recipes.chapter4 import group_hoyer_square
-from pruning_core.recipes.chapter4 import hoyer_square
-from pruning_core.recipes.chapter4 import l0
-from pruning_core.recipes.chapter4 import magnitude_rewind_during
-from pruning_core.recipes.chapter4 import snap
-from pruning_core.recipes.chapter4 import snap_it
-from pruning_core.recipes.chapter4 import snap_it_during
-from pruning_core.recipes.chapter4 import snip
-from pruning_core.recipes.chapter4 import snip_it
-from pruning_core.recipes.chapter4 import snip_it_during
-from pruning_core.recipes.chapter4 import synflow
-from pruning_core.recipes.chapter4 import tick_tock
-from pruning_core.recipes.chapters import ISPASP_TUNING
-from pruning_core.recipes.chapters import RECEDING_OPTIMIZER
-from pruning_core.recipes.chapters import ispasp
-from pruning_core.recipes.chapters import l1_in_rounds
-from pruning_core.recipes.chapters import l1_one_shot
-from pruning_core.recipes.chapters import rare_gems
-from pruning_core.recipes.chapters import receding
-from pruning_core.recipes.chapters import receding_rate
-from pruning_core.recipes.chapters import rigl
-from pruning_core.recipes.chapters import scaled_from_scratch
-from pruning_core.recipes.chapters import smart_ratio
-from pruning_core.recipes.general import Timeline
-from pruning_core.recipes.general import before_training
-from pruning_core.recipes.general import cascade
-from pruning_core.recipes.general import dense
-from pruning_core.recipes.general import dense_one_shot
-from pruning_core.recipes.general import during_training
-from pruning_core.recipes.general import iterative
-from pruning_core.recipes.general import lottery_ticket
-from pruning_core.recipes.general import prune_and_fine_tune
-from pruning_core.recipes.general import prune_and_shrink
-from pruning_core.recipes.general import retrain_once
-from pruning_core.recipes.general import to
+from pruning_core.recipes.chapter4 import (
+    cnip_it,
+    cnip_it_during,
+    efficient_convnets,
+    grasp,
+    group_hoyer_square,
+    hoyer_square,
+    l0,
+    magnitude_rewind_during,
+    snap,
+    snap_it,
+    snap_it_during,
+    snip,
+    snip_it,
+    snip_it_during,
+    synflow,
+    tick_tock,
+)
+from pruning_core.recipes.chapters import (
+    ISPASP_TUNING,
+    RECEDING_OPTIMIZER,
+    ispasp,
+    l1_in_rounds,
+    l1_one_shot,
+    rare_gems,
+    receding,
+    receding_rate,
+    rigl,
+    scaled_from_scratch,
+    smart_ratio,
+)
+from pruning_core.recipes.general import (
+    Timeline,
+    before_training,
+    cascade,
+    dense,
+    dense_one_shot,
+    during_training,
+    iterative,
+    lottery_ticket,
+    prune_and_fine_tune,
+    prune_and_shrink,
+    retrain_once,
+    to,
+)
 
 RECIPES: dict[str, Callable[..., Timeline]] = {
     function.__name__: function

@@ -5,25 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pruning_core.budgets import Budget
-from pruning_core.checks import Whole
-from pruning_core.checks import check
-from pruning_core.recipes.general import Timeline
-from pruning_core.recipes.general import before_training
-from pruning_core.recipes.general import check_early
-from pruning_core.recipes.general import cut_to
-from pruning_core.recipes.general import during_training
-from pruning_core.recipes.general import fine_tuned
-from pruning_core.recipes.general import prune_and_shrink
-from pruning_core.recipes.general import snip_it_rounds
-from pruning_core.recipes.general import to
-from pruning_core.schedules import fraction_after
-from pruning_core.schedules import tick_tock_rounds
-from pruning_core.stages import Every
-from pruning_core.stages import Prune
-from pruning_core.stages import Rewind
-from pruning_core.stages import Save
-from pruning_core.stages import Shrink
-from pruning_core.stages import Train
+from pruning_core.checks import Whole, check
+from pruning_core.recipes.general import (
+    Timeline,
+    before_training,
+    check_early,
+    cut_to,
+    during_training,
+    fine_tuned,
+    prune_and_shrink,
+    snip_it_rounds,
+    to,
+)
+from pruning_core.schedules import fraction_after, tick_tock_rounds
+from pruning_core.stages import Every, Prune, Rewind, Save, Shrink, Train
 
 
 def snip(sparsity: float, epochs: int) -> Timeline:

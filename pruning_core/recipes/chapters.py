@@ -7,29 +7,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pruning_core.budgets import Budget
-from pruning_core.checks import Real
-from pruning_core.checks import Whole
-from pruning_core.checks import check
+from pruning_core.checks import Real, Whole, check
 from pruning_core.errors import BadInput
-from pruning_core.methods.base import Method
-from pruning_core.methods.base import as_method
+from pruning_core.methods.base import Method, as_method
 from pruning_core.methods.rare_gems import RareGems
 from pruning_core.methods.rigl import Rigl
-from pruning_core.optimizers import LearningRate
-from pruning_core.optimizers import Optimizer
-from pruning_core.recipes.general import Timeline
-from pruning_core.recipes.general import cut_to
-from pruning_core.recipes.general import fine_tuned
-from pruning_core.recipes.general import to
+from pruning_core.optimizers import LearningRate, Optimizer
+from pruning_core.recipes.general import Timeline, cut_to, fine_tuned, to
 from pruning_core.schedules import fraction_after
-from pruning_core.stages import Each
-from pruning_core.stages import Every
-from pruning_core.stages import Importances
-from pruning_core.stages import Measure
-from pruning_core.stages import Prune
-from pruning_core.stages import Rewind
-from pruning_core.stages import Shrink
-from pruning_core.stages import Train
+from pruning_core.stages import Each, Every, Importances, Measure, Prune, Rewind, Shrink, Train
 
 ISPASP_TUNING = Optimizer("sgd", lr=0.01, nesterov=True, weight_decay=5e-4, decay_norm_and_bias=False)
 """The authors' optimizer after a cut, for ResNet-34; for MobileNetV2 the weight decay is 4e-5."""

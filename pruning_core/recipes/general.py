@@ -8,22 +8,10 @@ from dataclasses import replace
 from typing import Literal
 
 from pruning_core.budgets import Budget
-from pruning_core.checks import Whole
-from pruning_core.checks import check
-from pruning_core.errors import BadInput
-from pruning_core.errors import known_name
-from pruning_core.methods.base import Method
-from pruning_core.methods.base import as_method
-from pruning_core.methods.base import counted
-from pruning_core.stages import Every
-from pruning_core.stages import Measure
-from pruning_core.stages import Prune
-from pruning_core.stages import Repeat
-from pruning_core.stages import Rewind
-from pruning_core.stages import Save
-from pruning_core.stages import Shrink
-from pruning_core.stages import Stage
-from pruning_core.stages import Train
+from pruning_core.checks import Whole, check
+from pruning_core.errors import BadInput, known_name
+from pruning_core.methods.base import Method, as_method, counted
+from pruning_core.stages import Every, Measure, Prune, Repeat, Rewind, Save, Shrink, Stage, Train
 
 Timeline = list[Stage]
 

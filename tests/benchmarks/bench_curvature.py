@@ -14,14 +14,11 @@ from collections.abc import Callable
 
 import torch
 from sklearn.datasets import load_digits
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian
-from pruning_core.papers.how_sparse.curvature.lanczos import lanczos
-from pruning_core.papers.how_sparse.curvature.lanczos import quadrature
-from pruning_core.papers.how_sparse.curvature.lanczos import rademacher
+from pruning_core.papers.how_sparse.curvature.lanczos import lanczos, quadrature, rademacher
 from pruning_core.papers.how_sparse.curvature.measures import spectrum
 
 BATCH = 128

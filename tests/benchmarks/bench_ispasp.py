@@ -3,21 +3,18 @@
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock
 
 import pruning_core as pc
 from pruning_core.data.splits import Split
 from pruning_core.methods.greedy import Greedy
-from pruning_core.methods.ispasp import Recovery
-from pruning_core.methods.ispasp import two_layer
+from pruning_core.methods.ispasp import Recovery, two_layer
 from pruning_core.methods.shared.hidden import Hidden
 from stopwatch import seconds
 

@@ -10,8 +10,7 @@ import torchvision
 from torch.nn.utils import prune as torch_prune
 
 from pruning_core import prune
-from pruning_core.budgets import Budget
-from pruning_core.budgets import allocate
+from pruning_core.budgets import Budget, allocate
 from pruning_core.masks import Masks
 from pruning_core.pruning import shrunk
 from pruning_core.scores import Scores

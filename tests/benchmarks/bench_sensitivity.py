@@ -6,8 +6,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from pruning_core import build_model
-from pruning_core import prune
+from pruning_core import build_model, prune
 from pruning_core.budgets import Budget
 from pruning_core.masks import Masks
 from pruning_core.methods.base import View

@@ -17,17 +17,14 @@ from collections.abc import Callable
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from pruning_core.data.loading import load_data
 from pruning_core.data.splits import Split
 from pruning_core.evaluation import evaluate
 from pruning_core.masks import Masks
 from pruning_core.models.build import build_model
-from pruning_core.optimizers import LearningRate
-from pruning_core.optimizers import Optimizer
+from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.trainer import Trainer
 
 BATCH = 128

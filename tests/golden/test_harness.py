@@ -5,9 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import check
-from harness import files
-from harness import prefix_of
+from tests.golden.harness import check, files, prefix_of
 
 
 def test_the_longest_prefix_wins_and_leading_digits_do_not_count():

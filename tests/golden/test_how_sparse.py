@@ -5,17 +5,12 @@ import math
 import numpy as np
 import torch
 
-import how_sparse_curvature
-import how_sparse_prediction
-import how_sparse_training
-from harness import Check
-from harness import check
-from harness import parameters
-from pruning_core.budgets import Budget
-from pruning_core.budgets import allocate
+from pruning_core.budgets import Budget, allocate
 from pruning_core.groups import Sites
 from pruning_core.masks import Masks
 from pruning_core.scores import Scores
+from tests.golden.harness import Check, check, parameters
+from tests.golden.how_sparse import curvature, prediction, training
 
 
 def mask(z):
@@ -54,11 +49,11 @@ def both(*checks: Check) -> Check:
 
 
 CHECKS: dict[str, Check] = {
-    **how_sparse_curvature.CHECKS,
-    **how_sparse_prediction.CHECKS,
-    **how_sparse_training.CHECKS,
-    "mask": both(mask, how_sparse_prediction.CHECKS["mask"]),
-    "pipeline": both(how_sparse_prediction.CHECKS["pipeline"], how_sparse_curvature.check_pipeline_curvature),
+    **curvature.CHECKS,
+    **prediction.CHECKS,
+    **training.CHECKS,
+    "mask": both(mask, prediction.CHECKS["mask"]),
+    "pipeline": both(prediction.CHECKS["pipeline"], curvature.check_pipeline_curvature),
 }
 
 

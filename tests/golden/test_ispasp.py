@@ -8,21 +8,13 @@ from torch import nn
 from torch.nn import functional as F
 
 import pruning_core as pc
-from harness import Check
-from harness import check
-from harness import parameters
 from pruning_core.data.splits import Split
-from pruning_core.evaluation import CrossEntropy
-from pruning_core.evaluation import evaluate
-from pruning_core.methods.ispasp import ISpaSP
-from pruning_core.methods.ispasp import two_layer
-from pruning_core.optimizers import LearningRate
-from pruning_core.optimizers import Optimizer
-from pruning_core.papers.ispasp.configurations import STAGES
-from pruning_core.papers.ispasp.configurations import cost
-from pruning_core.papers.ispasp.configurations import mobilenetv2_configuration
-from pruning_core.papers.ispasp.configurations import resnet34_configuration
+from pruning_core.evaluation import CrossEntropy, evaluate
+from pruning_core.methods.ispasp import ISpaSP, two_layer
+from pruning_core.optimizers import LearningRate, Optimizer
+from pruning_core.papers.ispasp.configurations import STAGES, cost, mobilenetv2_configuration, resnet34_configuration
 from pruning_core.trainer import Trainer
+from tests.golden.harness import Check, check, parameters
 
 
 def tensor(z, name: str) -> torch.Tensor:

@@ -11,11 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from harness import Check
-from harness import check
-from harness import parameters
-from pruning_core.cost import count_macs
-from pruning_core.cost import count_parameters
+from pruning_core.cost import count_macs, count_parameters
 from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput
 from pruning_core.layers.index import ChannelIndex
@@ -23,30 +19,19 @@ from pruning_core.layers.norms import SigmoidBatchNorm2d
 from pruning_core.layers.protocol import to_plain
 from pruning_core.masks import Masks
 from pruning_core.methods.base import View
-from pruning_core.methods.polarization import BINS
-from pruning_core.methods.polarization import Polarization
-from pruning_core.methods.polarization import histogram_threshold
-from pruning_core.methods.rni import RecedingNeurons
-from pruning_core.methods.rni import receding
-from pruning_core.methods.shared.batch_norm_scales import Thresholded
-from pruning_core.methods.shared.batch_norm_scales import quantile_masks
-from pruning_core.methods.shared.batch_norm_scales import quantile_thresholds
-from pruning_core.methods.shared.batch_norm_scales import scales_of
+from pruning_core.methods.polarization import BINS, Polarization, histogram_threshold
+from pruning_core.methods.rni import RecedingNeurons, receding
+from pruning_core.methods.shared.batch_norm_scales import Thresholded, quantile_masks, quantile_thresholds, scales_of
 from pruning_core.methods.slimming import Slimming
 from pruning_core.methods.ucs import UniformChannelScaling
 from pruning_core.models.build import build_model
 from pruning_core.pruning import shrunk
-from pruning_core.receding import fit_best
-from pruning_core.receding import penalty_of
-from pruning_core.recipes.chapters import RECEDING_OPTIMIZER
-from pruning_core.recipes.chapters import receding_rate
+from pruning_core.receding import fit_best, penalty_of
+from pruning_core.recipes.chapters import RECEDING_OPTIMIZER, receding_rate
 from pruning_core.sites import find_sites
 from pruning_core.trainer import Trainer
-from rni_networks import NOT_STORED
-from rni_networks import is_sigmoid
-from rni_networks import resnet
-from rni_networks import state_of
-from rni_networks import vgg
+from tests.golden.harness import Check, check, parameters
+from tests.golden.rni.networks import NOT_STORED, is_sigmoid, resnet, state_of, vgg
 
 
 def close(like, rtol=1e-10, atol=1e-12):

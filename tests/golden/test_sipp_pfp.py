@@ -9,42 +9,31 @@ import scipy.optimize
 import torch
 from torch import nn
 
-from harness import Check
-from harness import check
-from harness import parameters
 from pruning_core.activations import layer_inputs
-from pruning_core.budgets import Budget
-from pruning_core.budgets import allocate
+from pruning_core.budgets import Budget, allocate
 from pruning_core.cost import output_positions
 from pruning_core.discovery import find_groups
 from pruning_core.groups import Sites
 from pruning_core.masks import Masks
 from pruning_core.methods.base import View
-from pruning_core.methods.norms import L1Norm
-from pruning_core.methods.norms import L2Norm
-from pruning_core.methods.pfp import kept_at
-from pruning_core.methods.pfp import split
-from pruning_core.methods.shared.draws import Draws
-from pruning_core.methods.shared.draws import coefficient
-from pruning_core.methods.shared.draws import draws_for_distinct
-from pruning_core.methods.shared.draws import error
-from pruning_core.methods.shared.draws import expected_distinct
-from pruning_core.methods.shared.draws import water_fill
+from pruning_core.methods.norms import L1Norm, L2Norm
+from pruning_core.methods.pfp import kept_at, split
+from pruning_core.methods.shared.draws import (
+    Draws,
+    coefficient,
+    draws_for_distinct,
+    error,
+    expected_distinct,
+    water_fill,
+)
 from pruning_core.methods.shared.sensitivities import sensitivity
-from pruning_core.methods.sipp import SiPP
-from pruning_core.methods.sipp import SiPPHybrid
-from pruning_core.methods.sipp import SiPPRand
+from pruning_core.methods.sipp import SiPP, SiPPHybrid, SiPPRand
 from pruning_core.methods.snip import Snip
 from pruning_core.scores import Scores
 from pruning_core.sites import find_sites
-from sipp_networks import Dependencies
-from sipp_networks import budget
-from sipp_networks import network
-from sipp_networks import propagate
-from sipp_networks import settle_ties
-from sipp_schedules import commensurate_file
-from sipp_schedules import keep_ratio_schedules
-from sipp_schedules import schedules_misc
+from tests.golden.harness import Check, check, parameters
+from tests.golden.sipp_pfp.networks import Dependencies, budget, network, propagate, settle_ties
+from tests.golden.sipp_pfp.schedules import commensurate_file, keep_ratio_schedules, schedules_misc
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 

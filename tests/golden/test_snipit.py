@@ -1,18 +1,14 @@
 """Golden files of SNIP-it and SNAP-it, family by family."""
 
-import snipit_attacks
-import snipit_networks
-import snipit_regularisers
-import snipit_sensitivity
-from harness import Check
-from harness import check
-from harness import parameters as every_file
+from tests.golden.harness import Check, check
+from tests.golden.harness import parameters as every_file
+from tests.golden.snipit import attacks, gradients, networks, regularisers
 
 CHECKS: dict[str, Check] = {
-    **snipit_sensitivity.CHECKS,
-    **snipit_regularisers.CHECKS,
-    **snipit_networks.CHECKS,
-    **snipit_attacks.CHECKS,
+    **gradients.CHECKS,
+    **regularisers.CHECKS,
+    **networks.CHECKS,
+    **attacks.CHECKS,
 }
 
 

@@ -56,8 +56,7 @@ def test_every_notebook_has_a_page_with_its_outputs(path: str) -> None:
 
 @pytest.mark.parametrize("path", PAGES)
 def test_links_inside_the_site_lead_somewhere(path: str) -> None:
-    from urllib.parse import unquote
-    from urllib.parse import urlsplit
+    from urllib.parse import unquote, urlsplit
 
     here = SITE / path
     for link in _Page(here).links:

@@ -13,33 +13,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.budgets import Budget
-from pruning_core.checks import Constraints
-from pruning_core.checks import Maybe
-from pruning_core.checks import OneOf
-from pruning_core.checks import Real
-from pruning_core.checks import Whole
-from pruning_core.checks import check
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
-from pruning_core.errors import Unprunable
-from pruning_core.errors import known_name
-from pruning_core.groups import Group
-from pruning_core.groups import Member
-from pruning_core.groups import expand
-from pruning_core.layers.norms import SigmoidBatchNorm1d
-from pruning_core.layers.norms import SigmoidBatchNorm2d
+from pruning_core.checks import Constraints, Maybe, OneOf, Real, Whole, check
+from pruning_core.errors import BadInput, BadType, Unprunable, known_name
+from pruning_core.groups import Group, Member, expand
+from pruning_core.layers.norms import SigmoidBatchNorm1d, SigmoidBatchNorm2d
 from pruning_core.masks import Masks
-from pruning_core.methods.base import Choice
-from pruning_core.methods.base import Method
-from pruning_core.methods.base import View
-from pruning_core.scores import COMBINERS
-from pruning_core.scores import Scores
-from pruning_core.scores import combine
+from pruning_core.methods.base import Choice, Method, View
+from pruning_core.scores import COMBINERS, Scores, combine
 
 SIGMOID = (SigmoidBatchNorm1d, SigmoidBatchNorm2d)
 SCOPES = ("global", "local")

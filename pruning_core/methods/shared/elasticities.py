@@ -13,27 +13,20 @@ gradient serves both, and it does not matter which activations or norms follow, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruning_core.checks import Constraints
-from pruning_core.checks import OneOf
-from pruning_core.checks import Whole
-from pruning_core.errors import BadInput
-from pruning_core.errors import known_name
+from pruning_core.checks import Constraints, OneOf, Whole
+from pruning_core.errors import BadInput, known_name
 from pruning_core.evaluation import like_model
 from pruning_core.groups import Group
-from pruning_core.methods.base import Method
-from pruning_core.methods.base import View
+from pruning_core.methods.base import Method, View
 from pruning_core.modes import evaluating
 from pruning_core.scores import combine
 

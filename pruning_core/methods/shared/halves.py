@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -12,17 +11,12 @@ import torch
 from torch import Tensor
 
 from pruning_core.activations import layer_inputs
-from pruning_core.budgets import Budget
-from pruning_core.budgets import share_out
-from pruning_core.errors import BadInput
-from pruning_core.errors import BudgetError
+from pruning_core.budgets import Budget, share_out
+from pruning_core.errors import BadInput, BudgetError
 from pruning_core.masks import Masks
-from pruning_core.methods.base import Choice
-from pruning_core.methods.base import Method
-from pruning_core.methods.base import View
+from pruning_core.methods.base import Choice, Method, View
 from pruning_core.methods.shared.draws import Draws
-from pruning_core.methods.shared.sensitivities import LayerSensitivities
-from pruning_core.methods.shared.sensitivities import RunningSensitivity
+from pruning_core.methods.shared.sensitivities import LayerSensitivities, RunningSensitivity
 
 
 class Half(NamedTuple):

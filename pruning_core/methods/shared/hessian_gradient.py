@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
-from torch import Tensor
-from torch import nn
-from torch.nn.attention import SDPBackend
-from torch.nn.attention import sdpa_kernel
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pruning_core.modes import evaluating
 

@@ -9,20 +9,16 @@ nothing is kept of it but M, and an iteration costs as much as one sample.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
+from pruning_core.errors import BadInput, BadType
 
 ACTIVATIONS = ("sum", "absolute", "norm")
 

@@ -8,11 +8,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.discovery import find_groups
-from pruning_core.groups import Group
-from pruning_core.groups import Member
-from pruning_core.layers.gates import ChannelGate
-from pruning_core.layers.gates import Gated
-from pruning_core.layers.gates import HardConcreteGate
+from pruning_core.groups import Group, Member
+from pruning_core.layers.gates import ChannelGate, Gated, HardConcreteGate
 from pruning_core.methods.base import weight_rows
 from pruning_core.methods.shared.swapping import swap
 

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Iterator
-from typing import ClassVar
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.activations import Place
-from pruning_core.activations import layer_inputs
-from pruning_core.activations import places
+from pruning_core.activations import Place, layer_inputs, places
 from pruning_core.budgets import Budget
-from pruning_core.groups import Group
-from pruning_core.groups import expand
-from pruning_core.methods.base import Choice
-from pruning_core.methods.base import Method
-from pruning_core.methods.base import View
-from pruning_core.methods.base import channel_counts
+from pruning_core.groups import Group, expand
+from pruning_core.methods.base import Choice, Method, View, channel_counts
 from pruning_core.methods.shared.hidden import Hidden
 from pruning_core.methods.shared.reading import inputs_of
 

@@ -6,8 +6,7 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
 from pruning_core.errors import Unprunable
 from pruning_core.methods.shared.hidden import Hidden

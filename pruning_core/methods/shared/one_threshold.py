@@ -7,8 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pruning_core.budgets import Budget
-from pruning_core.budgets import allocate
+from pruning_core.budgets import Budget, allocate
 from pruning_core.groups import Group
 from pruning_core.masks import Masks
 from pruning_core.methods.base import View

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from pruning_core.budgets import Budget
-from pruning_core.budgets import allocate
+from pruning_core.budgets import Budget, allocate
 from pruning_core.masks import Masks
 from pruning_core.methods.base import View
 from pruning_core.reports import count_removed

@@ -17,14 +17,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.checks import Real
-from pruning_core.checks import check
-from pruning_core.errors import BadInput
-from pruning_core.errors import Unprunable
-from pruning_core.errors import known_name
+from pruning_core.checks import Real, check
+from pruning_core.errors import BadInput, Unprunable, known_name
 from pruning_core.methods.shared.reading import unfolded
 
 # The zero test of the official code, in whatever precision: below this an output counts as switched off.

@@ -1,18 +1,10 @@
 """Small networks made of one kind of residual block, in which only widths inside a block are pruned (i-SpaSP's chapter)."""
 
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruning_core.models.zoo.base import ModelInfo
-from pruning_core.models.zoo.base import Shape
-from pruning_core.models.zoo.base import he_fan_in
-from pruning_core.models.zoo.base import he_fan_out
-from pruning_core.models.zoo.base import initialiser
-from pruning_core.models.zoo.base import norm2d
-from pruning_core.models.zoo.base import scaled
-from pruning_core.models.zoo.resnet import BasicBlock
-from pruning_core.models.zoo.resnet import _conv
+from pruning_core.models.zoo.base import ModelInfo, Shape, he_fan_in, he_fan_out, initialiser, norm2d, scaled
+from pruning_core.models.zoo.resnet import BasicBlock, _conv
 
 
 class InvertedResidual(nn.Module):

@@ -7,12 +7,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from pruning_core.models.zoo.base import ModelInfo
-from pruning_core.models.zoo.base import Shape
-from pruning_core.models.zoo.base import he_fan_out
-from pruning_core.models.zoo.base import initialiser
-from pruning_core.models.zoo.base import norm2d
-from pruning_core.models.zoo.base import scaled
+from pruning_core.models.zoo.base import ModelInfo, Shape, he_fan_out, initialiser, norm2d, scaled
 
 
 def _cnn5(shape: Shape, classes: int, width: float, norm: str) -> nn.Module:

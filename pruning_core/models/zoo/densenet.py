@@ -5,17 +5,10 @@ channels; between the blocks a 1x1 convolution halves the channels and an averag
 """
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruning_core.models.zoo.base import Builder
-from pruning_core.models.zoo.base import ModelInfo
-from pruning_core.models.zoo.base import Shape
-from pruning_core.models.zoo.base import he_fan_out
-from pruning_core.models.zoo.base import initialiser
-from pruning_core.models.zoo.base import norm2d
-from pruning_core.models.zoo.base import scaled
+from pruning_core.models.zoo.base import Builder, ModelInfo, Shape, he_fan_out, initialiser, norm2d, scaled
 
 BLOCKS = 3
 BOTTLENECK, COMPRESSION = 4, 2

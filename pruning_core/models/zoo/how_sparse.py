@@ -6,23 +6,14 @@ The official LeNet and CNet fit 32x32 images only; here the first linear layer h
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from pruning_core.models.zoo.base import Builder
-from pruning_core.models.zoo.base import ModelInfo
-from pruning_core.models.zoo.base import Shape
-from pruning_core.models.zoo.base import he_fan_in_no_bias
-from pruning_core.models.zoo.base import initialiser
-from pruning_core.models.zoo.base import norm2d
-from pruning_core.models.zoo.base import scaled
+from pruning_core.models.zoo.base import Builder, ModelInfo, Shape, he_fan_in_no_bias, initialiser, norm2d, scaled
 from pruning_core.models.zoo.blocks import BlockNet
 from pruning_core.models.zoo.perceptrons import _plain
-from pruning_core.models.zoo.resnet import BasicBlock
-from pruning_core.models.zoo.resnet import Bottleneck
-from pruning_core.models.zoo.resnet import _conv
+from pruning_core.models.zoo.resnet import BasicBlock, Bottleneck, _conv
 
 ALEXNET_SIDE = 224
 

@@ -4,14 +4,16 @@ from collections import OrderedDict
 
 from torch import nn
 
-from pruning_core.models.zoo.base import LEAK  # fmt: skip
-from pruning_core.models.zoo.base import ModelInfo  # fmt: skip
-from pruning_core.models.zoo.base import Shape  # fmt: skip
-from pruning_core.models.zoo.base import he_fan_out  # fmt: skip
-from pruning_core.models.zoo.base import initialiser  # fmt: skip
-from pruning_core.models.zoo.base import norm2d  # fmt: skip
-from pruning_core.models.zoo.base import scaled  # fmt: skip
-from pruning_core.models.zoo.base import snip_initialiser  # fmt: skip
+from pruning_core.models.zoo.base import (
+    LEAK,  # fmt: skip
+    ModelInfo,  # fmt: skip
+    Shape,  # fmt: skip
+    he_fan_out,  # fmt: skip
+    initialiser,  # fmt: skip
+    norm2d,  # fmt: skip
+    scaled,  # fmt: skip
+    snip_initialiser,  # fmt: skip
+)
 
 
 def _lenet5(shape: Shape, classes: int, width: float, norm: str) -> nn.Module:

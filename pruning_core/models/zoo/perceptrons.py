@@ -9,13 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from pruning_core.models.zoo.base import LEAK
-from pruning_core.models.zoo.base import Builder
-from pruning_core.models.zoo.base import ModelInfo
-from pruning_core.models.zoo.base import Shape
-from pruning_core.models.zoo.base import initialiser
-from pruning_core.models.zoo.base import scaled
-from pruning_core.models.zoo.base import snip_initialiser
+from pruning_core.models.zoo.base import LEAK, Builder, ModelInfo, Shape, initialiser, scaled, snip_initialiser
 
 
 def perceptron(hidden: Sequence[int], activation: str, dropout: float = 0.0, bias: bool = True) -> Builder:

@@ -9,19 +9,20 @@ names of the widely used checkpoints (``conv1``, ``bn1``, ``layer1.0.conv1``, ..
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruning_core.models.zoo.base import Builder  # fmt: skip
-from pruning_core.models.zoo.base import ModelInfo  # fmt: skip
-from pruning_core.models.zoo.base import Shape  # fmt: skip
-from pruning_core.models.zoo.base import he_fan_in  # fmt: skip
-from pruning_core.models.zoo.base import he_fan_out  # fmt: skip
-from pruning_core.models.zoo.base import initialiser  # fmt: skip
-from pruning_core.models.zoo.base import norm2d  # fmt: skip
-from pruning_core.models.zoo.base import scaled  # fmt: skip
-from pruning_core.models.zoo.base import small_normal  # fmt: skip
+from pruning_core.models.zoo.base import (
+    Builder,  # fmt: skip
+    ModelInfo,  # fmt: skip
+    Shape,  # fmt: skip
+    he_fan_in,  # fmt: skip
+    he_fan_out,  # fmt: skip
+    initialiser,  # fmt: skip
+    norm2d,  # fmt: skip
+    scaled,  # fmt: skip
+    small_normal,  # fmt: skip
+)
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int, norm: str) -> nn.Conv2d:

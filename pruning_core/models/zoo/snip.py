@@ -9,17 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruning_core.models.zoo.base import LEAK
-from pruning_core.models.zoo.base import Builder
-from pruning_core.models.zoo.base import ModelInfo
-from pruning_core.models.zoo.base import Shape
-from pruning_core.models.zoo.base import norm2d
-from pruning_core.models.zoo.base import scaled
-from pruning_core.models.zoo.base import snip_initialiser
+from pruning_core.models.zoo.base import LEAK, Builder, ModelInfo, Shape, norm2d, scaled, snip_initialiser
 
 DROPOUT = 0.3
 Step = int | tuple[int, int] | str

@@ -1,15 +1,11 @@
 """A small vision transformer for small images (after Dosovitskiy et al. 2021), whose attention heads can be pruned."""
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
 from pruning_core.errors import BadInput
 from pruning_core.layers.attention import PrunableAttention
-from pruning_core.models.zoo.base import ModelInfo
-from pruning_core.models.zoo.base import Shape
-from pruning_core.models.zoo.base import initialiser
-from pruning_core.models.zoo.base import scaled
+from pruning_core.models.zoo.base import ModelInfo, Shape, initialiser, scaled
 
 HEAD_DIM = 8
 

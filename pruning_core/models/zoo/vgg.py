@@ -8,15 +8,17 @@ from collections import OrderedDict
 
 from torch import nn
 
-from pruning_core.models.zoo.base import Builder  # fmt: skip
-from pruning_core.models.zoo.base import ModelInfo  # fmt: skip
-from pruning_core.models.zoo.base import Shape  # fmt: skip
-from pruning_core.models.zoo.base import he_fan_in_no_bias  # fmt: skip
-from pruning_core.models.zoo.base import he_fan_out  # fmt: skip
-from pruning_core.models.zoo.base import initialiser  # fmt: skip
-from pruning_core.models.zoo.base import norm2d  # fmt: skip
-from pruning_core.models.zoo.base import scaled  # fmt: skip
-from pruning_core.models.zoo.base import small_normal  # fmt: skip
+from pruning_core.models.zoo.base import (
+    Builder,  # fmt: skip
+    ModelInfo,  # fmt: skip
+    Shape,  # fmt: skip
+    he_fan_in_no_bias,  # fmt: skip
+    he_fan_out,  # fmt: skip
+    initialiser,  # fmt: skip
+    norm2d,  # fmt: skip
+    scaled,  # fmt: skip
+    small_normal,  # fmt: skip
+)
 
 Stages = tuple[tuple[int, ...], ...]
 VGG16: Stages = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))

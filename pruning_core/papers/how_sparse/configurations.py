@@ -13,26 +13,17 @@ iterative pruning is ``recipes.lottery_ticket``, Smart-Ratio ``recipes.smart_rat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pruning_core.budgets import Budget
-from pruning_core.checks import Real
-from pruning_core.checks import Several
-from pruning_core.checks import Whole
-from pruning_core.checks import check
+from pruning_core.checks import Real, Several, Whole, check
 from pruning_core.errors import known_name
 from pruning_core.experiment import Experiment
-from pruning_core.optimizers import LearningRate
-from pruning_core.optimizers import Optimizer
+from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.papers.how_sparse.learning_rates import SteppedPerIteration
-from pruning_core.stages import Measure
-from pruning_core.stages import Prune
-from pruning_core.stages import Stage
-from pruning_core.stages import Train
+from pruning_core.stages import Measure, Prune, Stage, Train
 
 EPOCHS = 200
 BATCH_SIZE = 128

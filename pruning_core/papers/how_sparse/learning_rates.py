@@ -7,12 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from pruning_core.checks import Constraints
-from pruning_core.checks import OneOf
-from pruning_core.checks import Real
-from pruning_core.checks import Several
-from pruning_core.checks import Whole
-from pruning_core.checks import check_fields
+from pruning_core.checks import Constraints, OneOf, Real, Several, Whole, check_fields
 from pruning_core.errors import BadInput
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pruning_core.checks import Real
-from pruning_core.checks import Whole
-from pruning_core.checks import check
-from pruning_core.checks import doubles
+from pruning_core.checks import Real, Whole, check, doubles
 from pruning_core.errors import BadInput
 
 

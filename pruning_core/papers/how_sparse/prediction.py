@@ -11,30 +11,17 @@ removed fraction in its first version and in the code, the kept one in the last:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import field
-from typing import Any
-from typing import Literal
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.checks import DOUBLE
-from pruning_core.checks import Real
-from pruning_core.checks import Whole
-from pruning_core.checks import check
-from pruning_core.checks import doubles
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
-from pruning_core.errors import known_name
-from pruning_core.papers.how_sparse.geometry.kinematic import NEGATIVE
-from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width
-from pruning_core.papers.how_sparse.geometry.kinematic import window
+from pruning_core.checks import DOUBLE, Real, Whole, check, doubles
+from pruning_core.errors import BadInput, BadType, known_name
+from pruning_core.papers.how_sparse.geometry.kinematic import NEGATIVE, normalised_width, window
 
 FEWEST_FOR_BOOTSTRAP = 10  # probes; below, resampling them says less than their range
 NUMERICALLY_NEGATIVE = 1e-8  # times the largest magnitude: above is rounding noise around 0

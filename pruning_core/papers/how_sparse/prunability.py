@@ -5,37 +5,25 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.checks import Real
-from pruning_core.checks import Whole
-from pruning_core.checks import check
+from pruning_core.checks import Real, Whole, check
 from pruning_core.errors import BadInput
 from pruning_core.masks import Masks
-from pruning_core.papers.how_sparse.curvature.batches import Loss
-from pruning_core.papers.how_sparse.curvature.batches import pairs
-from pruning_core.papers.how_sparse.curvature.batches import refuse_training
+from pruning_core.papers.how_sparse.curvature.batches import Loss, pairs, refuse_training
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian
 from pruning_core.papers.how_sparse.curvature.living import LivingHessian
-from pruning_core.papers.how_sparse.curvature.measures import batch_losses
-from pruning_core.papers.how_sparse.curvature.measures import loss_tolerance
-from pruning_core.papers.how_sparse.curvature.measures import null_row_share
-from pruning_core.papers.how_sparse.curvature.measures import spectrum
+from pruning_core.papers.how_sparse.curvature.measures import batch_losses, loss_tolerance, null_row_share, spectrum
 from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum
 from pruning_core.papers.how_sparse.geometry.kinematic import trace_bound
-from pruning_core.papers.how_sparse.measured import ActualLimits
-from pruning_core.papers.how_sparse.measured import actual_limits
-from pruning_core.papers.how_sparse.prediction import Limit
-from pruning_core.papers.how_sparse.prediction import predict
+from pruning_core.papers.how_sparse.measured import ActualLimits, actual_limits
+from pruning_core.papers.how_sparse.prediction import Limit, predict
 from pruning_core.progress import progress_bar
-from pruning_core.sites import Scope
-from pruning_core.sites import find_sites
+from pruning_core.sites import Scope, find_sites
 
 FEW_BATCHES = 10
 MUCH_NEGATIVE = 0.1

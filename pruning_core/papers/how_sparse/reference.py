@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.checks import DOUBLE
-from pruning_core.checks import Real
-from pruning_core.checks import check
-from pruning_core.checks import doubles
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
+from pruning_core.checks import DOUBLE, Real, check, doubles
+from pruning_core.errors import BadInput, BadType
 from pruning_core.masks import Masks
 from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width
 from pruning_core.papers.how_sparse.prediction import pooled

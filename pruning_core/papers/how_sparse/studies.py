@@ -15,20 +15,14 @@ from typing import Any
 
 import pandas as pd
 
-from pruning_core.checks import Whole
-from pruning_core.checks import check
+from pruning_core.checks import Whole, check
 from pruning_core.evaluation import evaluate
-from pruning_core.experiment import Experiment
-from pruning_core.experiment import final_state
+from pruning_core.experiment import Experiment, final_state
 from pruning_core.intervals import require_columns
 from pruning_core.papers.how_sparse.prediction import predict
-from pruning_core.papers.how_sparse.prunability import Prunability
-from pruning_core.papers.how_sparse.prunability import predict_limit
-from pruning_core.papers.how_sparse.prunability import small_share
+from pruning_core.papers.how_sparse.prunability import Prunability, predict_limit, small_share
 from pruning_core.recipes.chapters import l1_in_rounds
-from pruning_core.stages import Prune
-from pruning_core.stages import Stage
-from pruning_core.stages import Train
+from pruning_core.stages import Prune, Stage, Train
 from pruning_core.state import State
 
 ETA = 0.01  # probability of being wrong that each of the two bounds is computed for

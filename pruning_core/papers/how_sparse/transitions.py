@@ -9,8 +9,7 @@ once. Trials are independent of each other, and so are settings.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,17 +19,9 @@ from scipy.optimize import linprog
 from scipy.stats import beta
 from torch import Tensor
 
-from pruning_core.checks import DOUBLE
-from pruning_core.checks import Real
-from pruning_core.checks import Several
-from pruning_core.checks import Whole
-from pruning_core.checks import check
-from pruning_core.checks import doubles
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
-from pruning_core.errors import PruningError
-from pruning_core.papers.how_sparse.geometry.cones import CircularCone
-from pruning_core.papers.how_sparse.geometry.cones import L1DescentCone
+from pruning_core.checks import DOUBLE, Real, Several, Whole, check, doubles
+from pruning_core.errors import BadInput, BadType, PruningError
+from pruning_core.papers.how_sparse.geometry.cones import CircularCone, L1DescentCone
 from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width
 from pruning_core.progress import progress_bar
 

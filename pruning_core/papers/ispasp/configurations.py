@@ -6,22 +6,16 @@ the fraction *kept*, and ``s = int(width * ratio)``, in floating point, as the o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from pruning_core.cost import count_macs
-from pruning_core.cost import count_parameters
-from pruning_core.cost import norm_operations
-from pruning_core.cost import weightless_copy
-from pruning_core.errors import BadInput
-from pruning_core.errors import known_name
-from pruning_core.groups import Sites
-from pruning_core.groups import expand
+from pruning_core.cost import count_macs, count_parameters, norm_operations, weightless_copy
+from pruning_core.errors import BadInput, known_name
+from pruning_core.groups import Sites, expand
 from pruning_core.models.build import build_model
 from pruning_core.pruning import shrunk
 from pruning_core.sites import find_sites

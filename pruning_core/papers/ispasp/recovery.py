@@ -6,17 +6,13 @@ squared residual fall like ``s^(1 - 2/p)`` with the number s of neurons kept (Wo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Sequence
-from typing import Any
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pruning_core.checks import Real
-from pruning_core.checks import Whole
-from pruning_core.checks import check
+from pruning_core.checks import Real, Whole, check
 from pruning_core.errors import BadInput
 from pruning_core.methods.ispasp import two_layer
 from pruning_core.methods.shared.reading import largest

@@ -1,7 +1,5 @@
 """Receding Neuron Importances (Suteu and Guo 2022): where its penalty lets importances settle."""
 
-from pruning_core.papers.rni.settling import receding_force
-from pruning_core.papers.rni.settling import receding_threshold
-from pruning_core.papers.rni.settling import settled
+from pruning_core.papers.rni.settling import receding_force, receding_threshold, settled
 
 __all__ = ["receding_force", "receding_threshold", "settled"]

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pruning_core.checks import Real
-from pruning_core.checks import check
+from pruning_core.checks import Real, check
 from pruning_core.errors import BadInput
 
 GRID = torch.linspace(-30, 14, 44_001, dtype=torch.float64)

@@ -1,17 +1,16 @@
 """SiPP and PFP (Baykal et al. 2019, Liebenwein et al. 2020): estimators, guarantee, and the official experiments."""
 
 from pruning_core.papers.sipp_pfp.commensurate import commensurate_table
-from pruning_core.papers.sipp_pfp.estimators import draws_needed
-from pruning_core.papers.sipp_pfp.estimators import error_promised
-from pruning_core.papers.sipp_pfp.estimators import estimator_rows
-from pruning_core.papers.sipp_pfp.estimators import probabilities
-from pruning_core.papers.sipp_pfp.estimators import relative_errors
+from pruning_core.papers.sipp_pfp.estimators import (
+    draws_needed,
+    error_promised,
+    estimator_rows,
+    probabilities,
+    relative_errors,
+)
 from pruning_core.papers.sipp_pfp.experiments import official_experiments
-from pruning_core.papers.sipp_pfp.guarantee import equal_error
-from pruning_core.papers.sipp_pfp.guarantee import guarantee_table
-from pruning_core.papers.sipp_pfp.parameter_files import PARAMETER_FILES
-from pruning_core.papers.sipp_pfp.parameter_files import kept_fractions
-from pruning_core.papers.sipp_pfp.parameter_files import retrained
+from pruning_core.papers.sipp_pfp.guarantee import equal_error, guarantee_table
+from pruning_core.papers.sipp_pfp.parameter_files import PARAMETER_FILES, kept_fractions, retrained
 
 __all__ = [
     "PARAMETER_FILES",

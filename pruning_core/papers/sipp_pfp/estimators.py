@@ -13,15 +13,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.checks import Whole
-from pruning_core.checks import check
-from pruning_core.errors import BadInput
-from pruning_core.errors import known_name
-from pruning_core.methods.shared.sensitivities import PROBABILITY
-from pruning_core.methods.shared.sensitivities import sensitivity
+from pruning_core.checks import Whole, check
+from pruning_core.errors import BadInput, known_name
+from pruning_core.methods.shared.sensitivities import PROBABILITY, sensitivity
 
 RULES = ("sipp_random", "l1_sampling", "l2_sampling", "uniform")
 

@@ -6,25 +6,15 @@ from collections.abc import Iterator
 
 from pruning_core.budgets import Budget
 from pruning_core.data.sets import NORMALISATIONS
-from pruning_core.errors import BadInput
-from pruning_core.errors import known_name
+from pruning_core.errors import BadInput, known_name
 from pruning_core.experiment import Experiment
-from pruning_core.methods.base import Method
-from pruning_core.methods.base import as_method
+from pruning_core.methods.base import Method, as_method
 from pruning_core.methods.thinet import ThiNet
-from pruning_core.optimizers import LearningRate
-from pruning_core.optimizers import Optimizer
-from pruning_core.papers.sipp_pfp.parameter_files import PARAMETER_FILES
-from pruning_core.papers.sipp_pfp.parameter_files import FileTraining
-from pruning_core.papers.sipp_pfp.parameter_files import ParameterFile
-from pruning_core.papers.sipp_pfp.parameter_files import kept_fractions
-from pruning_core.papers.sipp_pfp.spacings import compressed_before
-from pruning_core.papers.sipp_pfp.spacings import in_groups
+from pruning_core.optimizers import LearningRate, Optimizer
+from pruning_core.papers.sipp_pfp.parameter_files import PARAMETER_FILES, FileTraining, ParameterFile, kept_fractions
+from pruning_core.papers.sipp_pfp.spacings import compressed_before, in_groups
 from pruning_core.recipes.general import cascade
-from pruning_core.stages import Measure
-from pruning_core.stages import Prune
-from pruning_core.stages import Stage
-from pruning_core.stages import Train
+from pruning_core.stages import Measure, Prune, Stage, Train
 
 METHODS_OF_THE_FILES: dict[str, tuple[str | Method, str]] = {
     "SiPP": ("sipp", "global"),

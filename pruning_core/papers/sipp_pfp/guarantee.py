@@ -16,15 +16,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
 from pruning_core.activations import layer_inputs
-from pruning_core.errors import BadInput
-from pruning_core.errors import Unprunable
+from pruning_core.errors import BadInput, Unprunable
 from pruning_core.methods.shared.sensitivities import sensitivity
-from pruning_core.papers.sipp_pfp.estimators import error_promised
-from pruning_core.papers.sipp_pfp.estimators import estimated
+from pruning_core.papers.sipp_pfp.estimators import error_promised, estimated
 
 
 def composed(errors: Sequence[float], cancellations: Sequence[float]) -> list[float]:

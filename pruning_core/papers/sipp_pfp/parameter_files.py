@@ -8,10 +8,7 @@ from typing import Any
 import yaml
 
 from pruning_core.errors import known_name
-from pruning_core.papers.sipp_pfp.spacings import Fractions
-from pruning_core.papers.sipp_pfp.spacings import Spacing
-from pruning_core.papers.sipp_pfp.spacings import concatenate
-from pruning_core.papers.sipp_pfp.spacings import in_groups
+from pruning_core.papers.sipp_pfp.spacings import Fractions, Spacing, concatenate, in_groups
 
 
 @dataclass(frozen=True)

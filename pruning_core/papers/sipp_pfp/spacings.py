@@ -13,19 +13,12 @@ group and only compressed at the others. Source: the official code of baykal2019
 """
 
 import math
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pruning_core.checks import Real
-from pruning_core.checks import Several
-from pruning_core.checks import Whole
-from pruning_core.checks import check
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
-from pruning_core.errors import known_name
+from pruning_core.checks import Real, Several, Whole, check
+from pruning_core.errors import BadInput, BadType, known_name
 
 MODES = {
     "train": "the dense network only",

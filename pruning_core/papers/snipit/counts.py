@@ -10,18 +10,14 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.conv import _ConvTransposeNd
-from torch.nn.modules.pooling import _AvgPoolNd
-from torch.nn.modules.pooling import _MaxPoolNd
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
 
 from pruning_core.errors import BadInput
 from pruning_core.evaluation import like_model
-from pruning_core.modes import evaluating
-from pruning_core.modes import observing
+from pruning_core.modes import evaluating, observing
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
 BITS_A_WEIGHT, BITS_A_ROW = 34, 2

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
-from torch import nn
-from torch.nn.attention import SDPBackend
-from torch.nn.attention import sdpa_kernel
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
+from pruning_core.errors import BadInput, BadType
 from pruning_core.evaluation import like_model
 
 Batches = Iterable[tuple[Tensor, Tensor]]

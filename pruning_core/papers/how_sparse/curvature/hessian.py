@@ -11,29 +11,27 @@ are cut into batches. Coordinates are those of ``model.parameters()``, one tenso
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pruning_core.checks import Whole
-from pruning_core.checks import check
+from pruning_core.checks import Whole, check
 from pruning_core.errors import BadInput
 from pruning_core.evaluation import CrossEntropy
-from pruning_core.papers.how_sparse.curvature.batches import Batches
-from pruning_core.papers.how_sparse.curvature.batches import JoinedBatches
-from pruning_core.papers.how_sparse.curvature.batches import Loss
-from pruning_core.papers.how_sparse.curvature.batches import RepeatedBatches
-from pruning_core.papers.how_sparse.curvature.batches import finite_loss
-from pruning_core.papers.how_sparse.curvature.batches import forward_pass
-from pruning_core.papers.how_sparse.curvature.batches import held_batches
-from pruning_core.papers.how_sparse.curvature.batches import refuse_training
+from pruning_core.papers.how_sparse.curvature.batches import (
+    Batches,
+    JoinedBatches,
+    Loss,
+    RepeatedBatches,
+    finite_loss,
+    forward_pass,
+    held_batches,
+    refuse_training,
+)
 from pruning_core.papers.how_sparse.curvature.lanczos import rademacher
 
 Parameters = Callable[[str, Tensor], bool] | Iterable[str] | None

@@ -18,12 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pruning_core.checks import Real
-from pruning_core.checks import Whole
-from pruning_core.checks import check
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
-from pruning_core.errors import known_name
+from pruning_core.checks import Real, Whole, check
+from pruning_core.errors import BadInput, BadType, known_name
 
 Product = Callable[[Tensor], Tensor]
 

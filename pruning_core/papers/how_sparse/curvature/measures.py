@@ -8,32 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 
-from pruning_core.checks import Real
-from pruning_core.checks import Whole
-from pruning_core.checks import check
+from pruning_core.checks import Real, Whole, check
 from pruning_core.errors import BadInput
-from pruning_core.evaluation import CrossEntropy
-from pruning_core.evaluation import like_model
-from pruning_core.papers.how_sparse.curvature.batches import Batches
-from pruning_core.papers.how_sparse.curvature.batches import Loss
-from pruning_core.papers.how_sparse.curvature.batches import finite_loss
-from pruning_core.papers.how_sparse.curvature.batches import forward_pass
-from pruning_core.papers.how_sparse.curvature.batches import pairs
-from pruning_core.papers.how_sparse.curvature.batches import refuse_training
-from pruning_core.papers.how_sparse.curvature.hessian import Hessian
-from pruning_core.papers.how_sparse.curvature.hessian import Parameters
-from pruning_core.papers.how_sparse.curvature.hessian import matching
-from pruning_core.papers.how_sparse.curvature.lanczos import lanczos
-from pruning_core.papers.how_sparse.curvature.lanczos import largest_eigenvalues
-from pruning_core.papers.how_sparse.curvature.lanczos import quadrature
-from pruning_core.papers.how_sparse.curvature.lanczos import rademacher
+from pruning_core.evaluation import CrossEntropy, like_model
+from pruning_core.papers.how_sparse.curvature.batches import (
+    Batches,
+    Loss,
+    finite_loss,
+    forward_pass,
+    pairs,
+    refuse_training,
+)
+from pruning_core.papers.how_sparse.curvature.hessian import Hessian, Parameters, matching
+from pruning_core.papers.how_sparse.curvature.lanczos import lanczos, largest_eigenvalues, quadrature, rademacher
 from pruning_core.papers.how_sparse.curvature.living import LivingHessian
 from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum
 from pruning_core.progress import progress_bar

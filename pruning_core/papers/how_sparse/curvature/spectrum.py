@@ -9,9 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pruning_core.checks import Real
-from pruning_core.checks import Whole
-from pruning_core.checks import check
+from pruning_core.checks import Real, Whole, check
 from pruning_core.errors import BadInput
 
 BLOCK = 2**22  # numbers in a block of kernels, or of stored vectors in another precision

@@ -17,18 +17,10 @@ from typing import Any
 import torch
 from scipy.integrate import quad
 from scipy.optimize import brentq
-from scipy.special import betainc
-from scipy.special import betaln
-from scipy.special import erfc
-from scipy.special import erfcx
+from scipy.special import betainc, betaln, erfc, erfcx
 from torch import Tensor
 
-from pruning_core.checks import Constraints
-from pruning_core.checks import Real
-from pruning_core.checks import Whole
-from pruning_core.checks import check
-from pruning_core.checks import check_fields
-from pruning_core.checks import doubles
+from pruning_core.checks import Constraints, Real, Whole, check, check_fields, doubles
 from pruning_core.errors import BadInput
 
 

@@ -11,20 +11,13 @@ looks like from distance R, and for K the weights of a k-sparse network:
 from __future__ import annotations
 
 import math
-from typing import Any
-from typing import Literal
-from typing import NamedTuple
-from typing import overload
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
 
-from pruning_core.checks import Real
-from pruning_core.checks import Whole
-from pruning_core.checks import check
-from pruning_core.checks import doubles
-from pruning_core.errors import BadInput
-from pruning_core.errors import known_name
+from pruning_core.checks import Real, Whole, check, doubles
+from pruning_core.errors import BadInput, known_name
 
 NEGATIVE = ("abs", "zero", "drop")
 BLOCK = 2**21  # terms of the sum at a time

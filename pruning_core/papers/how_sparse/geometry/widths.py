@@ -11,22 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy.integrate import quad
 from torch import Tensor
 
-from pruning_core.checks import DOUBLE
-from pruning_core.checks import Real
-from pruning_core.checks import Whole
-from pruning_core.checks import check
-from pruning_core.checks import doubles
-from pruning_core.checks import generator_of
-from pruning_core.errors import BadInput
-from pruning_core.errors import BadType
+from pruning_core.checks import DOUBLE, Real, Whole, check, doubles, generator_of
+from pruning_core.errors import BadInput, BadType
 from pruning_core.papers.how_sparse.geometry.cones import Cone
 
 BLOCK = 2**21  # random numbers at a time

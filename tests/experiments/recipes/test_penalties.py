@@ -1,0 +1,39 @@
+"""Recipes that train with a penalty."""
+
+import itertools
+import math
+
+import pytest
+
+import pruning_core as pc
+from pruning_core import recipes
+from pruning_core.schedules import fraction_after, tick_tock_rounds
+
+
+def test_tick_tock_targets_rise_by_a_twentieth():
+    for target in (0.3, 0.5, 0.98, 0.06, 0.005):
+        n = tick_tock_rounds(target)
+        targets = [fraction_after("tick_tock", i, n, target) for i in range(1, n + 1)]
+        assert targets[-1] == target
+        assert all(b - a < 0.05 + 1e-9 for a, b in itertools.pairwise(targets))
+        assert n == 1 or targets[-2] < target
+
+
+def test_recipes_with_penalties_reach_what_they_promise(tmp_path, monkeypatch):
+    monkeypatch.setenv("PRUNING_CACHE", str(tmp_path))
+    options = {"optimizer": pc.Optimizer("adam", 2e-3), "batch_size": 128}
+
+    def last(timeline, model="mlp5_snip"):
+        return pc.run(pc.Experiment(model, "digits", timeline, width=0.1, **options), progress=False)[-1]
+
+    row = last(recipes.tick_tock(0.6, epochs=3, fine_tune=2, ticks=10, tocks=1))
+    assert row["channels_removed"] == pytest.approx(0.6, abs=0.01)
+    assert row["accuracy"] > 50
+    weak, strong = (last(recipes.hoyer_square(s, 8, 1)) for s in (1e-4, 1e-1))
+    assert strong["sparsity"] > weak["sparsity"]
+    groups = last(recipes.group_hoyer_square(1e-2, 8, 1))
+    assert groups["method"] == "group_hoyer_square"
+    row = last(recipes.efficient_convnets(0.5, 3, 1))
+    assert row["channels_removed"] == pytest.approx(0.5, abs=0.02)
+    both = [pc.Train(2, penalty=(("l1", 1e-4), ("lp", 1e-9)))]
+    assert math.isfinite(last(both)["accuracy"])

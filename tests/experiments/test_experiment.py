@@ -1,0 +1,270 @@
+"""Timelines and experiments: what the stages do, records, shared beginnings, interruptions."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import pruning_core as pc
+from pruning_core import experiment as experiments
+from pruning_core import recipes
+from pruning_core.errors import BadInput, PruningError, UnknownName
+from pruning_core.experiment import final_state
+from pruning_core.network_stages import recalibrate
+from pruning_core.steps import flatten
+
+SETTINGS = {
+    "optimizer": pc.Optimizer("sgd", lr=0.1, momentum=0.9, weight_decay=5e-4),
+    "learning_rate": pc.LearningRate("cosine"),
+    "limit": 600,
+}
+
+
+def experiment(timeline, model="lenet300", data="digits", **options) -> pc.Experiment:
+    return pc.Experiment(model, data, timeline, **(SETTINGS | {"width": 0.2} | options))
+
+
+def run(timeline, **options):
+    return pc.run(experiment(timeline, **options), progress=False)
+
+
+@pytest.fixture(autouse=True)
+def _empty(empty_cache):
+    """Every test here starts without records."""
+
+
+def test_pruned_weights_stay_gone_through_fine_tuning():
+    before, after = run(recipes.prune_and_fine_tune("magnitude", 0.8, 2, 2))
+    assert before["sparsity"] == after["sparsity"] == pytest.approx(0.8, abs=1e-3)
+    assert (before["label"], after["label"]) == ("pruned", "fine-tuned")
+    assert (before["epoch"], after["epoch"]) == (2, 4)
+    assert after["accuracy"] > before["accuracy"]
+    assert after["training_macs"] == pytest.approx(2 * before["training_macs"])
+    assert {"python", "torch", "device", "revision", "seed", "profile"} <= set(after)
+
+
+def test_iterative_pruning_ends_at_its_target():
+    (row,) = run(recipes.iterative("magnitude", 0.9, 1, 1, rounds=3))
+    assert row["sparsity"] == pytest.approx(0.9, abs=1e-3)
+    assert row["epoch"] == 4
+
+
+def test_shrinking_leaves_a_smaller_network_of_the_same_accuracy():
+    masked = run(recipes.prune_and_fine_tune("l1_norm", 0.5, 2, 0))
+    small = run(recipes.prune_and_shrink("l1_norm", 0.5, 2, 0))
+    assert small[0]["accuracy"] == masked[0]["accuracy"]
+    assert small[0]["macs"] == masked[0]["macs"]
+    assert small[0]["channels_removed"] == pytest.approx(0.5, abs=0.02)
+    state = final_state(experiment(recipes.prune_and_shrink("l1_norm", 0.5, 2, 0)))
+    assert sum(p.numel() for p in state.model.parameters()) == small[0]["parameters"]
+
+
+def test_pruning_further_after_a_removal_counts_what_is_gone():
+    cut = [pc.Prune("l1_norm", 0.25), pc.Shrink(), pc.Prune("l1_norm", 0.5), pc.Shrink(), pc.Measure("twice")]
+    (row,) = run([pc.Train(1), *cut])
+    (once,) = run([pc.Train(1), pc.Prune("l1_norm", 0.5), pc.Measure("twice")])
+    assert row["channels_removed"] == pytest.approx(once["channels_removed"], abs=0.02)
+
+
+def test_pruning_and_shrinking_in_the_middle_of_training():
+    during = pc.Every(1, [pc.Prune("l2_norm", 0.6, schedule="linear"), pc.Shrink()], after=1)
+    (row,) = run([pc.Train(4, during=during)])
+    assert row["channels_removed"] == pytest.approx(0.6, abs=0.03)
+    assert row["epoch"] == 4
+
+
+def test_events_fire_after_the_epochs_that_the_docstring_names():
+    assert pc.Every(4, [pc.Measure("x")], after=4).epochs(20) == [8, 12, 16, 20]
+    assert pc.Every(2, [pc.Measure("x")], times=2).epochs(9) == [2, 4]
+    with pytest.raises(BadInput, match="never takes place"):
+        pc.Train(3, during=pc.Every(4, [pc.Measure("x")]))
+
+
+def test_rewinding_brings_back_the_first_weights_of_the_survivors():
+    timeline = [pc.Train(1), pc.Prune("magnitude", 0.5), pc.Rewind("init"), pc.Measure("rewound")]
+    state = final_state(experiment(timeline))
+    for name, mask in state.masks.items():
+        weights, first = state.model.state_dict()[name], state.snapshots["init"][name]
+        assert torch.equal(weights, first * mask)
+    for name, tensor in state.model.state_dict().items():
+        if name not in state.masks:
+            assert torch.equal(tensor, state.snapshots["init"][name])
+
+
+def test_a_lottery_ticket_is_trained_as_often_as_it_says():
+    (row,) = run(recipes.lottery_ticket(0.8, 2, rounds=2, early=1))
+    assert row["epoch"] == 1 + 3 * 1
+    assert row["sparsity"] == pytest.approx(0.8, abs=1e-3)
+    with pytest.raises(BadInput, match="nothing was saved as 'never'"):
+        run([pc.Rewind("never")])
+
+
+def test_l0_gates_shut_more_under_a_stronger_penalty():
+    adam = {"optimizer": pc.Optimizer("adam", lr=0.05)}
+    adam |= {"limit": None, "width": 0.4}
+    removed = [run(recipes.l0(strength, 30, 1), **adam)[0]["channels_removed"] for strength in (1e-6, 1e-3)]
+    assert removed[0] < removed[1]
+
+
+def test_each_part_is_pruned_within_its_own_scope():
+    timeline = [pc.Each("groups", [pc.Prune("l1_norm", 0.5)]), pc.Measure("all")]
+    (row,) = run(timeline)
+    assert row["channels_removed"] == pytest.approx(0.5, abs=0.02)
+    model = pc.build_model("lenet300", "digits", width=0.2)
+    steps = list(flatten(timeline, model, torch.randn(1, 1, 8, 8)))
+    assert len(steps) == 3
+    assert steps[0].part != steps[1].part
+
+
+def test_batch_norm_statistics_are_measured_anew():
+    digits = pc.load_data("digits")
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(64, momentum=0.1)).eval()
+    recalibrate(model, digits.train, samples=len(digits.train))
+    pooled = digits.train.inputs.flatten(1)
+    assert torch.allclose(model[1].running_mean, pooled.mean(0), atol=0.02)
+    assert model[1].momentum == 0.1
+    assert not model[1].training
+
+
+def test_a_record_is_read_the_second_time(monkeypatch):
+    timeline = recipes.dense(1)
+    first = run(timeline)
+    monkeypatch.setattr(experiments, "_played", lambda *_: pytest.fail("played again"))
+    assert run(timeline) == first
+
+
+def test_tags_and_device_do_not_make_another_experiment_but_all_else_does():
+    base = experiment(recipes.dense(1))
+    assert replace(base, tags={"figure": 1}).key == base.key == replace(base, device="cuda").key
+    others = [
+        replace(base, seed=1),
+        replace(base, width=0.3),
+        replace(base, batch_size=64),
+        experiment(recipes.dense(2)),
+    ]
+    assert len({base.key, *(other.key for other in others)}) == 5
+    tagged = pc.run(replace(base, tags={"figure": 1}), progress=False)
+    assert tagged[0]["figure"] == 1
+    with pytest.raises(BadInput, match="'seed' is a column"):
+        replace(base, tags={"seed": 3})
+
+
+def test_an_edited_method_of_ones_own_is_another_experiment():
+    from dataclasses import dataclass
+
+    def own(factor):
+        @dataclass(frozen=True)
+        class Own(pc.Method):
+            name = "test_own"
+            citation = "han2015learning"
+
+            if factor:
+
+                def score(self, view):
+                    return pc.Scores({n: w.abs() for n, w in view.weights().items()})
+            else:
+
+                def score(self, view):
+                    return pc.Scores({n: -w.abs() for n, w in view.weights().items()})
+
+        return Own()
+
+    keys = {experiment([pc.Prune(own(factor), 0.5)]).key for factor in (True, False, True)}
+    assert len(keys) == 2
+
+
+def test_the_same_dense_network_is_trained_once(monkeypatch):
+    trained = []
+    original = experiments.play
+    monkeypatch.setattr(
+        experiments, "play", lambda state, step, *rest: (trained.append(step.stage), original(state, step, *rest))
+    )
+    for method in ("magnitude", "random", "l1_norm"):
+        run(recipes.prune_and_fine_tune(method, 0.5, 2, 1))
+    assert sum(isinstance(stage, pc.Train) and stage.epochs == 2 for stage in trained) == 1
+    assert sum(isinstance(stage, pc.Train) and stage.epochs == 1 for stage in trained) == 3
+
+
+def test_sharing_a_beginning_changes_no_number(empty_cache, monkeypatch, tmp_path):
+    timeline = recipes.prune_and_fine_tune("magnitude", 0.5, 2, 1)
+    run(recipes.prune_and_fine_tune("random", 0.5, 2, 1))
+    shared = run(timeline)
+    monkeypatch.setenv("PRUNING_CACHE", str(tmp_path / "another"))
+    alone = run(timeline)
+    volatile = {"seconds"}
+    strip = [[{k: v for k, v in row.items() if k not in volatile} for row in rows] for rows in (shared, alone)]
+    assert strip[0] == strip[1]
+
+
+SCRIPT = """
+import json, os, sys
+import torch
+torch.set_num_threads(1)
+import pruning_core as pc
+from pruning_core import play, recipes
+play.SECONDS_BETWEEN_SAVES = 0
+experiment = pc.Experiment("lenet300", "digits", recipes.prune_and_fine_tune("magnitude", .8, 40, 5), width=.2, limit=600)
+rows = pc.run(experiment, progress=False)
+print(json.dumps([{k: r[k] for k in ("accuracy", "loss", "sparsity", "validation_loss")} for r in rows]))
+"""
+
+
+def _start(cache: Path) -> subprocess.Popen:
+    environment = os.environ | {"PRUNING_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    root = Path(pc.__file__).parents[1]
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT], env=environment, cwd=root, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_killed_without_warning_and_run_again_gives_the_same_numbers(tmp_path, monkeypatch):
+    killed = _start(tmp_path / "killed")
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "killed").glob("checkpoints/*-halfway*")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not list((tmp_path / "killed").glob("records/*.json"))
+    found = json.loads(_start(tmp_path / "killed").communicate(timeout=120)[0])
+    monkeypatch.setenv("PRUNING_CACHE", str(tmp_path / "whole"))
+    timeline = recipes.prune_and_fine_tune("magnitude", 0.8, 40, 5)
+    rows = pc.run(pc.Experiment("lenet300", "digits", timeline, width=0.2, limit=600), progress=False)
+    assert found == [{key: row[key] for key in found[0]} for row in rows]
+    assert not list((tmp_path / "killed").rglob(".partial*"))
+
+
+@pytest.mark.slow
+def test_two_processes_may_run_the_same_experiment(tmp_path):
+    processes = [_start(tmp_path / "cache") for _ in range(2)]
+    found = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
+    assert found[0] == found[1]
+    assert len(list((tmp_path / "cache").glob("records/*.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "match"),
+    [
+        (lambda: experiment([], model="lenet30"), UnknownName, "did you mean 'lenet300'"),
+        (lambda: experiment([], data="digit"), UnknownName, "did you mean 'digits'"),
+        (lambda: experiment([], profile="quik"), UnknownName, "did you mean 'quick'"),
+        (lambda: pc.Prune("magnitud", 0.5), UnknownName, "did you mean 'magnitude'"),
+        (lambda: pc.Prune("magnitude", 1.5), BadInput, "sparsity"),
+        (lambda: pc.Prune("magnitude", 0.5, schedule="cubik"), UnknownName, "did you mean 'cubic'"),
+        (lambda: pc.Train(-1), BadInput, "epochs must be at least 0"),
+        (lambda: pc.Repeat(0, [pc.Train(1)]), BadInput, "n must be at least 1"),
+        (lambda: pc.Repeat(2, ["train"]), PruningError, "not a stage"),
+        (lambda: pc.Rewind(what="biases"), UnknownName, "Allowed: all, weights"),
+        (lambda: recipes.recipe("dens"), UnknownName, "did you mean 'dense'"),
+    ],
+)
+def test_bad_input_gets_one_clear_sentence(make, kind, match):
+    with pytest.raises(kind, match=match) as caught:
+        make()
+    assert "\n" not in str(caught.value)

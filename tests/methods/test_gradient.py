@@ -1,0 +1,96 @@
+"""Elasticities of weights and channels: derivatives by gates, and relative changes of the loss."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pruning_core.methods.shared.elasticities import (
+    channel_elasticities,
+    loss_gradients,
+    producing_parameters,
+    weight_elasticities,
+)
+from pruning_core.sites import find_sites
+from tests.methods.gradient_networks import conv, residual
+
+
+class Gate(nn.Module):
+    """A layer whose outputs are multiplied by a vector of ones, in front of whatever follows."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+        self.c = nn.Parameter(torch.ones(len(layer.weight), dtype=torch.float64))
+
+    def forward(self, x):
+        y = self.layer(x)
+        return y * self.c.view(1, -1, *[1] * (y.dim() - 2))
+
+
+def mean_loss(model, batches, loss=F.cross_entropy):
+    return torch.stack([loss(model.eval()(x), y) for x, y in batches]).mean()
+
+
+def test_a_channels_elasticity_is_the_derivative_by_a_gate_behind_its_layer(batches):
+    model = conv()
+    groups = find_sites(model, channels=True, example_input=batches[0][0][:1]).groups
+    gradients, loss = loss_gradients(model, producing_parameters(groups.values()), batches, F.cross_entropy)
+    ours = channel_elasticities(model, gradients, loss, groups)
+    for name in groups:
+        twin = copy.deepcopy(model)
+        gate = Gate(twin.get_submodule(name))
+        twin[int(name)] = gate
+        value = mean_loss(twin, batches)
+        (derivative,) = torch.autograd.grad(value, gate.c)
+        torch.testing.assert_close(ours[name], (derivative / value).abs().detach(), rtol=1e-10, atol=1e-14)
+        assert abs(float(value.detach()) - loss) < 1e-12
+
+
+def test_members_of_a_residual_sum_share_one_gate(batches):
+    """Three layers write into the last stage; one gate on all of them must give the same derivative."""
+    model = residual()
+    groups = {
+        name: g
+        for name, g in find_sites(model, channels=True, example_input=batches[0][0][:1]).groups.items()
+        if len({m.layer for m in g.produces if not m.is_buffer}) > 1
+    }
+    if not groups:
+        pytest.fail("this network was chosen because layers share channels in it")
+    gradients, loss = loss_gradients(model, producing_parameters(groups.values()), batches, F.cross_entropy)
+    for name, group in groups.items():
+        layers = {m.layer for m in group.produces if not m.is_buffer}
+        twin = copy.deepcopy(model)
+        shared = nn.Parameter(torch.ones(group.size, dtype=torch.float64))
+        for layer in layers:
+            gate = Gate(twin.get_submodule(layer))
+            gate.c = shared
+            parent, _, child = layer.rpartition(".")
+            setattr(twin.get_submodule(parent), child, gate)
+        value = mean_loss(twin, batches)
+        (derivative,) = torch.autograd.grad(value, shared)
+        ours = channel_elasticities(model, gradients, loss, {name: group})[name]
+        torch.testing.assert_close(ours, (derivative / value).abs().detach(), rtol=1e-9, atol=1e-13)
+
+
+def test_a_weights_elasticity_is_the_relative_change_of_the_loss(batches):
+    """By central differences: (L(w (1 + h)) - L(w (1 - h))) / (2 h L)."""
+    model = conv()
+    names = [n for n, p in model.named_parameters() if p.dim() > 1]
+    gradients, loss = loss_gradients(model, names, batches, F.cross_entropy)
+    ours = weight_elasticities(model, gradients, loss)
+    h = 1e-5
+    for name, place in ((names[0], 7), (names[1], 100), (names[-1], 33)):
+        weight = model.get_parameter(name)
+        start = weight.detach().clone()
+        values = []
+        for factor in (1 + h, 1 - h):
+            with torch.no_grad():
+                weight.copy_(start).view(-1)[place] *= factor
+                values.append(float(mean_loss(model, batches)))
+                weight.copy_(start)
+        change = abs(values[0] - values[1]) / (2 * h * abs(loss + 1e-8))
+        assert math.isclose(float(ours[name].view(-1)[place]), change, rel_tol=1e-5, abs_tol=1e-10)

@@ -1,0 +1,256 @@
+"""Records: hashes that mean something, files that are whole or absent, tables that leave nothing out."""
+
+import dataclasses
+import errno
+import json
+import multiprocessing
+import os
+import pathlib
+
+import numpy
+import pytest
+
+from pruning_core import records
+from pruning_core.errors import BadInput, BadType, CorruptFile, UnknownName
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    rate: float = 0.1
+    stages: tuple = (1, 2)
+    note: str = dataclasses.field(default="", compare=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Other:
+    rate: float = 0.1
+    stages: tuple = (1, 2)
+
+
+def test_hash_is_a_fixed_function_of_the_content():
+    assert records.content_hash({"a": 1, "b": (2.5, None, "x")}) == "4f8233486cf7c740"
+    assert records.content_hash({"b": [2.5, None, "x"], "a": 1}) == "4f8233486cf7c740"
+
+
+def test_hash_tells_settings_apart():
+    values = [
+        Setting(),
+        Setting(rate=0.2),
+        Other(),
+        {"rate": 0.1},
+        1,
+        1.0,
+        "1",
+        True,
+        [1],
+        [[1]],
+        None,
+        {},
+        [],
+    ]
+    assert len({records.content_hash(value) for value in values}) == len(values)
+    assert records.content_hash(Setting(note="a")) == records.content_hash(Setting(note="b"))
+    assert records.content_hash(Setting(stages=[1, 2])) == records.content_hash(Setting())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "value", [pathlib.Path("x"), {1: 2}, {1, 2}, b"x", float("nan"), numpy.zeros(2), Setting, print]
+)
+def test_hash_refuses_what_has_no_lasting_meaning(value):
+    with pytest.raises(BadType):
+        records.content_hash({"deep": [value]})
+
+
+def test_write_atomically_replaces_and_leaves_nothing_behind(tmp_path):
+    path = tmp_path / "new" / "folder" / "file.txt"
+    records.write_atomically(path, "one")
+    records.write_atomically(path, b"two")
+    assert path.read_bytes() == b"two"
+    records.write_atomically(path, lambda temporary: numpy.savetxt(temporary, numpy.arange(3)))
+    assert path.read_text().startswith("0")
+    assert os.listdir(path.parent) == ["file.txt"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt(), OSError(errno.EIO, "input/output")])
+def test_a_failing_writer_leaves_the_old_file(tmp_path, error):
+    path = tmp_path / "file"
+    records.write_atomically(path, "old")
+
+    def writer(temporary):
+        temporary.write_text("half")
+        raise error
+
+    with pytest.raises(type(error)):
+        records.write_atomically(path, writer)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_no_room_is_one_sentence_with_the_path(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BadInput, match=r"cannot write .*record\.json: no room"):
+        records.write_rows(tmp_path / "record.json", [{"seed": 0}])
+    assert os.listdir(tmp_path) == []
+
+
+def test_no_permission_is_one_sentence_with_the_path(tmp_path):
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    folder.chmod(0o500)
+    root = os.geteuid() == 0
+    if root:  # root may write anywhere, so that the test has to be somebody else for a moment
+        os.seteuid(65534)
+    try:
+        with pytest.raises(BadInput, match=r"cannot write .*record\.json: no permission"):
+            records.write_rows(folder / "record.json", [{"seed": 0}])
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o700)
+
+
+def test_a_file_in_the_place_of_a_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="not a folder"):
+        records.write_rows(tmp_path / "file" / "record.json", [])
+
+
+def _write_often(path, seed):
+    for _ in range(30):
+        records.write_rows(path, [{"seed": seed, "filler": "x" * 20_000}])
+
+
+def test_two_processes_write_the_same_record(tmp_path):
+    path = tmp_path / "record.json"
+    records.write_rows(path, [{"seed": 0}])
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_write_often, args=(path, seed)) for seed in (1, 2)]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        assert records.read_rows(path)[0]["seed"] in (0, 1, 2)
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert records.read_rows(path)[0]["seed"] in (1, 2)
+    assert os.listdir(tmp_path) == ["record.json"]
+
+
+ROWS = [
+    {"experiment": "a", "seed": 0, "accuracy": 91.25, "note": "ü", "tags": {"x": [1, None]}},
+    {"experiment": "a", "seed": 1, "accuracy": 0.1 + 0.2, "diverged": True},
+]
+
+
+def test_rows_come_back_exactly(tmp_path):
+    records.write_rows(tmp_path / "r.json", ROWS)
+    assert records.read_rows(tmp_path / "r.json") == ROWS
+    assert json.loads((tmp_path / "r.json").read_text())["format"] == "pruning-core rows 1"
+    records.write_rows(tmp_path / "none.json", [])
+    assert records.read_rows(tmp_path / "none.json") == []
+
+
+def test_scalars_are_stored_as_numbers_and_nan_as_missing(tmp_path):
+    row = {"a": numpy.float32(0.5), "b": numpy.int64(3), "c": float("nan"), "d": float("inf"), "e": (1, 2)}
+    records.write_rows(tmp_path / "r.json", [row])
+    assert records.read_rows(tmp_path / "r.json") == [{"a": 0.5, "b": 3, "c": None, "d": None, "e": [1, 2]}]
+    with pytest.raises(BadType, match="'where'"):
+        records.write_rows(tmp_path / "r.json", [{"where": tmp_path}])
+
+
+def test_damaged_records_are_refused(tmp_path):
+    path = tmp_path / "r.json"
+    records.write_rows(path, ROWS)
+    whole = path.read_bytes()
+    for length in (0, 1, 40, len(whole) // 2, len(whole) - 3):
+        path.write_bytes(whole[:length])
+        with pytest.raises(CorruptFile, match=r"r\.json"):
+            records.read_rows(path)
+    for position in range(whole.index(b"91.25"), whole.index(b"91.25") + 5):
+        flipped = bytearray(whole)
+        flipped[position] ^= 1
+        path.write_bytes(flipped)
+        with pytest.raises(CorruptFile):
+            records.read_rows(path)
+
+
+@pytest.mark.parametrize("content", [
+    "[]", "{}", '{"format": "other", "rows": []}', "\x00\x01", '"text"',
+    '{"format": "pruning-core rows 1", "sha256": "0", "rows": [1]}',
+])  # fmt: skip
+def test_foreign_files_are_refused(tmp_path, content):
+    (tmp_path / "r.json").write_text(content)
+    with pytest.raises(CorruptFile):
+        records.read_rows(tmp_path / "r.json")
+    with pytest.raises(CorruptFile, match=r"r\.json"):
+        records.load(tmp_path)
+
+
+def test_load_reads_filters_and_fills(tmp_path):
+    records.write_rows(tmp_path / "one" / "r.json", ROWS)
+    records.write_rows(tmp_path / "two" / "s.json", [{"experiment": "b", "seed": 0, "accuracy": 50.0}])
+    (tmp_path / "two" / ".partial-1-t.json").write_text("half a rec")
+    frame = records.load(tmp_path)
+    assert list(frame.columns[: len(records.COLUMNS)]) == list(records.COLUMNS)
+    assert "note" in frame
+    assert frame["accuracy"].tolist() == [91.25, 0.1 + 0.2, 50.0]
+    assert len(records.load(tmp_path, seed=0)) == 2
+    assert len(records.load(tmp_path, seed=0, experiment="b")) == 1
+    assert len(records.load(tmp_path, seed=[0, 1])) == 3
+    assert len(records.load(tmp_path, note=None)) == 2
+    assert len(records.load(tmp_path / "one", tmp_path / "two" / "s.json")) == 3
+    assert records.load(tmp_path, seed=7).empty
+    with pytest.raises(UnknownName, match="did you mean 'accuracy'"):
+        records.load(tmp_path, acuracy=50)
+    with pytest.raises(BadInput, match="nowhere"):
+        records.load(tmp_path / "nowhere")
+
+
+def test_an_experiment_counts_once(tmp_path):
+    records.write_rows(tmp_path / "mine" / "a.json", ROWS)
+    records.write_rows(tmp_path / "committed" / "all.json", [{**ROWS[0], "accuracy": 1.0}, {"experiment": "c"}])
+    frame = records.load(tmp_path / "mine", tmp_path / "committed")
+    assert frame["experiment"].tolist() == ["a", "a", "c"]
+    assert frame["accuracy"][0] == 91.25
+
+
+def test_nothing_to_load_is_an_empty_table(tmp_path, monkeypatch):
+    frame = records.load(tmp_path, model="lenet300")
+    assert frame.empty
+    assert list(frame.columns) == list(records.COLUMNS)
+    monkeypatch.setenv("PRUNING_CACHE", str(tmp_path / "elsewhere"))
+    monkeypatch.setattr(records, "results_root", lambda: tmp_path / "absent")
+    assert records.cache_root() == tmp_path / "elsewhere"
+    assert records.load().empty
+
+
+def test_environment_names_what_made_a_number():
+    row = records.environment()
+    assert set(row) == {"python", "torch", "torchvision", "numpy", "package", "revision", "device", "threads"}
+    assert all(row.values())
+    assert set(row) < set(records.COLUMNS)
+    assert row["threads"] >= 1
+    assert row["torch"][0].isdigit()
+
+
+def test_collect_gathers_long_runs_by_network_and_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("PRUNING_CACHE", str(tmp_path / "cache"))
+    kept, target = tmp_path / "cache" / "records", tmp_path / "results"
+
+    def record(key, profile, model="torchvision/resnet18", rows=1):
+        about = {"experiment": key, "profile": profile, "model": model, "data": "digits", "code": "0.1.0"}
+        records.write_rows(kept / f"{key}.json", [about | {"label": str(i), "accuracy": 1.0} for i in range(rows)])
+
+    record("aa", "standard", rows=2)
+    record("bb", "paper")
+    record("cc", "quick")
+    record("dd", "standard", "lenet300")
+    record("ee", "standard", "lenet300")
+    written = records.collect(target=target, skip=["ee"])
+    assert [path.name for path in written] == ["lenet300-digits.json", "torchvision-resnet18-digits.json"]
+    assert sorted(records.load(target)["experiment"]) == ["aa", "aa", "bb", "dd"]
+    assert records.collect(target=target, skip=["ee"]) == []
+    record("ff", "paper")
+    assert [path.name for path in records.collect(["paper"], target)] == ["torchvision-resnet18-digits.json"]
+    assert sorted(records.load(target)["experiment"]) == ["aa", "aa", "bb", "dd", "ff"]

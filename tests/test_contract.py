@@ -1,0 +1,254 @@
+"""What every registered method must hold, whatever it computes."""
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import pruning_core as pc
+from pruning_core.budgets import Budget
+from pruning_core.data.splits import Split
+from pruning_core.errors import BadInput, PruningError
+from pruning_core.layers.protocol import to_plain
+from pruning_core.masks import Masks
+from pruning_core.methods.base import METHODS, as_method, counted
+from pruning_core.optimizers import Optimizer
+from pruning_core.pruning import prune_step, shrunk
+from pruning_core.sites import find_sites
+from pruning_core.trainer import Trainer
+
+SPARSITIES = (0.0, 0.3, 0.8)
+
+
+class Residual(nn.Module):
+    """A stem, a residual block with batch norm, a strided depthwise-separable block, a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.conv1, self.norm1 = nn.Conv2d(8, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12)
+        self.conv2, self.norm2 = nn.Conv2d(12, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.depthwise = nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=8)
+        self.pointwise = nn.Conv2d(8, 16, 1)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x):
+        x = F.relu(self.norm(self.stem(x)))
+        x = F.relu(x + self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x))))))
+        return self.head(F.relu(self.pointwise(F.relu(self.depthwise(x)))).mean((2, 3)))
+
+
+NETWORKS = {
+    "mlp": lambda: nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 10)
+    ),
+    "vgg": lambda: nn.Sequential(
+        # No bias before batch norm: its gradient is rounding noise, which Adam would blow up to whole steps.
+        nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(8, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12), nn.ReLU(), nn.Flatten(), nn.Linear(192, 10),
+    ),
+    "residual": Residual,
+    "option a": lambda: pc.build_model("resnet20", "digits", width=0.25, seed=0),
+}  # fmt: skip
+
+
+def network(kind: str) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = NETWORKS[kind]()
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, std=0.5)
+                nn.init.normal_(module.running_mean, std=0.5)
+                nn.init.uniform_(module.running_var, 0.5, 2)
+    return model
+
+
+@pytest.fixture(scope="module")
+def batches():
+    digits = pc.load_data("digits")
+    return list(digits.score.subset(64).batches(32))
+
+
+def ready(kind: str, method: str, batches) -> nn.Module:
+    """The network with the layers that the method swaps in before training, in double precision."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        model = as_method(method).prepare(network(kind), batches[0][0][:1])
+        for name, parameter in model.named_parameters():
+            if name.endswith("log_alpha"):
+                nn.init.normal_(parameter, std=2)
+    return model.double().train()
+
+
+def without_gates(masks, plain: nn.Module) -> Masks:
+    """The masks of a network whose gates were folded into the layers before them."""
+    names = dict(plain.named_parameters())
+    return Masks({n: mask for name, mask in masks.items() if (n := name.replace(".layer.", ".")) in names})
+
+
+def doubled(batches):
+    return [(inputs.double(), labels) for inputs, labels in batches]
+
+
+CASES = [(method, kind) for method in sorted(METHODS) for kind in NETWORKS]
+CHANNELS = [(m, k) for m, k in CASES if METHODS[m].unit == "channel"]
+
+
+@pytest.mark.parametrize(("method", "kind"), CASES)
+def test_scoring_changes_nothing(method, kind, batches):
+    model, given = ready(kind, method, batches), doubled(batches)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 0.25)
+    [module for module in model.modules() if not list(module.children())][1].eval()
+    next(model.parameters()).requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    wanted = [parameter.requires_grad for parameter in model.parameters()]
+    torch.manual_seed(1)
+    random.seed(1)
+    np.random.seed(1)
+    states = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy())
+    pc.prune(model, method, 0.5, batches=given)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes
+    assert [parameter.requires_grad for parameter in model.parameters()] == wanted
+    assert all(torch.equal(p.grad, torch.full_like(p, 0.25)) for p in model.parameters())
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+    assert (np.random.get_state()[1] == states[2]).all()
+
+
+@pytest.mark.parametrize(("method", "kind"), CASES)
+@pytest.mark.parametrize("sparsity", SPARSITIES)
+def test_the_budget_is_met_exactly(method, kind, sparsity, batches):
+    model = ready(kind, method, batches)
+    result = pc.prune(model, method, sparsity, batches=doubled(batches))
+    of = counted(as_method(method))
+    removed, total = result.report.removed[of]
+    assert abs(removed - sparsity * total) <= 0.5 + 1e-6
+    for name, mask in result.masks.items():
+        assert torch.count_nonzero(result.model.get_parameter(name)[~mask]) == 0
+    if not sparsity and method != "sipp_random":  # sampling re-weights even what it keeps
+        assert all(torch.equal(a, b) for a, b in zip(result.model.parameters(), model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("method", "kind"), CASES)
+def test_the_same_seed_gives_the_same_bits(method, kind, batches):
+    model = ready(kind, method, batches)
+    first, again = (pc.prune(model, method, 0.5, batches=doubled(batches), seed=7) for _ in range(2))
+    assert first.masks == again.masks
+    assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), again.model.parameters(), strict=True))
+    if "random" in method:
+        assert pc.prune(model, method, 0.5, batches=doubled(batches), seed=8).masks != first.masks
+
+
+@pytest.mark.parametrize(("method", "kind"), CASES)
+@pytest.mark.parametrize(
+    "settings", [Optimizer("sgd", 0.05, weight_decay=1e-2), Optimizer("adam", 0.01, weight_decay=1e-2)]
+)
+def test_pruned_weights_stay_zero_in_training(method, kind, settings, batches):
+    digits = pc.load_data("digits")
+    model = ready(kind, method, batches).float()
+    result = pc.prune(model, method, 0.5, batches=batches)
+    moved = {name: p.detach().clone() for name, p in result.model.named_parameters()}
+    trainer = Trainer(result.model, settings, epochs=1, batch_size=32, masks=result.masks)
+    trainer.train_epoch(digits.train.subset(640))
+    for name, mask in result.masks.items():
+        parameter = result.model.get_parameter(name)
+        assert torch.count_nonzero(parameter[~mask]) == 0, name
+    assert any(not torch.equal(moved[name], p) for name, p in result.model.named_parameters())
+
+
+@pytest.mark.parametrize(("method", "kind"), CHANNELS)
+@pytest.mark.parametrize("settings", [Optimizer("sgd", 0.05, weight_decay=1e-3, clip=1.0), Optimizer("adam", 0.01)])
+def test_masked_and_smaller_network_agree_also_in_training(method, kind, settings, batches):
+    given = doubled(batches)
+    model = ready(kind, method, batches)
+    result = pc.prune(model, method, 0.5, batches=given)
+    x = given[0][0]
+    masked = result.model
+    small, kept = shrunk(masked, result.masks, result.sites, result.example_input)
+    before = [net(x).detach() for net in (model.eval(), masked.eval(), small.eval())]
+    assert (before[0] - before[1]).abs().max() > 1e-6  # removing half of it must have changed something
+    assert (before[1] - before[2]).abs().max() < 1e-10
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in masked.parameters())
+    masks, kept_masks = result.masks, kept.masks(result.masks)
+    if method == "l0":  # its gates draw one number a channel, and the smaller network has fewer: train without them
+        masked, small = to_plain(masked), to_plain(small)
+        masks, kept_masks = without_gates(masks, masked), without_gates(kept_masks, small)
+    large = Trainer(masked, settings, epochs=1, batch_size=8, masks=masks)
+    little = Trainer(small, settings, epochs=1, batch_size=8, masks=kept_masks)
+    data = pc.load_data("digits", dtype=torch.float64).train.subset(160)
+    # A pixel that never changes is one more bias in front of batch norm: none may be constant.
+    noise = torch.randn(data.inputs.shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    data = Split(data.inputs + 0.1 * noise, data.labels)
+    for trainer in (large, little):
+        trainer.train_epoch(data)
+    after = [net(x).detach() for net in (masked.eval(), small.eval())]
+    assert (after[0] - before[1]).abs().max() > 1e-3
+    assert (after[0] - after[1]).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize(("method", "kind"), CHANNELS)
+def test_the_smaller_network_is_plain_and_can_be_saved(method, kind, batches, tmp_path, monkeypatch):
+    given = doubled(batches)
+    model = ready(kind, method, batches)
+    result = pc.prune(model, method, 0.5, batches=given)
+    small = result.shrink().eval()
+    assert not any(hasattr(module, "to_plain") or hasattr(module, "project_") for module in small.modules())
+    result.save(tmp_path / "small.safetensors")
+    for reader in ("torch.load", "pickle.load", "pickle.loads", "pickle.Unpickler"):
+        monkeypatch.setattr(reader, lambda *_, **__: pytest.fail("something was unpickled"))
+    loaded = pc.load_pruned(tmp_path / "small.safetensors", model=model)
+    x = given[0][0]
+    assert torch.equal(loaded(x), small(x))
+    assert (loaded(x) - result.model.eval()(x)).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize(("method", "kind"), CASES)
+def test_dead_weights_stay_out_of_the_contest(method, kind, batches):
+    """A second, harder cut is a subset of the first, also where dead weights would score highest."""
+    model, given = ready(kind, method, batches), doubled(batches)
+    chosen = as_method(method)
+    of = counted(chosen)
+    sites = find_sites(model, channels=chosen.unit == "channel", example_input=given[0][0][:1], refuses=chosen.refuses)
+    first = prune_step(model, chosen, Budget(0.3, of=of), sites, Masks(), given).masks
+    second = prune_step(model, chosen, Budget(0.6, of=of), sites, first, given).masks
+    assert second <= first
+    assert second != first
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if METHODS[m].needs in ("inputs", "labels")])
+def test_a_method_that_needs_data_is_refused_without(method):
+    with pytest.raises(BadInput, match="needs batches"):
+        pc.prune(network("mlp"), method, 0.5)
+    with pytest.raises(BadInput, match="empty"):
+        pc.prune(network("mlp"), method, 0.5, batches=[])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("sparsity", [1.0, -0.1, float("nan"), "0.5", 80, None])
+def test_bad_sparsities_are_refused_before_any_work(method, sparsity):
+    def untouched():
+        pytest.fail("a batch was taken although the sparsity is wrong")
+        yield
+
+    with pytest.raises(PruningError, match="sparsity must"):
+        pc.prune(network("mlp"), method, sparsity, batches=untouched())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_broken_weights_are_refused(method, batches):
+    model = ready("vgg", method, batches).float()
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        next(twin.parameters()).view(-1)[0] = float("nan")
+    with pytest.raises(BadInput, match="NaN"):
+        pc.prune(twin, method, 0.5, batches=batches)
