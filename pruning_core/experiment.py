@@ -20,7 +20,10 @@ from pruning_core.models.published import check_published
 from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.play import play
 from pruning_core.progress import progress_bar
-from pruning_core.records import cache_root, content_hash, environment, read_rows, remove_leftovers, write_rows
+from pruning_core.records.files import cache_root, remove_leftovers
+from pruning_core.records.hashes import content_hash
+from pruning_core.records.machine import environment
+from pruning_core.records.table import read_rows, write_rows
 from pruning_core.stages import Load, Measure, Stage, Train
 from pruning_core.start import start
 from pruning_core.state import Setting, State

@@ -139,14 +139,14 @@ class Masks(Mapping[str, Tensor]):
 
     def save(self, path: str | PathLike) -> None:
         """Write the masks to one file, atomically, with a checksum."""
-        from pruning_core.checkpoints import save_tensors
+        from pruning_core.records.checkpoints import save_tensors
 
         save_tensors(path, {f"mask:{name}": mask for name, mask in self.items()}, {"kind": "masks"})
 
     @classmethod
     def load(cls, path: str | PathLike) -> Masks:
         """Read masks from a file of :meth:`save`, or from a pruned network saved by :func:`~pruning_core.pruning.prune`."""
-        from pruning_core.checkpoints import load_tensors
+        from pruning_core.records.checkpoints import load_tensors
 
         tensors, _ = load_tensors(path)
         return cls({name.removeprefix("mask:"): mask for name, mask in tensors.items() if name.startswith("mask:")})

@@ -8,12 +8,12 @@ from os import PathLike
 import torch
 from torch import nn
 
-from pruning_core.checkpoints import load_tensors, save_tensors
 from pruning_core.errors import BadInput, CorruptFile
 from pruning_core.groups import set_sizes
 from pruning_core.layers.protocol import to_plain
 from pruning_core.masks import Masks
 from pruning_core.models.build import rebuild
+from pruning_core.records.checkpoints import load_tensors, save_tensors
 
 
 def save_network(

@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pruning_core.checkpoints import load_tensors, save_tensors
 from pruning_core.data.loading import Data
 from pruning_core.discovery import trace
 from pruning_core.errors import BadInput
@@ -16,6 +15,7 @@ from pruning_core.groups import Group
 from pruning_core.masks import Masks
 from pruning_core.networks import fit_tensors
 from pruning_core.optimizers import LearningRate, Optimizer
+from pruning_core.records.checkpoints import load_tensors, save_tensors
 from pruning_core.trainer import Trainer
 
 

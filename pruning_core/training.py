@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
-from pruning_core.checkpoints import load_tensors, refuse_foreign, save_tensors
 from pruning_core.checks import Whole, check
 from pruning_core.errors import BadInput, BadType, CorruptFile
 from pruning_core.evaluation import CrossEntropy, Evaluation, evaluate
 from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.progress import progress_bar
+from pruning_core.records.checkpoints import load_tensors, refuse_foreign, save_tensors
 from pruning_core.trainer import Observer, Trainer, TrainingDiverged
 from pruning_core.trainer_state import FORMAT
 

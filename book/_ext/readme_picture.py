@@ -6,8 +6,7 @@ matplotlib.use("svg")
 
 from pathlib import Path
 
-from pruning_core import plots
-from pruning_core import records
+from pruning_core import plots, records
 
 TARGET = Path(__file__).resolve().parents[1] / "_assets" / "accuracy_against_sparsity.png"
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 
 from pruning_core.errors import BadInput, known_name
-from pruning_core.records import COLUMNS, ORIGIN
+from pruning_core.records.table import COLUMNS, ORIGIN
 from pruning_core.version import PROFILES
 
 MARKS = {

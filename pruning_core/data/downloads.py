@@ -17,7 +17,7 @@ import numpy as np
 from pruning_core.data import sources
 from pruning_core.data.sources import Raw
 from pruning_core.errors import BadInput, CorruptFile
-from pruning_core.records import write_atomically
+from pruning_core.records.files import write_atomically
 
 FORMAT = "pruning-core images 1"
 CONTENT = {

@@ -21,7 +21,7 @@ from pruning_core.data.downloads import image_folder, load_raw
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS, DatasetInfo, Normalisation
 from pruning_core.data.splits import FileSplit, ImageReader, Split, mixed, split_indices
 from pruning_core.errors import BadInput, known_name
-from pruning_core.records import cache_root
+from pruning_core.records.files import cache_root
 
 
 @dataclass(frozen=True)

@@ -50,12 +50,11 @@ class L0(Method):
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Expected number of weights in use behind gates; dead channels count nothing."""
-        gated = (
-            (n, m) for n, m in model.named_modules() if isinstance(m, Gated) and isinstance(m.gate, HardConcreteGate)
-        )
+        gated = [(n, m, m.gate) for n, m in model.named_modules() if isinstance(m, Gated)]
         parts = (
-            living(m.gate.open_probability() * _size(m, self.weight_decay), f"{name}.gate.log_alpha", alive).sum()
-            for name, m in gated
+            living(gate.open_probability() * _size(module, self.weight_decay), f"{name}.gate.log_alpha", alive).sum()
+            for name, module, gate in gated
+            if isinstance(gate, HardConcreteGate)
         )
         return summed(parts, "the network has no gates; L0 prepares it before training.")
 

@@ -1,4 +1,4 @@
-"""Networks by name: ``build_model("resnet20", "cifar10", seed=0)``; the families stand in ``zoo``."""
+"""Models: the networks of the papers by name, the layers they are made of, and what they cost."""
 
 from pruning_core.models.build import MODELS, build_model, rebuild
 from pruning_core.models.zoo.base import ModelInfo

@@ -1,1 +1,1 @@
-"""What belongs to one chapter and one paper: a package a paper, none of which knows another."""
+"""What belongs to one paper only; the five packages know nothing of each other."""

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from pruning_core.checkpoints import load_tensors, save_tensors
 from pruning_core.data.loading import load_data
 from pruning_core.errors import BadInput, CorruptFile
 from pruning_core.evaluation import evaluate
 from pruning_core.optimizers import LearningRate, Optimizer
+from pruning_core.records.checkpoints import load_tensors, save_tensors
 from pruning_core.trainer import Trainer
 from pruning_core.training import fit
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pruning_core.checkpoints import save_tensors
 from pruning_core.errors import BadInput, BadType, CorruptFile, UnknownName
 from pruning_core.masks import Masks
+from pruning_core.records.checkpoints import save_tensors
 from pruning_core.schedules import SCHEDULES, fraction_after
 from pruning_core.scores import COMBINERS, Scores, combine
 

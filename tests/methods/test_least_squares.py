@@ -13,7 +13,7 @@ from pruning_core.methods.greedy import Greedy
 from pruning_core.methods.imitation import Imitation
 from pruning_core.methods.ispasp import ISpaSP, fitted
 from pruning_core.methods.shared.hidden import Hidden
-from pruning_core.methods.shared.least_squares import LARGEST_SYSTEM
+from pruning_core.methods.shared.least_squares import LARGEST_SYSTEM, contributions
 from tests.methods.hidden_by_hand import (
     DOUBLE,
     Watched,
@@ -215,7 +215,7 @@ def test_rescaling_leaves_its_factor_in_the_reading_layer(method, kind):
 
 
 def test_least_squares_and_contributions_hold_one_chunk():
-    for compute in (lambda hidden: fitted(hidden, torch.tensor([0, 1])), Hidden.contributions):
+    for compute in (lambda hidden: fitted(hidden, torch.tensor([0, 1])), contributions):
         chunks = Watched()
         compute(Hidden.of(chunks, conv_reader()))
         assert chunks.most <= 2

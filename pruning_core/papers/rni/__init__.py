@@ -1,4 +1,4 @@
-"""Receding Neuron Importances (Suteu and Guo 2022): where its penalty lets importances settle."""
+"""RNI (chapter 3): training and pruning as the authors do it, and where scales settle under their penalty."""
 
 from pruning_core.papers.rni.settling import receding_force, receding_threshold, settled
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from pruning_core.errors import BadInput, BadType, CorruptFile
-from pruning_core.records import write_atomically
+from pruning_core.records.files import write_atomically
 
 FORMAT = "pruning-core tensors 1"
 HEADER_LENGTH_BYTES = 8
