@@ -1,18 +1,19 @@
 """Neural network pruning: five papers on one footing. The public names, and nothing else."""
 
 from pruning_core.budgets import Budget, allocate
-from pruning_core.cost import count_macs, count_parameters
 from pruning_core.data import DATASETS, load_data
 from pruning_core.discovery import find_groups
 from pruning_core.errors import PruningError
 from pruning_core.evaluation import evaluate
 from pruning_core.experiment import Experiment, run, run_all
 from pruning_core.groups import expand, remove
-from pruning_core.layers import prunable_attention
 from pruning_core.masks import Masks
 from pruning_core.methods import METHODS, Choice, Method, View, methods_table, register
 from pruning_core.models import MODELS, build_model
-from pruning_core.networks import load_pruned, save_network
+from pruning_core.models.cost import count_macs, count_parameters
+from pruning_core.models.layers import prunable_attention
+from pruning_core.models.storage import load_pruned, save_network
+from pruning_core.models.timing import latency
 from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.papers.how_sparse.prunability import predict_limit
 from pruning_core.pruning import PruneResult, prune
@@ -33,7 +34,6 @@ from pruning_core.stages import (
     Shrink,
     Train,
 )
-from pruning_core.timing import latency
 from pruning_core.trainer import Trainer
 from pruning_core.training import fit
 from pruning_core.version import __version__

@@ -36,7 +36,7 @@ class Budget:
     """
 
     constraints = Constraints(
-        to=Maybe(SPARSITY), of=OneOf(*OF, kind="unit of a budget"), below=Maybe(Real()), keep_at_least=Whole(at_least=0)
+        of=OneOf(*OF, kind="unit of a budget"), below=Maybe(Real()), keep_at_least=Whole(at_least=0)
     )
 
     to: float | None = None
@@ -46,6 +46,7 @@ class Budget:
     keep_at_least: int = 1
 
     def __post_init__(self):
+        object.__setattr__(self, "to", check("sparsity", self.to, Maybe(SPARSITY)))
         check_fields(self)
         if isinstance(self.across, Mapping):
             for site, fraction in self.across.items():

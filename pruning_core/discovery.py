@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from pruning_core.cost import counting_positions, weightless_copy
 from pruning_core.errors import BadInput, Unprunable
 from pruning_core.groups import Group, Member
-from pruning_core.layers.attention import PrunableAttention
-from pruning_core.layers.gates import ChannelGate, HardConcreteGate
-from pruning_core.layers.index import ChannelIndex
+from pruning_core.models.cost import counting_positions, weightless_copy
+from pruning_core.models.layers.attention import PrunableAttention
+from pruning_core.models.layers.gates import ChannelGate, HardConcreteGate
+from pruning_core.models.layers.index import ChannelIndex
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 PRODUCERS = (*CONVOLUTIONS, nn.Linear)

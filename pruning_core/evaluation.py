@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from pruning_core.checks import Constraints, Real, Whole, check, check_fields
 from pruning_core.errors import BadInput, BadType, known_name
-from pruning_core.modes import observing
+from pruning_core.models.modes import observing
 
 if TYPE_CHECKING:
     from pruning_core.data.splits import Split

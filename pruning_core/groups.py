@@ -13,11 +13,11 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from pruning_core.errors import BadInput
-from pruning_core.layers.index import ChannelIndex
 from pruning_core.masks import Masks
+from pruning_core.models.layers.index import ChannelIndex
+from pruning_core.models.storage import set_sizes
 
 
 @dataclass(frozen=True)
@@ -234,22 +234,3 @@ def _shrink_module(module: nn.Module, owner: str, kept: Kept, index_dead: list[T
         else:
             setattr(module, name, sliced)
     set_sizes(module)
-
-
-def set_sizes(module: nn.Module) -> None:
-    """Make the size attributes of a layer (in_channels, out_features, num_features, ...) agree with its tensors."""
-    weight = getattr(module, "weight", None)
-    if isinstance(module, nn.modules.conv._ConvTransposeNd) and weight is not None:
-        module.in_channels, module.out_channels = weight.shape[0], weight.shape[1] * module.groups
-    elif isinstance(module, nn.modules.conv._ConvNd) and weight is not None:
-        if weight.shape[1] == 1 and module.groups == module.in_channels == module.out_channels:
-            module.groups = weight.shape[0]  # depthwise: one group a channel
-        module.in_channels, module.out_channels = weight.shape[1] * module.groups, weight.shape[0]
-    elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = weight.shape  # type: ignore[union-attr]
-    elif isinstance(module, _NormBase):
-        vector = weight if weight is not None else module.running_mean
-        if vector is not None:
-            module.num_features = vector.shape[0]
-    elif isinstance(module, nn.PReLU):
-        module.num_parameters = weight.shape[0]  # type: ignore[union-attr]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from torch import nn
 
-from pruning_core.cost import count_macs, training_macs
 from pruning_core.evaluation import CrossEntropy
 from pruning_core.masks import Masks
+from pruning_core.models.cost import count_macs, training_macs
 from pruning_core.models.published import load_published
 from pruning_core.network_stages import recalibrate, rewind, shrink
 from pruning_core.penalties import bound_penalty, trained_only

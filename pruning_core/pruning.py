@@ -15,11 +15,11 @@ from pruning_core.budgets import SPARSITY, Budget
 from pruning_core.checks import Whole, check, check_finite
 from pruning_core.errors import BadInput, BadType, BudgetError, Unprunable, known_name
 from pruning_core.groups import Kept, Sites, remove
-from pruning_core.layers.protocol import to_plain
 from pruning_core.masks import Masks
 from pruning_core.methods.base import Choice, Method, View, as_method, counted
-from pruning_core.modes import evaluating, undisturbed
-from pruning_core.networks import save_network
+from pruning_core.models.layers.protocol import to_plain
+from pruning_core.models.modes import evaluating, undisturbed
+from pruning_core.models.storage import save_network
 from pruning_core.reports import Report, count_removed, make_report
 from pruning_core.schedules import SCHEDULES, fraction_after
 from pruning_core.sites import Scope, check_batches, find_sites

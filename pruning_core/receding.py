@@ -14,6 +14,7 @@ returned network is one in evaluation mode on the CPU. Instead of calling ``set_
 from __future__ import annotations
 
 import copy
+import numbers
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +27,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.budgets import Budget
 from pruning_core.checks import Real, Whole, check, check_finite
-from pruning_core.cost import count_macs, count_parameters
 from pruning_core.data.loading import Data, load_data
 from pruning_core.data.sets import AUGMENTATIONS, NORMALISATIONS
 from pruning_core.errors import BadInput, BadType, known_name
@@ -39,6 +39,7 @@ from pruning_core.methods.shared.batch_norm_scales import MINIMUM, SIGMOID, Batc
 from pruning_core.methods.slimming import Slimming
 from pruning_core.methods.ucs import UniformChannelScaling
 from pruning_core.models.build import MODELS, build_model
+from pruning_core.models.cost import count_macs, count_parameters
 from pruning_core.pruning import prune_step, shrunk
 from pruning_core.recipes.chapters import RECEDING_OPTIMIZER, receding_rate
 from pruning_core.sites import find_sites
@@ -190,7 +191,7 @@ def prune_finetune(
 
 def _fraction(prune_pc: object, reference: bool) -> float:
     """``prune_pc`` if it lies in [0, 1), or is 1 and the official thresholds are asked for; raises otherwise."""
-    if not isinstance(prune_pc, bool) and prune_pc == 1:
+    if isinstance(prune_pc, numbers.Real) and not isinstance(prune_pc, bool) and prune_pc == 1:
         if reference:
             return 1.0
         raise BadInput(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pruning_core.checks import Maybe, Real, Several, Whole, check, check_finite
 from pruning_core.errors import BadInput, known_name
 from pruning_core.evaluation import like_model
-from pruning_core.modes import undisturbed
+from pruning_core.models.modes import undisturbed
 
 
 class AttackInfo(NamedTuple):

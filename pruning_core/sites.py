@@ -7,10 +7,10 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
-from pruning_core.cost import output_positions, weightless_copy
 from pruning_core.discovery import PRODUCERS, trace
 from pruning_core.errors import BadInput, BadType, Unprunable
 from pruning_core.groups import Group, Sites
+from pruning_core.models.cost import output_positions, weightless_copy
 
 PRUNABLE = (*PRODUCERS, nn.Bilinear, nn.RNNBase, nn.MultiheadAttention)
 

@@ -13,7 +13,7 @@ from pruning_core.discovery import trace
 from pruning_core.errors import BadInput
 from pruning_core.groups import Group
 from pruning_core.masks import Masks
-from pruning_core.networks import fit_tensors
+from pruning_core.models.storage import fit_tensors
 from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.records.checkpoints import load_tensors, save_tensors
 from pruning_core.trainer import Trainer

@@ -14,7 +14,7 @@ from pruning_core.budgets import Budget
 from pruning_core.errors import BadInput, known_name
 from pruning_core.masks import Masks
 from pruning_core.methods.base import Method, View, as_method
-from pruning_core.modes import undisturbed
+from pruning_core.models.modes import undisturbed
 from pruning_core.records.files import cache_root
 from pruning_core.records.hashes import content_hash
 from pruning_core.records.machine import environment

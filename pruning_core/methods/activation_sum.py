@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pruning_core.activations import Place
 from pruning_core.checks import Constraints, OneOf
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.hidden import ACTIVATIONS, Hidden
 from pruning_core.methods.shared.layer_by_layer import LayerByLayer
 from pruning_core.methods.shared.reading import largest
+from pruning_core.models.activations import Place
 
 
 @register

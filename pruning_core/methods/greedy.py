@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pruning_core.activations import Place
 from pruning_core.checks import Constraints, Maybe, Whole
 from pruning_core.errors import BadInput
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.hidden import Hidden
 from pruning_core.methods.shared.layer_by_layer import LayerByLayer, rescaled
-from pruning_core.modes import evaluating
+from pruning_core.models.activations import Place
+from pruning_core.models.modes import evaluating
 
 
 @register

@@ -20,7 +20,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pruning_core.activations import Place
 from pruning_core.checks import Constraints, OneOf, Whole, check
 from pruning_core.errors import BadInput, known_name
 from pruning_core.methods.base import View, register
@@ -28,6 +27,7 @@ from pruning_core.methods.shared.hidden import ACTIVATIONS, Hidden
 from pruning_core.methods.shared.layer_by_layer import LayerByLayer
 from pruning_core.methods.shared.least_squares import least_squares, second_moments
 from pruning_core.methods.shared.reading import largest
+from pruning_core.models.activations import Place
 
 
 class Step(NamedTuple):

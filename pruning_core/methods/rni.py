@@ -22,12 +22,12 @@ from torch.nn import functional as F
 
 from pruning_core.checks import Constraints, Real
 from pruning_core.groups import Group, Member
-from pruning_core.layers.norms import SigmoidBatchNorm1d, SigmoidBatchNorm2d
 from pruning_core.masks import Masks
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.batch_norm_scales import SIGMOID, Thresholded, living_scales, scales_of
 from pruning_core.methods.shared.insert_norms import with_norms
 from pruning_core.methods.shared.swapping import swap_norms
+from pruning_core.models.layers.norms import SigmoidBatchNorm1d, SigmoidBatchNorm2d
 
 SIGMOID_OF: dict[type, type[SigmoidBatchNorm1d] | type[SigmoidBatchNorm2d]] = {
     nn.BatchNorm1d: SigmoidBatchNorm1d,

@@ -21,7 +21,7 @@ from pruning_core.errors import Unprunable
 from pruning_core.methods.base import Choice, Method, View, register
 from pruning_core.methods.shared.absolute_network import absolute, flow
 from pruning_core.methods.shared.rough_rounds import before_last
-from pruning_core.modes import evaluating
+from pruning_core.models.modes import evaluating
 from pruning_core.scores import Scores
 
 

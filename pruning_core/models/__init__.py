@@ -1,6 +1,33 @@
 """Models: the networks of the papers by name, the layers they are made of, and what they cost."""
 
+from pruning_core.models.activations import layer_inputs
 from pruning_core.models.build import MODELS, build_model, rebuild
+from pruning_core.models.cost import (
+    count_macs,
+    count_parameters,
+    macs_by_layer,
+    output_positions,
+    size_on_disk,
+    sparsity_of,
+)
+from pruning_core.models.storage import load_pruned, save_network
+from pruning_core.models.timing import csr_speed, latency
 from pruning_core.models.zoo.base import ModelInfo
 
-__all__ = ["MODELS", "ModelInfo", "build_model", "rebuild"]
+__all__ = [
+    "MODELS",
+    "ModelInfo",
+    "build_model",
+    "count_macs",
+    "count_parameters",
+    "csr_speed",
+    "latency",
+    "layer_inputs",
+    "load_pruned",
+    "macs_by_layer",
+    "output_positions",
+    "rebuild",
+    "save_network",
+    "size_on_disk",
+    "sparsity_of",
+]

@@ -102,7 +102,7 @@ def time_against_macs(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
 def csr_break_even(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """Draw how many times faster a compressed-sparse-row product is than the dense one, against the sparsity.
 
-    rows: ``sparsity``, ``speedup`` (of :func:`~pruning_core.timing.csr_speed`). The line at 1 is break-even.
+    rows: ``sparsity``, ``speedup`` (of :func:`~pruning_core.models.timing.csr_speed`). The line at 1 is break-even.
     """
     curve = rows.sort_values("sparsity")
     fig, ax = panel()

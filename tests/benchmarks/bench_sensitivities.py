@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import pruning_core as pc
-from pruning_core.activations import layer_inputs
 from pruning_core.methods.shared.sensitivities import RunningSensitivity
+from pruning_core.models.activations import layer_inputs
 
 CHUNK, POINTS = 32, 256
 NETWORKS = {"resnet20_b": 1.0, "vgg16": 1.0}

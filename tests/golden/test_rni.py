@@ -11,12 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pruning_core.cost import count_macs, count_parameters
 from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput
-from pruning_core.layers.index import ChannelIndex
-from pruning_core.layers.norms import SigmoidBatchNorm2d
-from pruning_core.layers.protocol import to_plain
 from pruning_core.masks import Masks
 from pruning_core.methods.base import View
 from pruning_core.methods.polarization import BINS, Polarization, histogram_threshold
@@ -25,6 +21,10 @@ from pruning_core.methods.shared.batch_norm_scales import Thresholded, quantile_
 from pruning_core.methods.slimming import Slimming
 from pruning_core.methods.ucs import UniformChannelScaling
 from pruning_core.models.build import build_model
+from pruning_core.models.cost import count_macs, count_parameters
+from pruning_core.models.layers.index import ChannelIndex
+from pruning_core.models.layers.norms import SigmoidBatchNorm2d
+from pruning_core.models.layers.protocol import to_plain
 from pruning_core.pruning import shrunk
 from pruning_core.receding import fit_best, penalty_of
 from pruning_core.recipes.chapters import RECEDING_OPTIMIZER, receding_rate

@@ -9,9 +9,7 @@ import scipy.optimize
 import torch
 from torch import nn
 
-from pruning_core.activations import layer_inputs
 from pruning_core.budgets import Budget, allocate
-from pruning_core.cost import output_positions
 from pruning_core.discovery import find_groups
 from pruning_core.groups import Sites
 from pruning_core.masks import Masks
@@ -29,6 +27,8 @@ from pruning_core.methods.shared.draws import (
 from pruning_core.methods.shared.sensitivities import sensitivity
 from pruning_core.methods.sipp import SiPP, SiPPHybrid, SiPPRand
 from pruning_core.methods.snip import Snip
+from pruning_core.models.activations import layer_inputs
+from pruning_core.models.cost import output_positions
 from pruning_core.scores import Scores
 from pruning_core.sites import find_sites
 from tests.golden.harness import Check, check, parameters

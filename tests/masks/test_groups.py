@@ -10,11 +10,11 @@ from torch.nn import functional as F
 from pruning_core.discovery import find_groups
 from pruning_core.errors import BadInput, Unprunable
 from pruning_core.groups import expand, remove
-from pruning_core.layers.gates import Gated, HardConcreteGate
-from pruning_core.layers.index import ChannelIndex
-from pruning_core.layers.norms import SigmoidBatchNorm2d
-from pruning_core.layers.protocol import to_plain
 from pruning_core.models.build import build_model
+from pruning_core.models.layers.gates import Gated, HardConcreteGate
+from pruning_core.models.layers.index import ChannelIndex
+from pruning_core.models.layers.norms import SigmoidBatchNorm2d
+from pruning_core.models.layers.protocol import to_plain
 
 
 class Concat(nn.Module):

@@ -9,11 +9,11 @@ from torch import nn
 from torch.nn import functional as F
 
 import pruning_core as pc
-from pruning_core.activations import places
 from pruning_core.budgets import Budget
 from pruning_core.masks import Masks
 from pruning_core.methods.greedy import Greedy
 from pruning_core.methods.imitation import Imitation
+from pruning_core.models.activations import places
 from pruning_core.pruning import prune_step
 from pruning_core.sites import find_sites
 from tests.methods.hidden_by_hand import (

@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn import functional as F
 
 import pruning_core as pc
-from pruning_core.activations import places
 from pruning_core.errors import BadInput, Unprunable
 from pruning_core.methods.ispasp import ISpaSP, two_layer
 from pruning_core.methods.shared.hidden import Hidden
 from pruning_core.methods.shared.least_squares import second_moments
+from pruning_core.models.activations import places
 from tests.methods.hidden_by_hand import (
     DOUBLE,
     LAYERWISE,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pruning_core.budgets import Budget
-from pruning_core.errors import BadInput, UnknownName
+from pruning_core.errors import BadInput, BadType, UnknownName
 from pruning_core.masks import Masks
 from pruning_core.methods.activation_sum import ActivationSum
 from pruning_core.methods.base import METHODS
@@ -419,7 +419,6 @@ def hidden_never() -> Hidden:
         ({"s": 0}, "hidden channels to keep, must be between 1 and 6, not 0"),
         ({"s": -1}, "not -1"),
         ({"s": 7}, "hidden channels to keep, must be between 1 and 6, not 7"),
-        ({"s": 2.0}, "not 2.0"),
         ({"s": 2, "iterations": 0}, "iterations must be at least 1, not 0"),
         ({"s": 2, "importance": "abs"}, "unknown importance 'abs': did you mean 'absolute'"),
         ({"s": 2, "activation": "mean"}, "unknown activation 'mean'"),
@@ -428,6 +427,8 @@ def hidden_never() -> Hidden:
 def test_wrong_arguments_are_refused_before_anything_is_computed(options, message):
     with pytest.raises(BadInput, match=message):
         two_layer(hidden_never(), None, **options)
+    with pytest.raises(BadType, match=r"hidden channels to keep, must be a whole number, not 2\.0"):
+        two_layer(hidden_never(), None, s=2.0)
 
 
 def test_methods_refuse_wrong_parameters_when_they_are_made():

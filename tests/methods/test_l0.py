@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from pruning_core.layers.gates import Gated, HardConcreteGate
 from pruning_core.masks import Masks
 from pruning_core.methods.l0 import L0
+from pruning_core.models.layers.gates import Gated, HardConcreteGate
 
 
 @pytest.mark.parametrize("outputs", [6, 9])

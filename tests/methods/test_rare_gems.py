@@ -12,10 +12,10 @@ from pruning_core import recipes
 from pruning_core.budgets import Budget
 from pruning_core.errors import BadInput, Unprunable
 from pruning_core.experiment import Experiment, final_state, run
-from pruning_core.layers.protocol import to_plain
-from pruning_core.layers.scored import Scored
 from pruning_core.masks import Masks
 from pruning_core.methods.rare_gems import RareGems
+from pruning_core.models.layers.protocol import to_plain
+from pruning_core.models.layers.scored import Scored
 from pruning_core.optimizers import Optimizer
 from pruning_core.stages import Measure, Prune, Train
 from pruning_core.trainer import Trainer

@@ -186,7 +186,7 @@ def test_the_recipe_beats_chance_and_stays_as_sparse(across):
     ("call", "error", "message"),
     [
         (lambda: Rigl(drop=1.5), BadInput, r"drop must lie in \[0, 1\], not 1\.5"),
-        (lambda: Rigl(drop=-0.1), BadInput, "drop must be"),
+        (lambda: Rigl(drop=-0.1), BadInput, r"drop must lie in \[0, 1\], not -0\.1"),
         (lambda: Rigl(drop="0.3"), BadType, "drop must be a number"),
         (lambda: Rigl(end=0), BadInput, "end must be finite and above 0"),
         (lambda: Rigl(batches=0), BadInput, "batches must be at least 1"),

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 import pruning_core as pc
-from pruning_core.activations import layer_inputs
 from pruning_core.errors import BadInput, UnknownName, Unprunable
 from pruning_core.masks import Masks
 from pruning_core.methods.base import View
 from pruning_core.methods.shared.halves import layer_sensitivities
 from pruning_core.methods.shared.sensitivities import SMALLEST_OUTPUT, RunningSensitivity, sample_size, sensitivity
+from pruning_core.models.activations import layer_inputs
 from pruning_core.sites import find_sites
 
 DOUBLE = torch.float64
@@ -389,10 +389,10 @@ def test_inputs_that_are_not_finite_are_refused(bad):
 
 @pytest.mark.parametrize("delta", [0.0, 1.0, -0.1, 2.0, math.nan, math.inf])
 def test_delta_is_a_probability(delta):
-    with pytest.raises(BadInput, match=r"delta is the probability that the guarantee fails, in \(0, 1\)"):
+    with pytest.raises(BadInput, match=r"delta must lie in \(0, 1\)"):
         sample_size(410, 300, delta)
     for name in ("sipp_random", "sipp_hybrid", "pfp", "pfp_random", "pfp_top"):
-        with pytest.raises(BadInput, match="delta is the probability"):
+        with pytest.raises(BadInput, match=r"delta must lie in \(0, 1\)"):
             pc.METHODS[name](delta=delta)
 
 

@@ -14,8 +14,6 @@ from torch.nn import functional as F
 import pruning_core as pc
 from pruning_core.budgets import Budget
 from pruning_core.errors import BadInput, BadType, BudgetError, Unprunable
-from pruning_core.layers.index import ChannelIndex
-from pruning_core.layers.norms import ClampedBatchNorm1d, ClampedBatchNorm2d, SigmoidBatchNorm2d
 from pruning_core.masks import Masks
 from pruning_core.methods.base import View
 from pruning_core.methods.polarization import Polarization, histogram_threshold, polarising
@@ -23,6 +21,8 @@ from pruning_core.methods.rni import RecedingNeurons
 from pruning_core.methods.shared.batch_norm_scales import quantile_masks, quantile_thresholds
 from pruning_core.methods.slimming import Slimming
 from pruning_core.methods.ucs import UniformChannelScaling
+from pruning_core.models.layers.index import ChannelIndex
+from pruning_core.models.layers.norms import ClampedBatchNorm1d, ClampedBatchNorm2d, SigmoidBatchNorm2d
 from pruning_core.optimizers import Optimizer
 from pruning_core.pruning import prune_step
 from pruning_core.sites import find_sites

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import pruning_core as pc
-from pruning_core.activations import layer_inputs, places
 from pruning_core.errors import Unprunable
+from pruning_core.models.activations import layer_inputs, places
 from tests.methods.hidden_by_hand import DOUBLE, alive_channels, network, plain, randomised, seeded
 
 # --- memory

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from pruning_core import cost, prune, timing
+from pruning_core import prune
 from pruning_core.errors import BadInput, BadType
+from pruning_core.models import cost, timing
 from pruning_core.models.build import build_model
 
 

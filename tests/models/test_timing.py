@@ -5,8 +5,8 @@ import torch
 import torchvision
 from torch import nn
 
-from pruning_core import timing
 from pruning_core.errors import BadInput
+from pruning_core.models import timing
 
 
 def test_latency_is_a_median_between_its_quartiles():

@@ -8,10 +8,10 @@ from torch import nn
 
 from pruning_core import prune
 from pruning_core.errors import BadInput, BadType, UnknownName
-from pruning_core.layers.index import ChannelIndex
-from pruning_core.layers.norms import SigmoidBatchNorm2d
 from pruning_core.models import MODELS
 from pruning_core.models.build import build_model, rebuild
+from pruning_core.models.layers.index import ChannelIndex
+from pruning_core.models.layers.norms import SigmoidBatchNorm2d
 
 SMALL = [name for name, info in MODELS.items() if info.parameters < 1_000_000]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pruning_core.errors import BadInput
 from pruning_core.methods.base import View
-from pruning_core.modes import evaluating
+from pruning_core.models.modes import evaluating
 
 
 def absolute(view: View) -> View:

@@ -20,9 +20,9 @@ from pruning_core.budgets import Budget
 from pruning_core.checks import Constraints, Maybe, OneOf, Real, Whole, check
 from pruning_core.errors import BadInput, BadType, Unprunable, known_name
 from pruning_core.groups import Group, Member, expand
-from pruning_core.layers.norms import SigmoidBatchNorm1d, SigmoidBatchNorm2d
 from pruning_core.masks import Masks
 from pruning_core.methods.base import Choice, Method, View
+from pruning_core.models.layers.norms import SigmoidBatchNorm1d, SigmoidBatchNorm2d
 from pruning_core.scores import COMBINERS, Scores, combine
 
 SIGMOID = (SigmoidBatchNorm1d, SigmoidBatchNorm2d)

@@ -27,7 +27,7 @@ from pruning_core.errors import BadInput, known_name
 from pruning_core.evaluation import like_model
 from pruning_core.groups import Group
 from pruning_core.methods.base import Method, View
-from pruning_core.modes import evaluating
+from pruning_core.models.modes import evaluating
 from pruning_core.scores import combine
 
 LOSSES = ("training", "nll_logits")

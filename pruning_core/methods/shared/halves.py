@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pruning_core.activations import layer_inputs
 from pruning_core.budgets import Budget, share_out
 from pruning_core.errors import BadInput, BudgetError
 from pruning_core.masks import Masks
 from pruning_core.methods.base import Choice, Method, View
 from pruning_core.methods.shared.draws import Draws
 from pruning_core.methods.shared.sensitivities import LayerSensitivities, RunningSensitivity
+from pruning_core.models.activations import layer_inputs
 
 
 class Half(NamedTuple):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pruning_core.modes import evaluating
+from pruning_core.models.modes import evaluating
 
 
 def hessian_gradient(

@@ -9,9 +9,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.discovery import find_groups
 from pruning_core.groups import Group, Member
-from pruning_core.layers.gates import ChannelGate, Gated, HardConcreteGate
 from pruning_core.methods.base import weight_rows
 from pruning_core.methods.shared.swapping import swap
+from pruning_core.models.layers.gates import ChannelGate, Gated, HardConcreteGate
 
 Gate = HardConcreteGate | ChannelGate
 

@@ -37,7 +37,7 @@ def norm2d(norm: str, channels: int) -> nn.Module:
     if norm == "none":
         return nn.Identity()
     if norm == "sigmoid":
-        from pruning_core.layers.norms import SigmoidBatchNorm2d
+        from pruning_core.models.layers.norms import SigmoidBatchNorm2d
 
         return SigmoidBatchNorm2d(channels)
     return nn.BatchNorm2d(channels)

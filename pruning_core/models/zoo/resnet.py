@@ -34,7 +34,7 @@ def _shortcut(option: str, inputs: int, outputs: int, stride: int, norm: str) ->
     if stride == 1 and inputs == outputs:
         return nn.Identity()
     if option == "A":
-        from pruning_core.layers.index import ChannelIndex
+        from pruning_core.models.layers.index import ChannelIndex
 
         return ChannelIndex.option_a(inputs, outputs, stride)
     projection = nn.Sequential()

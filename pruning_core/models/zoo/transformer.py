@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.errors import BadInput
-from pruning_core.layers.attention import PrunableAttention
+from pruning_core.models.layers.attention import PrunableAttention
 from pruning_core.models.zoo.base import ModelInfo, Shape, initialiser, scaled
 
 HEAD_DIM = 8

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from pruning_core.cost import count_macs, count_parameters, norm_operations, weightless_copy
 from pruning_core.errors import BadInput, known_name
 from pruning_core.groups import Sites, expand
 from pruning_core.models.build import build_model
+from pruning_core.models.cost import count_macs, count_parameters, norm_operations, weightless_copy
 from pruning_core.pruning import shrunk
 from pruning_core.sites import find_sites
 

@@ -18,9 +18,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from pruning_core.activations import layer_inputs
 from pruning_core.errors import BadInput, Unprunable
 from pruning_core.methods.shared.sensitivities import sensitivity
+from pruning_core.models.activations import layer_inputs
 from pruning_core.papers.sipp_pfp.estimators import error_promised, estimated
 
 

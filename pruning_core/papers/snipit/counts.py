@@ -17,7 +17,7 @@ from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
 
 from pruning_core.errors import BadInput
 from pruning_core.evaluation import like_model
-from pruning_core.modes import evaluating, observing
+from pruning_core.models.modes import evaluating, observing
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
 BITS_A_WEIGHT, BITS_A_ROW = 34, 2

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruning_core.layers.index import ChannelIndex
-from pruning_core.layers.norms import SigmoidBatchNorm2d
+from pruning_core.models.layers.index import ChannelIndex
+from pruning_core.models.layers.norms import SigmoidBatchNorm2d
 
 State = dict[str, Tensor]
 NOT_STORED = ("num_batches_tracked", "shortcut.index")

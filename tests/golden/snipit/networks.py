@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from pruning_core.cost import count_parameters
 from pruning_core.discovery import find_groups
 from pruning_core.models.build import build_model
+from pruning_core.models.cost import count_parameters
 from pruning_core.papers.snipit.counts import compressed_bits, harmonic_mean, reference_flops
 from pruning_core.sites import find_sites
 

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from pruning_core.budgets import Budget
 from pruning_core.groups import remove
-from pruning_core.layers.gates import ChannelGate, Gated, HardConcreteGate
 from pruning_core.masks import Masks
 from pruning_core.methods.base import View
 from pruning_core.methods.efficient_convnets import EfficientConvNets
@@ -18,6 +17,7 @@ from pruning_core.methods.gates import GateDecorators
 from pruning_core.methods.hoyer import TRIM, GroupHoyerSquare, HoyerSquare
 from pruning_core.methods.l0 import L0
 from pruning_core.methods.l1 import L1, Lp
+from pruning_core.models.layers.gates import ChannelGate, Gated, HardConcreteGate
 from pruning_core.pruning import prune_step
 from pruning_core.sites import find_sites
 from tests.golden.snipit.gradients import SCORES, hidden_groups, named, network, same_network, same_widths

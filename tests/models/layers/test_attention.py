@@ -9,13 +9,13 @@ from torch.nn import functional as F
 from torchvision.models import VisionTransformer
 
 import pruning_core as pc
-from pruning_core.cost import output_positions
 from pruning_core.discovery import find_groups
 from pruning_core.errors import BadInput, BadType, Unprunable
 from pruning_core.groups import expand, remove
-from pruning_core.layers.attention import PrunableAttention
-from pruning_core.layers.gates import Gated
 from pruning_core.methods.gates import GateDecorators
+from pruning_core.models.cost import output_positions
+from pruning_core.models.layers.attention import PrunableAttention
+from pruning_core.models.layers.gates import Gated
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

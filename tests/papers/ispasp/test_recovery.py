@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import OrthogonalMatchingPursuit
 
 from pruning_core import version
-from pruning_core.cost import norm_operations
 from pruning_core.errors import BadInput, UnknownName
+from pruning_core.models.cost import norm_operations
 from pruning_core.papers.ispasp.configurations import (
     EXPANSIONS,
     STAGES,

@@ -11,9 +11,9 @@ import pruning_core as pc
 from pruning_core import recipes
 from pruning_core.errors import BadInput
 from pruning_core.importances import BINS, check_importance, importances, spread
-from pruning_core.layers.norms import SigmoidBatchNorm2d
 from pruning_core.methods.base import METHODS
 from pruning_core.methods.rni import RecedingNeurons, receding
+from pruning_core.models.layers.norms import SigmoidBatchNorm2d
 from pruning_core.papers.rni.settling import receding_force, receding_threshold, settled
 
 
@@ -77,10 +77,10 @@ def test_settling_refuses_what_makes_no_sense():
             settled(targets, 0.1)
     with pytest.raises(BadInput, match="'rni' or 'l1'"):
         settled(torch.tensor([0.5]), 0.1, "l2")
-    for strength, b in ((-0.1, 0.0), (math.nan, 0.0), (0.1, math.inf)):
-        with pytest.raises(BadInput, match="strength"):
+    for strength, b, name in ((-0.1, 0.0, "strength"), (math.nan, 0.0, "strength"), (0.1, math.inf, "b")):
+        with pytest.raises(BadInput, match=f"^{name} must be finite"):
             settled(torch.tensor([0.5]), strength, b=b)
-        with pytest.raises(BadInput, match="strength"):
+        with pytest.raises(BadInput, match=f"^{name} must be finite"):
             receding_threshold(strength, b)
 
 

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 import pruning_core as pc
 from pruning_core import receding, recipes
 from pruning_core.errors import BadInput, BadType, BudgetError, PruningError, UnknownName, Unprunable
-from pruning_core.layers.norms import ClampedBatchNorm2d, SigmoidBatchNorm2d
 from pruning_core.methods.polarization import Polarization
 from pruning_core.methods.rni import RecedingNeurons
 from pruning_core.methods.slimming import Slimming
 from pruning_core.methods.ucs import UniformChannelScaling
+from pruning_core.models.layers.norms import ClampedBatchNorm2d, SigmoidBatchNorm2d
 from pruning_core.receding import acting_scales, fit_best, penalty_of, prune_finetune, train
 from pruning_core.recipes.chapters import RECEDING_OPTIMIZER, receding_rate
 from pruning_core.training import History

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.checks import Real, Several, Whole, check
-from pruning_core.cost import check_example
-from pruning_core.modes import observing
+from pruning_core.models.cost import check_example
+from pruning_core.models.modes import observing
 
 
 class Timing(NamedTuple):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.errors import Unprunable
-from pruning_core.modes import evaluating
+from pruning_core.models.modes import evaluating
 
 
 class _Reached(BaseException):

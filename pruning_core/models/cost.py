@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from pruning_core.errors import BadInput, BadType
-from pruning_core.modes import observing
+from pruning_core.models.modes import observing
 
 COUNTED = (
     torch.ops.aten.convolution,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from os import PathLike
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from pruning_core.errors import BadInput, CorruptFile
-from pruning_core.groups import set_sizes
-from pruning_core.layers.protocol import to_plain
-from pruning_core.masks import Masks
 from pruning_core.models.build import rebuild
+from pruning_core.models.layers.protocol import to_plain
 from pruning_core.records.checkpoints import load_tensors, save_tensors
 
 
@@ -20,7 +20,7 @@ def save_network(
     model: nn.Module,
     path: str | PathLike,
     *,
-    masks: Masks | None = None,
+    masks: Mapping[str, Tensor] | None = None,
     plain: bool = False,
     like: nn.Module | None = None,
 ) -> None:
@@ -108,3 +108,22 @@ def torchvision_recipe(model: nn.Module) -> dict | None:
                 "norm": "batch",
             }
     return None
+
+
+def set_sizes(module: nn.Module) -> None:
+    """Make the size attributes of a layer (in_channels, out_features, num_features, ...) agree with its tensors."""
+    weight = getattr(module, "weight", None)
+    if isinstance(module, nn.modules.conv._ConvTransposeNd) and weight is not None:
+        module.in_channels, module.out_channels = weight.shape[0], weight.shape[1] * module.groups
+    elif isinstance(module, nn.modules.conv._ConvNd) and weight is not None:
+        if weight.shape[1] == 1 and module.groups == module.in_channels == module.out_channels:
+            module.groups = weight.shape[0]  # depthwise: one group a channel
+        module.in_channels, module.out_channels = weight.shape[1] * module.groups, weight.shape[0]
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = weight.shape  # type: ignore[union-attr]
+    elif isinstance(module, _NormBase):
+        vector = weight if weight is not None else module.running_mean
+        if vector is not None:
+            module.num_features = vector.shape[0]
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = weight.shape[0]  # type: ignore[union-attr]
