@@ -1,13 +1,15 @@
 """Neural network pruning: five papers on one footing. The public names, and nothing else."""
 
-from pruning_core.budgets import Budget, allocate
 from pruning_core.data import DATASETS, load_data
-from pruning_core.discovery import find_groups
 from pruning_core.errors import PruningError
 from pruning_core.evaluation import evaluate
 from pruning_core.experiment import Experiment, run, run_all
-from pruning_core.groups import expand, remove
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget, allocate
+from pruning_core.masks.groups import expand
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.removal import remove
+from pruning_core.masks.scores import Scores
+from pruning_core.masks.tracing import find_groups
 from pruning_core.methods import METHODS, Choice, Method, View, methods_table, register
 from pruning_core.models import MODELS, build_model
 from pruning_core.models.cost import count_macs, count_parameters
@@ -18,7 +20,6 @@ from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.papers.how_sparse.prunability import predict_limit
 from pruning_core.pruning import PruneResult, prune
 from pruning_core.receding import prune_finetune, train
-from pruning_core.scores import Scores
 from pruning_core.stages import (
     Attack,
     Each,

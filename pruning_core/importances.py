@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pruning_core.errors import BadInput
-from pruning_core.masks import Masks
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.sites import find_sites
 from pruning_core.methods.base import Method, View, as_method
-from pruning_core.sites import find_sites
 
 BINS = 40
 

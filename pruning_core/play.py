@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import nn
 
 from pruning_core.evaluation import CrossEntropy
-from pruning_core.masks import Masks
+from pruning_core.masks.masks import Masks
 from pruning_core.models.cost import count_macs, training_macs
 from pruning_core.models.published import load_published
 from pruning_core.network_stages import recalibrate, rewind, shrink

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruning_core.budgets import SPARSITY, Budget
 from pruning_core.checks import Whole, check, check_finite
 from pruning_core.errors import BadInput, BadType, BudgetError, Unprunable, known_name
-from pruning_core.groups import Kept, Sites, remove
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import SPARSITY, Budget
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.removal import Kept, remove
+from pruning_core.masks.reports import Report, count_removed, make_report
+from pruning_core.masks.schedules import SCHEDULES, fraction_after
+from pruning_core.masks.sites import Scope, Sites, check_batches, find_sites
 from pruning_core.methods.base import Choice, Method, View, as_method, counted
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.models.modes import evaluating, undisturbed
 from pruning_core.models.storage import save_network
-from pruning_core.reports import Report, count_removed, make_report
-from pruning_core.schedules import SCHEDULES, fraction_after
-from pruning_core.sites import Scope, check_batches, find_sites
 
 
 @dataclass(frozen=True)

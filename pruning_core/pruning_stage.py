@@ -6,14 +6,13 @@ from dataclasses import replace
 
 import torch
 
-from pruning_core.budgets import Budget
 from pruning_core.errors import BadInput, BudgetError
-from pruning_core.groups import Sites
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.schedules import fraction_after
+from pruning_core.masks.sites import Sites, find_sites
 from pruning_core.methods.base import Method
 from pruning_core.pruning import prune_step
-from pruning_core.schedules import fraction_after
-from pruning_core.sites import find_sites
 from pruning_core.stages import Prune
 from pruning_core.state import State
 from pruning_core.steps import Step, some_batches

@@ -25,13 +25,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pruning_core.budgets import Budget
 from pruning_core.checks import Real, Whole, check, check_finite
 from pruning_core.data.loading import Data, load_data
 from pruning_core.data.sets import AUGMENTATIONS, NORMALISATIONS
 from pruning_core.errors import BadInput, BadType, known_name
 from pruning_core.evaluation import evaluate
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.sites import find_sites
 from pruning_core.methods.base import View
 from pruning_core.methods.polarization import Polarization
 from pruning_core.methods.rni import RecedingNeurons
@@ -42,7 +43,6 @@ from pruning_core.models.build import MODELS, build_model
 from pruning_core.models.cost import count_macs, count_parameters
 from pruning_core.pruning import prune_step, shrunk
 from pruning_core.recipes.chapters import RECEDING_OPTIMIZER, receding_rate
-from pruning_core.sites import find_sites
 from pruning_core.trainer import Trainer
 from pruning_core.training import fit
 

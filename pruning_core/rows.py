@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from pruning_core.evaluation import evaluate
-from pruning_core.groups import any_alive
 from pruning_core.importances import importances, spread
+from pruning_core.masks.groups import any_alive
+from pruning_core.masks.reports import make_report
+from pruning_core.masks.sites import find_sites
 from pruning_core.methods.base import as_method
-from pruning_core.reports import make_report
-from pruning_core.sites import find_sites
 from pruning_core.stages import Attack, Importances, Measure
 from pruning_core.state import State
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pruning_core.averaging import WeightAverage
-from pruning_core.budgets import Budget
 from pruning_core.checks import Constraints, Maybe, OneOf, Real, Several, Whole, check_fields
 from pruning_core.errors import BadInput, BadType, known_name
 from pruning_core.importances import check_importance
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.schedules import SCHEDULES
 from pruning_core.methods.base import Method, as_method, counted
 from pruning_core.optimizers import LearningRate, Optimizer
-from pruning_core.schedules import SCHEDULES
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from pruning_core.data.loading import Data
-from pruning_core.discovery import trace
 from pruning_core.errors import BadInput
-from pruning_core.groups import Group
-from pruning_core.masks import Masks
+from pruning_core.masks.groups import Group
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.tracing import trace
 from pruning_core.models.storage import fit_tensors
 from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.records.checkpoints import load_tensors, save_tensors

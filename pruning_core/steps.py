@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pruning_core.discovery import find_groups
 from pruning_core.errors import BadInput
-from pruning_core.groups import Group
+from pruning_core.masks.groups import Group
+from pruning_core.masks.tracing import find_groups
 from pruning_core.stages import Each, Prune, Repeat, Stage
 from pruning_core.state import State
 

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning_core.budgets import Budget
 from pruning_core.errors import BadInput, known_name
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.sites import check_batches, find_sites
 from pruning_core.methods.base import Method, View, as_method
 from pruning_core.models.modes import undisturbed
 from pruning_core.records.files import cache_root
 from pruning_core.records.hashes import content_hash
 from pruning_core.records.machine import environment
 from pruning_core.records.table import read_rows, write_rows
-from pruning_core.sites import check_batches, find_sites
 from pruning_core.version import PROFILES, code_of
 
 

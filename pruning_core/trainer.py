@@ -16,7 +16,7 @@ from pruning_core.averaging import WeightAverage
 from pruning_core.checks import Whole, check, check_finite
 from pruning_core.errors import BadInput, BadType, PruningError, known_name
 from pruning_core.evaluation import PRECISIONS, CrossEntropy, check_split, evaluate, like_model, precision_of
-from pruning_core.masks import Masks
+from pruning_core.masks.masks import Masks
 from pruning_core.models.modes import modes_kept, own_random_numbers
 from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.trainer_state import TrainerState

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pruning_core.averaging import WeightAverage
 from pruning_core.errors import BadInput
-from pruning_core.masks import Masks
+from pruning_core.masks.masks import Masks
 from pruning_core.optimizers import Optimizer, load_optimizer_state, optimizer_state
 from pruning_core.records.checkpoints import describe
 

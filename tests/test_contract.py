@@ -10,15 +10,15 @@ from torch import nn
 from torch.nn import functional as F
 
 import pruning_core as pc
-from pruning_core.budgets import Budget
 from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput, PruningError
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.sites import find_sites
 from pruning_core.methods.base import METHODS, as_method, counted
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.optimizers import Optimizer
 from pruning_core.pruning import prune_step, shrunk
-from pruning_core.sites import find_sites
 from pruning_core.trainer import Trainer
 
 SPARSITIES = (0.0, 0.3, 0.8)

@@ -10,12 +10,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from pruning_core.budgets import Budget, allocate
 from pruning_core.checks import check_fields
 from pruning_core.errors import BadInput, BadType, known_name
-from pruning_core.groups import Group, Member, Sites
-from pruning_core.masks import Masks
-from pruning_core.scores import Scores, combine
+from pruning_core.masks.budgets import Budget, allocate
+from pruning_core.masks.groups import Group, Member
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.scores import Scores, combine
+from pruning_core.masks.sites import Sites
 
 
 @dataclass(frozen=True)

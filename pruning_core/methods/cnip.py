@@ -20,8 +20,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pruning_core.budgets import Budget
 from pruning_core.errors import BadInput, BudgetError
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.scores import Scores
 from pruning_core.methods.base import Choice, View, register
 from pruning_core.methods.shared.elasticities import (
     Sensitivity,
@@ -30,7 +31,6 @@ from pruning_core.methods.shared.elasticities import (
     weight_elasticities,
 )
 from pruning_core.methods.shared.one_threshold import below, by_channels, by_weights
-from pruning_core.scores import Scores
 
 
 @register

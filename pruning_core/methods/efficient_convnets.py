@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pruning_core.budgets import Budget
 from pruning_core.checks import Constraints, OneOf
-from pruning_core.groups import Group, expand
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.groups import Group, expand
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.scores import COMBINERS, Scores, combine
 from pruning_core.methods.base import Choice, Method, View, channel_counts, register, weight_rows
 from pruning_core.methods.shared.penalties import living
-from pruning_core.scores import COMBINERS, Scores, combine
 
 
 @register

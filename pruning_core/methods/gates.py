@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.checks import Constraints, OneOf
-from pruning_core.groups import Group
-from pruning_core.masks import Masks
+from pruning_core.masks.groups import Group
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.scores import COMBINERS, Scores, combine
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.elasticities import Sensitivity
 from pruning_core.methods.shared.insert_gates import gates_behind_norms, gates_of
 from pruning_core.methods.shared.penalties import living, summed
 from pruning_core.models.layers.gates import ChannelGate
-from pruning_core.scores import COMBINERS, Scores, combine
 
 
 @register

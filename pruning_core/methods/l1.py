@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from pruning_core.checks import Constraints, OneOf, Real
 from pruning_core.errors import Unprunable
-from pruning_core.masks import Masks
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.scores import Scores
 from pruning_core.methods.base import Method, View, register
-from pruning_core.scores import Scores
 
 SHIFT = 1e-8
 

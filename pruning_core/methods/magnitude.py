@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pruning_core.masks.scores import Scores
 from pruning_core.methods.base import Method, View, register
-from pruning_core.scores import Scores
 
 
 @register

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
+from pruning_core.masks.scores import Scores
 from pruning_core.methods.base import Method, View, register
-from pruning_core.scores import Scores
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruning_core.budgets import Budget, allocate
 from pruning_core.checks import Constraints, OneOf
-from pruning_core.groups import Group, expand
+from pruning_core.masks.budgets import Budget, allocate
+from pruning_core.masks.groups import Group, expand
+from pruning_core.masks.scores import Scores
 from pruning_core.methods.base import Choice, Method, View, register
 from pruning_core.methods.shared.draws import Draws, draws_for_distinct, expected_distinct
 from pruning_core.methods.shared.readers import Reader, readers_of
 from pruning_core.methods.shared.sensitivities import CONSTANT, PROBABILITY
-from pruning_core.scores import Scores
 
 
 def draws_at(error: float, a: float) -> int:

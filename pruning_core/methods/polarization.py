@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruning_core.budgets import Budget, allocate
 from pruning_core.checks import Constraints, Maybe, OneOf, Real, check
 from pruning_core.errors import BadInput, BadType
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget, allocate
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.scores import Scores
 from pruning_core.methods.base import Choice, View, register
 from pruning_core.methods.shared.batch_norm_scales import BatchNormScale, living_scales
 from pruning_core.methods.shared.insert_norms import with_norms
 from pruning_core.methods.shared.swapping import swap_norms
 from pruning_core.models.layers.norms import ClampedBatchNorm1d, ClampedBatchNorm2d
-from pruning_core.scores import Scores
 
 CLAMPED_OF: dict[type, type[ClampedBatchNorm1d] | type[ClampedBatchNorm2d]] = {
     nn.BatchNorm1d: ClampedBatchNorm1d,

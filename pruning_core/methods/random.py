@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from pruning_core.masks.scores import Scores
 from pruning_core.methods.base import Method, View, register
-from pruning_core.scores import Scores
 
 
 def _uniform(view: View, channels: bool) -> Scores:

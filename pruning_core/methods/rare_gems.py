@@ -27,16 +27,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning_core.budgets import Budget
-from pruning_core.discovery import PRODUCERS
 from pruning_core.errors import Unprunable
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.scores import Scores
+from pruning_core.masks.sites import find_sites
+from pruning_core.masks.tracing import PRODUCERS
 from pruning_core.methods.base import Choice, Method, View, register
 from pruning_core.methods.shared.penalties import living, summed
 from pruning_core.methods.shared.swapping import swap
 from pruning_core.models.layers.scored import Scored
-from pruning_core.scores import Scores
-from pruning_core.sites import find_sites
 
 
 @register

@@ -23,14 +23,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pruning_core.budgets import Budget, allocate
 from pruning_core.checks import Constraints, Maybe, Real, Whole, check
 from pruning_core.errors import BadInput
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget, allocate
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.scores import Scores
 from pruning_core.methods.base import Choice, View, register
 from pruning_core.methods.shared.elasticities import Sensitivity
 from pruning_core.methods.shared.reading import largest
-from pruning_core.scores import Scores
 
 
 @register

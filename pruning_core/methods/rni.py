@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pruning_core.checks import Constraints, Real
-from pruning_core.groups import Group, Member
-from pruning_core.masks import Masks
+from pruning_core.masks.groups import Group, Member
+from pruning_core.masks.masks import Masks
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.batch_norm_scales import SIGMOID, Thresholded, living_scales, scales_of
 from pruning_core.methods.shared.insert_norms import with_norms

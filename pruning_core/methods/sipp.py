@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from pruning_core.checks import Constraints, OneOf
+from pruning_core.masks.scores import Scores
 from pruning_core.methods.base import Method, View, register
 from pruning_core.methods.shared.draws import Draws, coefficient, error, water_fill
 from pruning_core.methods.shared.halves import Half, Largest, Sampling, layer_sensitivities, of_one_sign
 from pruning_core.methods.shared.sensitivities import CONSTANT, PROBABILITY
-from pruning_core.scores import Scores
 
 
 @register

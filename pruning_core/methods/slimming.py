@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from pruning_core.checks import Constraints, OneOf
-from pruning_core.masks import Masks
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.scores import NORMALISERS, Scores
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.batch_norm_scales import Thresholded, living_scales
 from pruning_core.methods.shared.insert_norms import with_norms
-from pruning_core.scores import NORMALISERS, Scores
 
 
 @register

@@ -15,9 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pruning_core.checks import Constraints, OneOf
+from pruning_core.masks.scores import COMBINERS, Scores
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.elasticities import Sensitivity, channel_elasticities, producing_parameters
-from pruning_core.scores import COMBINERS, Scores
 
 
 @register

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pruning_core.masks.scores import Scores
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.elasticities import Sensitivity, weight_elasticities
-from pruning_core.scores import Scores
 
 
 @register

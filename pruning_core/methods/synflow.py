@@ -15,14 +15,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pruning_core.budgets import Budget, allocate
 from pruning_core.checks import Constraints, Whole
 from pruning_core.errors import Unprunable
+from pruning_core.masks.budgets import Budget, allocate
+from pruning_core.masks.scores import Scores
 from pruning_core.methods.base import Choice, Method, View, register
 from pruning_core.methods.shared.absolute_network import absolute, flow
 from pruning_core.methods.shared.rough_rounds import before_last
 from pruning_core.models.modes import evaluating
-from pruning_core.scores import Scores
 
 
 @register

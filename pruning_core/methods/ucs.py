@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from pruning_core.budgets import Budget
 from pruning_core.errors import BadInput
+from pruning_core.masks.budgets import Budget
 from pruning_core.methods.base import Choice, View, register
 from pruning_core.methods.shared.batch_norm_scales import Thresholded
 from pruning_core.methods.shared.insert_norms import with_norms

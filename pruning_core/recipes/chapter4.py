@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pruning_core.budgets import Budget
 from pruning_core.checks import Whole, check
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.schedules import fraction_after, tick_tock_rounds
 from pruning_core.recipes.general import (
     Timeline,
     before_training,
@@ -17,7 +18,6 @@ from pruning_core.recipes.general import (
     snip_it_rounds,
     to,
 )
-from pruning_core.schedules import fraction_after, tick_tock_rounds
 from pruning_core.stages import Every, Prune, Rewind, Save, Shrink, Train
 
 

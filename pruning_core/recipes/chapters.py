@@ -6,15 +6,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from pruning_core.budgets import Budget
 from pruning_core.checks import Real, Whole, check
 from pruning_core.errors import BadInput
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.schedules import fraction_after
 from pruning_core.methods.base import Method, as_method
 from pruning_core.methods.rare_gems import RareGems
 from pruning_core.methods.rigl import Rigl
 from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.recipes.general import Timeline, cut_to, fine_tuned, to
-from pruning_core.schedules import fraction_after
 from pruning_core.stages import Each, Every, Importances, Measure, Prune, Rewind, Shrink, Train
 
 ISPASP_TUNING = Optimizer("sgd", lr=0.01, nesterov=True, weight_decay=5e-4, decay_norm_and_bias=False)

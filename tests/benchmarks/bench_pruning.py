@@ -10,11 +10,11 @@ import torchvision
 from torch.nn.utils import prune as torch_prune
 
 from pruning_core import prune
-from pruning_core.budgets import Budget, allocate
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget, allocate
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.scores import Scores
+from pruning_core.masks.sites import find_sites
 from pruning_core.pruning import shrunk
-from pruning_core.scores import Scores
-from pruning_core.sites import find_sites
 from stopwatch import seconds
 
 

@@ -7,14 +7,14 @@ import torch
 from torch.nn import functional as F
 
 from pruning_core import build_model, prune
-from pruning_core.budgets import Budget
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.schedules import fraction_after
+from pruning_core.masks.sites import find_sites
 from pruning_core.methods.base import View
 from pruning_core.methods.snap import Snap
 from pruning_core.methods.snip import Snip
 from pruning_core.pruning import prune_step
-from pruning_core.schedules import fraction_after
-from pruning_core.sites import find_sites
 from stopwatch import seconds
 
 

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from pruning_core.data.loading import load_data
 from pruning_core.data.splits import Split
 from pruning_core.evaluation import evaluate
-from pruning_core.masks import Masks
+from pruning_core.masks.masks import Masks
 from pruning_core.models.build import build_model
 from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.trainer import Trainer

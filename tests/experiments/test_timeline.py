@@ -6,8 +6,8 @@ import torch
 import pruning_core as pc
 from pruning_core import play, recipes
 from pruning_core.experiment import final_state
+from pruning_core.masks.schedules import fraction_after
 from pruning_core.models.layers.gates import HardConcreteGate
-from pruning_core.schedules import fraction_after
 from pruning_core.trainer import Trainer
 
 SETTINGS = {

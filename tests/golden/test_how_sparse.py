@@ -5,10 +5,10 @@ import math
 import numpy as np
 import torch
 
-from pruning_core.budgets import Budget, allocate
-from pruning_core.groups import Sites
-from pruning_core.masks import Masks
-from pruning_core.scores import Scores
+from pruning_core.masks.budgets import Budget, allocate
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.scores import Scores
+from pruning_core.masks.sites import Sites
 from tests.golden.harness import Check, check, parameters
 from tests.golden.how_sparse import curvature, prediction, training
 

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput
-from pruning_core.masks import Masks
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.sites import find_sites
 from pruning_core.methods.base import View
 from pruning_core.methods.polarization import BINS, Polarization, histogram_threshold
 from pruning_core.methods.rni import RecedingNeurons, receding
@@ -28,7 +29,6 @@ from pruning_core.models.layers.protocol import to_plain
 from pruning_core.pruning import shrunk
 from pruning_core.receding import fit_best, penalty_of
 from pruning_core.recipes.chapters import RECEDING_OPTIMIZER, receding_rate
-from pruning_core.sites import find_sites
 from pruning_core.trainer import Trainer
 from tests.golden.harness import Check, check, parameters
 from tests.golden.rni.networks import NOT_STORED, is_sigmoid, resnet, state_of, vgg

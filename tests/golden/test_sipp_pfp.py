@@ -9,10 +9,11 @@ import scipy.optimize
 import torch
 from torch import nn
 
-from pruning_core.budgets import Budget, allocate
-from pruning_core.discovery import find_groups
-from pruning_core.groups import Sites
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget, allocate
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.scores import Scores
+from pruning_core.masks.sites import Sites, find_sites
+from pruning_core.masks.tracing import find_groups
 from pruning_core.methods.base import View
 from pruning_core.methods.norms import L1Norm, L2Norm
 from pruning_core.methods.pfp import kept_at, split
@@ -29,8 +30,6 @@ from pruning_core.methods.sipp import SiPP, SiPPHybrid, SiPPRand
 from pruning_core.methods.snip import Snip
 from pruning_core.models.activations import layer_inputs
 from pruning_core.models.cost import output_positions
-from pruning_core.scores import Scores
-from pruning_core.sites import find_sites
 from tests.golden.harness import Check, check, parameters
 from tests.golden.sipp_pfp.networks import Dependencies, budget, network, propagate, settle_ties
 from tests.golden.sipp_pfp.schedules import commensurate_file, keep_ratio_schedules, schedules_misc

@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pruning_core as pc
-from pruning_core.budgets import Budget, allocate, share_out
 from pruning_core.errors import BadInput, BudgetError, PruningError
-from pruning_core.groups import Group, Member, Sites
-from pruning_core.masks import Masks
-from pruning_core.scores import Scores
+from pruning_core.masks.budgets import Budget, allocate
+from pruning_core.masks.groups import Group, Member
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.ranking import share_out
+from pruning_core.masks.scores import Scores
+from pruning_core.masks.sites import Sites
 
 
 def sites_of(scores) -> Sites:

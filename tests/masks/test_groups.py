@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pruning_core.discovery import find_groups
 from pruning_core.errors import BadInput, Unprunable
-from pruning_core.groups import expand, remove
+from pruning_core.masks.groups import expand
+from pruning_core.masks.removal import remove
+from pruning_core.masks.tracing import find_groups
 from pruning_core.models.build import build_model
 from pruning_core.models.layers.gates import Gated, HardConcreteGate
 from pruning_core.models.layers.index import ChannelIndex

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pruning_core.errors import BadInput, BadType, CorruptFile, UnknownName
-from pruning_core.masks import Masks
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.schedules import SCHEDULES, fraction_after
+from pruning_core.masks.scores import COMBINERS, Scores, combine
 from pruning_core.records.checkpoints import save_tensors
-from pruning_core.schedules import SCHEDULES, fraction_after
-from pruning_core.scores import COMBINERS, Scores, combine
 
 shapes = st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple)
 

@@ -5,9 +5,10 @@ import torch
 from torch.nn import functional as F
 
 import pruning_core as pc
-from pruning_core.budgets import Budget
 from pruning_core.errors import BudgetError
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.sites import find_sites
 from pruning_core.methods.cnip import Cnip, official_shares
 from pruning_core.methods.shared.elasticities import (
     channel_elasticities,
@@ -16,7 +17,6 @@ from pruning_core.methods.shared.elasticities import (
     weight_elasticities,
 )
 from pruning_core.pruning import prune_step
-from pruning_core.sites import find_sites
 from tests.methods.gradient_networks import conv
 
 

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from pruning_core.masks.sites import find_sites
 from pruning_core.methods.shared.elasticities import (
     channel_elasticities,
     loss_gradients,
     producing_parameters,
     weight_elasticities,
 )
-from pruning_core.sites import find_sites
 from tests.methods.gradient_networks import conv, residual
 
 

@@ -5,10 +5,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import pruning_core as pc
-from pruning_core.masks import Masks
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.sites import find_sites
 from pruning_core.methods.grasp import Grasp
 from pruning_core.methods.shared.elasticities import loss_gradients
-from pruning_core.sites import find_sites
 from tests.methods.gradient_networks import conv
 
 

@@ -9,13 +9,13 @@ from torch import nn
 from torch.nn import functional as F
 
 import pruning_core as pc
-from pruning_core.budgets import Budget
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.sites import find_sites
 from pruning_core.methods.greedy import Greedy
 from pruning_core.methods.imitation import Imitation
 from pruning_core.models.activations import places
 from pruning_core.pruning import prune_step
-from pruning_core.sites import find_sites
 from tests.methods.hidden_by_hand import (
     NETWORKS,
     alive_channels,

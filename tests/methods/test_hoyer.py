@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import pruning_core as pc
-from pruning_core.budgets import Budget
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.masks import Masks
 from pruning_core.methods.hoyer import GroupHoyerSquare, HoyerSquare
 from tests.methods.penalised_networks import network
 

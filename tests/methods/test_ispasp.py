@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pruning_core.budgets import Budget
 from pruning_core.errors import BadInput, BadType, UnknownName
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.sites import find_sites
 from pruning_core.methods.activation_sum import ActivationSum
 from pruning_core.methods.base import METHODS
 from pruning_core.methods.greedy import Greedy
@@ -20,7 +21,6 @@ from pruning_core.methods.imitation import Imitation
 from pruning_core.methods.ispasp import ISpaSP, two_layer
 from pruning_core.methods.shared.hidden import Hidden
 from pruning_core.pruning import prune_step, shrunk
-from pruning_core.sites import find_sites
 from tests.methods.hidden_by_hand import (
     DOUBLE,
     LAYERWISE,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pruning_core.masks import Masks
+from pruning_core.masks.masks import Masks
 from pruning_core.methods.l0 import L0
 from pruning_core.models.layers.gates import Gated, HardConcreteGate
 

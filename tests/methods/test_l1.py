@@ -7,7 +7,7 @@ from torch import nn
 import pruning_core as pc
 from pruning_core import recipes
 from pruning_core.errors import BadInput, PruningError, Unprunable
-from pruning_core.masks import Masks
+from pruning_core.masks.masks import Masks
 from pruning_core.methods.base import as_method
 from pruning_core.methods.efficient_convnets import EfficientConvNets
 from pruning_core.methods.gates import GateDecorators

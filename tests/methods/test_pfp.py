@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import pruning_core as pc
-from pruning_core.budgets import Budget
 from pruning_core.errors import Unprunable
 from pruning_core.low_rank import low_rank
+from pruning_core.masks.budgets import Budget
 from pruning_core.methods.pfp import PFP, PFPRandom, draws_at, kept_at, last_errors, split
 from pruning_core.methods.shared.sensitivities import sensitivity
 from tests.methods.sampled_networks import (

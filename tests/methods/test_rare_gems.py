@@ -9,10 +9,10 @@ from torch import nn
 
 import pruning_core as pc
 from pruning_core import recipes
-from pruning_core.budgets import Budget
 from pruning_core.errors import BadInput, Unprunable
 from pruning_core.experiment import Experiment, final_state, run
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.masks import Masks
 from pruning_core.methods.rare_gems import RareGems
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.models.layers.scored import Scored

@@ -9,15 +9,15 @@ from torch.nn import functional as F
 
 import pruning_core as pc
 from pruning_core import recipes
-from pruning_core.budgets import Budget
 from pruning_core.errors import BadInput, BadType, BudgetError
 from pruning_core.experiment import Experiment, final_state, run
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.sites import find_sites
 from pruning_core.methods.rigl import Rigl, exchange
 from pruning_core.methods.shared.elasticities import loss_gradients
 from pruning_core.optimizers import Optimizer
 from pruning_core.pruning import prune_step
-from pruning_core.sites import find_sites
 from pruning_core.stages import Every, Measure, Prune, Train
 from pruning_core.trainer import Trainer
 

@@ -11,9 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import pruning_core as pc
-from pruning_core.budgets import Budget
 from pruning_core.errors import BadInput, BadType, Unprunable
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.sites import find_sites
 from pruning_core.methods.rni import RecedingNeurons, receding
 from pruning_core.models.layers.norms import (
     ClampedBatchNorm1d,
@@ -24,7 +25,6 @@ from pruning_core.models.layers.norms import (
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.optimizers import Optimizer
 from pruning_core.pruning import prune_step
-from pruning_core.sites import find_sites
 
 
 def generator(seed=0) -> torch.Generator:

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import pruning_core as pc
-from pruning_core.budgets import Budget
 from pruning_core.errors import BudgetError
+from pruning_core.masks.budgets import Budget
 from pruning_core.methods.pfp import drawn
 from pruning_core.methods.sampling import L1Sampling, L2Sampling, UniformSampling
 from pruning_core.methods.shared.draws import Draws, draws_for_distinct, error, expected_distinct, water_fill

@@ -10,12 +10,12 @@ from torch import nn
 
 import pruning_core as pc
 from pruning_core.errors import BadInput, UnknownName, Unprunable
-from pruning_core.masks import Masks
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.sites import find_sites
 from pruning_core.methods.base import View
 from pruning_core.methods.shared.halves import layer_sensitivities
 from pruning_core.methods.shared.sensitivities import SMALLEST_OUTPUT, RunningSensitivity, sample_size, sensitivity
 from pruning_core.models.activations import layer_inputs
-from pruning_core.sites import find_sites
 
 DOUBLE = torch.float64
 PADDINGS = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}

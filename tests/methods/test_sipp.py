@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import pruning_core as pc
-from pruning_core.budgets import Budget
 from pruning_core.errors import BadInput, BudgetError, UnknownName, Unprunable
+from pruning_core.masks.budgets import Budget
 from pruning_core.methods.base import METHODS
 from pruning_core.methods.pfp import PFP, PFPRandom, PFPTop
 from pruning_core.methods.shared.halves import Largest

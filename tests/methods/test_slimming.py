@@ -12,9 +12,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import pruning_core as pc
-from pruning_core.budgets import Budget
 from pruning_core.errors import BadInput, BadType, BudgetError, Unprunable
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.sites import find_sites
 from pruning_core.methods.base import View
 from pruning_core.methods.polarization import Polarization, histogram_threshold, polarising
 from pruning_core.methods.rni import RecedingNeurons
@@ -25,7 +26,6 @@ from pruning_core.models.layers.index import ChannelIndex
 from pruning_core.models.layers.norms import ClampedBatchNorm1d, ClampedBatchNorm2d, SigmoidBatchNorm2d
 from pruning_core.optimizers import Optimizer
 from pruning_core.pruning import prune_step
-from pruning_core.sites import find_sites
 from pruning_core.trainer import Trainer
 
 EXAMPLE = torch.zeros(1, 1, 4, 4)

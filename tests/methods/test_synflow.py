@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 import pruning_core as pc
 from pruning_core.errors import BadInput
-from pruning_core.masks import Masks
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.sites import find_sites
 from pruning_core.methods.synflow import SynFlow
-from pruning_core.sites import find_sites
 from tests.methods.gradient_networks import conv
 
 

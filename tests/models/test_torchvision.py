@@ -8,9 +8,10 @@ import torchvision
 from torch import nn
 
 from pruning_core import prunable_attention, prune
-from pruning_core.discovery import find_groups
 from pruning_core.errors import Unprunable
-from pruning_core.groups import expand, remove
+from pruning_core.masks.groups import expand
+from pruning_core.masks.removal import remove
+from pruning_core.masks.tracing import find_groups
 from pruning_core.models.layers.attention import PrunableAttention
 
 FAST = ["resnet18", "mobilenet_v2", "squeezenet1_1", "mobilenet_v3_small"]

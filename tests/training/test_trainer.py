@@ -16,7 +16,7 @@ from pruning_core.data.loading import load_data
 from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput, BadType, UnknownName
 from pruning_core.evaluation import CrossEntropy, evaluate
-from pruning_core.masks import Masks
+from pruning_core.masks.masks import Masks
 from pruning_core.observers import SignFlips
 from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.tensorboard import TensorBoard

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pruning_core.budgets import Budget
 from pruning_core.checks import Constraints, Maybe, OneOf, Real, Whole, check
 from pruning_core.errors import BadInput, BadType, Unprunable, known_name
-from pruning_core.groups import Group, Member, expand
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.groups import Group, Member, expand
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.scores import COMBINERS, Scores, combine
 from pruning_core.methods.base import Choice, Method, View
 from pruning_core.models.layers.norms import SigmoidBatchNorm1d, SigmoidBatchNorm2d
-from pruning_core.scores import COMBINERS, Scores, combine
 
 SIGMOID = (SigmoidBatchNorm1d, SigmoidBatchNorm2d)
 SCOPES = ("global", "local")

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pruning_core.budgets import Budget, share_out
 from pruning_core.errors import BadInput, BudgetError
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.ranking import share_out
 from pruning_core.methods.base import Choice, Method, View
 from pruning_core.methods.shared.draws import Draws
 from pruning_core.methods.shared.sensitivities import LayerSensitivities, RunningSensitivity

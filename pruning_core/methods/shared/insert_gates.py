@@ -7,8 +7,8 @@ from collections.abc import Callable
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pruning_core.discovery import find_groups
-from pruning_core.groups import Group, Member
+from pruning_core.masks.groups import Group, Member
+from pruning_core.masks.tracing import find_groups
 from pruning_core.methods.base import weight_rows
 from pruning_core.methods.shared.swapping import swap
 from pruning_core.models.layers.gates import ChannelGate, Gated, HardConcreteGate

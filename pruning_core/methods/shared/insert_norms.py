@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pruning_core.discovery import find_groups
 from pruning_core.errors import Unprunable
+from pruning_core.masks.tracing import find_groups
 from pruning_core.methods.base import weight_rows
 from pruning_core.methods.shared.swapping import swap
 

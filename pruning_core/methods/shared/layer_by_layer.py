@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from pruning_core.budgets import Budget
-from pruning_core.groups import Group, expand
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.groups import Group, expand
 from pruning_core.methods.base import Choice, Method, View, channel_counts
 from pruning_core.methods.shared.hidden import Hidden
 from pruning_core.methods.shared.reading import inputs_of

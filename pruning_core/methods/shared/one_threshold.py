@@ -7,12 +7,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pruning_core.budgets import Budget, allocate
-from pruning_core.groups import Group
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget, allocate
+from pruning_core.masks.groups import Group
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.reports import count_removed
+from pruning_core.masks.scores import Scores
 from pruning_core.methods.base import View
-from pruning_core.reports import count_removed
-from pruning_core.scores import Scores
 
 
 def below(view: View, threshold: float, keep: int, weights: Scores, channels: Scores) -> tuple[Masks, Masks]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pruning_core.errors import Unprunable
-from pruning_core.masks import Masks
+from pruning_core.masks.masks import Masks
 
 
 def living(tensor: Tensor, name: str, alive: Masks) -> Tensor:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pruning_core.groups import Member
+from pruning_core.masks.groups import Member
 from pruning_core.methods.base import View
 from pruning_core.methods.shared.draws import coefficient
 from pruning_core.methods.shared.halves import layer_sensitivities

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruning_core.groups import Member
+from pruning_core.masks.groups import Member
 
 
 def inputs_of(reader: Any, member: Member) -> Tensor:

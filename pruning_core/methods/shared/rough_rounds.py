@@ -8,12 +8,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pruning_core.budgets import Budget, allocate
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget, allocate
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.reports import count_removed
+from pruning_core.masks.schedules import fraction_after
+from pruning_core.masks.scores import Scores
 from pruning_core.methods.base import View
-from pruning_core.reports import count_removed
-from pruning_core.schedules import fraction_after
-from pruning_core.scores import Scores
 
 SAMPLE = 2**18  # scores that a threshold between the rounds is read from
 

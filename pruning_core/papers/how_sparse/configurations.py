@@ -17,10 +17,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pruning_core.budgets import Budget
 from pruning_core.checks import Real, Several, Whole, check
 from pruning_core.errors import known_name
 from pruning_core.experiment import Experiment
+from pruning_core.masks.budgets import Budget
 from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.papers.how_sparse.learning_rates import SteppedPerIteration
 from pruning_core.stages import Measure, Prune, Stage, Train

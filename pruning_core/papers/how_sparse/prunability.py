@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from pruning_core.checks import Real, Whole, check
 from pruning_core.errors import BadInput
-from pruning_core.masks import Masks
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.sites import Scope, find_sites
 from pruning_core.papers.how_sparse.curvature.batches import Loss, pairs, refuse_training
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian
 from pruning_core.papers.how_sparse.curvature.living import LivingHessian
@@ -23,7 +24,6 @@ from pruning_core.papers.how_sparse.geometry.kinematic import trace_bound
 from pruning_core.papers.how_sparse.measured import ActualLimits, actual_limits
 from pruning_core.papers.how_sparse.prediction import Limit, predict
 from pruning_core.progress import progress_bar
-from pruning_core.sites import Scope, find_sites
 
 FEW_BATCHES = 10
 MUCH_NEGATIVE = 0.1

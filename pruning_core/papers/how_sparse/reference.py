@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pruning_core.checks import DOUBLE, Real, check, doubles
 from pruning_core.errors import BadInput, BadType
-from pruning_core.masks import Masks
+from pruning_core.masks.masks import Masks
 from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width
 from pruning_core.papers.how_sparse.prediction import pooled
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pruning_core.budgets import Budget
 from pruning_core.data.sets import NORMALISATIONS
 from pruning_core.errors import BadInput, known_name
 from pruning_core.experiment import Experiment
+from pruning_core.masks.budgets import Budget
 from pruning_core.methods.base import Method, as_method
 from pruning_core.methods.thinet import ThiNet
 from pruning_core.optimizers import LearningRate, Optimizer

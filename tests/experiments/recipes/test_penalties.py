@@ -7,7 +7,7 @@ import pytest
 
 import pruning_core as pc
 from pruning_core import recipes
-from pruning_core.schedules import fraction_after, tick_tock_rounds
+from pruning_core.masks.schedules import fraction_after, tick_tock_rounds
 
 
 def test_tick_tock_targets_rise_by_a_twentieth():

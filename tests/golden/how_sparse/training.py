@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pruning_core.data.splits import Split
-from pruning_core.masks import Masks
+from pruning_core.masks.masks import Masks
 from pruning_core.methods.l1 import L1
 from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.papers.how_sparse.configurations import CONFIGURATIONS, EPOCHS

@@ -11,10 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruning_core.budgets import Budget, allocate
-from pruning_core.discovery import find_groups
-from pruning_core.groups import Group, Sites, expand, remove
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget, allocate
+from pruning_core.masks.groups import Group, expand
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.removal import remove
+from pruning_core.masks.schedules import fraction_after
+from pruning_core.masks.scores import Scores
+from pruning_core.masks.sites import Sites
+from pruning_core.masks.tracing import find_groups
 from pruning_core.methods.base import View
 from pruning_core.methods.cnip import official_shares
 from pruning_core.methods.grasp import Grasp
@@ -26,8 +30,6 @@ from pruning_core.methods.shared.elasticities import (
     statistic_loss,
     weight_elasticities,
 )
-from pruning_core.schedules import fraction_after
-from pruning_core.scores import Scores
 from pruning_core.stages import Every, Measure
 
 LEAK = 0.05

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from pruning_core.discovery import find_groups
+from pruning_core.masks.sites import find_sites
+from pruning_core.masks.tracing import find_groups
 from pruning_core.models.build import build_model
 from pruning_core.models.cost import count_parameters
 from pruning_core.papers.snipit.counts import compressed_bits, harmonic_mean, reference_flops
-from pruning_core.sites import find_sites
 
 NAMES = {
     "MLP5": "mlp5_snip",

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pruning_core.budgets import Budget
-from pruning_core.groups import remove
-from pruning_core.masks import Masks
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.removal import remove
+from pruning_core.masks.sites import find_sites
 from pruning_core.methods.base import View
 from pruning_core.methods.efficient_convnets import EfficientConvNets
 from pruning_core.methods.gates import GateDecorators
@@ -19,7 +20,6 @@ from pruning_core.methods.l0 import L0
 from pruning_core.methods.l1 import L1, Lp
 from pruning_core.models.layers.gates import ChannelGate, Gated, HardConcreteGate
 from pruning_core.pruning import prune_step
-from pruning_core.sites import find_sites
 from tests.golden.snipit.gradients import SCORES, hidden_groups, named, network, same_network, same_widths
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}

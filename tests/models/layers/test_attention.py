@@ -9,9 +9,10 @@ from torch.nn import functional as F
 from torchvision.models import VisionTransformer
 
 import pruning_core as pc
-from pruning_core.discovery import find_groups
 from pruning_core.errors import BadInput, BadType, Unprunable
-from pruning_core.groups import expand, remove
+from pruning_core.masks.groups import expand
+from pruning_core.masks.removal import remove
+from pruning_core.masks.tracing import find_groups
 from pruning_core.methods.gates import GateDecorators
 from pruning_core.models.cost import output_positions
 from pruning_core.models.layers.attention import PrunableAttention

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pruning_core.errors import BadInput, BadType, UnknownName
-from pruning_core.masks import Masks
+from pruning_core.masks.masks import Masks
 from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width
 from pruning_core.papers.how_sparse.measured import actual_limits, total_variation
 from pruning_core.papers.how_sparse.prediction import magnitude_distance, predict

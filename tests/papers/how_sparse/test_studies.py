@@ -11,7 +11,7 @@ from torch import nn
 from pruning_core import recipes
 from pruning_core.errors import BadInput, BadType
 from pruning_core.experiment import Experiment
-from pruning_core.masks import Masks
+from pruning_core.masks.masks import Masks
 from pruning_core.optimizers import LearningRate
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian
 from pruning_core.papers.how_sparse.curvature.living import LivingHessian

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.errors import BadInput, known_name
-from pruning_core.groups import Sites, any_alive
+from pruning_core.masks.groups import any_alive
+from pruning_core.masks.sites import Sites
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+import torch
 from torch import Tensor, nn
 
-from pruning_core.discovery import PRODUCERS, trace
 from pruning_core.errors import BadInput, BadType, Unprunable
-from pruning_core.groups import Group, Sites
+from pruning_core.masks.groups import Group
+from pruning_core.masks.tracing import PRODUCERS, trace
 from pruning_core.models.cost import output_positions, weightless_copy
 
 PRUNABLE = (*PRODUCERS, nn.Bilinear, nn.RNNBase, nn.MultiheadAttention)
@@ -138,3 +140,25 @@ def check_batches(batches, needs: str, method: str):
     if len(first[0]) == 0:
         raise BadInput("the first of the batches holds no sample.")
     return again
+
+
+@dataclass(frozen=True)
+class Sites:
+    """What a method may prune: single weights of the parameters ``weights``, or channels of ``groups``.
+
+    Fractions "of weights" and "of macs" refer to ``weights``. ``positions`` says how many multiply-accumulates one
+    weight of a parameter costs; None when no example was given. ``shapes`` holds the shape of every parameter of the
+    network, ``excluded`` the layers and groups that cannot be pruned, or are out of scope, and why.
+    """
+
+    shapes: Mapping[str, torch.Size]
+    weights: tuple[str, ...]
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    positions: Mapping[str, int] | None = None
+    excluded: Mapping[str, str] = field(default_factory=dict)
+
+    def score_shapes(self, channels: bool) -> dict[str, torch.Size]:
+        """Shapes of the scores, per site: (channels,) for groups, the parameter's own for single weights."""
+        if channels:
+            return {name: torch.Size([group.size]) for name, group in self.groups.items()}
+        return {name: self.shapes[name] for name in self.weights}

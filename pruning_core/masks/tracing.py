@@ -7,12 +7,7 @@ cannot be cut out exactly is returned as a group with a reason, never silently l
 from __future__ import annotations
 
 import copy
-import ctypes
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from pruning_core.errors import BadInput, Unprunable
-from pruning_core.groups import Group, Member
+from pruning_core.masks.groups import Group, Member
+from pruning_core.masks.time_limit import OutOfTime, limited
+from pruning_core.masks.traceable import gate_finder, make_traceable
 from pruning_core.models.cost import counting_positions, weightless_copy
 from pruning_core.models.layers.attention import PrunableAttention
 from pruning_core.models.layers.gates import ChannelGate, HardConcreteGate
@@ -45,12 +42,12 @@ def trace(model: nn.Module, example_input, time_limit: float = 60.0) -> tuple[li
     """The groups, and the output positions of every layer for one sample, from one forward pass."""
     _refuse_shared_weights(model)
     try:
-        with _time_limit(time_limit):
+        with limited(time_limit):
             try:
                 entries, positions = _search(weightless_copy(model), _to(example_input, "meta"))
             except Exception:  # a forward pass that looks at values, or tensors that are no buffers
                 entries, positions = _search(copy.deepcopy(model), example_input)
-    except _OutOfTime:
+    except OutOfTime:
         raise Unprunable(
             f"the channel groups of {type(model).__name__} were not found within {time_limit:g} s; prune weights instead."
         ) from None
@@ -71,14 +68,14 @@ def _search(twin: nn.Module, example_input):
     """What torch-pruning finds in ``twin``, a copy that it may change: (members, problems, channels) of every group."""
     import torch_pruning
 
-    _make_traceable(twin, example_input)
+    make_traceable(twin, example_input)
     names = {module: name for name, module in twin.named_modules()}
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
         graph = torch_pruning.DependencyGraph()
         # A tuple: a bare tensor would be unpacked along its batch and tried sample by sample, and counted twice.
         arguments = example_input if isinstance(example_input, tuple) else (example_input,)
-        finders = dict.fromkeys((HardConcreteGate, ChannelGate), _gate_finder())
+        finders = dict.fromkeys((HardConcreteGate, ChannelGate), gate_finder())
         with counting_positions(twin) as positions:
             graph.build_dependency(twin, arguments, customized_pruners=finders)
         found = [
@@ -234,57 +231,6 @@ def _turned_and_grouped(module: Any) -> bool:
     return bool(getattr(module, "transposed", False)) and module.groups > 1
 
 
-def _make_traceable(twin: nn.Module, example_input) -> None:
-    """Evaluation mode, gradients on, index layers replaced by 1x1 convolutions, attention by a sum, in place."""
-    twin.eval().requires_grad_(True)
-    for module in twin.modules():
-        if isinstance(module, PrunableAttention):
-            module.forward = partial(_summed, module)  # type: ignore[method-assign]
-    index_layers = {name: module for name, module in twin.named_modules() if isinstance(module, ChannelIndex)}
-    if not index_layers:
-        return
-    arguments = example_input if isinstance(example_input, tuple) else (example_input,)
-    widths: dict[nn.Module, int] = {}
-    hooks = [
-        m.register_forward_pre_hook(lambda m, inputs: widths.update({m: inputs[0].shape[1]}))
-        for m in index_layers.values()
-    ]
-    with torch.no_grad():
-        twin(*arguments)
-    for hook in hooks:
-        hook.remove()
-    for name, module in index_layers.items():
-        with torch.device(arguments[0].device):
-            stand_in = nn.Conv2d(widths[module], len(module.index), 1, module.stride, bias=False)
-        parent, _, child = name.rpartition(".")
-        setattr(twin.get_submodule(parent), child, stand_in.to(arguments[0].dtype).eval())
-
-
-def _summed(
-    attention: PrunableAttention,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    key_padding_mask: Tensor | None = None,
-    need_weights: bool = True,
-    attn_mask: Tensor | None = None,
-    average_attn_weights: bool = True,
-    is_causal: bool = False,
-) -> tuple[Tensor, Tensor | None]:
-    """Outputs of the shapes of ``attention``, from a sum in place of heads, whose reshapes torch-pruning cannot follow.
-
-    In a sum, the rows of queries, keys and values and the columns of the output layer depend on each other.
-    """
-    tokens = 1 if query.dim() == 3 and attention.batch_first else 0
-    summed = attention.q(query) + (attention.k(key) + attention.v(value)).mean(tokens, keepdim=True)
-    if not need_weights:
-        return attention.out(summed), None
-    batch = [query.shape[1 - tokens]] if query.dim() == 3 else []
-    heads = [] if average_attn_weights else [attention.num_heads]
-    weights = query.new_zeros(*batch, *heads, query.shape[tokens], key.shape[tokens])
-    return attention.out(summed), weights
-
-
 def _refuse_shared_weights(model: nn.Module) -> None:
     seen: dict[int, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -294,62 +240,6 @@ def _refuse_shared_weights(model: nn.Module) -> None:
                 "prune weights instead."
             )
         seen[id(parameter)] = name
-
-
-def _gate_finder():
-    """Tells torch-pruning how many channels a gate has; it never slices anything for us."""
-    import torch_pruning
-
-    class GateFinder(torch_pruning.pruner.function.BasePruningFunc):
-        def prune_out_channels(self, layer, idxs):
-            raise NotImplementedError("groups.remove slices, not torch-pruning")
-
-        prune_in_channels = prune_out_channels
-
-        def get_out_channels(self, layer):
-            return next(layer.parameters()).numel()
-
-        get_in_channels = get_out_channels
-
-    return GateFinder()
-
-
-class _OutOfTime(BaseException):
-    """Not an Exception, because networks and torch-pruning may catch those."""
-
-
-@contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise _OutOfTime in this thread after ``seconds``; the search is plain Python, so it can be interrupted anywhere.
-
-    Again and again, should somebody catch everything, until this context is left.
-    """
-    thread, left = ctypes.c_ulong(threading.get_ident()), threading.Event()
-    interrupt = ctypes.pythonapi.PyThreadState_SetAsyncExc
-
-    late = False
-
-    def watch() -> None:
-        nonlocal late
-        if not left.wait(seconds):
-            late = True
-            interrupt(thread, ctypes.py_object(_OutOfTime))
-            while not left.wait(0.2):
-                interrupt(thread, ctypes.py_object(_OutOfTime))
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        left.set()
-        watcher.join()
-        if late:
-            # What was raised but not yet seen arrives here. (Clearing it by a null exception would leave CPython 3.11
-            # looking for one at every instruction from then on.)
-            with suppress(_OutOfTime):
-                for _ in range(1000):
-                    pass
 
 
 def _short(error: Exception) -> str:

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from pruning_core.checks import Constraints, Maybe, OneOf, Real, Whole, check, check_fields
 from pruning_core.errors import BadInput, BudgetError, known_name
-from pruning_core.groups import Sites, expand
-from pruning_core.masks import Masks
-from pruning_core.scores import Scores
+from pruning_core.masks.groups import expand
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.ranking import Ranking, share_out
+from pruning_core.masks.scores import Scores
+from pruning_core.masks.sites import Sites
 
 OF = ("weights", "channels", "macs")
 ACROSS = ("global", "layer", "uniform", "erk", "smart_ratio")
@@ -77,7 +79,7 @@ def allocate(scores: Scores, budget: Budget, alive: Masks, sites: Sites) -> Mask
         living = [sites.groups[name].alive(alive).numpy() for name in names]
     else:
         living = [alive[name].flatten().cpu().numpy() if name in alive else None for name in names]
-    ranking = _Ranking(names, flat, living, [budget.keep_at_least] * len(names))
+    ranking = Ranking(names, flat, living, [budget.keep_at_least] * len(names))
 
     def masks(keep: list[np.ndarray]) -> Masks:
         chosen = {name: torch.from_numpy(bools).view(expected[name]) for name, bools in zip(names, keep, strict=True)}
@@ -105,7 +107,7 @@ def allocate(scores: Scores, budget: Budget, alive: Masks, sites: Sites) -> Mask
     return _by_cost(budget, ranking, sites, masks, choose)
 
 
-def _by_cost(budget, ranking: _Ranking, sites: Sites, masks, choose) -> Masks:
+def _by_cost(budget, ranking: Ranking, sites: Sites, masks, choose) -> Masks:
     """Bisect the number of units kept until the weights or MACs left come closest to the budget."""
     cost = _cost(budget.of, sites)
     shapes = {name: sites.shapes[name] for name in sites.weights}
@@ -141,103 +143,12 @@ def _by_cost(budget, ranking: _Ranking, sites: Sites, masks, choose) -> Masks:
     return masks(choose(min((low, high), key=lambda kept: abs(left(kept) - target))))
 
 
-def cost_step(whole: float, ranking: _Ranking) -> float:
+def cost_step(whole: float, ranking: Ranking) -> float:
     """A generous size of one unit: what "within one unit" may mean when units are channels."""
     return whole / max(ranking.total, 1)
 
 
-class _Ranking:
-    """The scores of all sites side by side: which units are alive, which are protected, which go first."""
-
-    def __init__(self, names, scores: list[np.ndarray], living: list[np.ndarray | None], minimum: list[int]):
-        self.names = names
-        self.scores = scores
-        self.living = [None if bools is None or bools.all() else bools for bools in living]
-        self.sizes = np.array([score.size for score in scores])
-        self.bounds = np.concatenate([[0], np.cumsum(self.sizes)])
-        self.alive_counts = np.array(
-            [s.size if b is None else np.count_nonzero(b) for s, b in zip(scores, self.living, strict=True)]
-        )
-        self.minimum = np.minimum(self.alive_counts, minimum)
-        # Protected units rank above everything, so that no cut can empty a site.
-        self.protected = [self._best(i, int(least)) for i, least in enumerate(self.minimum)]
-
-    @property
-    def total(self) -> int:
-        return int(self.bounds[-1])
-
-    @property
-    def living_total(self) -> int:
-        return int(self.alive_counts.sum())
-
-    @property
-    def minimum_total(self) -> int:
-        return int(self.minimum.sum())
-
-    def _best(self, i: int, count: int) -> np.ndarray:
-        """Indices of the best living units of site i."""
-        score, living = self.scores[i], self.living[i]
-        ranked = score if living is None else np.where(living, score, -np.inf)
-        if count == 1:
-            return np.array([np.argmax(ranked)])
-        return np.argsort(-ranked, kind="stable")[:count]
-
-    def _cut(self, threshold: float) -> list[np.ndarray]:
-        """What is alive and scores above the threshold, or is protected."""
-        keep = [score > threshold for score in self.scores]
-        for part, living, protected in zip(keep, self.living, self.protected, strict=True):
-            if living is not None:
-                part &= living
-            part[protected] = True
-        return keep
-
-    above = _cut
-
-    def top(self, kept: int) -> list[np.ndarray]:
-        """Keep the ``kept`` best units of all sites together."""
-        if kept < self.minimum_total:
-            raise BudgetError(
-                f"{kept} left to share, but the {len(self.names)} layers or groups keep at least {self.minimum_total} in "
-                "all: a layer would be emptied; ask for a lower sparsity."
-            )
-        if kept == 0:
-            return [np.zeros(size, dtype=bool) for size in self.sizes]
-        pool = np.concatenate([s if b is None else s[b] for s, b in zip(self.scores, self.living, strict=True)])
-        start = 0
-        for living, protected, count in zip(self.living, self.protected, self.alive_counts, strict=True):
-            where = protected if living is None else np.searchsorted(np.flatnonzero(living), protected)
-            pool[start + where] = np.inf
-            start += count
-        pool.partition(len(pool) - kept)
-        threshold = pool[len(pool) - kept]
-        keep = self._cut(threshold)
-        ties = kept - sum(int(np.count_nonzero(part)) for part in keep)
-        if ties:
-            self._spread(ties, threshold, keep)
-        return keep
-
-    def _spread(self, ties: int, threshold: float, keep: list[np.ndarray]) -> None:
-        """Keep ``ties`` more of the units that score exactly ``threshold``: in proportion, the lower index first.
-
-        Protected units among them, which are the first of their site, count towards its share.
-        """
-        tied = [score == threshold for score in self.scores]
-        for equal, living in zip(tied, self.living, strict=True):
-            if living is not None:
-                equal &= living
-        of_each = np.array([np.count_nonzero(equal) for equal in tied])
-        already = np.array([np.count_nonzero(e[p]) for e, p in zip(tied, self.protected, strict=True)])
-        share = share_out(ties + int(already.sum()), of_each, already, of_each)
-        for part, equal, count in zip(keep, tied, share, strict=True):
-            part[np.flatnonzero(equal)[:count]] = True
-
-    def top_of_each(self, counts: np.ndarray) -> list[np.ndarray]:
-        """Keep the ``counts[i]`` best units of site i."""
-        sites = zip(self.names, self.scores, self.living, counts, strict=True)
-        return [_Ranking([name], [score], [living], [0]).top(int(count))[0] for name, score, living, count in sites]
-
-
-def _chooser(budget: Budget, ranking: _Ranking, sites: Sites, channels: bool) -> Callable[[int], list[np.ndarray]]:
+def _chooser(budget: Budget, ranking: Ranking, sites: Sites, channels: bool) -> Callable[[int], list[np.ndarray]]:
     """The function from a number of kept units to the units, for the budget's way of spreading them."""
     if budget.across == "global":
         return ranking.top
@@ -254,7 +165,7 @@ def _chooser(budget: Budget, ranking: _Ranking, sites: Sites, channels: bool) ->
     return choose
 
 
-def densities(across: str, ranking: _Ranking, sites: Sites, channels: bool):
+def densities(across: str, ranking: Ranking, sites: Sites, channels: bool):
     """Relative numbers of units to keep a site, and between which bounds each site's number must lie."""
     sizes, lower, upper = ranking.sizes.astype(float), ranking.minimum.copy(), ranking.alive_counts.copy()
     if across == "layer":
@@ -275,45 +186,7 @@ def densities(across: str, ranking: _Ranking, sites: Sites, channels: bool):
     return sizes * (depth * depth + depth), lower, upper
 
 
-def share_out(total: int, shares: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """Whole numbers between ``lower`` and ``upper`` that add up to ``total``, as nearly in proportion to ``shares`` as
-    the bounds allow: clip(c * shares) with the c that fits, then largest remainders."""
-    low, high = 0.0, 1.0
-    filled = shares > 0
-
-    def at(c: float) -> np.ndarray:
-        return np.clip(c * shares, lower, upper)
-
-    while at(high).sum() < total and high < 1e300:
-        high *= 2
-    for _ in range(200):
-        middle = (low + high) / 2
-        if at(middle).sum() < total:
-            low = middle
-        else:
-            high = middle
-    exact = at(high)
-    whole = np.clip(np.floor(exact + 1e-9), lower, upper).astype(np.int64)
-    remainder = np.where(whole < upper, exact - whole, -np.inf)
-    missing = int(total - whole.sum())
-    while missing > 0:
-        takers = np.argsort(-remainder, kind="stable")[:missing]
-        takers = takers[whole[takers] < upper[takers]]
-        if len(takers) == 0:
-            raise BudgetError(f"{total} units do not fit into {int(upper.sum())}.")
-        whole[takers] += 1
-        remainder = np.where((whole < upper) & filled, exact - whole, -np.inf)
-        missing = int(total - whole.sum())
-    while missing < 0:
-        givers = [i for i in np.argsort(exact - whole, kind="stable") if whole[i] > lower[i]][:-missing]
-        if not givers:
-            raise BudgetError(f"{total} units are fewer than the {int(lower.sum())} that must stay.")
-        whole[givers] -= 1
-        missing = int(total - whole.sum())
-    return whole
-
-
-def _mapped_counts(across: Mapping[str, float], ranking: _Ranking) -> np.ndarray:
+def _mapped_counts(across: Mapping[str, float], ranking: Ranking) -> np.ndarray:
     for site in across:
         known_name("site of the budget", site, ranking.names)
     counts = []

@@ -1,0 +1,105 @@
+"""Channels cut out for good: weights, snapshots, averages and moments of optimizers alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pruning_core.errors import BadInput
+from pruning_core.masks.groups import Group
+from pruning_core.masks.masks import Masks
+from pruning_core.models.layers.index import ChannelIndex
+from pruning_core.models.storage import set_sizes
+
+
+class Kept:
+    """What is left of every tensor after a removal: name -> {dim: kept indices}.
+
+    The same slices apply to weights, masks, snapshots for rewinding, momentum and moments of the optimizer.
+    """
+
+    def __init__(self, slices: Mapping[str, Mapping[int, Tensor]]):
+        self.slices = {name: dict(dims) for name, dims in slices.items()}
+
+    def slice(self, name: str, tensor: Tensor) -> Tensor:
+        """The kept part of ``tensor``, which has the shape that parameter or buffer ``name`` had before the removal."""
+        for dim, indices in self.slices.get(name, {}).items():
+            if tensor.dim() > dim:
+                tensor = tensor.index_select(dim, indices.to(tensor.device))
+        return tensor.contiguous()
+
+    def masks(self, masks: Mapping[str, Tensor]) -> Masks:
+        """The masks of the smaller network; entries that are alive everywhere are dropped."""
+        sliced = {name: self.slice(name, mask) for name, mask in masks.items()}
+        return Masks({name: mask for name, mask in sliced.items() if name not in self.slices or not mask.all()})
+
+
+def remove(model: nn.Module, masks: Mapping[str, Tensor], groups: Iterable[Group]) -> Kept:
+    """Cut the dead channels of ``groups`` out of ``model``, in place; what else is masked stays as zeros.
+
+    Returns the slices, to carry optimizer state and snapshots along. Raises BadInput where a group would be empty.
+    """
+    parameters = dict(model.named_parameters())
+    buffers = dict(model.named_buffers())
+    dropped: dict[str, dict[int, list[Tensor]]] = {}
+    renumber: dict[str, list[Tensor]] = {}
+    for group in groups:
+        alive = group.alive(masks)
+        if bool(alive.all()):
+            continue
+        if not bool(alive.any()):
+            raise BadInput(f"group {group.name!r} has no channel left; keep at least one.")
+        for member in group.members:
+            dead = member.indices[~alive[member.channels]]
+            if member.is_buffer and any(member is reader for reader in group.consumes):
+                renumber.setdefault(member.parameter, []).append(dead)
+            else:
+                dropped.setdefault(member.parameter, {}).setdefault(member.dim, []).append(dead)
+
+    slices: dict[str, dict[int, Tensor]] = {}
+    for name, dims in dropped.items():
+        shape = (parameters[name] if name in parameters else buffers[name]).shape
+        slices[name] = {dim: _complement(torch.cat(dead), shape[dim]) for dim, dead in dims.items()}
+    kept = Kept(slices)
+    owners = sorted({name.rpartition(".")[0] for name in {*slices, *renumber}})
+    with torch.no_grad():
+        for owner in owners:
+            _shrink_module(model.get_submodule(owner), owner, kept, renumber.get(f"{owner}.index", []))
+        for name, mask in masks.items():
+            parameter = model.get_parameter(name)
+            if int(torch.count_nonzero(mask)) < parameter.numel():  # dead weights beside those that were cut out
+                parameter.masked_fill_(~kept.slice(name, mask).to(parameter.device), 0)
+    return kept
+
+
+def _complement(dead: Tensor, size: int) -> Tensor:
+    alive = torch.ones(size, dtype=torch.bool)
+    alive[dead] = False
+    return alive.nonzero().flatten()
+
+
+def _shrink_module(module: nn.Module, owner: str, kept: Kept, index_dead: list[Tensor]) -> None:
+    if isinstance(module, ChannelIndex):
+        index = kept.slice(f"{owner}.index", module.index.cpu())
+        if index_dead:
+            dead = torch.cat(index_dead)
+            renumbered = index - (dead[None, :] < index[:, None]).sum(1)
+            index = torch.where(torch.isin(index, dead), torch.full_like(index, -1), renumbered)
+        module.index = index.to(module.index.device)
+        return
+    # The vectors of a norm share the slices of its scale, or of its running mean where it has no scale.
+    vector = next((kept.slices[n] for n in (f"{owner}.weight", f"{owner}.running_mean") if n in kept.slices), {})
+    for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+        full = f"{owner}.{name}"
+        if name in ("running_mean", "running_var") and full not in kept.slices and vector:
+            kept.slices[full] = vector
+        if full not in kept.slices:
+            continue
+        sliced = kept.slice(full, tensor.detach())
+        if isinstance(tensor, nn.Parameter):
+            setattr(module, name, nn.Parameter(sliced, requires_grad=tensor.requires_grad))
+        else:
+            setattr(module, name, sliced)
+    set_sizes(module)
