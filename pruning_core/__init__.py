@@ -2,7 +2,6 @@
 
 from pruning_core.data import DATASETS, load_data
 from pruning_core.errors import PruningError
-from pruning_core.evaluation import evaluate
 from pruning_core.experiment import Experiment, run, run_all
 from pruning_core.masks.budgets import Budget, allocate
 from pruning_core.masks.groups import expand
@@ -16,7 +15,6 @@ from pruning_core.models.cost import count_macs, count_parameters
 from pruning_core.models.layers import prunable_attention
 from pruning_core.models.storage import load_pruned, save_network
 from pruning_core.models.timing import latency
-from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.papers.how_sparse.prunability import predict_limit
 from pruning_core.pruning import PruneResult, prune
 from pruning_core.receding import prune_finetune, train
@@ -35,8 +33,10 @@ from pruning_core.stages import (
     Shrink,
     Train,
 )
-from pruning_core.trainer import Trainer
-from pruning_core.training import fit
+from pruning_core.training.evaluation import evaluate
+from pruning_core.training.fit import fit
+from pruning_core.training.optimizers import LearningRate, Optimizer
+from pruning_core.training.trainer import Trainer
 from pruning_core.version import __version__
 
 __all__ = [

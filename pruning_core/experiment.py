@@ -17,7 +17,6 @@ from pruning_core.data.sets import DATASETS
 from pruning_core.errors import BadInput, known_name
 from pruning_core.models.build import MODELS
 from pruning_core.models.published import check_published
-from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.play import play
 from pruning_core.progress import progress_bar
 from pruning_core.records.files import cache_root, remove_leftovers
@@ -28,6 +27,7 @@ from pruning_core.stages import Load, Measure, Stage, Train
 from pruning_core.start import start
 from pruning_core.state import Setting, State
 from pruning_core.steps import Step, steps_of
+from pruning_core.training.optimizers import LearningRate, Optimizer
 from pruning_core.version import CHEAP, PROFILES, code_of
 
 

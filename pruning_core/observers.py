@@ -19,7 +19,7 @@ from pruning_core.errors import BadInput
 from pruning_core.masks.reports import dead_units
 from pruning_core.methods.shared.elasticities import loss_gradients, weight_elasticities
 from pruning_core.papers.snipit.counts import compressed_bits, harmonic_mean, reference_flops
-from pruning_core.trainer import Trainer
+from pruning_core.training.trainer import Trainer
 
 
 class SignFlips:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from torch import nn
 
-from pruning_core.evaluation import CrossEntropy
 from pruning_core.masks.masks import Masks
 from pruning_core.models.cost import count_macs, training_macs
 from pruning_core.models.published import load_published
@@ -24,7 +23,8 @@ from pruning_core.rows import attacked, measured
 from pruning_core.stages import Attack, Every, Load, Measure, Prune, RecalibrateBatchNorm, Rewind, Save, Shrink, Train
 from pruning_core.state import State
 from pruning_core.steps import Step
-from pruning_core.trainer import Trainer
+from pruning_core.training.evaluation import CrossEntropy
+from pruning_core.training.trainer import Trainer
 
 SECONDS_BETWEEN_SAVES = 10.0
 

@@ -29,7 +29,6 @@ from pruning_core.checks import Real, Whole, check, check_finite
 from pruning_core.data.loading import Data, load_data
 from pruning_core.data.sets import AUGMENTATIONS, NORMALISATIONS
 from pruning_core.errors import BadInput, BadType, known_name
-from pruning_core.evaluation import evaluate
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.sites import find_sites
@@ -43,8 +42,9 @@ from pruning_core.models.build import MODELS, build_model
 from pruning_core.models.cost import count_macs, count_parameters
 from pruning_core.pruning import prune_step, shrunk
 from pruning_core.recipes.chapters import RECEDING_OPTIMIZER, receding_rate
-from pruning_core.trainer import Trainer
-from pruning_core.training import fit
+from pruning_core.training.evaluation import evaluate
+from pruning_core.training.fit import fit
+from pruning_core.training.trainer import Trainer
 
 Logs = dict[str, Any]
 

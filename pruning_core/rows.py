@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from pruning_core.evaluation import evaluate
 from pruning_core.importances import importances, spread
 from pruning_core.masks.groups import any_alive
 from pruning_core.masks.reports import make_report
@@ -15,6 +14,7 @@ from pruning_core.masks.sites import find_sites
 from pruning_core.methods.base import as_method
 from pruning_core.stages import Attack, Importances, Measure
 from pruning_core.state import State
+from pruning_core.training.evaluation import evaluate
 
 
 def measured(state: State, stage: Measure) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def measured(state: State, stage: Measure) -> dict[str, Any]:
 
 def attacked(state: State, stage: Attack, seed: int) -> list[dict[str, Any]]:
     """One row an epsilon: ``attack_success`` is the share of images, in [0, 1], that the attack turns (or finds wrong)."""
-    from pruning_core.robustness import attack
+    from pruning_core.training.attacks import attack
 
     batch = next(iter(state.setting.data.test.batches(min(stage.samples, len(state.setting.data.test)))))
     options: dict[str, Any] = dict(stage.options)

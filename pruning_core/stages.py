@@ -10,14 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from pruning_core.averaging import WeightAverage
 from pruning_core.checks import Constraints, Maybe, OneOf, Real, Several, Whole, check_fields
 from pruning_core.errors import BadInput, BadType, known_name
 from pruning_core.importances import check_importance
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.schedules import SCHEDULES
 from pruning_core.methods.base import Method, as_method, counted
-from pruning_core.optimizers import LearningRate, Optimizer
+from pruning_core.training.averaging import WeightAverage
+from pruning_core.training.optimizers import LearningRate, Optimizer
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class Attack:
     label: str = "attack"
 
     def __post_init__(self):
-        from pruning_core.robustness import ATTACKS
+        from pruning_core.training.attacks import ATTACKS
 
         known_name("attack", self.name, ATTACKS)
         check_fields(self)

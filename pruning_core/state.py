@@ -14,9 +14,9 @@ from pruning_core.masks.groups import Group
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.tracing import trace
 from pruning_core.models.storage import fit_tensors
-from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.records.checkpoints import load_tensors, save_tensors
-from pruning_core.trainer import Trainer
+from pruning_core.training.optimizers import LearningRate, Optimizer
+from pruning_core.training.trainer import Trainer
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from pruning_core.masks.masks import Masks
 from pruning_core.masks.sites import find_sites
 from pruning_core.methods.base import METHODS, as_method, counted
 from pruning_core.models.layers.protocol import to_plain
-from pruning_core.optimizers import Optimizer
 from pruning_core.pruning import prune_step, shrunk
-from pruning_core.trainer import Trainer
+from pruning_core.training.optimizers import Optimizer
+from pruning_core.training.trainer import Trainer
 
 SPARSITIES = (0.0, 0.3, 0.8)
 

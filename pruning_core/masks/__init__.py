@@ -11,12 +11,12 @@ from pruning_core.masks.sites import Sites, find_sites
 from pruning_core.masks.tracing import find_groups
 
 __all__ = [
+    "SCHEDULES",
     "Budget",
     "Group",
     "Masks",
     "Member",
     "Report",
-    "SCHEDULES",
     "Scores",
     "Sites",
     "allocate",

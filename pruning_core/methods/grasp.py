@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pruning_core.checks import Constraints, Maybe, Real, Whole
-from pruning_core.evaluation import like_model
 from pruning_core.masks.scores import Scores
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.elasticities import Sensitivity
 from pruning_core.methods.shared.hessian_gradient import hessian_gradient
+from pruning_core.training.evaluation import like_model
 
 
 @register

@@ -13,9 +13,9 @@ from pruning_core.masks.schedules import fraction_after
 from pruning_core.methods.base import Method, as_method
 from pruning_core.methods.rare_gems import RareGems
 from pruning_core.methods.rigl import Rigl
-from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.recipes.general import Timeline, cut_to, fine_tuned, to
 from pruning_core.stages import Each, Every, Importances, Measure, Prune, Rewind, Shrink, Train
+from pruning_core.training.optimizers import LearningRate, Optimizer
 
 ISPASP_TUNING = Optimizer("sgd", lr=0.01, nesterov=True, weight_decay=5e-4, decay_norm_and_bias=False)
 """The authors' optimizer after a cut, for ResNet-34; for MobileNetV2 the weight decay is 4e-5."""

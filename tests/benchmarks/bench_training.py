@@ -21,11 +21,11 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from pruning_core.data.loading import load_data
 from pruning_core.data.splits import Split
-from pruning_core.evaluation import evaluate
 from pruning_core.masks.masks import Masks
 from pruning_core.models.build import build_model
-from pruning_core.optimizers import LearningRate, Optimizer
-from pruning_core.trainer import Trainer
+from pruning_core.training.evaluation import evaluate
+from pruning_core.training.optimizers import LearningRate, Optimizer
+from pruning_core.training.trainer import Trainer
 
 BATCH = 128
 

@@ -13,11 +13,11 @@ from torch import nn
 
 from pruning_core.data.loading import load_data
 from pruning_core.errors import BadInput, CorruptFile
-from pruning_core.evaluation import evaluate
-from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.records.checkpoints import load_tensors, save_tensors
-from pruning_core.trainer import Trainer
-from pruning_core.training import fit
+from pruning_core.training.evaluation import evaluate
+from pruning_core.training.fit import fit
+from pruning_core.training.optimizers import LearningRate, Optimizer
+from pruning_core.training.trainer import Trainer
 
 EPOCHS = 4
 STEPS_PER_EPOCH = 18  # 1,150 samples by 64
@@ -30,7 +30,7 @@ import torch
 from pathlib import Path
 from torch import nn
 from pruning_core.data import load_data
-from pruning_core.training import LearningRate, Optimizer, fit
+from pruning_core.training.fit import LearningRate, Optimizer, fit
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs us in the background ignores it
 torch.set_num_threads(1)
@@ -60,7 +60,7 @@ def start():
     """Starts the script as a process of its own: forked from a server that has imported everything once."""
     context = multiprocessing.get_context("forkserver")
     # torch imports torch._dynamo when the first optimizer is made, which takes seconds.
-    context.set_forkserver_preload(["pruning_core.training", "sklearn.datasets", "torch._dynamo"])
+    context.set_forkserver_preload(["pruning_core.training.fit", "sklearn.datasets", "torch._dynamo"])
 
     def begin(checkpoint, result, wait_after=0):
         names = {"checkpoint": str(checkpoint), "result": str(result), "wait_after": wait_after}

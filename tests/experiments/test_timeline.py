@@ -8,7 +8,7 @@ from pruning_core import play, recipes
 from pruning_core.experiment import final_state
 from pruning_core.masks.schedules import fraction_after
 from pruning_core.models.layers.gates import HardConcreteGate
-from pruning_core.trainer import Trainer
+from pruning_core.training.trainer import Trainer
 
 SETTINGS = {
     "optimizer": pc.Optimizer("sgd", lr=0.1, momentum=0.9, weight_decay=5e-4),

@@ -29,7 +29,7 @@ from pruning_core.models.layers.protocol import to_plain
 from pruning_core.pruning import shrunk
 from pruning_core.receding import fit_best, penalty_of
 from pruning_core.recipes.chapters import RECEDING_OPTIMIZER, receding_rate
-from pruning_core.trainer import Trainer
+from pruning_core.training.trainer import Trainer
 from tests.golden.harness import Check, check, parameters
 from tests.golden.rni.networks import NOT_STORED, is_sigmoid, resnet, state_of, vgg
 

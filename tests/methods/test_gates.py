@@ -15,7 +15,7 @@ from pruning_core.methods.l0 import L0
 from pruning_core.models.layers.gates import ChannelGate, Gated
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.penalties import trained_only
-from pruning_core.trainer import Trainer
+from pruning_core.training.trainer import Trainer
 from tests.methods.penalised_networks import network
 
 

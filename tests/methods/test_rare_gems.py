@@ -16,9 +16,9 @@ from pruning_core.masks.masks import Masks
 from pruning_core.methods.rare_gems import RareGems
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.models.layers.scored import Scored
-from pruning_core.optimizers import Optimizer
 from pruning_core.stages import Measure, Prune, Train
-from pruning_core.trainer import Trainer
+from pruning_core.training.optimizers import Optimizer
+from pruning_core.training.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)

@@ -16,10 +16,10 @@ from pruning_core.masks.masks import Masks
 from pruning_core.masks.sites import find_sites
 from pruning_core.methods.rigl import Rigl, exchange
 from pruning_core.methods.shared.elasticities import loss_gradients
-from pruning_core.optimizers import Optimizer
 from pruning_core.pruning import prune_step
 from pruning_core.stages import Every, Measure, Prune, Train
-from pruning_core.trainer import Trainer
+from pruning_core.training.optimizers import Optimizer
+from pruning_core.training.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)

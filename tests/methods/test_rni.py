@@ -23,8 +23,8 @@ from pruning_core.models.layers.norms import (
     SigmoidBatchNorm2d,
 )
 from pruning_core.models.layers.protocol import to_plain
-from pruning_core.optimizers import Optimizer
 from pruning_core.pruning import prune_step
+from pruning_core.training.optimizers import Optimizer
 
 
 def generator(seed=0) -> torch.Generator:

@@ -24,9 +24,9 @@ from pruning_core.methods.slimming import Slimming
 from pruning_core.methods.ucs import UniformChannelScaling
 from pruning_core.models.layers.index import ChannelIndex
 from pruning_core.models.layers.norms import ClampedBatchNorm1d, ClampedBatchNorm2d, SigmoidBatchNorm2d
-from pruning_core.optimizers import Optimizer
 from pruning_core.pruning import prune_step
-from pruning_core.trainer import Trainer
+from pruning_core.training.optimizers import Optimizer
+from pruning_core.training.trainer import Trainer
 
 EXAMPLE = torch.zeros(1, 1, 4, 4)
 

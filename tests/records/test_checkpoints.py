@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from pruning_core.errors import BadInput, BadType, CorruptFile
-from pruning_core.optimizers import Optimizer
 from pruning_core.records.checkpoints import describe, load_tensors, refuse_foreign, save_tensors
+from pruning_core.training.optimizers import Optimizer
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from torch import nn
 
 import pruning_core as pc
 from pruning_core.errors import PruningError
-from pruning_core.robustness import ATTACKS, attack
+from pruning_core.training.attacks import ATTACKS, attack
 
 FEW = {"carlini_wagner": 20, "ddn": 20, "deepfool": 20, "pgd": 5, "salt_and_pepper": 50, "gaussian_noise": 10}
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pruning_core.errors import BadInput, BadType, UnknownName
-from pruning_core.optimizers import LearningRate, Optimizer, load_optimizer_state, optimizer_state
+from pruning_core.training.optimizers import LearningRate, Optimizer, load_optimizer_state, optimizer_state
 
 
 class Quick(nn.Linear):

@@ -15,13 +15,13 @@ from torch.nn import functional
 from pruning_core.data.loading import load_data
 from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput, BadType, UnknownName
-from pruning_core.evaluation import CrossEntropy, evaluate
 from pruning_core.masks.masks import Masks
 from pruning_core.observers import SignFlips
-from pruning_core.optimizers import LearningRate, Optimizer
-from pruning_core.tensorboard import TensorBoard
-from pruning_core.trainer import Trainer, TrainingDiverged
-from pruning_core.training import fit
+from pruning_core.training.evaluation import CrossEntropy, evaluate
+from pruning_core.training.fit import fit
+from pruning_core.training.optimizers import LearningRate, Optimizer
+from pruning_core.training.tensorboard import TensorBoard
+from pruning_core.training.trainer import Trainer, TrainingDiverged
 
 
 @pytest.fixture(scope="module")

@@ -24,11 +24,11 @@ from torch.nn import functional as F
 
 from pruning_core.checks import Constraints, OneOf, Whole
 from pruning_core.errors import BadInput, known_name
-from pruning_core.evaluation import like_model
 from pruning_core.masks.groups import Group
 from pruning_core.masks.scores import combine
 from pruning_core.methods.base import Method, View
 from pruning_core.models.modes import evaluating
+from pruning_core.training.evaluation import like_model
 
 LOSSES = ("training", "nll_logits")
 SMALL = 1e-8  # keeps an elasticity finite where the loss is zero

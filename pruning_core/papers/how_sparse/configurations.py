@@ -21,9 +21,9 @@ from pruning_core.checks import Real, Several, Whole, check
 from pruning_core.errors import known_name
 from pruning_core.experiment import Experiment
 from pruning_core.masks.budgets import Budget
-from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.papers.how_sparse.learning_rates import SteppedPerIteration
 from pruning_core.stages import Measure, Prune, Stage, Train
+from pruning_core.training.optimizers import LearningRate, Optimizer
 
 EPOCHS = 200
 BATCH_SIZE = 128

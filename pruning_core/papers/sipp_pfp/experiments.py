@@ -10,11 +10,11 @@ from pruning_core.experiment import Experiment
 from pruning_core.masks.budgets import Budget
 from pruning_core.methods.base import Method, as_method
 from pruning_core.methods.thinet import ThiNet
-from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.papers.sipp_pfp.parameter_files import PARAMETER_FILES, FileTraining, ParameterFile, kept_fractions
 from pruning_core.papers.sipp_pfp.spacings import compressed_before, in_groups
 from pruning_core.recipes.general import cascade
 from pruning_core.stages import Measure, Prune, Stage, Train
+from pruning_core.training.optimizers import LearningRate, Optimizer
 
 METHODS_OF_THE_FILES: dict[str, tuple[str | Method, str]] = {
     "SiPP": ("sipp", "global"),

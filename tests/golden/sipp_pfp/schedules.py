@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 
-from pruning_core.optimizers import LearningRate
 from pruning_core.papers.sipp_pfp.commensurate import commensurate
 from pruning_core.papers.sipp_pfp.experiments import warm_up_and_cool_down
 from pruning_core.papers.sipp_pfp.parameter_files import PARAMETER_FILES, kept_fractions, retrained
 from pruning_core.papers.sipp_pfp.spacings import SPACINGS, compressed_before, harmonic, in_groups, linear
+from pruning_core.training.optimizers import LearningRate
 
 EPOCHS = 12
 # letter -> milestones and warm-up, learning rate, lines of a cool-down that moves the momentum, as the README of the

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-from pruning_core.robustness import attack
+from pruning_core.training.attacks import attack
 from tests.golden.snipit.gradients import named, network
 
 NAMES = {

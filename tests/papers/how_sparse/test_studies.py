@@ -12,7 +12,6 @@ from pruning_core import recipes
 from pruning_core.errors import BadInput, BadType
 from pruning_core.experiment import Experiment
 from pruning_core.masks.masks import Masks
-from pruning_core.optimizers import LearningRate
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian
 from pruning_core.papers.how_sparse.curvature.living import LivingHessian
 from pruning_core.papers.how_sparse.curvature.measures import exact_hessian
@@ -21,6 +20,7 @@ from pruning_core.papers.how_sparse.prediction import magnitude_distance, predic
 from pruning_core.papers.how_sparse.prunability import predict_limit, small_share
 from pruning_core.papers.how_sparse.studies import limit_row, limits_over_rounds, predictor_errors
 from pruning_core.stages import Measure, Prune, Train
+from pruning_core.training.optimizers import LearningRate
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from pruning_core.methods.ucs import UniformChannelScaling
 from pruning_core.models.layers.norms import ClampedBatchNorm2d, SigmoidBatchNorm2d
 from pruning_core.receding import acting_scales, fit_best, penalty_of, prune_finetune, train
 from pruning_core.recipes.chapters import RECEDING_OPTIMIZER, receding_rate
-from pruning_core.training import History
+from pruning_core.training.fit import History
 
 SMALL = {"dataset": "digits", "limit": 500, "device": "cpu", "progress": False}
 
@@ -174,7 +174,7 @@ def test_the_best_epoch_comes_from_validation_and_from_test_only_as_reference(mo
         return found._replace(accuracy=accuracies[name][seen[name] - 1])
 
     monkeypatch.setattr(receding, "evaluate", scripted)
-    monkeypatch.setattr("pruning_core.trainer.evaluate", scripted)
+    monkeypatch.setattr("pruning_core.training.trainer.evaluate", scripted)
     for reference, best in ((False, 1), (True, 0)):
         seen.update(validation=0, test=0)
         model = pc.build_model("cnn5", data, width=0.1, norm="sigmoid", seed=0)

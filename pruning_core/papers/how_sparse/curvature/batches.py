@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pruning_core.errors import BadInput, BadType
-from pruning_core.evaluation import like_model
+from pruning_core.training.evaluation import like_model
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 

@@ -21,7 +21,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.checks import Whole, check
 from pruning_core.errors import BadInput
-from pruning_core.evaluation import CrossEntropy
 from pruning_core.papers.how_sparse.curvature.batches import (
     Batches,
     JoinedBatches,
@@ -33,6 +32,7 @@ from pruning_core.papers.how_sparse.curvature.batches import (
     refuse_training,
 )
 from pruning_core.papers.how_sparse.curvature.lanczos import rademacher
+from pruning_core.training.evaluation import CrossEntropy
 
 Parameters = Callable[[str, Tensor], bool] | Iterable[str] | None
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from pruning_core.checks import Real, Whole, check
 from pruning_core.errors import BadInput
-from pruning_core.evaluation import CrossEntropy, like_model
 from pruning_core.papers.how_sparse.curvature.batches import (
     Batches,
     Loss,
@@ -29,6 +28,7 @@ from pruning_core.papers.how_sparse.curvature.lanczos import lanczos, largest_ei
 from pruning_core.papers.how_sparse.curvature.living import LivingHessian
 from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum
 from pruning_core.progress import progress_bar
+from pruning_core.training.evaluation import CrossEntropy, like_model
 
 NULL_ROW = 1e-7 * 128  # the official 1e-7 belongs to norms divided by the batch size, which is 128 there
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pruning_core.errors import BadInput
-from pruning_core.trainer import Trainer
+from pruning_core.training.trainer import Trainer
 
 
 class TensorBoard:

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pruning_core.averaging import WeightAverage
 from pruning_core.checks import Whole, check, check_finite
 from pruning_core.errors import BadInput, BadType, PruningError, known_name
-from pruning_core.evaluation import PRECISIONS, CrossEntropy, check_split, evaluate, like_model, precision_of
 from pruning_core.masks.masks import Masks
 from pruning_core.models.modes import modes_kept, own_random_numbers
-from pruning_core.optimizers import LearningRate, Optimizer
-from pruning_core.trainer_state import TrainerState
+from pruning_core.training.averaging import WeightAverage
+from pruning_core.training.evaluation import PRECISIONS, CrossEntropy, check_split, evaluate, like_model, precision_of
+from pruning_core.training.optimizers import LearningRate, Optimizer
+from pruning_core.training.trainer_state import TrainerState
 
 if TYPE_CHECKING:
     from pruning_core.data.splits import Split

@@ -10,12 +10,12 @@ from torch import nn
 
 from pruning_core.checks import Whole, check
 from pruning_core.errors import BadInput, BadType, CorruptFile
-from pruning_core.evaluation import CrossEntropy, Evaluation, evaluate
-from pruning_core.optimizers import LearningRate, Optimizer
 from pruning_core.progress import progress_bar
 from pruning_core.records.checkpoints import load_tensors, refuse_foreign, save_tensors
-from pruning_core.trainer import Observer, Trainer, TrainingDiverged
-from pruning_core.trainer_state import FORMAT
+from pruning_core.training.evaluation import CrossEntropy, Evaluation, evaluate
+from pruning_core.training.optimizers import LearningRate, Optimizer
+from pruning_core.training.trainer import Observer, Trainer, TrainingDiverged
+from pruning_core.training.trainer_state import FORMAT
 
 if TYPE_CHECKING:
     from pruning_core.data.loading import Data

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pruning_core.averaging import WeightAverage
 from pruning_core.errors import BadInput
 from pruning_core.masks.masks import Masks
-from pruning_core.optimizers import Optimizer, load_optimizer_state, optimizer_state
 from pruning_core.records.checkpoints import describe
+from pruning_core.training.averaging import WeightAverage
+from pruning_core.training.optimizers import Optimizer, load_optimizer_state, optimizer_state
 
 if TYPE_CHECKING:
     from pruning_core.data.splits import Split
@@ -19,7 +19,7 @@ FORMAT = "training 1"
 
 
 class TrainerState:
-    """The part of a Trainer that outlives an epoch; :class:`~pruning_core.trainer.Trainer` fills it and makes the steps."""
+    """The part of a Trainer that outlives an epoch; :class:`~pruning_core.training.trainer.Trainer` fills it and makes the steps."""
 
     model: nn.Module
     settings: Optimizer
