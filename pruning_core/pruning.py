@@ -8,20 +8,20 @@ from dataclasses import dataclass, replace
 from os import PathLike
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from pruning_core.checks import Whole, check, check_finite
 from pruning_core.errors import BadInput, BadType, BudgetError, Unprunable, known_name
 from pruning_core.masks.budgets import SPARSITY, Budget
 from pruning_core.masks.masks import Masks
-from pruning_core.masks.removal import Kept, remove
 from pruning_core.masks.reports import Report, count_removed, make_report
 from pruning_core.masks.schedules import SCHEDULES, fraction_after
 from pruning_core.masks.sites import Scope, Sites, check_batches, find_sites
 from pruning_core.methods.base import Choice, Method, View, as_method, counted
+from pruning_core.methods.shrinking import shrunk
 from pruning_core.models.layers.protocol import to_plain
-from pruning_core.models.modes import evaluating, undisturbed
+from pruning_core.models.modes import undisturbed
 from pruning_core.models.storage import save_network
 
 
@@ -225,62 +225,6 @@ def _held(masks: Masks, sites: Sites, budget: Budget) -> tuple[str, ...]:
         return ()
     more = f" and {len(held) - 5} more" if len(held) > 5 else ""
     return (f"kept at the minimum of {budget.keep_at_least}: {', '.join(held[:5])}{more}",)
-
-
-def shrunk(model: nn.Module, masks: Masks, sites: Sites, example_input=None) -> tuple[nn.Module, Kept]:
-    """A smaller copy of a masked network, and the slices that made it. The two are compared before it is returned."""
-    # The tensors are shared until it is clear which of them will be cut anyway.
-    originals = [*model.parameters(), *model.buffers()]
-    small = copy.deepcopy(model, {id(tensor): tensor for tensor in originals})
-    kept = remove(small, masks, sites.groups.values())
-    _unshare(small, {id(tensor) for tensor in originals})
-    if example_input is not None:
-        compare(model, small, example_input)
-    return small, kept
-
-
-def _unshare(model: nn.Module, shared: set[int]) -> None:
-    """Give ``model`` tensors of its own in place of those in ``shared``."""
-    for module in model.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if id(parameter) in shared:
-                module.register_parameter(name, nn.Parameter(parameter.detach().clone(), parameter.requires_grad))
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            if id(buffer) in shared:
-                setattr(module, name, buffer.clone())
-
-
-def compare(masked: nn.Module, small: nn.Module, example_input) -> None:
-    """Raise Unprunable unless both networks give the same output on the example, in evaluation mode."""
-    arguments = example_input if isinstance(example_input, tuple) else (example_input,)
-    outputs = []
-    for network in (masked, small):
-        with evaluating(network), torch.no_grad():
-            try:
-                outputs.append(network(*arguments))
-            except Exception as error:
-                raise Unprunable(f"the smaller network does not run: {error}") from error
-    pairs = zip(_tensors(outputs[0]), _tensors(outputs[1]), strict=True)
-    for large, little in pairs:
-        if large.shape != little.shape:
-            raise Unprunable(
-                f"removing channels changed the output shape from {tuple(large.shape)} to {tuple(little.shape)}; "
-                "keep those layers out of scope."
-            )
-        scale = float(large.abs().max()) + 1e-12
-        difference = float((large - little).abs().max())
-        if not difference <= scale * (1e-9 if large.dtype == torch.float64 else 2e-3):
-            raise Unprunable(
-                f"masked and smaller network differ by {difference:.2g}; the network has a dependency of "
-                "channels that was not found, so prune weights instead."
-            )
-
-
-def _tensors(output) -> list[Tensor]:
-    if isinstance(output, Tensor):
-        return [output]
-    values = output.values() if isinstance(output, Mapping) else output
-    return [tensor for value in values for tensor in _tensors(value)] if values is not None else []
 
 
 def example_for(model: nn.Module, example_input=None, batches=None):

@@ -36,11 +36,12 @@ from pruning_core.methods.base import View
 from pruning_core.methods.polarization import Polarization
 from pruning_core.methods.rni import RecedingNeurons
 from pruning_core.methods.shared.batch_norm_scales import MINIMUM, SIGMOID, BatchNormScale
+from pruning_core.methods.shrinking import shrunk
 from pruning_core.methods.slimming import Slimming
 from pruning_core.methods.ucs import UniformChannelScaling
 from pruning_core.models.build import MODELS, build_model
 from pruning_core.models.cost import count_macs, count_parameters
-from pruning_core.pruning import prune_step, shrunk
+from pruning_core.pruning import prune_step
 from pruning_core.recipes.chapters import RECEDING_OPTIMIZER, receding_rate
 from pruning_core.training.evaluation import evaluate
 from pruning_core.training.fit import fit

@@ -16,8 +16,9 @@ from pruning_core.masks.budgets import Budget
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.sites import find_sites
 from pruning_core.methods.base import METHODS, as_method, counted
+from pruning_core.methods.shrinking import shrunk
 from pruning_core.models.layers.protocol import to_plain
-from pruning_core.pruning import prune_step, shrunk
+from pruning_core.pruning import prune_step
 from pruning_core.training.optimizers import Optimizer
 from pruning_core.training.trainer import Trainer
 

@@ -14,7 +14,7 @@ from pruning_core.masks.budgets import Budget, allocate
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.scores import Scores
 from pruning_core.masks.sites import find_sites
-from pruning_core.pruning import shrunk
+from pruning_core.methods.shrinking import shrunk
 from stopwatch import seconds
 
 

@@ -19,6 +19,7 @@ from pruning_core.methods.base import View
 from pruning_core.methods.polarization import BINS, Polarization, histogram_threshold
 from pruning_core.methods.rni import RecedingNeurons, receding
 from pruning_core.methods.shared.batch_norm_scales import Thresholded, quantile_masks, quantile_thresholds, scales_of
+from pruning_core.methods.shrinking import shrunk
 from pruning_core.methods.slimming import Slimming
 from pruning_core.methods.ucs import UniformChannelScaling
 from pruning_core.models.build import build_model
@@ -26,7 +27,6 @@ from pruning_core.models.cost import count_macs, count_parameters
 from pruning_core.models.layers.index import ChannelIndex
 from pruning_core.models.layers.norms import SigmoidBatchNorm2d
 from pruning_core.models.layers.protocol import to_plain
-from pruning_core.pruning import shrunk
 from pruning_core.receding import fit_best, penalty_of
 from pruning_core.recipes.chapters import RECEDING_OPTIMIZER, receding_rate
 from pruning_core.training.trainer import Trainer

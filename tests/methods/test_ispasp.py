@@ -20,7 +20,8 @@ from pruning_core.methods.greedy import Greedy
 from pruning_core.methods.imitation import Imitation
 from pruning_core.methods.ispasp import ISpaSP, two_layer
 from pruning_core.methods.shared.hidden import Hidden
-from pruning_core.pruning import prune_step, shrunk
+from pruning_core.methods.shrinking import shrunk
+from pruning_core.pruning import prune_step
 from tests.methods.hidden_by_hand import (
     DOUBLE,
     LAYERWISE,

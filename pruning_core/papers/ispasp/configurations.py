@@ -16,9 +16,9 @@ from torch import nn
 from pruning_core.errors import BadInput, known_name
 from pruning_core.masks.groups import expand
 from pruning_core.masks.sites import Sites, find_sites
+from pruning_core.methods.shrinking import shrunk
 from pruning_core.models.build import build_model
 from pruning_core.models.cost import count_macs, count_parameters, norm_operations, weightless_copy
-from pruning_core.pruning import shrunk
 
 STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))  # ResNet-34: blocks and width of every stage
 EXPANSIONS = (96, 144, 144, 192, 192, 192, 384, 384, 384, 384, 576, 576, 576, 960, 960, 960)  # features 2 to 17
