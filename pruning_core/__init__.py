@@ -2,7 +2,22 @@
 
 from pruning_core.data import DATASETS, load_data
 from pruning_core.errors import PruningError
-from pruning_core.experiment import Experiment, run, run_all
+from pruning_core.experiments.experiment import Experiment, run, run_all
+from pruning_core.experiments.stages import (
+    Attack,
+    Each,
+    Every,
+    Importances,
+    Load,
+    Measure,
+    Prune,
+    RecalibrateBatchNorm,
+    Repeat,
+    Rewind,
+    Save,
+    Shrink,
+    Train,
+)
 from pruning_core.masks.budgets import Budget, allocate
 from pruning_core.masks.groups import expand
 from pruning_core.masks.masks import Masks
@@ -18,21 +33,6 @@ from pruning_core.models.timing import latency
 from pruning_core.papers.how_sparse.prunability import predict_limit
 from pruning_core.pruning import PruneResult, prune
 from pruning_core.receding import prune_finetune, train
-from pruning_core.stages import (
-    Attack,
-    Each,
-    Every,
-    Importances,
-    Load,
-    Measure,
-    Prune,
-    RecalibrateBatchNorm,
-    Repeat,
-    Rewind,
-    Save,
-    Shrink,
-    Train,
-)
 from pruning_core.training.evaluation import evaluate
 from pruning_core.training.fit import fit
 from pruning_core.training.optimizers import LearningRate, Optimizer

@@ -52,8 +52,8 @@ def _given(pairs: list[tuple[str, str]]) -> dict[str, Any]:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from pruning_core import recipes
-    from pruning_core.experiment import Experiment, run
+    from pruning_core.experiments import recipes
+    from pruning_core.experiments.experiment import Experiment, run
 
     recipe = recipes.RECIPES[known_name("recipe", arguments.recipe, recipes.RECIPES)]
     takes = inspect.signature(recipe).parameters

@@ -29,6 +29,7 @@ from pruning_core.checks import Real, Whole, check, check_finite
 from pruning_core.data.loading import Data, load_data
 from pruning_core.data.sets import AUGMENTATIONS, NORMALISATIONS
 from pruning_core.errors import BadInput, BadType, known_name
+from pruning_core.experiments.recipes.chapters import RECEDING_OPTIMIZER, receding_rate
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.sites import find_sites
@@ -42,7 +43,6 @@ from pruning_core.methods.ucs import UniformChannelScaling
 from pruning_core.models.build import MODELS, build_model
 from pruning_core.models.cost import count_macs, count_parameters
 from pruning_core.pruning import prune_step
-from pruning_core.recipes.chapters import RECEDING_OPTIMIZER, receding_rate
 from pruning_core.training.evaluation import evaluate
 from pruning_core.training.fit import fit
 from pruning_core.training.trainer import Trainer

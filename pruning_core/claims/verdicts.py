@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from pruning_core.claims.ledger import Claim, Comparison, Selection
-from pruning_core.intervals import Interval, mean_interval
+from pruning_core.experiments.intervals import Interval, mean_interval
 from pruning_core.version import PROFILES
 
 KINDS = ("reproduced", "same trend", "not reproduced", "not run")

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from pruning_core.errors import BadInput, known_name
-from pruning_core.intervals import over_seeds, require_columns
+from pruning_core.experiments.intervals import over_seeds, require_columns
 from pruning_core.plots.style import (
     NEUTRAL,
     BookFigure,

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.ticker import FuncFormatter
 
 from pruning_core.errors import BadInput
-from pruning_core.intervals import over_seeds
+from pruning_core.experiments.intervals import over_seeds
 from pruning_core.plots.curves import set_sparsity_axis
 from pruning_core.plots.interactive import SliderFigure, slider_figure
 from pruning_core.plots.style import (

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from pruning_core.errors import BadInput
-from pruning_core.intervals import require_rows
+from pruning_core.experiments.intervals import require_rows
 from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum
 from pruning_core.plots.interactive import Curve, SliderFigure, in_series, slider_figure
 from pruning_core.plots.style import (

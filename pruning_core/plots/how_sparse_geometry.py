@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter
 from scipy.stats import chi
 
 from pruning_core.errors import BadInput
-from pruning_core.intervals import require_rows
+from pruning_core.experiments.intervals import require_rows
 from pruning_core.papers.how_sparse.geometry.cones import CircularCone
 from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width, trace_bound, window
 from pruning_core.papers.how_sparse.prediction import Limit

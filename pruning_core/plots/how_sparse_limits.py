@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from pruning_core.errors import BadInput
-from pruning_core.intervals import over_seeds, require_rows
+from pruning_core.experiments.intervals import over_seeds, require_rows
 from pruning_core.papers.how_sparse.prunability import Prunability
 from pruning_core.plots.curves import set_sparsity_axis
 from pruning_core.plots.style import NEUTRAL, SERIES, BookFigure, band, figure, finish, panel, percent, style_of, styled

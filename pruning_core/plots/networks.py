@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from pruning_core.errors import known_name
-from pruning_core.intervals import require_rows
+from pruning_core.experiments.intervals import require_rows
 from pruning_core.plots.style import COLOURS, NEUTRAL, BookFigure, finish, panel, series_style, styled
 
 ROLES = {"produces": ("ochre", "P"), "normalises": ("mauve", "N"), "consumes": ("blue", "C")}

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from pruning_core.errors import BadInput
-from pruning_core.importances import BINS
+from pruning_core.experiments.importances import BINS
 from pruning_core.papers.rni.settling import receding_force, receding_threshold, settled
 from pruning_core.plots.curves import accuracy_against_sparsity
 from pruning_core.plots.interactive import SliderFigure, slider_figure

@@ -10,7 +10,7 @@ import pandas as pd
 from torch import Tensor
 
 from pruning_core.errors import BadInput
-from pruning_core.intervals import over_seeds
+from pruning_core.experiments.intervals import over_seeds
 from pruning_core.plots.curves import AXIS_NAMES
 from pruning_core.plots.interactive import SliderFigure, page_layout
 from pruning_core.plots.style import COLOURS, NEUTRAL, BookFigure, band, figure, finish, panel, style_of, styled

@@ -14,12 +14,12 @@ from dataclasses import replace
 import torch
 from torch.nn import functional as F
 
+from pruning_core.experiments.recipes.chapters import RECEDING_OPTIMIZER
 from pruning_core.methods.base import Method
 from pruning_core.methods.rni import RecedingNeurons
 from pruning_core.methods.slimming import Slimming
 from pruning_core.models.build import build_model
 from pruning_core.receding import penalty_of
-from pruning_core.recipes.chapters import RECEDING_OPTIMIZER
 
 
 class Step:

@@ -13,7 +13,7 @@ from pruning_core.claims.ledger import Claim, Comparison, Selection, load_claims
 from pruning_core.claims.page import scoreboard, side_by_side, to_markdown, write_scoreboard
 from pruning_core.claims.verdicts import KINDS, verdict
 from pruning_core.errors import BadInput
-from pruning_core.intervals import mean_interval, paired_difference
+from pruning_core.experiments.intervals import mean_interval, paired_difference
 
 BOOK = Path(__file__).parents[2] / "book"
 LEDGER = load_claims(BOOK / "claims.yml")

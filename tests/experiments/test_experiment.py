@@ -13,12 +13,12 @@ import pytest
 import torch
 
 import pruning_core as pc
-from pruning_core import experiment as experiments
-from pruning_core import recipes
 from pruning_core.errors import BadInput, PruningError, UnknownName
-from pruning_core.experiment import final_state
-from pruning_core.network_stages import recalibrate
-from pruning_core.steps import flatten
+from pruning_core.experiments import experiment as experiments
+from pruning_core.experiments import recipes
+from pruning_core.experiments.experiment import final_state
+from pruning_core.experiments.network_stages import recalibrate
+from pruning_core.experiments.steps import flatten
 
 SETTINGS = {
     "optimizer": pc.Optimizer("sgd", lr=0.1, momentum=0.9, weight_decay=5e-4),
@@ -208,7 +208,7 @@ import json, os, sys
 import torch
 torch.set_num_threads(1)
 import pruning_core as pc
-from pruning_core import play, recipes
+from pruning_core.experiments import play, recipes
 play.SECONDS_BETWEEN_SAVES = 0
 experiment = pc.Experiment("lenet300", "digits", recipes.prune_and_fine_tune("magnitude", .8, 40, 5), width=.2, limit=600)
 rows = pc.run(experiment, progress=False)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput
+from pruning_core.experiments.recipes.chapters import RECEDING_OPTIMIZER, receding_rate
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.sites import find_sites
 from pruning_core.methods.base import View
@@ -28,7 +29,6 @@ from pruning_core.models.layers.index import ChannelIndex
 from pruning_core.models.layers.norms import SigmoidBatchNorm2d
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.receding import fit_best, penalty_of
-from pruning_core.recipes.chapters import RECEDING_OPTIMIZER, receding_rate
 from pruning_core.training.trainer import Trainer
 from tests.golden.harness import Check, check, parameters
 from tests.golden.rni.networks import NOT_STORED, is_sigmoid, resnet, state_of, vgg

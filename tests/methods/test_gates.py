@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 import pruning_core as pc
-from pruning_core import recipes
+from pruning_core.experiments import recipes
+from pruning_core.experiments.penalties import trained_only
 from pruning_core.masks.masks import Masks
 from pruning_core.methods.gates import GateDecorators
 from pruning_core.methods.l0 import L0
 from pruning_core.models.layers.gates import ChannelGate, Gated
 from pruning_core.models.layers.protocol import to_plain
-from pruning_core.penalties import trained_only
 from pruning_core.training.trainer import Trainer
 from tests.methods.penalised_networks import network
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import pruning_core as pc
-from pruning_core import recipes
 from pruning_core.errors import BadInput, PruningError, Unprunable
+from pruning_core.experiments import recipes
 from pruning_core.masks.masks import Masks
 from pruning_core.methods.base import as_method
 from pruning_core.methods.efficient_convnets import EfficientConvNets

@@ -8,15 +8,15 @@ import torch
 from torch import nn
 
 import pruning_core as pc
-from pruning_core import recipes
 from pruning_core.errors import BadInput, Unprunable
-from pruning_core.experiment import Experiment, final_state, run
+from pruning_core.experiments import recipes
+from pruning_core.experiments.experiment import Experiment, final_state, run
+from pruning_core.experiments.stages import Measure, Prune, Train
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.masks import Masks
 from pruning_core.methods.rare_gems import RareGems
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.models.layers.scored import Scored
-from pruning_core.stages import Measure, Prune, Train
 from pruning_core.training.optimizers import Optimizer
 from pruning_core.training.trainer import Trainer
 

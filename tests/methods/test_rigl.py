@@ -8,16 +8,16 @@ from torch import nn
 from torch.nn import functional as F
 
 import pruning_core as pc
-from pruning_core import recipes
 from pruning_core.errors import BadInput, BadType, BudgetError
-from pruning_core.experiment import Experiment, final_state, run
+from pruning_core.experiments import recipes
+from pruning_core.experiments.experiment import Experiment, final_state, run
+from pruning_core.experiments.stages import Every, Measure, Prune, Train
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.sites import find_sites
 from pruning_core.methods.rigl import Rigl, exchange
 from pruning_core.methods.shared.elasticities import loss_gradients
 from pruning_core.pruning import prune_step
-from pruning_core.stages import Every, Measure, Prune, Train
 from pruning_core.training.optimizers import Optimizer
 from pruning_core.training.trainer import Trainer
 

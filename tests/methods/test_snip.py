@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import pruning_core as pc
-from pruning_core import recipes
 from pruning_core.errors import BadInput, PruningError
+from pruning_core.experiments import recipes
 from pruning_core.methods.cnip import official_shares
 from pruning_core.methods.grasp import Grasp
 from pruning_core.methods.snap import Snap

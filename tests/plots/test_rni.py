@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pruning_core.errors import BadInput
-from pruning_core.importances import BINS, spread
+from pruning_core.experiments.importances import BINS, spread
 from pruning_core.plots.how_sparse_limits import predicted_against_measured, transition
 from pruning_core.plots.rni import (
     accuracy_with_receded_share,

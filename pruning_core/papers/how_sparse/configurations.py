@@ -19,10 +19,10 @@ from typing import Literal
 
 from pruning_core.checks import Real, Several, Whole, check
 from pruning_core.errors import known_name
-from pruning_core.experiment import Experiment
+from pruning_core.experiments.experiment import Experiment
+from pruning_core.experiments.stages import Measure, Prune, Stage, Train
 from pruning_core.masks.budgets import Budget
 from pruning_core.papers.how_sparse.learning_rates import SteppedPerIteration
-from pruning_core.stages import Measure, Prune, Stage, Train
 from pruning_core.training.optimizers import LearningRate, Optimizer
 
 EPOCHS = 200

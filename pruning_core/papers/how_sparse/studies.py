@@ -16,13 +16,13 @@ from typing import Any
 import pandas as pd
 
 from pruning_core.checks import Whole, check
-from pruning_core.experiment import Experiment, final_state
-from pruning_core.intervals import require_columns
+from pruning_core.experiments.experiment import Experiment, final_state
+from pruning_core.experiments.intervals import require_columns
+from pruning_core.experiments.recipes.chapters import l1_in_rounds
+from pruning_core.experiments.stages import Prune, Stage, Train
+from pruning_core.experiments.state import State
 from pruning_core.papers.how_sparse.prediction import predict
 from pruning_core.papers.how_sparse.prunability import Prunability, predict_limit, small_share
-from pruning_core.recipes.chapters import l1_in_rounds
-from pruning_core.stages import Prune, Stage, Train
-from pruning_core.state import State
 from pruning_core.training.evaluation import evaluate
 
 ETA = 0.01  # probability of being wrong that each of the two bounds is computed for

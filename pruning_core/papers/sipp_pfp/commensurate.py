@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pruning_core.errors import BadInput
-from pruning_core.intervals import mean_interval, require_columns
+from pruning_core.experiments.intervals import mean_interval, require_columns
 
 LEVELS = (-0.1, -0.05, -0.02, -0.01, -0.005, -0.0025, 0.0, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1)
 """The levels of the official reports, as differences of errors in [0, 1]."""

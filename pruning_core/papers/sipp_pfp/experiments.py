@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 from pruning_core.data.sets import NORMALISATIONS
 from pruning_core.errors import BadInput, known_name
-from pruning_core.experiment import Experiment
+from pruning_core.experiments.experiment import Experiment
+from pruning_core.experiments.recipes.general import cascade
+from pruning_core.experiments.stages import Measure, Prune, Stage, Train
 from pruning_core.masks.budgets import Budget
 from pruning_core.methods.base import Method, as_method
 from pruning_core.methods.thinet import ThiNet
 from pruning_core.papers.sipp_pfp.parameter_files import PARAMETER_FILES, FileTraining, ParameterFile, kept_fractions
 from pruning_core.papers.sipp_pfp.spacings import compressed_before, in_groups
-from pruning_core.recipes.general import cascade
-from pruning_core.stages import Measure, Prune, Stage, Train
 from pruning_core.training.optimizers import LearningRate, Optimizer
 
 METHODS_OF_THE_FILES: dict[str, tuple[str | Method, str]] = {

@@ -9,13 +9,13 @@ from torch import nn
 import pruning_core as pc
 from pruning_core.data.sets import IMAGENETTE_CLASSES
 from pruning_core.errors import BadInput, BadType, PruningError, UnknownName
-from pruning_core.experiment import Experiment, final_state, run
+from pruning_core.experiments.experiment import Experiment, final_state, run
+from pruning_core.experiments.recipes.chapters import ispasp
+from pruning_core.experiments.stages import Each, Load, Measure, Prune, Shrink, Train
+from pruning_core.experiments.steps import flatten, some_batches
+from pruning_core.experiments.studies import seconds_of_choice
 from pruning_core.models import published
 from pruning_core.papers.ispasp.configurations import kept_width
-from pruning_core.recipes.chapters import ispasp
-from pruning_core.stages import Each, Load, Measure, Prune, Shrink, Train
-from pruning_core.steps import flatten, some_batches
-from pruning_core.studies import seconds_of_choice
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +97,7 @@ def test_parts_that_do_not_exist_are_refused():
 
 def test_groups_are_searched_for_once_until_the_network_changes(monkeypatch):
     calls = []
-    from pruning_core import state
+    from pruning_core.experiments import state
 
     original = state.trace
     monkeypatch.setattr(state, "trace", lambda *arguments: calls.append(1) or original(*arguments))

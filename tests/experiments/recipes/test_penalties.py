@@ -6,7 +6,7 @@ import math
 import pytest
 
 import pruning_core as pc
-from pruning_core import recipes
+from pruning_core.experiments import recipes
 from pruning_core.masks.schedules import fraction_after, tick_tock_rounds
 
 

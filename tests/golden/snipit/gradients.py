@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pruning_core.experiments.stages import Every, Measure
 from pruning_core.masks.budgets import Budget, allocate
 from pruning_core.masks.groups import Group, expand
 from pruning_core.masks.masks import Masks
@@ -30,7 +31,6 @@ from pruning_core.methods.shared.elasticities import (
     statistic_loss,
     weight_elasticities,
 )
-from pruning_core.stages import Every, Measure
 
 LEAK = 0.05
 SCORES = {"rtol": 1e-9, "atol": 1e-12}

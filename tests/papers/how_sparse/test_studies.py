@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from pruning_core import recipes
 from pruning_core.errors import BadInput, BadType
-from pruning_core.experiment import Experiment
+from pruning_core.experiments import recipes
+from pruning_core.experiments.experiment import Experiment
+from pruning_core.experiments.stages import Measure, Prune, Train
 from pruning_core.masks.masks import Masks
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian
 from pruning_core.papers.how_sparse.curvature.living import LivingHessian
@@ -19,7 +20,6 @@ from pruning_core.papers.how_sparse.geometry.kinematic import limit_bounds, norm
 from pruning_core.papers.how_sparse.prediction import magnitude_distance, predict
 from pruning_core.papers.how_sparse.prunability import predict_limit, small_share
 from pruning_core.papers.how_sparse.studies import limit_row, limits_over_rounds, predictor_errors
-from pruning_core.stages import Measure, Prune, Train
 from pruning_core.training.optimizers import LearningRate
 
 

@@ -12,6 +12,7 @@ from sklearn.linear_model import OrthogonalMatchingPursuit
 
 from pruning_core import version
 from pruning_core.errors import BadInput, UnknownName
+from pruning_core.experiments.studies import study
 from pruning_core.models.cost import norm_operations
 from pruning_core.papers.ispasp.configurations import (
     EXPANSIONS,
@@ -31,7 +32,6 @@ from pruning_core.papers.ispasp.recovery import (
     tail_bounds,
     theory_slope,
 )
-from pruning_core.studies import study
 
 DOUBLE = torch.float64
 FEW = settings(max_examples=40, deadline=None, derandomize=True)

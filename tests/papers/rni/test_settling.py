@@ -8,9 +8,9 @@ from scipy.optimize import brentq
 from torch import nn
 
 import pruning_core as pc
-from pruning_core import recipes
 from pruning_core.errors import BadInput
-from pruning_core.importances import BINS, check_importance, importances, spread
+from pruning_core.experiments import recipes
+from pruning_core.experiments.importances import BINS, check_importance, importances, spread
 from pruning_core.methods.base import METHODS
 from pruning_core.methods.rni import RecedingNeurons, receding
 from pruning_core.models.layers.norms import SigmoidBatchNorm2d

@@ -6,10 +6,11 @@ import math
 import pytest
 import torch
 
-from pruning_core import recipes
 from pruning_core.data.sets import AUGMENTATIONS
 from pruning_core.errors import BadInput, UnknownName
-from pruning_core.experiment import Experiment, final_state, run
+from pruning_core.experiments import recipes
+from pruning_core.experiments.experiment import Experiment, final_state, run
+from pruning_core.experiments.stages import Prune, Rewind, Save, Train
 from pruning_core.papers.sipp_pfp.estimators import (
     RULES,
     draws_needed,
@@ -21,7 +22,6 @@ from pruning_core.papers.sipp_pfp.estimators import (
 from pruning_core.papers.sipp_pfp.experiments import METHODS_OF_THE_FILES, official_experiments
 from pruning_core.papers.sipp_pfp.parameter_files import PARAMETER_FILES, kept_fractions, retrained
 from pruning_core.papers.sipp_pfp.spacings import compressed_before
-from pruning_core.stages import Prune, Rewind, Save, Train
 
 RUNNABLE = [name for name, entry in PARAMETER_FILES.items() if entry.missing is None]
 

@@ -9,9 +9,9 @@ from typing import Literal
 
 from pruning_core.checks import Whole, check
 from pruning_core.errors import BadInput, known_name
+from pruning_core.experiments.stages import Every, Measure, Prune, Repeat, Rewind, Save, Shrink, Stage, Train
 from pruning_core.masks.budgets import Budget
 from pruning_core.methods.base import Method, as_method, counted
-from pruning_core.stages import Every, Measure, Prune, Repeat, Rewind, Save, Shrink, Stage, Train
 
 Timeline = list[Stage]
 

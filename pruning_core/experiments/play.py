@@ -12,17 +12,28 @@ from pathlib import Path
 
 from torch import nn
 
+from pruning_core.experiments.network_stages import recalibrate, rewind, shrink
+from pruning_core.experiments.penalties import bound_penalty, trained_only
+from pruning_core.experiments.pruning_stage import prune_stage
+from pruning_core.experiments.rows import attacked, measured
+from pruning_core.experiments.stages import (
+    Attack,
+    Every,
+    Load,
+    Measure,
+    Prune,
+    RecalibrateBatchNorm,
+    Rewind,
+    Save,
+    Shrink,
+    Train,
+)
+from pruning_core.experiments.state import State
+from pruning_core.experiments.steps import Step
 from pruning_core.masks.masks import Masks
 from pruning_core.models.cost import count_macs, training_macs
 from pruning_core.models.published import load_published
-from pruning_core.network_stages import recalibrate, rewind, shrink
-from pruning_core.penalties import bound_penalty, trained_only
 from pruning_core.progress import progress_bar
-from pruning_core.pruning_stage import prune_stage
-from pruning_core.rows import attacked, measured
-from pruning_core.stages import Attack, Every, Load, Measure, Prune, RecalibrateBatchNorm, Rewind, Save, Shrink, Train
-from pruning_core.state import State
-from pruning_core.steps import Step
 from pruning_core.training.evaluation import CrossEntropy
 from pruning_core.training.trainer import Trainer
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
+from pruning_core.experiments.stages import Train
+from pruning_core.experiments.state import Setting, State
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.sites import find_sites
 from pruning_core.methods.base import Method
 from pruning_core.models.build import build_model
 from pruning_core.models.cost import output_positions
-from pruning_core.stages import Train
-from pruning_core.state import Setting, State
 
 
 def start(setting: Setting, timeline) -> State:

@@ -7,15 +7,15 @@ from dataclasses import replace
 import torch
 
 from pruning_core.errors import BadInput, BudgetError
+from pruning_core.experiments.stages import Prune
+from pruning_core.experiments.state import State
+from pruning_core.experiments.steps import Step, some_batches
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.schedules import fraction_after
 from pruning_core.masks.sites import Sites, find_sites
 from pruning_core.methods.base import Method
 from pruning_core.pruning import prune_step
-from pruning_core.stages import Prune
-from pruning_core.state import State
-from pruning_core.steps import Step, some_batches
 
 
 def prune_stage(state: State, stage: Prune, step: Step, seed: int) -> None:

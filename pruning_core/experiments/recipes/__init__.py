@@ -6,7 +6,7 @@ Every recipe is a function of the sparsity (the fraction removed) and of the len
 from collections.abc import Callable
 
 from pruning_core.errors import known_name
-from pruning_core.recipes.chapter4 import (
+from pruning_core.experiments.recipes.chapter4 import (
     cnip_it,
     cnip_it_during,
     efficient_convnets,
@@ -24,7 +24,7 @@ from pruning_core.recipes.chapter4 import (
     synflow,
     tick_tock,
 )
-from pruning_core.recipes.chapters import (
+from pruning_core.experiments.recipes.chapters import (
     ISPASP_TUNING,
     RECEDING_OPTIMIZER,
     ispasp,
@@ -37,7 +37,7 @@ from pruning_core.recipes.chapters import (
     scaled_from_scratch,
     smart_ratio,
 )
-from pruning_core.recipes.general import (
+from pruning_core.experiments.recipes.general import (
     Timeline,
     before_training,
     cascade,

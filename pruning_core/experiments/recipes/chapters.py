@@ -8,13 +8,13 @@ from dataclasses import replace
 
 from pruning_core.checks import Real, Whole, check
 from pruning_core.errors import BadInput
+from pruning_core.experiments.recipes.general import Timeline, cut_to, fine_tuned, to
+from pruning_core.experiments.stages import Each, Every, Importances, Measure, Prune, Rewind, Shrink, Train
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.schedules import fraction_after
 from pruning_core.methods.base import Method, as_method
 from pruning_core.methods.rare_gems import RareGems
 from pruning_core.methods.rigl import Rigl
-from pruning_core.recipes.general import Timeline, cut_to, fine_tuned, to
-from pruning_core.stages import Each, Every, Importances, Measure, Prune, Rewind, Shrink, Train
 from pruning_core.training.optimizers import LearningRate, Optimizer
 
 ISPASP_TUNING = Optimizer("sgd", lr=0.01, nesterov=True, weight_decay=5e-4, decay_norm_and_bias=False)

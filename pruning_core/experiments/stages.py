@@ -12,7 +12,7 @@ from typing import Literal
 
 from pruning_core.checks import Constraints, Maybe, OneOf, Real, Several, Whole, check_fields
 from pruning_core.errors import BadInput, BadType, known_name
-from pruning_core.importances import check_importance
+from pruning_core.experiments.importances import check_importance
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.schedules import SCHEDULES
 from pruning_core.methods.base import Method, as_method, counted

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from pruning_core.importances import importances, spread
+from pruning_core.experiments.importances import importances, spread
+from pruning_core.experiments.stages import Attack, Importances, Measure
+from pruning_core.experiments.state import State
 from pruning_core.masks.groups import any_alive
 from pruning_core.masks.reports import make_report
 from pruning_core.masks.sites import find_sites
 from pruning_core.methods.base import as_method
-from pruning_core.stages import Attack, Importances, Measure
-from pruning_core.state import State
 from pruning_core.training.evaluation import evaluate
 
 

@@ -7,15 +7,15 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.errors import BadInput
+from pruning_core.experiments.stages import Rewind
+from pruning_core.experiments.start import building_options
+from pruning_core.experiments.state import State
+from pruning_core.experiments.steps import some_batches
 from pruning_core.masks.removal import Kept
 from pruning_core.masks.sites import find_sites
 from pruning_core.methods.shrinking import shrunk
 from pruning_core.models.build import build_model
 from pruning_core.models.modes import evaluating
-from pruning_core.stages import Rewind
-from pruning_core.start import building_options
-from pruning_core.state import State
-from pruning_core.steps import some_batches
 
 
 @torch.no_grad()

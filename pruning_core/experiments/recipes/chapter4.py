@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pruning_core.checks import Whole, check
-from pruning_core.masks.budgets import Budget
-from pruning_core.masks.schedules import fraction_after, tick_tock_rounds
-from pruning_core.recipes.general import (
+from pruning_core.experiments.recipes.general import (
     Timeline,
     before_training,
     check_early,
@@ -18,7 +16,9 @@ from pruning_core.recipes.general import (
     snip_it_rounds,
     to,
 )
-from pruning_core.stages import Every, Prune, Rewind, Save, Shrink, Train
+from pruning_core.experiments.stages import Every, Prune, Rewind, Save, Shrink, Train
+from pruning_core.masks.budgets import Budget
+from pruning_core.masks.schedules import fraction_after, tick_tock_rounds
 
 
 def snip(sparsity: float, epochs: int) -> Timeline:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.errors import BadInput
+from pruning_core.experiments.stages import Each, Prune, Repeat, Stage
+from pruning_core.experiments.state import State
 from pruning_core.masks.groups import Group
 from pruning_core.masks.tracing import find_groups
-from pruning_core.stages import Each, Prune, Repeat, Stage
-from pruning_core.state import State
 
 
 class Step(NamedTuple):

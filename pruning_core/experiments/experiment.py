@@ -15,18 +15,18 @@ from pruning_core.checks import Constraints, OneOf, Whole, check_fields
 from pruning_core.data.loading import load_data
 from pruning_core.data.sets import DATASETS
 from pruning_core.errors import BadInput, known_name
+from pruning_core.experiments.play import play
+from pruning_core.experiments.stages import Load, Measure, Stage, Train
+from pruning_core.experiments.start import start
+from pruning_core.experiments.state import Setting, State
+from pruning_core.experiments.steps import Step, steps_of
 from pruning_core.models.build import MODELS
 from pruning_core.models.published import check_published
-from pruning_core.play import play
 from pruning_core.progress import progress_bar
 from pruning_core.records.files import cache_root, remove_leftovers
 from pruning_core.records.hashes import content_hash
 from pruning_core.records.machine import environment
 from pruning_core.records.table import read_rows, write_rows
-from pruning_core.stages import Load, Measure, Stage, Train
-from pruning_core.start import start
-from pruning_core.state import Setting, State
-from pruning_core.steps import Step, steps_of
 from pruning_core.training.optimizers import LearningRate, Optimizer
 from pruning_core.version import CHEAP, PROFILES, code_of
 

@@ -6,11 +6,11 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pruning_core.experiments.stages import Train
+from pruning_core.experiments.state import State
 from pruning_core.methods.base import Method
 from pruning_core.models.layers.gates import ChannelGate, HardConcreteGate
 from pruning_core.models.layers.scored import Scored
-from pruning_core.stages import Train
-from pruning_core.state import State
 
 
 def bound_penalty(stage: Train, state: State):
