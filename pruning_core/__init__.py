@@ -31,8 +31,8 @@ from pruning_core.models.layers import prunable_attention
 from pruning_core.models.storage import load_pruned, save_network
 from pruning_core.models.timing import latency
 from pruning_core.papers.how_sparse.prunability import predict_limit
+from pruning_core.papers.rni.pipeline import prune_finetune, train
 from pruning_core.pruning import PruneResult, prune
-from pruning_core.receding import prune_finetune, train
 from pruning_core.training.evaluation import evaluate
 from pruning_core.training.fit import fit
 from pruning_core.training.optimizers import LearningRate, Optimizer

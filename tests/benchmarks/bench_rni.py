@@ -19,7 +19,7 @@ from pruning_core.methods.base import Method
 from pruning_core.methods.rni import RecedingNeurons
 from pruning_core.methods.slimming import Slimming
 from pruning_core.models.build import build_model
-from pruning_core.receding import penalty_of
+from pruning_core.papers.rni.pipeline import penalty_of
 
 
 class Step:

@@ -28,7 +28,7 @@ from pruning_core.models.cost import count_macs, count_parameters
 from pruning_core.models.layers.index import ChannelIndex
 from pruning_core.models.layers.norms import SigmoidBatchNorm2d
 from pruning_core.models.layers.protocol import to_plain
-from pruning_core.receding import fit_best, penalty_of
+from pruning_core.papers.rni.pipeline import fit_best, penalty_of
 from pruning_core.training.trainer import Trainer
 from tests.golden.harness import Check, check, parameters
 from tests.golden.rni.networks import NOT_STORED, is_sigmoid, resnet, state_of, vgg

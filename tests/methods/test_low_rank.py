@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pruning_core.errors import BadInput, Unprunable
-from pruning_core.low_rank import low_rank
+from pruning_core.papers.sipp_pfp.low_rank import low_rank
 from tests.methods.sampled_networks import seeded
 
 LOW_RANK = {

@@ -9,10 +9,10 @@ from torch import nn
 
 import pruning_core as pc
 from pruning_core.errors import Unprunable
-from pruning_core.low_rank import low_rank
 from pruning_core.masks.budgets import Budget
 from pruning_core.methods.pfp import PFP, PFPRandom, draws_at, kept_at, last_errors, split
 from pruning_core.methods.shared.sensitivities import sensitivity
+from pruning_core.papers.sipp_pfp.low_rank import low_rank
 from tests.methods.sampled_networks import (
     CHANNEL_METHODS,
     DOUBLE,

@@ -16,7 +16,7 @@ from pruning_core.data.loading import load_data
 from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput, BadType, UnknownName
 from pruning_core.masks.masks import Masks
-from pruning_core.observers import SignFlips
+from pruning_core.papers.snipit.observers import SignFlips
 from pruning_core.training.evaluation import CrossEntropy, evaluate
 from pruning_core.training.fit import fit
 from pruning_core.training.optimizers import LearningRate, Optimizer

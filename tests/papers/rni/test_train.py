@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn import functional as F
 
 import pruning_core as pc
-from pruning_core import receding
 from pruning_core.errors import BadInput, BadType, BudgetError, PruningError, UnknownName, Unprunable
 from pruning_core.experiments import recipes
 from pruning_core.experiments.recipes.chapters import RECEDING_OPTIMIZER, receding_rate
@@ -19,7 +18,8 @@ from pruning_core.methods.rni import RecedingNeurons
 from pruning_core.methods.slimming import Slimming
 from pruning_core.methods.ucs import UniformChannelScaling
 from pruning_core.models.layers.norms import ClampedBatchNorm2d, SigmoidBatchNorm2d
-from pruning_core.receding import acting_scales, fit_best, penalty_of, prune_finetune, train
+from pruning_core.papers.rni import pipeline as receding
+from pruning_core.papers.rni.pipeline import acting_scales, fit_best, penalty_of, prune_finetune, train
 from pruning_core.training.fit import History
 
 SMALL = {"dataset": "digits", "limit": 500, "device": "cpu", "progress": False}

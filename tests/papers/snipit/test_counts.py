@@ -11,8 +11,8 @@ import pruning_core as pc
 from pruning_core.errors import PruningError
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.reports import dead_layers, dead_units, layer_density
-from pruning_core.observers import Elasticities, OfficialTags, SignFlips, WeightStatistics
 from pruning_core.papers.snipit.counts import compressed_bits, harmonic_mean, reference_flops, saliency_maps
+from pruning_core.papers.snipit.observers import Elasticities, OfficialTags, SignFlips, WeightStatistics
 from pruning_core.plots import snipit as figures
 from pruning_core.plots.style import alt_text
 from pruning_core.training.evaluation import confusion_matrix
