@@ -76,7 +76,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _notebooks(arguments: argparse.Namespace) -> None:
-    from pruning_core import chapters
+    from pruning_core.book import chapters
 
     notebooks = chapters.find_notebooks(arguments.names)
     if arguments.check_stripped:
@@ -108,7 +108,7 @@ def _collect(arguments: argparse.Namespace) -> None:
 
 
 def _page(arguments: argparse.Namespace) -> None:
-    from pruning_core import chapters
+    from pruning_core.book import chapters
 
     (source,) = chapters.find_notebooks([arguments.name])
     chapters.run_notebooks([source], arguments.profile, _given(arguments.parameters), jobs=1)
@@ -122,7 +122,7 @@ def _page(arguments: argparse.Namespace) -> None:
 
 
 def _scoreboard(arguments: argparse.Namespace) -> None:
-    from pruning_core import claims
+    from pruning_core.book import claims
 
     table = claims.write_scoreboard(REPOSITORY / "book" / "scoreboard.md")
     print(table["verdict"].value_counts().to_string())

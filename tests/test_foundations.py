@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import pruning_core as pc
+from pruning_core.book.exercises import EXERCISES, check
 from pruning_core.errors import UnknownName
-from pruning_core.exercises import EXERCISES, check
 from pruning_core.masks.sites import find_sites
 from pruning_core.models.cost import output_positions
 from pruning_core.plots import foundations as draw

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from pruning_core import records
-from pruning_core.claims.ledger import Claim, Comparison, Selection, load_claims
-from pruning_core.claims.page import scoreboard, side_by_side, to_markdown, write_scoreboard
-from pruning_core.claims.verdicts import KINDS, verdict
+from pruning_core.book.claims.ledger import Claim, Comparison, Selection, load_claims
+from pruning_core.book.claims.page import scoreboard, side_by_side, to_markdown, write_scoreboard
+from pruning_core.book.claims.verdicts import KINDS, verdict
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import mean_interval, paired_difference
 

@@ -13,10 +13,10 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from pruning_core import chapters, notebooks
 from pruning_core.__main__ import main
+from pruning_core.book import chapters, notebooks
+from pruning_core.book.notebooks import NotebookFailed, profile_settings, read_profiles, run_notebook, stamp_of
 from pruning_core.errors import BadInput, UnknownName
-from pruning_core.notebooks import NotebookFailed, profile_settings, read_profiles, run_notebook, stamp_of
 
 
 def write(

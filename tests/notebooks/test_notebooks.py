@@ -7,9 +7,9 @@ import nbformat
 import pytest
 import yaml
 
-from pruning_core.chapters import SOURCES, find_notebooks, unstripped
+from pruning_core.book.chapters import SOURCES, find_notebooks, unstripped
+from pruning_core.book.notebooks import read_parameters, read_profiles, run_notebook
 from pruning_core.errors import UnknownName
-from pruning_core.notebooks import read_parameters, read_profiles, run_notebook
 from pruning_core.version import PROFILES
 
 NOTEBOOKS = find_notebooks()

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
+from pruning_core.book.exercises import EXERCISES, check
 from pruning_core.errors import BadInput
-from pruning_core.exercises import EXERCISES, check
 from pruning_core.papers.how_sparse.curvature.lanczos import lanczos
 from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum
 from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width

@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy.stats import chi
 
+from pruning_core.book.exercises import EXERCISES, check
 from pruning_core.errors import BadInput
-from pruning_core.exercises import EXERCISES, check
 from pruning_core.papers.how_sparse.geometry.cones import CircularCone
 from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width
 from pruning_core.papers.how_sparse.geometry.widths import Ellipsoid

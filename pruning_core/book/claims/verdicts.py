@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from pruning_core.claims.ledger import Claim, Comparison, Selection
+from pruning_core.book.claims.ledger import Claim, Comparison, Selection
 from pruning_core.experiments.intervals import Interval, mean_interval
 from pruning_core.version import PROFILES
 

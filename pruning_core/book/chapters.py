@@ -10,9 +10,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from pathlib import Path
 from typing import Any
 
+from pruning_core.book.notebooks import NotebookFailed, run_notebook, stamp_in, stamp_of
 from pruning_core.checks import Whole, check
 from pruning_core.errors import BadInput, known_name
-from pruning_core.notebooks import NotebookFailed, run_notebook, stamp_in, stamp_of
 from pruning_core.version import REPOSITORY
 
 SOURCES = REPOSITORY / "notebooks"

@@ -1,0 +1,23 @@
+"""The book: notebooks run and checked, exercises, chapters, and the ledger of claims."""
+
+from pruning_core.book.chapters import find_notebooks, run_notebooks
+from pruning_core.book.claims.ledger import Claim, load_claims
+from pruning_core.book.claims.page import scoreboard, side_by_side, to_markdown
+from pruning_core.book.claims.verdicts import Verdict, verdict
+from pruning_core.book.exercises import check
+from pruning_core.book.notebooks import profile_settings, run_notebook
+
+__all__ = [
+    "Claim",
+    "Verdict",
+    "check",
+    "find_notebooks",
+    "load_claims",
+    "profile_settings",
+    "run_notebook",
+    "run_notebooks",
+    "scoreboard",
+    "side_by_side",
+    "to_markdown",
+    "verdict",
+]
