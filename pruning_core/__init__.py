@@ -1,4 +1,8 @@
-"""Neural network pruning: five papers on one footing. The public names, and nothing else."""
+"""Neural network pruning: five papers on one footing. The public names; ``plots``, ``claims``, ``records`` and ``recipes``
+are imported when they are first asked for."""
+
+from importlib import import_module
+from types import ModuleType
 
 from pruning_core.data import DATASETS, load_data
 from pruning_core.errors import PruningError
@@ -92,3 +96,12 @@ __all__ = [
     "save_network",
     "train",
 ]  # fmt: skip
+
+
+_ROOMS = {"claims": "book.claims", "plots": "plots", "recipes": "experiments.recipes", "records": "records"}
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module(f"{__name__}.{_ROOMS[name]}")

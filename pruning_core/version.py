@@ -24,8 +24,8 @@ def code_of(profile: str) -> str:
 
 @cache
 def source_hash() -> str:
-    """16 hexadecimal characters of the SHA-256 of the package's Python files."""
+    """16 hexadecimal characters of the SHA-256 of the package's Python files and tables."""
     digest = hashlib.sha256()
-    for file in sorted(PACKAGE.rglob("*.py")):
+    for file in sorted(PACKAGE.rglob("*.py")) + sorted(PACKAGE.rglob("*.yml")):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

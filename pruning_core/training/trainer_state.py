@@ -19,7 +19,7 @@ FORMAT = "training 1"
 
 
 class TrainerState:
-    """The part of a Trainer that outlives an epoch; :class:`~pruning_core.training.trainer.Trainer` fills it and makes the steps."""
+    """The part of a Trainer that outlives an epoch; :class:`.trainer.Trainer` fills it and makes the steps."""
 
     model: nn.Module
     settings: Optimizer
