@@ -102,13 +102,11 @@ def _temporary_folder(root: Path) -> Iterator[Path]:
 
 
 def _fetch(name: str, root: Path) -> Raw:
-    sources: list[tuple[str, Callable[[Path], Raw]]] = [
-        ("torchvision", lambda t: sources.from_torchvision(name, root, t))
-    ]
+    ways: list[tuple[str, Callable[[Path], Raw]]] = [("torchvision", lambda t: sources.from_torchvision(name, root, t))]
     if name in sources.PACKAGES:
-        sources.append(sources.PACKAGES[name])
+        ways.append(sources.PACKAGES[name])
     reasons = []
-    for what, source in sources:
+    for what, source in ways:
         with _temporary_folder(root) as temporary:
             try:
                 raw = source(temporary)

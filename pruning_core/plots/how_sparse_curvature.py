@@ -120,8 +120,7 @@ def ritz_values(exact: pd.DataFrame, rows: pd.DataFrame, *, threshold: float, ti
     fig, ax = panel(size=(8.0, 4.4))
     last = int(rows["steps"].max())
     ax.scatter(rows["steps"], rows["eigenvalue"], s=9, color=COLOURS["crimson"], label="Ritz values", zorder=3)
-    right = [1.04 * last, 1.1 * last]
-    ax.hlines(exact["eigenvalue"], *right, color=COLOURS["blue"], linewidth=0.5)
+    ax.hlines(exact["eigenvalue"], 1.04 * last, 1.1 * last, color=COLOURS["blue"], linewidth=0.5)
     ax.plot([], [], color=COLOURS["blue"], label="eigenvalues")
     ax.set_yscale("symlog", linthresh=threshold, linscale=0.9)
     ax.set_yticks(_symlog_ticks(pd.concat([exact["eigenvalue"], rows["eigenvalue"]]), threshold))

@@ -86,7 +86,7 @@ def accuracy_against_cost(
     notes = []
     for name, curve in points.groupby(by, sort=False):
         style, curve = style_of(str(name)), curve.sort_values(cost)
-        band(ax, curve[cost], curve["mean"], *(curve[side].clip(0, 100) for side in ("low", "high")), style)
+        band(ax, curve[cost], curve["mean"], curve["low"].clip(0, 100), curve["high"].clip(0, 100), style)
         cheapest = curve.iloc[0]
         notes.append(f"{style.label}: {cheapest['mean']:.3g} % at {cheapest[cost]:.2g}")
     ax.set_xscale("log")

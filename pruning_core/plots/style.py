@@ -250,7 +250,7 @@ def titled(title: str, text: str) -> str:
     return f"{title}: {text}" if title else text
 
 
-def percent(share: float, _: int | None = None) -> str:
+def percent(share: float, _: float | None = None) -> str:
     """A fraction as text; as a tick's label the position is given too."""
     return f"{100 * share:.4g} %"
 
