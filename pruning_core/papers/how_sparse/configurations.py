@@ -35,8 +35,8 @@ class Configuration:
 
     All train ``EPOCHS`` epochs in batches of ``BATCH_SIZE`` by SGD with momentum 0.9 and no weight decay. ``strength``
     multiplies the sum of the absolute values of all parameters, biases and batch norm included; ``l1`` says whether it is
-    used. ``warmup`` and ``milestones`` are epochs; ``lanczos_steps`` are those of the Hessian's spectrum, with one probe;
-    ``points``: the sweep goes over i / points.
+    used. ``warmup`` and ``milestones`` are epochs, ``gamma`` belongs to milestones; ``lanczos_steps`` are those of the
+    Hessian's spectrum, with one probe; ``points``: the sweep goes over i / points.
     """
 
     model: str
@@ -45,7 +45,7 @@ class Configuration:
     strength: float
     schedule: Literal["constant", "multistep", "cosine"] = "constant"
     warmup: int = 0
-    gamma: float = 0.5
+    gamma: float = 0.1
     milestones: tuple[int, ...] = ()
     lanczos_steps: int = 128
     points: int = 1000
@@ -53,10 +53,9 @@ class Configuration:
 
     def learning_rate(self, reference: bool = False) -> LearningRate | SteppedPerIteration:
         """The schedule of the paper, which moves once an epoch; with ``reference`` that of the code, once an iteration."""
-        settings = {"milestones": self.milestones, "gamma": self.gamma} if self.schedule == "multistep" else {}
         if reference and self.schedule != "constant":
-            return SteppedPerIteration(self.schedule, self.warmup, **settings)  # type: ignore[arg-type]
-        return LearningRate(self.schedule, self.warmup, **settings)  # type: ignore[arg-type]
+            return SteppedPerIteration(self.schedule, self.warmup, self.milestones, self.gamma)
+        return LearningRate(self.schedule, self.warmup, self.milestones, self.gamma)
 
     def sparsities(self) -> tuple[float, ...]:
         """The official sweep: i / points for i = 1 .. points - 1."""
@@ -80,7 +79,7 @@ CONFIGURATIONS: dict[str, Configuration] = _WITHOUT_PENALTY | {
 """Name -> official file; "_l1" is the twin with the penalty. Files that switch their schedule off have "constant" here."""
 
 
-def official_experiments(
+def configured_experiments(
     name: str,
     *,
     sparsities: Sequence[float] | None = None,
@@ -98,7 +97,8 @@ def official_experiments(
     """
     entry = CONFIGURATIONS[known_name("configuration", name, CONFIGURATIONS)]
     seeds = check("seeds", seeds, Whole(at_least=1))
-    sweep = entry.sparsities() if sparsities is None else _rising(sparsities)
+    rising = Several(Real(above=0, below=1), at_least=1, rising=True)
+    sweep = entry.sparsities() if sparsities is None else check("sparsities", sparsities, rising)
     for seed in range(seeds):
         yield Experiment(
             entry.model,
@@ -117,14 +117,7 @@ def official_experiments(
 
 
 def _timeline(entry: Configuration, sweep: Sequence[float]) -> list[Stage]:
-    timeline: list[Stage] = [
-        Train(EPOCHS, penalty=("l1", entry.strength) if entry.l1 else None),
-        Measure("dense"),
-    ]
+    timeline: list[Stage] = [Train(EPOCHS, penalty=("l1", entry.strength) if entry.l1 else None), Measure("dense")]
     for sparsity in sweep:
         timeline += [Prune("magnitude", Budget(sparsity, keep_at_least=0)), Measure("pruned")]
     return timeline
-
-
-def _rising(sparsities: Sequence[float]) -> tuple[float, ...]:
-    return check("sparsities", sparsities, Several(Real(above=0, below=1), at_least=1, rising=True))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pruning_core.checks import Real, Whole, check, doubles
+from pruning_core.checks import Maybe, Real, Whole, check, doubles
 from pruning_core.errors import BadInput
 
 
@@ -46,18 +46,13 @@ def actual_limits(
     accuracy = _beside(fractions, "accuracies", accuracies)
     base = float(accuracy[first]) if base_accuracy is None else check("base_accuracy", base_accuracy, Real())
     margin = check("margin", margin, Real(at_least=0))
-    tolerated = None
-    if epsilon is not None:
-        epsilon = check("epsilon", epsilon, Real(above=0))
+    epsilon = check("epsilon", epsilon, Maybe(Real(above=0)))
+    tolerated = torch.zeros_like(fractions, dtype=torch.bool)
     if train_losses is not None:
         losses = _beside(fractions, "train_losses", train_losses)
         dense = float(losses[first]) if base_loss is None else check("base_loss", base_loss, Real())
-        tolerated = None if epsilon is None else losses <= dense + epsilon
-    return ActualLimits(
-        _last(fractions, accuracy > base),
-        _last(fractions, accuracy >= base - margin),
-        None if tolerated is None else _last(fractions, tolerated),
-    )
+        tolerated = tolerated if epsilon is None else losses <= dense + epsilon
+    return ActualLimits(*(_last(fractions, good) for good in (accuracy > base, accuracy >= base - margin, tolerated)))
 
 
 def _beside(fractions: Tensor, name: str, values: Any) -> Tensor:

@@ -19,7 +19,7 @@ from pruning_core.checks import Whole, check
 from pruning_core.experiments.experiment import Experiment, final_state
 from pruning_core.experiments.intervals import require_columns
 from pruning_core.experiments.recipes.chapters import l1_in_rounds
-from pruning_core.experiments.stages import Prune, Stage, Train
+from pruning_core.experiments.stages import Prune, Train
 from pruning_core.experiments.state import State
 from pruning_core.papers.how_sparse.prediction import predict
 from pruning_core.papers.how_sparse.prunability import Prunability, predict_limit, small_share
@@ -74,13 +74,11 @@ def limits_over_rounds(
     longer with the penalty raises the prediction too, and must be told from what the cuts do.
     """
     rounds = check("rounds", rounds, Whole(at_least=1))
-    stages: list[Stage] = [
-        s for s in l1_in_rounds(sparsity, epochs, strength, rounds, retrain) if isinstance(s, (Train, Prune))
-    ]
+    recipe = l1_in_rounds(sparsity, epochs, strength, rounds, retrain)
+    stages = [stage for stage in recipe if isinstance(stage, Train | Prune)]
     first = None
     for i in range(1, rounds + 1):
-        timeline = stages[: 2 * i - 1]
-        state = final_state(replace(experiment, timeline=timeline))
+        state = final_state(replace(experiment, timeline=stages[: 2 * i - 1]))
         found = _predicted(state, samples, options)
         first = found.limit.epsilon if first is None else first
         same = predict(found.spectrum.eigenvalues, found.spectrum.weights, first, _living(state))
@@ -113,15 +111,14 @@ def predictor_errors(rows: pd.DataFrame, measured: str = "limit") -> pd.DataFram
 def _predicted(state: State, samples: int | None, options: dict[str, Any]) -> Prunability:
     split = state.setting.data.train
     if samples is not None:
-        samples = check("samples", samples, Whole(at_least=1))
-        split = split.subset(min(samples, len(split)))
+        split = split.subset(min(check("samples", samples, Whole(at_least=1)), len(split)))
     batches = split.batches(state.setting.batch_size)
     return predict_limit(state.model.eval(), batches, masks=state.masks, progress=False, **options)
 
 
 def _row(experiment: Experiment, state: State, found: Prunability) -> dict[str, Any]:
     actual, limit = found.actual.within_epsilon, found.limit
-    low, high = limit.removed_low, limit.removed_high
+    low, high = found.band or (None, None)
     return {
         "model": experiment.model,
         "data": experiment.data,
@@ -129,8 +126,8 @@ def _row(experiment: Experiment, state: State, found: Prunability) -> dict[str, 
         "seed": experiment.seed,
         "method": "l1",
         "predicted": found.removed,
-        "predicted_low": None if low is None else found.of_all(low),
-        "predicted_high": None if high is None else found.of_all(high),
+        "predicted_low": low,
+        "predicted_high": high,
         "limit": actual,
         "limit_accuracy": found.actual.within_margin,
         "gap": None if actual is None else abs(found.removed - actual),

@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.optimize import linprog
-from scipy.stats import beta
 from torch import Tensor
 
 from pruning_core.checks import DOUBLE, Real, Several, Whole, check, doubles
@@ -75,6 +73,8 @@ def meeting_probability(cone: CircularCone, k: int) -> float:
 
     The squared cosine of the angle between the axis and the subspace follows the Beta(k/2, (D - k)/2) distribution.
     """
+    from scipy.stats import beta  # slow to load
+
     k = check("k", k, Whole(at_least=0, at_most=cone.ambient))
     if k in (0, cone.ambient):
         return float(k > 0)
@@ -112,12 +112,8 @@ def ellipsoid(
     for radius, epsilon in progress_bar(progress, iterable=settings, unit="setting", desc="ellipsoid"):
         most = ambient - chosen[0]  # equations of the smallest subspace
         batch = max(BLOCK // (ambient * max(most, 1)), 1)
-        lowest = torch.cat(
-            [
-                radius**2 * _lowest(spectrum, most, min(batch, trials - start), generator)
-                for start in range(0, trials, batch)
-            ]
-        )
+        sizes_of_batches = [min(batch, trials - start) for start in range(0, trials, batch)]
+        lowest = torch.cat([radius**2 * _lowest(spectrum, most, n, generator) for n in sizes_of_batches])
         about = {"simulation": "ellipsoid", "ambient": ambient, "distance": radius, "epsilon": epsilon}
         predicted = ambient * (1 - normalised_width(radius, spectrum, epsilon))
         for k in chosen:
@@ -202,10 +198,10 @@ def basis_pursuit(sensing: Tensor, measured: Tensor) -> Tensor:
 
     As a linear programme in the positive and the negative parts of x. Raises PruningError when there is no solution.
     """
-    a = sensing.numpy()
-    found = linprog(
-        np.ones(2 * a.shape[1]), A_eq=np.hstack([a, -a]), b_eq=measured.numpy(), bounds=(0, None), method="highs-ds"
-    )
+    from scipy.optimize import linprog  # slow to load
+
+    a, cost = sensing.numpy(), np.ones(2 * sensing.shape[1])
+    found = linprog(cost, A_eq=np.hstack([a, -a]), b_eq=measured.numpy(), bounds=(0, None), method="highs-ds")
     if found.x is None:
         raise PruningError(f"the linear programme of l1 recovery was not solved: {found.message}")
     positive, negative = torch.from_numpy(found.x).split(a.shape[1])
