@@ -16,8 +16,7 @@ from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum, referenc
 from pruning_core.papers.how_sparse.geometry.cones import CircularCone, HalfSpace, L1DescentCone, Orthant, Ray, Subspace
 from pruning_core.papers.how_sparse.geometry.kinematic import kinematic, limit_bounds, normalised_width, window
 from pruning_core.papers.how_sparse.geometry.widths import Ellipsoid, gaussian_width, monte_carlo
-from pruning_core.papers.how_sparse.measured import actual_limits, total_variation
-from pruning_core.papers.how_sparse.prediction import magnitude_distance, predict
+from pruning_core.papers.how_sparse.prediction import actual_limits, magnitude_distance, predict, total_variation
 from pruning_core.papers.how_sparse.prunability import magnitude_curve, predict_limit
 from pruning_core.papers.how_sparse.studies import limit_row, limits_over_rounds, predictor_errors
 from pruning_core.papers.how_sparse.transitions import circular_cone, ellipsoid, l1_recovery, log_uniform, transitions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -16,13 +16,11 @@ from pruning_core.errors import BadInput
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.sites import Scope, find_sites
 from pruning_core.papers.how_sparse.curvature.batches import Batch, Batches, Loss, pairs, refuse_training
-from pruning_core.papers.how_sparse.curvature.hessian import Hessian
-from pruning_core.papers.how_sparse.curvature.living import LivingHessian
+from pruning_core.papers.how_sparse.curvature.hessian import Hessian, LivingHessian
 from pruning_core.papers.how_sparse.curvature.measures import batch_losses, loss_tolerance, null_row_share, spectrum
 from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum
 from pruning_core.papers.how_sparse.geometry.kinematic import trace_bound
-from pruning_core.papers.how_sparse.measured import ActualLimits, actual_limits
-from pruning_core.papers.how_sparse.prediction import Limit, predict
+from pruning_core.papers.how_sparse.prediction import ActualLimits, Limit, actual_limits, predict
 from pruning_core.progress import progress_bar
 from pruning_core.training.evaluation import like_model
 
@@ -123,22 +121,17 @@ def predict_limit(
     epsilon = loss_tolerance(losses) if epsilon is None else check("epsilon", epsilon, Real(above=0))
     names = find_sites(model, channels=False, scope=scope).weights
     whole = Hessian(model, held, loss, parameters=list(names))
-    alive = _alive(model, names, masks)
-    if alive is not None and null_rows:
-        raise BadInput(
-            "null rows are those of a whole Hessian; leave null_rows out for a network that was pruned before."
-        )
-    hessian = whole if alive is None else LivingHessian(whole, alive)
-    generator = torch.Generator().manual_seed(seed)
-    found = spectrum(
-        hessian, probes=probes, steps=steps, generator=generator, exact_below=exact_below, progress=progress
-    )
+    hessian = _of_the_living(whole, masks)
+    if null_rows and hessian is not whole:
+        raise BadInput("null rows are those of a whole Hessian; leave null_rows out for a pruned network.")
+    source = torch.Generator().manual_seed(seed)
+    found = spectrum(hessian, probes=probes, steps=steps, generator=source, exact_below=exact_below, progress=progress)
     null = null_row_share(whole).share if null_rows and not found.exact else 0.0
     limit = predict(
         found.eigenvalues, found.weights, epsilon, hessian.weights(), null_fraction=null, negative=negative, seed=seed
     )
-    measured = magnitude_curve(model, held, list(names), points, loss, progress=progress)
     bound = trace_bound(limit.distance, abs(found.mean()), epsilon)
+    measured = magnitude_curve(model, held, list(names), points, loss, progress=progress)
     dead = 1 - hessian.dimension / whole.dimension
     result = Prunability(limit, found, bound, measured, _measured_limits(measured, epsilon), (), dead)
     return replace(result, warnings=_warnings(hessian, result, len(losses)))
@@ -162,16 +155,16 @@ def small_share(model: nn.Module, below: float = 1e-3, scope: Scope = None) -> f
     return float(magnitudes.lt(below).double().mean())
 
 
-def _alive(model: nn.Module, names: Iterable[str], masks: Masks | None) -> Masks | None:
-    """The masks of the parameters ``names``, or None where all of them are alive."""
+def _of_the_living(whole: Hessian, masks: Masks | None) -> Hessian | LivingHessian:
+    """The Hessian itself where all of its weights are alive."""
     if masks is None:
-        return None
-    masks.check(model)
-    chosen = Masks({name: masks[name] for name in names if name in masks})
-    for name, mask in chosen.items():
-        if bool(model.get_parameter(name).detach().cpu()[~mask].any()):
+        return whole
+    masks.check(whole.model)
+    alive = Masks({name: masks[name] for name in whole.shapes if name in masks})
+    for name, mask in alive.items():
+        if bool(whole.model.get_parameter(name).detach().cpu()[~mask].any()):
             raise BadInput(f"{name!r} has dead weights that are not 0; apply the masks to the network first.")
-    return chosen if chosen.removed else None
+    return LivingHessian(whole, alive) if alive.removed else whole
 
 
 @torch.no_grad()
@@ -192,9 +185,9 @@ def magnitude_curve(
     held = list(pairs(batches))
     pruned = copy.deepcopy(model)
     parameters = [pruned.get_parameter(name) for name in names]
+    sizes = [parameter.numel() for parameter in parameters]
     dense = torch.cat([parameter.flatten() for parameter in parameters])
     order = dense.abs().argsort(stable=True)
-    sizes = [parameter.numel() for parameter in parameters]
     rows = []
     for i in progress_bar(progress, iterable=range(points), desc="magnitude cuts", unit="cut"):
         n = round(i * (len(dense) - 1) / (points - 1))
@@ -222,27 +215,27 @@ def _loss_and_accuracy(model: nn.Module, held: Sequence[Batch], loss: Loss | Non
 
 def _warnings(hessian: Hessian | LivingHessian, result: Prunability, batches: int) -> tuple[str, ...]:
     """Premises that fail, one sentence each."""
-    said = []
-    found, limit, measured = result.spectrum, result.limit, result.actual.within_epsilon
-    values, weights = found.flattened()
+    warnings = []
+    limit, measured = result.limit, result.actual.within_epsilon
+    values, weights = result.spectrum.flattened()
     curved = (values.abs() * weights).sum()
     negative = float((values.abs() * weights)[values < 0].sum() / curved) if curved > 0 else 0.0
     if negative > MUCH_NEGATIVE:
-        said.append(f"{negative:.0%} of the curvature is negative: the network is not at a minimum.")
+        warnings.append(f"{negative:.0%} of the curvature is negative: the network is not at a minimum.")
     gain = _possible_gain(hessian)
     if gain > limit.epsilon:
-        said.append(
+        warnings.append(
             f"one step down the gradient would lower the loss by about {gain:.2g}, more than the tolerance "
             f"{limit.epsilon:.2g}: the training has not converged."
         )
     if batches < FEW_BATCHES:
-        said.append(f"only {batches} batches: their spread, the tolerance, is rough.")
+        warnings.append(f"only {batches} batches: their spread, the tolerance, is rough.")
     if measured is not None and result.removed - measured > TOO_OPTIMISTIC:
-        said.append(
+        warnings.append(
             "the measured limit lies far below the predicted one: the loss is not quadratic that far out. Training with an "
             "L1 penalty brings the two together."
         )
-    return tuple(said)
+    return tuple(warnings)
 
 
 def _possible_gain(hessian: Hessian | LivingHessian) -> float:

@@ -1,10 +1,9 @@
 """Predicted limits of trained networks as tidy rows, for studies: one network, or one a round of gradual pruning.
 
-The prediction is that of Zhang et al. 2024 (prediction.py). Theirs too is the remark that pruning in rounds allows a higher
-predicted limit, as each round starts near the weights that it ends with. What a round is had to be chosen here: between two
-of them the network is cut by magnitude and trained on with the same penalty; in later rounds the Hessian is that of the
-living weights, and fractions count all weights of the dense network, those that are gone already included. Neither the
-paper's schedule nor its figure's numbers could be seen.
+Zhang et al. 2024 remark that pruning in rounds allows a higher predicted limit, as each round starts near the weights that
+it ends with. What a round is had to be chosen here, since neither the paper's schedule nor its figure's numbers could be
+seen: between two of them the network is cut by magnitude and trained on with the same penalty; in later rounds the Hessian
+is that of the living weights, and fractions count all weights of the dense network, those that are gone already included.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from pruning_core.experiments.intervals import require_columns
 from pruning_core.experiments.recipes.chapters import l1_in_rounds
 from pruning_core.experiments.stages import Prune, Train
 from pruning_core.experiments.state import State
-from pruning_core.papers.how_sparse.prediction import predict
 from pruning_core.papers.how_sparse.prunability import Prunability, predict_limit, small_share
 from pruning_core.training.evaluation import evaluate
 
@@ -81,13 +79,12 @@ def limits_over_rounds(
         state = final_state(replace(experiment, timeline=stages[: 2 * i - 1]))
         found = _predicted(state, samples, options)
         first = found.limit.epsilon if first is None else first
-        same = predict(found.spectrum.eigenvalues, found.spectrum.weights, first, _living(state))
         yield _row(experiment, state, found) | {
             "label": "rounds" if sparsity else "rounds without cuts",
             "rounds": i,
             "asked": sparsity,
             "removed_before": found.removed_before,
-            "predicted_same": found.of_all(same.removed),
+            "predicted_same": found.of_all(found.limit.removed_at(first)),
             "strength": strength,
         }
 
@@ -138,9 +135,3 @@ def _row(experiment: Experiment, state: State, found: Prunability) -> dict[str, 
         "weights": sum(state.dense["weights"].values()),
         "accuracy": evaluate(state.model, state.setting.data.test).accuracy,
     } | dict(experiment.tags)
-
-
-def _living(state: State):
-    """The weights that are alive, one vector a layer."""
-    parameters = {name: state.model.get_parameter(name).detach() for name in state.dense["weights"]}
-    return [p[state.masks[name].to(p.device)] if name in state.masks else p for name, p in parameters.items()]

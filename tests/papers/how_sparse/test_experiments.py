@@ -11,8 +11,7 @@ from pruning_core.errors import BadInput, BadType, UnknownName
 from pruning_core.experiments import recipes
 from pruning_core.experiments.experiment import Experiment, final_state, run
 from pruning_core.experiments.stages import Measure, Prune, Train
-from pruning_core.papers.how_sparse.configurations import CONFIGURATIONS, configured_experiments
-from pruning_core.papers.how_sparse.learning_rates import SteppedPerIteration
+from pruning_core.papers.how_sparse.configurations import CONFIGURATIONS, SteppedPerIteration, configured_experiments
 from pruning_core.training.optimizers import LearningRate, Optimizer
 
 # name: network, rate, strength, warm-up, schedule, Lanczos steps

@@ -14,8 +14,7 @@ from torch import nn
 from pruning_core.errors import BadInput, BadType, UnknownName
 from pruning_core.masks.masks import Masks
 from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width
-from pruning_core.papers.how_sparse.measured import actual_limits, total_variation
-from pruning_core.papers.how_sparse.prediction import magnitude_distance, predict
+from pruning_core.papers.how_sparse.prediction import actual_limits, magnitude_distance, predict, total_variation
 from tests.golden.how_sparse.reference import (
     reference_actual,
     reference_magnitude_mask,

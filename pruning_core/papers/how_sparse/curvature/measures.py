@@ -23,9 +23,8 @@ from pruning_core.papers.how_sparse.curvature.batches import (
     pairs,
     refuse_training,
 )
-from pruning_core.papers.how_sparse.curvature.hessian import Hessian, Parameters, matching
+from pruning_core.papers.how_sparse.curvature.hessian import Hessian, LivingHessian, Parameters, matching
 from pruning_core.papers.how_sparse.curvature.lanczos import lanczos, largest_eigenvalues, quadrature, rademacher
-from pruning_core.papers.how_sparse.curvature.living import LivingHessian
 from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum
 from pruning_core.progress import progress_bar
 from pruning_core.training.evaluation import CrossEntropy, like_model
