@@ -9,7 +9,9 @@ once. Trials are independent of each other, and so are settings.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -172,7 +174,7 @@ def l1_recovery(
                 x = torch.zeros(ambient, dtype=DOUBLE)
                 x[:nonzero] = torch.randn(nonzero, generator=generator, dtype=DOUBLE)
                 sensing = torch.randn(chosen[-1], ambient, generator=generator, dtype=DOUBLE)
-                first.append(_first_success(sensing, x, chosen, tolerance))
+                first.append(bisect_left(chosen, True, key=partial(_recovered, sensing, x, tolerance)))
                 bar.update()
             predicted = L1DescentCone(ambient, nonzero).statistical_dimension()
             about = {"simulation": "l1 recovery", "ambient": ambient, "nonzero": nonzero}
@@ -182,15 +184,9 @@ def l1_recovery(
     return pd.DataFrame(rows)
 
 
-def _first_success(sensing: Tensor, x: Tensor, chosen: Sequence[int], tolerance: float) -> int:
-    """The first index of ``chosen`` whose number of measurements suffices; len(chosen) when none does."""
-    low, high = 0, len(chosen)
-    while low < high:
-        middle = (low + high) // 2
-        rows = sensing[: chosen[middle]]
-        error = (basis_pursuit(rows, rows @ x) - x).norm() / x.norm()
-        low, high = (low, middle) if bool(error < tolerance) else (middle + 1, high)
-    return low
+def _recovered(sensing: Tensor, x: Tensor, tolerance: float, m: int) -> bool:
+    rows = sensing[:m]
+    return bool((basis_pursuit(rows, rows @ x) - x).norm() / x.norm() < tolerance)
 
 
 def basis_pursuit(sensing: Tensor, measured: Tensor) -> Tensor:
