@@ -13,20 +13,78 @@ iterative pruning is ``recipes.lottery_ticket``, Smart-Ratio ``recipes.smart_rat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pruning_core.checks import Real, Several, Whole, check
-from pruning_core.errors import known_name
+from pruning_core.checks import Constraints, OneOf, Real, Several, Whole, check, check_fields
+from pruning_core.errors import BadInput, known_name
 from pruning_core.experiments.experiment import Experiment
 from pruning_core.experiments.stages import Measure, Prune, Stage, Train
 from pruning_core.masks.budgets import Budget
-from pruning_core.papers.how_sparse.learning_rates import SteppedPerIteration
 from pruning_core.training.optimizers import LearningRate, Optimizer
 
 EPOCHS = 200
 BATCH_SIZE = 128
+
+
+@dataclass(frozen=True)
+class SteppedPerIteration:
+    """A schedule meant in epochs that moves with every iteration: what the official code of zhang2024howsparse does.
+
+    ``milestones`` and the length of the training are numbers of epochs, but are counted in iterations: "multistep" has
+    passed its milestones within the first epochs, and "cosine" swings between 1 and 0 with a period of ``2 epochs``
+    iterations. ``warmup`` epochs rise linearly from 0 at the first iteration to 1. As torch's schedulers derive a rate from
+    the last one, which the warm-up sets anew every time, a milestone inside it counts for a single iteration, and the cosine
+    multiplies the line by the ratio of its neighbouring values: up to 4, so that the factor may exceed 1 until the first zero
+    behind the warm-up. Raises UnknownName, BadType or BadInput.
+    """
+
+    constraints = Constraints(
+        kind=OneOf("multistep", "cosine", kind="learning-rate schedule"),
+        warmup=Whole(at_least=0),
+        milestones=Several(Whole(at_least=1)),
+        gamma=Real(at_least=0),
+    )
+
+    kind: Literal["multistep", "cosine"]
+    warmup: int = 0
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.milestones and self.kind != "multistep":
+            raise BadInput(f"milestones belong to kind='multistep', not to {self.kind!r}.")
+
+    def factor(self, step: int, steps_per_epoch: int, epochs: int) -> float:
+        """Factor on the learning rate at ``step``, from 0, of a training of ``epochs`` epochs of ``steps_per_epoch`` steps.
+
+        >>> schedule = SteppedPerIteration("multistep", warmup=2, milestones=(3, 5), gamma=0.5)
+        >>> [schedule.factor(step, 2, 9) for step in range(7)]
+        [0.0, 0.25, 0.5, 0.375, 1.0, 0.5, 0.5]
+        """
+        rising = self.warmup * steps_per_epoch
+        line = min(step / rising, 1.0) if rising else 1.0
+        last_set = min(step, rising)  # the last iteration whose rate came from the warm-up
+        if self.kind == "multistep":
+            return line * self.gamma ** sum(last_set <= milestone <= step for milestone in self.milestones)
+        return self._cosine(step, last_set, line, max(epochs, 1))
+
+    @staticmethod
+    def _cosine(step: int, last_set: int, line: float, half_period: int) -> float:
+        def wave(t: int) -> float:
+            return (1 + math.cos(math.pi * (t % (2 * half_period)) / half_period)) / 2
+
+        if last_set == 0:
+            return line * wave(step)
+        first_zero = last_set + (half_period - last_set) % (2 * half_period)
+        if first_zero < step:  # behind a zero the recursion starts anew, with the cosine itself
+            return wave(step)
+        if (last_set - 1 - half_period) % (2 * half_period) == 0:
+            return (line + wave(last_set)) * wave(step) / wave(last_set)
+        return line * wave(step) / wave(last_set - 1)
 
 
 @dataclass(frozen=True)
@@ -35,8 +93,8 @@ class Configuration:
 
     All train ``EPOCHS`` epochs in batches of ``BATCH_SIZE`` by SGD with momentum 0.9 and no weight decay. ``strength``
     multiplies the sum of the absolute values of all parameters, biases and batch norm included; ``l1`` says whether it is
-    used. ``warmup`` and ``milestones`` are epochs; ``lanczos_steps`` are those of the Hessian's spectrum, with one probe;
-    ``points``: the sweep goes over i / points.
+    used. ``warmup`` and ``milestones`` are epochs, ``gamma`` belongs to milestones; ``lanczos_steps`` are those of the
+    Hessian's spectrum, with one probe; ``points``: the sweep goes over i / points.
     """
 
     model: str
@@ -45,7 +103,7 @@ class Configuration:
     strength: float
     schedule: Literal["constant", "multistep", "cosine"] = "constant"
     warmup: int = 0
-    gamma: float = 0.5
+    gamma: float = 0.1
     milestones: tuple[int, ...] = ()
     lanczos_steps: int = 128
     points: int = 1000
@@ -53,10 +111,9 @@ class Configuration:
 
     def learning_rate(self, reference: bool = False) -> LearningRate | SteppedPerIteration:
         """The schedule of the paper, which moves once an epoch; with ``reference`` that of the code, once an iteration."""
-        settings = {"milestones": self.milestones, "gamma": self.gamma} if self.schedule == "multistep" else {}
         if reference and self.schedule != "constant":
-            return SteppedPerIteration(self.schedule, self.warmup, **settings)  # type: ignore[arg-type]
-        return LearningRate(self.schedule, self.warmup, **settings)  # type: ignore[arg-type]
+            return SteppedPerIteration(self.schedule, self.warmup, self.milestones, self.gamma)
+        return LearningRate(self.schedule, self.warmup, self.milestones, self.gamma)
 
     def sparsities(self) -> tuple[float, ...]:
         """The official sweep: i / points for i = 1 .. points - 1."""
@@ -80,7 +137,7 @@ CONFIGURATIONS: dict[str, Configuration] = _WITHOUT_PENALTY | {
 """Name -> official file; "_l1" is the twin with the penalty. Files that switch their schedule off have "constant" here."""
 
 
-def official_experiments(
+def configured_experiments(
     name: str,
     *,
     sparsities: Sequence[float] | None = None,
@@ -98,7 +155,8 @@ def official_experiments(
     """
     entry = CONFIGURATIONS[known_name("configuration", name, CONFIGURATIONS)]
     seeds = check("seeds", seeds, Whole(at_least=1))
-    sweep = entry.sparsities() if sparsities is None else _rising(sparsities)
+    rising = Several(Real(above=0, below=1), at_least=1, rising=True)
+    sweep = entry.sparsities() if sparsities is None else check("sparsities", sparsities, rising)
     for seed in range(seeds):
         yield Experiment(
             entry.model,
@@ -117,14 +175,7 @@ def official_experiments(
 
 
 def _timeline(entry: Configuration, sweep: Sequence[float]) -> list[Stage]:
-    timeline: list[Stage] = [
-        Train(EPOCHS, penalty=("l1", entry.strength) if entry.l1 else None),
-        Measure("dense"),
-    ]
+    timeline: list[Stage] = [Train(EPOCHS, penalty=("l1", entry.strength) if entry.l1 else None), Measure("dense")]
     for sparsity in sweep:
         timeline += [Prune("magnitude", Budget(sparsity, keep_at_least=0)), Measure("pruned")]
     return timeline
-
-
-def _rising(sparsities: Sequence[float]) -> tuple[float, ...]:
-    return check("sparsities", sparsities, Several(Real(above=0, below=1), at_least=1, rising=True))

@@ -19,12 +19,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import DOUBLE, Real, Whole, check, doubles
+from pruning_core.checks import DOUBLE, Maybe, Real, Whole, check, doubles
 from pruning_core.errors import BadInput, BadType, known_name
 from pruning_core.papers.how_sparse.geometry.kinematic import NEGATIVE, normalised_width, window
 
 FEWEST_FOR_BOOTSTRAP = 10  # probes; below, resampling them says less than their range
-NUMERICALLY_NEGATIVE = 1e-8  # times the largest magnitude: above is rounding noise around 0
 
 
 def magnitude_distance(weights: Tensor | Iterable[Tensor] | Mapping[str, Tensor]) -> Tensor:
@@ -43,8 +42,7 @@ class Limit:
     ``removed`` + ``kept`` = 1. ``removed_low`` and ``removed_high`` show how much the spectrum's probes disagree, as
     ``band`` says: "bootstrap" (95 % percentile interval over resampled probes, from ten probes on), "range" (smallest and
     largest limit of a single probe) or "none" (one probe or exact eigenvalues; both are None). ``distance``: R at the
-    limit. ``null_fraction``: share of eigenvalues declared 0. ``trace_mean``: the mean eigenvalue Tr(H) / D, signs kept;
-    ``negative_share``: the share of eigenvalues below zero by more than rounding; both count the null ones.
+    limit. ``null_fraction``: share of eigenvalues declared 0.
     """
 
     removed: float
@@ -55,9 +53,7 @@ class Limit:
     distance: float
     epsilon: float
     null_fraction: float
-    trace_mean: float
-    negative_share: float
-    _problem: _Problem = field(repr=False, compare=False)
+    problem: Problem = field(repr=False, compare=False)
 
     def curve(self, points: int = 1001) -> pd.DataFrame:
         """Both sides of the equation: columns p (removed fraction of the weights), R, G, ``points`` rows or one a weight.
@@ -65,24 +61,25 @@ class Limit:
         They cross at ``removed``: there G reaches n / D, which is p itself unless ``dimension`` was given.
         """
         points = check("points", points, Whole(at_least=2))
-        n = len(self._problem.distances) - 1
+        n = len(self.problem.distances) - 1
         removed = torch.linspace(0, n, min(points, n + 1), dtype=DOUBLE).round().long()
-        distances = self._problem.distances[removed]
-        widths = self._problem.widths(distances).mean(0)
+        distances = self.problem.distances[removed]
+        widths = self.problem.widths(distances).mean(0)
         return pd.DataFrame({"p": removed.numpy() / n, "R": distances.numpy(), "G": widths.numpy()})
+
+    def removed_at(self, epsilon: float) -> float:
+        """The fraction that could go if the tolerance were ``epsilon``, and all else the same."""
+        return self.problem._replace(epsilon=epsilon).most_removed() / (len(self.problem.distances) - 1)
 
     def bounds(self, eta: float = 0.01) -> LimitInterval:
         """The two bounds of the theory as fractions removed, each wrong with probability at most ``eta`` in (0, 1).
 
-        ``limit_bounds`` gives them at one distance; here the distance goes with the fraction, so
-        they are where n / D reaches G(R(n)) - a and G(R(n)) + a, with a the window of the kinematic formula divided by D.
+        ``limit_bounds`` gives them at one distance; here the distance goes with the fraction, so they are where n / D reaches
+        G(R(n)) - a and G(R(n)) + a, with a the window of the kinematic formula divided by D.
         """
-        problem = self._problem
-        shift = window(problem.dimension, eta) / problem.dimension
-        probes = len(problem.eigenvalues)
-        even = torch.full((1, probes), 1 / probes, dtype=DOUBLE)
-        n = len(problem.distances) - 1
-        low, high = (int(problem.solve(even, by)[0]) / n for by in (shift, -shift))
+        shift = window(self.problem.dimension, eta) / self.problem.dimension
+        n = len(self.problem.distances) - 1
+        low, high = (self.problem.most_removed(by) / n for by in (shift, -shift))
         return LimitInterval(low, high, high - low)
 
 
@@ -94,7 +91,7 @@ class LimitInterval(NamedTuple):
     gap: float
 
 
-class _Problem(NamedTuple):
+class Problem(NamedTuple):
     """What the equation is made of: distances (N + 1,), spectra and weights (probes, M), and constants."""
 
     distances: Tensor
@@ -112,8 +109,7 @@ class _Problem(NamedTuple):
         return torch.stack([normalised_width(distances, e, self.epsilon, w, *settings) for e, w in pairs])
 
     def solve(self, shares: Tensor, shift: float = 0.0) -> Tensor:
-        """The largest n with n / D + shift <= G(R(n)), or 0, for each mixture of probes: (mixtures, probes) -> (mixtures,)
-        int64."""
+        """The largest n with n / D + shift <= G(R(n)), or 0, a mixture: (mixtures, probes) -> (mixtures,) int64."""
         low = torch.zeros(len(shares), dtype=torch.long)  # without a shift it holds at n = 0, where G = 1
         high = torch.full_like(low, len(self.distances))  # one beyond the last n: never asked
         while bool((high - low > 1).any()):
@@ -123,6 +119,11 @@ class _Problem(NamedTuple):
             holds = middle.to(DOUBLE) / self.dimension + shift <= width + 1e-14  # integers divide to float32
             low, high = torch.where(holds, middle, low), torch.where(holds, high, middle)
         return low
+
+    def most_removed(self, shift: float = 0.0) -> int:
+        """The same n with all probes averaged."""
+        probes = len(self.eigenvalues)
+        return int(self.solve(torch.full((1, probes), 1 / probes, dtype=DOUBLE), shift)[0])
 
 
 def predict(
@@ -160,11 +161,9 @@ def predict(
     size = n if dimension is None else check("dimension", dimension, Whole(at_least=1))
     if size < n:
         raise BadInput(f"dimension must be at least {n}, the number of prunable weights, not {size}.")
-    problem = _Problem(distances, spectra, shares, float(epsilon), float(null_fraction), negative, size)
-    probes = len(spectra)
-    removed = int(problem.solve(torch.full((1, probes), 1 / probes, dtype=DOUBLE))[0])
+    problem = Problem(distances, spectra, shares, float(epsilon), float(null_fraction), negative, size)
+    removed = problem.most_removed()
     low, high, band = _band(problem, resamples, seed)
-    below = spectra < -NUMERICALLY_NEGATIVE * spectra.abs().max()
     return Limit(
         removed=removed / n,
         kept=(n - removed) / n,
@@ -172,11 +171,9 @@ def predict(
         removed_high=high,
         band=band,
         distance=float(distances[removed]),
-        epsilon=float(epsilon),
-        null_fraction=float(null_fraction),
-        trace_mean=(1 - null_fraction) * float((spectra * shares).sum()) / probes,
-        negative_share=(1 - null_fraction) * float((below * shares).sum()) / probes,
-        _problem=problem,
+        epsilon=problem.epsilon,
+        null_fraction=problem.null_fraction,
+        problem=problem,
     )
 
 
@@ -197,7 +194,7 @@ def _spectra(eigenvalues: Any, weights: Any) -> tuple[Tensor, Tensor]:
     return values, shares / shares.sum(1, keepdim=True)
 
 
-def _band(problem: _Problem, resamples: int, seed: int) -> tuple[float | None, float | None, Any]:
+def _band(problem: Problem, resamples: int, seed: int) -> tuple[float | None, float | None, Any]:
     probes, n = len(problem.eigenvalues), len(problem.distances) - 1
     if probes == 1:
         return None, None, "none"
@@ -217,10 +214,79 @@ def pooled(weights: Tensor | Iterable[Tensor] | Mapping[str, Tensor]) -> Tensor:
         return doubles("weights", weights).flatten()
     if not isinstance(weights, Iterable):
         raise BadType(f"weights must be a tensor, several, or a mapping to tensors, not {type(weights).__name__}.")
-    parts = list(weights.values() if isinstance(weights, Mapping) else weights)
-    for part in parts:
+    parts = []
+    for part in weights.values() if isinstance(weights, Mapping) else weights:
         if not isinstance(part, Tensor):
             raise BadType(f"weights must be tensors, not {type(part).__name__}.")
-    return doubles(
-        "weights", torch.cat([part.detach().flatten().to("cpu", DOUBLE) for part in parts] or [torch.empty(0)])
-    )
+        parts.append(part.detach().flatten().to("cpu", DOUBLE))
+    return doubles("weights", torch.cat(parts or [torch.empty(0)]))
+
+
+class ActualLimits(NamedTuple):
+    """The largest removed fraction that still was good enough, by three definitions; None where no fraction was."""
+
+    strict_last: float | None
+    within_margin: float | None
+    within_epsilon: float | None
+
+
+def actual_limits(
+    sparsities: Any,
+    accuracies: Any,
+    train_losses: Any = None,
+    *,
+    margin: float = 1.0,
+    epsilon: float | None = None,
+    base_accuracy: float | None = None,
+    base_loss: float | None = None,
+) -> ActualLimits:
+    """Measured limits of a sweep over removed fractions: (points,) each, in any order.
+
+    ``strict_last``: the last fraction with an accuracy strictly above the base (the official definition, which noise
+    decides). ``within_margin``: the last one with an accuracy of at least base - ``margin`` (percentage points).
+    ``within_epsilon``: the last one with a training loss of at most base + ``epsilon``; None unless losses and epsilon are
+    given. Bases: those of the smallest fraction, unless given.
+
+    Raises BadInput for values that are not finite or not as many as fractions, fractions outside [0, 1], a negative
+    margin, or epsilon <= 0.
+    """
+    fractions = doubles("sparsities", sparsities)
+    if fractions.dim() != 1 or bool(((fractions < 0) | (fractions > 1)).any()):
+        raise BadInput("sparsities must be one vector of fractions in [0, 1].")
+    first = int(fractions.argmin())
+    accuracy = _beside(fractions, "accuracies", accuracies)
+    base = float(accuracy[first]) if base_accuracy is None else check("base_accuracy", base_accuracy, Real())
+    margin = check("margin", margin, Real(at_least=0))
+    epsilon = check("epsilon", epsilon, Maybe(Real(above=0)))
+    tolerated = torch.zeros_like(fractions, dtype=torch.bool)
+    if train_losses is not None:
+        losses = _beside(fractions, "train_losses", train_losses)
+        dense = float(losses[first]) if base_loss is None else check("base_loss", base_loss, Real())
+        tolerated = tolerated if epsilon is None else losses <= dense + epsilon
+    return ActualLimits(*(_last(fractions, good) for good in (accuracy > base, accuracy >= base - margin, tolerated)))
+
+
+def _beside(fractions: Tensor, name: str, values: Any) -> Tensor:
+    found = doubles(name, values)
+    if found.shape != fractions.shape:
+        raise BadInput(f"{name} must hold one value for each of the {len(fractions)} sparsities.")
+    return found
+
+
+def _last(fractions: Tensor, good: Tensor) -> float | None:
+    return float(fractions[good].max()) if bool(good.any()) else None
+
+
+def total_variation(a: Any, b: Any, bins: int = 100) -> float:
+    """Total-variation distance of two weight histograms, in [0, 1]: half the sum of |p - q| over ``bins`` equal bins.
+
+    The bins span both sets of values (any shapes); 0 for equal histograms, 1 for those without a common bin. Raises
+    BadInput for sets that are empty or not finite. Zhang et al. 2024 compare trainings of different seeds in this way.
+    """
+    bins = check("bins", bins, Whole(at_least=1))
+    left, right = doubles("a", a).flatten(), doubles("b", b).flatten()
+    low, high = float(min(left.min(), right.min())), float(max(left.max(), right.max()))
+    if low == high:
+        return 0.0
+    shares = [torch.histc(values, bins, low, high) / len(values) for values in (left, right)]
+    return float((shares[0] - shares[1]).abs().sum() / 2)

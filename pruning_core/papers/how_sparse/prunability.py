@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pruning_core.checks import Real, Whole, check
 from pruning_core.errors import BadInput
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.sites import Scope, find_sites
-from pruning_core.papers.how_sparse.curvature.batches import Loss, pairs, refuse_training
-from pruning_core.papers.how_sparse.curvature.hessian import Hessian
-from pruning_core.papers.how_sparse.curvature.living import LivingHessian
+from pruning_core.papers.how_sparse.curvature.batches import Batch, Batches, Loss, pairs, refuse_training
+from pruning_core.papers.how_sparse.curvature.hessian import Hessian, LivingHessian
 from pruning_core.papers.how_sparse.curvature.measures import batch_losses, loss_tolerance, null_row_share, spectrum
 from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum
 from pruning_core.papers.how_sparse.geometry.kinematic import trace_bound
-from pruning_core.papers.how_sparse.measured import ActualLimits, actual_limits
-from pruning_core.papers.how_sparse.prediction import Limit, predict
+from pruning_core.papers.how_sparse.prediction import ActualLimits, Limit, actual_limits, predict
 from pruning_core.progress import progress_bar
+from pruning_core.training.evaluation import like_model
 
 FEW_BATCHES = 10
 MUCH_NEGATIVE = 0.1
@@ -59,24 +58,30 @@ class Prunability:
         """A fraction removed of the weights that were alive, as one of all."""
         return self.removed_before + (1 - self.removed_before) * removed
 
+    @property
+    def band(self) -> tuple[float, float] | None:
+        """The ends of the prediction's band, as fractions of all prunable weights."""
+        low, high = self.limit.removed_low, self.limit.removed_high
+        return None if low is None or high is None else (self.of_all(low), self.of_all(high))
+
     def __repr__(self) -> str:
-        low, high = (
-            None if end is None else self.of_all(end) for end in (self.limit.removed_low, self.limit.removed_high)
+        band = f" ({self.limit.band} over probes {self.band[0]:.4f} to {self.band[1]:.4f})" if self.band else ""
+        by_loss, by_accuracy = (
+            "none" if found is None else f"{found:.4f}"
+            for found in (self.actual.within_epsilon, self.actual.within_margin)
         )
-        band = "" if low is None or high is None else f" ({self.limit.band} over probes {low:.4f} to {high:.4f})"
         lines = [
             f"predicted limit: {self.removed:.4f} of the weights can go{band}",
-            f"measured, loss at most {self.limit.epsilon:.3g} higher: {_text(self.actual.within_epsilon)}",
-            f"measured, accuracy at most a point lower: {_text(self.actual.within_margin)}",
-            f"factors: distance to the pruned weights {self.limit.distance:.3g}, "
-            f"mean curvature {self.spectrum.mean():.3g}",
+            f"measured, loss at most {self.limit.epsilon:.3g} higher: {by_loss}",
+            f"measured, accuracy at most a point lower: {by_accuracy}",
+            f"factors: distance to the pruned weights {self.limit.distance:.3g}, mean curvature {self.spectrum.mean():.3g}",
         ]
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
 
 
 def predict_limit(
     model: nn.Module,
-    batches: Iterable,
+    batches: Batches,
     *,
     epsilon: float | None = None,
     loss: Loss | None = None,
@@ -111,37 +116,33 @@ def predict_limit(
     """
     refuse_training(model)
     points = check("points", points, Whole(at_least=2))
-    held = [(inputs, labels) for inputs, labels in pairs(batches)]
+    held = list(pairs(batches))
     losses = batch_losses(model, held, loss)
     epsilon = loss_tolerance(losses) if epsilon is None else check("epsilon", epsilon, Real(above=0))
     names = find_sites(model, channels=False, scope=scope).weights
     whole = Hessian(model, held, loss, parameters=list(names))
-    alive = _alive(model, names, masks)
-    hessian = whole if alive is None else LivingHessian(whole, alive)
-    if alive is not None and null_rows:
-        raise BadInput(
-            "null rows are those of a whole Hessian; leave null_rows out for a network that was pruned before."
-        )
-    dead = 1 - hessian.dimension / whole.dimension
-    generator = torch.Generator().manual_seed(seed)
-    found = spectrum(
-        hessian, probes=probes, steps=steps, generator=generator, exact_below=exact_below, progress=progress
-    )
+    hessian = _of_the_living(whole, masks)
+    if null_rows and hessian is not whole:
+        raise BadInput("null rows are those of a whole Hessian; leave null_rows out for a pruned network.")
+    source = torch.Generator().manual_seed(seed)
+    found = spectrum(hessian, probes=probes, steps=steps, generator=source, exact_below=exact_below, progress=progress)
     null = null_row_share(whole).share if null_rows and not found.exact else 0.0
     limit = predict(
         found.eigenvalues, found.weights, epsilon, hessian.weights(), null_fraction=null, negative=negative, seed=seed
     )
-    measured = magnitude_curve(model, held, list(names), points, loss, progress=progress)
-    actual = actual_limits(
-        measured["removed"].to_numpy(),
-        measured["accuracy"].to_numpy() if measured["accuracy"].notna().all() else -measured["loss"].to_numpy(),
-        measured["loss"].to_numpy(),
-        epsilon=epsilon,
-        margin=1.0 if measured["accuracy"].notna().all() else epsilon,
-    )
     bound = trace_bound(limit.distance, abs(found.mean()), epsilon)
-    result = Prunability(limit, found, bound, measured, actual, (), dead)
+    measured = magnitude_curve(model, held, list(names), points, loss, progress=progress)
+    dead = 1 - hessian.dimension / whole.dimension
+    result = Prunability(limit, found, bound, measured, _measured_limits(measured, epsilon), (), dead)
     return replace(result, warnings=_warnings(hessian, result, len(losses)))
+
+
+def _measured_limits(curve: pd.DataFrame, epsilon: float) -> ActualLimits:
+    """Of a magnitude curve; where there is no accuracy, a higher loss counts as a lower one."""
+    removed, accuracy, loss = (curve[name].to_numpy() for name in ("removed", "accuracy", "loss"))
+    if curve["accuracy"].notna().all():
+        return actual_limits(removed, accuracy, loss, epsilon=epsilon)
+    return actual_limits(removed, -loss, loss, epsilon=epsilon, margin=epsilon)
 
 
 def small_share(model: nn.Module, below: float = 1e-3, scope: Scope = None) -> float:
@@ -150,27 +151,26 @@ def small_share(model: nn.Module, below: float = 1e-3, scope: Scope = None) -> f
     """
     below = check("below", below, Real(above=0))
     names = find_sites(model, channels=False, scope=scope).weights
-    return float(
-        torch.cat([model.get_parameter(name).detach().flatten().abs() for name in names]).lt(below).double().mean()
-    )
+    magnitudes = torch.cat([model.get_parameter(name).detach().flatten().abs() for name in names])
+    return float(magnitudes.lt(below).double().mean())
 
 
-def _alive(model: nn.Module, names: Iterable[str], masks: Masks | None) -> Masks | None:
-    """The masks of the parameters ``names``, or None where all of them are alive."""
+def _of_the_living(whole: Hessian, masks: Masks | None) -> Hessian | LivingHessian:
+    """The Hessian itself where all of its weights are alive."""
     if masks is None:
-        return None
-    masks.check(model)
-    chosen = Masks({name: masks[name] for name in names if name in masks})
-    for name, mask in chosen.items():
-        if bool(model.get_parameter(name).detach().cpu()[~mask].any()):
+        return whole
+    masks.check(whole.model)
+    alive = Masks({name: masks[name] for name in whole.shapes if name in masks})
+    for name, mask in alive.items():
+        if bool(whole.model.get_parameter(name).detach().cpu()[~mask].any()):
             raise BadInput(f"{name!r} has dead weights that are not 0; apply the masks to the network first.")
-    return chosen if chosen.removed else None
+    return LivingHessian(whole, alive) if alive.removed else whole
 
 
 @torch.no_grad()
 def magnitude_curve(
     model: nn.Module,
-    batches: Iterable,
+    batches: Batches,
     names: list[str],
     points: int = 50,
     loss: Loss | None = None,
@@ -185,9 +185,9 @@ def magnitude_curve(
     held = list(pairs(batches))
     pruned = copy.deepcopy(model)
     parameters = [pruned.get_parameter(name) for name in names]
+    sizes = [parameter.numel() for parameter in parameters]
     dense = torch.cat([parameter.flatten() for parameter in parameters])
     order = dense.abs().argsort(stable=True)
-    sizes = [parameter.numel() for parameter in parameters]
     rows = []
     for i in progress_bar(progress, iterable=range(points), desc="magnitude cuts", unit="cut"):
         n = round(i * (len(dense) - 1) / (points - 1))
@@ -195,51 +195,47 @@ def magnitude_curve(
         flat[order[:n]] = 0
         for parameter, part in zip(parameters, flat.split(sizes), strict=True):
             parameter.copy_(part.view_as(parameter))
-        value = _mean_loss(pruned, held, loss)
-        rows.append({"removed": n / len(dense), "loss": value, "accuracy": _accuracy(pruned, held)})
+        rows.append({"removed": n / len(dense)} | _loss_and_accuracy(pruned, held, loss))
     return pd.DataFrame(rows)
 
 
-def _mean_loss(model: nn.Module, held: list[tuple[Tensor, Tensor]], loss: Loss | None) -> float:
+def _loss_and_accuracy(model: nn.Module, held: Sequence[Batch], loss: Loss | None) -> dict[str, float]:
+    """Over all samples; the accuracy in percent, or NaN where labels are no classes."""
     sizes = torch.tensor([len(inputs) for inputs, _ in held], dtype=torch.float64)
-    return float((batch_losses(model, held, loss) * sizes).sum() / sizes.sum())
-
-
-def _accuracy(model: nn.Module, held: list[tuple[Tensor, Tensor]]) -> float:
-    right = total = 0
-    for inputs, labels in held:
-        device = next(model.parameters()).device
-        outputs = model(inputs.to(device))
+    found = {"loss": float((batch_losses(model, held, loss) * sizes).sum() / sizes.sum()), "accuracy": math.nan}
+    right = 0
+    for batch in held:
+        inputs, labels = like_model(model, *batch)
+        outputs = model(inputs)
         if labels.dim() != 1 or labels.is_floating_point() or outputs.dim() != 2:
-            return math.nan
-        right += int((outputs.argmax(1) == labels.to(device)).sum())
-        total += len(labels)
-    return 100 * right / total
+            return found
+        right += int((outputs.argmax(1) == labels).sum())
+    return found | {"accuracy": 100 * right / int(sizes.sum())}
 
 
 def _warnings(hessian: Hessian | LivingHessian, result: Prunability, batches: int) -> tuple[str, ...]:
     """Premises that fail, one sentence each."""
-    said = []
-    found, limit, measured = result.spectrum, result.limit, result.actual.within_epsilon
-    values, weights = found.flattened()
+    warnings = []
+    limit, measured = result.limit, result.actual.within_epsilon
+    values, weights = result.spectrum.flattened()
     curved = (values.abs() * weights).sum()
     negative = float((values.abs() * weights)[values < 0].sum() / curved) if curved > 0 else 0.0
     if negative > MUCH_NEGATIVE:
-        said.append(f"{negative:.0%} of the curvature is negative: the network is not at a minimum.")
+        warnings.append(f"{negative:.0%} of the curvature is negative: the network is not at a minimum.")
     gain = _possible_gain(hessian)
     if gain > limit.epsilon:
-        said.append(
+        warnings.append(
             f"one step down the gradient would lower the loss by about {gain:.2g}, more than the tolerance "
             f"{limit.epsilon:.2g}: the training has not converged."
         )
     if batches < FEW_BATCHES:
-        said.append(f"only {batches} batches: their spread, the tolerance, is rough.")
+        warnings.append(f"only {batches} batches: their spread, the tolerance, is rough.")
     if measured is not None and result.removed - measured > TOO_OPTIMISTIC:
-        said.append(
+        warnings.append(
             "the measured limit lies far below the predicted one: the loss is not quadratic that far out. Training with an "
             "L1 penalty brings the two together."
         )
-    return tuple(said)
+    return tuple(warnings)
 
 
 def _possible_gain(hessian: Hessian | LivingHessian) -> float:
@@ -248,7 +244,3 @@ def _possible_gain(hessian: Hessian | LivingHessian) -> float:
     squared = float(g @ g)
     bend = float(g @ hessian.matvec(g))
     return squared**2 / (2 * bend) if bend > 0 else (math.inf if squared > 0 else 0.0)
-
-
-def _text(value: float | None) -> str:
-    return "none" if value is None else f"{value:.4f}"

@@ -1,10 +1,9 @@
 """Predicted limits of trained networks as tidy rows, for studies: one network, or one a round of gradual pruning.
 
-The prediction is that of Zhang et al. 2024 (prediction.py). Theirs too is the remark that pruning in rounds allows a higher
-predicted limit, as each round starts near the weights that it ends with. What a round is had to be chosen here: between two
-of them the network is cut by magnitude and trained on with the same penalty; in later rounds the Hessian is that of the
-living weights, and fractions count all weights of the dense network, those that are gone already included. Neither the
-paper's schedule nor its figure's numbers could be seen.
+Zhang et al. 2024 remark that pruning in rounds allows a higher predicted limit, as each round starts near the weights that
+it ends with. What a round is had to be chosen here, since neither the paper's schedule nor its figure's numbers could be
+seen: between two of them the network is cut by magnitude and trained on with the same penalty; in later rounds the Hessian
+is that of the living weights, and fractions count all weights of the dense network, those that are gone already included.
 """
 
 from __future__ import annotations
@@ -19,9 +18,8 @@ from pruning_core.checks import Whole, check
 from pruning_core.experiments.experiment import Experiment, final_state
 from pruning_core.experiments.intervals import require_columns
 from pruning_core.experiments.recipes.chapters import l1_in_rounds
-from pruning_core.experiments.stages import Prune, Stage, Train
+from pruning_core.experiments.stages import Prune, Train
 from pruning_core.experiments.state import State
-from pruning_core.papers.how_sparse.prediction import predict
 from pruning_core.papers.how_sparse.prunability import Prunability, predict_limit, small_share
 from pruning_core.training.evaluation import evaluate
 
@@ -74,22 +72,19 @@ def limits_over_rounds(
     longer with the penalty raises the prediction too, and must be told from what the cuts do.
     """
     rounds = check("rounds", rounds, Whole(at_least=1))
-    stages: list[Stage] = [
-        s for s in l1_in_rounds(sparsity, epochs, strength, rounds, retrain) if isinstance(s, (Train, Prune))
-    ]
+    recipe = l1_in_rounds(sparsity, epochs, strength, rounds, retrain)
+    stages = [stage for stage in recipe if isinstance(stage, Train | Prune)]
     first = None
     for i in range(1, rounds + 1):
-        timeline = stages[: 2 * i - 1]
-        state = final_state(replace(experiment, timeline=timeline))
+        state = final_state(replace(experiment, timeline=stages[: 2 * i - 1]))
         found = _predicted(state, samples, options)
         first = found.limit.epsilon if first is None else first
-        same = predict(found.spectrum.eigenvalues, found.spectrum.weights, first, _living(state))
         yield _row(experiment, state, found) | {
             "label": "rounds" if sparsity else "rounds without cuts",
             "rounds": i,
             "asked": sparsity,
             "removed_before": found.removed_before,
-            "predicted_same": found.of_all(same.removed),
+            "predicted_same": found.of_all(found.limit.removed_at(first)),
             "strength": strength,
         }
 
@@ -113,15 +108,14 @@ def predictor_errors(rows: pd.DataFrame, measured: str = "limit") -> pd.DataFram
 def _predicted(state: State, samples: int | None, options: dict[str, Any]) -> Prunability:
     split = state.setting.data.train
     if samples is not None:
-        samples = check("samples", samples, Whole(at_least=1))
-        split = split.subset(min(samples, len(split)))
+        split = split.subset(min(check("samples", samples, Whole(at_least=1)), len(split)))
     batches = split.batches(state.setting.batch_size)
     return predict_limit(state.model.eval(), batches, masks=state.masks, progress=False, **options)
 
 
 def _row(experiment: Experiment, state: State, found: Prunability) -> dict[str, Any]:
     actual, limit = found.actual.within_epsilon, found.limit
-    low, high = limit.removed_low, limit.removed_high
+    low, high = found.band or (None, None)
     return {
         "model": experiment.model,
         "data": experiment.data,
@@ -129,8 +123,8 @@ def _row(experiment: Experiment, state: State, found: Prunability) -> dict[str, 
         "seed": experiment.seed,
         "method": "l1",
         "predicted": found.removed,
-        "predicted_low": None if low is None else found.of_all(low),
-        "predicted_high": None if high is None else found.of_all(high),
+        "predicted_low": low,
+        "predicted_high": high,
         "limit": actual,
         "limit_accuracy": found.actual.within_margin,
         "gap": None if actual is None else abs(found.removed - actual),
@@ -141,9 +135,3 @@ def _row(experiment: Experiment, state: State, found: Prunability) -> dict[str, 
         "weights": sum(state.dense["weights"].values()),
         "accuracy": evaluate(state.model, state.setting.data.test).accuracy,
     } | dict(experiment.tags)
-
-
-def _living(state: State):
-    """The weights that are alive, one vector a layer."""
-    parameters = {name: state.model.get_parameter(name).detach() for name in state.dense["weights"]}
-    return [p[state.masks[name].to(p.device)] if name in state.masks else p for name, p in parameters.items()]

@@ -9,14 +9,14 @@ once. Trials are independent of each other, and so are settings.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy.optimize import linprog
-from scipy.stats import beta
 from torch import Tensor
 
 from pruning_core.checks import DOUBLE, Real, Several, Whole, check, doubles
@@ -75,6 +75,8 @@ def meeting_probability(cone: CircularCone, k: int) -> float:
 
     The squared cosine of the angle between the axis and the subspace follows the Beta(k/2, (D - k)/2) distribution.
     """
+    from scipy.stats import beta  # slow to load
+
     k = check("k", k, Whole(at_least=0, at_most=cone.ambient))
     if k in (0, cone.ambient):
         return float(k > 0)
@@ -112,12 +114,8 @@ def ellipsoid(
     for radius, epsilon in progress_bar(progress, iterable=settings, unit="setting", desc="ellipsoid"):
         most = ambient - chosen[0]  # equations of the smallest subspace
         batch = max(BLOCK // (ambient * max(most, 1)), 1)
-        lowest = torch.cat(
-            [
-                radius**2 * _lowest(spectrum, most, min(batch, trials - start), generator)
-                for start in range(0, trials, batch)
-            ]
-        )
+        sizes_of_batches = [min(batch, trials - start) for start in range(0, trials, batch)]
+        lowest = torch.cat([radius**2 * _lowest(spectrum, most, n, generator) for n in sizes_of_batches])
         about = {"simulation": "ellipsoid", "ambient": ambient, "distance": radius, "epsilon": epsilon}
         predicted = ambient * (1 - normalised_width(radius, spectrum, epsilon))
         for k in chosen:
@@ -176,7 +174,7 @@ def l1_recovery(
                 x = torch.zeros(ambient, dtype=DOUBLE)
                 x[:nonzero] = torch.randn(nonzero, generator=generator, dtype=DOUBLE)
                 sensing = torch.randn(chosen[-1], ambient, generator=generator, dtype=DOUBLE)
-                first.append(_first_success(sensing, x, chosen, tolerance))
+                first.append(bisect_left(chosen, True, key=partial(_recovered, sensing, x, tolerance)))
                 bar.update()
             predicted = L1DescentCone(ambient, nonzero).statistical_dimension()
             about = {"simulation": "l1 recovery", "ambient": ambient, "nonzero": nonzero}
@@ -186,15 +184,9 @@ def l1_recovery(
     return pd.DataFrame(rows)
 
 
-def _first_success(sensing: Tensor, x: Tensor, chosen: Sequence[int], tolerance: float) -> int:
-    """The first index of ``chosen`` whose number of measurements suffices; len(chosen) when none does."""
-    low, high = 0, len(chosen)
-    while low < high:
-        middle = (low + high) // 2
-        rows = sensing[: chosen[middle]]
-        error = (basis_pursuit(rows, rows @ x) - x).norm() / x.norm()
-        low, high = (low, middle) if bool(error < tolerance) else (middle + 1, high)
-    return low
+def _recovered(sensing: Tensor, x: Tensor, tolerance: float, m: int) -> bool:
+    rows = sensing[:m]
+    return bool((basis_pursuit(rows, rows @ x) - x).norm() / x.norm() < tolerance)
 
 
 def basis_pursuit(sensing: Tensor, measured: Tensor) -> Tensor:
@@ -202,10 +194,10 @@ def basis_pursuit(sensing: Tensor, measured: Tensor) -> Tensor:
 
     As a linear programme in the positive and the negative parts of x. Raises PruningError when there is no solution.
     """
-    a = sensing.numpy()
-    found = linprog(
-        np.ones(2 * a.shape[1]), A_eq=np.hstack([a, -a]), b_eq=measured.numpy(), bounds=(0, None), method="highs-ds"
-    )
+    from scipy.optimize import linprog  # slow to load
+
+    a, cost = sensing.numpy(), np.ones(2 * sensing.shape[1])
+    found = linprog(cost, A_eq=np.hstack([a, -a]), b_eq=measured.numpy(), bounds=(0, None), method="highs-ds")
     if found.x is None:
         raise PruningError(f"the linear programme of l1 recovery was not solved: {found.message}")
     positive, negative = torch.from_numpy(found.x).split(a.shape[1])

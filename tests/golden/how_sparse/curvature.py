@@ -200,7 +200,7 @@ def hvp(z: Arrays) -> None:
     np.testing.assert_allclose(loss_tolerance(losses), z["epsilon_std_of_batch_losses"], rtol=tight)
     sizes = [len(x) for x, _ in batches]
     np.testing.assert_allclose(np.average(losses, weights=sizes) + norm, z["mean_loss_with_reg"], rtol=tight)
-    for options in ({}, {"reuse_graph": False}, {"merge": False, "reuse_graph": False}, {"hold": False}):
+    for options in ({}, {"reuse_graph": False}, {"merge": False, "reuse_graph": False}):
         hessian = Hessian(model, batches, **options)  # type: ignore[arg-type]
         assert list(hessian.shapes) == [str(name) for name in z["param_order"]]
         products = hessian.matvec(torch.from_numpy(z["v"]).T).T

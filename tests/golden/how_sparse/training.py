@@ -9,8 +9,7 @@ from torch import nn
 from pruning_core.data.splits import Split
 from pruning_core.masks.masks import Masks
 from pruning_core.methods.l1 import L1
-from pruning_core.papers.how_sparse.configurations import CONFIGURATIONS, EPOCHS
-from pruning_core.papers.how_sparse.learning_rates import SteppedPerIteration
+from pruning_core.papers.how_sparse.configurations import CONFIGURATIONS, EPOCHS, SteppedPerIteration
 from pruning_core.training.optimizers import LearningRate, Optimizer
 from pruning_core.training.trainer import Trainer
 from tests.golden.harness import Check

@@ -11,8 +11,7 @@ from pruning_core.errors import BadInput, BadType, UnknownName
 from pruning_core.experiments import recipes
 from pruning_core.experiments.experiment import Experiment, final_state, run
 from pruning_core.experiments.stages import Measure, Prune, Train
-from pruning_core.papers.how_sparse.configurations import CONFIGURATIONS, official_experiments
-from pruning_core.papers.how_sparse.learning_rates import SteppedPerIteration
+from pruning_core.papers.how_sparse.configurations import CONFIGURATIONS, SteppedPerIteration, configured_experiments
 from pruning_core.training.optimizers import LearningRate, Optimizer
 
 # name: network, rate, strength, warm-up, schedule, Lanczos steps
@@ -32,7 +31,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def only(name, **options):
-    (experiment,) = official_experiments(name, **options)
+    (experiment,) = configured_experiments(name, **options)
     return experiment
 
 
@@ -80,7 +79,7 @@ def test_the_official_sweep():
 
 
 def test_seeds_and_devices():
-    planned = list(official_experiments("fc5_cifar10_l1", sparsities=[0.5], seeds=3, device="cuda"))
+    planned = list(configured_experiments("fc5_cifar10_l1", sparsities=[0.5], seeds=3, device="cuda"))
     assert [experiment.seed for experiment in planned] == [0, 1, 2]
     assert {experiment.device for experiment in planned} == {"cuda"}
     twins = [only(name, sparsities=[0.5]) for name in ("fc5_cifar10", "fc5_cifar10_l1")]
@@ -117,7 +116,7 @@ def test_reference_changes_the_rates_that_the_code_got_wrong():
 )
 def test_what_cannot_be_asked_for(options, error, message):
     with pytest.raises(error, match=message):
-        list(official_experiments(**{"name": "fc5_cifar10"} | options))
+        list(configured_experiments(**{"name": "fc5_cifar10"} | options))
 
 
 def test_each_cut_of_a_sweep_is_the_one_of_the_dense_network():

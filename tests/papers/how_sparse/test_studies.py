@@ -13,8 +13,7 @@ from pruning_core.experiments import recipes
 from pruning_core.experiments.experiment import Experiment
 from pruning_core.experiments.stages import Measure, Prune, Train
 from pruning_core.masks.masks import Masks
-from pruning_core.papers.how_sparse.curvature.hessian import Hessian
-from pruning_core.papers.how_sparse.curvature.living import LivingHessian
+from pruning_core.papers.how_sparse.curvature.hessian import Hessian, LivingHessian
 from pruning_core.papers.how_sparse.curvature.measures import exact_hessian
 from pruning_core.papers.how_sparse.geometry.kinematic import limit_bounds, normalised_width, window
 from pruning_core.papers.how_sparse.prediction import magnitude_distance, predict

@@ -1,4 +1,4 @@
-"""The samples that curvature is taken over: batches that are held or read again, and what is refused about them."""
+"""The samples that curvature is taken over, and what is refused about them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pruning_core.errors import BadInput, BadType
 from pruning_core.training.evaluation import like_model
 
-Batches = Iterable[tuple[Tensor, Tensor]]
-
+Batch = tuple[Tensor, Tensor]  # inputs, labels
+Batches = Iterable[Batch]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -24,7 +24,7 @@ def refuse_training(model: nn.Module) -> None:
         if module.training:
             where = f"its part {name!r} ({type(module).__name__})" if name else "it"
             raise BadInput(
-                f"curvature is that of a network in evaluation mode, but {where} is in training mode: call eval()."
+                f"curvature needs a network in evaluation mode, but {where} is in training mode: call eval()."
             )
 
 
@@ -38,55 +38,17 @@ def finite_loss(value: Tensor, number: int) -> float:
     return float(value)
 
 
-class JoinedBatches:
-    """Batches that are parts of two tensors."""
-
-    def __init__(self, inputs: Tensor, labels: Tensor, sizes: list[int]):
-        self.inputs, self.labels, self.sizes = inputs, labels, sizes
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(self.inputs.split(self.sizes), self.labels.split(self.sizes), strict=True)
-
-
-class RepeatedBatches:
-    """Batches that are read again each time, and compared with the first time by a few of their numbers."""
-
-    def __init__(self, model: nn.Module, batches: Batches):
-        if iter(batches) is batches:
-            raise BadInput("batches that can be read only once must be held: hold=True.")
-        self.model, self.source = model, batches
-        self.marks = [self._mark(*batch) for batch in pairs(batches)]
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        number = 0
-        for number, batch in enumerate(pairs(self.source), 1):
-            if number > len(self.marks) or self._mark(*batch) != self.marks[number - 1]:
-                raise BadInput(
-                    f"batch {number} is another one than when the Hessian was made; turn off shuffling and augmentation, or "
-                    "hold the batches: hold=True."
-                )
-            yield like_model(self.model, *batch)
-        if number != len(self.marks):
-            raise BadInput(f"batches gave {len(self.marks)} batches when the Hessian was made, and now {number}.")
-
-    @staticmethod
-    def _mark(*batch: Tensor) -> tuple:
-        return tuple(
-            (tuple(t.shape), float(t.detach().sum(dtype=torch.float64)), *t.detach().flatten()[:4].tolist())
-            for t in batch
-        )
-
-
-def held_batches(model: nn.Module, batches: Batches) -> list[tuple[Tensor, Tensor]] | JoinedBatches:
+def held_batches(model: nn.Module, batches: Batches) -> tuple[list[Batch], Batch | None]:
+    """The batches on the network's device; and, where all have one shape, the whole of which they are then parts."""
     held = [like_model(model, *batch) for batch in pairs(batches)]
-    kinds = {(x.shape[1:], x.dtype, y.shape[1:], y.dtype) for x, y in held}
-    if len(kinds) != 1:
-        return held
+    if len({(x.shape[1:], x.dtype, y.shape[1:], y.dtype) for x, y in held}) > 1:
+        return held, None
+    sizes = [len(x) for x, _ in held]
     inputs, labels = (torch.cat(parts) for parts in zip(*held, strict=True))
-    return JoinedBatches(inputs, labels, [len(x) for x, _ in held])
+    return list(zip(inputs.split(sizes), labels.split(sizes), strict=True)), (inputs, labels)
 
 
-def pairs(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+def pairs(batches: Batches) -> Iterator[Batch]:
     """The batches as pairs of tensors; refuses what is none, or holds no sample."""
     if isinstance(batches, Tensor) or not isinstance(batches, Iterable):
         raise BadType(f"batches must be an iterable of (inputs, labels), not {type(batches).__name__}.")

@@ -7,11 +7,16 @@ gradients (Pearlmutter 1994):
 
 The network is in evaluation mode, so that every sample has a loss of its own, and H does not depend on how the samples
 are cut into batches. Coordinates are those of ``model.parameters()``, one tensor after the other, each row by row.
+
+Products are our own and not those of curvlinops, because here batches, labels, weights, buffers and the mode of batch norms
+are held together, so that H is one fixed matrix or an error, and the graph of the gradient is kept from one product to the
+next where it fits into memory. curvlinops is the oracle of our tests and no dependency of the package;
+tests/benchmarks/bench_curvature.py times both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 
 import torch
@@ -22,10 +27,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pruning_core.checks import Whole, check
 from pruning_core.errors import BadInput
 from pruning_core.papers.how_sparse.curvature.batches import (
+    Batch,
     Batches,
-    JoinedBatches,
     Loss,
-    RepeatedBatches,
     finite_loss,
     forward_pass,
     held_batches,
@@ -45,9 +49,8 @@ class Hessian:
     bool, that say which trainable parameters are coordinates. None: all, without scale and shift of batch norms unless
     ``exclude_norms=False``.
 
-    ``hold=True`` takes the batches in once and keeps them on the network's device. With False they are read again for
-    every product, and refused if they have changed. ``merge=True`` (of batches that are held and have one shape) computes
-    on as many samples at once as ``memory`` allows; a loss for which that is not the same is refused.
+    The batches are read once and kept on the network's device. ``merge=True`` (of batches that have one shape) computes on
+    as many samples at once as ``memory`` allows; a loss for which that is not the same is refused.
 
     ``reuse_graph=True`` keeps the graph of the gradient between products, which saves half of the work, if that of all
     samples fits into ``memory`` bytes (``graph_bytes`` estimates it from a few samples). Otherwise merged samples are cut
@@ -55,7 +58,7 @@ class Hessian:
     product intermediate results, which take one to two times the graph.
 
     Raises BadInput for a network in training mode, no trainable parameter, a loss that is not finite, no mean over
-    samples or independent of the weights, and later when weights, buffers or batches have changed in the meantime.
+    samples or independent of the weights, and later when weights or buffers have changed in the meantime.
 
     >>> from pruning_core import build_model, load_data
     >>> data = load_data("digits")
@@ -72,7 +75,6 @@ class Hessian:
         *,
         parameters: Parameters = None,
         exclude_norms: bool = True,
-        hold: bool = True,
         merge: bool = True,
         reuse_graph: bool = True,
         memory: int = 2**30,
@@ -93,11 +95,11 @@ class Hessian:
         self._inputs = {name: parameter.detach() for name, parameter in model.named_parameters()}
         self._leaves = [self._inputs[name].requires_grad_() for name in chosen]
         self._before = {name: tensor.clone() for name, tensor in _tensors(model).items()}
-        self._batches = held_batches(model, batches) if hold else RepeatedBatches(model, batches)
-        self._check_losses(hold and merge)
+        self.batches, whole = held_batches(model, batches)
+        self._check_losses(merge)
         self._graph: list[Tensor] | None = None
-        self._chunks: Batches = self._batches
-        self._prepare(hold and merge, reuse_graph, memory)
+        self._chunks = self.batches
+        self._prepare(whole if merge else None, reuse_graph, memory)
 
     def __repr__(self) -> str:
         return f"Hessian({type(self.model).__name__}: {self.dimension} parameters, {self.samples} samples)"
@@ -106,10 +108,6 @@ class Hessian:
     def keeps_graph(self) -> bool:
         """Whether products reuse one graph of the gradient of all samples."""
         return self._graph is not None
-
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches (inputs, labels) as they were given, on the network's device."""
-        yield from self._batches
 
     def weights(self) -> Tensor:
         """The coordinates' values, (D,)."""
@@ -139,7 +137,7 @@ class Hessian:
     def mean_gradient(self) -> Tensor:
         """The gradient of the mean loss over all samples, (D,)."""
         total = torch.zeros(self.dimension, dtype=self.dtype, device=self.device)
-        for inputs, labels in self.batches():
+        for inputs, labels in self.batches:
             parts = self.gradient(inputs, labels)
             total += len(inputs) / self.samples * torch.cat([part.detach().flatten() for part in parts])
         return total
@@ -181,17 +179,12 @@ class Hessian:
 
     def _check_losses(self, merged: bool) -> None:
         """Count the samples; refuse losses that are not finite or, where that matters, no mean over samples."""
-        few: list[tuple[Tensor, Tensor]] = []
-        self.samples = 0
-        for number, (inputs, labels) in enumerate(self._batches, 1):
-            finite_loss(self._loss(inputs, labels), number)
-            self.samples += len(inputs)
-            few = [*few, (inputs, labels)] if len(few) < 2 else few
-        if not few:
-            raise BadInput("batches is empty: there is no loss to take curvature of.")
-        inputs, labels = few[0]
-        half = len(inputs) // 2
+        for number, batch in enumerate(self.batches, 1):
+            finite_loss(self._loss(*batch), number)
+        self.samples = sum(len(inputs) for inputs, _ in self.batches)
+        few, half = self.batches[:2], len(self.batches[0][0]) // 2
         if len(few) == 1 and half > 1:
+            inputs, labels = few[0]
             few = [(inputs[:half], labels[:half]), (inputs[half:], labels[half:])]
         if not merged or len(few) == 1 or few[0][0].shape[1:] != few[1][0].shape[1:]:
             return
@@ -209,16 +202,15 @@ class Hessian:
         with forward_pass(self.device):
             return self.loss(functional_call(self.model, self._inputs, (inputs,)), labels)
 
-    def _prepare(self, merge: bool, reuse: bool, memory: int) -> None:
-        """Cut the samples into chunks, and build the graph of all when it may be kept."""
-        inputs, labels = next(iter(self._batches))
+    def _prepare(self, joined: Batch | None, reuse: bool, memory: int) -> None:
+        """Cut the samples, if ``joined``, into chunks, and build the graph of all when it may be kept."""
+        inputs, labels = self.batches[0]
         few = min(len(inputs), 64)
         found, flat = self._try(inputs[:few], labels[:few])
         each = max(1, found // few)
         self.graph_bytes = each * self.samples
         whole = reuse and self.graph_bytes <= memory
-        if merge and isinstance(self._batches, JoinedBatches):
-            joined = (self._batches.inputs, self._batches.labels)
+        if joined is not None:
             size = self.samples if whole else max(1, min(self.samples, memory // each))
             self._chunks = list(zip(*(part.split(size) for part in joined), strict=True))
         if whole:
@@ -244,6 +236,39 @@ class Hessian:
             held.pop(tensor.untyped_storage().data_ptr(), None)
         flat = not any(bool(part.detach().any()) for part in graph)
         return sum(storage.nbytes() for storage in held.values()), flat
+
+
+class LivingHessian:
+    """The rows and columns of a Hessian that belong to living weights: H of a pruned network, whose dead weights stay 0.
+
+    ``alive``: parameter name -> bool tensor; a parameter without an entry is alive. ``dimension`` counts living weights, in
+    the order of the whole Hessian's; ``matvec`` takes and gives (dimension,). Raises BadInput when nothing is alive.
+    """
+
+    def __init__(self, whole: Hessian, alive: Mapping[str, Tensor]):
+        self.whole, self.device, self.dtype = whole, whole.device, whole.dtype
+        parts = [
+            alive[name].flatten().cpu() if name in alive else torch.ones(shape.numel(), dtype=torch.bool)
+            for name, shape in whole.shapes.items()
+        ]
+        self.places = torch.cat(parts).nonzero()[:, 0].to(whole.device)
+        self.dimension = len(self.places)
+        if not self.dimension:
+            raise BadInput("no weight is alive, so there is no curvature.")
+
+    def matvec(self, v: Tensor) -> Tensor:
+        """The living part of H v, for a v that is 0 at the dead weights."""
+        padded = torch.zeros(self.whole.dimension, dtype=self.dtype, device=self.device)
+        padded[self.places] = v.to(padded)
+        return self.whole.matvec(padded)[self.places]
+
+    def mean_gradient(self) -> Tensor:
+        """The living part of the gradient of the mean loss, (dimension,)."""
+        return self.whole.mean_gradient()[self.places]
+
+    def weights(self) -> Tensor:
+        """The living weights, (dimension,)."""
+        return self.whole.weights()[self.places]
 
 
 def _chosen(model: nn.Module, parameters: Parameters, exclude_norms: bool) -> dict[str, nn.Parameter]:

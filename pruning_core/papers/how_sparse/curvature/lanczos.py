@@ -24,7 +24,6 @@ from pruning_core.errors import BadInput, BadType, known_name
 Product = Callable[[Tensor], Tensor]
 
 OFFICIAL_OFFSET = 1e-6  # what the official code adds to every norm before it divides
-BLOCK = 2**22  # numbers in a block of stored vectors in another precision
 
 
 class Tridiagonal(NamedTuple):
@@ -47,18 +46,13 @@ def lanczos(
     start: Tensor,
     steps: int,
     *,
-    orthogonalise: str = "full",
-    storage: torch.dtype | None = None,
     breakdown: float = 1e-10,
     reference: bool = False,
     generator: torch.Generator | None = None,
 ) -> Tridiagonal:
     """``steps`` Lanczos steps with the symmetric matrix ``matvec``, (D,) -> (D,), from ``start``, (D,), of any length.
 
-    ``orthogonalise``: against all earlier vectors ("full", two passes of Gram-Schmidt), or against the Ritz vectors that
-    have converged, in whose direction alone orthogonality is lost ("selective", Parlett and Scott 1979). Both hold
-    ``steps * D`` numbers, in the type ``storage`` (torch.bfloat16 or torch.float16 halve float32; None: that of ``start``).
-
+    Two passes of Gram-Schmidt keep each vector orthogonal to all earlier ones, which takes ``steps * D`` numbers of memory.
     The steps end early, with shorter results, when the space that the powers of H span from ``start`` is exhausted: when a
     beta is below ``breakdown`` times the largest row sum of \\|T\\|, a bound of max \\|theta\\|, or below what the precision
     of ``start`` resolves.
@@ -69,43 +63,41 @@ def lanczos(
 
     Raises BadInput for more steps than D, a start of zeros, or products that are not finite.
     """
-    known_name("orthogonalisation", orthogonalise, ("full", "selective"))
-    if storage not in (None, torch.bfloat16, torch.float16, torch.float32, torch.float64):
-        raise BadInput(f"storage must be a floating-point type of torch or None, not {storage!r}.")
-    if not isinstance(start, Tensor) or start.dim() != 1 or start.dtype not in (torch.float32, torch.float64):
-        raise BadType("the start of Lanczos must be a tensor (D,) of float32 or float64.")
-    steps = check("the number of Lanczos steps", steps, Whole(at_least=1))
-    if steps > len(start):
-        raise BadInput(f"{steps} Lanczos steps are more than the {len(start)} parameters; take at most that many.")
-    size = float(start.norm())
-    if not (math.isfinite(size) and size > 0):
-        raise BadInput(f"the start of Lanczos must have a finite length above 0, not {size}.")
+    size = _checked_length(start, steps)
     if reference:
         return _reference(matvec, start, steps, generator)
-    breakdown = check("breakdown", breakdown, Real(at_least=0, below=1))
-    smallest = max(breakdown, 10 * torch.finfo(start.dtype).eps)
-    basis = _Basis(steps, start, storage)
+    smallest = max(check("breakdown", breakdown, Real(at_least=0, below=1)), 10 * torch.finfo(start.dtype).eps)
+    basis = start.new_empty(steps, len(start))
     alpha: list[float] = []
     beta: list[float] = []
     v, before, b = start / size, torch.zeros_like(start), 0.0
     for step in range(steps):
-        basis.append(v)
+        basis[step] = v
         u = _product(matvec, v)
-        a = float(torch.dot(v, u))
-        alpha.append(a)
+        alpha.append(float(torch.dot(v, u)))
         if step + 1 == steps:
             break
-        u = u - a * v - b * before
-        if orthogonalise == "full":
-            basis.remove(basis.remove(u))
-        else:
-            basis.remove_converged(u, alpha, beta)
+        u = u - alpha[-1] * v - b * before
+        for _ in range(2):
+            u -= basis[: step + 1].T @ (basis[: step + 1] @ u)
         b = float(u.norm())
-        if b <= smallest * _largest_row(alpha, beta):
+        if b <= smallest * max(abs(a) + x + y for a, x, y in zip(alpha, [0.0, *beta], [*beta, 0.0], strict=True)):
             break
         beta.append(b)
         before, v = v, u / b
     return _tridiagonal(alpha, beta)
+
+
+def _checked_length(start: Tensor, steps: int) -> float:
+    """The length of the start; BadType or BadInput where it cannot be one, or has too few entries for the steps."""
+    if not isinstance(start, Tensor) or start.dim() != 1 or start.dtype not in (torch.float32, torch.float64):
+        raise BadType("the start of Lanczos must be a tensor (D,) of float32 or float64.")
+    if check("the number of Lanczos steps", steps, Whole(at_least=1)) > len(start):
+        raise BadInput(f"{steps} Lanczos steps are more than the {len(start)} parameters; take at most that many.")
+    size = float(start.norm())
+    if not (math.isfinite(size) and size > 0):
+        raise BadInput(f"the start of Lanczos must have a finite length above 0, not {size}.")
+    return size
 
 
 def _reference(matvec: Product, start: Tensor, steps: int, generator: torch.Generator | None) -> Tridiagonal:
@@ -132,48 +124,6 @@ def _reference(matvec: Product, start: Tensor, steps: int, generator: torch.Gene
     return _tridiagonal(alpha, beta)
 
 
-class _Basis:
-    """The Lanczos vectors so far; with a storage type of their own, scaled to entries of about 1, where it is finest."""
-
-    def __init__(self, steps: int, start: Tensor, storage: torch.dtype | None):
-        self.rows = torch.empty(steps, len(start), dtype=storage or start.dtype, device=start.device)
-        self.length = 1.0 if self.rows.dtype == start.dtype else math.sqrt(len(start))
-        # Rows that are raised to the precision of the start at one time.
-        self.together = steps if self.length == 1.0 else max(1, BLOCK // len(start))
-        self.count = 0
-        self.converged, self.directions = 0, start.new_zeros(len(start), 0)
-
-    def append(self, v: Tensor) -> None:
-        self.rows[self.count] = v * self.length
-        self.count += 1
-
-    def blocks(self, like: Tensor) -> list[Tensor]:
-        return [part.to(like.dtype) / self.length for part in self.rows[: self.count].split(self.together)]
-
-    def remove(self, u: Tensor) -> Tensor:
-        """Take from ``u``, in place, what lies in the span of all vectors; returns ``u``."""
-        if self.length == 1.0:
-            rows = self.rows[: self.count]
-            return u.sub_(rows.T @ (rows @ u))
-        parts = self.rows[: self.count].split(self.together)
-        for part in parts:
-            rows = part.to(u.dtype).div_(self.length)
-            u.sub_(rows.T @ (rows @ u))
-        return u
-
-    def remove_converged(self, u: Tensor, alpha: list[float], beta: list[float]) -> None:
-        """Take from ``u``, in place, what lies along Ritz vectors whose residual is below sqrt(machine epsilon)."""
-        values, vectors = torch.linalg.eigh(_matrix(*_tridiagonal(alpha, beta)))
-        residuals = float(u.norm()) * vectors[-1].abs()
-        good = residuals <= math.sqrt(torch.finfo(u.dtype).eps) * float(values.abs().max())
-        if int(good.sum()) > self.converged:
-            chosen = vectors[:, good].to(u)
-            parts = chosen.split(self.together)
-            self.directions = torch.stack([p.T @ c for p, c in zip(self.blocks(u), parts, strict=True)]).sum(0)
-        self.converged = int(good.sum())
-        u.sub_(self.directions @ (self.directions.T @ u))
-
-
 def _product(matvec: Product, v: Tensor) -> Tensor:
     product = matvec(v)
     if product.shape != v.shape:
@@ -187,21 +137,12 @@ def _tridiagonal(alpha: list[float], beta: list[float]) -> Tridiagonal:
     return Tridiagonal(torch.tensor(alpha, dtype=torch.float64), torch.tensor(beta, dtype=torch.float64))
 
 
-def _largest_row(alpha: list[float], beta: list[float]) -> float:
-    """The largest row sum of |T|."""
-    around = [0.0, *beta, 0.0]
-    return max(abs(a) + around[i] + around[i + 1] for i, a in enumerate(alpha))
-
-
-def _matrix(alpha: Tensor, beta: Tensor) -> Tensor:
-    return torch.diag(alpha) + torch.diag(beta, 1) + torch.diag(beta, -1)
-
-
 def quadrature(alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
     """Ritz values (k,), ascending, and their weights (k,), which sum to 1, of T with diagonal (k,) and sides (k - 1,)."""
     if alpha.dim() != 1 or beta.dim() != 1 or len(alpha) == 0 or len(beta) != len(alpha) - 1:
         raise BadInput(f"alpha (k,) needs beta (k - 1,), not {tuple(alpha.shape)} and {tuple(beta.shape)}.")
-    values, vectors = torch.linalg.eigh(_matrix(alpha.double(), beta.double()))
+    alpha, beta = alpha.double(), beta.double()
+    values, vectors = torch.linalg.eigh(torch.diag(alpha) + torch.diag(beta, 1) + torch.diag(beta, -1))
     return values, vectors[0] ** 2
 
 

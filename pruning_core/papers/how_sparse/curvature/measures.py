@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +23,8 @@ from pruning_core.papers.how_sparse.curvature.batches import (
     pairs,
     refuse_training,
 )
-from pruning_core.papers.how_sparse.curvature.hessian import Hessian, Parameters, matching
+from pruning_core.papers.how_sparse.curvature.hessian import Hessian, LivingHessian, Parameters, matching
 from pruning_core.papers.how_sparse.curvature.lanczos import lanczos, largest_eigenvalues, quadrature, rademacher
-from pruning_core.papers.how_sparse.curvature.living import LivingHessian
 from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum
 from pruning_core.progress import progress_bar
 from pruning_core.training.evaluation import CrossEntropy, like_model
@@ -111,15 +110,13 @@ def spectrum(
     steps: int = 128,
     generator: torch.Generator,
     exact_below: int = 5000,
-    orthogonalise: str = "full",
-    storage: torch.dtype | None = None,
     reference: bool = False,
     progress: bool = True,
 ) -> Spectrum:
     """The spectrum of H: exact for at most ``exact_below`` parameters, otherwise by Lanczos quadrature.
 
-    ``probes`` random starts of +1 and -1 with ``steps`` products each; ``orthogonalise``, ``storage`` and ``reference`` as
-    in ``lanczos``. Raises BadInput for more steps than parameters.
+    ``probes`` random starts of +1 and -1 with ``steps`` products each; ``reference`` as in ``lanczos``. Raises BadInput for
+    more steps than parameters.
     """
     check("the number of probes", probes, Whole(at_least=1))
     check("the number of Lanczos steps", steps, Whole(at_least=1))
@@ -136,8 +133,7 @@ def spectrum(
 
         for _ in range(probes):
             start = rademacher(d, generator, hessian.dtype, hessian.device)
-            options: dict[str, Any] = {"orthogonalise": orthogonalise, "storage": storage, "reference": reference}
-            rules.append(quadrature(*lanczos(product, start, steps, generator=generator, **options)))
+            rules.append(quadrature(*lanczos(product, start, steps, generator=generator, reference=reference)))
     return Spectrum.of(rules, d)
 
 
@@ -157,7 +153,7 @@ def row_norms(hessian: Hessian, indices: Iterable[int] | Tensor, *, reference: b
         found = [hessian.matvec(_unit(hessian, i)).abs().sum(dtype=torch.float64) for i in rows]
         return torch.stack(found).cpu() if found else torch.zeros(0, dtype=torch.float64)
     total = torch.zeros(len(rows), dtype=torch.float64)
-    for batch in hessian.batches():
+    for batch in hessian.batches:
         gradient = hessian.gradient(*batch)
         parts = [hessian.differentiate(gradient, _unit(hessian, i)).abs().sum(dtype=torch.float64) for i in rows]
         total += torch.stack(parts).cpu() if parts else total
@@ -177,9 +173,8 @@ def percentile_rows(hessian: Hessian, parameters: Parameters = None, *, referenc
         names = list(matching({name: hessian.model.get_parameter(name) for name in hessian.shapes}, parameters))
     if not names:
         raise BadInput("there is no weight with 2 dimensions or more to take quantiles of; say which with parameters.")
-    every = dict(
-        zip(hessian.shapes, hessian.weights().split([s.numel() for s in hessian.shapes.values()]), strict=True)
-    )
+    parts = hessian.weights().split([shape.numel() for shape in hessian.shapes.values()])
+    every = dict(zip(hessian.shapes, parts, strict=True))
     offsets, end = {}, 0
     for name, values in every.items():
         offsets[name], end = end, end + len(values)

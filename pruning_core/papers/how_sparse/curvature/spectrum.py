@@ -12,8 +12,7 @@ from torch import Tensor
 from pruning_core.checks import Real, Whole, check
 from pruning_core.errors import BadInput
 
-BLOCK = 2**22  # numbers in a block of kernels, or of stored vectors in another precision
-ROUNDING = 1e-6  # eigenvalues above -ROUNDING * (largest magnitude) do not count as negative
+BLOCK = 2**22  # numbers in a block of kernels
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,15 +50,6 @@ class Spectrum:
         """The mean eigenvalue, trace / dimension."""
         return float((self.eigenvalues * self.weights).sum(1).mean())
 
-    def share_below(self, value: float) -> float:
-        """The share of eigenvalues below ``value``, in [0, 1]."""
-        return float((self.weights * (self.eigenvalues < value)).sum(1).mean())
-
-    @property
-    def negative_share(self) -> float:
-        """The share of eigenvalues that are negative by more than 1e-6 of the largest magnitude, in [0, 1]."""
-        return self.share_below(-ROUNDING * float(self.flattened()[0].abs().max()))
-
     @property
     def top(self) -> float:
         """The largest eigenvalue that any probe has seen."""
@@ -70,20 +60,6 @@ class Spectrum:
         carries = self.weights > 0
         values, order = self.eigenvalues[carries].sort(stable=True)
         return values, self.weights[carries][order] / len(self.weights)
-
-    def density(self, grid: Tensor, variance: float) -> Tensor:
-        """The density at the points ``grid`` (G,), float64 (G,): every eigenvalue is a Gaussian of this ``variance``."""
-        values, weights = self.flattened()
-        return _gaussians(grid, values, weights, variance)
-
-
-def _gaussians(grid: Tensor, centres: Tensor, weights: Tensor, variance: float) -> Tensor:
-    """``sum_m w_m N(x; centre_m, variance)`` at every x of the grid."""
-    check("the variance of a density", variance, Real(above=0))
-    scale = 1 / math.sqrt(2 * math.pi * variance)
-    parts = grid.double().split(max(1, BLOCK // len(centres)))
-    kernels = [torch.exp((x[:, None] - centres.double()) ** 2 / (-2 * variance)) @ weights.double() for x in parts]
-    return scale * torch.cat(kernels)
 
 
 def reference_density(
@@ -102,8 +78,12 @@ def reference_density(
     check("the number of bins", bins, Whole(at_least=2))
     ritz, weights = ritz.double(), weights.double()
     low, high = float(ritz.amin(1).mean()) - overhead, float(ritz.amax(1).mean()) + overhead
+    variance = check("the variance of a density", variance * max(1.0, high - low), Real(above=0))
+    centres, shares = ritz.flatten(), weights.flatten() / len(ritz)
     grid = torch.linspace(low, high, bins, dtype=torch.float64)
-    density = _gaussians(grid, ritz.flatten(), weights.flatten() / len(ritz), variance * max(1.0, high - low))
+    parts = grid.split(max(1, BLOCK // len(centres)))
+    kernels = [torch.exp((x[:, None] - centres) ** 2 / (-2 * variance)) @ shares for x in parts]
+    density = 1 / math.sqrt(2 * math.pi * variance) * torch.cat(kernels)
     total = float(density.sum()) * float(grid[1] - grid[0])
     if not total > 0:
         raise BadInput("no grid point is near a Ritz value; take more bins or a larger variance.")

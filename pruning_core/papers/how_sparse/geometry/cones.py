@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy.integrate import quad
-from scipy.optimize import brentq
 from scipy.special import betainc, betaln, erfc, erfcx
 from torch import Tensor
 
@@ -26,7 +24,7 @@ from pruning_core.errors import BadInput
 
 @dataclass(frozen=True)
 class Cone:
-    """A closed convex cone in R^ambient. All of them have the same three methods.
+    """A closed convex cone in R^ambient. All of them have the same two methods.
 
     Raises BadType or BadInput when ``ambient`` is not an integer of at least 1.
     """
@@ -39,12 +37,8 @@ class Cone:
         check_fields(self)
 
     def statistical_dimension(self) -> float:
-        """delta(C), in [0, ambient]: exact, unless :meth:`excess` says otherwise."""
+        """delta(C), in [0, ambient]; exact but for :class:`L1DescentCone`."""
         raise NotImplementedError
-
-    def excess(self) -> float:
-        """By how much :meth:`statistical_dimension` may at most lie above the true value: 0 where it is exact."""
-        return 0.0
 
     def project(self, points: Any) -> Tensor:
         """The nearest point of the cone for every row: (n, ambient) -> (n, ambient), float64.
@@ -127,23 +121,20 @@ class CircularCone(Cone):
         The norm of g is independent of phi, with mean square D. A vector of norm 1 projects to norm 1 inside the cone,
         to cos(phi - angle) up to a right angle beyond its surface, and to 0 in the polar cone. Relative error about 1e-10.
         """
+        from scipy.integrate import quad  # slow to load
+
         d, angle = self.ambient, float(self.angle)
         inside = float(betainc((d - 1) / 2, 0.5, math.sin(angle) ** 2)) / 2
         scale = math.exp(-betaln((d - 1) / 2, 0.5))
         # With theta = phi - pi/2 the density is cos^(D-2) theta < exp(-(D-2) theta^2 / 2): nothing is left beyond `reach`.
         reach = 40 / math.sqrt(max(d - 2, 1))
         low, high = max(angle - math.pi / 2, -reach), min(angle, reach)
-        outside = sum(
-            quad(
-                lambda theta: math.sin(angle - theta) ** 2 * math.cos(theta) ** (d - 2) * scale,
-                *ends,
-                epsabs=0,
-                epsrel=1e-11,
-                limit=200,
-            )[0]
-            for ends in ((low, 0.0), (0.0, high))
-            if ends[0] < ends[1]
-        )
+
+        def density(theta: float) -> float:
+            return math.sin(angle - theta) ** 2 * math.cos(theta) ** (d - 2) * scale
+
+        parts = [ends for ends in ((low, 0.0), (0.0, high)) if ends[0] < ends[1]]
+        outside = sum(quad(density, *ends, epsabs=0, epsrel=1e-11, limit=200)[0] for ends in parts)
         return d * (inside + outside)
 
     def _project(self, points: Tensor) -> Tensor:
@@ -171,28 +162,22 @@ class L1DescentCone(Cone):
         check("nonzero", self.nonzero, Whole(at_least=0, at_most=self.ambient))
 
     def statistical_dimension(self) -> float:
-        """An upper bound, at most :meth:`excess` too high: the minimum over t >= 0 of E dist^2(g, t * subdifferential).
+        """An upper bound, at most 2 sqrt(D / s) too high: the minimum over t >= 0 of E dist^2(g, t * subdifferential).
 
         Amelunxen et al. 2014, section 4: with s non-zeros the mean is ``s (1 + t^2) + (D - s) E (|g| - t)_+^2``, and the
-        minimum is where ``s t = (D - s) E (|g| - t)_+``. Exact where the cone is {0} or a half space.
+        minimum is where ``s t = (D - s) E (|g| - t)_+``. Exact where the cone is {0} or a half space. The excess is twice
+        the largest norm of a subgradient over the l1 norm of the flattest unit vector.
         """
         d, s = self.ambient, self.nonzero
         if s == 0:
             return 0.0
         if s == d:
             return d - 0.5
+        from scipy.optimize import brentq  # slow to load
 
-        def slope(t: float) -> float:
-            return s * t - (d - s) * _mean_beyond(t)
-
-        t = brentq(slope, 0.0, (d - s) / s, xtol=1e-14, rtol=1e-14)  # E (|g| - t)_+ <= E |g| < 1
+        # The root lies below (d - s) / s, since E (|g| - t)_+ <= E |g| < 1.
+        t = brentq(lambda t: s * t - (d - s) * _mean_beyond(t), 0.0, (d - s) / s, xtol=1e-14, rtol=1e-14)
         return s * (1 + t * t) + (d - s) * _square_beyond(t)
-
-    def excess(self) -> float:
-        """2 sqrt(D / s): twice the largest norm of a subgradient over the l1 norm of the flattest unit vector."""
-        if self.nonzero in (0, self.ambient):
-            return 0.0
-        return 2 * math.sqrt(self.ambient / self.nonzero)
 
     def _project(self, points: Tensor) -> Tensor:
         # By Moreau: the point less its projection onto the polar cone, the multiples t >= 0 of subgradients. Those are

@@ -11,7 +11,7 @@ looks like from distance R, and for K the weights of a k-sparse network:
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,52 +21,24 @@ from pruning_core.errors import BadInput, known_name
 
 NEGATIVE = ("abs", "zero", "drop")
 BLOCK = 2**21  # terms of the sum at a time
+Distance = TypeVar("Distance", float, Tensor)
 
 
-def signed_spectrum(eigenvalues: Tensor, weights: Tensor, negative: str) -> tuple[Tensor, Tensor]:
-    """Eigenvalues >= 0 and their weights, after what ``negative`` says about those below 0.
-
-    "abs": their magnitudes, as the official code does; "zero": a flat direction; "drop": left out.
-    """
-    if negative == "abs":
-        return eigenvalues.abs(), weights
-    if negative == "zero":
-        return eigenvalues.clamp(min=0), weights
-    return eigenvalues.clamp(min=0), weights * (eigenvalues >= 0)
-
-
-@overload
 def normalised_width(
-    distance: float,
-    eigenvalues: Any,
-    epsilon: float,
-    weights: Any = ...,
-    null_fraction: float = ...,
-    negative: str = ...,
-) -> float: ...
-@overload
-def normalised_width(
-    distance: Tensor,
-    eigenvalues: Any,
-    epsilon: float,
-    weights: Any = ...,
-    null_fraction: float = ...,
-    negative: str = ...,
-) -> Tensor: ...
-def normalised_width(
-    distance: Any,
+    distance: Distance,
     eigenvalues: Any,
     epsilon: float,
     weights: Any = None,
     null_fraction: float = 0.0,
     negative: str = "abs",
-) -> float | Tensor:
+) -> Distance:
     """G(R) = z + (1 - z) sum_i t_i 2 epsilon / (R^2 lambda_i + 2 epsilon) / sum_i t_i, in [0, 1], falling with R.
 
     ``distance``: R >= 0, a number (gives a float) or any tensor, array or sequence (gives a float64 tensor of its shape).
     ``eigenvalues``: any shape; ``weights``: t of the same shape, >= 0, not all 0, default equal. ``null_fraction``: z in
     [0, 1], the share of eigenvalues known to be 0 beside those given. A zero eigenvalue contributes 1, and G(0) = 1.
-    ``negative``: "abs", "zero" (count as 0) or "drop".
+    ``negative`` eigenvalues: "abs" counts their magnitudes, as the official code does, "zero" takes them for flat
+    directions, "drop" leaves them out.
 
     Raises BadInput for anything else. Zhang et al. 2024, equation of the ellipsoid's width.
     """
@@ -82,15 +54,15 @@ def normalised_width(
         raise BadInput(f"weights have shape {tuple(shares.shape)}, the eigenvalues {tuple(spectrum.shape)}.")
     if bool((shares < 0).any()):
         raise BadInput("weights of eigenvalues must not be negative.")
-    spectrum, shares = signed_spectrum(spectrum.flatten(), shares.flatten(), negative)
-    total = shares.sum()
-    if not bool(total > 0):
+    counted = (shares > 0) & ((spectrum >= 0) | (negative != "drop"))
+    if not bool(counted.any()):
         raise BadInput("no eigenvalue is left that has a weight: there is no spectrum to measure.")
-    spectrum, shares = spectrum[shares > 0], shares[shares > 0] / total
+    shares = shares[counted] / (shares * counted).sum()
+    spectrum = spectrum[counted].abs() if negative == "abs" else spectrum[counted].clamp(min=0)
     squares = radii.flatten().square()
     rows = max(BLOCK // len(spectrum), 1)
     parts = [(tolerance / (part[:, None] * spectrum + tolerance)) @ shares for part in squares.split(rows)]
-    found = (null + (1 - null) * torch.cat(parts)).clamp(max=1)
+    found: Any = (null + (1 - null) * torch.cat(parts)).clamp(max=1)
     found[squares == 0] = 1.0  # shares add up to 1 up to rounding only
     return found.reshape(radii.shape) if isinstance(distance, Tensor) or radii.dim() else float(found)
 
@@ -101,9 +73,8 @@ def trace_bound(distance: float, mean_eigenvalue: float, epsilon: float) -> floa
     By concavity of x -> R^2 x / (R^2 x + 2 epsilon); it needs the trace only. Where negative eigenvalues are counted by
     their magnitude, m is the mean magnitude. Raises BadInput for a negative R or m, or epsilon <= 0.
     """
-    bend = check("distance", distance, Real(at_least=0)) ** 2 * check(
-        "mean_eigenvalue", mean_eigenvalue, Real(at_least=0)
-    )
+    bend = check("distance", distance, Real(at_least=0)) ** 2
+    bend *= check("mean_eigenvalue", mean_eigenvalue, Real(at_least=0))
     return bend / (bend + 2 * check("epsilon", epsilon, Real(above=0)))
 
 
@@ -169,8 +140,6 @@ def limit_bounds(
     formula and on subspaces in general position. Zhang et al. 2024.
     """
     half = window(ambient, eta)
-    square = ambient * float(
-        normalised_width(check("distance", distance, Real()), eigenvalues, epsilon, weights, null_fraction, negative)
-    )
-    middle = ambient - square
+    distance = float(check("distance", distance, Real()))
+    middle = ambient - ambient * normalised_width(distance, eigenvalues, epsilon, weights, null_fraction, negative)
     return LimitBounds(max(middle - half, 0.0), min(middle + half, float(ambient)), middle, half)

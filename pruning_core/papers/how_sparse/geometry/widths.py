@@ -1,4 +1,4 @@
-r"""Gaussian widths, of cones and of ellipsoids, by Monte Carlo, by bounds, and for ellipsoids exactly.
+r"""Gaussian widths, of cones and of ellipsoids, by Monte Carlo, and for ellipsoids exactly.
 
     w(T) = 1/2 E sup_{x, y in T} <g, x - y> = E sup_{x in T} <g, x>,     g ~ N(0, I)
 
@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.integrate import quad
 from torch import Tensor
 
 from pruning_core.checks import DOUBLE, Real, Whole, check, doubles, generator_of
@@ -66,6 +65,8 @@ class Ellipsoid:
         size = float(self.radii.norm())
         if size == 0:
             return 0.0
+        from scipy.integrate import quad  # slow to load
+
         squares = (self.radii / size).square().numpy()
 
         def integrand(u: float) -> float:
@@ -81,7 +82,8 @@ def monte_carlo(cone: Cone, draws: int, generator: torch.Generator) -> Estimate:
 
     Raises BadType for what is no cone or no generator, BadInput for fewer than two draws.
     """
-    _of_kind(cone, Cone)
+    if not isinstance(cone, Cone):
+        raise BadType(f"a cone is needed, not {type(cone).__name__}.")
     return _estimate(lambda g: cone.project(g).square().sum(1), cone.ambient, draws, generator)
 
 
@@ -90,30 +92,12 @@ def gaussian_width(body: Cone | Ellipsoid, draws: int, generator: torch.Generato
 
     Raises BadType for another body or no generator, BadInput for fewer than two draws.
     """
-    _of_kind(body, (Cone, Ellipsoid))
     if isinstance(body, Ellipsoid):
         radii = body.radii
         return _estimate(lambda g: (g * radii).norm(dim=1), len(radii), draws, generator)
+    if not isinstance(body, Cone):
+        raise BadType(f"a cone or an ellipsoid is needed, not {type(body).__name__}.")
     return _estimate(lambda g: body.project(g).norm(dim=1), body.ambient, draws, generator)
-
-
-def width_bounds(body: Cone | Ellipsoid) -> tuple[float, float]:
-    """Bounds (low, high) on the Gaussian width that need no draw.
-
-    Cone: ``delta - 1 <= w^2 <= delta``. Ellipsoid: ``w <= ||r||`` by Jensen; ``w^2 >= ||r||^2 - max r^2``, since the norm
-    varies no more than its Lipschitz constant allows; and ``w >= sqrt(2/pi) ||r||``.
-    """
-    _of_kind(body, (Cone, Ellipsoid))
-    if isinstance(body, Ellipsoid):
-        size, longest = float(body.radii.norm()), float(body.radii.max())
-        return max(math.sqrt(2 / math.pi) * size, math.sqrt(max(size**2 - longest**2, 0.0))), size
-    delta = body.statistical_dimension()
-    return math.sqrt(max(delta - body.excess() - 1, 0.0)), math.sqrt(delta)
-
-
-def _of_kind(body: object, kinds: Any) -> None:
-    if not isinstance(body, kinds):
-        raise BadType(f"a cone{' or an ellipsoid' if kinds is not Cone else ''} is needed, not {type(body).__name__}.")
 
 
 def _estimate(value: Callable[[Tensor], Tensor], ambient: int, draws: int, generator: torch.Generator) -> Estimate:
@@ -121,10 +105,6 @@ def _estimate(value: Callable[[Tensor], Tensor], ambient: int, draws: int, gener
     draws = check("draws", draws, Whole(at_least=2))
     generator_of(generator)
     size = max(BLOCK // ambient, 1)
-    found = torch.cat(
-        [
-            value(torch.randn(min(size, draws - start), ambient, generator=generator, dtype=DOUBLE))
-            for start in range(0, draws, size)
-        ]
-    )
+    blocks = [min(size, draws - start) for start in range(0, draws, size)]
+    found = torch.cat([value(torch.randn(n, ambient, generator=generator, dtype=DOUBLE)) for n in blocks])
     return Estimate(float(found.mean()), float(found.std()) / math.sqrt(draws))

@@ -107,8 +107,6 @@ OPTIONS = [
     {"reuse_graph": False},
     {"merge": False},
     {"merge": False, "reuse_graph": False},
-    {"hold": False},
-    {"hold": False, "reuse_graph": False},
     {"memory": 1},
     {"memory": 20000},
 ]

@@ -45,7 +45,6 @@ def test_graphs_that_do_not_fit_are_not_kept(monkeypatch):
     assert pieces(reuse_graph=False) == (False, [], [17, 17])
     assert pieces(merge=False) == (True, [5, 5, 5, 2], [])
     assert pieces(merge=False, reuse_graph=False) == (False, [], [5, 5, 5, 2] * 2)
-    assert pieces(hold=False, reuse_graph=False) == (False, [], [5, 5, 5, 2] * 2)
     assert pieces(memory=1) == (False, [], [1] * 34)
     each = Hessian(model, batches)._try(*batches[0])[0] // 5
     assert pieces(memory=each * 17)[:2] == (True, [17])
@@ -66,7 +65,7 @@ def test_bytes_of_a_graph_are_those_of_its_activations():
 # --- what must stay as it was
 
 
-@pytest.mark.parametrize("options", OPTIONS[:6], ids=str)
+@pytest.mark.parametrize("options", OPTIONS[:4], ids=str)
 def test_nothing_is_left_behind(options):
     model, batches = case("convolutional")
     for i, parameter in enumerate(model.parameters()):
@@ -158,7 +157,7 @@ def test_a_product_is_new_memory():
 # --- what has changed
 
 
-@pytest.mark.parametrize("options", [{}, {"reuse_graph": False}, {"hold": False}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"reuse_graph": False}], ids=str)
 def test_a_network_that_has_changed_is_noticed(options):
     def change_data(model):
         model[0].weight.data[0, 0, 1, 1] += 1e-3
@@ -195,42 +194,3 @@ def test_a_network_that_has_changed_is_noticed(options):
     model[6].train()
     with pytest.raises(BadInput, match=r"its part '6' \(Dropout\) is in training mode"):
         hessian.matvec(noise(hessian.dimension))
-
-
-class Changing:
-    """Batches that are others the third time."""
-
-    def __init__(self, batches, later):
-        self.batches, self.later, self.times = batches, later, 0
-
-    def __iter__(self):
-        self.times += 1
-        return iter(self.later if self.times > 5 else self.batches)
-
-
-def test_batches_that_change_are_noticed():
-    model, batches = case("relu")
-    x, y = batches[1]
-    last = x.clone()
-    last[-1, -1] += 1e-6
-    others = {
-        "batch 1 is another": batches[::-1],
-        "batch 2 is another": [batches[0], (x + 1e-6, y), *batches[2:]],
-        "batch 2 is another one": [batches[0], (last, y), *batches[2:]],
-        "batch 3 is another": [*batches[:2], (batches[2][0], batches[2][1].flip(0) + 1), batches[3]],
-        "batch 5 is another": [*batches, batches[0]],
-        "gave 4 batches when the Hessian was made, and now 3": batches[:3],
-        r"batch 4 is another": [*batches[:3], (batches[3][0].flip(0), batches[3][1])],
-    }
-    for words, later in others.items():
-        source = Changing(batches, later)
-        hessian = Hessian(model, source, hold=False, reuse_graph=False)
-        hessian.matvec(noise(hessian.dimension))
-        source.times = 10
-        with pytest.raises(BadInput, match=words):
-            hessian.matvec(noise(hessian.dimension))
-        # Held batches are read once, so they cannot change.
-        source = Changing(batches, later)
-        hessian = Hessian(model, source)
-        hessian.matvec(noise(hessian.dimension))
-        assert source.times == 1

@@ -80,8 +80,6 @@ def test_exact_and_estimated_spectra():
     torch.testing.assert_close(exact.eigenvalues, values[None], rtol=0, atol=1e-9)
     assert torch.equal(exact.weights, torch.full((1, 73), 1 / 73, dtype=DOUBLE))
     assert exact.top == pytest.approx(float(values[-1]))
-    assert exact.negative_share == pytest.approx(float((values < -1e-6 * values.abs().max()).double().mean()))
-    assert 0 < exact.negative_share < 1
     estimated = spectrum(hessian, probes=3, steps=20, generator=seeded(4), exact_below=72, progress=False)
     assert not estimated.exact
     assert (estimated.eigenvalues.shape, estimated.dimension) == ((3, 20), 73)
@@ -99,18 +97,12 @@ def test_exact_and_estimated_spectra():
     assert error < abs(exact.mean())
 
 
-def test_options_of_lanczos_are_passed_on():
+def test_the_official_steps_are_passed_on():
     hessian = Hessian(*case("relu"))
     arguments = {"steps": 12, "exact_below": 1, "progress": False}
     plain = spectrum(hessian, generator=seeded(), **arguments)
     official = spectrum(hessian, generator=seeded(), reference=True, **arguments)
-    half = spectrum(hessian, generator=seeded(), storage=torch.bfloat16, **arguments)
     assert 1e-12 < (plain.eigenvalues - official.eigenvalues).abs().max() < 1e-4
-    assert not torch.equal(half.eigenvalues, plain.eigenvalues)
-    other = spectrum(hessian, generator=seeded(), orthogonalise="selective", **arguments)
-    assert other.top == pytest.approx(plain.top, rel=1e-9)
-    with pytest.raises(PruningError, match="orthogonalisation"):
-        spectrum(hessian, generator=seeded(), orthogonalise="none", **arguments)
 
 
 def test_bad_spectra():

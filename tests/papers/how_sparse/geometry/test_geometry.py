@@ -20,7 +20,7 @@ from pruning_core.papers.how_sparse.geometry.kinematic import (
     trace_bound,
     window,
 )
-from pruning_core.papers.how_sparse.geometry.widths import Ellipsoid, gaussian_width, monte_carlo, width_bounds
+from pruning_core.papers.how_sparse.geometry.widths import Ellipsoid, gaussian_width, monte_carlo
 
 DOUBLE = torch.float64
 CONES = [
@@ -178,10 +178,16 @@ def test_circular_cones_at_the_ends_and_in_high_dimension(ambient):
         )
 
 
+def excess(cone) -> float:
+    """By how much its statistical dimension, an upper bound, may lie above the true value."""
+    exact = not isinstance(cone, L1DescentCone) or cone.nonzero in (0, cone.ambient)
+    return 0.0 if exact else 2 * math.sqrt(cone.ambient / cone.nonzero)
+
+
 @pytest.mark.parametrize("cone", CONES, ids=IDS)
 def test_monte_carlo_agrees(cone):
     estimate = monte_carlo(cone, 4000, seeded(1))
-    low = cone.statistical_dimension() - cone.excess()
+    low = cone.statistical_dimension() - excess(cone)
     assert low - 4 * estimate.standard_error - 1e-9 <= estimate.mean
     assert estimate.mean <= cone.statistical_dimension() + 4 * estimate.standard_error + 1e-9
     if not isinstance(cone, Subspace) or cone.dimension > 0:
@@ -193,7 +199,6 @@ def test_the_descent_cone_is_nearly_exact_in_high_dimension():
     estimate = monte_carlo(cone, 1500, seeded())
     assert 4 * estimate.standard_error < 0.01 * cone.ambient
     assert abs(estimate.mean - cone.statistical_dimension()) < 0.01 * cone.ambient
-    assert cone.excess() == pytest.approx(2 * math.sqrt(10))
 
 
 @pytest.mark.parametrize(("ambient", "nonzero"), [(10, 1), (100, 3), (100, 50), (100, 99), (10**6, 1), (10**9, 5)])
@@ -211,7 +216,6 @@ def test_the_descent_cone_minimises_the_mean_squared_distance(ambient, nonzero):
 def test_known_dimensions_of_the_descent_cone():
     assert L1DescentCone(6, 0).statistical_dimension() == 0
     assert L1DescentCone(6, 6).statistical_dimension() == 5.5  # a half space
-    assert (L1DescentCone(6, 0).excess(), L1DescentCone(6, 6).excess()) == (0, 0)
     deltas = [L1DescentCone(50, s).statistical_dimension() for s in range(50)]
     assert all(a < b for a, b in itertools.pairwise(deltas)) and deltas[-1] < 50
 
@@ -222,10 +226,9 @@ def test_known_dimensions_of_the_descent_cone():
 @pytest.mark.parametrize("cone", CONES, ids=IDS)
 def test_widths_of_cones_lie_within_their_bounds(cone):
     estimate = gaussian_width(cone, 4000, seeded(2))
-    low, high = width_bounds(cone)
+    high = math.sqrt(cone.statistical_dimension())
+    low = math.sqrt(max(cone.statistical_dimension() - excess(cone) - 1, 0))
     assert low - 4 * estimate.standard_error - 1e-9 <= estimate.mean <= high + 4 * estimate.standard_error + 1e-9
-    assert low**2 == pytest.approx(max(cone.statistical_dimension() - cone.excess() - 1, 0))
-    assert high**2 == pytest.approx(cone.statistical_dimension())
 
 
 def test_widths_of_cones_by_hand():
@@ -238,11 +241,12 @@ def test_widths_of_cones_by_hand():
 def test_widths_of_ellipsoids(radii):
     body = Ellipsoid(torch.tensor(radii))
     estimate = gaussian_width(body, 20000, seeded(3))
-    low, high = width_bounds(body)
     exact = body.exact_width()
     assert abs(exact - estimate.mean) < 4.5 * estimate.standard_error
-    assert 0 < low <= exact * (1 + 1e-9) and exact <= high
-    assert high == pytest.approx(math.sqrt(sum(r * r for r in radii)))
+    # By Jensen, and since the norm varies no more than its Lipschitz constant allows.
+    size = math.sqrt(sum(r * r for r in radii))
+    low = max(math.sqrt(2 / math.pi) * size, math.sqrt(size**2 - max(radii) ** 2))
+    assert low <= exact * (1 + 1e-9) and exact <= size * (1 + 1e-9)
     assert Ellipsoid([7 * r for r in radii]).exact_width() == pytest.approx(7 * exact, rel=1e-9)
     if len(set(radii)) == 1:  # a ball: the mean of a chi variable
         d = len(radii)
@@ -250,10 +254,8 @@ def test_widths_of_ellipsoids(radii):
         assert exact == pytest.approx(radii[0] * chi, rel=1e-8)
 
 
-def test_both_lower_bounds_of_an_ellipsoid_count():
-    thin, ball = Ellipsoid([1.0]), Ellipsoid([1.0] * 100)
-    assert width_bounds(thin)[0] == pytest.approx(math.sqrt(2 / math.pi)) == thin.exact_width()
-    assert width_bounds(ball)[0] == pytest.approx(math.sqrt(99))
+def test_ends_of_ellipsoids():
+    assert Ellipsoid([1.0]).exact_width() == pytest.approx(math.sqrt(2 / math.pi))
     assert Ellipsoid([0.0, 0.0]).exact_width() == 0
 
 
@@ -442,7 +444,7 @@ WRONG = {
     "whole number": [lambda: Orthant(2.0), lambda: Subspace(3, True), lambda: window(2.5, 0.1)],
     "Generator": [lambda: monte_carlo(Ray(3), 5, None), lambda: gaussian_width(Ray(3), 5, 0)],
     "a cone is needed": [lambda: monte_carlo(Ellipsoid([1.0]), 5, seeded())],
-    "a cone or an ellipsoid": [lambda: gaussian_width(3, 5, seeded()), lambda: width_bounds("ray")],
+    "a cone or an ellipsoid": [lambda: gaussian_width(3, 5, seeded())],
     "numbers": [
         lambda: normalised_width(1.0, "spectrum", 0.1),
         lambda: normalised_width(1.0, None, 0.1),
