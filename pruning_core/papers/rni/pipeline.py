@@ -14,7 +14,6 @@ returned network is one in evaluation mode on the CPU. Instead of calling ``set_
 from __future__ import annotations
 
 import copy
-import numbers
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,11 +31,11 @@ from pruning_core.errors import BadInput, BadType, known_name
 from pruning_core.experiments.recipes.chapters import RECEDING_OPTIMIZER, receding_rate
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.masks import Masks
-from pruning_core.masks.sites import find_sites
+from pruning_core.masks.sites import Sites, find_sites
 from pruning_core.methods.base import View
 from pruning_core.methods.polarization import Polarization
 from pruning_core.methods.rni import RecedingNeurons
-from pruning_core.methods.shared.batch_norm_scales import MINIMUM, SIGMOID, BatchNormScale
+from pruning_core.methods.shared.batch_norm_scales import MINIMUM, SIGMOID, BatchNormScale, Thresholded
 from pruning_core.methods.shrinking import shrunk
 from pruning_core.methods.slimming import Slimming
 from pruning_core.methods.ucs import UniformChannelScaling
@@ -52,7 +51,7 @@ Logs = dict[str, Any]
 NETWORKS = {"vgg16": "vgg16_rni", "resnet56": "resnet56_rni"}
 """The paper's names of networks -> ours; any other name of MODELS means itself."""
 
-METHODS: dict[str, type[BatchNormScale]] = {
+OFFICIAL_METHODS: dict[str, type[BatchNormScale]] = {
     "rni": RecedingNeurons,
     "l1": Slimming,
     "ucs": UniformChannelScaling,
@@ -101,13 +100,13 @@ def train(
     Raises:
         UnknownName, BadType or BadInput for arguments that cannot work; TrainingDiverged when the loss is no longer finite.
     """
-    known_name("method", method, METHODS)
+    known_name("method", method, OFFICIAL_METHODS)
     name = NETWORKS.get(arch, arch) if isinstance(arch, str) else arch
     known_name("network", name, {*NETWORKS, *MODELS})
     reg_weight = check("reg_weight", reg_weight, Real(at_least=0))
     shift = float(check("b", b, Real()))
     seed = check("seed", seed, Whole(at_least=0))
-    ours = RecedingNeurons(b=shift) if method == "rni" else METHODS[method]()
+    ours = RecedingNeurons(b=shift) if method == "rni" else OFFICIAL_METHODS[method]()
     place = _device(device)
     data = _load(dataset, place, limit, root)
     norm = "sigmoid" if method == "rni" and "sigmoid" in MODELS[name].norms else "batch"
@@ -153,7 +152,7 @@ def prune_finetune(
     network. Raises as :func:`train` does, Unprunable for a network whose norms do not fit, BudgetError for a fraction that
     would leave fewer than three channels in some layer.
     """
-    known_name("method", method, METHODS)
+    known_name("method", method, OFFICIAL_METHODS)
     if not isinstance(model, nn.Module):
         raise BadType(f"the network must be a torch.nn.Module, not {type(model).__name__}.")
     fraction = _fraction(prune_pc, reference)
@@ -163,23 +162,19 @@ def prune_finetune(
     data = _load(dataset, place, limit, root)
     pruned = copy.deepcopy(model).to(place)
     example = next(iter(data.train.batches(1)))[0].to(next(pruned.parameters()))
-    ours = METHODS[method]()
+    ours = OFFICIAL_METHODS[method]()
     sites = find_sites(pruned, channels=True, example_input=example, refuses=ours.refuses)
     if reference:
-        view = View(pruned, sites, Masks(), None, F.cross_entropy, torch.Generator().manual_seed(seed), example)
-        scope = "local" if method == "ucs" else "global"
-        masks = _as_reference(ours).cut(view, fraction, scope).masks
-        masks.apply_(pruned)
+        masks = _cut_at_thresholds(pruned, ours, fraction, sites, example)
     else:
         budget = Budget(fraction, of="channels", keep_at_least=MINIMUM)  # "ucs" spreads it over the layers by itself
         masks = prune_step(pruned, ours, budget, sites, Masks(), seed=seed, example_input=example).masks
     kept = {name: int(group.alive(masks).sum()) for name, group in sites.groups.items()}
     small, _ = shrunk(pruned, masks, sites, example)
-    total = sum(group.size for group in sites.groups.values())
     facts: Logs = {
         "pruned_acc": evaluate(small, data.test).accuracy / 100,
         "kept": kept,
-        "removed": 1 - sum(kept.values()) / total,
+        "removed": 1 - sum(kept.values()) / sum(group.size for group in sites.groups.values()),
         "parameters": count_parameters(small),
         "macs": count_macs(small, example),
     }
@@ -192,14 +187,26 @@ def prune_finetune(
 
 def _fraction(prune_pc: object, reference: bool) -> float:
     """``prune_pc`` if it lies in [0, 1), or is 1 and the official thresholds are asked for; raises otherwise."""
-    if isinstance(prune_pc, numbers.Real) and not isinstance(prune_pc, bool) and prune_pc == 1:
-        if reference:
-            return 1.0
+    fraction = float(check("prune_pc", prune_pc, Real(at_least=0, at_most=1)))
+    if fraction == 1 and not reference:
         raise BadInput(
             "prune_pc must lie in [0, 1), as it is the fraction removed, not 1; only the official thresholds "
             "(reference=True) take that, and leave three channels a layer."
         )
-    return check("prune_pc", prune_pc, Real(at_least=0, below=1))
+    return fraction
+
+
+def _cut_at_thresholds(
+    model: nn.Module, method: BatchNormScale, fraction: float, sites: Sites, example: Tensor
+) -> Masks:
+    """What the official thresholds leave of ``model``, whose other channels are zeroed in place."""
+    if isinstance(method, Thresholded):  # its scores then have the dtype of the network, as in the official code
+        method = replace(method, reference=True)
+    scope = "local" if isinstance(method, UniformChannelScaling) else "global"
+    view = View(model, sites, Masks(), None, F.cross_entropy, torch.Generator(), example)
+    masks = method.cut(view, fraction, scope).masks
+    masks.apply_(model)
+    return masks
 
 
 def penalty_of(method: BatchNormScale, strength: float) -> Callable[[nn.Module], Tensor] | None:
@@ -236,21 +243,10 @@ def fit_best(
             scales.append(acting_scales(trainer.model))
 
     history = fit(
-        model,
-        data.train,
-        validation=choosing,
-        epochs=epochs,
-        optimizer=replace(RECEDING_OPTIMIZER, lr=lr),
-        learning_rate=receding_rate(epochs, reference),
-        batch_size=batch_size,
-        penalty=penalty,
-        seed=seed,
-        device=device,
-        keep="best_validation",
-        shuffle=shuffle,
-        observers=[watch],
-        progress=progress,
-    )
+        model, data.train, validation=choosing, keep="best_validation", epochs=epochs, batch_size=batch_size,
+        optimizer=replace(RECEDING_OPTIMIZER, lr=lr), learning_rate=receding_rate(epochs, reference), penalty=penalty,
+        shuffle=shuffle, seed=seed, device=device, observers=[watch], progress=progress,
+    )  # fmt: skip
     chosen = [row["validation_accuracy"] / 100 for row in history]
     validation, test = (others, chosen) if reference else (chosen, others)
     columns = {"train_loss": "train_loss", "penalty": "penalty", "lr": "learning_rate"}
@@ -268,11 +264,6 @@ def acting_scales(model: nn.Module) -> dict[str, Tensor]:
             scale = module.weight.detach().cpu()
             found[name] = torch.sigmoid(scale) if isinstance(module, SIGMOID) else scale.abs()
     return found
-
-
-def _as_reference(method: BatchNormScale) -> BatchNormScale:
-    """The method with scores in the dtype of the network, as the official code computes them."""
-    return type(method)(reference=True) if hasattr(method, "reference") else method  # type: ignore[call-arg]
 
 
 def _device(device: str | torch.device | None) -> torch.device:
