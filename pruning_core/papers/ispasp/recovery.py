@@ -47,16 +47,6 @@ def theory_slope(p: float) -> float:
     return 1 - 2 / p
 
 
-def tail_bounds(p: float, s: int, magnitude: float = 1.0) -> tuple[float, float]:
-    """Upper bounds on the l1 and l2 norm of all but the s largest entries of a p-compressible vector, 0 < p < 1.
-
-    ``R / (1/p - 1) s^(1 - 1/p)`` and ``R / sqrt(2/p - 1) s^(1/2 - 1/p)``, by comparing the sum with an integral.
-    """
-    if not 0 < p < 1 or s < 1:
-        raise BadInput(f"the tail bounds hold for 0 < p < 1 and s >= 1, not for p={p}, s={s}.")
-    return magnitude / (1 / p - 1) * s ** (1 - 1 / p), magnitude / (2 / p - 1) ** 0.5 * s ** (0.5 - 1 / p)
-
-
 class CoSaMP(NamedTuple):
     """The estimate (unknowns,), its support (sorted), and the norm of the residual before and after each iteration."""
 
@@ -102,7 +92,6 @@ def decay(
     seed: int = 0,
     outputs: int = 10,
     samples: int = 100,
-    methods: Sequence[str] = ("ispasp", "ispasp_abs", "activation_sum"),
 ) -> list[dict[str, Any]]:
     """Mean squared residual over ``draws`` against the number kept, for i-SpaSP (both ways to rank) and the largest sums.
 
@@ -115,12 +104,12 @@ def decay(
         weight = torch.randn(outputs, hidden, generator=generator, dtype=DOUBLE)
         sums, dense = maps.sum(0), maps @ weight.T
         for s in sizes:
-            for method in methods:
-                if method == "activation_sum":
-                    support = largest(sums, s)
-                else:
-                    importance = "absolute" if method == "ispasp_abs" else "signed"
-                    support = two_layer(maps, weight, s, importance=importance).support
+            supports = {
+                "ispasp": two_layer(maps, weight, s).support,
+                "ispasp_abs": two_layer(maps, weight, s, importance="absolute").support,
+                "activation_sum": largest(sums, s),
+            }
+            for method, support in supports.items():
                 residual = float((dense - maps[:, support] @ weight[:, support].T).square().sum())
                 found[method, s] = found.get((method, s), 0.0) + residual / draws
     return [
