@@ -92,6 +92,7 @@ def decay(
     seed: int = 0,
     outputs: int = 10,
     samples: int = 100,
+    methods: Sequence[str] = ("ispasp", "ispasp_abs", "activation_sum"),
 ) -> list[dict[str, Any]]:
     """Mean squared residual over ``draws`` against the number kept, for i-SpaSP (both ways to rank) and the largest sums.
 
@@ -104,12 +105,12 @@ def decay(
         weight = torch.randn(outputs, hidden, generator=generator, dtype=DOUBLE)
         sums, dense = maps.sum(0), maps @ weight.T
         for s in sizes:
-            supports = {
-                "ispasp": two_layer(maps, weight, s).support,
-                "ispasp_abs": two_layer(maps, weight, s, importance="absolute").support,
-                "activation_sum": largest(sums, s),
-            }
-            for method, support in supports.items():
+            for method in methods:
+                if method == "activation_sum":
+                    support = largest(sums, s)
+                else:
+                    importance = "absolute" if method == "ispasp_abs" else "signed"
+                    support = two_layer(maps, weight, s, importance=importance).support
                 residual = float((dense - maps[:, support] @ weight[:, support].T).square().sum())
                 found[method, s] = found.get((method, s), 0.0) + residual / draws
     return [
