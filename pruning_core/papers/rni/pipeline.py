@@ -1,14 +1,12 @@
 """Receding neuron importances from end to end, with the two functions of its official code: train, then prune and fine-tune.
 
-One recipe for all methods and networks (Suteu and Guo 2022): optimizer and schedule of ``recipes`` (``RECEDING_OPTIMIZER``,
-``receding_rate``), cross-entropy plus the strength times the penalty. Sigmoid batch norms learn ten times as fast and do not
-decay. The network of the best epoch is returned.
+One recipe for all methods and networks (Suteu and Guo 2022): ``RECEDING_OPTIMIZER`` and ``receding_rate`` of the recipes,
+cross-entropy plus the strength times the penalty; the network of the best epoch is returned, in evaluation mode, on the CPU.
 
 What differs from the official code: the best epoch is chosen on the validation split, and channels are cut to the exact
 fraction, at least three staying in a layer; ``reference=True`` chooses on the test split and cuts at the official
-thresholds. The network is always built after the seed is set, the training split is 90 % of the official one, and the
-returned network is one in evaluation mode on the CPU. Instead of calling ``set_dataset_path``, give ``root``, or set
-``$PRUNING_DATA`` for all data sets.
+thresholds. The network is always built after the seed is set, and the training split is 90 % of the official one. ``root``
+takes the place of ``set_dataset_path``.
 """
 
 from __future__ import annotations
@@ -86,19 +84,16 @@ def train(
         method: "rni" (sigmoid batch norms), "l1" (Network Slimming), "ucs" (no penalty) or "polarization".
         reg_weight: strength of the penalty, at least 0, which switches it off; a sum over channels, so it goes with width.
         b: shift of the penalty of "rni", finite; the others ignore it.
-        epochs, lr, batch_size, seed: the learning rate falls to a tenth twice; the seed governs initial weights, order and
-            augmentation. device: None takes a GPU where there is one.
+        lr: falls to a tenth twice. seed: governs initial weights, order and augmentation.
+        device: None takes a GPU where there is one.
         reference: choose the best epoch on the test split, as the official code does.
-        root: folder of the data set; None: ``$PRUNING_DATA``, else the cache. It is fetched into it where it is missing.
+        root: folder of the data set, into which it is fetched where it is missing; None: ``$PRUNING_DATA``, else the cache.
         limit: at most so many images in all. width: factor on the number of channels. snapshots: keep all scales.
 
-    Returns:
-        ``logs`` has one entry an epoch in each list: train_loss (without penalty), penalty (times its strength), lr,
-        validation_acc and test_acc (fractions), importances if ``snapshots`` (norm name -> the scale that acts, a vector on
-        the CPU); and best_epoch, counted from 0, None without epochs.
-
-    Raises:
-        UnknownName, BadType or BadInput for arguments that cannot work; TrainingDiverged when the loss is no longer finite.
+    ``logs`` has one entry an epoch in each list: train_loss (without penalty), penalty (times its strength), lr,
+    validation_acc and test_acc (fractions), importances if ``snapshots`` (norm name -> the scale that acts, a vector on the
+    CPU); and best_epoch, counted from 0, None without epochs. Raises UnknownName, BadType or BadInput for arguments that
+    cannot work, TrainingDiverged when the loss is no longer finite.
     """
     known_name("method", method, OFFICIAL_METHODS)
     name = NETWORKS.get(arch, arch) if isinstance(arch, str) else arch
@@ -107,8 +102,7 @@ def train(
     shift = float(check("b", b, Real()))
     seed = check("seed", seed, Whole(at_least=0))
     ours = RecedingNeurons(b=shift) if method == "rni" else OFFICIAL_METHODS[method]()
-    place = _device(device)
-    data = _load(dataset, place, limit, root)
+    data, place = _loaded(dataset, device, limit, root)
     norm = "sigmoid" if method == "rni" and "sigmoid" in MODELS[name].norms else "batch"
     model = build_model(name, data, width=width, norm=norm, seed=seed)
     if not any(isinstance(module, _BatchNorm) for module in model.modules()):
@@ -158,8 +152,7 @@ def prune_finetune(
     fraction = _fraction(prune_pc, reference)
     seed = check("seed", seed, Whole(at_least=0))
     check_finite(model)
-    place = _device(device)
-    data = _load(dataset, place, limit, root)
+    data, place = _loaded(dataset, device, limit, root)
     pruned = copy.deepcopy(model).to(place)
     example = next(iter(data.train.batches(1)))[0].to(next(pruned.parameters()))
     ours = OFFICIAL_METHODS[method]()
@@ -266,20 +259,15 @@ def acting_scales(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def _device(device: str | torch.device | None) -> torch.device:
+def _loaded(
+    dataset: str, device: str | torch.device | None, limit: int | None, root: str | os.PathLike | None
+) -> tuple[Data, torch.device]:
+    """The data set with the constants of the paper, where it has some, and the device that it lies on."""
     try:
-        return torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+        place = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
     except (RuntimeError, TypeError) as error:
         raise BadInput(f"torch knows no device {device!r}; 'cpu' and 'cuda' are usual.") from error
-
-
-def _load(dataset: str, device: torch.device, limit: int | None, root: str | os.PathLike | None) -> Data:
     recipe = f"{dataset}/rni"
-    return load_data(
-        dataset,
-        root=root,
-        device=device,
-        normalise=recipe if recipe in NORMALISATIONS else None,
-        augment=recipe if recipe in AUGMENTATIONS else None,
-        limit=limit,
-    )
+    normalise, augment = (recipe if recipe in known else None for known in (NORMALISATIONS, AUGMENTATIONS))
+    data = load_data(dataset, root=root, device=place, normalise=normalise, augment=augment, limit=limit)
+    return data, place

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from pruning_core.data.sets import NORMALISATIONS
 from pruning_core.errors import BadInput
@@ -64,21 +64,20 @@ def official_experiments(
                     entry.data,
                     stages,
                     seed=seed,
-                    optimizer=_optimizer(entry.training),
-                    learning_rate=_rate(entry.training),
-                    batch_size=entry.training.batch_size * entry.training.gpus,
                     normalise=recipe if (recipe := f"{entry.data}/sipp") in NORMALISATIONS else None,
                     augment=_augmentation(name, entry.network, entry.data),
                     profile="paper",
                     device=device,
                     tags={"method": as_method(method).name, "file": name},
+                    **_settings(entry.training),
                 )
 
 
 def _timelines(entry: ParameterFile, method: Method, across: str, points: int) -> Iterator[list[Stage]]:
     """One timeline, or in mode "retrain" one for each fraction that is retrained."""
     split = in_groups(entry.kept, entry.retrained)
-    epochs, again = entry.training.epochs, _retraining(entry.retraining)
+    epochs, retraining = entry.training.epochs, entry.retraining
+    again = Train(retraining.epochs - retraining.first_epoch, **_settings(retraining))
     if entry.mode == "train":
         yield [Train(epochs)]
     elif entry.mode == "retrain":
@@ -91,27 +90,16 @@ def _timelines(entry: ParameterFile, method: Method, across: str, points: int) -
             ]
             yield [Train(epochs), *cuts, Measure("pruned"), again, Measure("fine-tuned")]
     else:
-        after = WAYS_ON[entry.mode]
-        yield cascade(method, split, epochs, again, after, across, batches="score", samples=points)
+        yield cascade(method, split, epochs, again, WAYS_ON[entry.mode], across, batches="score", samples=points)
 
 
-def _optimizer(training: FileTraining) -> Optimizer:
-    # Batch size and rate are those of one GPU in the files, and are multiplied by the number of GPUs.
-    rate = training.lr * training.gpus
-    return Optimizer(training.optimizer, rate, training.momentum, training.nesterov, training.weight_decay)
-
-
-def _rate(training: FileTraining) -> LearningRate:
-    return LearningRate("multistep", warmup=training.warmup, milestones=training.milestones, gamma=training.gamma)
-
-
-def _retraining(training: FileTraining) -> Train:
-    return Train(
-        training.epochs - training.first_epoch,
-        optimizer=_optimizer(training),
-        learning_rate=_rate(training),
-        batch_size=training.batch_size * training.gpus,
+def _settings(training: FileTraining) -> dict[str, Any]:
+    """What Experiment and Train take; batch size and rate are those of one GPU in the files, multiplied by their number."""
+    optimizer = Optimizer(
+        training.optimizer, training.lr * training.gpus, training.momentum, training.nesterov, training.weight_decay
     )
+    rate = LearningRate("multistep", warmup=training.warmup, milestones=training.milestones, gamma=training.gamma)
+    return {"optimizer": optimizer, "learning_rate": rate, "batch_size": training.batch_size * training.gpus}
 
 
 def _augmentation(name: str, network: str, data: str) -> str | None:

@@ -196,9 +196,9 @@ def test_commensurate_takes_the_smallest_that_is_good_enough():
             commensurate(bad, bad)
     with pytest.raises(BadInput, match="one shape"):
         commensurate(error, size[..., :1])
-    with pytest.raises(BadInput, match="no method number 2 among 2"):
+    with pytest.raises(BadInput, match="reference, the number of a method, must be between 0 and 1, not 2"):
         commensurate(error, size, reference=2)
-    with pytest.raises(BadInput, match="at least one number"):
+    with pytest.raises(BadInput, match="levels must have a length of at least 1"):
         commensurate(error, size, levels=())
 
 
