@@ -155,13 +155,7 @@ def prune_finetune(
     data, place = _loaded(dataset, device, limit, root)
     pruned = copy.deepcopy(model).to(place)
     example = next(iter(data.train.batches(1)))[0].to(next(pruned.parameters()))
-    ours = OFFICIAL_METHODS[method]()
-    sites = find_sites(pruned, channels=True, example_input=example, refuses=ours.refuses)
-    if reference:
-        masks = _cut_at_thresholds(pruned, ours, fraction, sites, example)
-    else:
-        budget = Budget(fraction, of="channels", keep_at_least=MINIMUM)  # "ucs" spreads it over the layers by itself
-        masks = prune_step(pruned, ours, budget, sites, Masks(), seed=seed, example_input=example).masks
+    masks, sites = _cut(pruned, OFFICIAL_METHODS[method](), fraction, example, seed, reference)
     kept = {name: int(group.alive(masks).sum()) for name, group in sites.groups.items()}
     small, _ = shrunk(pruned, masks, sites, example)
     facts: Logs = {
@@ -189,17 +183,21 @@ def _fraction(prune_pc: object, reference: bool) -> float:
     return fraction
 
 
-def _cut_at_thresholds(
-    model: nn.Module, method: BatchNormScale, fraction: float, sites: Sites, example: Tensor
-) -> Masks:
-    """What the official thresholds leave of ``model``, whose other channels are zeroed in place."""
+def _cut(
+    model: nn.Module, method: BatchNormScale, fraction: float, example: Tensor, seed: int, reference: bool
+) -> tuple[Masks, Sites]:
+    """Zero the channels that go, in place: exactly that fraction, or with ``reference`` what the official thresholds say."""
+    sites = find_sites(model, channels=True, example_input=example, refuses=method.refuses)
+    if not reference:
+        budget = Budget(fraction, of="channels", keep_at_least=MINIMUM)  # "ucs" spreads it over the layers by itself
+        return prune_step(model, method, budget, sites, Masks(), seed=seed, example_input=example).masks, sites
     if isinstance(method, Thresholded):  # its scores then have the dtype of the network, as in the official code
         method = replace(method, reference=True)
     scope = "local" if isinstance(method, UniformChannelScaling) else "global"
     view = View(model, sites, Masks(), None, F.cross_entropy, torch.Generator(), example)
     masks = method.cut(view, fraction, scope).masks
     masks.apply_(model)
-    return masks
+    return masks, sites
 
 
 def penalty_of(method: BatchNormScale, strength: float) -> Callable[[nn.Module], Tensor] | None:
