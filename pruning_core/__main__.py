@@ -5,7 +5,7 @@ import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +62,8 @@ def _run(arguments: argparse.Namespace) -> None:
         known_name(f"argument of {arguments.recipe}", name, takes)
     if missing := [name for name, p in takes.items() if p.default is p.empty and name not in given]:
         raise BadInput(f"{arguments.recipe} needs {', '.join(missing)}: give each as -p NAME VALUE.")
-    timeline = recipe(**given)
-    experiment = Experiment(
-        arguments.model,
-        arguments.data,
-        timeline,
-        seed=arguments.seed,
-        profile=arguments.profile,
-        tags={"recipe": arguments.recipe},
-    )
-    for row in run(experiment):
+    asked: dict[str, Any] = {"seed": arguments.seed, "profile": arguments.profile, "tags": {"recipe": arguments.recipe}}
+    for row in run(Experiment(arguments.model, arguments.data, recipe(**given), **asked)):
         print("  ".join(f"{key}={row[key]}" for key in ("label", "sparsity", "accuracy", "seconds") if key in row))
 
 
@@ -131,43 +123,32 @@ def _scoreboard(arguments: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pruning_core", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--profile", default="quick", help=f"one of {', '.join(PROFILES)} (default quick)")
+    more = "set a parameter; may be given several times"
+    pair: dict[str, Any] = {"nargs": 2, "metavar": ("NAME", "VALUE"), "action": "append", "default": []}
+    shared.add_argument("-p", dest="parameters", help=more, **pair)
 
-    def command(name: str, function: Any, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
+    def command(name: str, function: Callable, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, parents=parents)
         sub.set_defaults(function=function)
         return sub
-
-    def shared(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--profile", default="quick", help=f"one of {', '.join(PROFILES)} (default quick)")
-        sub.add_argument(
-            "-p",
-            dest="parameters",
-            nargs=2,
-            action="append",
-            default=[],
-            metavar=("NAME", "VALUE"),
-            help="set a parameter; may be given several times",
-        )
 
     command("methods", _methods, "table of the pruning methods")
     command("models", _models, "table of the networks that build_model knows")
     command("data", _data, "table of the data sets that load_data knows")
-    run = command("run", _run, "run one experiment, or read its record if it has run")
+    run = command("run", _run, "run one experiment, or read its record if it has run", shared)
     run.add_argument("recipe", help="a pipeline of recipes; -p sets its arguments")
     run.add_argument("--model", default="lenet300")
     run.add_argument("--data", default="mnist5k")
     run.add_argument("--seed", type=int, default=0)
-    shared(run)
-    notebooks = command("notebooks", _notebooks, "run the notebooks that changed since their last run")
+    notebooks = command("notebooks", _notebooks, "run the notebooks that changed since their last run", shared)
     notebooks.add_argument("names", nargs="*", help="0_foundations/1_sparsity, or its beginning; default: all")
     notebooks.add_argument("--jobs", type=int, default=2, help="how many side by side (default 2)")
     notebooks.add_argument("--into", help="folder for the executed notebooks (default: where the book is built from)")
     notebooks.add_argument("--always", action="store_true", help="run also what has not changed")
     notebooks.add_argument("--check-stripped", action="store_true", help="only check that no outputs are stored")
-    shared(notebooks)
-    page = command("page", _page, "run one notebook and build its page of the site")
-    page.add_argument("name")
-    shared(page)
+    command("page", _page, "run one notebook and build its page of the site", shared).add_argument("name")
     collect = command("collect", _collect, "copy the records of long runs to data/results, to be committed")
     collect.add_argument("profiles", nargs="*", default=LONG, help=f"which (default: {' '.join(LONG)})")
     command("scoreboard", _scoreboard, "write the page of the papers' claims beside our results")

@@ -2,17 +2,19 @@
 
 import multiprocessing
 import os
-import shutil
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from pruning_core.book.notebooks import NotebookFailed, run_notebook, stamp_in, stamp_of
 from pruning_core.checks import Whole, check
 from pruning_core.errors import BadInput, known_name
+from pruning_core.records.files import write_atomically
 from pruning_core.version import REPOSITORY
 
 SOURCES = REPOSITORY / "notebooks"
@@ -96,34 +98,34 @@ def run_notebooks(
     due = [n for n in notebooks if always or not is_current(n, profile, parameters, executed)]
     if not due:
         return []
-    from tqdm import tqdm
-
-    problems: list[str] = []
-    finished: list[Path] = []
     # Fresh processes: torch's threads do not survive a fork.
     pool = ProcessPoolExecutor(min(jobs, len(due)), multiprocessing.get_context("spawn"), _leave_with, (os.getpid(),))
-    with tqdm(total=len(due), desc=f"notebooks ({profile})", unit="notebook", disable=None) as bar:
-        try:
-            running: dict[Future, Path] = {}
-            for source in due:
-                aside = (failed / source.parent.name / source.stem).with_suffix(".failed.ipynb")
-                target = executed_path(source, executed)
-                running[pool.submit(_run, source, profile, parameters, target, aside)] = source
-            while running:
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    source = running.pop(future)
-                    name = f"{source.parent.name}/{source.stem}"
-                    try:
-                        seconds = future.result()
-                    except NotebookFailed as error:
-                        problems.append(str(error))
-                        bar.write(f"{name}: FAILED")
-                    else:
-                        finished.append(source)
-                        bar.write(f"{name}: {seconds:.1f} s")
-                    bar.update()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    running: dict[Future[float], Path] = {}
+    try:
+        for source in due:
+            aside = (failed / source.parent.name / source.stem).with_suffix(".failed.ipynb")
+            target = executed_path(source, executed)
+            running[pool.submit(_run, source, profile, parameters, target, aside)] = source
+        return _finished(running, f"notebooks ({profile})")
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _finished(running: Mapping[Future[float], Path], title: str) -> list[Path]:
+    """Wait for all of them, saying how each ended; the ones that succeeded, or NotebookFailed with all failures."""
+    problems: list[str] = []
+    finished: list[Path] = []
+    with tqdm(total=len(running), desc=title, unit="notebook", disable=None) as bar:
+        for future in as_completed(running):
+            source = running[future]
+            name = f"{source.parent.name}/{source.stem}"
+            try:
+                bar.write(f"{name}: {future.result():.1f} s")
+                finished.append(source)
+            except NotebookFailed as error:
+                problems.append(str(error))
+                bar.write(f"{name}: FAILED")
+            bar.update()
     if problems:
         raise NotebookFailed("\n".join(problems))
     return finished
@@ -143,7 +145,5 @@ def fill_gaps(sources: Path = SOURCES, executed: Path = EXECUTED) -> list[Path]:
     """
     missing = [n for n in find_notebooks(sources=sources) if not executed_path(n, executed).is_file()]
     for source in missing:
-        target = executed_path(source, executed)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        write_atomically(executed_path(source, executed), source.read_bytes())
     return missing

@@ -122,7 +122,7 @@ def read_parameters(path: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _kernel_environment(profile: str) -> Iterator[None]:
+def kernel_environment(profile: str) -> Iterator[None]:
     """What a kernel started inside inherits: one thread in the short profiles, and no progress bars on the page."""
     wanted = {"TQDM_DISABLE": "1", **(dict.fromkeys(_THREADS, "1") if profile in CHEAP else {})}
     before = {name: os.environ.get(name) for name in wanted}
@@ -151,22 +151,40 @@ def run_notebook(
     Raises UnknownName for parameters and profiles that the notebook does not have, NotebookFailed for a failing cell.
     """
     import nbformat
-    import papermill
 
     path = Path(path).resolve()
-    parameters = dict(parameters or {})
-    stamp = stamp_of(path, profile, parameters)
+    given = dict(parameters or {})
+    stamp = stamp_of(path, profile, given)
     defaults = read_parameters(path)
-    for name in parameters:
+    for name in given:
         known_name(f"parameter of {path.name}", name, defaults)
     if defaults.get("profile", "").strip("'\"") != profile:
-        parameters["profile"] = profile
-    name = f"{path.parent.name}/{path.stem}"
+        given["profile"] = profile
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="pruning-book-") as folder, _kernel_environment(profile):
+    with kernel_environment(profile):
+        notebook = _executed(path, given, failed)
+    seconds = time.monotonic() - started
+    for part in (notebook, *notebook.cells):
+        part.metadata.pop("papermill", None)  # holds absolute paths and times of day
+    notebook.metadata["pruning_book"] = {"stamp": stamp, "profile": profile, "seconds": round(seconds, 1)}
+    values = {knob: _value(text) for knob, text in defaults.items()} | given
+    settings = read_profiles(path.with_name("profiles.yml"), path.stem, profile)
+    notebook.cells[0].source += "\n\n" + page_stamp(profile, values, settings, seconds)
+    if output is not None:
+        write_atomically(output, nbformat.writes(notebook) + "\n")
+        if failed is not None:
+            failed.unlink(missing_ok=True)
+    return notebook
+
+
+def _executed(path: Path, parameters: Mapping[str, Any], failed: Path | None) -> Any:
+    """The notebook as papermill leaves it; where a cell fails, NotebookFailed, and what had run in ``failed``."""
+    import papermill
+
+    with tempfile.TemporaryDirectory(prefix="pruning-book-") as folder:
         draft = Path(folder) / path.name
         try:
-            notebook = papermill.execute_notebook(
+            return papermill.execute_notebook(
                 path,
                 draft,
                 parameters,
@@ -178,19 +196,7 @@ def run_notebook(
         except Exception as error:
             if failed is not None and draft.is_file():
                 write_atomically(failed, draft.read_bytes())
-            raise NotebookFailed(_failure(name, path, error, failed)) from error
-    seconds = time.monotonic() - started
-    for part in (notebook, *notebook.cells):
-        part.metadata.pop("papermill", None)  # holds absolute paths and times of day
-    notebook.metadata["pruning_book"] = {"stamp": stamp, "profile": profile, "seconds": round(seconds, 1)}
-    values = {knob: _value(text) for knob, text in defaults.items()} | parameters
-    settings = read_profiles(path.with_name("profiles.yml"), path.stem, profile)
-    notebook.cells[0].source += "\n\n" + page_stamp(profile, values, settings, seconds)
-    if output is not None:
-        write_atomically(output, nbformat.writes(notebook) + "\n")
-        if failed is not None:
-            failed.unlink(missing_ok=True)
-    return notebook
+            raise NotebookFailed(_failure(path, error, failed)) from error
 
 
 def _value(text: str) -> Any:
@@ -201,16 +207,17 @@ def _value(text: str) -> Any:
         return text
 
 
-def _failure(name: str, path: Path, error: Exception, kept: Path | None) -> str:
+def _failure(path: Path, error: Exception, kept: Path | None) -> str:
     """One line for a failed run: papermill's own message holds the whole coloured traceback."""
+    from papermill.exceptions import PapermillExecutionError
+
+    name = f"{path.parent.name}/{path.stem}"
     aside = f" (what had run is kept in {kept})" if kept is not None and kept.is_file() else ""
-    if not hasattr(error, "ename"):
+    if not isinstance(error, PapermillExecutionError):
         return f"{name} could not be run: {type(error).__name__}: {error}{aside}"
     # Counted in the source, where the reader looks for it: papermill may have put a cell of parameters before it.
-    number = next(
-        (k for k, cell in enumerate(source_cells(path), 1) if cell["source"] == getattr(error, "source", None)), "?"
-    )
-    return f"{name}, cell {number}: {error.ename}: {error.evalue}{aside}"  # type: ignore[attr-defined]
+    numbers = (number for number, cell in enumerate(source_cells(path), 1) if cell["source"] == error.source)
+    return f"{name}, cell {next(numbers, '?')}: {error.ename}: {error.evalue}{aside}"
 
 
 def page_stamp(profile: str, parameters: Mapping[str, Any], settings: Mapping[str, Any], seconds: float) -> str:
@@ -223,8 +230,8 @@ def page_stamp(profile: str, parameters: Mapping[str, Any], settings: Mapping[st
         seeds = [first + k for k in range(seeds)]
     line = [
         f"profile {profile}",
-        ("seeds " if len(seeds) > 1 else "seed ") + ", ".join(map(str, seeds)),
-        f"{facts['device']}" + (", one thread" if profile in CHEAP else ""),
+        f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}",
+        f"{facts['device']}{', one thread' if profile in CHEAP else ''}",
         f"{seconds / 60:.1f} min",
         f"torch {facts['torch']}",
         f"pruning_core {facts['package']}",
@@ -248,7 +255,7 @@ def source_cells(path: Path) -> list[dict[str, Any]]:
     return [{"kind": c.cell_type, "tags": c.metadata.get("tags", []), "source": c.source} for c in notebook.cells]
 
 
-def _tree_hash(*paths: Path) -> str:
+def tree_hash(*paths: Path) -> str:
     """One hash over names and contents of files and of all files below folders."""
     total = hashlib.sha256()
     for path in paths:
@@ -271,8 +278,8 @@ def stamp_of(path: str | os.PathLike, profile: str, parameters: Mapping[str, Any
             "settings": dict(read_profiles(path.with_name("profiles.yml"), path.stem, profile)),
             "profile": profile,
             "parameters": dict(parameters or {}),
-            "package": _tree_hash(PACKAGE, REPOSITORY / "requirements.lock"),
-            "evidence": _tree_hash(*reads) if "records" in text or "claims" in text else "",
+            "package": tree_hash(PACKAGE, REPOSITORY / "requirements.lock"),
+            "evidence": tree_hash(*reads) if "records" in text or "claims" in text else "",
         }
     )
 

@@ -211,7 +211,7 @@ def test_bad_entries_are_refused_in_one_sentence(tmp_path, change, message):
 
 def test_ids_are_unique_and_files_must_be_ledgers(tmp_path):
     assert len(load_claims(write(tmp_path, GOOD))) == 1
-    with pytest.raises(BadInput, match="used by two claims"):
+    with pytest.raises(BadInput, match="the id 'a' is used by 2 claims"):
         load_claims(write(tmp_path, GOOD, GOOD))
     with pytest.raises(BadInput, match="cannot be read"):
         load_claims(tmp_path / "none.yml")

@@ -169,11 +169,11 @@ def test_a_notebook_without_parameters_or_no_notebook_at_all(book: Path) -> None
 def test_the_short_profiles_use_one_thread_and_leave_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    with notebooks._kernel_environment("quick"):
+    with notebooks.kernel_environment("quick"):
         assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "1"
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "MKL_NUM_THREADS" not in os.environ
-    with notebooks._kernel_environment("standard"):
+    with notebooks.kernel_environment("standard"):
         assert os.environ["OMP_NUM_THREADS"] == "7"
 
 
@@ -204,7 +204,7 @@ def test_a_stamp_follows_source_settings_and_parameters_only(book: Path) -> None
 def test_a_stamp_follows_the_package(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = book / "notebooks" / "9_test" / "1_first.ipynb"
     before = stamp_of(path, "quick")
-    monkeypatch.setattr(notebooks, "_tree_hash", lambda *paths: "changed")
+    monkeypatch.setattr(notebooks, "tree_hash", lambda *paths: "changed")
     assert stamp_of(path, "quick") != before
 
 
@@ -246,7 +246,7 @@ def test_a_failing_cell_names_itself_and_leaves_no_result(book: Path) -> None:
 def test_killed_and_started_again_keeps_what_was_finished(book: Path) -> None:
     write(book / "notebooks" / "9_test" / "2_second.ipynb", "import time; time.sleep(60)")
     script = (
-        "import sys; from pathlib import Path; from pruning_core import chapters\n"
+        "import sys; from pathlib import Path; from pruning_core.book import chapters\n"
         "if __name__ == '__main__':\n"
         f"    book = Path({str(book)!r})\n"
         "    chapters.run_notebooks(chapters.find_notebooks(sources=book / 'notebooks'),"

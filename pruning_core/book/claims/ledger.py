@@ -1,6 +1,7 @@
 """The ledger: what each paper states, where, how we know it, and which rows of ours answer it."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -44,12 +45,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement of a paper. ``value`` is what the paper prints, in the unit of the column that ``ours``
-    reads.
+    """One statement of a paper. ``value`` is what the paper prints, in the unit of the column that ``ours`` reads.
 
-    ``direction`` says on which side of ``than`` our quantity must lie (``than`` defaults to 0, and to 1 for a
-    ratio). ``checked`` is false where nobody has seen the statement in a source: such a claim carries no
-    number of the paper.
+    ``direction`` says on which side of ``than`` our quantity must lie (0 unless given, 1 for a ratio). ``checked`` is false
+    where nobody has seen the statement in a source: such a claim carries no number of the paper.
     """
 
     id: str
@@ -86,11 +85,9 @@ def load_claims(path: str | Path) -> list[Claim]:
         raise BadInput(f"the ledger {path} must hold exactly the keys 'tags' and 'claims'.")
     tags = tuple(document["tags"] or ())
     claims = [_claim(entry, tags) for entry in document["claims"] or ()]
-    seen: set[str] = set()
-    for claim in claims:
-        if claim.id in seen:
-            raise BadInput(f"the id {claim.id!r} is used by two claims.")
-        seen.add(claim.id)
+    for id, count in Counter(claim.id for claim in claims).items():
+        if count > 1:
+            raise BadInput(f"the id {id!r} is used by {count} claims.")
     return claims
 
 
@@ -116,20 +113,18 @@ def _claim(entry: Any, tags: tuple[str, ...]) -> Claim:
 
 def _ours(name: str, entry: Mapping[str, Any], tags: tuple[str, ...]) -> Selection | Comparison:
     if "column" in entry:
-        for key in entry:
-            if key != "column":
-                known_name(f"column in the selection of {name!r}:", key, (*SELECTABLE, *tags))
-        known_name(f"column in the selection of {name!r}:", entry["column"], (*SELECTABLE, *tags))
-        return Selection({k: v for k, v in entry.items() if k != "column"}, entry["column"])
+        where = {key: value for key, value in entry.items() if key != "column"}
+        for column in (*where, entry["column"]):
+            known_name(f"column in the selection of {name!r}:", column, (*SELECTABLE, *tags))
+        return Selection(where, entry["column"])
     if not {"first", "second"} <= set(entry) <= {"first", "second", "combine"}:
         raise BadInput(f"'ours' of the claim {name!r} must hold 'column' or 'first' and 'second'.")
     first, second = _ours(name, entry["first"], tags), _ours(name, entry["second"], tags)
     if not isinstance(first, Selection) or not isinstance(second, Selection):
         raise BadInput(f"'first' and 'second' of the claim {name!r} must be selections.")
-    combine = known_name(
-        f"'combine' of the claim {name!r}:", entry.get("combine", "difference"), ("difference", "ratio")
-    )
-    return Comparison(first, second, combine)  # type: ignore[arg-type]
+    combine: Literal["difference", "ratio"] = entry.get("combine", "difference")
+    known_name(f"'combine' of the claim {name!r}:", combine, ("difference", "ratio"))
+    return Comparison(first, second, combine)
 
 
 # Names of networks, data sets, years and methods may hold digits; a result may not.

@@ -1,22 +1,4 @@
-"""Verdicts on claims, computed from rows.
-
-Rules (they stand on the page too):
-
-- *reproduced*: a claim with a number: our mean over seeds is within the stated tolerance of it, with at least
-  3 seeds (a cost that no seed can change needs one row). A claim of a direction only: the 95 % interval of
-  our quantity lies on the claimed side, with at least 3 seeds.
-- *same trend*: our mean lies on the claimed side, but the interval reaches across, or the number is outside
-  the tolerance, or there are fewer than 3 seeds. A claim with a number and no direction has no side: within
-  the tolerance with fewer than 3 seeds is the only way to a same trend.
-- *not reproduced*: everything else for which rows exist.
-- *not run*: no row answers the claim, or rows that differ in more than the seed do (then the sentence says in
-  what).
-
-Intervals are 95 % t-intervals of the mean over seeds. A comparison of two selections is paired: difference
-(or ratio) seed by seed, so it uses the seeds that both have. Rows count from the claim's own profile upwards,
-never from a smaller one; if several profiles answer, the largest is taken. Networks of full width count
-unless the claim names a width.
-"""
+"""Verdicts on claims, computed from rows by the RULES, which the Scoreboard prints too."""
 
 import math
 from typing import Any, NamedTuple
@@ -31,10 +13,25 @@ from pruning_core.version import PROFILES
 KINDS = ("reproduced", "same trend", "not reproduced", "not run")
 LEAST_SEEDS = 3
 
+RULES = """\
+- **reproduced**. Where the paper gives a number: our mean over seeds is within the tolerance, with at least
+  three seeds. For a cost that no seed can change, such as a count of parameters, one row is enough.
+  Where the paper gives a direction: the 95 % interval of our quantity lies on the claimed side, with at least
+  three seeds.
+- **same trend**. Our mean is on the claimed side, but the interval reaches across, the number is outside the
+  tolerance, or there are fewer than three seeds.
+- **not reproduced**. We have rows, and they say something else.
+- **not run**. No row answers the claim, or the rows that do differ in more than the seed.
+
+Intervals are t-intervals of the mean over seeds. Comparisons are paired: the same seed with both methods.
+Rows count from the profile that the claim names upwards, never from a smaller one (see {doc}`records`); if several
+profiles answer, the largest is taken. Networks of full width count, unless the claim names a width.
+The tolerances are ours; the papers seldom give one.
+"""
+
 
 class Verdict(NamedTuple):
-    """What our rows say about a claim. ``ours`` is NaN and ``interval`` (NaN, NaN) where nothing could be
-    computed."""
+    """What our rows say about a claim. ``ours`` is NaN and ``interval`` (NaN, NaN) where nothing could be computed."""
 
     kind: str
     ours: float
@@ -48,7 +45,7 @@ class _Unclear(Exception):
 
 
 def verdict(claim: Claim, rows: pd.DataFrame) -> Verdict:
-    """Compute the verdict on one claim from tidy rows, by the rules at the head of this file."""
+    """The verdict on one claim, computed from tidy rows by the RULES."""
     if claim.ours is None:
         return _not_run(claim.note)
     try:
@@ -59,17 +56,12 @@ def verdict(claim: Claim, rows: pd.DataFrame) -> Verdict:
         return _not_run(f"no record of profile {claim.profile}" + ("" if claim.profile == "paper" else " or larger"))
     interval = mean_interval(values)
     kind, reason = _judge(claim, interval)
-    seeds = f"{interval.n} seed" + ("s" if interval.n != 1 else "")
     ours = quantity_text(interval.mean, claim.unit)
-    spread = (
-        ""
-        if math.isnan(interval.low)
-        else f" [{number_text(interval.low, claim.unit)}, {number_text(interval.high, claim.unit)}]"
-    )
-    origin = f"profile {profile}" if claim.deterministic else f"{seeds}, profile {profile}"
-    return Verdict(
-        kind, interval.mean, (interval.low, interval.high), interval.n, f"ours {ours}{spread} ({origin}): {reason}."
-    )
+    if not math.isnan(interval.low):
+        ours += f" [{number_text(interval.low, claim.unit)}, {number_text(interval.high, claim.unit)}]"
+    seeds = "" if claim.deterministic else f"{interval.n} seed{'s' if interval.n != 1 else ''}, "
+    sentence = f"ours {ours} ({seeds}profile {profile}): {reason}."
+    return Verdict(kind, interval.mean, (interval.low, interval.high), interval.n, sentence)
 
 
 def _not_run(why: str) -> Verdict:

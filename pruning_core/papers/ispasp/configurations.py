@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from pruning_core.checks import Real, check
 from pruning_core.errors import BadInput, known_name
 from pruning_core.masks.groups import expand
 from pruning_core.masks.sites import Sites, find_sites
@@ -36,9 +37,7 @@ class Cost(NamedTuple):
 
 def kept_width(width: int, ratio: float) -> int:
     """``int(width * ratio)``, computed as the official scripts do. Raises BadInput where nothing would be kept."""
-    if not 0 < ratio <= 1:
-        raise BadInput(f"a kept ratio lies in (0, 1], not {ratio}.")
-    s = int(width * ratio)
+    s = int(width * check("a kept ratio", ratio, Real(above=0, at_most=1)))
     if s < 1:
         raise BadInput(f"the ratio {ratio} keeps none of {width} channels; keep at least one.")
     return s
@@ -76,22 +75,20 @@ def mobilenetv2_configuration(ratio: float = 0.3, blocks: Sequence[int] = (6, 9,
     return removed
 
 
-def cost(model: str | nn.Module, removed: Mapping[str, float], example: torch.Tensor | None = None) -> Cost:
-    """What a network costs without these fractions of its channel groups; which of their channels go does not matter.
+def cost(name: str, removed: Mapping[str, float]) -> Cost:
+    """What a network of torchvision costs, for images of 224 x 224, without these fractions of its channel groups.
 
-    ``model``: a network, or the name of one of torchvision's for 224 x 224 images. Only shapes are computed. Raises
-    UnknownName for a group that the network does not have.
+    Which of their channels go does not matter, as only shapes are computed. Raises UnknownName for a group that the network
+    does not have.
     """
-    example = torch.zeros(1, 3, 224, 224) if example is None else example
-    network, sites = _prepared(model) if isinstance(model, str) else _followed(model, example)
+    example = torch.zeros(1, 3, 224, 224)
+    network, sites = _prepared(name)
     keep = {}
-    for name, fraction in removed.items():
-        group = sites.groups[known_name("channel group", name, sites.groups)]
-        keep[name] = torch.arange(group.size) < round((1 - fraction) * group.size)
-    small = network
-    if keep:
-        small, _ = shrunk(network, expand(keep, sites.groups, sites.shapes), sites)
-    widths = {name: len(small.get_parameter(f"{name}.weight")) for name in removed}
+    for group_name, fraction in removed.items():
+        group = sites.groups[known_name("channel group", group_name, sites.groups)]
+        keep[group_name] = torch.arange(group.size) < round((1 - fraction) * group.size)
+    small = shrunk(network, expand(keep, sites.groups, sites.shapes), sites)[0] if keep else network
+    widths = {group_name: len(small.get_parameter(f"{group_name}.weight")) for group_name in removed}
     shapes, meta = weightless_copy(small), example.to("meta")
     macs = count_macs(shapes, meta)
     return Cost(macs, macs + norm_operations(shapes, meta), count_parameters(small), widths)
@@ -99,8 +96,5 @@ def cost(model: str | nn.Module, removed: Mapping[str, float], example: torch.Te
 
 @cache
 def _prepared(name: str) -> tuple[nn.Module, Sites]:
-    return _followed(build_model(name, "imagenet", seed=0), torch.zeros(1, 3, 224, 224))
-
-
-def _followed(model: nn.Module, example: torch.Tensor) -> tuple[nn.Module, Sites]:
-    return model, find_sites(model, channels=True, example_input=example)
+    model = build_model(name, "imagenet", seed=0)
+    return model, find_sites(model, channels=True, example_input=torch.zeros(1, 3, 224, 224))

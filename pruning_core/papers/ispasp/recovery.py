@@ -47,16 +47,6 @@ def theory_slope(p: float) -> float:
     return 1 - 2 / p
 
 
-def tail_bounds(p: float, s: int, magnitude: float = 1.0) -> tuple[float, float]:
-    """Upper bounds on the l1 and l2 norm of all but the s largest entries of a p-compressible vector, 0 < p < 1.
-
-    ``R / (1/p - 1) s^(1 - 1/p)`` and ``R / sqrt(2/p - 1) s^(1/2 - 1/p)``, by comparing the sum with an integral.
-    """
-    if not 0 < p < 1 or s < 1:
-        raise BadInput(f"the tail bounds hold for 0 < p < 1 and s >= 1, not for p={p}, s={s}.")
-    return magnitude / (1 / p - 1) * s ** (1 - 1 / p), magnitude / (2 / p - 1) ** 0.5 * s ** (0.5 - 1 / p)
-
-
 class CoSaMP(NamedTuple):
     """The estimate (unknowns,), its support (sorted), and the norm of the residual before and after each iteration."""
 

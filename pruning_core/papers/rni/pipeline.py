@@ -1,20 +1,17 @@
 """Receding neuron importances from end to end, with the two functions of its official code: train, then prune and fine-tune.
 
-One recipe for all methods and networks (Suteu and Guo 2022): optimizer and schedule of ``recipes`` (``RECEDING_OPTIMIZER``,
-``receding_rate``), cross-entropy plus the strength times the penalty. Sigmoid batch norms learn ten times as fast and do not
-decay. The network of the best epoch is returned.
+One recipe for all methods and networks (Suteu and Guo 2022): ``RECEDING_OPTIMIZER`` and ``receding_rate`` of the recipes,
+cross-entropy plus the strength times the penalty; the network of the best epoch is returned, in evaluation mode, on the CPU.
 
 What differs from the official code: the best epoch is chosen on the validation split, and channels are cut to the exact
 fraction, at least three staying in a layer; ``reference=True`` chooses on the test split and cuts at the official
-thresholds. The network is always built after the seed is set, the training split is 90 % of the official one, and the
-returned network is one in evaluation mode on the CPU. Instead of calling ``set_dataset_path``, give ``root``, or set
-``$PRUNING_DATA`` for all data sets.
+thresholds. The network is always built after the seed is set, and the training split is 90 % of the official one. ``root``
+takes the place of ``set_dataset_path``.
 """
 
 from __future__ import annotations
 
 import copy
-import numbers
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,11 +29,11 @@ from pruning_core.errors import BadInput, BadType, known_name
 from pruning_core.experiments.recipes.chapters import RECEDING_OPTIMIZER, receding_rate
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.masks import Masks
-from pruning_core.masks.sites import find_sites
+from pruning_core.masks.sites import Sites, find_sites
 from pruning_core.methods.base import View
 from pruning_core.methods.polarization import Polarization
 from pruning_core.methods.rni import RecedingNeurons
-from pruning_core.methods.shared.batch_norm_scales import MINIMUM, SIGMOID, BatchNormScale
+from pruning_core.methods.shared.batch_norm_scales import MINIMUM, SIGMOID, BatchNormScale, Thresholded
 from pruning_core.methods.shrinking import shrunk
 from pruning_core.methods.slimming import Slimming
 from pruning_core.methods.ucs import UniformChannelScaling
@@ -52,7 +49,7 @@ Logs = dict[str, Any]
 NETWORKS = {"vgg16": "vgg16_rni", "resnet56": "resnet56_rni"}
 """The paper's names of networks -> ours; any other name of MODELS means itself."""
 
-METHODS: dict[str, type[BatchNormScale]] = {
+OFFICIAL_METHODS: dict[str, type[BatchNormScale]] = {
     "rni": RecedingNeurons,
     "l1": Slimming,
     "ucs": UniformChannelScaling,
@@ -87,29 +84,25 @@ def train(
         method: "rni" (sigmoid batch norms), "l1" (Network Slimming), "ucs" (no penalty) or "polarization".
         reg_weight: strength of the penalty, at least 0, which switches it off; a sum over channels, so it goes with width.
         b: shift of the penalty of "rni", finite; the others ignore it.
-        epochs, lr, batch_size, seed: the learning rate falls to a tenth twice; the seed governs initial weights, order and
-            augmentation. device: None takes a GPU where there is one.
+        lr: falls to a tenth twice. seed: governs initial weights, order and augmentation.
+        device: None takes a GPU where there is one.
         reference: choose the best epoch on the test split, as the official code does.
-        root: folder of the data set; None: ``$PRUNING_DATA``, else the cache. It is fetched into it where it is missing.
+        root: folder of the data set, into which it is fetched where it is missing; None: ``$PRUNING_DATA``, else the cache.
         limit: at most so many images in all. width: factor on the number of channels. snapshots: keep all scales.
 
-    Returns:
-        ``logs`` has one entry an epoch in each list: train_loss (without penalty), penalty (times its strength), lr,
-        validation_acc and test_acc (fractions), importances if ``snapshots`` (norm name -> the scale that acts, a vector on
-        the CPU); and best_epoch, counted from 0, None without epochs.
-
-    Raises:
-        UnknownName, BadType or BadInput for arguments that cannot work; TrainingDiverged when the loss is no longer finite.
+    ``logs`` has one entry an epoch in each list: train_loss (without penalty), penalty (times its strength), lr,
+    validation_acc and test_acc (fractions), importances if ``snapshots`` (norm name -> the scale that acts, a vector on the
+    CPU); and best_epoch, counted from 0, None without epochs. Raises UnknownName, BadType or BadInput for arguments that
+    cannot work, TrainingDiverged when the loss is no longer finite.
     """
-    known_name("method", method, METHODS)
+    known_name("method", method, OFFICIAL_METHODS)
     name = NETWORKS.get(arch, arch) if isinstance(arch, str) else arch
     known_name("network", name, {*NETWORKS, *MODELS})
     reg_weight = check("reg_weight", reg_weight, Real(at_least=0))
     shift = float(check("b", b, Real()))
     seed = check("seed", seed, Whole(at_least=0))
-    ours = RecedingNeurons(b=shift) if method == "rni" else METHODS[method]()
-    place = _device(device)
-    data = _load(dataset, place, limit, root)
+    ours = RecedingNeurons(b=shift) if method == "rni" else OFFICIAL_METHODS[method]()
+    data, place = _loaded(dataset, device, limit, root)
     norm = "sigmoid" if method == "rni" and "sigmoid" in MODELS[name].norms else "batch"
     model = build_model(name, data, width=width, norm=norm, seed=seed)
     if not any(isinstance(module, _BatchNorm) for module in model.modules()):
@@ -153,33 +146,22 @@ def prune_finetune(
     network. Raises as :func:`train` does, Unprunable for a network whose norms do not fit, BudgetError for a fraction that
     would leave fewer than three channels in some layer.
     """
-    known_name("method", method, METHODS)
+    known_name("method", method, OFFICIAL_METHODS)
     if not isinstance(model, nn.Module):
         raise BadType(f"the network must be a torch.nn.Module, not {type(model).__name__}.")
     fraction = _fraction(prune_pc, reference)
     seed = check("seed", seed, Whole(at_least=0))
     check_finite(model)
-    place = _device(device)
-    data = _load(dataset, place, limit, root)
+    data, place = _loaded(dataset, device, limit, root)
     pruned = copy.deepcopy(model).to(place)
     example = next(iter(data.train.batches(1)))[0].to(next(pruned.parameters()))
-    ours = METHODS[method]()
-    sites = find_sites(pruned, channels=True, example_input=example, refuses=ours.refuses)
-    if reference:
-        view = View(pruned, sites, Masks(), None, F.cross_entropy, torch.Generator().manual_seed(seed), example)
-        scope = "local" if method == "ucs" else "global"
-        masks = _as_reference(ours).cut(view, fraction, scope).masks
-        masks.apply_(pruned)
-    else:
-        budget = Budget(fraction, of="channels", keep_at_least=MINIMUM)  # "ucs" spreads it over the layers by itself
-        masks = prune_step(pruned, ours, budget, sites, Masks(), seed=seed, example_input=example).masks
+    masks, sites = _cut(pruned, OFFICIAL_METHODS[method](), fraction, example, seed, reference)
     kept = {name: int(group.alive(masks).sum()) for name, group in sites.groups.items()}
     small, _ = shrunk(pruned, masks, sites, example)
-    total = sum(group.size for group in sites.groups.values())
     facts: Logs = {
         "pruned_acc": evaluate(small, data.test).accuracy / 100,
         "kept": kept,
-        "removed": 1 - sum(kept.values()) / total,
+        "removed": 1 - sum(kept.values()) / sum(group.size for group in sites.groups.values()),
         "parameters": count_parameters(small),
         "macs": count_macs(small, example),
     }
@@ -192,14 +174,30 @@ def prune_finetune(
 
 def _fraction(prune_pc: object, reference: bool) -> float:
     """``prune_pc`` if it lies in [0, 1), or is 1 and the official thresholds are asked for; raises otherwise."""
-    if isinstance(prune_pc, numbers.Real) and not isinstance(prune_pc, bool) and prune_pc == 1:
-        if reference:
-            return 1.0
+    fraction = float(check("prune_pc", prune_pc, Real(at_least=0, at_most=1)))
+    if fraction == 1 and not reference:
         raise BadInput(
             "prune_pc must lie in [0, 1), as it is the fraction removed, not 1; only the official thresholds "
             "(reference=True) take that, and leave three channels a layer."
         )
-    return check("prune_pc", prune_pc, Real(at_least=0, below=1))
+    return fraction
+
+
+def _cut(
+    model: nn.Module, method: BatchNormScale, fraction: float, example: Tensor, seed: int, reference: bool
+) -> tuple[Masks, Sites]:
+    """Zero the channels that go, in place: exactly that fraction, or with ``reference`` what the official thresholds say."""
+    sites = find_sites(model, channels=True, example_input=example, refuses=method.refuses)
+    if not reference:
+        budget = Budget(fraction, of="channels", keep_at_least=MINIMUM)  # "ucs" spreads it over the layers by itself
+        return prune_step(model, method, budget, sites, Masks(), seed=seed, example_input=example).masks, sites
+    if isinstance(method, Thresholded):  # its scores then have the dtype of the network, as in the official code
+        method = replace(method, reference=True)
+    scope = "local" if isinstance(method, UniformChannelScaling) else "global"
+    view = View(model, sites, Masks(), None, F.cross_entropy, torch.Generator(), example)
+    masks = method.cut(view, fraction, scope).masks
+    masks.apply_(model)
+    return masks, sites
 
 
 def penalty_of(method: BatchNormScale, strength: float) -> Callable[[nn.Module], Tensor] | None:
@@ -236,21 +234,10 @@ def fit_best(
             scales.append(acting_scales(trainer.model))
 
     history = fit(
-        model,
-        data.train,
-        validation=choosing,
-        epochs=epochs,
-        optimizer=replace(RECEDING_OPTIMIZER, lr=lr),
-        learning_rate=receding_rate(epochs, reference),
-        batch_size=batch_size,
-        penalty=penalty,
-        seed=seed,
-        device=device,
-        keep="best_validation",
-        shuffle=shuffle,
-        observers=[watch],
-        progress=progress,
-    )
+        model, data.train, validation=choosing, keep="best_validation", epochs=epochs, batch_size=batch_size,
+        optimizer=replace(RECEDING_OPTIMIZER, lr=lr), learning_rate=receding_rate(epochs, reference), penalty=penalty,
+        shuffle=shuffle, seed=seed, device=device, observers=[watch], progress=progress,
+    )  # fmt: skip
     chosen = [row["validation_accuracy"] / 100 for row in history]
     validation, test = (others, chosen) if reference else (chosen, others)
     columns = {"train_loss": "train_loss", "penalty": "penalty", "lr": "learning_rate"}
@@ -270,25 +257,15 @@ def acting_scales(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def _as_reference(method: BatchNormScale) -> BatchNormScale:
-    """The method with scores in the dtype of the network, as the official code computes them."""
-    return type(method)(reference=True) if hasattr(method, "reference") else method  # type: ignore[call-arg]
-
-
-def _device(device: str | torch.device | None) -> torch.device:
+def _loaded(
+    dataset: str, device: str | torch.device | None, limit: int | None, root: str | os.PathLike | None
+) -> tuple[Data, torch.device]:
+    """The data set with the constants of the paper, where it has some, and the device that it lies on."""
     try:
-        return torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+        place = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
     except (RuntimeError, TypeError) as error:
         raise BadInput(f"torch knows no device {device!r}; 'cpu' and 'cuda' are usual.") from error
-
-
-def _load(dataset: str, device: torch.device, limit: int | None, root: str | os.PathLike | None) -> Data:
     recipe = f"{dataset}/rni"
-    return load_data(
-        dataset,
-        root=root,
-        device=device,
-        normalise=recipe if recipe in NORMALISATIONS else None,
-        augment=recipe if recipe in AUGMENTATIONS else None,
-        limit=limit,
-    )
+    normalise, augment = (recipe if recipe in known else None for known in (NORMALISATIONS, AUGMENTATIONS))
+    data = load_data(dataset, root=root, device=place, normalise=normalise, augment=augment, limit=limit)
+    return data, place

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from pruning_core.checks import Real, Several, Whole, check
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import mean_interval, require_columns
 
@@ -37,15 +38,11 @@ def commensurate(
 ) -> Commensurate:
     """The smallest networks within each level of the reference, found one kept fraction after the other.
 
-    Args:
-        error: (nets, fractions, repetitions, methods), in the unit of the levels; method ``reference`` is the dense network.
-        size: the same shape, relative to the dense network, whose size is 1.
-        measures: more of what a network reaches (top-5 error, loss), same shape; at first that of the dense network.
-        costs: more of what a network costs (multiply-accumulates), same shape; at first 1.
-        levels: how much the error may exceed that of the reference; below 0 it must be smaller.
-        reference: position of the dense network among the methods.
-
-    At equal size the later fraction is taken. A NaN never qualifies. Raises BadInput where shapes do not fit.
+    All arrays are (nets, fractions, repetitions, methods), method number ``reference`` being the dense network: ``error``
+    in the unit of the levels, ``size`` relative to the dense network; ``measures`` are more of what a network reaches
+    (top-5 error, loss), ``costs`` more of what it costs (multiply-accumulates, relative too). ``levels``: how much the error
+    may exceed that of the reference; below 0 it must be smaller. At equal size the later fraction is taken. A NaN never
+    qualifies. Raises BadInput where shapes do not fit.
     """
     reached = [np.asarray(array, float) for array in (error, *measures)]
     spent = [np.asarray(array, float) for array in (size, *costs)]
@@ -53,11 +50,8 @@ def commensurate(
     if len(shape) != 4 or 0 in shape or any(array.shape != shape for array in reached + spent):
         shapes = ", ".join(str(array.shape) for array in reached + spent)
         raise BadInput(f"all arrays must be of one shape (nets, fractions, repetitions, methods), not {shapes}.")
-    if not 0 <= reference < shape[3]:
-        raise BadInput(f"there is no method number {reference} among {shape[3]} to be the reference.")
-    above = np.asarray(levels, float)
-    if above.ndim != 1 or not len(above):
-        raise BadInput(f"levels must be a list of at least one number, not {levels!r}.")
+    reference = check("reference, the number of a method,", reference, Whole(at_least=0, at_most=shape[3] - 1))
+    above = np.array(check("levels", levels, Several(Real(), at_least=1)), float)
     best = (len(above), shape[0], shape[2], shape[3])
     best_reached = [np.broadcast_to(array[:, 0, :, reference, None], best).copy() for array in reached]
     best_spent = [np.ones(best) for _ in spent]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, Literal
 
 from pruning_core.data.sets import NORMALISATIONS
-from pruning_core.errors import BadInput, known_name
+from pruning_core.errors import BadInput
 from pruning_core.experiments.experiment import Experiment
 from pruning_core.experiments.recipes.general import cascade
 from pruning_core.experiments.stages import Measure, Prune, Stage, Train
 from pruning_core.masks.budgets import Budget
 from pruning_core.methods.base import Method, as_method
 from pruning_core.methods.thinet import ThiNet
-from pruning_core.papers.sipp_pfp.parameter_files import PARAMETER_FILES, FileTraining, ParameterFile, kept_fractions
+from pruning_core.papers.sipp_pfp.parameter_files import FileTraining, ParameterFile, parameter_file
 from pruning_core.papers.sipp_pfp.spacings import compressed_before, in_groups
 from pruning_core.training.optimizers import LearningRate, Optimizer
 
@@ -29,6 +30,13 @@ METHODS_OF_THE_FILES: dict[str, tuple[str | Method, str]] = {
 }
 """Name in the files -> our method as the official code has it, and how its budget is spread."""
 
+WAYS_ON: dict[str, Literal["go on", "random", "rewind"]] = {
+    "cascade": "go on",
+    "cascade-random": "random",
+    "cascade-rewind": "rewind",
+}
+"""Mode in the files -> what our cascade does after a cut."""
+
 
 def official_experiments(
     name: str, *, seeds: int | None = None, points: int = 256, device: str = "cpu"
@@ -39,40 +47,42 @@ def official_experiments(
     size of S (a file that sweeps over it is one call a size). Methods of the files that are outside this book are passed
     over. Raises UnknownName, and BadInput for the file whose data are not public.
     """
-    entry = PARAMETER_FILES[known_name("parameter file", name, PARAMETER_FILES)]
+    entry = parameter_file(name)
     if entry.network is None or entry.data is None:
-        raise BadInput(f"{name} cannot be run: {entry.missing}.")
+        raise BadInput(
+            f"{name} cannot be run: the driving data are not public, so neither they nor the network that steers by them is "
+            "in this package."
+        )
     for short in entry.methods:
         if short not in METHODS_OF_THE_FILES:
             continue
         method, across = METHODS_OF_THE_FILES[short]
         for seed in range(entry.nets if seeds is None else seeds):
-            for stages in _timelines(name, entry, as_method(method), across, points):
+            for stages in _timelines(entry, as_method(method), across, points):
                 yield Experiment(
                     entry.network,
                     entry.data,
                     stages,
                     seed=seed,
-                    optimizer=_optimizer(entry.training),
-                    learning_rate=_rate(entry.training),
-                    batch_size=entry.training.batch_size * entry.training.gpus,
                     normalise=recipe if (recipe := f"{entry.data}/sipp") in NORMALISATIONS else None,
                     augment=_augmentation(name, entry.network, entry.data),
                     profile="paper",
                     device=device,
                     tags={"method": as_method(method).name, "file": name},
+                    **_settings(entry.training),
                 )
 
 
-def _timelines(name: str, entry: ParameterFile, method: Method, across: str, points: int) -> Iterator[list[Stage]]:
+def _timelines(entry: ParameterFile, method: Method, across: str, points: int) -> Iterator[list[Stage]]:
     """One timeline, or in mode "retrain" one for each fraction that is retrained."""
-    split = in_groups(kept_fractions(name), entry.retrained or len(kept_fractions(name)))
-    epochs, again = entry.training.epochs, _retraining(entry.retraining)
+    split = in_groups(entry.kept, entry.retrained)
+    epochs, retraining = entry.training.epochs, entry.retraining
+    again = Train(retraining.epochs - retraining.first_epoch, **_settings(retraining))
     if entry.mode == "train":
         yield [Train(epochs)]
     elif entry.mode == "retrain":
         # Without a cascade every retrained fraction starts at the dense network; the cuts before it are made again.
-        before = compressed_before(kept_fractions(name), len(split), mode="retrain")
+        before = compressed_before(entry.kept, entry.retrained, mode="retrain")
         for earlier, group in zip(before, split, strict=True):
             cuts = [
                 Prune(method, Budget(1 - kept, of="weights", across=across), batches="score", samples=points)
@@ -80,28 +90,16 @@ def _timelines(name: str, entry: ParameterFile, method: Method, across: str, poi
             ]
             yield [Train(epochs), *cuts, Measure("pruned"), again, Measure("fine-tuned")]
     else:
-        after = entry.mode.removeprefix("cascade").removeprefix("-") or "go on"
-        yield cascade(method, split, epochs, again, after, across, batches="score", samples=points)  # type: ignore[arg-type]
+        yield cascade(method, split, epochs, again, WAYS_ON[entry.mode], across, batches="score", samples=points)
 
 
-def _optimizer(training: FileTraining) -> Optimizer:
-    # Batch size and rate are those of one GPU in the files, and are multiplied by the number of GPUs.
-    options = {"nesterov": training.nesterov, "momentum": training.momentum} if training.optimizer == "sgd" else {}
-    name = training.optimizer
-    return Optimizer(name, training.lr * training.gpus, weight_decay=training.weight_decay, **options)  # type: ignore[arg-type]
-
-
-def _rate(training: FileTraining) -> LearningRate:
-    return LearningRate("multistep", warmup=training.warmup, milestones=training.milestones, gamma=training.gamma)
-
-
-def _retraining(training: FileTraining) -> Train:
-    return Train(
-        training.epochs - training.first_epoch,
-        optimizer=_optimizer(training),
-        learning_rate=_rate(training),
-        batch_size=training.batch_size * training.gpus,
+def _settings(training: FileTraining) -> dict[str, Any]:
+    """What Experiment and Train take; batch size and rate are those of one GPU in the files, multiplied by their number."""
+    optimizer = Optimizer(
+        training.optimizer, training.lr * training.gpus, training.momentum, training.nesterov, training.weight_decay
     )
+    rate = LearningRate("multistep", warmup=training.warmup, milestones=training.milestones, gamma=training.gamma)
+    return {"optimizer": optimizer, "learning_rate": rate, "batch_size": training.batch_size * training.gpus}
 
 
 def _augmentation(name: str, network: str, data: str) -> str | None:

@@ -6,7 +6,7 @@ It has no mask, so it is no method: a layer becomes two smaller ones.
 from __future__ import annotations
 
 import copy
-import math
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -27,44 +27,44 @@ def low_rank(model: nn.Module, sparsity: float) -> tuple[nn.Module, dict[str, in
     smaller = copy.deepcopy(model)
     ranks = {}
     for name, module in list(smaller.named_modules()):
-        if not name or not _can_be_split(module):
-            continue
-        if isinstance(smaller.get_submodule(name.rpartition(".")[0]), nn.MultiheadAttention):
-            continue  # it reads the weight of its output layer itself
-        weight = module.weight.detach().flatten(1)
-        rank = max(int((1 - sparsity) * weight.numel() / sum(weight.shape)), 1)
-        if rank * sum(weight.shape) < weight.numel():
-            parent, _, child = name.rpartition(".")
-            setattr(smaller.get_submodule(parent), child, _split(module, rank))
+        parent, _, child = name.rpartition(".")
+        owner = smaller.get_submodule(parent)
+        if not name or not _can_be_split(module) or isinstance(owner, nn.MultiheadAttention):
+            continue  # torch's attention reads the weight of its output layer itself
+        size, each = module.weight.numel(), sum(module.weight.flatten(1).shape)
+        rank = max(int((1 - sparsity) * size / each), 1)
+        if rank * each < size:
+            setattr(owner, child, _split(module, rank))
             ranks[name] = rank
     if not ranks:
         raise Unprunable(f"{type(model).__name__} has no layer that a lower rank would make smaller.")
     return smaller, ranks
 
 
-def _can_be_split(module: nn.Module) -> bool:
+def _can_be_split(module: nn.Module) -> TypeGuard[nn.Linear | nn.Conv2d]:
     return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
 
 
-def _split(layer, rank: int) -> nn.Sequential:
+@torch.no_grad()
+def _split(layer: nn.Linear | nn.Conv2d, rank: int) -> nn.Sequential:
     """The two layers: first V, then U with the bias."""
-    weight = layer.weight.detach()
+    weight = layer.weight
     u, sizes, v = torch.linalg.svd(weight.flatten(1), full_matrices=False)
     left, right = u[:, :rank] * sizes[:rank].sqrt(), sizes[:rank].sqrt()[:, None] * v[:rank]
+    place: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
     bias = layer.bias is not None
+    first: nn.Linear | nn.Conv2d
+    second: nn.Linear | nn.Conv2d
     if isinstance(layer, nn.Linear):
-        first: nn.Module = nn.Linear(layer.in_features, rank, bias=False)
-        second: nn.Module = nn.Linear(rank, layer.out_features, bias=bias)
+        first = nn.Linear(layer.in_features, rank, bias=False, **place)
+        second = nn.Linear(rank, layer.out_features, bias=bias, **place)
     else:
-        geometry = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
-        first = nn.Conv2d(
-            layer.in_channels, rank, layer.kernel_size, bias=False, padding_mode=layer.padding_mode, **geometry
-        )
-        second = nn.Conv2d(rank, layer.out_channels, 1, bias=bias)
-    with torch.no_grad():
-        first.weight = nn.Parameter(right.reshape(rank, *weight.shape[1:]).contiguous())  # type: ignore[assignment]
-        shape = (len(weight), rank, *[1] * (weight.dim() - 2))
-        second.weight = nn.Parameter(left.reshape(math.prod(shape[:1]), *shape[1:]).contiguous())  # type: ignore[assignment]
-        if bias:
-            second.bias = nn.Parameter(layer.bias.detach().clone())  # type: ignore[assignment]
+        names = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
+        geometry = {name: getattr(layer, name) for name in names}
+        first = nn.Conv2d(layer.in_channels, rank, bias=False, **geometry, **place)
+        second = nn.Conv2d(rank, layer.out_channels, 1, bias=bias, **place)
+    first.weight.copy_(right.view_as(first.weight))
+    second.weight.copy_(left.view_as(second.weight))
+    if layer.bias is not None and second.bias is not None:
+        second.bias.copy_(layer.bias)
     return nn.Sequential(first, second).requires_grad_(layer.weight.requires_grad).train(layer.training)

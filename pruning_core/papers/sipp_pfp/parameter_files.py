@@ -3,21 +3,21 @@ Liebenwein et al. 2020, liebenwein2020pfp)."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from pruning_core.errors import known_name
-from pruning_core.papers.sipp_pfp.spacings import Fractions, Spacing, concatenate, in_groups
+from pruning_core.papers.sipp_pfp.spacings import SPACINGS, Fractions, in_groups
 
 
 @dataclass(frozen=True)
 class FileTraining:
     """How a network is trained or retrained, in the numbers of the file: batch size and rate are those of one GPU.
 
-    ``optimizer`` is "sgd" or "adam"; the rate is multiplied by ``gamma`` at each milestone (epochs) and rises linearly
-    in the first ``warmup`` epochs. ``first_epoch``: training starts there, with the rate of that epoch.
-    ``gpus``: how many the file says it was run on; the official code multiplies batch size and rate by it.
+    The rate is multiplied by ``gamma`` at each milestone (epochs) and rises linearly in the first ``warmup`` epochs.
+    ``first_epoch``: training starts there, with the rate of that epoch. ``gpus``: how many the file says it was run on;
+    the official code multiplies batch size and rate by it.
     """
 
     epochs: int
@@ -27,7 +27,7 @@ class FileTraining:
     gamma: float = 0.1
     warmup: int = 0
     weight_decay: float = 1e-4
-    optimizer: str = "sgd"
+    optimizer: Literal["sgd", "adam"] = "sgd"
     momentum: float = 0.9
     nesterov: bool = False
     first_epoch: int = 0
@@ -38,16 +38,16 @@ class FileTraining:
 class ParameterFile:
     """One parameter file of the official repositories.
 
-    ``network`` and ``data`` are our names, or None with the reason in ``missing``. ``retrained`` is the number of groups
-    that the fractions of ``spacing`` are split into (None: each fraction is retrained). ``delta`` is the probability of
-    failure from which the size of S, the sample for sensitivities, follows; ``deltas`` lists a sweep over it. ``nets``:
-    how many networks are trained, from different seeds.
+    ``network`` and ``data`` are our names, None where the data are not public. ``kept``: the fractions of the weights that
+    stay, in order. ``retrained`` is the number of groups that they are split into (None: each fraction is retrained).
+    ``delta`` is the probability of failure from which the size of S, the sample for sensitivities, follows; ``deltas``
+    lists a sweep over it. ``nets``: how many networks are trained, from different seeds.
     """
 
     network: str | None
     data: str | None
     methods: tuple[str, ...]
-    spacing: tuple[Spacing, ...]
+    kept: Fractions
     training: FileTraining
     retraining: FileTraining
     retrained: int | None = None
@@ -55,41 +55,40 @@ class ParameterFile:
     delta: float = 1e-16
     deltas: tuple[float, ...] = ()
     nets: int = 3
-    missing: str | None = None
 
 
-_NOT_PUBLIC = "the driving data are not public, so neither they nor the network that steers by them is in this package"
+def read_files(path: Path) -> dict[str, ParameterFile]:
+    """The table in YAML, whose head says how it is written. Raises what the spacings and the two classes raise."""
+    table = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
-
-def _read(path: Path) -> dict[str, ParameterFile]:
-    """The table in YAML, whose head says how it is written. Raises what FileTraining, Spacing and ParameterFile raise."""
-    table = yaml.safe_load(path.read_text(encoding="utf-8"))
+    def meant(kind: str, given: Any) -> Any:
+        return table[kind][given] if isinstance(given, str) else given
 
     def training(given: str | dict[str, Any]) -> FileTraining:
         fields = {"like": given} if isinstance(given, str) else dict(given)
         settings = table["trainings"][fields.pop("like")] | fields
         return FileTraining(**settings | {"milestones": tuple(settings["milestones"])})
 
+    def fractions(spacings: list[list]) -> Fractions:
+        return tuple(
+            kept for kind, *numbers in spacings for kept in SPACINGS[known_name("spacing", kind, SPACINGS)](*numbers)
+        )
+
     files = {}
     for name, entry in table["files"].items():
-        methods, spacing = entry["methods"], entry["spacing"]
-        files[name] = ParameterFile(
-            **entry
-            | {
-                "methods": tuple(table["methods"][methods] if isinstance(methods, str) else methods),
-                "spacing": tuple(
-                    Spacing(*block) for block in (table["spacings"][spacing] if isinstance(spacing, str) else spacing)
-                ),
-                "training": training(entry["training"]),
-                "retraining": training(entry.get("retraining", entry["training"])),
-                "deltas": tuple(entry.get("deltas", ())),
-                "missing": None if entry["network"] else _NOT_PUBLIC,
-            }
-        )
+        spacing = entry.pop("spacing")
+        read = {
+            "methods": tuple(meant("methods", entry["methods"])),
+            "kept": fractions(meant("spacings", spacing)),
+            "training": training(entry["training"]),
+            "retraining": training(entry.get("retraining", entry["training"])),
+            "deltas": tuple(entry.get("deltas", ())),
+        }
+        files[name] = ParameterFile(**entry | read)
     return files
 
 
-PARAMETER_FILES: dict[str, ParameterFile] = _read(Path(__file__).with_suffix(".yml"))
+PARAMETER_FILES: dict[str, ParameterFile] = read_files(Path(__file__).with_suffix(".yml"))
 """Name of an official parameter file -> its settings; "pfp/..." and "sipp/..." are those of the later repository."""
 
 
@@ -104,7 +103,7 @@ def kept_fractions(name: str) -> Fractions:
     >>> len(kept_fractions("cifar/resnet20"))
     69
     """
-    return concatenate(parameter_file(name).spacing)
+    return parameter_file(name).kept
 
 
 def retrained(name: str) -> Fractions:

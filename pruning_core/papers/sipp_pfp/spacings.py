@@ -14,11 +14,12 @@ group and only compressed at the others. Source: the official code of baykal2019
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate
+
+import numpy as np
 
 from pruning_core.checks import Real, Several, Whole, check
-from pruning_core.errors import BadInput, BadType, known_name
+from pruning_core.errors import BadInput, known_name
 
 MODES = {
     "train": "the dense network only",
@@ -31,7 +32,6 @@ MODES = {
 
 Fractions = tuple[float, ...]
 
-
 KEPT = Real(above=0, at_most=1)
 
 
@@ -43,25 +43,23 @@ def _check_range(n: int, largest: float, smallest: float) -> None:
 
 def _between(n: int, largest: float, smallest: float, curve: Callable[[float], float]) -> Fractions:
     """``curve(i / (n - 1))`` with both ends exact; a single fraction is the largest."""
+    _check_range(n, largest, smallest)
     inner = tuple(curve(i / (n - 1)) for i in range(1, n - 1))
     return (float(largest), *inner, float(smallest))[:n]
 
 
 def geometric(n: int, largest: float, smallest: float) -> Fractions:
-    """``n`` fractions from ``largest`` to ``smallest`` with equal ratios. Raises BadInput or BadType."""
-    _check_range(n, largest, smallest)
+    """``n`` fractions from ``largest`` to ``smallest`` with equal ratios. Raises BadInput or BadType, as all spacings do."""
     return _between(n, largest, smallest, lambda t: largest * (smallest / largest) ** t)
 
 
 def linear(n: int, largest: float, smallest: float) -> Fractions:
-    """``n`` fractions from ``largest`` to ``smallest`` with equal differences. Raises BadInput or BadType."""
-    _check_range(n, largest, smallest)
+    """``n`` fractions from ``largest`` to ``smallest`` with equal differences."""
     return _between(n, largest, smallest, lambda t: largest + (smallest - largest) * t)
 
 
 def cubic(n: int, largest: float, smallest: float) -> Fractions:
-    """``smallest + (largest - smallest) (1 - i / (n - 1))^3`` for i = 0 .. n - 1. Raises BadInput or BadType."""
-    _check_range(n, largest, smallest)
+    """``smallest + (largest - smallest) (1 - i / (n - 1))^3`` for i = 0 .. n - 1."""
     return _between(n, largest, smallest, lambda t: smallest + (largest - smallest) * (1 - t) ** 3)
 
 
@@ -69,7 +67,7 @@ def harmonic(n: float, smallest: float) -> Fractions:
     """``(i + 1) ** -p`` for i = 1, 2, ... down to ``smallest``, with p such that i = ``n`` would keep one half.
 
     ``p = ln 2 / ln(1 + n)``; n need not be a whole number. There are ``max(1, floor(smallest ** (-1 / p)))`` fractions, as
-    in the official code, so that the last one may lie a little below ``smallest``. Raises BadInput or BadType.
+    in the official code, so that the last one may lie a little below ``smallest``.
 
     >>> [round(kept, 4) for kept in harmonic(0.8, 0.2)]
     [0.4416, 0.2738, 0.195]
@@ -82,7 +80,7 @@ def harmonic(n: float, smallest: float) -> Fractions:
 
 
 def harmonic2(n: int, largest: float, smallest: float) -> Fractions:
-    """``largest i ** -p`` for i = 1 .. n, with ``p = ln(largest / smallest) / ln n``. Raises BadInput or BadType."""
+    """``largest i ** -p`` for i = 1 .. n, with ``p = ln(largest / smallest) / ln n``."""
     _check_range(n, largest, smallest)
     if n == 1:
         return (largest,)
@@ -101,44 +99,6 @@ SPACINGS: dict[str, Callable[..., Fractions]] = {
 """Name of a spacing -> function to its kept fractions."""
 
 
-@dataclass(frozen=True)
-class Spacing:
-    """One spacing with its numbers: ``kind`` of SPACINGS, the arguments of that function, ``fractions()`` calls it.
-
-    ``n`` is the number of fractions, for "harmonic" the intervals down to one half; "manual" has ``values`` only.
-    """
-
-    kind: str
-    n: float | None = None
-    largest: float | None = None
-    smallest: float | None = None
-    values: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        known_name("spacing", self.kind, SPACINGS)
-        needed = {"harmonic": {"n", "smallest"}, "manual": {"values"}}.get(self.kind, {"n", "largest", "smallest"})
-        given = {field for field in ("n", "largest", "smallest", "values") if getattr(self, field) is not None}
-        if given != needed:
-            raise BadInput(f"a {self.kind} spacing takes exactly {', '.join(sorted(needed))}, not {sorted(given)}.")
-        self.fractions()  # refuses what lies outside (0, 1]
-
-    def fractions(self) -> Fractions:
-        """The kept fractions of this block, the largest first (in the order given for "manual")."""
-        given = {field: getattr(self, field) for field in ("n", "largest", "smallest", "values")}
-        return SPACINGS[self.kind](**{field: value for field, value in given.items() if value is not None})
-
-
-def concatenate(blocks: Iterable[Spacing]) -> Fractions:
-    """The fractions of all blocks, one block behind the other. Raises BadInput when there is no block."""
-    blocks = tuple(blocks)
-    for block in blocks:
-        if not isinstance(block, Spacing):
-            raise BadType(f"kept fractions are made of Spacing(...), not {block!r}.")
-    if not blocks:
-        raise BadInput("there must be at least one block of kept fractions.")
-    return tuple(fraction for block in blocks for fraction in block.fractions())
-
-
 def in_groups(fractions: Sequence[float], count: int | None = None) -> tuple[Fractions, ...]:
     """``fractions`` in ``count`` groups whose sizes differ by at most one, the longer ones first; None: one each.
 
@@ -147,9 +107,7 @@ def in_groups(fractions: Sequence[float], count: int | None = None) -> tuple[Fra
     fractions = manual(fractions)
     count = len(fractions) if count is None else count
     count = check("the number of groups", count, Whole(at_least=1, at_most=len(fractions)))
-    size, longer = divmod(len(fractions), count)
-    ends = [size * g + min(g, longer) for g in range(count + 1)]
-    return tuple(fractions[start:end] for start, end in pairwise(ends))
+    return tuple(tuple(group.tolist()) for group in np.array_split(fractions, count))
 
 
 def compressed_before(
@@ -162,6 +120,4 @@ def compressed_before(
     """
     known_name("mode", mode, MODES)
     own = [group[:-1] for group in in_groups(fractions, count)]
-    if mode.startswith("cascade"):
-        return tuple(own)
-    return tuple(tuple(fraction for group in own[: i + 1] for fraction in group) for i in range(len(own)))
+    return tuple(own) if mode.startswith("cascade") else tuple(accumulate(own))

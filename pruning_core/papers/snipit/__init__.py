@@ -1,5 +1,9 @@
-"""SNIP-it (Verdenius et al. 2020): what its code counts, and pictures of saliency."""
+"""SNIP-it (Verdenius et al. 2020): what its code counts and watches, and pictures of saliency."""
 
 from pruning_core.papers.snipit.counts import compressed_bits, harmonic_mean, reference_flops, saliency_maps
+from pruning_core.papers.snipit.observers import Elasticities, OfficialTags, SignFlips, WeightStatistics
 
-__all__ = ["compressed_bits", "harmonic_mean", "reference_flops", "saliency_maps"]
+__all__ = [
+    "Elasticities", "OfficialTags", "SignFlips", "WeightStatistics",
+    "compressed_bits", "harmonic_mean", "reference_flops", "saliency_maps",
+]  # fmt: skip

@@ -1,7 +1,6 @@
-"""Statistics that papers on pruning report beside accuracy: the official counts of SNIP-it, disconnection, pictures.
+"""What the official code of SNIP-it counts, so that its numbers can be compared, and its pictures of saliency.
 
-The book's own measure of cost is the multiply-accumulate (cost.py). ``reference_flops`` counts as the official code of
-SNIP-it does, so that its numbers can be compared. Source: Verdenius et al. 2020, verdenius2020snipit, as implemented.
+The book's own measure of cost is the multiply-accumulate (models/cost.py). Source: verdenius2020snipit, as implemented.
 """
 
 from __future__ import annotations

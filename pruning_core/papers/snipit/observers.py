@@ -1,14 +1,12 @@
 """What SNIP-it's code watches while a network trains: sign flips, elasticities and drift of its weights, TensorBoard's tags.
 
-An observer is anything that is called as ``observer(trainer, row)`` after each epoch: ``trainer`` is the
-Trainer as it stands, ``row`` the epoch's dict in its history, to which the observer may add JSON-able
-numbers.
-
-    fit(model, data, epochs=5, observers=[SignFlips(model), TensorBoard("runs/first")])
+An observer is called as ``observer(trainer, row)`` after each epoch, ``row`` being the epoch's dict in the history, to
+which it may add JSON-able numbers: ``fit(model, data, epochs=5, observers=[SignFlips(model)])``. The weights watched are
+the parameters with two or more dimensions; dead ones do not count. Source: verdenius2020snipit, as implemented.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -22,44 +20,45 @@ from pruning_core.papers.snipit.counts import compressed_bits, harmonic_mean, re
 from pruning_core.training.trainer import Trainer
 
 
+def watched_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Name -> a copy of the weight, for the parameters with two or more dimensions; BadInput when there is none."""
+    found = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.dim() >= 2}
+    if not found:
+        raise BadInput("there is no parameter with two or more dimensions whose weights could be watched.")
+    return found
+
+
+def _living(values: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tensor:
+    """The values of all living weights, flat."""
+    return torch.cat([v[masks[n].to(v.device)] if n in masks else v.flatten() for n, v in values.items()])
+
+
+def _same_shapes(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return {name: t.shape for name, t in one.items()} == {name: t.shape for name, t in other.items()}
+
+
 class SignFlips:
     """Fraction of the living weights, in [0, 1], whose sign is another than before.
 
-    Adds ``sign_flips`` (since the last epoch) and ``sign_flips_from_start`` (since the observer was made,
-    from the weights that ``model`` had then) to each row. ``chosen(name)`` picks the parameters; by default
-    all with two or more dimensions. Dead weights do not count. After channels were removed, both start anew
-    from the smaller network.
+    Adds ``sign_flips`` (since the last epoch) and ``sign_flips_from_start`` (since the observer was made, from the weights
+    that ``model`` had then) to each row. After channels were removed, both start anew from the smaller network.
     """
 
-    def __init__(self, model: nn.Module, chosen: Callable[[str], bool] | None = None):
-        self.chosen = chosen
+    def __init__(self, model: nn.Module):
         self._start = self._previous = self._signs(model)
-        if not self._start:
-            raise BadInput("there is no parameter whose signs could be watched.")
 
     def __call__(self, trainer: Trainer, row: dict[str, Any]) -> None:
         now = self._signs(trainer.model)
-        if {name: signs.shape for name, signs in now.items()} != {n: s.shape for n, s in self._start.items()}:
+        if not _same_shapes(now, self._start):
             self._start = self._previous = now
-        row["sign_flips"] = self._flipped(self._previous, now, trainer)
-        row["sign_flips_from_start"] = self._flipped(self._start, now, trainer)
+        for column, before in (("sign_flips", self._previous), ("sign_flips_from_start", self._start)):
+            flipped = _living({name: signs != before[name] for name, signs in now.items()}, trainer.masks)
+            row[column] = int(flipped.sum()) / max(len(flipped), 1)
         self._previous = now
 
-    def _signs(self, model: nn.Module) -> dict[str, Tensor]:
-        return {
-            name: parameter.detach() < 0
-            for name, parameter in model.named_parameters()
-            if (parameter.dim() >= 2 if self.chosen is None else self.chosen(name))
-        }
-
     @staticmethod
-    def _flipped(before: dict[str, Tensor], now: dict[str, Tensor], trainer: Trainer) -> float:
-        flipped = living = 0
-        for name, signs in now.items():
-            alive = trainer.masks.get(name, torch.ones_like(signs)).to(signs.device)
-            flipped += int(((signs != before[name]) & alive).sum())
-            living += int(alive.sum())
-        return flipped / max(living, 1)
+    def _signs(model: nn.Module) -> dict[str, Tensor]:
+        return {name: weight < 0 for name, weight in watched_weights(model).items()}
 
 
 class Elasticities:
@@ -68,7 +67,6 @@ class Elasticities:
     ``batches`` (inputs, labels) are what they are computed on; ``every`` says after how many epochs. ``curves`` holds a
     dict an epoch: epoch, quantiles (largest first, ``points`` of them), zeros (share of living weights without any).
     Adds the median to the row. An epoch at which no weight lives any more leaves neither.
-    Source: verdenius2020snipit, as implemented in the official code.
     """
 
     def __init__(self, batches: Iterable[tuple[Tensor, Tensor]], every: int = 1, points: int = 200):
@@ -82,15 +80,8 @@ class Elasticities:
         if row["epoch"] % self.every:
             return
         model = trainer.model
-        names = [name for name, parameter in model.named_parameters() if parameter.dim() >= 2]
-        gradients, loss = loss_gradients(model, names, self.batches, trainer.loss)
-        scores = weight_elasticities(model, gradients, loss)
-        living = torch.cat(
-            [
-                (score[trainer.masks[name].to(score.device)] if name in trainer.masks else score).flatten()
-                for name, score in scores.items()
-            ]
-        ).cpu()
+        gradients, loss = loss_gradients(model, list(watched_weights(model)), self.batches, trainer.loss)
+        living = _living(weight_elasticities(model, gradients, loss), trainer.masks).cpu()
         if not len(living):
             return
         ordered = living.sort(descending=True).values
@@ -107,8 +98,8 @@ class WeightStatistics:
     ``weight_deviation`` to the row: the root of the mean variance of the weights that live, None when none does.
     """
 
-    def __init__(self, chosen: Callable[[str], bool] | None = None):
-        self.chosen, self.count = chosen, 0
+    def __init__(self) -> None:
+        self.count = 0
         self.mean: dict[str, Tensor] = {}
         self._squares: dict[str, Tensor] = {}
 
@@ -118,25 +109,16 @@ class WeightStatistics:
         return {name: squares / max(self.count - 1, 1) for name, squares in self._squares.items()}
 
     def __call__(self, trainer: Trainer, row: dict[str, Any]) -> None:
-        now = {
-            name: parameter.detach().clone()
-            for name, parameter in trainer.model.named_parameters()
-            if (parameter.dim() >= 2 if self.chosen is None else self.chosen(name))
-        }
-        if not now:
-            raise BadInput("there is no parameter whose mean and variance could be followed.")
-        if {n: w.shape for n, w in now.items()} != {n: w.shape for n, w in self.mean.items()}:
+        now = watched_weights(trainer.model)
+        if not _same_shapes(now, self.mean):
             self.count = 0
-            self.mean = {name: torch.zeros_like(weight) for name, weight in now.items()}
-            self._squares = {name: torch.zeros_like(weight) for name, weight in now.items()}
+            self.mean, self._squares = ({n: torch.zeros_like(weight) for n, weight in now.items()} for _ in range(2))
         self.count += 1
         for name, weight in now.items():
             away = weight - self.mean[name]
             self.mean[name] += away / self.count
             self._squares[name] += away * (weight - self.mean[name])
-        living = torch.cat(
-            [v[trainer.masks[n].to(v.device)] if n in trainer.masks else v.flatten() for n, v in self.variance.items()]
-        )
+        living = _living(self.variance, trainer.masks)
         row["weight_deviation"] = float(living.mean().sqrt()) if len(living) else None
 
 
@@ -145,29 +127,28 @@ class OfficialTags:
 
     acc/train, acc/test (here: of the validation split, where there is one), loss/train, loss/test, sparse/weight, sparse/node,
     sparse/hm, sparse/log_disk_size, time/batch_time, time/flops_per_sample, time/flops_log_cum, cuda/ram_footprint. FLOPs
-    are those of ``statistics.reference_flops``, forward passes only. ``example``: one input; ``model``: as it starts.
+    are those of ``counts.reference_flops``, forward passes only. ``example``: one input; ``model``: as it starts.
     """
 
     def __init__(self, model: nn.Module, example: Tensor, samples: int):
         self.samples, self.cumulative = check("samples", samples, Whole(at_least=1)), 0.0
         reference_flops(model, example)  # refuses an example that cannot be counted now, not after an epoch
         self.example = example[:1]
-        self._weights = sum(p.numel() for n, p in model.named_parameters() if p.dim() >= 2)
+        self._weights = sum(weight.numel() for weight in watched_weights(model).values())
         self._units = self._living_units(model, {})
 
     @staticmethod
-    def _living_units(model: nn.Module, masks: Any) -> int:
+    def _living_units(model: nn.Module, masks: Mapping[str, Tensor]) -> int:
         """Outputs of all layers but the last that have a living weight."""
-        names = [name for name, parameter in model.named_parameters() if parameter.dim() >= 2][:-1]
         dead = dead_units(model, masks)
-        return sum(len(model.get_parameter(name)) - dead[name] for name in names)
+        return sum(len(weight) - dead[name] for name, weight in list(watched_weights(model).items())[:-1])
 
     def __call__(self, trainer: Trainer) -> dict[str, float]:
         model, last = trainer.model, trainer.history[-1]
         flops = reference_flops(model, self.example)
         self.cumulative += flops * self.samples
-        zeros = self._weights - sum(int(torch.count_nonzero(p)) for p in model.parameters() if p.dim() >= 2)
-        sparsity = zeros / self._weights
+        kept = sum(int(torch.count_nonzero(weight)) for weight in watched_weights(model).values())
+        sparsity = (self._weights - kept) / self._weights
         accuracy = last.get("validation_accuracy", last["train_accuracy"])
         tags = {
             "acc/train": last["train_accuracy"] / 100,

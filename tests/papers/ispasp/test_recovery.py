@@ -29,7 +29,6 @@ from pruning_core.papers.ispasp.recovery import (
     planted,
     recovery,
     slope,
-    tail_bounds,
     theory_slope,
 )
 
@@ -87,42 +86,16 @@ def test_planted_supports_differ():
     assert len({tuple(planted(30, 2, 4, seeded(seed))[1].tolist()) for seed in range(6)}) == 6
 
 
-# --- bounds and slopes
-
-
-@pytest.mark.parametrize("p", [0.2, 0.3, 0.5, 0.7, 0.9])
-def test_tail_bounds_hold_and_are_met_by_the_power_law(p):
-    """The sums go far enough that what is left out is beyond the printed digits, or is bounded by the same integral."""
-    last = 200_000
-    values = 3.0 * np.arange(1, last + 1) ** (-1 / p)
-    rest = 3.0 * last ** (1 - 1 / p) / (1 / p - 1)  # of the l1 tail behind the last entry, by the integral
-    for s in (1, 2, 5, 20, 100, 1000):
-        bound1, bound2 = tail_bounds(p, s, 3.0)
-        tail1, tail2 = values[s:].sum() + rest, np.sqrt(np.square(values[s:]).sum())
-        assert tail1 <= bound1 * (1 + 1e-6)
-        assert tail2 <= bound2
-        if s >= 20:
-            assert tail1 > 0.8 * bound1
-            assert tail2 > 0.8 * bound2
-    # Any vector below the law obeys it too, in whatever order.
-    smaller = np.random.default_rng(0).permutation(values * np.random.default_rng(1).random(last))
-    for s in (5, 50):
-        rest_of_it = np.sort(smaller)[::-1][s:]
-        assert rest_of_it.sum() <= tail_bounds(p, s, 3.0)[0]
-        assert np.sqrt(np.square(rest_of_it).sum()) <= tail_bounds(p, s, 3.0)[1]
-
-
-def test_tail_bounds_by_hand():
-    # p = 1/2: R s^-1 and R / sqrt(3) s^-3/2.
-    np.testing.assert_allclose(tail_bounds(0.5, 4, 2.0), (2 / 4, 2 / 3**0.5 / 8), rtol=1e-12)
+# --- slopes
 
 
 def test_the_slope_of_the_theory():
     np.testing.assert_allclose([theory_slope(p) for p in (0.3, 0.5, 0.7, 0.9)], [-5.667, -3, -1.857, -1.222], atol=1e-3)
-    # The squared residual is the square of the l2 tail: twice its exponent.
+    # The squared residual is the square of the l2 tail of the power law: twice its exponent.
     for p in (0.3, 0.6):
-        low, high = (tail_bounds(p, s)[1] ** 2 for s in (10, 1000))
-        np.testing.assert_allclose(np.log(high / low) / np.log(100), theory_slope(p), rtol=1e-9)
+        values = np.arange(1, 1_000_000) ** (-1 / p)
+        low, high = (np.square(values[s:]).sum() for s in (100, 1000))
+        np.testing.assert_allclose(np.log(high / low) / np.log(10), theory_slope(p), rtol=1e-2)
 
 
 @FEW
@@ -164,9 +137,6 @@ def test_refusals():
             planted(5, 5, s, seeded(0))
         with pytest.raises(BadInput, match=f"entries to recover, must be between 1 and 5, not {s}"):
             cosamp(torch.ones(3, 5, dtype=DOUBLE), torch.ones(3, dtype=DOUBLE), s)
-    for p, s in ((0, 3), (1, 3), (0.5, 0), (float("nan"), 3)):
-        with pytest.raises(BadInput, match="tail bounds hold for 0 < p < 1 and s >= 1"):
-            tail_bounds(p, s)
     with pytest.raises(BadInput, match="hidden channels to keep, must be between 1 and 10, not 11"):
         decay(10, 0.5, [11], draws=1)
     with pytest.raises(BadInput):

@@ -358,7 +358,7 @@ def test_train_refuses_bad_input(options, error, message):
             BadInput,
             r"prune_pc must lie in \[0, 1\).*only the official thresholds \(reference=True\)",
         ),
-        ({"prune_pc": 1.01, "reference": True}, BadInput, r"prune_pc must lie in \[0, 1\)"),
+        ({"prune_pc": 1.01, "reference": True}, BadInput, r"prune_pc must lie in \[0, 1\]"),
         ({"seed": "a"}, BadType, "seed must be a whole number"),
         ({"prune_pc": -0.1}, BadInput, "prune_pc"),
         ({"prune_pc": 50}, BadInput, "prune_pc"),
@@ -386,5 +386,5 @@ def test_rni_refuses_a_network_with_ordinary_norms():
 
 
 def test_polarisation_is_among_the_methods():
-    assert receding.METHODS["polarization"] is Polarization
-    assert receding.METHODS["l1"] is Slimming
+    assert receding.OFFICIAL_METHODS["polarization"] is Polarization
+    assert receding.OFFICIAL_METHODS["l1"] is Slimming

@@ -23,7 +23,7 @@ from pruning_core.papers.sipp_pfp.experiments import METHODS_OF_THE_FILES, offic
 from pruning_core.papers.sipp_pfp.parameter_files import PARAMETER_FILES, kept_fractions, retrained
 from pruning_core.papers.sipp_pfp.spacings import compressed_before
 
-RUNNABLE = [name for name, entry in PARAMETER_FILES.items() if entry.missing is None]
+RUNNABLE = [name for name, entry in PARAMETER_FILES.items() if entry.network is not None]
 
 
 @pytest.fixture(autouse=True)

@@ -166,7 +166,7 @@ def test_welford_is_the_variance():
     living = stacked.var(0)[Now.masks["weight"]]
     assert row["weight_deviation"] == pytest.approx(float(living.mean().sqrt()))
     with pytest.raises(PruningError, match="no parameter"):
-        WeightStatistics(lambda name: False)(Now, {})
+        SignFlips(nn.BatchNorm1d(3))
 
 
 def test_observers_of_a_network_whose_weights_all_died(digits):
