@@ -105,7 +105,6 @@ class _SigmoidNorm(nn.modules.batchnorm._BatchNorm):
         plain = self.plain(self.num_features, self.eps, self.momentum, track_running_stats=self.track_running_stats)
         plain.to(self.weight).requires_grad_(self.weight.requires_grad)
         plain.weight.copy_(self.importance)
-        nn.init.zeros_(plain.bias)
         _copy_buffers(self, plain)
         return plain.train(self.training)
 
