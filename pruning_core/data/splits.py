@@ -100,7 +100,7 @@ class FileSplit(Split):
         workers = min(8, os.cpu_count() or 1, len(items) // 256)
         pinned = self.device.type == "cuda"
         # A generator of its own: a loader without one draws from the global state.
-        options = {"num_workers": workers, "pin_memory": pinned, "generator": torch.Generator()}
+        options: dict[str, Any] = {"num_workers": workers, "pin_memory": pinned, "generator": torch.Generator()}
         for x, y in DataLoader(_Files(items, self.reader), size, **options):
             yield x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
 

@@ -42,11 +42,11 @@ class ModelInfo:
 
 def family(variants: Mapping[str, tuple[Builder, Initialiser]]) -> dict[str, ModelInfo]:
     """The table ``MODELS`` of a family: each variant's builder and initialiser with its entry of ``networks.yml``."""
-    entries = {
-        name: {key: tuple(value) if isinstance(value, list) else value for key, value in NETWORKS[name].items()}
-        for name in variants
-    }
-    return {name: ModelInfo(*variant, **entries[name]) for name, variant in variants.items()}
+    found = {}
+    for name, (build, initialise) in variants.items():
+        entry: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in NETWORKS[name].items()}
+        found[name] = ModelInfo(build, initialise, **entry)
+    return found
 
 
 def scaled(channels: int, width: float) -> int:

@@ -4,6 +4,8 @@ Norm and ReLU stand in front of each convolution. A unit reads everything before
 channels; between the blocks a 1x1 convolution halves the channels and an average pool halves height and width.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -68,8 +70,4 @@ class DenseNet(nn.Module):
         return self.linear(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
 
 
-def _densenet22(shape: Shape, classes: int, width: float, norm: str) -> nn.Module:
-    return DenseNet(3, 12, shape, classes, width, norm)
-
-
-MODELS = family({"densenet22": (_densenet22, initialiser(conv=he_fan_out))})
+MODELS = family({"densenet22": (partial(DenseNet, 3, 12), initialiser(conv=he_fan_out))})

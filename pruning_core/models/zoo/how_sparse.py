@@ -6,6 +6,7 @@ The official LeNet and CNet fit 32x32 images only; here the first linear layer h
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from torch import nn
 
@@ -68,7 +69,7 @@ def _resnet(blocks: Sequence[int], block: Callable[..., BasicBlock | Bottleneck]
 
     def build(shape: Shape, classes: int, width: float, norm: str) -> nn.Module:
         channels = [scaled(n, width) for n in (64, 128, 256, 512)]
-        parts, features = stages(lambda *sizes: block(*sizes, "B", norm), channels[0], channels, blocks)
+        parts, features = stages(partial(block, option="B", norm=norm), channels[0], channels, blocks)
         return BlockNet(shape[0], channels[0], [part for stage in parts for part in stage], features, classes, norm)
 
     return build

@@ -7,6 +7,7 @@ names of the widely used checkpoints (``conv1``, ``bn1``, ``layer1.0.conv1``, ..
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -80,7 +81,7 @@ class ResNet(nn.Module):
         self.stem_relu = stem_relu
         channels = [scaled(n, width) for n in (16, 32, 64)]
         self.conv1, self.bn1 = conv2d(shape[0], channels[0], 3, 1, norm), norm2d(norm, channels[0])
-        parts, features = stages(lambda *sizes: block(*sizes, option, norm), channels[0], channels, [blocks] * 3)
+        parts, features = stages(partial(block, option=option, norm=norm), channels[0], channels, [blocks] * 3)
         self.layer1, self.layer2, self.layer3 = parts
         self.linear = nn.Linear(features, classes)
 
@@ -92,7 +93,7 @@ class ResNet(nn.Module):
 
 
 def _resnet(depth: int, **variant) -> Builder:
-    return lambda *arguments: ResNet((depth - 2) // 6, *arguments, **variant)
+    return partial(ResNet, (depth - 2) // 6, **variant)
 
 
 _HE, _SIPP = initialiser(conv=he_fan_in, linear=he_fan_in), initialiser(conv=he_fan_out)

@@ -6,6 +6,7 @@ network also exists without dropout (``..._nodrop``).
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -96,7 +97,7 @@ class SnipResNet(nn.Module):
         channels = [scaled(n, width) for n in (64, 128, 256, 512)]
         self.conv1, self.bn1 = conv2d(shape[0], channels[0], 7, 2, norm), norm2d(norm, channels[0])
         self.act, self.pool = leaky_relu(), nn.MaxPool2d(3, 2, 1)
-        parts, features = stages(lambda *sizes: Block(*sizes, norm), channels[0], channels, blocks)
+        parts, features = stages(partial(Block, norm=norm), channels[0], channels, blocks)
         self.layer1, self.layer2, self.layer3, self.layer4 = parts
         self.head = _head(4 * features, (256,), classes, width, norm, dropout)
 
@@ -111,8 +112,8 @@ def _with_dropout(dropout: float) -> dict[str, Builder]:
         "conv6_snip": _convolutional(CONV6, 3, (256, 256), dropout),
         "alexnet_snip": _convolutional(ALEXNET, 2, (4096, 4096), dropout),
         "vgg16_snip": _convolutional(VGG16, 2, (4096, 4096), dropout),
-        "resnet18_snip": lambda *arguments: SnipResNet((2, 2, 2, 2), dropout, *arguments),
-        "resnet34_snip": lambda *arguments: SnipResNet((3, 4, 6, 3), dropout, *arguments),
+        "resnet18_snip": partial(SnipResNet, (2, 2, 2, 2), dropout),
+        "resnet34_snip": partial(SnipResNet, (3, 4, 6, 3), dropout),
     }
 
 

@@ -3,10 +3,12 @@
 ``wrn<depth>_<k>`` has (depth - 4) / 6 blocks a stage and 16 k, 32 k and 64 k channels behind a stem of 16; no dropout.
 """
 
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruning_core.models.zoo.base import Builder, Shape, conv2d, family, norm2d, scaled, stages
+from pruning_core.models.zoo.base import Shape, conv2d, family, norm2d, scaled, stages
 from pruning_core.models.zoo.initialisers import he_fan_out, initialiser
 
 
@@ -38,7 +40,7 @@ class WideResNet(nn.Module):
         super().__init__()
         stem, *channels = (scaled(n, width) for n in (16, 16 * widening, 32 * widening, 64 * widening))
         self.conv1 = conv2d(shape[0], stem, 3, 1, norm)
-        parts, features = stages(lambda *sizes: PreActivationBlock(*sizes, norm), stem, channels, [blocks] * 3)
+        parts, features = stages(partial(PreActivationBlock, norm=norm), stem, channels, [blocks] * 3)
         self.layer1, self.layer2, self.layer3 = parts
         self.bn = norm2d(norm, features)
         self.linear = nn.Linear(features, classes)
@@ -48,14 +50,10 @@ class WideResNet(nn.Module):
         return self.linear(F.adaptive_avg_pool2d(F.relu(self.bn(x)), 1).flatten(1))
 
 
-def _wide(depth: int, widening: int) -> Builder:
-    return lambda *arguments: WideResNet((depth - 4) // 6, widening, *arguments)
-
-
 def _bias_zero(layer: nn.Linear) -> None:
     nn.init.zeros_(layer.bias)
 
 
 _START = initialiser(conv=he_fan_out, linear=_bias_zero)
 
-MODELS = family({"wrn16_8": (_wide(16, 8), _START), "wrn28_2": (_wide(28, 2), _START)})
+MODELS = family({"wrn16_8": (partial(WideResNet, 2, 8), _START), "wrn28_2": (partial(WideResNet, 4, 2), _START)})
