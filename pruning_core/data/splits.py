@@ -21,11 +21,7 @@ class Split:
     """A fixed part of a data set in memory: normalised ``inputs`` (N, C, H, W), ``labels`` (N,) int64."""
 
     def __init__(
-        self,
-        inputs: Tensor,
-        labels: Tensor,
-        augmentation: Augmentation | None = None,
-        black: Tensor | None = None,
+        self, inputs: Tensor, labels: Tensor, augmentation: Augmentation | None = None, black: Tensor | None = None
     ):
         self._inputs, self.labels = inputs, labels
         self.augmentation, self.black = augmentation, black
@@ -51,7 +47,6 @@ class Split:
 
         With a generator in an order drawn from it, and augmented when the split has an augmentation; without
         one in the fixed order and never augmented. ``drop_last`` leaves out a last batch that is not full.
-
         Raises BadInput for a size below 1, or when ``drop_last`` would leave nothing.
         """
         size = check("the batch size", size, Whole(at_least=1))
@@ -61,16 +56,14 @@ class Split:
         return self._batches(size, end, generator)
 
     def _batches(self, size: int, end: int, generator: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor]]:
-        if generator is None:
-            for start in range(0, end, size):
-                stop = min(start + size, end)
-                yield self._inputs[start:stop], self.labels[start:stop]
-            return
-        order = torch.randperm(len(self), generator=generator, device=generator.device).to(self.labels.device)
+        order = None
+        if generator is not None:
+            order = torch.randperm(len(self), generator=generator, device=generator.device).to(self.labels.device)
         for start in range(0, end, size):
-            chosen = order[start : min(start + size, end)]
+            part = slice(start, min(start + size, end))
+            chosen = part if order is None else order[part]
             x = self._inputs[chosen]
-            if self.augmentation is not None and self.black is not None:
+            if generator is not None and self.augmentation is not None and self.black is not None:
                 x = self.augmentation(x, self.black, generator)
             yield x, self.labels[chosen]
 
@@ -107,14 +100,8 @@ class FileSplit(Split):
         workers = min(8, os.cpu_count() or 1, len(items) // 256)
         pinned = self.device.type == "cuda"
         # A generator of its own: a loader without one draws from the global state.
-        loader = DataLoader(
-            _Files(items, self.reader),
-            size,
-            num_workers=workers,
-            pin_memory=pinned,
-            generator=torch.Generator(),
-        )
-        for x, y in loader:
+        options: dict[str, Any] = {"num_workers": workers, "pin_memory": pinned, "generator": torch.Generator()}
+        for x, y in DataLoader(_Files(items, self.reader), size, **options):
             yield x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
 
     def subset(self, n: int) -> FileSplit:
@@ -193,13 +180,18 @@ def _scrambled(n: int, salt: int) -> np.ndarray:
     return z ^ (z >> np.uint64(31))
 
 
+def _by_class(labels: np.ndarray, keys: np.ndarray) -> Iterator[np.ndarray]:
+    """Class by class where its labels stand, in the order of their keys."""
+    for c in np.unique(labels):
+        own = np.flatnonzero(labels == c)
+        yield own[np.argsort(keys[own], kind="stable")]
+
+
 def mixed(labels: np.ndarray, indices: np.ndarray, salt: int) -> np.ndarray:
     """``indices`` in an order of which every beginning holds the classes in nearly their proportions."""
     keys = _scrambled(len(labels), salt)[indices]
     place = np.empty(len(indices))
-    for c in np.unique(labels[indices]):
-        own = np.flatnonzero(labels[indices] == c)
-        own = own[np.argsort(keys[own], kind="stable")]
+    for own in _by_class(labels[indices], keys):
         place[own] = (np.arange(len(own)) + keys[own] / 2.0**64) / len(own)
     return indices[np.argsort(place, kind="stable")]
 
@@ -211,13 +203,8 @@ def split_indices(labels: np.ndarray, shares: dict[str, float], seed: int = 0) -
     """
     keys = _scrambled(len(labels), 0)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in [*shares, "train"]}
-    for c in np.unique(labels):
-        own = np.flatnonzero(labels == c)
-        own = own[np.argsort(keys[own], kind="stable")]
-        start = 0
-        for name, share in shares.items():
-            stop = start + round(share * len(own))
-            parts[name].append(own[start:stop])
-            start = stop
-        parts["train"].append(own[start:])
+    for own in _by_class(labels, keys):
+        stops = np.cumsum([round(share * len(own)) for share in shares.values()])
+        for name, part in zip(parts, np.split(own, stops), strict=True):
+            parts[name].append(part)
     return {name: mixed(labels, np.concatenate(part), seed + 1) for name, part in parts.items()}

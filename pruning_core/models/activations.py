@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 import torch
@@ -43,13 +43,11 @@ def layer_inputs(model: nn.Module, names: Iterable[str], batches: Iterable) -> I
     for batch in batches:
         seen.clear()
         # Nothing may stay in force while the caller has the turn: neither hooks, nor modes, nor the lack of gradients.
-        hooks = [model.get_submodule(name).register_forward_pre_hook(hook(name), with_kwargs=True) for name in names]
-        try:
-            with evaluating(model), torch.no_grad(), suppress(_Reached):
-                model(batch[0].to(device))
-        finally:
-            for handle in hooks:
-                handle.remove()
+        with ExitStack() as hooks, evaluating(model), torch.no_grad(), suppress(_Reached):
+            for name in names:
+                module = model.get_submodule(name)
+                hooks.enter_context(module.register_forward_pre_hook(hook(name), with_kwargs=True))
+            model(batch[0].to(device))
         missing = [name for name in names if name not in seen]
         if missing:
             raise Unprunable(f"layer {missing[0]!r} takes no part in the forward pass, so it has no inputs.")
@@ -102,17 +100,16 @@ def places(model: nn.Module, names: Iterable[str], example_input) -> dict[str, P
 
         return hook
 
-    hooks = [model.get_submodule(name).register_forward_hook(produced(name)) for name in dict.fromkeys(names)]
-    found = [(name, module) for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
-    hooks += [module.register_forward_pre_hook(read(name), with_kwargs=True) for name, module in found]
+    names = list(dict.fromkeys(names))
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
     device = next(model.parameters()).device
-    try:
-        with evaluating(model), torch.no_grad():
-            result = model(*(part.to(device) if isinstance(part, Tensor) else part for part in arguments))
-    finally:
-        for handle in hooks:
-            handle.remove()
+    with ExitStack() as hooks, evaluating(model), torch.no_grad():
+        for name in names:
+            hooks.enter_context(model.get_submodule(name).register_forward_hook(produced(name)))
+        for name, module in model.named_modules():
+            if isinstance(module, _BatchNorm):
+                hooks.enter_context(module.register_forward_pre_hook(read(name), with_kwargs=True))
+        result = model(*(part.to(device) if isinstance(part, Tensor) else part for part in arguments))
     for name in names:
         if name not in order:
             raise Unprunable(f"layer {name!r} takes no part in the forward pass, so it has no inputs.")

@@ -1,9 +1,7 @@
-"""The networks of the papers by name, one file a family; each variant has its own name and its own parameter
-count.
+"""The networks of the papers by name: each variant has its own name and its own parameter count.
 
-``build_model("resnet20", "cifar10", seed=0)`` builds one, ``model.recipe`` says how it was built, and
-``rebuild`` makes the same architecture from that recipe. ``torchvision/<name>`` builds torchvision's
-classification networks.
+``build_model("resnet20", "cifar10", seed=0)`` builds one, ``model.recipe`` says how it was built, and ``rebuild`` makes
+the same architecture from that recipe. ``torchvision/<name>`` builds torchvision's classification networks.
 """
 
 from collections.abc import Mapping
@@ -83,20 +81,16 @@ def build_model(
         name: one of ``MODELS``, or "torchvision/<name>".
         data: what it is for: the name of a data set, loaded data, or ``((C, H, W), classes)``.
         width: factor on the number of channels or hidden units of every layer (rounded, at least 1).
-        norm: "batch"; "sigmoid" (RNI's norm with scale sigmoid(g) and no shift, behind convolutions only);
-        "none"
+        norm: "batch"; "sigmoid" (RNI's norm with scale sigmoid(g) and no shift, behind convolutions only); "none"
             (convolutions without bias get one). Networks without norm layers in their paper ignore "batch".
-        seed: fixes the initial weights and leaves the global random state alone; None draws from the global
-        state.
+        seed: fixes the initial weights and leaves the global random state alone; None draws from the global state.
 
     Returns:
-        The network in training mode on the CPU, mapping (N, C, H, W) to logits (N, classes), with an
-        attribute ``recipe``: a JSON-able dict for :func:`rebuild`. One seed gives the same convolutions and
-        linear layers for every ``norm``.
+        The network in training mode on the CPU, mapping (N, C, H, W) to logits (N, classes), with an attribute
+        ``recipe`` for :func:`rebuild`. One seed gives the same convolutions and linear layers for every ``norm``.
 
     Raises:
-        UnknownName: no such network, data set or norm. BadInput: the images are too small, or the combination
-        does not exist.
+        UnknownName: no such network, data set or norm. BadInput: images too small, or no such combination.
 
     >>> sum(p.numel() for p in build_model("lenet300", "mnist", seed=0).parameters())
     266610
@@ -113,9 +107,13 @@ def build_model(
             model = _own(name, shape, classes, width, norm, start)
     if seed is None:
         torch.randint(2**62, ())  # the state was restored above: move on, or the next network would be the same
-    recipe = {"name": name, "shape": list(shape), "classes": classes, "width": float(width), "norm": norm}
-    model.recipe = recipe  # type: ignore[assignment]
+    model.recipe = recipe_for(name, shape, classes, width, norm)  # type: ignore[assignment]
     return model
+
+
+def recipe_for(name: str, shape: Shape, classes: int, width: float = 1.0, norm: str = "batch") -> dict[str, Any]:
+    """What :func:`rebuild` needs to know about a network, fit for JSON."""
+    return {"name": name, "shape": list(shape), "classes": classes, "width": float(width), "norm": norm}
 
 
 def _own(name: str, shape: Shape, classes: int, width: float, norm: str, seed: int) -> nn.Module:
@@ -136,13 +134,12 @@ def _own(name: str, shape: Shape, classes: int, width: float, norm: str, seed: i
 
 
 def rebuild(recipe: Mapping[str, Any]) -> nn.Module:
-    """The architecture that ``model.recipe`` describes, with fresh weights (to be overwritten by a state
-    dict).
+    """The architecture that ``model.recipe`` describes, with fresh weights, to be overwritten by a state dict.
 
     Raises BadInput for a recipe that lacks an entry or has one too many.
     """
     needed = {"name", "shape", "classes", "width", "norm"}
     if not isinstance(recipe, Mapping) or set(recipe) != needed:
         raise BadInput(f"a recipe of a network has exactly the entries {', '.join(sorted(needed))}; got {recipe!r}.")
-    data = (tuple(recipe["shape"]), recipe["classes"])
-    return build_model(recipe["name"], data, width=recipe["width"], norm=recipe["norm"], seed=0)  # type: ignore[arg-type]
+    data: Any = (tuple(recipe["shape"]), recipe["classes"])
+    return build_model(recipe["name"], data, width=recipe["width"], norm=recipe["norm"], seed=0)

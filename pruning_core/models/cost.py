@@ -1,15 +1,14 @@
 """How large and how costly a network is: parameters, multiply-accumulates, bytes.
 
-One convention for cost in the whole book: a multiply-accumulate (MAC) is one product of a weight with an
-activation, counted in convolutions and linear layers for ONE sample. Batch norm, biases, activations and
-pooling are not counted, nor are products of two activations (the scores and the mixing inside attention),
-because no weight can be pruned from them. A zeroed weight still counts; only removing it (a smaller layer)
-lowers the number.
+One convention for cost in the whole book: a multiply-accumulate (MAC) is one product of a weight with an activation,
+counted in convolutions and linear layers for ONE sample. Batch norm, biases, activations and pooling are not counted,
+nor are products of two activations (the scores and the mixing inside attention), because no weight can be pruned from
+them. A zeroed weight still counts; only removing it (a smaller layer) lowers the number.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import safetensors.torch
@@ -41,8 +40,8 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def sparsity_of(model: nn.Module, names: Iterable[str] | None = None) -> float:
-    """Fraction of exact zeros, in [0, 1], among the weights of convolutions and linear layers (or among ``names``).
+def sparsity_of(model: nn.Module) -> float:
+    """Fraction of exact zeros, in [0, 1], among the weights of convolutions and linear layers.
 
     Raises BadInput when there is no such weight.
 
@@ -51,16 +50,7 @@ def sparsity_of(model: nn.Module, names: Iterable[str] | None = None) -> float:
     >>> sparsity_of(layer)
     0.75
     """
-    parameters = dict(model.named_parameters())
-    if names is None:
-        weights = [module.weight for module in model.modules() if isinstance(module, LAYERS)]
-    else:
-        names = list(names)
-        missing = [name for name in names if name not in parameters]
-        if missing:
-            raise BadInput(f"the network has no parameter {missing[0]!r}.")
-        weights = [parameters[name] for name in names]
-    unique = list({id(weight): weight for weight in weights}.values())
+    unique = {module.weight for module in model.modules() if isinstance(module, LAYERS)}
     total = sum(weight.numel() for weight in unique)
     if total == 0:
         raise BadInput("there is no convolution or linear layer whose sparsity could be measured.")
@@ -69,12 +59,11 @@ def sparsity_of(model: nn.Module, names: Iterable[str] | None = None) -> float:
 
 def size_on_disk(model: nn.Module) -> int:
     """Bytes of the network as one safetensors file: parameters and buffers, zeros stored like any other value."""
-    unique: dict[tuple, str] = {}
-    state = model.state_dict()
-    for name, tensor in state.items():
-        unique.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,), name)
-    kept = {name: state[name].detach().cpu().contiguous().clone() for name in unique.values()}
-    return len(safetensors.torch.save(kept))
+    unique: dict[tuple, tuple[str, Tensor]] = {}
+    for name, tensor in model.state_dict().items():
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,)
+        unique.setdefault(place, (name, tensor.detach().cpu().contiguous().clone()))
+    return len(safetensors.torch.save(dict(unique.values())))
 
 
 def count_macs(model: nn.Module, example: Tensor) -> int:
@@ -92,8 +81,8 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
 def macs_by_layer(model: nn.Module, example: Tensor) -> dict[str, int]:
     """Multiply-accumulates for one sample, by the name of the module that computed them, in order of first use.
 
-    Modules without any are left out; what a module computes itself, outside its children, is listed under its
-    own name. A module that is used twice is counted twice. Arguments and errors as in ``count_macs``.
+    Modules without any are left out; what a module computes itself, outside its children, is listed under its own name.
+    A module that is used twice is counted twice. Arguments and errors as in ``count_macs``.
     """
     from torch.utils.flop_counter import FlopCounterMode  # imports triton, which takes longer than the rest of us
 
@@ -129,28 +118,21 @@ def norm_operations(model: nn.Module, example: Tensor) -> int:
 
     ``count_macs`` leaves them out, as torch's counter does. Arguments and errors as there.
     """
-    found = 0
-
-    def leave(name: str) -> Callable:
-        def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-            nonlocal found
-            if isinstance(module, _BatchNorm):
-                found += 2 * output.numel()
-
-        return hook
-
-    with _hooks(model, leave), observing(model):
+    found: list[int] = []
+    with ExitStack() as hooks, observing(model):
+        for norm in (module for module in model.modules() if isinstance(module, _BatchNorm)):
+            hooks.enter_context(norm.register_forward_hook(lambda _, inputs, output: found.append(2 * output.numel())))
         model(_first(example))
-    return found
+    return sum(found)
 
 
 def output_positions(model: nn.Module, example: Tensor) -> dict[str, int]:
     """Number of positions at which each weight of a convolution or linear layer is used for one sample, by layer name.
 
-    Height x width of the output for a convolution (of the input for a transposed one), 1 for a linear layer
-    on (N, F), the number of tokens on (N, T, F), also for the projections of attention (the tokens of its
-    queries); so non-zero weights x positions = MACs that are left. Layers that the forward pass never calls
-    are missing; a layer called twice has the sum. Arguments and errors as in ``count_macs``.
+    Height x width of the output for a convolution (of the input for a transposed one), 1 for a linear layer on (N, F),
+    the number of tokens on (N, T, F), also for the projections of attention (the tokens of its queries); so non-zero
+    weights x positions = MACs that are left. Layers that the forward pass never calls are missing; a layer called twice
+    has the sum. Arguments and errors as in ``count_macs``.
     """
     with counting_positions(model) as found, observing(model):
         model(_first(example))
@@ -214,16 +196,12 @@ def _first(example: Tensor) -> Tensor:
 
 @contextmanager
 def _hooks(model: nn.Module, leave: Callable[[str], Callable], enter: Callable | None = None) -> Iterator[None]:
-    handles = []
-    try:
+    with ExitStack() as hooks:
         for name, module in model.named_modules():
             if enter is not None:
-                handles.append(module.register_forward_pre_hook(enter))
-            handles.append(module.register_forward_hook(leave(name)))
+                hooks.enter_context(module.register_forward_pre_hook(enter))
+            hooks.enter_context(module.register_forward_hook(leave(name)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

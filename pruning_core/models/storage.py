@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from os import PathLike
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from pruning_core.errors import BadInput, CorruptFile
-from pruning_core.models.build import rebuild
+from pruning_core.models import build
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.records.checkpoints import load_tensors, save_tensors
 
@@ -51,7 +52,7 @@ def load_pruned(path: str | PathLike, model: nn.Module | None = None) -> nn.Modu
     if model is not None:
         skeleton = copy.deepcopy(model)
     elif info.get("recipe"):
-        skeleton = rebuild(info["recipe"])
+        skeleton = build.rebuild(info["recipe"])
     else:
         raise BadInput(f"{path} holds a {info['class']}, which cannot be rebuilt by name; pass an instance as model=.")
     if info.get("plain"):
@@ -64,17 +65,15 @@ def load_pruned(path: str | PathLike, model: nn.Module | None = None) -> nn.Modu
 def fit_tensors(skeleton: nn.Module, state: dict[str, torch.Tensor], path: str) -> None:
     """Give every parameter and buffer the saved tensor, whatever its size, and correct the layers' sizes."""
     own = skeleton.state_dict()
-    odd = sorted(own.keys() ^ state.keys())
-    if odd:
-        raise BadInput(f"{path} does not fit {type(skeleton).__name__}: {odd[0]!r} is only in one of them.")
+    misfit = f"{path} does not fit {type(skeleton).__name__}"
+    if odd := sorted(own.keys() ^ state.keys()):
+        raise BadInput(f"{misfit}: {odd[0]!r} is only in one of them.")
     changed = set()
     for name, tensor in state.items():
         owner, _, leaf = name.rpartition(".")
         module = skeleton.get_submodule(owner)
         if tensor.dim() != own[name].dim():
-            raise BadInput(
-                f"{path} does not fit {type(skeleton).__name__}: {name!r} has {tensor.dim()} dimensions, not {own[name].dim()}."
-            )
+            raise BadInput(f"{misfit}: {name!r} has {tensor.dim()} dimensions, not {own[name].dim()}.")
         if isinstance(getattr(module, leaf), nn.Parameter):
             module.register_parameter(leaf, nn.Parameter(tensor, getattr(module, leaf).requires_grad))
         else:
@@ -100,19 +99,13 @@ def torchvision_recipe(model: nn.Module) -> dict | None:
         with torch.device("meta"):
             twin = zoo.get_model(name, weights=None, num_classes=classes)
         if {key: tensor.shape for key, tensor in twin.state_dict().items()} == shapes:
-            return {
-                "name": f"torchvision/{name}",
-                "shape": [3, 224, 224],
-                "classes": classes,
-                "width": 1.0,
-                "norm": "batch",
-            }
+            return build.recipe_for(f"torchvision/{name}", (3, 224, 224), classes)
     return None
 
 
 def set_sizes(module: nn.Module) -> None:
     """Make the size attributes of a layer (in_channels, out_features, num_features, ...) agree with its tensors."""
-    weight = getattr(module, "weight", None)
+    weight: Any = getattr(module, "weight", None)
     if isinstance(module, nn.modules.conv._ConvTransposeNd) and weight is not None:
         module.in_channels, module.out_channels = weight.shape[0], weight.shape[1] * module.groups
     elif isinstance(module, nn.modules.conv._ConvNd) and weight is not None:
@@ -120,10 +113,10 @@ def set_sizes(module: nn.Module) -> None:
             module.groups = weight.shape[0]  # depthwise: one group a channel
         module.in_channels, module.out_channels = weight.shape[1] * module.groups, weight.shape[0]
     elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = weight.shape  # type: ignore[union-attr]
+        module.out_features, module.in_features = weight.shape
     elif isinstance(module, _NormBase):
         vector = weight if weight is not None else module.running_mean
         if vector is not None:
             module.num_features = vector.shape[0]
     elif isinstance(module, nn.PReLU):
-        module.num_parameters = weight.shape[0]  # type: ignore[union-attr]
+        module.num_parameters = weight.shape[0]

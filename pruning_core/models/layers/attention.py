@@ -83,21 +83,12 @@ class PrunableAttention(nn.Module):
             attention.embed_dim, attention.num_heads, attention.dropout, kdim=attention.kdim, vdim=attention.vdim,
             batch_first=attention.batch_first, device="meta",
         )  # fmt: skip
-        if attention._qkv_same_embed_dim:
-            assert attention.in_proj_weight is not None
-            weights = attention.in_proj_weight.chunk(3)
-            trained = [attention.in_proj_weight.requires_grad] * 3
-        else:
-            weights = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)  # type: ignore[assignment]
-            trained = [weight.requires_grad for weight in weights]
-        for layer, weight, train in zip((converted.q, converted.k, converted.v), weights, trained, strict=True):
-            layer.weight = _own(weight, train)
-        stacked, last = attention.in_proj_bias, attention.out_proj.bias
-        biases = [None] * 3 if stacked is None else [_own(part, stacked.requires_grad) for part in stacked.chunk(3)]
-        for layer, bias in zip((converted.q, converted.k, converted.v), biases, strict=True):
-            layer.bias = bias  # type: ignore[assignment]
-        converted.out.weight = _own(attention.out_proj.weight, attention.out_proj.weight.requires_grad)
-        converted.out.bias = None if last is None else _own(last, last.requires_grad)  # type: ignore[assignment]
+        apart = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
+        weights = [*(_parts(attention.in_proj_weight, 3) or map(_own, apart)), _own(attention.out_proj.weight)]
+        biases = [*(_parts(attention.in_proj_bias, 3) or [None] * 3), *(_parts(attention.out_proj.bias, 1) or [None])]
+        layers: list[Any] = [converted.q, converted.k, converted.v, converted.out]
+        for layer, weight, bias in zip(layers, weights, biases, strict=True):
+            layer.weight, layer.bias = weight, bias
         return converted.train(attention.training)
 
     @property
@@ -215,8 +206,14 @@ def prunable_attention(model: nn.Module) -> nn.Module:
     return model
 
 
-def _own(tensor: Tensor, requires_grad: bool) -> nn.Parameter:
-    return nn.Parameter(tensor.detach().clone(memory_format=torch.contiguous_format), requires_grad)
+def _own(tensor: Tensor, requires_grad: bool | None = None) -> nn.Parameter:
+    trained = tensor.requires_grad if requires_grad is None else requires_grad
+    return nn.Parameter(tensor.detach().clone(memory_format=torch.contiguous_format), trained)
+
+
+def _parts(stacked: Tensor | None, count: int) -> list[nn.Parameter]:
+    """Copies of the parts of a parameter; none of one that is not there."""
+    return [] if stacked is None else [_own(part, stacked.requires_grad) for part in stacked.chunk(count)]
 
 
 def _linear(layer: Any) -> nn.Linear:
@@ -228,15 +225,11 @@ def _additive_mask(attn_mask: Tensor | None, key_padding_mask: Tensor | None, q:
     (batch, heads, queries, _), keys = q.shape, k.shape[2]
     mask = None
     if attn_mask is not None:
-        if attn_mask.shape == (queries, keys):
-            mask = _additive(attn_mask, "attn_mask", q.dtype)
-        elif attn_mask.shape == (batch * heads, queries, keys):
-            mask = _additive(attn_mask, "attn_mask", q.dtype).view(batch, heads, queries, keys)
-        else:
-            raise BadInput(
-                f"attn_mask must have shape {(queries, keys)} or {(batch * heads, queries, keys)}, "
-                f"not {tuple(attn_mask.shape)}."
-            )
+        one, each = (queries, keys), (batch * heads, queries, keys)
+        if attn_mask.shape not in (one, each):
+            raise BadInput(f"attn_mask must have shape {one} or {each}, not {tuple(attn_mask.shape)}.")
+        mask = _additive(attn_mask, "attn_mask", q.dtype)
+        mask = mask.view(batch, heads, queries, keys) if mask.dim() == 3 else mask
     if key_padding_mask is not None:
         if key_padding_mask.shape != (batch, keys):
             raise BadInput(f"key_padding_mask must have shape {(batch, keys)}, not {tuple(key_padding_mask.shape)}.")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from pruning_core.errors import BadInput
+from pruning_core.checks import Real, check
 
 
 class HardConcreteGate(nn.Module):
@@ -26,8 +28,7 @@ class HardConcreteGate(nn.Module):
         limits: tuple[float, float] = (-0.1, 1.1),
     ):
         super().__init__()
-        if not 0 < open_probability < 1:
-            raise BadInput(f"open_probability must lie in (0, 1), not {open_probability}.")
+        check("open_probability", open_probability, Real(above=0, below=1))
         self.temperature, self.limits, self.eps = temperature, limits, 1e-6
         mean = torch.logit(torch.tensor(open_probability))
         self.log_alpha = nn.Parameter(mean + 0.01 * torch.randn(channels))
@@ -85,7 +86,7 @@ class Gated(nn.Module):
     The layer is a convolution, a linear layer, or a batch norm with a scale.
     """
 
-    layer: nn.Module
+    layer: Any
     gate: HardConcreteGate | ChannelGate
 
     def __init__(self, layer: nn.Module, gate: HardConcreteGate | ChannelGate):
@@ -104,10 +105,9 @@ class Gated(nn.Module):
     @torch.no_grad()
     def to_plain(self) -> nn.Module:
         z = self.gate.gates()
-        weight: Tensor = self.layer.weight  # type: ignore[assignment]
-        weight.copy_(_times(weight, z, self.output_dim))
+        self.layer.weight.copy_(_times(self.layer.weight, z, self.output_dim))
         if self.layer.bias is not None:
-            self.layer.bias.mul_(z)  # type: ignore[operator]
+            self.layer.bias.mul_(z)
         return self.layer
 
 

@@ -105,7 +105,6 @@ class _SigmoidNorm(nn.modules.batchnorm._BatchNorm):
         plain = self.plain(self.num_features, self.eps, self.momentum, track_running_stats=self.track_running_stats)
         plain.to(self.weight).requires_grad_(self.weight.requires_grad)
         plain.weight.copy_(self.importance)
-        nn.init.zeros_(plain.bias)
         _copy_buffers(self, plain)
         return plain.train(self.training)
 
@@ -195,16 +194,12 @@ def _check_plain(cls: Any, norm: Any) -> None:
         raise BadInput(f"a batch norm without a scale (affine=False) cannot become a {cls.__name__}.")
 
 
-@torch.no_grad()
-def _copy_affine(norm, to) -> None:
+def _copy_affine(norm: Any, to: nn.Module) -> None:
     """Scale, shift, running statistics, dtype, device and whether they are trained."""
-    to.to(norm.weight)
-    for name in ("weight", "bias"):
-        getattr(to, name).copy_(getattr(norm, name)).requires_grad_(getattr(norm, name).requires_grad)
-    _copy_buffers(norm, to)
+    to.to(norm.weight).load_state_dict(norm.state_dict())
+    for parameter, own in zip(to.parameters(), norm.parameters(), strict=True):
+        parameter.requires_grad_(own.requires_grad)
 
 
-@torch.no_grad()
-def _copy_buffers(norm, to) -> None:
-    for name, buffer in norm.named_buffers():
-        getattr(to, name).copy_(buffer)
+def _copy_buffers(norm: nn.Module, to: nn.Module) -> None:
+    to.load_state_dict(dict(norm.named_buffers()), strict=False)

@@ -18,14 +18,16 @@ from torch import nn
 def project_(model: nn.Module) -> None:
     """Call ``project_()`` of every module that has one (after each optimizer step)."""
     for module in model.modules():
-        if module is not model and hasattr(module, "project_"):
-            module.project_()  # type: ignore[operator]
+        project = getattr(module, "project_", None)
+        if module is not model and project is not None:
+            project()
 
 
 def to_plain(model: nn.Module) -> nn.Module:
     """Replace every layer that has ``to_plain()`` by the ordinary layer it returns, in place; returns the network."""
-    if hasattr(model, "to_plain"):
-        return model.to_plain()  # type: ignore[operator]
+    own = getattr(model, "to_plain", None)
+    if own is not None:
+        return own()
     for name, child in model.named_children():
         setattr(model, name, to_plain(child))
     return model

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -22,6 +24,8 @@ class Scored(nn.Module):
 
     decays = False  # decay would be a penalty in disguise
 
+    layer: Any
+
     def __init__(self, layer: nn.Module):
         super().__init__()
         weight = getattr(layer, "weight", None)
@@ -36,8 +40,7 @@ class Scored(nn.Module):
         return rounded + (self.scores - self.scores.detach())
 
     def forward(self, input: Tensor) -> Tensor:
-        weight: Tensor = self.layer.weight  # type: ignore[assignment]
-        return functional_call(self.layer, {"weight": weight * self.used()}, (input,))
+        return functional_call(self.layer, {"weight": self.layer.weight * self.used()}, (input,))
 
     @torch.no_grad()
     def project_(self) -> None:
@@ -47,5 +50,5 @@ class Scored(nn.Module):
     @torch.no_grad()
     def to_plain(self) -> nn.Module:
         """The layer itself, its unused weights set to zero."""
-        self.layer.weight.mul_(self.used())  # type: ignore[operator]
+        self.layer.weight.mul_(self.used())
         return self.layer

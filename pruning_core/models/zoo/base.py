@@ -1,23 +1,36 @@
-"""What the model families share: their table entry, scaled widths, norm layers, initialisation."""
+"""What the model families share: their table, scaled widths, layers by name, stages of blocks."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
+import yaml
 from torch import nn
+
+from pruning_core.models.layers.norms import SigmoidBatchNorm2d
 
 Shape = tuple[int, int, int]
 Builder = Callable[[Shape, int, float, str], nn.Module]
 """(shape of one image (C, H, W), classes, width factor, norm) -> network."""
+Initialiser = Callable[[nn.Module], None]
+LEAK = 0.05  # slope of SNIP-it's leaky ReLU
+
+NETWORKS: dict[str, dict[str, Any]] = yaml.load(
+    Path(__file__).with_name("networks.yml").read_text(encoding="utf-8"),
+    getattr(yaml, "CSafeLoader", yaml.SafeLoader),
+)
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """One variant of the literature: how it is built, who uses it, and its size."""
+    """One variant of the literature: how it is built, and what ``networks.yml`` says about it."""
 
     build: Builder
-    initialise: Callable[[nn.Module], None]
+    initialise: Initialiser
     paper: str  # who published this variant (citation keys of the book)
     about: str
     parameters: int  # at `shape` and `classes`, width 1, the variant's own norm
@@ -27,9 +40,23 @@ class ModelInfo:
     smallest: int = 1  # height and width of the smallest image that passes all layers
 
 
+def family(variants: Mapping[str, tuple[Builder, Initialiser]]) -> dict[str, ModelInfo]:
+    """The table ``MODELS`` of a family: each variant's builder and initialiser with its entry of ``networks.yml``."""
+    found = {}
+    for name, (build, initialise) in variants.items():
+        entry: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in NETWORKS[name].items()}
+        found[name] = ModelInfo(build, initialise, **entry)
+    return found
+
+
 def scaled(channels: int, width: float) -> int:
     """``channels`` times the width factor, rounded, at least 1."""
     return max(1, round(channels * width))
+
+
+def conv2d(inputs: int, outputs: int, kernel: int, stride: int, norm: str) -> nn.Conv2d:
+    """A convolution padded by half its kernel; with a bias only where no norm layer follows, whose shift would be one."""
+    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=norm == "none")
 
 
 def norm2d(norm: str, channels: int) -> nn.Module:
@@ -37,82 +64,66 @@ def norm2d(norm: str, channels: int) -> nn.Module:
     if norm == "none":
         return nn.Identity()
     if norm == "sigmoid":
-        from pruning_core.models.layers.norms import SigmoidBatchNorm2d
-
         return SigmoidBatchNorm2d(channels)
     return nn.BatchNorm2d(channels)
 
 
-def initialiser(
-    conv: Callable[[Any], None] | None = None,
-    linear: Callable[[Any], None] | None = None,
-    last: Callable[[Any], None] | None = None,
-    norm_scale: float = 1.0,
-) -> Callable[[nn.Module], None]:
-    """A function that draws all parameters of a network anew, in an order that does not depend on its norm
-    layers.
+class Chain(OrderedDict[str, nn.Module]):
+    """Layers by name, each fed by the one before: ``conv1, norm1, act1, ..., fc1, ...``, for ``nn.Sequential``.
 
-    Convolutions and linear layers come first (torch's own initialisation, then ``conv``, ``linear`` or, for
-    the classifier, ``last`` on top), norm layers afterwards: one seed gives the same weights whatever the
-    norm, so that two norms can be compared. ``norm_scale`` is the initial scale of norm layers that have a
-    shift.
+    ``inputs`` is the number of channels, or of features, that the next layer is given.
     """
 
-    def initialise(model: nn.Module) -> None:
-        layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-        # A seed for each layer: a bias here must not change the weights there.
-        for layer, seed in zip(layers, torch.randint(2**62, (len(layers),)).tolist(), strict=True):
-            torch.default_generator.manual_seed(seed)
-            layer.reset_parameters()
-            own = conv if isinstance(layer, nn.Conv2d) else (last or linear) if layer is layers[-1] else linear
-            if own is not None:
-                torch.default_generator.manual_seed(seed)
-                own(layer)
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                module.reset_parameters()
-                if module.bias is not None:
-                    nn.init.constant_(module.weight, norm_scale)
+    def __init__(
+        self, inputs: int, width: float, norm: str = "none", activation: Callable[[], nn.Module] = nn.ReLU
+    ) -> None:
+        super().__init__()
+        self.inputs, self.width, self.norm, self.activation = inputs, width, norm, activation
 
-    return initialise
+    def conv(
+        self,
+        name: str | int,
+        channels: int,
+        kernel: int | tuple[int, int],
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
+    ) -> None:
+        """A convolution to ``channels`` times the width, its norm layer if there is one, an activation."""
+        outputs = scaled(channels, self.width)
+        self[f"conv{name}"] = nn.Conv2d(self.inputs, outputs, kernel, stride, padding, bias=bias)
+        if self.norm != "none":
+            self[f"norm{name}"] = norm2d(self.norm, outputs)
+        self[f"act{name}"] = self.activation()
+        self.inputs = outputs
 
-
-def he_fan_out(layer: nn.Conv2d) -> None:
-    """Normal with variance 2 / (kernel area x outputs), bias 0: He et al. 2015, backward form."""
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-
-
-def he_fan_in(layer: nn.Conv2d | nn.Linear) -> None:
-    """Normal with variance 2 / inputs, the bias as torch draws it: He et al. 2015, forward form."""
-    nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
-
-
-def he_fan_in_no_bias(layer: nn.Conv2d | nn.Linear) -> None:
-    """:func:`he_fan_in` with biases 0."""
-    he_fan_in(layer)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+    def linear(self, name: str | int, units: int, bias: bool = True, act: str = "act") -> None:
+        """A linear layer to ``units`` times the width, batch norm if there are norm layers, an activation."""
+        outputs = scaled(units, self.width)
+        self[f"fc{name}"] = nn.Linear(self.inputs, outputs, bias)
+        if self.norm != "none":
+            self[f"norm{name}"] = nn.BatchNorm1d(outputs)  # the sigmoid norm is for channels of images only
+        self[f"{act}{name}"] = self.activation()
+        self.inputs = outputs
 
 
-def small_normal(layer: nn.Linear) -> None:
-    """Normal with standard deviation 0.01, bias 0."""
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)
+def stages(
+    block: Callable[[int, int, int], Any], inputs: int, channels: Sequence[int], blocks: Sequence[int]
+) -> tuple[list[nn.Sequential], int]:
+    """Stages of blocks, ``block(inputs, channels, stride)`` each, and the number of channels that the last one returns.
+
+    Stage s has ``blocks[s]`` blocks of ``channels[s]`` channels; all stages but the first begin with stride 2.
+    """
+    found = []
+    for s, (own, count) in enumerate(zip(channels, blocks, strict=True)):
+        stage = nn.Sequential()
+        for b in range(count):
+            stage.append(part := block(inputs, own, 2 if s and b == 0 else 1))
+            inputs = part.outputs
+        found.append(stage)
+    return found, inputs
 
 
-LEAK = 0.05  # slope of SNIP-it's leaky ReLU
-
-
-def orthogonal_leaky(layer: nn.Conv2d | nn.Linear) -> None:
-    """Orthogonal with the gain of the leaky ReLU behind the layer."""
-    nn.init.orthogonal_(layer.weight, gain=nn.init.calculate_gain("leaky_relu", LEAK))
-
-
-def orthogonal(layer: nn.Conv2d | nn.Linear) -> None:
-    """Orthogonal with gain 1, for the classifier."""
-    nn.init.orthogonal_(layer.weight)
-
-
-snip_initialiser = initialiser(conv=orthogonal_leaky, linear=orthogonal_leaky, last=orthogonal)
+def leaky_relu() -> nn.LeakyReLU:
+    """SNIP-it's activation."""
+    return nn.LeakyReLU(LEAK)

@@ -4,11 +4,14 @@ Norm and ReLU stand in front of each convolution. A unit reads everything before
 channels; between the blocks a 1x1 convolution halves the channels and an average pool halves height and width.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruning_core.models.zoo.base import Builder, ModelInfo, Shape, he_fan_out, initialiser, norm2d, scaled
+from pruning_core.models.zoo.base import Shape, conv2d, family, norm2d, scaled
+from pruning_core.models.zoo.initialisers import he_fan_out, initialiser
 
 BLOCKS = 3
 BOTTLENECK, COMPRESSION = 4, 2
@@ -20,9 +23,9 @@ class Unit(nn.Module):
     def __init__(self, inputs: int, inner: int, growth: int, norm: str):
         super().__init__()
         self.bn1 = norm2d(norm, inputs)
-        self.conv1 = nn.Conv2d(inputs, inner, 1, bias=norm == "none")
+        self.conv1 = conv2d(inputs, inner, 1, 1, norm)
         self.bn2 = norm2d(norm, inner)
-        self.conv2 = nn.Conv2d(inner, growth, 3, padding=1, bias=norm == "none")
+        self.conv2 = conv2d(inner, growth, 3, 1, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.conv1(F.relu(self.bn1(x)))
@@ -35,7 +38,7 @@ class Transition(nn.Module):
     def __init__(self, inputs: int, outputs: int, norm: str):
         super().__init__()
         self.bn = norm2d(norm, inputs)
-        self.conv = nn.Conv2d(inputs, outputs, 1, bias=norm == "none")
+        self.conv = conv2d(inputs, outputs, 1, 1, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(self.conv(F.relu(self.bn(x))), 2)
@@ -44,11 +47,11 @@ class Transition(nn.Module):
 class DenseNet(nn.Module):
     """Stem of twice the growth, three blocks of ``units`` units with transitions between them, average pool, classifier."""
 
-    def __init__(self, units: int, growth: int, shape: Shape, classes: int, width: float = 1.0, norm: str = "batch"):
+    def __init__(self, units: int, growth: int, shape: Shape, classes: int, width: float, norm: str):
         super().__init__()
         channels = scaled(2 * growth, width)
         inner, own = scaled(BOTTLENECK * growth, width), scaled(growth, width)
-        self.conv1 = nn.Conv2d(shape[0], channels, 3, padding=1, bias=norm == "none")
+        self.conv1 = conv2d(shape[0], channels, 3, 1, norm)
         self.blocks = nn.Sequential()
         for b in range(1, BLOCKS + 1):
             block = nn.Sequential()
@@ -67,18 +70,4 @@ class DenseNet(nn.Module):
         return self.linear(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
 
 
-def _densenet(units: int, growth: int) -> Builder:
-    return lambda shape, classes, width, norm: DenseNet(units, growth, shape, classes, width, norm)
-
-
-MODELS = {
-    "densenet22": ModelInfo(
-        build=_densenet(units=3, growth=12),
-        initialise=initialiser(conv=he_fan_out),
-        paper="baykal2019sipp",
-        about="DenseNet-BC, growth 12, three units a block, 22 layers with weights",
-        parameters=71_686,
-        norms=("batch", "none"),
-        smallest=4,
-    ),
-}
+MODELS = family({"densenet22": (partial(DenseNet, 3, 12), initialiser(conv=he_fan_out))})

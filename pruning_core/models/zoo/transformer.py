@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from pruning_core.errors import BadInput
 from pruning_core.models.layers.attention import PrunableAttention
-from pruning_core.models.zoo.base import ModelInfo, Shape, initialiser, scaled
+from pruning_core.models.zoo.base import Shape, family, scaled
+from pruning_core.models.zoo.initialisers import initialiser
 
 HEAD_DIM = 8
 
@@ -79,14 +80,4 @@ def _initialise(model: nn.Module) -> None:
             nn.init.normal_(module.position, std=0.02)
 
 
-MODELS = {
-    "vit_tiny": ModelInfo(
-        build=_vit_tiny,
-        initialise=_initialise,
-        paper="dosovitskiy2021vit",
-        about="vision transformer: 4 patches to a side, 2 blocks of 4 heads, 32 channels, mean over the tokens",
-        parameters=18_154,
-        shape=(1, 8, 8),
-        norms=("batch",),
-    ),
-}
+MODELS = family({"vit_tiny": (_vit_tiny, _initialise)})

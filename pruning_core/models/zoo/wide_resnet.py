@@ -3,11 +3,13 @@
 ``wrn<depth>_<k>`` has (depth - 4) / 6 blocks a stage and 16 k, 32 k and 64 k channels behind a stem of 16; no dropout.
 """
 
-import torch
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruning_core.models.zoo.base import Builder, ModelInfo, Shape, he_fan_out, initialiser, norm2d, scaled
+from pruning_core.models.zoo.base import Shape, conv2d, family, norm2d, scaled, stages
+from pruning_core.models.zoo.initialisers import he_fan_out, initialiser
 
 
 class PreActivationBlock(nn.Module):
@@ -19,14 +21,11 @@ class PreActivationBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int, norm: str):
         super().__init__()
-        bias = norm == "none"
-        self.bn1 = norm2d(norm, inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=bias)
-        self.bn2 = norm2d(norm, outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=bias)
-        self.shortcut = None
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=bias)
+        self.outputs = outputs
+        self.bn1, self.conv1 = norm2d(norm, inputs), conv2d(inputs, outputs, 3, stride, norm)
+        self.bn2, self.conv2 = norm2d(norm, outputs), conv2d(outputs, outputs, 3, 1, norm)
+        changes = stride != 1 or inputs != outputs
+        self.shortcut = conv2d(inputs, outputs, 1, stride, norm) if changes else None
 
     def forward(self, x: Tensor) -> Tensor:
         active = F.relu(self.bn1(x))
@@ -37,44 +36,24 @@ class PreActivationBlock(nn.Module):
 class WideResNet(nn.Module):
     """Stem of 16 channels, three stages of ``blocks`` blocks (the later two at stride 2), norm, average pool, classifier."""
 
-    def __init__(self, blocks: int, widening: int, shape: Shape, classes: int, width: float = 1.0, norm: str = "batch"):
+    def __init__(self, blocks: int, widening: int, shape: Shape, classes: int, width: float, norm: str):
         super().__init__()
-        channels = scaled(16, width)
-        self.conv1 = nn.Conv2d(shape[0], channels, 3, 1, 1, bias=norm == "none")
-        stages = []
-        for base, stride in ((16, 1), (32, 2), (64, 2)):
-            outputs = scaled(base * widening, width)
-            stage = nn.Sequential()
-            for b in range(blocks):
-                stage.append(PreActivationBlock(channels, outputs, stride if b == 0 else 1, norm))
-                channels = outputs
-            stages.append(stage)
-        self.layer1, self.layer2, self.layer3 = stages
-        self.bn = norm2d(norm, channels)
-        self.linear = nn.Linear(channels, classes)
+        stem, *channels = (scaled(n, width) for n in (16, 16 * widening, 32 * widening, 64 * widening))
+        self.conv1 = conv2d(shape[0], stem, 3, 1, norm)
+        parts, features = stages(partial(PreActivationBlock, norm=norm), stem, channels, [blocks] * 3)
+        self.layer1, self.layer2, self.layer3 = parts
+        self.bn = norm2d(norm, features)
+        self.linear = nn.Linear(features, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
-        return self.linear(torch.flatten(F.adaptive_avg_pool2d(F.relu(self.bn(x)), 1), 1))
-
-
-def _wide(depth: int, widening: int) -> Builder:
-    blocks = (depth - 4) // 6
-    return lambda shape, classes, width, norm: WideResNet(blocks, widening, shape, classes, width, norm)
+        return self.linear(F.adaptive_avg_pool2d(F.relu(self.bn(x)), 1).flatten(1))
 
 
 def _bias_zero(layer: nn.Linear) -> None:
     nn.init.zeros_(layer.bias)
 
 
-MODELS = {
-    f"wrn{depth}_{widening}": ModelInfo(
-        build=_wide(depth, widening),
-        initialise=initialiser(conv=he_fan_out, linear=_bias_zero),
-        paper="baykal2019sipp",
-        about=f"wide ResNet of {depth} layers, {widening} times the channels, norm in front of the convolutions",
-        parameters=parameters,
-        norms=("batch", "none"),
-    )
-    for depth, widening, parameters in ((16, 8, 10_961_370), (28, 2, 1_467_610))
-}
+_START = initialiser(conv=he_fan_out, linear=_bias_zero)
+
+MODELS = family({"wrn16_8": (partial(WideResNet, 2, 8), _START), "wrn28_2": (partial(WideResNet, 4, 2), _START)})
