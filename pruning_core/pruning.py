@@ -60,7 +60,7 @@ class PruneResult:
             save_network(self.model, path, masks=self.masks)
 
     def __repr__(self) -> str:
-        return "\n".join(self.report._lines())
+        return self.report.summary
 
     def _repr_html_(self) -> str:
         return self.report._repr_html_()
