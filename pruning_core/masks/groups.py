@@ -1,8 +1,4 @@
-"""Channel groups as values: which slices of which parameters live and die together, and how to cut them out.
-
-A channel is a unit of scores and budgets. :func:`expand` turns a choice of channels into masks per parameter (rows,
-biases, norm vectors and the consumers' columns), :func:`remove` turns such masks into a smaller network.
-"""
+"""Channel groups as values: which slices of which parameters live and die together."""
 
 from __future__ import annotations
 

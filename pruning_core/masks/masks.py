@@ -16,7 +16,23 @@ from pruning_core.errors import BadInput, BadType
 from pruning_core.records.checkpoints import load_tensors, save_tensors
 
 
-class Masks(Mapping[str, Tensor]):
+class NamedTensors(Mapping[str, Tensor]):
+    """An immutable mapping from names to tensors."""
+
+    def __init__(self, tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]] = ()):
+        self._tensors = dict(tensors)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+class Masks(NamedTensors):
     """An immutable mapping from parameter names to bool tensors of the parameters' shapes.
 
     A parameter without an entry counts as alive everywhere. Masks are made on the CPU, wherever the network lives, and
@@ -29,8 +45,8 @@ class Masks(Mapping[str, Tensor]):
     """
 
     def __init__(self, alive: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]] = ()):
-        self._alive = dict(alive)
-        for name, mask in self._alive.items():
+        super().__init__(alive)
+        for name, mask in self.items():
             if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
                 kind = f"a tensor of {mask.dtype}" if isinstance(mask, Tensor) else type(mask).__name__
                 raise BadType(f"the mask of {name!r} must be a bool tensor, not {kind}.")
@@ -50,15 +66,6 @@ class Masks(Mapping[str, Tensor]):
         """Alive where the weight is not zero."""
         parameters = dict(model.named_parameters())
         return cls({name: (parameters[name].detach() != 0).cpu() for name in names})
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._alive[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._alive)
-
-    def __len__(self) -> int:
-        return len(self._alive)
 
     def __repr__(self) -> str:
         return f"Masks({len(self)} parameters, {self.removed:,} of {self.total:,} weights removed)"

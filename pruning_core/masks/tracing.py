@@ -45,18 +45,20 @@ def groups_and_positions(
 ) -> tuple[list[Group], dict[str, int]]:
     """The groups, and the output positions of every layer for one sample, from one forward pass."""
     _refuse_shared_weights(model)
+    # A tuple: a bare tensor would be unpacked along its batch and tried sample by sample, and counted twice.
+    arguments = example_input if isinstance(example_input, tuple) else (example_input,)
     try:
         with limited(time_limit):
             try:
-                entries, positions = _search(weightless_copy(model), _to(example_input, "meta"))
+                entries, positions = _search(weightless_copy(model), _to(arguments, "meta"))
             except Exception:  # a forward pass that looks at values, or tensors that are no buffers
-                entries, positions = _search(copy.deepcopy(model), example_input)
+                entries, positions = _search(copy.deepcopy(model), arguments)
     except OutOfTime:
         raise Unprunable(
             f"the channel groups of {type(model).__name__} were not found within {time_limit:g} s; prune weights instead."
         ) from None
     except Exception as error:
-        _refuse_wrong_example(model, example_input)
+        _refuse_wrong_example(model, arguments)
         raise Unprunable(
             f"{type(model).__name__} cannot be traced for channel groups ({type(error).__name__}: {_short(error)}); "
             "prune weights instead, or check that example_input fits the network."
@@ -68,17 +70,15 @@ def groups_and_positions(
     return groups, positions
 
 
-def _search(twin: nn.Module, example_input):
+def _search(twin: nn.Module, arguments: tuple):
     """What torch-pruning finds in ``twin``, a copy that it may change: (members, problems, channels) of every group."""
     import torch_pruning
 
-    make_traceable(twin, example_input)
+    make_traceable(twin, arguments)
     names = {module: name for name, module in twin.named_modules()}
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
         graph = torch_pruning.DependencyGraph()
-        # A tuple: a bare tensor would be unpacked along its batch and tried sample by sample, and counted twice.
-        arguments = example_input if isinstance(example_input, tuple) else (example_input,)
         finders = dict.fromkeys((HardConcreteGate, ChannelGate), gate_finder())
         with counting_positions(twin) as positions:
             graph.build_dependency(twin, arguments, customized_pruners=finders)
@@ -90,14 +90,13 @@ def _search(twin: nn.Module, example_input):
         return entries, {name: count // len(arguments[0]) for name, count in positions.items()}
 
 
-def _to(example_input, device: str):
-    if isinstance(example_input, tuple):
-        return tuple(_to(part, device) for part in example_input)
-    return example_input.to(device) if isinstance(example_input, Tensor) else example_input
+def _to(argument: Any, device: str) -> Any:
+    if isinstance(argument, tuple):
+        return tuple(_to(part, device) for part in argument)
+    return argument.to(device) if isinstance(argument, Tensor) else argument
 
 
-def _refuse_wrong_example(model: nn.Module, example_input) -> None:
-    arguments = example_input if isinstance(example_input, tuple) else (example_input,)
+def _refuse_wrong_example(model: nn.Module, arguments: tuple) -> None:
     try:
         with torch.no_grad():
             copy.deepcopy(model).eval()(*arguments)
