@@ -219,7 +219,9 @@ def doubles(name: str, values: Any) -> Tensor:
 
 
 def check_finite(model: nn.Module) -> None:
-    """Raise BadInput naming the first parameter or buffer of a network that holds NaN or infinite values."""
+    """Raise BadInput naming the first parameter or buffer of a network that holds NaN or infinite values; BadType for none."""
+    if not isinstance(model, nn.Module):
+        raise BadType(f"the network must be a torch.nn.Module, not {type(model).__name__}.")
     named = [(n, t) for n, t in (*model.named_parameters(), *model.named_buffers()) if t.is_floating_point()]
     if not named:
         return

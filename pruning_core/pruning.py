@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from pruning_core.checks import Whole, check, check_finite
-from pruning_core.errors import BadInput, BadType, BudgetError, Unprunable, known_name
+from pruning_core.errors import BadInput, BudgetError, Unprunable, known_name
 from pruning_core.masks.budgets import SPARSITY, Budget
+from pruning_core.masks.groups import Member
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.reports import Report, count_removed, make_report
 from pruning_core.masks.schedules import SCHEDULES, fraction_after
@@ -60,7 +61,7 @@ class PruneResult:
             save_network(self.model, path, masks=self.masks)
 
     def __repr__(self) -> str:
-        return "\n".join(self.report._lines())
+        return self.report.summary
 
     def _repr_html_(self) -> str:
         return self.report._repr_html_()
@@ -94,53 +95,63 @@ def prune(
     >>> result.masks.sparsity
     0.5
     """
-    if not isinstance(model, nn.Module):
-        raise BadType(f"the network must be a torch.nn.Module, not {type(model).__name__}.")
+    check_finite(model)
     method = as_method(method)
-    if sparsity is not None or not isinstance(across, Mapping):
-        sparsity = check("sparsity", sparsity, SPARSITY)
+    sparsity, budget = _checked_budget(sparsity, of or counted(method), across)
     rounds = check("rounds", rounds, Whole(at_least=1))
     known_name("schedule", schedule, SCHEDULES)
-    channels = method.unit == "channel"
-    unit = of or counted(method)
-    if isinstance(across, Mapping):
-        budget = Budget(of=unit, across=across)  # type: ignore[arg-type]
-    else:
-        budget = Budget(sparsity, of=unit, across=across)  # type: ignore[arg-type]
-    check_finite(model)
     batches = check_batches(batches, method.needs, method.name)
     example_input = example_for(model, example_input, batches)
-    if channels and example_input is None:
+    if example_input is None:
+        _refuse_without_example(method, budget)
+    pruned = copy.deepcopy(model)
+    channels = method.unit == "channel"
+    sites = find_sites(pruned, channels=channels, example_input=example_input, scope=scope, refuses=method.refuses)
+    overall, masks = budget.to, Masks()
+    remarks: tuple[str, ...] = ()
+    for i in range(1, rounds + 1):
+        if overall is not None:
+            budget = replace(budget, to=fraction_after(schedule, i, rounds, overall))
+        original = model if i == 1 else None
+        masks, _, remarks = prune_step(
+            pruned, method, budget, sites, masks, batches, seed + i - 1, original, example_input, round=i, of=rounds
+        )
+    masks = Masks.dense(pruned, sites.weights) & masks
+    report = make_report(method.name, sparsity, budget.of, masks, sites, remarks + _held(masks, sites, budget))
+    _check_sum_of_sites(report, budget)
+    return PruneResult(pruned, masks, report, sites, example_input)
+
+
+def _checked_budget(sparsity: float | None, of: str, across: str | Mapping[str, float]) -> tuple[float | None, Budget]:
+    """The sparsity asked for, and the budget, which holds it only where the sites have none of their own."""
+    for_each = isinstance(across, Mapping)
+    if sparsity is not None or not for_each:
+        sparsity = check("sparsity", sparsity, SPARSITY)
+    return sparsity, Budget(None if for_each else sparsity, of=of, across=across)  # type: ignore[arg-type]
+
+
+def _refuse_without_example(method: Method, budget: Budget) -> None:
+    if method.unit == "channel":
         raise BadInput(
             f"method {method.name!r} removes channels, so it needs example_input (or batches) to follow them through the "
             "network."
         )
-    if method.needs == "shape" and example_input is None:
+    if method.needs == "shape":
         raise BadInput(f"method {method.name!r} needs example_input (or batches), to know the shape of an input.")
-    if unit == "macs" and example_input is None:
+    if budget.of == "macs":
         raise BadInput("a budget of macs needs example_input (or batches), to know how often each weight is used.")
-    pruned = copy.deepcopy(model)
-    sites = find_sites(pruned, channels=channels, example_input=example_input, scope=scope, refuses=method.refuses)
-    masks = Masks()
-    remarks: tuple[str, ...] = ()
-    for i in range(1, rounds + 1):
-        if budget.to is not None and sparsity is not None:
-            budget = replace(budget, to=fraction_after(schedule, i, rounds, sparsity))
-        original = model if i == 1 else None
-        choice = prune_step(
-            pruned, method, budget, sites, masks, batches, seed + i - 1, original, example_input, round=i, of=rounds
+
+
+def _check_sum_of_sites(report: Report, budget: Budget) -> None:
+    """Where each site has a sparsity of its own, they must agree with the overall one, to one unit a site."""
+    if report.asked is None or not isinstance(budget.across, Mapping):
+        return
+    removed, total = report.removed[report.of]
+    if abs(removed - report.asked * total) > len(budget.across):
+        raise BudgetError(
+            f"the sparsities of the sites remove {removed / total:.4f} of all {report.of}, not the {report.asked} asked for; "
+            "give None as the overall sparsity to let them decide."
         )
-        masks, remarks = choice.masks, choice.remarks
-    masks = Masks.dense(pruned, sites.weights) & masks
-    report = make_report(method.name, sparsity, unit, masks, sites, remarks + _held(masks, sites, budget))
-    if isinstance(across, Mapping) and sparsity is not None:
-        removed, total = report.removed[unit]
-        if abs(removed - sparsity * total) > len(across):
-            raise BudgetError(
-                f"the sparsities of the sites remove {removed / total:.4f} of all {unit}, not the {sparsity} asked for; "
-                "give None as the overall sparsity to let them decide."
-            )
-    return PruneResult(pruned, masks, report, sites, example_input)
 
 
 def prune_step(
@@ -197,17 +208,16 @@ def _check_reached(method: Method, budget: Budget, masks: Masks, sites: Sites) -
 
 
 def _cost_of_largest_channel(sites: Sites, of: str) -> int:
-    largest = 0
-    for group in sites.groups.values():
-        cost = 0
-        for member in group.members:
-            if member.parameter in sites.weights:
-                shape = sites.shapes[member.parameter]
-                each = len(member.indices) / group.size * shape.numel() / shape[member.dim]
-                positions = sites.positions[member.parameter] if of == "macs" and sites.positions else 1
-                cost += int(each * positions)
-        largest = max(largest, cost)
-    return largest
+    costs = sites.positions if of == "macs" and sites.positions else {}
+
+    def cost(member: Member, size: int) -> int:
+        shape = sites.shapes[member.parameter]
+        return int(len(member.indices) / size * shape.numel() / shape[member.dim] * costs.get(member.parameter, 1))
+
+    return max(
+        sum(cost(member, group.size) for member in group.members if member.parameter in sites.weights)
+        for group in sites.groups.values()
+    )
 
 
 def _held(masks: Masks, sites: Sites, budget: Budget) -> tuple[str, ...]:

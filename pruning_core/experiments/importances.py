@@ -17,8 +17,8 @@ BINS = 40
 def importances(model: nn.Module, method: str | Method, example_input, *, traced=None) -> dict[str, Tensor]:
     """The scores that a channel method gives: group -> (channels,), of the groups that it can prune.
 
-    ``example_input`` is one input with its batch dimension; ``traced`` what discovery.trace gives, when it is known. Raises
-    BadInput for a method that looks at data, or at single weights.
+    ``example_input`` is one input with its batch dimension; ``traced`` what groups_and_positions gives, when it is known.
+    Raises BadInput for a method that looks at data, or at single weights.
     """
     chosen = check_importance(method)
     sites = find_sites(model, channels=True, example_input=example_input, refuses=chosen.refuses, traced=traced)

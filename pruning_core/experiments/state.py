@@ -12,7 +12,7 @@ from pruning_core.data.loading import Data
 from pruning_core.errors import BadInput
 from pruning_core.masks.groups import Group
 from pruning_core.masks.masks import Masks
-from pruning_core.masks.tracing import trace
+from pruning_core.masks.tracing import groups_and_positions
 from pruning_core.models.storage import fit_tensors
 from pruning_core.records.checkpoints import load_tensors, save_tensors
 from pruning_core.training.optimizers import LearningRate, Optimizer
@@ -53,7 +53,7 @@ class State:
         """The channel groups and output positions of the network as it is now; searched for again when shapes change."""
         shapes = [(name, tensor.shape) for name, tensor in self.model.state_dict().items()]
         if self._traced[0] != shapes:
-            self._traced = (shapes, trace(self.model, self.example))
+            self._traced = (shapes, groups_and_positions(self.model, self.example))
         return self._traced[1]
 
     @property

@@ -9,13 +9,13 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pruning_core.checks import Constraints, Maybe, OneOf, Real, Whole, check, check_fields
 from pruning_core.errors import BadInput, BudgetError, known_name
 from pruning_core.masks.groups import expand
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.ranking import Ranking, share_out
+from pruning_core.masks.reports import count_removed
 from pruning_core.masks.scores import Scores
 from pruning_core.masks.sites import Sites
 
@@ -23,6 +23,9 @@ OF = ("weights", "channels", "macs")
 ACROSS = ("global", "layer", "uniform", "erk", "smart_ratio")
 SPARSITY = Real(at_least=0, below=1)
 """What a fraction removed must be."""
+
+Chooser = Callable[[int], list[np.ndarray]]  # number of units kept -> which ones, site by site
+Chosen = Callable[[list[np.ndarray]], Masks]
 
 
 @dataclass(frozen=True)
@@ -107,23 +110,18 @@ def allocate(scores: Scores, budget: Budget, alive: Masks, sites: Sites) -> Mask
     return _by_cost(budget, ranking, sites, masks, choose)
 
 
-def _by_cost(budget, ranking: Ranking, sites: Sites, masks, choose) -> Masks:
+def _by_cost(budget: Budget, ranking: Ranking, sites: Sites, masks: Chosen, choose: Chooser) -> Masks:
     """Bisect the number of units kept until the weights or MACs left come closest to the budget."""
-    cost = _cost(budget.of, sites)
-    shapes = {name: sites.shapes[name] for name in sites.weights}
-    whole = sum(math.prod(shape) * cost[name] for name, shape in shapes.items())
+    assert budget.to is not None
+    _, whole = count_removed(budget.of, {}, sites)
     target = (1 - budget.to) * whole
 
-    def left(kept: int) -> float:
-        found = masks(choose(kept))
-        return sum(
-            cost[name] * (int(torch.count_nonzero(found[name])) if name in found else math.prod(shapes[name]))
-            for name in shapes
-        )
+    def left(kept: int) -> int:
+        return whole - count_removed(budget.of, masks(choose(kept)), sites)[0]
 
     low, high = ranking.minimum_total, ranking.living_total
     most, least = left(high), left(low)
-    if target > most + 0.5 * cost_step(whole, ranking):
+    if target > most + 0.5 * whole / max(ranking.total, 1):  # half of an average unit
         raise BudgetError(
             f"the network already lacks {1 - most / whole:.4%} of its {budget.of}; "
             f"sparsity {budget.to} would mean to revive some."
@@ -143,16 +141,11 @@ def _by_cost(budget, ranking: Ranking, sites: Sites, masks, choose) -> Masks:
     return masks(choose(min((low, high), key=lambda kept: abs(left(kept) - target))))
 
 
-def cost_step(whole: float, ranking: Ranking) -> float:
-    """A generous size of one unit: what "within one unit" may mean when units are channels."""
-    return whole / max(ranking.total, 1)
-
-
-def _chooser(budget: Budget, ranking: Ranking, sites: Sites, channels: bool) -> Callable[[int], list[np.ndarray]]:
+def _chooser(budget: Budget, ranking: Ranking, sites: Sites, channels: bool) -> Chooser:
     """The function from a number of kept units to the units, for the budget's way of spreading them."""
     if budget.across == "global":
         return ranking.top
-    shares, lower, upper = densities(str(budget.across), ranking, sites, channels)
+    shares, lower, upper = _shares(str(budget.across), ranking, sites, channels)
 
     def choose(kept: int) -> list[np.ndarray]:
         if kept < lower.sum() or kept > upper.sum():
@@ -165,7 +158,7 @@ def _chooser(budget: Budget, ranking: Ranking, sites: Sites, channels: bool) -> 
     return choose
 
 
-def densities(across: str, ranking: Ranking, sites: Sites, channels: bool):
+def _shares(across: str, ranking: Ranking, sites: Sites, channels: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Relative numbers of units to keep a site, and between which bounds each site's number must lie."""
     sizes, lower, upper = ranking.sizes.astype(float), ranking.minimum.copy(), ranking.alive_counts.copy()
     if across == "layer":
@@ -189,17 +182,15 @@ def densities(across: str, ranking: Ranking, sites: Sites, channels: bool):
 def _mapped_counts(across: Mapping[str, float], ranking: Ranking) -> np.ndarray:
     for site in across:
         known_name("site of the budget", site, ranking.names)
-    counts = []
+    counts = ranking.alive_counts.copy()
     for i, name in enumerate(ranking.names):
-        kept = int(ranking.sizes[i]) - _half_up(across.get(name, 0.0) * int(ranking.sizes[i]))
-        if name not in across:
-            kept = int(ranking.alive_counts[i])
-        if kept > ranking.alive_counts[i]:
-            raise BudgetError(f"site {name!r} already lacks more than the fraction {across[name]} asked for.")
-        if kept < ranking.minimum[i]:
-            raise BudgetError(f"site {name!r} would be emptied by sparsity {across[name]}.")
-        counts.append(kept)
-    return np.array(counts)
+        if name in across:
+            counts[i] = ranking.sizes[i] - _half_up(across[name] * int(ranking.sizes[i]))
+            if counts[i] > ranking.alive_counts[i]:
+                raise BudgetError(f"site {name!r} already lacks more than the fraction {across[name]} asked for.")
+            if counts[i] < ranking.minimum[i]:
+                raise BudgetError(f"site {name!r} would be emptied by sparsity {across[name]}.")
+    return counts
 
 
 def _check_sites(scores: Scores, expected: Mapping[str, torch.Size]) -> None:
@@ -215,23 +206,6 @@ def _check_sites(scores: Scores, expected: Mapping[str, torch.Size]) -> None:
         raise BudgetError("nothing in scope can be pruned.")
 
 
-def _cost(of: str, sites: Sites) -> Mapping[str, int]:
-    if of == "weights":
-        return dict.fromkeys(sites.weights, 1)
-    if of == "channels":
-        raise BudgetError("this method prunes single weights; its budget counts weights or macs, not channels.")
-    if sites.positions is None:
-        raise BadInput("a budget of macs needs example_input (or batches), to know how often each weight is used.")
-    return {name: sites.positions.get(name, 0) for name in sites.weights}
-
-
 def _half_up(value: float) -> int:
     """Nearest whole number, halves up; the small term makes 0.07 * 100 and the like what a reader expects."""
     return math.floor(value + 0.5 + 1e-9)
-
-
-def kept_fraction(masks: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> float:
-    """Fraction of the weights in ``shapes`` that is alive."""
-    total = sum(math.prod(shape) for shape in shapes.values())
-    dead = sum(math.prod(shapes[n]) - int(torch.count_nonzero(masks[n])) for n in shapes if n in masks)
-    return 1 - dead / total if total else 1.0

@@ -1,8 +1,4 @@
-"""Channel groups as values: which slices of which parameters live and die together, and how to cut them out.
-
-A channel is a unit of scores and budgets. :func:`expand` turns a choice of channels into masks per parameter (rows,
-biases, norm vectors and the consumers' columns), :func:`remove` turns such masks into a smaller network.
-"""
+"""Channel groups as values: which slices of which parameters live and die together."""
 
 from __future__ import annotations
 
@@ -37,11 +33,6 @@ class Member:
         """Name of the module that owns the parameter."""
         return self.parameter.rpartition(".")[0]
 
-    @property
-    def positions(self) -> tuple[Tensor, ...]:
-        """Indices of channel c along ``dim``, for every c."""
-        return tuple(self.indices[self.channels == c] for c in range(int(self.channels.max()) + 1))
-
     def per_channel(self, per_index: Tensor, size: int) -> Tensor:
         """Sum a vector over the entries along ``dim`` into one value a channel, shape (size,)."""
         picked = per_index[self.indices.to(per_index.device)]
@@ -68,18 +59,14 @@ class Group:
         """All members that are parameters or index layers."""
         return (*self.produces, *self.normalises, *self.consumes)
 
-    @property
-    def passes_an_index(self) -> bool:
-        """Whether a ChannelIndex reads these channels: it has no column that could be masked."""
-        return any(member.is_buffer for member in self.consumes)
-
     def alive(self, masks: Mapping[str, Tensor]) -> Tensor:
         """Bool vector (size,): False for channels that can be cut out without any change of the outputs.
 
         A channel is dead when every column that reads it is masked; where an index layer hands it on, when the rows,
         the biases and the norm entries that make it are masked as well.
         """
-        judges = [m for m in (self.members if self.passes_an_index else self.consumes) if not m.is_buffer]
+        passes_an_index = any(member.is_buffer for member in self.consumes)  # which has no column to mask
+        judges = [m for m in (self.members if passes_an_index else self.consumes) if not m.is_buffer]
         masked = [member for member in judges if member.parameter in masks]
         if not masked or len(masked) < len(judges):
             return torch.ones(self.size, dtype=torch.bool)

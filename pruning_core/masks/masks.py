@@ -13,9 +13,26 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.errors import BadInput, BadType
+from pruning_core.records.checkpoints import load_tensors, save_tensors
 
 
-class Masks(Mapping[str, Tensor]):
+class NamedTensors(Mapping[str, Tensor]):
+    """An immutable mapping from names to tensors."""
+
+    def __init__(self, tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]] = ()):
+        self._tensors = dict(tensors)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+class Masks(NamedTensors):
     """An immutable mapping from parameter names to bool tensors of the parameters' shapes.
 
     A parameter without an entry counts as alive everywhere. Masks are made on the CPU, wherever the network lives, and
@@ -28,10 +45,11 @@ class Masks(Mapping[str, Tensor]):
     """
 
     def __init__(self, alive: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]] = ()):
-        self._alive = dict(alive)
-        for name, mask in self._alive.items():
+        super().__init__(alive)
+        for name, mask in self.items():
             if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-                raise BadType(f"the mask of {name!r} must be a bool tensor, not {_kind(mask)}.")
+                kind = f"a tensor of {mask.dtype}" if isinstance(mask, Tensor) else type(mask).__name__
+                raise BadType(f"the mask of {name!r} must be a bool tensor, not {kind}.")
 
     @classmethod
     def dense(cls, model: nn.Module, names: Iterable[str] | None = None) -> Masks:
@@ -48,15 +66,6 @@ class Masks(Mapping[str, Tensor]):
         """Alive where the weight is not zero."""
         parameters = dict(model.named_parameters())
         return cls({name: (parameters[name].detach() != 0).cpu() for name in names})
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._alive[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._alive)
-
-    def __len__(self) -> int:
-        return len(self._alive)
 
     def __repr__(self) -> str:
         return f"Masks({len(self)} parameters, {self.removed:,} of {self.total:,} weights removed)"
@@ -77,35 +86,21 @@ class Masks(Mapping[str, Tensor]):
         return self.removed / self.total if self.total else 0.0
 
     def __and__(self, other: Masks) -> Masks:
-        return self._merge(other, torch.logical_and, missing_is_dense=True)
+        self._same_shapes(other)
+        return Masks({**self, **other} | {name: self[name] & other[name] for name in self.keys() & other.keys()})
 
     def __or__(self, other: Masks) -> Masks:
-        return self._merge(other, torch.logical_or, missing_is_dense=False)
+        self._same_shapes(other)
+        return Masks({name: mask | other[name] for name, mask in self.items() if name in other})
 
     def __le__(self, other: Masks) -> bool:
         self._same_shapes(other)
-        alive_here = (self.get(name, None) for name in other)
-        return all(
-            bool((~mine | theirs).all()) if mine is not None else bool(theirs.all())
-            for mine, theirs in zip(alive_here, other.values(), strict=True)
-        )
+        return all(bool((theirs | ~self[name] if name in self else theirs).all()) for name, theirs in other.items())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Masks):
             return NotImplemented
         return self.keys() == other.keys() and all(torch.equal(mask, other[name]) for name, mask in self.items())
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def _merge(self, other: Masks, operation, missing_is_dense: bool) -> Masks:
-        self._same_shapes(other)
-        merged = {}
-        for name in [*self, *(name for name in other if name not in self)]:
-            if name in self and name in other:
-                merged[name] = operation(self[name], other[name])
-            elif missing_is_dense:
-                merged[name] = self[name] if name in self else other[name]
-        return Masks(merged)
 
     def _same_shapes(self, other: Masks) -> None:
         for name in self.keys() & other.keys():
@@ -133,24 +128,12 @@ class Masks(Mapping[str, Tensor]):
             if name in self:
                 parameter.masked_fill_(~self[name].to(parameter.device), 0)
 
-    def to(self, device: torch.device | str) -> Masks:
-        """The same masks on another device."""
-        return Masks({name: mask.to(device) for name, mask in self.items()})
-
     def save(self, path: str | PathLike) -> None:
         """Write the masks to one file, atomically, with a checksum."""
-        from pruning_core.records.checkpoints import save_tensors
-
         save_tensors(path, {f"mask:{name}": mask for name, mask in self.items()}, {"kind": "masks"})
 
     @classmethod
     def load(cls, path: str | PathLike) -> Masks:
         """Read masks from a file of :meth:`save`, or from a pruned network saved by :func:`~pruning_core.pruning.prune`."""
-        from pruning_core.records.checkpoints import load_tensors
-
         tensors, _ = load_tensors(path)
         return cls({name.removeprefix("mask:"): mask for name, mask in tensors.items() if name.startswith("mask:")})
-
-
-def _kind(value: object) -> str:
-    return f"a tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__

@@ -43,7 +43,7 @@ class Ranking:
             return np.array([np.argmax(ranked)])
         return np.argsort(-ranked, kind="stable")[:count]
 
-    def _cut(self, threshold: float) -> list[np.ndarray]:
+    def above(self, threshold: float) -> list[np.ndarray]:
         """What is alive and scores above the threshold, or is protected."""
         keep = [score > threshold for score in self.scores]
         for part, living, protected in zip(keep, self.living, self.protected, strict=True):
@@ -51,8 +51,6 @@ class Ranking:
                 part &= living
             part[protected] = True
         return keep
-
-    above = _cut
 
     def top(self, kept: int) -> list[np.ndarray]:
         """Keep the ``kept`` best units of all sites together."""
@@ -71,7 +69,7 @@ class Ranking:
             start += count
         pool.partition(len(pool) - kept)
         threshold = pool[len(pool) - kept]
-        keep = self._cut(threshold)
+        keep = self.above(threshold)
         ties = kept - sum(int(np.count_nonzero(part)) for part in keep)
         if ties:
             self._spread(ties, threshold, keep)

@@ -61,7 +61,10 @@ def remove(model: nn.Module, masks: Mapping[str, Tensor], groups: Iterable[Group
     slices: dict[str, dict[int, Tensor]] = {}
     for name, dims in dropped.items():
         shape = (parameters[name] if name in parameters else buffers[name]).shape
-        slices[name] = {dim: _complement(torch.cat(dead), shape[dim]) for dim, dead in dims.items()}
+        slices[name] = {
+            dim: torch.ones(shape[dim], dtype=torch.bool).index_fill(0, torch.cat(dead), False).nonzero().flatten()
+            for dim, dead in dims.items()
+        }
     kept = Kept(slices)
     owners = sorted({name.rpartition(".")[0] for name in {*slices, *renumber}})
     with torch.no_grad():
@@ -72,12 +75,6 @@ def remove(model: nn.Module, masks: Mapping[str, Tensor], groups: Iterable[Group
             if int(torch.count_nonzero(mask)) < parameter.numel():  # dead weights beside those that were cut out
                 parameter.masked_fill_(~kept.slice(name, mask).to(parameter.device), 0)
     return kept
-
-
-def _complement(dead: Tensor, size: int) -> Tensor:
-    alive = torch.ones(size, dtype=torch.bool)
-    alive[dead] = False
-    return alive.nonzero().flatten()
 
 
 def _shrink_module(module: nn.Module, owner: str, kept: Kept, index_dead: list[Tensor]) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from pruning_core.errors import BadInput, known_name
 from pruning_core.masks.groups import any_alive
 from pruning_core.masks.sites import Sites
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Report:
     asked: float | None
     of: str
     removed: Mapping[str, tuple[int, int]]
-    layers: pd.DataFrame
+    layers: pandas.DataFrame
     not_prunable: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
@@ -43,25 +46,24 @@ class Report:
         removed, total = self.removed[of]
         return removed / total if total else 0.0
 
-    def _lines(self) -> list[str]:
+    @property
+    def summary(self) -> str:
+        """What was asked and what was removed, and the remarks: a few lines."""
         asked = "no target" if self.asked is None else f"asked {self.asked:.2%} of {self.of}"
         lines = [f"{self.method}: {asked}, reached {self.reached:.2%}"]
         for of, (removed, total) in self.removed.items():
             lines.append(f"  {of:9}{removed:>15,} of {total:>15,} removed ({self.fraction(of):.2%})")
-        lines += [f"  note: {remark}" for remark in self.remarks]
-        return lines
+        return "\n".join([*lines, *(f"  note: {remark}" for remark in self.remarks)])
 
     def __str__(self) -> str:
-        lines = self._lines()
-        with pd.option_context("display.width", 110, "display.max_rows", 60):
-            lines.append(self.layers.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+        lines = [self.summary, self.layers.to_string(index=False, float_format=lambda value: f"{value:.3f}")]
         if self.not_prunable:
             lines.append("not prunable:")
             lines += [f"  {name}: {why}" for name, why in self.not_prunable.items()]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        head = "<br>".join(self._lines())
+        head = self.summary.replace("\n", "<br>")
         reasons = "".join(f"<li>{name}: {why}</li>" for name, why in self.not_prunable.items())
         table = self.layers.to_html(index=False, float_format=lambda value: f"{value:.3f}", border=0)
         tail = f"<details><summary>not prunable</summary><ul>{reasons}</ul></details>" if reasons else ""
@@ -69,14 +71,16 @@ class Report:
 
 
 def count_removed(of: str, masks: Mapping[str, Tensor], sites: Sites) -> tuple[int, int]:
-    """(removed, total) of "weights", "channels" (of the groups) or "macs"."""
+    """(removed, total) of "weights", "channels" (of the groups) or "macs"; BadInput for macs that were not counted."""
     if of == "channels":
         dead = sum(int((~group.alive(masks)).sum()) for group in sites.groups.values())
         return dead, sum(group.size for group in sites.groups.values())
+    costs = dict.fromkeys(sites.weights, 1) if of == "weights" else sites.positions
+    if costs is None:
+        raise BadInput("a budget of macs needs example_input (or batches), to know how often each weight is used.")
     removed = total = 0
     for name in sites.weights:
-        cost = (sites.positions or {}).get(name, 0) if of == "macs" else 1
-        size = math.prod(sites.shapes[name])
+        cost, size = costs.get(name, 0), math.prod(sites.shapes[name])
         total += cost * size
         if name in masks:
             removed += cost * (size - int(torch.count_nonzero(masks[name])))
@@ -87,6 +91,8 @@ def make_report(
     method: str, asked: float | None, of: str, masks: Mapping[str, Tensor], sites: Sites, remarks=()
 ) -> Report:
     """Count what ``masks`` remove at ``sites``."""
+    import pandas
+
     rows = []
     for name in sites.weights:
         shape = sites.shapes[name]
@@ -97,14 +103,12 @@ def make_report(
         cost = sites.positions[name] if sites.positions is not None else 0
         rows.append((name, total, dead, dead / total, shape[0], empty, total * cost, dead * cost))
     columns = ["layer", "weights", "removed", "sparsity", "rows", "empty_rows", "macs", "macs_removed"]
-    layers = pd.DataFrame(rows, columns=columns)
-    removed = {"weights": (int(layers["removed"].sum()), int(layers["weights"].sum()))}
-    if sites.groups:
-        removed["channels"] = count_removed("channels", masks, sites)
-    else:
-        removed["channels"] = (int(layers["empty_rows"].sum()), int(layers["rows"].sum()))
+    layers = pandas.DataFrame(rows, columns=columns)
+    sums = {column: int(layers[column].sum()) for column in columns if column not in ("layer", "sparsity")}
+    of_channels = count_removed("channels", masks, sites) if sites.groups else (sums["empty_rows"], sums["rows"])
+    removed = {"weights": (sums["removed"], sums["weights"]), "channels": of_channels}
     if sites.positions is not None:
-        removed["macs"] = (int(layers["macs_removed"].sum()), int(layers["macs"].sum()))
+        removed["macs"] = (sums["macs_removed"], sums["macs"])
     else:
         layers = layers.drop(columns=["macs", "macs_removed"])
     return Report(method, asked, of, removed, layers, dict(sites.excluded), tuple(remarks))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from pruning_core.errors import BadInput, BadType, known_name
+from pruning_core.masks.masks import NamedTensors
 
 NORMALISERS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda score: score,
@@ -25,7 +26,7 @@ COMBINERS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class Scores(Mapping[str, Tensor]):
+class Scores(NamedTensors):
     """An immutable mapping from sites (parameter or channel group) to float tensors; larger means more important.
 
     NaN and infinite scores are refused by name: they would be ranked silently, and wrongly.
@@ -37,8 +38,8 @@ class Scores(Mapping[str, Tensor]):
     """
 
     def __init__(self, scores: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]):
-        self._scores = {name: score.detach() for name, score in dict(scores).items()}
-        for name, score in self._scores.items():
+        super().__init__((name, score.detach()) for name, score in dict(scores).items())
+        for name, score in self.items():
             if not score.is_floating_point():
                 raise BadType(f"the scores of {name!r} must be floating point, not {score.dtype}.")
             # One sum is much cheaper than isfinite over millions; an overflowing sum only means a second look.
@@ -49,15 +50,6 @@ class Scores(Mapping[str, Tensor]):
                 raise BadInput(
                     f"the scores of {name!r} hold {len(bad)} NaN or infinite {values}, first at position {where}."
                 )
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._scores[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._scores)
-
-    def __len__(self) -> int:
-        return len(self._scores)
 
     def __repr__(self) -> str:
         return f"Scores({', '.join(f'{name}: {tuple(score.shape)}' for name, score in self.items())})"

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from pruning_core.errors import BadInput, BadType, Unprunable
 from pruning_core.masks.groups import Group
-from pruning_core.masks.tracing import PRODUCERS, trace
+from pruning_core.masks.tracing import PRODUCERS, groups_and_positions
 from pruning_core.models.cost import output_positions, weightless_copy
 
 PRUNABLE = (*PRODUCERS, nn.Bilinear, nn.RNNBase, nn.MultiheadAttention)
 
 Scope = Iterable[str] | Callable[[str, nn.Module], bool] | None
+InScope = Callable[..., bool]  # (name of a layer, module), or with exact=True of a parameter
 
 
 def find_sites(
@@ -32,10 +34,39 @@ def find_sites(
 
     ``scope`` narrows them: patterns on layer names like ``["features.*", "!features.0"]`` (a pattern that fits nothing
     is an error), or a function (name, module) -> bool. A parameter of another layer type is in scope when a pattern names
-    it in full. A group is in scope when all layers that produce its channels are. ``traced``: what ``discovery.trace``
+    it in full. A group is in scope when all layers that produce its channels are. ``traced``: what ``groups_and_positions``
     gives for this network, when that is known.
     """
     in_scope = _scope(model, scope)
+    weights, excluded = _weights(model, in_scope)
+    if not weights:
+        raise Unprunable(f"{type(model).__name__} has no prunable layer" + (" in scope." if scope is not None else "."))
+    groups: dict[str, Group] = {}
+    positions: Mapping[str, int] | None = None
+    if channels:
+        every, positions = traced if traced is not None else groups_and_positions(model, example_input)
+        for group in every:
+            producers = {m.layer for m in group.produces if not m.is_buffer}
+            reason = group.reason_fixed or refuses(model, group)
+            if reason is None and not all(in_scope(layer, model.get_submodule(layer)) for layer in producers):
+                reason = "out of scope"
+            if reason is None:
+                groups[group.name] = group
+            else:
+                excluded[f"channels of {group.name}"] = reason
+        if not groups:
+            _refuse_without_channels(model, excluded)
+    if example_input is not None:
+        positions = _positions(model, example_input) if positions is None else positions
+        positions = {name: positions.get(name.rpartition(".")[0], 0) for name in weights}
+    else:
+        positions = None
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    return Sites(shapes, tuple(weights), groups, positions, excluded)
+
+
+def _weights(model: nn.Module, in_scope: InScope) -> tuple[list[str], dict[str, str]]:
+    """Names of the weights that may be pruned, and of what is left out, with the reason."""
     weights, excluded = [], {}
     for name, parameter in model.named_parameters():
         layer, _, _ = name.rpartition(".")
@@ -48,36 +79,14 @@ def find_sites(
             excluded[layer] = "out of scope"
         else:
             excluded[name] = f"a weight of {type(module).__name__}, which is pruned only when scope names it"
-    if not weights:
-        raise Unprunable(f"{type(model).__name__} has no prunable layer" + (" in scope." if scope is not None else "."))
-    groups: dict[str, Group] = {}
-    found: dict[str, int] | None = None
-    if channels:
-        every, found = traced if traced is not None else trace(model, example_input)
-        for group in every:
-            reason = group.reason_fixed or refuses(model, group)
-            producers = {m.layer for m in group.produces if not m.is_buffer}
-            if reason is None and not all(in_scope(layer, model.get_submodule(layer)) for layer in producers):
-                reason = "out of scope"
-            if reason is None:
-                groups[group.name] = group
-            else:
-                excluded[f"channels of {group.name}"] = reason
-        if not groups:
-            telling = sorted(
-                excluded.items(), key=lambda item: item[1] == "out of scope"
-            )  # what scope cannot help first
-            reasons = "; ".join(f"{name}: {why}" for name, why in telling[:3])
-            reasons = reasons or "no layer could be followed from its weights to the outputs"
-            raise Unprunable(
-                f"{type(model).__name__} has no channels that can be removed ({reasons}); prune weights instead."
-            )
-    positions = None
-    if example_input is not None:
-        found = _positions(model, example_input) if found is None else found
-        positions = {name: found.get(name.rpartition(".")[0], 0) for name in weights}
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    return Sites(shapes, tuple(weights), groups, positions, excluded)
+    return weights, excluded
+
+
+def _refuse_without_channels(model: nn.Module, excluded: Mapping[str, str]) -> NoReturn:
+    telling = sorted(excluded.items(), key=lambda item: item[1] == "out of scope")  # what scope cannot help first
+    reasons = "; ".join(f"{name}: {why}" for name, why in telling[:3])
+    reasons = reasons or "no layer could be followed from its weights to the outputs"
+    raise Unprunable(f"{type(model).__name__} has no channels that can be removed ({reasons}); prune weights instead.")
 
 
 def _positions(model: nn.Module, example_input) -> dict[str, int]:
@@ -89,7 +98,7 @@ def _positions(model: nn.Module, example_input) -> dict[str, int]:
         return output_positions(model, example)
 
 
-def _scope(model: nn.Module, scope: Scope):
+def _scope(model: nn.Module, scope: Scope) -> InScope:
     if scope is None:
         return lambda name, module, exact=False: not exact
     if callable(scope):

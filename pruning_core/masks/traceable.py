@@ -11,7 +11,7 @@ from pruning_core.models.layers.attention import PrunableAttention
 from pruning_core.models.layers.index import ChannelIndex
 
 
-def make_traceable(twin: nn.Module, example_input) -> None:
+def make_traceable(twin: nn.Module, arguments: tuple) -> None:
     """Evaluation mode, gradients on, index layers replaced by 1x1 convolutions, attention by a sum, in place."""
     twin.eval().requires_grad_(True)
     for module in twin.modules():
@@ -20,7 +20,6 @@ def make_traceable(twin: nn.Module, example_input) -> None:
     index_layers = {name: module for name, module in twin.named_modules() if isinstance(module, ChannelIndex)}
     if not index_layers:
         return
-    arguments = example_input if isinstance(example_input, tuple) else (example_input,)
     widths: dict[nn.Module, int] = {}
     hooks = [
         m.register_forward_pre_hook(lambda m, inputs: widths.update({m: inputs[0].shape[1]}))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -35,24 +37,28 @@ def find_groups(model: nn.Module, example_input, time_limit: float = 60.0) -> li
     ``example_input`` is a tensor (N, ...) or a tuple of the arguments of ``forward``; a batch of one is enough.
     Raises Unprunable when the network cannot be traced, or not within ``time_limit`` seconds.
     """
-    return trace(model, example_input, time_limit)[0]
+    return groups_and_positions(model, example_input, time_limit)[0]
 
 
-def trace(model: nn.Module, example_input, time_limit: float = 60.0) -> tuple[list[Group], dict[str, int]]:
+def groups_and_positions(
+    model: nn.Module, example_input, time_limit: float = 60.0
+) -> tuple[list[Group], dict[str, int]]:
     """The groups, and the output positions of every layer for one sample, from one forward pass."""
     _refuse_shared_weights(model)
+    # A tuple: a bare tensor would be unpacked along its batch and tried sample by sample, and counted twice.
+    arguments = example_input if isinstance(example_input, tuple) else (example_input,)
     try:
         with limited(time_limit):
             try:
-                entries, positions = _search(weightless_copy(model), _to(example_input, "meta"))
+                entries, positions = _search(weightless_copy(model), _to(arguments, "meta"))
             except Exception:  # a forward pass that looks at values, or tensors that are no buffers
-                entries, positions = _search(copy.deepcopy(model), example_input)
+                entries, positions = _search(copy.deepcopy(model), arguments)
     except OutOfTime:
         raise Unprunable(
             f"the channel groups of {type(model).__name__} were not found within {time_limit:g} s; prune weights instead."
         ) from None
     except Exception as error:
-        _refuse_wrong_example(model, example_input)
+        _refuse_wrong_example(model, arguments)
         raise Unprunable(
             f"{type(model).__name__} cannot be traced for channel groups ({type(error).__name__}: {_short(error)}); "
             "prune weights instead, or check that example_input fits the network."
@@ -64,17 +70,15 @@ def trace(model: nn.Module, example_input, time_limit: float = 60.0) -> tuple[li
     return groups, positions
 
 
-def _search(twin: nn.Module, example_input):
+def _search(twin: nn.Module, arguments: tuple):
     """What torch-pruning finds in ``twin``, a copy that it may change: (members, problems, channels) of every group."""
     import torch_pruning
 
-    make_traceable(twin, example_input)
+    make_traceable(twin, arguments)
     names = {module: name for name, module in twin.named_modules()}
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
         graph = torch_pruning.DependencyGraph()
-        # A tuple: a bare tensor would be unpacked along its batch and tried sample by sample, and counted twice.
-        arguments = example_input if isinstance(example_input, tuple) else (example_input,)
         finders = dict.fromkeys((HardConcreteGate, ChannelGate), gate_finder())
         with counting_positions(twin) as positions:
             graph.build_dependency(twin, arguments, customized_pruners=finders)
@@ -86,14 +90,13 @@ def _search(twin: nn.Module, example_input):
         return entries, {name: count // len(arguments[0]) for name, count in positions.items()}
 
 
-def _to(example_input, device: str):
-    if isinstance(example_input, tuple):
-        return tuple(_to(part, device) for part in example_input)
-    return example_input.to(device) if isinstance(example_input, Tensor) else example_input
+def _to(argument: Any, device: str) -> Any:
+    if isinstance(argument, tuple):
+        return tuple(_to(part, device) for part in argument)
+    return argument.to(device) if isinstance(argument, Tensor) else argument
 
 
-def _refuse_wrong_example(model: nn.Module, example_input) -> None:
-    arguments = example_input if isinstance(example_input, tuple) else (example_input,)
+def _refuse_wrong_example(model: nn.Module, arguments: tuple) -> None:
     try:
         with torch.no_grad():
             copy.deepcopy(model).eval()(*arguments)
@@ -130,46 +133,59 @@ def _build(members, problems, size, model: nn.Module, tensors, order) -> Group:
     normalises: list[Member] = []
     consumes: list[Member] = []
     for name, side, indices, roots in members:
-        module = model.get_submodule(name)
-        channels = unit[roots]
-        if isinstance(module, ChannelIndex):
-            (produces if side == "out" else consumes).append(
-                Member(f"{name}.index", 0, indices, channels, is_buffer=True)
-            )
-        elif isinstance(module, PRODUCERS):
-            turned = isinstance(module, CONVOLUTIONS) and module.transposed
-            if side == "out":
-                row = Member(f"{name}.weight", 1 if turned else 0, indices, channels)
-                produces.append(row)
-                if module.bias is not None:
-                    produces.append(Member(f"{name}.bias", 0, indices, channels))
-            elif isinstance(module, CONVOLUTIONS) and module.groups > 1:
-                relative, first = _first_of_each(indices % (module.in_channels // module.groups))
-                consumes.append(Member(f"{name}.weight", 1, relative, channels[first]))
-            else:
-                consumes.append(Member(f"{name}.weight", 0 if turned else 1, indices, channels))
-        elif isinstance(module, VECTORS):
-            for vector in ("weight", "bias", "log_alpha", "running_mean"):
-                tensor = tensors.get(f"{name}.{vector}")
-                if tensor is None or (isinstance(module, nn.PReLU) and len(tensor) == 1):
-                    continue
-                if vector == "running_mean" and f"{name}.weight" in tensors:
-                    continue  # sliced together with the scale
-                normalises.append(Member(f"{name}.{vector}", 0, indices, channels, vector == "running_mean"))
+        module, channels = model.get_submodule(name), unit[roots]
+        if isinstance(module, VECTORS):
+            normalises += _vectors(name, module, indices, channels, tensors)
+        elif not isinstance(module, (*PRODUCERS, ChannelIndex)):
+            continue  # one of the problems
+        elif side == "out":
+            produces += _rows(name, module, indices, channels)
+        else:
+            consumes.append(_columns(name, module, indices, channels))
     producers = sorted({m.layer for m in produces if not m.is_buffer}, key=order.__getitem__)
-    reason = problems[0] if problems else None
-    if reason is None and not consumes:
-        reason = "they are outputs of the network"
-    if reason is None and any(m.is_buffer for m in produces) and any(m.is_buffer for m in consumes):
+    group = Group(producers[0], count, tuple(produces), tuple(normalises), tuple(consumes))
+    modules = [model.get_submodule(name) for name, _, _, _ in members]
+    return replace(group, reason_fixed=problems[0] if problems else _reason_fixed(group, modules))
+
+
+def _rows(name: str, module: Any, indices: Tensor, channels: Tensor) -> list[Member]:
+    """The rows of a layer, and the biases, that compute channels."""
+    if isinstance(module, ChannelIndex):
+        return [Member(f"{name}.index", 0, indices, channels, is_buffer=True)]
+    rows = [Member(f"{name}.weight", int(_is_turned(module)), indices, channels)]
+    return rows if module.bias is None else [*rows, Member(f"{name}.bias", 0, indices, channels)]
+
+
+def _columns(name: str, module: Any, indices: Tensor, channels: Tensor) -> Member:
+    """The columns of a layer that read channels."""
+    if isinstance(module, ChannelIndex):
+        return Member(f"{name}.index", 0, indices, channels, is_buffer=True)
+    if isinstance(module, CONVOLUTIONS) and module.groups > 1:
+        relative, first = _first_of_each(indices % (module.in_channels // module.groups))
+        return Member(f"{name}.weight", 1, relative, channels[first])
+    return Member(f"{name}.weight", int(not _is_turned(module)), indices, channels)
+
+
+def _vectors(name: str, module: Any, indices: Tensor, channels: Tensor, tensors) -> Iterator[Member]:
+    """The vectors of a norm or gate; a running mean only where there is no scale with which it is sliced."""
+    scaled = f"{name}.weight" in tensors
+    for vector in ("weight", "bias", "log_alpha") if scaled else ("bias", "log_alpha", "running_mean"):
+        tensor = tensors.get(f"{name}.{vector}")
+        if tensor is not None and not (isinstance(module, nn.PReLU) and len(tensor) == 1):
+            yield Member(f"{name}.{vector}", 0, indices, channels, is_buffer=vector == "running_mean")
+
+
+def _reason_fixed(group: Group, modules: list[Any]) -> str | None:
+    if not group.consumes:
+        return "they are outputs of the network"
+    if any(m.is_buffer for m in group.produces) and any(m.is_buffer for m in group.consumes):
         # What arrives through an index layer has no weight to mask, and would travel on through the next one.
-        reason = "they come and go through index layers, where nothing can be masked"
-    if reason is None and count == 1:
-        reason = "they can only be removed all together"
-    if reason is None:
-        frozen = [m for m in members if isinstance(model.get_submodule(m[0]), CONVOLUTIONS)]
-        if any(_turned_and_grouped(model.get_submodule(m[0])) for m in frozen):
-            reason = "they belong to a grouped transposed convolution, which has no rule"
-    return Group(producers[0], count, tuple(produces), tuple(normalises), tuple(consumes), reason)
+        return "they come and go through index layers, where nothing can be masked"
+    if group.size == 1:
+        return "they can only be removed all together"
+    if any(_is_turned(module) and module.groups > 1 for module in modules):
+        return "they belong to a grouped transposed convolution, which has no rule"
+    return None
 
 
 def _units(members, size: int, model: nn.Module) -> Tensor:
@@ -227,8 +243,8 @@ def _is_depthwise(module: Any) -> bool:
     return bool(module.groups == module.in_channels == module.out_channels)
 
 
-def _turned_and_grouped(module: Any) -> bool:
-    return bool(getattr(module, "transposed", False)) and module.groups > 1
+def _is_turned(module: Any) -> bool:
+    return isinstance(module, CONVOLUTIONS) and module.transposed
 
 
 def _refuse_shared_weights(model: nn.Module) -> None:

@@ -28,10 +28,9 @@ LARGEST_HEADER = 100_000_000  # the limit of the safetensors format
 def save_tensors(path: str | PathLike, tensors: Mapping[str, Tensor], info: Mapping[str, Any] | None = None) -> None:
     """Write named tensors and a JSON-able ``info`` into one safetensors file at ``path``.
 
-    The file appears whole or not at all (temporary name, then rename) and carries a SHA-256 over names,
-    dtypes, shapes, bytes and ``info``. Tensors may be on any device, of any strided dtype and shape, and may
-    share memory (each name gets its own copy). Raises BadType for a value that is no tensor or no JSON,
-    BadInput when the place cannot be written.
+    The file appears whole or not at all and carries a SHA-256 over names, dtypes, shapes, bytes and ``info``. Tensors may be
+    on any device, of any strided dtype and shape, and may share memory (each name gets its own copy). Raises BadType for a
+    value that is no tensor or no JSON, BadInput when the place cannot be written.
 
     >>> import tempfile
     >>> place = Path(tempfile.mkdtemp()) / "three.safetensors"
@@ -49,11 +48,8 @@ def save_tensors(path: str | PathLike, tensors: Mapping[str, Tensor], info: Mapp
 
 
 def load_tensors(path: str | PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what ``save_tensors`` wrote: (tensors on the CPU, info).
-
-    Raises BadInput when there is no readable file at ``path``, CorruptFile when it is truncated, altered or
-    of another kind.
-    """
+    """Read what ``save_tensors`` wrote: (tensors on the CPU, info). Raises BadInput when there is no readable file at
+    ``path``, CorruptFile when it is truncated, altered or of another kind."""
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError as error:
@@ -76,9 +72,8 @@ def load_tensors(path: str | PathLike) -> tuple[dict[str, Tensor], dict[str, Any
 def describe(value: Any) -> Any:
     """``value`` as JSON that is equal for equal settings: how a checkpoint knows the run that it belongs to.
 
-    Tensors enter by their SHA-256, dataclasses and modules by class, fields and tensors, functions by their
-    name and the values that they have captured. Other objects enter by their class alone, so two of a kind
-    cannot be told apart.
+    Tensors enter by their SHA-256, dataclasses and modules by class, fields and tensors, functions by their name and the
+    values that they have captured; other objects by their class alone, so two of a kind cannot be told apart.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value

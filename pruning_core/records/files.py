@@ -25,24 +25,24 @@ _NOT_WRITABLE = {
 }
 
 
-def _is_checkout() -> bool:
+def is_checkout() -> bool:
+    """Whether the package lies in its repository, and not in site-packages."""
     return (REPOSITORY / "pyproject.toml").is_file()
 
 
 def cache_root() -> Path:
     """The folder for downloads, checkpoints and records that git does not see.
 
-    ``$PRUNING_CACHE`` if set, else ``data/cache`` of the repository, else (installed package)
-    ``~/.cache/pruning_core``.
+    ``$PRUNING_CACHE`` if set, else ``data/cache`` of the repository, else (installed package) ``~/.cache/pruning_core``.
     """
     if named := os.environ.get("PRUNING_CACHE"):
         return Path(named).expanduser()
-    return REPOSITORY / "data" / "cache" if _is_checkout() else Path.home() / ".cache" / "pruning_core"
+    return REPOSITORY / "data" / "cache" if is_checkout() else Path.home() / ".cache" / "pruning_core"
 
 
 def results_root() -> Path:
     """The folder of the committed results: ``data/results`` of the repository (else in the cache)."""
-    return REPOSITORY / "data" / "results" if _is_checkout() else cache_root() / "results"
+    return REPOSITORY / "data" / "results" if is_checkout() else cache_root() / "results"
 
 
 def file_sha256(path: str | os.PathLike) -> str:
@@ -54,12 +54,9 @@ def file_sha256(path: str | os.PathLike) -> str:
 def write_atomically(path: str | os.PathLike, writer: Callable[[Path], None] | bytes | str) -> None:
     """Write a file so that a reader, a crash or a second writer never meets half of it.
 
-    ``writer`` is the content, or a function that writes a new file at the path it is given: a temporary name
-    with the same suffix in the same folder, which is synced to the disk and then renamed over ``path``.
-    Folders are made. When anything fails the temporary file goes and what was at ``path`` stays.
-
-    Raises BadInput, naming the path, when it cannot be written (permission, room, a file where a folder
-    should be).
+    ``writer`` is the content, or a function that writes a new file at the path it is given: a temporary name with the same
+    suffix in the same folder, synced to the disk and then renamed over ``path``. Folders are made. When anything fails the
+    temporary file goes and what was at ``path`` stays. Raises BadInput when the path cannot be written.
     """
     path = Path(path)
     # The leading dot hides what a killed process leaves behind from every search for records.

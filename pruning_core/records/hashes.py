@@ -36,20 +36,20 @@ def _canonical(value: Any) -> Any:
 
 
 def content_hash(value: Any) -> str:
-    """16 hex characters of the SHA-256 of ``value`` as canonical JSON: the name under which its result is
-    stored.
+    """16 hex characters of the SHA-256 of ``value`` as canonical JSON: the name under which its result is stored.
 
-    Dataclasses become ``{"type": class name, field: value, ...}`` without the fields declared
-    ``compare=False`` (what does not take part in ``==`` is no part of the identity either); tuples equal
-    lists; the order of keys does not count; floats enter by ``repr``, so 1 and 1.0 differ. Raises BadType for
-    anything else, paths included: where a file lies must not decide what it is.
+    Dataclasses become ``{"type": class name, field: value, ...}`` without the fields declared ``compare=False`` (what does
+    not take part in ``==`` is no part of the identity either); tuples equal lists; the order of keys does not count; floats
+    enter by ``repr``, so 1 and 1.0 differ. Raises BadType for anything else, paths included: where a file lies must not
+    decide what it is.
 
     >>> content_hash({"a": 1, "b": (2, 3)}) == content_hash({"b": [2, 3], "a": 1})
     True
     """
-    return _digest(_canonical(value))[:16]
+    return digest(_canonical(value))[:16]
 
 
-def _digest(plain: Any) -> str:
+def digest(plain: Any) -> str:
+    """64 hex characters of the SHA-256 of JSON types, whatever the order of their keys."""
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()

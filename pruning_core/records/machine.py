@@ -7,7 +7,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pruning_core.records.files import _is_checkout
+import torch
+
+from pruning_core.records.files import is_checkout
 from pruning_core.version import REPOSITORY
 
 
@@ -16,17 +18,11 @@ def _revision() -> str:
     """The short git hash of the checkout, "+dirty" when the code (not the results) differs from it."""
 
     def git(*arguments: str) -> str:
-        run = subprocess.run(
-            ["git", "-C", str(REPOSITORY), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-        return run.stdout.strip()
+        command = ["git", "-C", str(REPOSITORY), *arguments]
+        return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10).strip()
 
     # Without a .git of its own an installed copy would report the project that it is installed into.
-    if not (_is_checkout() and (REPOSITORY / ".git").exists()):
+    if not (is_checkout() and (REPOSITORY / ".git").exists()):
         return "unknown"
     try:
         changed = git("status", "--porcelain", "--", "pruning_core", "notebooks")
@@ -54,13 +50,8 @@ def _version(package: str) -> str:
 
 
 def environment(device: Any = "cpu") -> dict[str, str | int]:
-    """What a reader must know about the machine behind a number, as columns of a row.
-
-    Versions of Python, torch, torchvision, numpy and this package; ``revision`` of the checkout; ``device``:
-    the processor's or the GPU's model name; ``threads`` that torch uses on the CPU.
-    """
-    import torch
-
+    """What a reader must know about the machine behind a number, as columns of a row: versions, the ``revision`` of the
+    checkout, ``device`` (the model name of the processor or GPU), ``threads`` that torch uses on the CPU."""
     device = torch.device(device)
     return {
         "python": platform.python_version(),

@@ -1,8 +1,4 @@
-"""One measurement is one tidy row: content hashes, atomic files with a checksum, and all records as one
-table.
-
-Nothing here knows about networks, and torch and pandas are imported only where they are needed.
-"""
+"""One measurement is one tidy row: files of rows with a checksum, and all records as one table."""
 
 import json
 import math
@@ -11,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pruning_core.checks import plain
 from pruning_core.errors import BadInput, BadType, CorruptFile, known_name
 from pruning_core.records.files import cache_root, results_root, write_atomically
-from pruning_core.records.hashes import _digest
+from pruning_core.records.hashes import digest
 from pruning_core.version import CHEAP, LONG, source_hash
 
 if TYPE_CHECKING:
@@ -32,22 +29,9 @@ COLUMNS = (
 """The standard columns. Sparsities are fractions removed, accuracies percent, losses means, times seconds."""
 
 
-# --- places
-
-
-# --- hashes
-
-
-# --- atomic files
-
-
-# --- records
-
-
 def _storable(value: Any, where: str) -> Any:
     """A row's entry as strict JSON; nan and infinities become null because JSON has no word for them."""
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        value = value.item()  # numpy scalars and tensors of one number
+    value = plain(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if value is None or isinstance(value, str | bool | int):
@@ -60,25 +44,20 @@ def _storable(value: Any, where: str) -> Any:
 
 
 def write_rows(path: str | os.PathLike, rows: list[dict]) -> None:
-    """Store tidy rows as one JSON record with a checksum, atomically; one line a row, so that changes can be
-    read.
+    """Store tidy rows as one JSON record with a checksum, atomically; one line a row, so that changes can be read.
 
-    Entries may be None, bool, int, float, str, numpy or torch scalars, and lists and dicts of these. nan and
-    infinities are stored as null and read back as None. Raises BadType (naming the column) for other entries,
-    BadInput when the path cannot be written.
+    Entries may be None, bool, int, float, str, numpy or torch scalars, and lists and dicts of these. Raises BadType
+    (naming the column) for others, BadInput when the path cannot be written.
     """
-    plain = [{str(name): _storable(value, str(name)) for name, value in row.items()} for row in rows]
-    lines = ",\n".join(json.dumps(row) for row in plain)
-    head = f'{{"format": {json.dumps(FORMAT)}, "sha256": "{_digest(plain)}", "rows": ['
-    write_atomically(path, f"{head}\n{lines}\n]}}\n" if plain else f"{head}]}}\n")
+    stored = [{str(name): _storable(value, str(name)) for name, value in row.items()} for row in rows]
+    lines = ",\n".join(json.dumps(row) for row in stored)
+    head = f'{{"format": {json.dumps(FORMAT)}, "sha256": "{digest(stored)}", "rows": ['
+    write_atomically(path, f"{head}\n{lines}\n]}}\n" if stored else f"{head}]}}\n")
 
 
 def read_rows(path: str | os.PathLike) -> list[dict]:
-    """The rows of a record written by :func:`write_rows`.
-
-    Raises CorruptFile when the file is truncated, altered or of another kind, BadInput when it cannot be read
-    at all.
-    """
+    """The rows of a record of :func:`write_rows`. Raises CorruptFile for a file that is truncated, altered or of another
+    kind, BadInput for one that cannot be read at all."""
     try:
         content = json.loads(Path(path).read_bytes().decode("utf-8"))
     except ValueError as error:  # both broken JSON and broken UTF-8
@@ -90,17 +69,14 @@ def read_rows(path: str | os.PathLike) -> list[dict]:
     rows = content.get("rows")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise CorruptFile(f"{path} is a damaged record: it holds no list of rows.")
-    if content.get("sha256") != _digest(rows):
+    if content.get("sha256") != digest(rows):
         raise CorruptFile(f"{path} is a damaged record: its rows do not match its checksum.")
     return rows
 
 
 def _record_files(folders: tuple[str | os.PathLike, ...]) -> Iterator[Path]:
-    if not folders:
-        places = [place for place in (cache_root() / "records", results_root()) if place.is_dir()]
-    else:
-        places = [Path(folder) for folder in folders]
-    for place in places:
+    usual = [place for place in (cache_root() / "records", results_root()) if place.is_dir()]
+    for place in map(Path, folders or usual):
         if place.is_file():
             yield place
         elif place.is_dir():
@@ -148,13 +124,10 @@ def load(*folders: str | os.PathLike, **equal_to: Any) -> "pandas.DataFrame":
     """All rows of all ``*.json`` records below the folders (or of single files) as one table.
 
     Default folders: the records of this machine's runs, without those of cheap profiles that older code wrote, then the
-    committed results. An experiment (by its
-    hash) that lies in several files counts once, the first file wins. ``equal_to`` keeps the rows whose
-    column has that value, or one of several given as a list; ``load(model="lenet300", seed=[0, 1])``. Nothing
-    found: an empty table with the standard columns.
-
-    Raises CorruptFile naming a record that cannot be trusted, BadInput for a folder that does not exist,
-    UnknownName for a column that no row has.
+    committed results. An experiment (by its hash) that lies in several files counts once, the first file wins.
+    ``equal_to`` keeps the rows whose column has that value, or one of several given as a list;
+    ``load(model="lenet300", seed=[0, 1])``. Nothing found: an empty table with the standard columns. Raises CorruptFile
+    for a record that cannot be trusted, BadInput for a folder that does not exist, UnknownName for a column of no row.
     """
     import pandas
 
@@ -175,6 +148,3 @@ def load(*folders: str | os.PathLike, **equal_to: Any) -> "pandas.DataFrame":
         else:
             frame = frame[column.isna() if value is None else column == value]
     return frame.reset_index(drop=True)
-
-
-# --- where a number was made

@@ -101,45 +101,52 @@ def attack(
     info = ATTACKS[known_name("attack", name, ATTACKS)]
     sizes = tuple(map(float, check("epsilons", epsilons, Several(Real(at_least=0), at_least=1, rising=True))))
     seed = check("seed", seed, Whole(at_least=0))
-    if steps is not None:
-        steps = check("steps", steps, Whole(at_least=1))
-        if info.steps is None:
-            raise BadInput(f"attack {name!r} takes one step; steps={steps} has no meaning for it.")
+    options = _options(name, info, steps)
     if not isinstance(inputs, Tensor) or len(inputs) == 0 or len(inputs) != len(labels):
         raise BadInput("an attack needs images and as many labels, at least one.")
     foolbox = _foolbox()
+    made = getattr(foolbox.attacks, info.kind)(**options)
     check_finite(model)
     inputs, labels = like_model(model, inputs, labels)
-    low, high = _checked_bounds(bounds, inputs)
+    limits = _checked_bounds(bounds, inputs)
     with undisturbed(model), _other_random_states(seed):
         model.eval().requires_grad_(False)
-        with torch.no_grad():
-            outputs = model(inputs)
-        _check_outputs(outputs, labels, targeted)
-        predicted = outputs.argmax(1)
-        clean = float((predicted == labels).double().mean())
+        predicted = _predicted(model, inputs, labels, targeted)
+        right = predicted == labels
         if exclude_wrong:
-            right = predicted == labels
             if not bool(right.any()):
                 raise BadInput("the network gets every image wrong; with exclude_wrong there is nothing to attack.")
             inputs, labels, predicted = inputs[right], labels[right], predicted[right]
-        options = {info.steps: steps} if steps is not None and info.steps is not None else {}
-        goal = (
-            foolbox.criteria.Misclassification(labels)
-            if targeted is None
-            else foolbox.criteria.TargetedMisclassification(torch.full_like(labels, targeted))
-        )
-        wrapped = foolbox.PyTorchModel(model, bounds=(low, high), device=inputs.device)
-        made = getattr(foolbox.attacks, info.kind)(**options)
+        wrapped = foolbox.PyTorchModel(model, bounds=limits, device=inputs.device)
+        goal = _goal(foolbox.criteria, labels, targeted)
         try:
             _, attacked, turned = made(wrapped, inputs, goal, epsilons=list(sizes))
         except ValueError as error:
             raise BadInput(f"attack {name!r} cannot be made here: {error}") from error
         with torch.no_grad():
-            agreement = [float((model(x).argmax(1) == predicted).double().mean()) for x in attacked]
-        distance = [float((x - inputs).flatten(1).norm(dim=1).mean()) for x in attacked]
-    success = tuple(float(each.double().mean()) for each in turned)
-    return AttackResult(name, sizes, success, tuple(agreement), tuple(distance), clean, len(inputs))
+            agreement = tuple(_share(model(x).argmax(1) == predicted) for x in attacked)
+        distance = tuple(float((x - inputs).flatten(1).norm(dim=1).mean()) for x in attacked)
+    return AttackResult(name, sizes, tuple(map(_share, turned)), agreement, distance, _share(right), len(inputs))
+
+
+def _share(true: Tensor) -> float:
+    return float(true.double().mean())
+
+
+def _goal(criteria: Any, labels: Tensor, targeted: int | None) -> Any:
+    if targeted is None:
+        return criteria.Misclassification(labels)
+    return criteria.TargetedMisclassification(torch.full_like(labels, targeted))
+
+
+def _options(name: str, info: AttackInfo, steps: int | None) -> dict[str, int]:
+    """foolbox's word for the number of steps, where one is given."""
+    if steps is None:
+        return {}
+    steps = check("steps", steps, Whole(at_least=1))
+    if info.steps is None:
+        raise BadInput(f"attack {name!r} takes one step; steps={steps} has no meaning for it.")
+    return {info.steps: steps}
 
 
 def _checked_bounds(bounds, inputs: Tensor) -> tuple[float, float]:
@@ -158,7 +165,10 @@ def _checked_bounds(bounds, inputs: Tensor) -> tuple[float, float]:
     return low, high
 
 
-def _check_outputs(outputs, labels: Tensor, targeted: int | None) -> None:
+def _predicted(model: nn.Module, inputs: Tensor, labels: Tensor, targeted: int | None) -> Tensor:
+    """The classes that the network takes the images for, (N,)."""
+    with torch.no_grad():
+        outputs = model(inputs)
     if not isinstance(outputs, Tensor) or outputs.dim() != 2:
         raise BadInput("the network must return logits of shape (N, classes) to be attacked.")
     if not torch.isfinite(outputs).all():
@@ -166,7 +176,8 @@ def _check_outputs(outputs, labels: Tensor, targeted: int | None) -> None:
     classes = outputs.shape[1]
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise BadInput(f"labels run from {int(labels.min())} to {int(labels.max())}, but there are {classes} outputs.")
-    targeted = check("targeted", targeted, Maybe(Whole(at_least=0, at_most=classes - 1)))
+    check("targeted", targeted, Maybe(Whole(at_least=0, at_most=classes - 1)))
+    return outputs.argmax(1)
 
 
 def _foolbox():

@@ -1,9 +1,8 @@
 """Loss and accuracy of a network over a split, and the checks that find unusable data before any work is done."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -53,9 +52,8 @@ def evaluate(
 ) -> Evaluation:
     """Loss and accuracy of ``model`` over a split, in evaluation mode, in order and without augmentation.
 
-    ``loss(outputs, labels)`` is a mean over the batch (default: cross-entropy). Mode, gradients and random
-    state stay as they were. Raises BadInput for an empty split, a batch size < 1 or labels that the outputs
-    cannot hold.
+    ``loss(outputs, labels)`` is a mean over the batch (default: cross-entropy). Mode, gradients and random state stay as
+    they were. Raises BadInput for an empty split, a batch size < 1 or labels that the outputs cannot hold.
     """
     batch_size = check("batch_size", batch_size, Whole(at_least=1))
     known_name("precision", precision, PRECISIONS)
@@ -66,9 +64,7 @@ def evaluate(
     with observing(model):
         for batch in split.batches(batch_size):
             inputs, labels = like_model(model, *batch)
-            with precision_of(inputs, precision):
-                outputs = model(inputs)
-            outputs = outputs if precision == "float32" else outputs.float()
+            outputs = forward(model, inputs, precision)
             losses.append(loss(outputs, labels).double() * len(labels))
             hits = outputs.topk(min(5, outputs.shape[1]), dim=1).indices == labels[:, None]
             correct.append(torch.stack([hits[:, 0].sum(), hits.sum()]))
@@ -124,8 +120,10 @@ def like_model(model: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Tensor
     return inputs.to(reference.device, dtype, non_blocking=True), labels.to(reference.device, non_blocking=True)
 
 
-def precision_of(inputs: Tensor, precision: str) -> AbstractContextManager:
-    """The context of a forward pass: autocast to bfloat16 on the device of ``inputs``, or nothing."""
+def forward(model: nn.Module, inputs: Tensor, precision: str) -> Any:
+    """Outputs of ``model``, in float32 also where "bfloat16" computes them under autocast."""
     if precision == "float32":
-        return nullcontext()
-    return torch.autocast(inputs.device.type, torch.bfloat16)
+        return model(inputs)
+    with torch.autocast(inputs.device.type, torch.bfloat16):
+        outputs = model(inputs)
+    return outputs.float()

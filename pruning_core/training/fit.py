@@ -12,19 +12,13 @@ from pruning_core.checks import Whole, check
 from pruning_core.errors import BadInput, BadType, CorruptFile
 from pruning_core.progress import progress_bar
 from pruning_core.records.checkpoints import load_tensors, refuse_foreign, save_tensors
-from pruning_core.training.evaluation import CrossEntropy, Evaluation, evaluate
-from pruning_core.training.optimizers import LearningRate, Optimizer
-from pruning_core.training.trainer import Observer, Trainer, TrainingDiverged
+from pruning_core.training.optimizers import Optimizer
+from pruning_core.training.trainer import Trainer
 from pruning_core.training.trainer_state import FORMAT
 
 if TYPE_CHECKING:
     from pruning_core.data.loading import Data
     from pruning_core.data.splits import Split
-
-__all__ = [
-    "CrossEntropy", "Evaluation", "History", "LearningRate", "Observer", "Optimizer",
-    "Trainer", "TrainingDiverged", "evaluate", "fit",
-]  # fmt: skip
 
 
 class History(list):
@@ -51,13 +45,13 @@ def fit(
 ) -> History:
     """Train ``model``, in place, for ``epochs`` epochs; returns one row an epoch, and the network as ``.model``.
 
-    ``data`` is a data set, of which the train and the validation split are used (never the test split), or a
-    split to train on, with ``validation`` beside it. ``keep="best_validation"`` ends with the weights of the
-    best validation epoch. ``options`` are those of :class:`Trainer`. With ``checkpoint`` (a path) the state
-    is written there every ``checkpoint_every`` epochs: called again after a crash, the run goes on from it
-    and ends with the same numbers bit for bit (on the CPU); called again after its end, it is read back. A
-    run with other settings, data or initial weights than the checkpoint's is refused. Raises what Trainer
-    raises, CorruptFile for a damaged checkpoint and BadInput where none can be written, both before training.
+    ``data`` is a data set, of which the train and the validation split are used (never the test split), or a split to train
+    on, with ``validation`` beside it. ``keep="best_validation"`` ends with the weights of the best validation epoch.
+    ``options`` are those of :class:`Trainer`. With ``checkpoint`` (a path) the state is written there every
+    ``checkpoint_every`` epochs: called again after a crash, the run goes on from it and ends with the same numbers bit for
+    bit (on the CPU); called again after its end, it is read back. A run with other settings, data or initial weights than
+    the checkpoint's is refused. Raises what Trainer raises, CorruptFile for a damaged checkpoint and BadInput where none can
+    be written, both before training.
     """
     checkpoint_every = check("checkpoint_every", checkpoint_every, Whole(at_least=1))
     trainer = Trainer(model, optimizer, epochs=epochs, keep=keep, **options)

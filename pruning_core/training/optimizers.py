@@ -1,7 +1,7 @@
 """How weights are stepped: optimizers as values that know the layers' quirks, and learning-rate schedules as pure functions."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,12 +22,11 @@ NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 class Optimizer:
     """Settings of an optimizer; ``build(model)`` makes the torch optimizer.
 
-    ``lr`` is the learning rate that the schedule's factor multiplies. ``momentum`` and ``nesterov`` are
-    SGD's; Adam keeps its (0.9, 0.999) and RMSprop its 0.99. ``weight_decay`` is L2 added to the gradient,
-    except in AdamW, where it is decoupled; ``decay_norm_and_bias=False`` exempts biases and the parameters of
-    normalisation layers. ``clip`` bounds the L2 norm of the whole gradient, ``noise`` is the standard
-    deviation of Gaussian noise added to it (before clipping); both are carried out by the Trainer. Raises
-    UnknownName, BadType or BadInput.
+    ``lr`` is the learning rate that the schedule's factor multiplies. ``momentum`` and ``nesterov`` are SGD's; Adam keeps
+    its (0.9, 0.999) and RMSprop its 0.99. ``weight_decay`` is L2 added to the gradient, except in AdamW, where it is
+    decoupled; ``decay_norm_and_bias=False`` exempts biases and the parameters of normalisation layers. ``clip`` bounds the L2
+    norm of the whole gradient, ``noise`` is the standard deviation of Gaussian noise added to it (before clipping); both are
+    carried out by the Trainer. Raises UnknownName, BadType or BadInput.
     """
 
     constraints = Constraints(
@@ -61,7 +60,9 @@ class Optimizer:
         when no parameter is left to train.
         """
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-        for name, owner, parameter in owned_parameters(model):
+        modules = dict(model.named_modules(remove_duplicate=False))
+        for name, parameter in model.named_parameters():
+            owner = modules[name.rpartition(".")[0]]
             if parameter.requires_grad and (only is None or only(name)):
                 scale = float(getattr(owner, "learning_rate_scale", 1.0))
                 decay = self.weight_decay if self._decays(name, owner) else 0.0
@@ -95,12 +96,11 @@ class Optimizer:
 class LearningRate:
     """The factor on the learning rate as a pure function of the step.
 
-    ``kind``: "constant" 1; "multistep" ``gamma ** (number of milestones passed)``, milestones in completed
-    epochs; "cosine" ``floor + (1 - floor) (1 + cos(pi e / E)) / 2`` in epoch e = 0 .. E - 1; "triangular"
-    rises linearly to 1 in the middle of the training and falls again, ``floor + (1 - floor) (1 - |2 (e + 1) /
-    (E + 1) - 1|)``. The first ``warmup`` epochs rise linearly from 0, step by step, but never above the
-    schedule. ``per_step=True`` lets the schedule itself move with every step instead of every epoch (e and E
-    are then steps). Raises UnknownName, BadType or BadInput.
+    ``kind``: "constant" 1; "multistep" ``gamma ** (number of milestones passed)``, milestones in completed epochs; "cosine"
+    ``floor + (1 - floor) (1 + cos(pi e / E)) / 2`` in epoch e = 0 .. E - 1; "triangular" rises linearly to 1 in the middle
+    of the training and falls again, ``floor + (1 - floor) (1 - |2 (e + 1) / (E + 1) - 1|)``. The first ``warmup`` epochs
+    rise linearly from 0, step by step, but never above the schedule. ``per_step=True`` lets the schedule itself move with
+    every step instead of every epoch (e and E are then steps). Raises UnknownName, BadType or BadInput.
     """
 
     constraints = Constraints(
@@ -148,21 +148,19 @@ class LearningRate:
         return self.floor + (1 - self.floor) * (1 - abs(2 * (index + 1) / (total + 1) - 1))
 
 
-def owned_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
-    """(name, module that owns it, parameter), each parameter once, under the first of its names."""
-    modules = dict(model.named_modules(remove_duplicate=False))
-    for name, parameter in model.named_parameters():
-        yield name, modules[name.rpartition(".")[0]], parameter
+def trained_by(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """The parameters that ``optimizer`` steps."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Momentum, moments and step counts as {"<kind>:<parameter name>": tensor}, the tensors themselves."""
-    found = {}
-    for name, parameter in model.named_parameters():
-        for kind, entry in optimizer.state.get(parameter, {}).items():
-            if isinstance(entry, Tensor):
-                found[f"{kind}:{name}"] = entry
-    return found
+    return {
+        f"{kind}:{name}": entry
+        for name, parameter in model.named_parameters()
+        for kind, entry in optimizer.state.get(parameter, {}).items()
+        if isinstance(entry, Tensor)
+    }
 
 
 def load_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
@@ -171,7 +169,7 @@ def load_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, sta
     Raises BadInput when an entry fits no parameter of the model.
     """
     parameters = dict(model.named_parameters())
-    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    trained = set(map(id, trained_by(optimizer)))
     optimizer.state.clear()
     for label, entry in state.items():
         kind, _, name = label.partition(":")

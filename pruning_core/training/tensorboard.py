@@ -1,6 +1,6 @@
 """The numbers of a training in TensorBoard: an observer."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,7 @@ from pruning_core.training.trainer import Trainer
 class TensorBoard:
     """Writes every number of a row as a scalar to ``folder``, at the row's epoch.
 
-    ``also(trainer)`` may return further numbers by name. Raises BadInput when the package tensorboard is not
-    there.
+    ``also(trainer)`` may return further numbers by name. Raises BadInput when the package tensorboard is not there.
     """
 
     def __init__(self, folder: str | Path, also: Callable[[Trainer], dict[str, float]] | None = None):
@@ -25,8 +24,9 @@ class TensorBoard:
 
     def __call__(self, trainer: Trainer, row: dict[str, Any]) -> None:
         numbers = row | (self.also(trainer) if self.also is not None else {})
-        for name, value in _numbers(numbers.items()):
-            self._writer.add_scalar(name, value, row["epoch"])
+        for name, value in numbers.items():
+            if name != "epoch" and isinstance(value, int | float) and not isinstance(value, bool):
+                self._writer.add_scalar(name, float(value), row["epoch"])
         self._writer.flush()
 
     def add_picture(self, tag: str, figure: Any, epoch: int) -> None:
@@ -37,11 +37,3 @@ class TensorBoard:
     def close(self) -> None:
         """Finish the file; until then each epoch is already on disk."""
         self._writer.close()
-
-
-def _numbers(items: Iterable[tuple[str, Any]]) -> list[tuple[str, float]]:
-    return [
-        (name, float(value))
-        for name, value in items
-        if name != "epoch" and isinstance(value, int | float) and not isinstance(value, bool)
-    ]

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pruning_core.checks import Whole, check, check_finite
-from pruning_core.errors import BadInput, BadType, PruningError, known_name
+from pruning_core.checks import OneOf, Whole, check, check_finite
+from pruning_core.errors import BadInput, BadType, PruningError
 from pruning_core.masks.masks import Masks
 from pruning_core.models.modes import modes_kept, own_random_numbers
 from pruning_core.training.averaging import WeightAverage
-from pruning_core.training.evaluation import PRECISIONS, CrossEntropy, check_split, evaluate, like_model, precision_of
-from pruning_core.training.optimizers import LearningRate, Optimizer
+from pruning_core.training.evaluation import PRECISIONS, CrossEntropy, check_split, evaluate, forward, like_model
+from pruning_core.training.optimizers import LearningRate, Optimizer, trained_by
 from pruning_core.training.trainer_state import TrainerState
 
 if TYPE_CHECKING:
@@ -41,25 +41,22 @@ class Observer(Protocol):
 class Trainer(TrainerState):
     """Trains ``model``, in place, one epoch at a time.
 
-    ``optimizer`` holds settings (:class:`Optimizer`); ``epochs`` is the length that the learning-rate
-    schedule is made for. ``loss(outputs, labels)`` is a mean over the batch; ``penalty(model)`` a scalar
-    tensor that is added to it and reported apart. ``masks`` are kept exactly: gradients of dead weights are
-    zeroed before clipping, the weights multiplied after each step. ``only(name)`` picks the parameters to
-    train. ``precision="bfloat16"`` runs the forward pass under autocast (weights stay as they are);
-    ``channels_last`` re-lays the weights of convolutions in memory. All random numbers (order, augmentation,
-    dropout, noise) follow from ``seed``; the caller's global random state is left alone.
-    ``keep="best_validation"`` remembers the weights of the epoch with the best validation accuracy (the first
-    on ties) for ``restore_best()``. ``shuffle=False`` takes the samples in order, without augmentation.
-    ``device=None`` stays where the model is. ``observers`` are called as ``observer(trainer, row)`` after
-    each epoch. ``average`` in (0, 1) keeps an exponential moving average of all weights over the steps, which
-    ``take_average()`` puts into the network.
+    ``optimizer`` holds settings (:class:`Optimizer`); ``epochs`` is the length that the learning-rate schedule is made for.
+    ``loss(outputs, labels)`` is a mean over the batch; ``penalty(model)`` a scalar tensor that is added to it and reported
+    apart. ``masks`` are kept exactly: gradients of dead weights are zeroed before clipping, the weights multiplied after each
+    step. ``only(name)`` picks the parameters to train. ``precision="bfloat16"`` runs the forward pass under autocast (weights
+    stay as they are); ``channels_last`` re-lays the weights of convolutions in memory. All random numbers (order,
+    augmentation, dropout, noise) follow from ``seed``; the caller's global random state is left alone.
+    ``keep="best_validation"`` remembers the weights of the epoch with the best validation accuracy (the first on ties) for
+    ``restore_best()``. ``shuffle=False`` takes the samples in order, without augmentation. ``device=None`` stays where the
+    model is. ``observers`` are called as ``observer(trainer, row)`` after each epoch. ``average`` in (0, 1) keeps an
+    exponential moving average of all weights over the steps, which ``take_average()`` puts into the network.
 
-    A last batch of one sample is merged into the one before it when the network has batch norm, which cannot
-    take statistics from one sample; a batch size of 1 is refused then.
+    A last batch of one sample is merged into the one before it when the network has batch norm, which cannot take statistics
+    from one sample; a batch size of 1 is refused then.
 
-    Attributes: ``model``, ``optimizer`` (of torch), ``settings`` (ours), ``masks``, ``epoch`` (completed
-    ones), ``history`` (a dict an epoch), ``generator``. Raises BadInput, BadType or UnknownName for arguments
-    that cannot work.
+    Attributes: ``model``, ``optimizer`` (of torch), ``settings`` (ours), ``masks``, ``epoch`` (completed ones), ``history`` (a
+    dict an epoch), ``generator``. Raises BadInput, BadType or UnknownName for arguments that cannot work.
     """
 
     def __init__(
@@ -83,34 +80,21 @@ class Trainer(TrainerState):
         shuffle: bool = True,
         average: float | None = None,
     ):
-        epochs = check("epochs", epochs, Whole(at_least=0))
-        batch_size = check("batch_size", batch_size, Whole(at_least=1))
-        seed = check("seed", seed, Whole(at_least=0))
-        known_name("precision", precision, PRECISIONS)
-        known_name("keep", keep, KEEP)
-        if not isinstance(model, nn.Module):
-            raise BadType(f"the model must be a torch.nn.Module, not {type(model).__name__}.")
-        if optimizer is not None and not isinstance(optimizer, Optimizer):
-            raise BadType(f"optimizer holds settings, Optimizer('sgd', lr=0.1), not a {type(optimizer).__name__}.")
-        if learning_rate is not None and not hasattr(learning_rate, "factor"):
-            raise BadType(f"learning_rate is a schedule such as LearningRate('cosine'), not {learning_rate!r}.")
-        if device is not None:
-            model.to(device)
-        if channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model = model
+        self.epochs = check("epochs", epochs, Whole(at_least=0))
+        self.batch_size = check("batch_size", batch_size, Whole(at_least=1))
+        self.seed = check("seed", seed, Whole(at_least=0))
+        self.precision = check("precision", precision, OneOf(*PRECISIONS))
+        self.keep = check("keep", keep, OneOf(*KEEP))
+        _check_types(model, optimizer, learning_rate)
+        self.model = _placed(model, device, channels_last)
         self.settings = optimizer or Optimizer()
         self.learning_rate = learning_rate or LearningRate()
-        self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
         self.loss, self.penalty, self.only = loss or CrossEntropy(), penalty, only
-        self.precision, self.channels_last, self.keep, self.shuffle = precision, channels_last, keep, shuffle
+        self.channels_last, self.shuffle = channels_last, shuffle
         self.observers = tuple(observers)
         self.optimizer = self.settings.build(model, only)
-        self.generator = torch.Generator().manual_seed(seed)
-        self.epoch = 0
+        self.generator = torch.Generator().manual_seed(self.seed)
         self.history = []
-        self.best = None
-        self._checked = ()
         self.average = None if average is None else WeightAverage(average)
         self.masks = Masks(masks or {})
 
@@ -122,10 +106,9 @@ class Trainer(TrainerState):
     def train_epoch(self, split: "Split", validation: "Split | None" = None) -> dict[str, float]:
         """Train once through ``split``; returns loss, accuracy, penalty, seconds, learning_rate (the last one used).
 
-        With ``validation`` its loss and accuracy join the row in ``history``: epoch (from 1), train_loss,
-        train_accuracy, penalty, learning_rate, seconds, validation_loss, validation_accuracy. Raises
-        TrainingDiverged, naming epoch and step, soon after the loss is no longer finite, and BadInput for
-        data that the network cannot take.
+        With ``validation`` its loss and accuracy join the row in ``history``: epoch (from 1), train_loss, train_accuracy,
+        penalty, learning_rate, seconds, validation_loss, validation_accuracy. Raises TrainingDiverged, naming epoch and step,
+        soon after the loss is no longer finite, and BadInput for data that the network cannot take.
         """
         self.check(split)
         start = time.perf_counter()
@@ -151,24 +134,20 @@ class Trainer(TrainerState):
         sizes: list[int] = []
         correct = torch.zeros((), dtype=torch.long, device=next(model.parameters()).device)
         projecting: list[Any] = [module for module in model.modules() if hasattr(module, "project_")]
-        trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        trained = trained_by(self.optimizer)
         steps, factor = self.steps_per_epoch(split), 0.0
         for step, batch in enumerate(self._batches(split)):
-            factor = self.learning_rate.factor(self.epoch * steps + step, steps, self.epochs)
-            for group in self.optimizer.param_groups:
-                group["lr"] = group["base_lr"] * factor
+            factor = self._set_rate(self.epoch * steps + step, steps)
             inputs, labels = like_model(model, *batch)
             if self.channels_last and inputs.dim() == 4:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
             for parameter in trained:
                 parameter.grad = None
-            with precision_of(inputs, self.precision):
-                outputs = model(inputs)
-            outputs = outputs if self.precision == "float32" else outputs.float()
+            outputs = forward(model, inputs, self.precision)
             loss = self.loss(outputs, labels)
             losses.append(loss.detach())
             if self.penalty is not None:
-                penalty = self._penalty()
+                penalty = _one_number(self.penalty(model))
                 penalties.append(penalty.detach())
                 loss = loss + penalty
             loss.backward()
@@ -187,6 +166,12 @@ class Trainer(TrainerState):
             "seconds": 0.0,
             "learning_rate": self.settings.lr * factor,
         }
+
+    def _set_rate(self, step: int, steps_per_epoch: int) -> float:
+        factor = self.learning_rate.factor(step, steps_per_epoch, self.epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        return factor
 
     def _step(self, trained: Sequence[nn.Parameter], projecting: Sequence[Any]) -> None:
         if self.settings.noise:
@@ -207,12 +192,6 @@ class Trainer(TrainerState):
                 torch._foreach_mul_(weights, factors)
         if self.average is not None:
             self.average.add(self.model)
-
-    def _penalty(self) -> Tensor:
-        value = self.penalty(self.model)  # type: ignore[misc]
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            raise BadInput("a penalty must return one number as a tensor.")
-        return value.reshape(())
 
     def _refuse_divergence(self, losses: list[Tensor], penalties: list[Tensor]) -> None:
         for name, values in (("loss", losses), ("penalty", penalties)):
@@ -257,10 +236,33 @@ class Trainer(TrainerState):
         yield from batches
 
 
+def _check_types(model: object, optimizer: object, learning_rate: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise BadType(f"the model must be a torch.nn.Module, not {type(model).__name__}.")
+    if optimizer is not None and not isinstance(optimizer, Optimizer):
+        raise BadType(f"optimizer holds settings, Optimizer('sgd', lr=0.1), not a {type(optimizer).__name__}.")
+    if learning_rate is not None and not hasattr(learning_rate, "factor"):
+        raise BadType(f"learning_rate is a schedule such as LearningRate('cosine'), not {learning_rate!r}.")
+
+
+def _placed(model: nn.Module, device: torch.device | str | None, channels_last: bool) -> nn.Module:
+    if device is not None:
+        model.to(device)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+def _one_number(penalty: object) -> Tensor:
+    if not isinstance(penalty, Tensor) or penalty.numel() != 1:
+        raise BadInput("a penalty must return one number as a tensor.")
+    return penalty.reshape(())
+
+
 @contextmanager
 def _training(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """Training mode, gradients only for what is trained; afterwards modes and flags are as before, no gradient left."""
-    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    trained = set(map(id, trained_by(optimizer)))
     frozen = [p for p in model.parameters() if p.requires_grad and id(p) not in trained]
     with modes_kept(model):
         model.train()

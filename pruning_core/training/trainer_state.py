@@ -10,7 +10,7 @@ from pruning_core.errors import BadInput
 from pruning_core.masks.masks import Masks
 from pruning_core.records.checkpoints import describe
 from pruning_core.training.averaging import WeightAverage
-from pruning_core.training.optimizers import Optimizer, load_optimizer_state, optimizer_state
+from pruning_core.training.optimizers import Optimizer, load_optimizer_state, optimizer_state, trained_by
 
 if TYPE_CHECKING:
     from pruning_core.data.splits import Split
@@ -26,12 +26,12 @@ class TrainerState:
     only: Callable[[str], bool] | None
     optimizer: torch.optim.Optimizer
     generator: torch.Generator
-    epoch: int
+    epoch: int = 0  # completed ones
     history: list[dict[str, Any]]
     keep: str
-    best: dict[str, Any] | None  # {"epoch", "validation_accuracy", "state"}
+    best: dict[str, Any] | None = None  # {"epoch", "validation_accuracy", "state"}
     average: WeightAverage | None
-    _checked: tuple[object, ...]
+    _checked: tuple[object, ...] = ()
 
     @property
     def masks(self) -> Masks:
@@ -43,7 +43,7 @@ class TrainerState:
         masks = masks if isinstance(masks, Masks) else Masks(masks)
         masks.apply_(self.model)
         self._masks = masks
-        trained = {id(parameter) for group in self.optimizer.param_groups for parameter in group["params"]}
+        trained = set(map(id, trained_by(self.optimizer)))
         self._pruned: list[tuple[nn.Parameter, Tensor]] = []
         for name, parameter in self.model.named_parameters():
             if name in masks and id(parameter) in trained and not bool(masks[name].all()):
@@ -87,8 +87,7 @@ class TrainerState:
     def load_state_dict(self, state: tuple[Mapping[str, Tensor], Mapping[str, Any]]) -> None:
         """Go back to a state of ``state_dict()``; what follows is then the same bit for bit (on the CPU).
 
-        Raises BadInput, before anything is changed, when the state is of another kind or does not fit the
-        network.
+        Raises BadInput, before anything is changed, when the state is of another kind or does not fit the network.
         """
         tensors, info = state
         if info.get("kind") != FORMAT:
@@ -114,9 +113,8 @@ class TrainerState:
     def slice_state(self, kept: Any, model: nn.Module) -> None:
         """Go on with ``model``, the smaller network that a removal of channels left: masks and optimizer state are cut alike.
 
-        ``kept.slice(name, tensor)`` cuts a tensor of the old parameter ``name``. A remembered best epoch is
-        forgotten: its weights belong to the larger network. Parameters that the old network did not have
-        start with fresh state.
+        ``kept.slice(name, tensor)`` cuts a tensor of the old parameter ``name``. A remembered best epoch is forgotten: its
+        weights belong to the larger network. Parameters that the old network did not have start with fresh state.
         """
         old = {name: parameter.shape for name, parameter in self.model.named_parameters()}
         names = {name for name, _ in model.named_parameters() if name in old}
@@ -138,11 +136,9 @@ class TrainerState:
         inputs, labels = next(iter(split.batches(min(16, len(split)))))
         augmentation = describe(getattr(split, "augmentation", None))
         data = [len(split), describe(inputs), describe(getattr(split, "labels", labels)), augmentation]
-        names = ["settings", "learning_rate", "epochs", "batch_size", "loss", "penalty", "only", "precision"]
-        names += ["channels_last", "seed", "keep", "shuffle"]
-        settings = {name: describe(getattr(self, name)) for name in names} | {
-            "average": self.average.factor if self.average is not None else None
-        }
+        names = "settings learning_rate epochs batch_size loss penalty only precision channels_last seed keep shuffle"
+        settings = {name: describe(getattr(self, name)) for name in names.split()}
+        settings["average"] = self.average and self.average.factor
         masks = describe({name: self._masks[name] for name in sorted(self._masks)})
         return settings | {"masks": masks, "initial weights": describe(self.model.state_dict()), "data": data}
 

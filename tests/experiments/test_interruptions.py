@@ -30,7 +30,7 @@ import torch
 from pathlib import Path
 from torch import nn
 from pruning_core.data import load_data
-from pruning_core.training.fit import LearningRate, Optimizer, fit
+from pruning_core.training import LearningRate, Optimizer, fit
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs us in the background ignores it
 torch.set_num_threads(1)

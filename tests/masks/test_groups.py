@@ -136,15 +136,16 @@ def test_cutting_equals_masking(name):
 def test_channels_behind_a_flatten_own_several_columns():
     group = find_groups(made("flatten"), X[:1])[0]
     (reader,) = group.consumes
-    assert [len(columns) for columns in group.consumes[0].positions] == [36] * 5
-    assert reader.positions[1].tolist() == list(range(36, 72))
+    assert torch.bincount(reader.channels).tolist() == [36] * 5
+    assert reader.indices[reader.channels == 1].tolist() == list(range(36, 72))
 
 
 def test_a_grouped_convolution_loses_the_same_channels_in_every_group():
     groups = {group.name: group for group in find_groups(made("grouped"), X[:1])}
     assert groups["a"].size == 2  # 8 channels in 4 groups of 2
     assert groups["b"].size == 3  # 12 channels in 4 groups of 3
-    assert groups["b"].produces[0].positions[0].tolist() == [0, 3, 6, 9]
+    (rows, *_) = groups["b"].produces
+    assert rows.indices[rows.channels == 0].tolist() == [0, 3, 6, 9]
 
 
 def test_a_residual_sum_ties_its_producers():

@@ -12,6 +12,7 @@ import pytest
 
 from pruning_core import records
 from pruning_core.errors import BadInput, BadType, CorruptFile, UnknownName
+from pruning_core.records import table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +221,7 @@ def test_nothing_to_load_is_an_empty_table(tmp_path, monkeypatch):
     assert frame.empty
     assert list(frame.columns) == list(records.COLUMNS)
     monkeypatch.setenv("PRUNING_CACHE", str(tmp_path / "elsewhere"))
-    monkeypatch.setattr(records, "results_root", lambda: tmp_path / "absent")
+    monkeypatch.setattr(table, "results_root", lambda: tmp_path / "absent")
     assert records.cache_root() == tmp_path / "elsewhere"
     assert records.load().empty
 

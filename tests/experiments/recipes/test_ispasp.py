@@ -99,8 +99,8 @@ def test_groups_are_searched_for_once_until_the_network_changes(monkeypatch):
     calls = []
     from pruning_core.experiments import state
 
-    original = state.trace
-    monkeypatch.setattr(state, "trace", lambda *arguments: calls.append(1) or original(*arguments))
+    original = state.groups_and_positions
+    monkeypatch.setattr(state, "groups_and_positions", lambda *arguments: calls.append(1) or original(*arguments))
     run(
         basic([Prune("l1_norm", 0.3), Prune("l1_norm", 0.5), Shrink(), Prune("l1_norm", 0.6), Measure()]),
         progress=False,
