@@ -13,6 +13,8 @@ class InvertedResidual(nn.Module):
     (N, inputs, H, W) -> (N, outputs, H / stride, W / stride); the input is added where shapes allow.
     """
 
+    is_block = True
+
     def __init__(self, inputs: int, outputs: int, expanded: int, stride: int, norm: str):
         super().__init__()
         bias = norm == "none"
