@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,14 +12,13 @@ from typing import Any
 import torch
 
 from pruning_core.checks import Constraints, OneOf, Whole, check_fields
-from pruning_core.data.loading import load_data
 from pruning_core.data.sets import DATASETS
 from pruning_core.errors import BadInput, known_name
+from pruning_core.experiments.fields import Becomes
 from pruning_core.experiments.play import play
-from pruning_core.experiments.stages import Load, Measure, Stage, Train
-from pruning_core.experiments.start import start
-from pruning_core.experiments.state import Setting, State
-from pruning_core.experiments.steps import Step, steps_of
+from pruning_core.experiments.stages import Importances, Load, Measure, Prune, Stage, Train, every_stage
+from pruning_core.experiments.state import State, start
+from pruning_core.experiments.steps import Step, flatten
 from pruning_core.models.build import MODELS
 from pruning_core.models.published import check_published
 from pruning_core.progress import progress_bar
@@ -47,7 +46,7 @@ class Experiment:
 
     model: str
     data: str
-    timeline: Sequence[Stage]
+    timeline: Becomes[Iterable[Stage], tuple[Stage, ...]] = Becomes(lambda given: _measured_at_the_end(given))
     seed: int = 0
     width: float = 1.0
     norm: str = "batch"
@@ -67,11 +66,7 @@ class Experiment:
             known_name("model", self.model, MODELS)
         known_name("data set", self.data, DATASETS)
         check_fields(self)
-        timeline = tuple(self.timeline)
-        if not timeline or not isinstance(timeline[-1], Measure):
-            timeline = (*timeline, Measure())
-        object.__setattr__(self, "timeline", timeline)
-        for stage in timeline:
+        for stage in every_stage(self.timeline):
             if isinstance(stage, Load):
                 check_published(self.model, stage.weights)
         clash = {f.name for f in fields(self)} & set(self.tags)
@@ -94,14 +89,13 @@ class Experiment:
         return (folder or cache_root() / "records") / f"{self.key}.json"
 
 
-def _own_methods(stages: Iterable[Any]) -> dict[str, str]:
+def _own_methods(stages: Iterable[Stage]) -> dict[str, str]:
     """Compiled code of the methods that are not this package's: edit one in a notebook, and its old records are void."""
     found: dict[str, str] = {}
-    for stage in stages:
-        inner = getattr(stage, "during", None)
-        found |= _own_methods(getattr(stage, "stages", ())) | (_own_methods(inner.stages) if inner else {})
-        methods = [getattr(stage, "method", None), *(method for method, _ in getattr(stage, "penalty", None) or ())]
-        for kind in (type(method) for method in methods if method is not None):
+    for stage in every_stage(stages):
+        methods = [method for method, _ in stage.penalty or ()] if isinstance(stage, Train) else []
+        methods += [stage.method] if isinstance(stage, Prune | Importances) else []
+        for kind in map(type, methods):
             if not kind.__module__.startswith("pruning_core."):
                 functions = [f.__code__ for f in vars(kind).values() if isinstance(f, FunctionType)]
                 found[kind.__qualname__] = content_hash([_code_text(code) for code in functions])
@@ -129,8 +123,8 @@ def run(experiment: Experiment, *, progress: bool = True, folder: Path | None = 
         if any(tag not in row for row in rows for tag in tags):
             write_rows(path, [tags | row for row in rows])
         return [row | tags for row in rows]
-    for folder in (path.parent, _checkpoint("").parent):
-        remove_leftovers(folder)
+    for place in (path.parent, _checkpoint("").parent):
+        remove_leftovers(place)
     with _threads(experiment):
         state = _played(experiment, progress)
     about = {
@@ -166,31 +160,8 @@ def final_state(experiment: Experiment, *, progress: bool = False) -> State:
 
 
 def _played(experiment: Experiment, progress: bool) -> State:
-    data = load_data(
-        experiment.data,
-        device=experiment.device,
-        normalise=experiment.normalise,
-        augment=experiment.augment,
-        limit=experiment.limit,
-        random_labels=experiment.random_labels,
-    )
-    recipe = {
-        "name": experiment.model,
-        "data": (data.shape, data.classes),
-        "width": experiment.width,
-        "norm": experiment.norm,
-    }
-    setting = Setting(
-        recipe,
-        data,
-        experiment.seed,
-        experiment.optimizer,
-        experiment.learning_rate,
-        experiment.batch_size,
-        experiment.device,
-    )
-    state = start(setting, experiment.timeline)
-    steps = steps_of(experiment.timeline, state)
+    state = start(experiment)
+    steps = list(flatten(experiment.timeline, state.model, lambda: state.traced()[0]))
     keys = list(_prefix_keys(experiment, steps))
     done = 0
     for position in range(len(steps), 0, -1):
@@ -209,7 +180,12 @@ def _played(experiment: Experiment, progress: bool) -> State:
     return state
 
 
-def _prefix_keys(experiment: Experiment, steps: list[Step]):
+def _measured_at_the_end(stages: Iterable[Stage]) -> tuple[Stage, ...]:
+    timeline = tuple(stages)
+    return timeline if timeline and isinstance(timeline[-1], Measure) else (*timeline, Measure())
+
+
+def _prefix_keys(experiment: Experiment, steps: list[Step]) -> Iterator[str]:
     """A hash for every step, of everything that happened up to it."""
     key = content_hash(experiment._content())
     for step in steps:

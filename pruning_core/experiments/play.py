@@ -8,17 +8,17 @@ trained twice.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from pruning_core.experiments.network_stages import recalibrate, rewind, shrink
-from pruning_core.experiments.penalties import bound_penalty, trained_only
-from pruning_core.experiments.pruning_stage import prune_stage
+from pruning_core.experiments.network_stages import prune_stage, recalibrate, rewind, shrink
 from pruning_core.experiments.rows import attacked, measured
 from pruning_core.experiments.stages import (
     Attack,
-    Every,
     Load,
     Measure,
     Prune,
@@ -30,8 +30,9 @@ from pruning_core.experiments.stages import (
 )
 from pruning_core.experiments.state import State
 from pruning_core.experiments.steps import Step
-from pruning_core.masks.masks import Masks
 from pruning_core.models.cost import count_macs, training_macs
+from pruning_core.models.layers.gates import ChannelGate, HardConcreteGate
+from pruning_core.models.layers.scored import Scored
 from pruning_core.models.published import load_published
 from pruning_core.progress import progress_bar
 from pruning_core.training.evaluation import CrossEntropy
@@ -53,13 +54,13 @@ def play(state: State, step: Step, seed: int, checkpoint: Path | None = None, pr
     elif isinstance(stage, Save):
         state.snapshots[stage.label] = state.snapshot()
     elif isinstance(stage, Load):
-        load_published(state.model, state.setting.recipe["name"], stage.weights, stage.classes)
+        load_published(state.model, state.experiment.model, stage.weights, stage.classes)
     elif isinstance(stage, Rewind):
         rewind(state, stage, seed)
     elif isinstance(stage, Shrink):
         shrink(state)
     elif isinstance(stage, RecalibrateBatchNorm):
-        recalibrate(state.model, state.setting.data.train, stage.samples, seed)
+        recalibrate(state.model, state.data.train, stage.samples, seed)
     elif isinstance(stage, Measure):
         state.rows.append(measured(state, stage))
     elif isinstance(stage, Attack):
@@ -70,29 +71,9 @@ def play(state: State, step: Step, seed: int, checkpoint: Path | None = None, pr
 
 
 def _train(state: State, stage: Train, seed: int, checkpoint: Path | None, progress: bool) -> None:
-    setting, data = state.setting, state.setting.data
-    epochs = stage.epochs
-
-    def trainer_for(model: nn.Module, masks: Masks) -> Trainer:
-        return Trainer(
-            model,
-            stage.optimizer or setting.optimizer,
-            epochs=epochs,
-            learning_rate=stage.learning_rate or setting.learning_rate,
-            batch_size=stage.batch_size or setting.batch_size,
-            loss=CrossEntropy(stage.label_smoothing),
-            masks=masks,
-            penalty=bound_penalty(stage, state),
-            only=trained_only(stage, model),
-            precision=stage.precision,
-            channels_last=setting.channels_last,
-            seed=seed,
-            keep=stage.keep,
-            average=stage.average,
-        )
-
+    data, epochs = state.data, stage.epochs
     resumed = state.load(checkpoint) if checkpoint is not None and checkpoint.exists() else None
-    trainer = trainer_for(state.model, state.masks)
+    trainer = _trainer(state, stage, seed)
     if resumed is not None:
         trainer.load_state_dict(resumed)
     events = {e: i for i, e in enumerate(stage.during.epochs(epochs), 1)} if stage.during else {}
@@ -105,16 +86,13 @@ def _train(state: State, stage: Train, seed: int, checkpoint: Path | None, progr
             state.epoch += 1
             state.training_macs += training_macs(cost, len(data.train))
             state.last |= {"train_loss": result["loss"], "train_accuracy": result["accuracy"]}
-            if trainer.epoch in events and stage.during is not None:
-                trainer = _event(state, stage.during, trainer, events, trainer_for, seed)
+            if trainer.epoch in events:
+                trainer = _event(state, stage, trainer, events[trainer.epoch], len(events), seed)
                 cost = count_macs(state.model, state.example)
             state.seconds += time.perf_counter() - begun
             bar.update()
-            if (
-                checkpoint is not None
-                and time.perf_counter() - saved > SECONDS_BETWEEN_SAVES
-                and trainer.epoch < epochs
-            ):
+            long_ago = time.perf_counter() - saved > SECONDS_BETWEEN_SAVES
+            if checkpoint is not None and long_ago and trainer.epoch < epochs:
                 state.save(checkpoint, trainer)
                 saved = time.perf_counter()
     if stage.keep == "best_validation":
@@ -123,19 +101,61 @@ def _train(state: State, stage: Train, seed: int, checkpoint: Path | None, progr
     state.masks = trainer.masks
 
 
-def _event(state: State, every: Every, trainer: Trainer, events: dict[int, int], trainer_for, seed: int) -> Trainer:
+def _trainer(state: State, stage: Train, seed: int) -> Trainer:
+    experiment, penalties = state.experiment, stage.penalty or ()
+
+    def penalty(model: nn.Module) -> torch.Tensor:
+        return torch.stack([s * method.penalty(model, state.masks).reshape(()) for method, s in penalties]).sum()
+
+    return Trainer(
+        state.model,
+        stage.optimizer or experiment.optimizer,
+        epochs=stage.epochs,
+        learning_rate=stage.learning_rate or experiment.learning_rate,
+        batch_size=stage.batch_size or experiment.batch_size,
+        loss=CrossEntropy(stage.label_smoothing),
+        masks=state.masks,
+        penalty=penalty if penalties else None,
+        only=trained_only(stage, state.model),
+        precision=stage.precision,
+        seed=seed,
+        keep=stage.keep,
+        average=stage.average,
+    )
+
+
+def trained_only(stage: Train, model: nn.Module) -> Callable[[str], bool] | None:
+    """Which parameters a stage trains, by name: None for all.
+
+    Gates are those of channels and scores of weights; in a network without either, the scales of batch norm.
+    """
+    if stage.only is None:
+        return None
+    gates = (HardConcreteGate, ChannelGate, Scored)
+    kinds = gates if any(isinstance(module, gates) for module in model.modules()) else _BatchNorm
+    names = {
+        f"{name}.{leaf}"
+        for name, module in model.named_modules()
+        if isinstance(module, kinds)
+        for leaf, _ in module.named_parameters(recurse=False)
+        if leaf != "bias"
+    }
+    return lambda name: (name in names) == (stage.only == "gates")
+
+
+def _event(state: State, training: Train, trainer: Trainer, round: int, of: int, seed: int) -> Trainer:
     """What happens between two epochs; the optimizer goes on with what is left of its state."""
-    for position, stage in enumerate(every.stages):
-        step = Step(stage, events[trainer.epoch], len(events))
-        if isinstance(stage, Shrink):
-            kept = shrink(state)
-            if stage.fresh_optimizer:
-                fresh = trainer_for(state.model, state.masks)
-                fresh.epoch, fresh.history, fresh.generator = trainer.epoch, trainer.history, trainer.generator
-                trainer = fresh
-            elif kept is not None:
-                trainer.slice_state(kept, state.model)
-        else:
-            play(state, step, seed + 7919 * trainer.epoch + position)
+    assert training.during is not None
+    for position, stage in enumerate(training.during.stages):
+        if not isinstance(stage, Shrink):
+            play(state, Step(stage, round, of), seed + 7919 * trainer.epoch + position)
             trainer.masks = state.masks
+            continue
+        kept = shrink(state)
+        if stage.fresh_optimizer:
+            fresh = _trainer(state, training, seed)
+            fresh.epoch, fresh.history, fresh.generator = trainer.epoch, trainer.history, trainer.generator
+            trainer = fresh
+        else:
+            trainer.slice_state(kept, state.model)
     return trainer

@@ -13,7 +13,7 @@ from pruning_core.experiments.state import State
 from pruning_core.masks.groups import any_alive
 from pruning_core.masks.reports import make_report
 from pruning_core.masks.sites import find_sites
-from pruning_core.methods.base import as_method
+from pruning_core.training.attacks import attack
 from pruning_core.training.evaluation import evaluate
 
 
@@ -25,7 +25,7 @@ def measured(state: State, stage: Measure) -> dict[str, Any]:
     ``by_layer``: "layer:living weights/weights:living rows/rows", of the network as built, separated by spaces. An
     Importances stage adds what importances.spread says, and ``importance``, the method whose scores they are.
     """
-    data, model = state.setting.data, state.model
+    data, model = state.data, state.model
     sites = find_sites(model, channels=False, example_input=state.example)
     report = make_report("", None, "weights", state.masks, sites)
     alive = {of: report.removed[of][1] - report.removed[of][0] for of in ("weights", "macs")}
@@ -36,15 +36,10 @@ def measured(state: State, stage: Measure) -> dict[str, Any]:
     spreads = {}
     if isinstance(stage, Importances):
         scores = importances(model, stage.method, state.example, traced=state.traced())
-        spreads = {"importance": as_method(stage.method).name, **spread(torch.cat(list(scores.values())))}
+        spreads = {"importance": stage.method.name, **spread(torch.cat(list(scores.values())))}
     return {
-        "label": stage.label,
-        "epoch": state.epoch,
-        "method": "dense",
-        "asked": 0.0,
-        "of": "weights",
-        "channels_removed": 0.0,
-        **state.last,
+        **_about(state, stage),
+        "channels_removed": state.last.get("channels_removed", 0.0),
         "sparsity": 1 - alive["weights"] / whole["weights"],
         "macs_removed": 1 - alive["macs"] / whole["macs"],
         "parameters": sum(p.numel() for p in model.parameters()) - report.removed["weights"][0],
@@ -65,14 +60,16 @@ def measured(state: State, stage: Measure) -> dict[str, Any]:
 
 def attacked(state: State, stage: Attack, seed: int) -> list[dict[str, Any]]:
     """One row an epsilon: ``attack_success`` is the share of images, in [0, 1], that the attack turns (or finds wrong)."""
-    from pruning_core.training.attacks import attack
-
-    batch = next(iter(state.setting.data.test.batches(min(stage.samples, len(state.setting.data.test)))))
-    options: dict[str, Any] = dict(stage.options)
-    result = attack(state.model, batch[0], batch[1], stage.name, epsilons=stage.epsilons, seed=seed, **options)
-    about = {"label": stage.label, "epoch": state.epoch, "method": "dense", "asked": 0.0, "of": "weights", **state.last}
-    about |= {"attack": stage.name, "training_macs": state.training_macs}
+    test = state.data.test
+    inputs, labels = next(iter(test.batches(min(stage.samples, len(test)))))
+    options = dict(stage.options)
+    result = attack(state.model, inputs, labels, stage.name, epsilons=stage.epsilons, seed=seed, **options)
+    about = _about(state, stage) | {"attack": stage.name, "training_macs": state.training_macs}
     return [about | row for row in result.rows()]
+
+
+def _about(state: State, stage: Measure | Attack) -> dict[str, Any]:
+    return {"label": stage.label, "epoch": state.epoch, "method": "dense", "asked": 0.0, "of": "weights", **state.last}
 
 
 def _by_layer(state: State) -> list[tuple[str, int, int, int, int]]:

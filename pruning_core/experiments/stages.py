@@ -6,18 +6,59 @@ wherever a Prune stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pruning_core.checks import Constraints, Maybe, OneOf, Real, Several, Whole, check_fields
 from pruning_core.errors import BadInput, BadType, known_name
+from pruning_core.experiments.fields import Becomes
 from pruning_core.experiments.importances import check_importance
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.schedules import SCHEDULES
 from pruning_core.methods.base import Method, as_method, counted
+from pruning_core.training.attacks import ATTACKS
 from pruning_core.training.averaging import WeightAverage
 from pruning_core.training.optimizers import LearningRate, Optimizer
+
+Penalty = tuple[str | Method, float]
+
+
+def to(sparsity: float, method: str | Method) -> Budget:
+    """The budget that removes this fraction of what ``method`` prunes."""
+    return Budget(sparsity, of=counted(as_method(method)))
+
+
+class _Target(Becomes[Budget | float, Budget]):
+    """A budget, or the fraction removed of what the stage's method prunes."""
+
+    def __init__(self):
+        super().__init__(lambda budget: budget)
+
+    def __set__(self, stage: Any, value: Budget | float) -> None:
+        super().__set__(stage, value if isinstance(value, Budget) else to(value, stage.method))
+
+
+def _stages(given: Iterable[Stage]) -> tuple[Stage, ...]:
+    stages = tuple(given)
+    for stage in stages:
+        if not isinstance(stage, Stage):
+            raise BadType(f"{stage!r} is not a stage of a timeline.")
+    return stages
+
+
+def _penalties(given: Penalty | Iterable[Penalty] | None) -> tuple[tuple[Method, float], ...] | None:
+    """Pairs (method, strength): of one pair, or of several."""
+    if given is None:
+        return None
+    pairs: Any = tuple(given)
+    pairs = pairs if isinstance(pairs[0], tuple | list) else (pairs,)
+    return tuple((as_method(method), float(strength)) for method, strength in pairs)
+
+
+def _patterns(given):
+    """A tuple, of several."""
+    return given if given is None or isinstance(given, str) else tuple(given)
 
 
 @dataclass(frozen=True)
@@ -30,12 +71,11 @@ class Every:
     constraints = Constraints(k=Whole(at_least=1), after=Whole(at_least=0))
 
     k: int
-    stages: tuple[Stage, ...]
+    stages: Becomes[Iterable[Stage], tuple[Stage, ...]] = Becomes(_stages)
     after: int = 0
     times: int | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "stages", _stages(self.stages))
         check_fields(self)
 
     def epochs(self, total: int) -> list[int]:
@@ -56,7 +96,9 @@ class Train:
     constraints = Constraints(epochs=Whole(at_least=0), only=Maybe(OneOf("gates", "weights", kind="part to train")))
 
     epochs: int
-    penalty: tuple[str | Method, float] | tuple[tuple[str | Method, float], ...] | None = None
+    penalty: Becomes[Penalty | Iterable[Penalty] | None, tuple[tuple[Method, float], ...] | None] = Becomes(
+        _penalties, default=None
+    )
     only: Literal["gates", "weights"] | None = None
     during: Every | None = None
     keep: Literal["last", "best_validation"] = "last"
@@ -69,8 +111,6 @@ class Train:
 
     def __post_init__(self):
         check_fields(self)
-        if self.penalty is not None:
-            object.__setattr__(self, "penalty", _penalties(self.penalty))
         if self.average is not None:
             WeightAverage(self.average)  # refuses what cannot work
         if self.average is not None and self.keep != "last":
@@ -98,25 +138,19 @@ class Prune:
         batch_size=Whole(at_least=1),
     )
 
-    method: str | Method
-    budget: Budget | float
+    method: Becomes[str | Method, Method] = Becomes(as_method)
+    budget: Becomes[Budget | float, Budget] = _Target()
     rounds: int = 1
     schedule: str | Callable[..., float] = "one_shot"
-    scope: tuple[str, ...] | None = None
+    scope: Becomes[Iterable[str] | None, tuple[str, ...] | None] = Becomes(_patterns, default=None)
     batches: Literal["train", "score"] = "train"
     samples: int = 640
     batch_size: int = 128
 
     def __post_init__(self):
-        method = as_method(self.method)
-        object.__setattr__(self, "method", method)
-        if not isinstance(self.budget, Budget):
-            object.__setattr__(self, "budget", Budget(self.budget, of=counted(method)))  # type: ignore[arg-type]
         if not callable(self.schedule):
             known_name("schedule", self.schedule, SCHEDULES)
         check_fields(self)
-        if isinstance(self.scope, list):
-            object.__setattr__(self, "scope", tuple(self.scope))
 
 
 @dataclass(frozen=True)
@@ -188,31 +222,29 @@ class Importances(Measure):
     The method must score channels by their weights alone, as those do that rank by batch-norm scales.
     """
 
-    method: str | Method = "ucs"
-
-    def __post_init__(self):
-        object.__setattr__(self, "method", check_importance(self.method))
+    method: Becomes[str | Method, Method] = Becomes(check_importance, default="ucs")
 
 
 @dataclass(frozen=True)
 class Attack:
-    """Adds a row an epsilon: how often an adversarial attack turns ``samples`` test images (see robustness.attack).
+    """Adds a row an epsilon: how often an adversarial attack turns ``samples`` test images (see attacks.attack).
 
-    Attacks decide nothing: the network goes on as it was. ``options`` are those of robustness.attack, as pairs.
+    Attacks decide nothing: the network goes on as it was. ``options`` are those of attacks.attack, as pairs.
     """
 
-    constraints = Constraints(epsilons=Several(Real(at_least=0), at_least=1, rising=True), samples=Whole(at_least=1))
+    constraints = Constraints(
+        name=OneOf(*ATTACKS, kind="attack"),
+        epsilons=Several(Real(at_least=0), at_least=1, rising=True),
+        samples=Whole(at_least=1),
+    )
 
     name: str
     epsilons: tuple[float, ...]
     samples: int = 512
-    options: tuple[tuple[str, object], ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
     label: str = "attack"
 
     def __post_init__(self):
-        from pruning_core.training.attacks import ATTACKS
-
-        known_name("attack", self.name, ATTACKS)
         check_fields(self)
         object.__setattr__(self, "epsilons", tuple(map(float, self.epsilons)))
         object.__setattr__(self, "options", tuple(sorted(dict(self.options).items())))
@@ -222,17 +254,15 @@ class Attack:
 class Each:
     """Plays ``stages`` once for each part of the network, from front to back, their scope narrowed to that part.
 
-    ``parts``: "blocks" (residual blocks), "groups" (channel groups), or patterns on layer names. Blocks and groups that
-    a Prune among the stages could not prune are passed over.
+    ``parts``: "blocks" (residual blocks: this book's, torchvision's, and every module with ``is_block = True``), "groups"
+    (channel groups), or patterns on layer names. Blocks and groups that a Prune among the stages could not prune are passed
+    over.
     """
 
-    parts: str | tuple[str, ...]
-    stages: tuple[Stage, ...]
+    parts: Becomes[str | Iterable[str], str | tuple[str, ...]] = Becomes(_patterns)
+    stages: Becomes[Iterable[Stage], tuple[Stage, ...]] = Becomes(_stages)
 
     def __post_init__(self):
-        object.__setattr__(self, "stages", _stages(self.stages))
-        if isinstance(self.parts, list):
-            object.__setattr__(self, "parts", tuple(self.parts))
         if isinstance(self.parts, str):
             known_name("parts of a network", self.parts, ("blocks", "groups"))
 
@@ -244,25 +274,20 @@ class Repeat:
     constraints = Constraints(n=Whole(at_least=1))
 
     n: int
-    stages: tuple[Stage, ...]
+    stages: Becomes[Iterable[Stage], tuple[Stage, ...]] = Becomes(_stages)
 
     def __post_init__(self):
-        object.__setattr__(self, "stages", _stages(self.stages))
         check_fields(self)
 
 
 Stage = Train | Prune | Save | Load | Rewind | Shrink | RecalibrateBatchNorm | Measure | Attack | Each | Repeat
 
 
-def _penalties(given) -> tuple[tuple[Method, float], ...]:
-    """Pairs (method, strength): of one pair, or of several."""
-    pairs = given if isinstance(given[0], (tuple, list)) else (given,)
-    return tuple((as_method(method), float(strength)) for method, strength in pairs)
-
-
-def _stages(stages) -> tuple[Stage, ...]:
-    kinds = (Train, Prune, Save, Load, Rewind, Shrink, RecalibrateBatchNorm, Measure, Attack, Each, Repeat)
+def every_stage(stages: Iterable[Stage]) -> Iterator[Stage]:
+    """The stages, and those that they hold: inside ``during``, Each and Repeat."""
     for stage in stages:
-        if not isinstance(stage, kinds):
-            raise BadType(f"{stage!r} is not a stage of a timeline.")
-    return tuple(stages)
+        yield stage
+        if isinstance(stage, Train) and stage.during is not None:
+            yield from every_stage(stage.during.stages)
+        elif isinstance(stage, Each | Repeat):
+            yield from every_stage(stage.stages)

@@ -1,43 +1,43 @@
-"""The state of a run: what stays the same, what changes, and how it is kept on disk so that a killed run goes on."""
+"""The state of a run: what changes, how it begins, and how it is kept on disk so that a killed run goes on."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
-from pruning_core.data.loading import Data
+from pruning_core.data.loading import Data, load_data
 from pruning_core.errors import BadInput
+from pruning_core.experiments.stages import Train, every_stage
 from pruning_core.masks.groups import Group
 from pruning_core.masks.masks import Masks
+from pruning_core.masks.sites import find_sites
 from pruning_core.masks.tracing import groups_and_positions
+from pruning_core.models.build import build_model
+from pruning_core.models.cost import output_positions
 from pruning_core.models.storage import fit_tensors
 from pruning_core.records.checkpoints import load_tensors, save_tensors
-from pruning_core.training.optimizers import LearningRate, Optimizer
 from pruning_core.training.trainer import Trainer
 
+if TYPE_CHECKING:
+    from pruning_core.experiments.experiment import Experiment
 
-@dataclass(frozen=True)
-class Setting:
-    """What stays the same through a run: data, seed, device, and what Train stages fall back to."""
-
-    recipe: dict[str, Any]
-    data: Data
-    seed: int
-    optimizer: Optimizer
-    learning_rate: LearningRate
-    batch_size: int
-    device: str = "cpu"
-    channels_last: bool = False
+KEPT_AS_JSON = ("dense", "rows", "epoch", "training_macs", "seconds", "last")
 
 
 @dataclass
 class State:
-    """What changes: the network, its masks, snapshots, counters, and the rows measured so far."""
+    """What changes: the network, its masks, snapshots, counters, and the rows measured so far.
 
-    setting: Setting
+    ``dense``: what the network had when it was built, of each "weights", "macs" and "rows" (by weight) and "channels" (by
+    group); ``last``: columns of the rows to come, from the last training and the last cut.
+    """
+
+    experiment: Experiment
+    data: Data
     model: nn.Module
     masks: Masks
     snapshots: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -59,17 +59,15 @@ class State:
     @property
     def example(self) -> Tensor:
         """One sample, on the device; fixed, so that counts never depend on a shuffle."""
-        return next(iter(self.setting.data.train.batches(1)))[0].to(self.setting.device)
+        return next(iter(self.data.train.batches(1)))[0].to(self.experiment.device)
 
-    def save(self, path: Path, trainer: Trainer | None = None, step: int = 0) -> None:
+    def save(self, path: Path, trainer: Trainer | None = None) -> None:
         """Write everything needed to go on, atomically."""
         tensors = {f"model:{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"mask:{name}": mask for name, mask in self.masks.items()}
         for label, snapshot in self.snapshots.items():
             tensors |= {f"snapshot:{label}:{name}": tensor for name, tensor in snapshot.items()}
-        info: dict[str, Any] = {"kind": "run", "step": step}
-        for name in ("dense", "rows", "epoch", "training_macs", "seconds", "last"):
-            info[name] = getattr(self, name)
+        info: dict[str, Any] = {"kind": "run"} | {name: getattr(self, name) for name in KEPT_AS_JSON}
         if trainer is not None:
             inner, info["trainer"] = trainer.state_dict()
             tensors |= {f"trainer:{name}": tensor for name, tensor in inner.items()}
@@ -80,20 +78,56 @@ class State:
         tensors, info = load_tensors(path)
         if info.get("kind") != "run":
             raise BadInput(f"{path} is not the checkpoint of a run.")
-        part = {kind: {} for kind in ("model", "mask", "snapshot", "trainer")}  # type: dict[str, dict[str, Tensor]]
+        part: dict[str, dict[str, Tensor]] = {kind: {} for kind in ("model", "mask", "snapshot", "trainer")}
         for key, tensor in tensors.items():
             kind, _, name = key.partition(":")
             part[kind][name] = tensor
         fit_tensors(self.model, part["model"], str(path))
-        self.model.to(self.setting.device)
+        self.model.to(self.experiment.device)
         self.masks = Masks(part["mask"])
         self.snapshots = {}
         for key, tensor in part["snapshot"].items():
             label, _, name = key.partition(":")
             self.snapshots.setdefault(label, {})[name] = tensor
-        for name in ("dense", "rows", "epoch", "training_macs", "seconds", "last"):
+        for name in KEPT_AS_JSON:
             setattr(self, name, info[name])
         return (part["trainer"], info["trainer"]) if "trainer" in info else None
 
     def snapshot(self) -> dict[str, Tensor]:
         return {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+
+
+def built(experiment: Experiment, data: Data, seed: int) -> nn.Module:
+    """The network of an experiment, with fresh weights."""
+    size = (data.shape, data.classes)
+    return build_model(experiment.model, size, width=experiment.width, norm=experiment.norm, seed=seed)
+
+
+def start(experiment: Experiment) -> State:
+    """The state before the first stage: the network built after the seed is set, and prepared for its penalties."""
+    data = load_data(
+        experiment.data,
+        device=experiment.device,
+        normalise=experiment.normalise,
+        augment=experiment.augment,
+        limit=experiment.limit,
+        random_labels=experiment.random_labels,
+    )
+    model = built(experiment, data, experiment.seed).to(experiment.device)
+    state = State(experiment, data, model, Masks())
+    trainings = [stage for stage in every_stage(experiment.timeline) if isinstance(stage, Train)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(experiment.seed)
+        for method in dict.fromkeys(method for training in trainings for method, _ in training.penalty or ()):
+            model = method.prepare(model, state.example)
+    state.model = model.to(experiment.device)
+    positions = output_positions(model, state.example)
+    weights = {name: model.get_parameter(name) for name in find_sites(model, channels=False).weights}
+    state.dense = {
+        "weights": {name: weight.numel() for name, weight in weights.items()},
+        "macs": {name: weight.numel() * positions.get(name.rpartition(".")[0], 0) for name, weight in weights.items()},
+        "channels": {},
+        "rows": {name: len(weight) for name, weight in weights.items()},
+    }
+    state.snapshots["init"] = state.snapshot()
+    return state

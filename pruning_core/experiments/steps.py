@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pruning_core.errors import BadInput
 from pruning_core.experiments.stages import Each, Prune, Repeat, Stage
-from pruning_core.experiments.state import State
 from pruning_core.masks.groups import Group
-from pruning_core.masks.tracing import find_groups
 
 
 class Step(NamedTuple):
@@ -24,62 +21,66 @@ class Step(NamedTuple):
     part: tuple[str, ...] | None = None
 
 
-def flatten(stages, model: nn.Module, example_input) -> Iterator[Step]:
-    """The steps of a timeline in order: Repeat and Each unrolled."""
-    return _unrolled(stages, model, lambda: find_groups(model, example_input), Step(stages))
-
-
-def steps_of(stages, state: State) -> list[Step]:
-    """The steps of a timeline for the network of ``state``, whose groups are searched for once only."""
-    return list(_unrolled(stages, state.model, lambda: state.traced()[0], Step(stages)))
-
-
-def _unrolled(stages, model: nn.Module, groups: Callable[[], list[Group]], around: Step) -> Iterator[Step]:
+def flatten(
+    stages: Iterable[Stage],
+    model: nn.Module,
+    groups: Callable[[], list[Group]],
+    round: int = 1,
+    of: int = 1,
+    part: tuple[str, ...] | None = None,
+) -> Iterator[Step]:
+    """The steps of a timeline in order, Repeat and Each unrolled; ``groups()`` gives the channel groups, where they matter."""
     for stage in stages:
         if isinstance(stage, Repeat):
             for i in range(1, stage.n + 1):
-                yield from _unrolled(stage.stages, model, groups, around._replace(round=i, of=stage.n))
+                yield from flatten(stage.stages, model, groups, i, stage.n, part)
         elif isinstance(stage, Each):
-            for part in _parts(stage, model, groups):
-                yield from _unrolled(stage.stages, model, groups, around._replace(part=part))
+            for inner in _parts(stage, model, groups):
+                yield from flatten(stage.stages, model, groups, round, of, inner)
         else:
-            yield around._replace(stage=stage)
+            yield Step(stage, round, of, part)
+
+
+def blocks(model: nn.Module) -> list[str]:
+    """The names of a network's residual blocks: torchvision's, and all modules whose attribute ``is_block`` is true."""
+    from torchvision import models
+
+    kinds = (
+        models.resnet.BasicBlock,
+        models.resnet.Bottleneck,
+        models.regnet.ResBottleneckBlock,
+        models.mobilenetv2.InvertedResidual,
+        models.mobilenetv3.InvertedResidual,
+        models.mnasnet._InvertedResidual,
+        models.efficientnet.MBConv,
+        models.efficientnet.FusedMBConv,
+        models.convnext.CNBlock,
+        models.vision_transformer.EncoderBlock,
+        models.swin_transformer.SwinTransformerBlock,
+        models.maxvit.MaxVitBlock,
+    )
+    return [n for n, m in model.named_modules() if isinstance(m, kinds) or getattr(m, "is_block", False)]
 
 
 def _parts(stage: Each, model: nn.Module, find: Callable[[], list[Group]]) -> list[tuple[str, ...]]:
     if not isinstance(stage.parts, str):
         return [(pattern,) for pattern in stage.parts]
-    methods = [inner.method for inner in stage.stages if isinstance(inner, Prune)]
-    groups = [
-        group
-        for group in find()
-        if group.reason_fixed is None and not any(method.refuses(model, group) for method in methods)  # type: ignore[union-attr]
-    ]
-    if stage.parts == "groups":
-        names = [tuple(dict.fromkeys(m.layer for m in group.produces if not m.is_buffer)) for group in groups]
-        if not names:
-            raise BadInput(f"{type(model).__name__} has no group of channels that the methods of Each could prune.")
-        return names
-    kinds = ("Block", "Bottleneck", "InvertedResidual")
-    blocks = [n for n, m in model.named_modules() if type(m).__name__.endswith(kinds)]
-    if not blocks:
-        raise BadInput(f"{type(model).__name__} has no residual blocks; name the parts of Each by patterns.")
-    # Blocks without anything to prune inside, such as an inverted residual without expansion, are passed over.
-    inside = [n for n in blocks if any(all(m.layer.startswith(f"{n}.") for m in g.produces) for g in groups)]
-    if not inside:
+    kind = type(model).__name__
+    named = blocks(model) if stage.parts == "blocks" else []
+    if stage.parts == "blocks" and not named:
         raise BadInput(
-            f"no residual block of {type(model).__name__} has channels that the methods of Each could prune."
+            f"{kind} has no residual blocks that are known: set is_block = True in the class of its blocks, "
+            "or name the parts of Each by patterns."
         )
-    return [(f"{name}.*",) for name in inside]
-
-
-def some_batches(split, samples: int, size: int, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
-    """Batches with ``samples`` random samples of a split."""
-    batches, count = [], 0
-    for inputs, labels in split.batches(min(size, samples), generator):
-        take = min(len(labels), samples - count)
-        batches.append((inputs[:take], labels[:take]))
-        count += take
-        if count >= samples:
-            break
-    return batches
+    methods = [inner.method for inner in stage.stages if isinstance(inner, Prune)]
+    groups = [g for g in find() if g.reason_fixed is None and not any(m.refuses(model, g) for m in methods)]
+    if stage.parts == "groups":
+        parts = [tuple(dict.fromkeys(m.layer for m in group.produces if not m.is_buffer)) for group in groups]
+    else:
+        # Blocks without anything to prune inside, such as an inverted residual without expansion, are passed over.
+        inside = [n for n in named if any(all(m.layer.startswith(f"{n}.") for m in g.produces) for g in groups)]
+        parts = [(f"{name}.*",) for name in inside]
+    if not parts:
+        what = "group" if stage.parts == "groups" else "residual block with a group"
+        raise BadInput(f"{kind} has no {what} of channels that the methods of Each could prune.")
+    return parts

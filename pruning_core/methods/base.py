@@ -155,9 +155,9 @@ def methods_table() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", "prunes", "needs", "parameters", "citation", "summary"])
 
 
-def counted(method: Method) -> str:
-    """What a sparsity counts for this method when nothing else is said: "weights", "channels" or "macs"."""
-    return method.counts or f"{method.unit}s"
+def counted(method: Method) -> Literal["weights", "channels", "macs"]:
+    """What a sparsity counts for this method when nothing else is said."""
+    return method.counts or ("weights" if method.unit == "weight" else "channels")
 
 
 def weight_rows(group: Group) -> list[Member]:

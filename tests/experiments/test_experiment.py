@@ -19,6 +19,7 @@ from pruning_core.experiments import recipes
 from pruning_core.experiments.experiment import final_state
 from pruning_core.experiments.network_stages import recalibrate
 from pruning_core.experiments.steps import flatten
+from pruning_core.masks.tracing import find_groups
 
 SETTINGS = {
     "optimizer": pc.Optimizer("sgd", lr=0.1, momentum=0.9, weight_decay=5e-4),
@@ -118,7 +119,7 @@ def test_each_part_is_pruned_within_its_own_scope():
     (row,) = run(timeline)
     assert row["channels_removed"] == pytest.approx(0.5, abs=0.02)
     model = pc.build_model("lenet300", "digits", width=0.2)
-    steps = list(flatten(timeline, model, torch.randn(1, 1, 8, 8)))
+    steps = list(flatten(timeline, model, lambda: find_groups(model, torch.randn(1, 1, 8, 8))))
     assert len(steps) == 3
     assert steps[0].part != steps[1].part
 

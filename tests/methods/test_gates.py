@@ -9,7 +9,7 @@ from torch import nn
 
 import pruning_core as pc
 from pruning_core.experiments import recipes
-from pruning_core.experiments.penalties import trained_only
+from pruning_core.experiments.play import trained_only
 from pruning_core.masks.masks import Masks
 from pruning_core.methods.gates import GateDecorators
 from pruning_core.methods.l0 import L0

@@ -49,8 +49,8 @@ from pruning_core.experiments.recipes.general import (
     prune_and_fine_tune,
     prune_and_shrink,
     retrain_once,
-    to,
 )
+from pruning_core.experiments.stages import to
 
 RECIPES: dict[str, Callable[..., Timeline]] = {
     function.__name__: function

@@ -14,9 +14,8 @@ from pruning_core.experiments.recipes.general import (
     fine_tuned,
     prune_and_shrink,
     snip_it_rounds,
-    to,
 )
-from pruning_core.experiments.stages import Every, Prune, Rewind, Save, Shrink, Train
+from pruning_core.experiments.stages import Every, Prune, Rewind, Save, Shrink, Train, to
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.schedules import fraction_after, tick_tock_rounds
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from pruning_core.checks import Real, Whole, check
 from pruning_core.errors import BadInput
-from pruning_core.experiments.recipes.general import Timeline, cut_to, fine_tuned, to
-from pruning_core.experiments.stages import Each, Every, Importances, Measure, Prune, Rewind, Shrink, Train
+from pruning_core.experiments.recipes.general import Timeline, cut_to, fine_tuned
+from pruning_core.experiments.stages import Each, Every, Importances, Measure, Prune, Rewind, Shrink, Train, to
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.schedules import fraction_after
 from pruning_core.methods.base import Method, as_method

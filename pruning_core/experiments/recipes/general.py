@@ -9,9 +9,9 @@ from typing import Literal
 
 from pruning_core.checks import Whole, check
 from pruning_core.errors import BadInput, known_name
-from pruning_core.experiments.stages import Every, Measure, Prune, Repeat, Rewind, Save, Shrink, Stage, Train
+from pruning_core.experiments.stages import Every, Measure, Prune, Repeat, Rewind, Save, Shrink, Stage, Train, to
 from pruning_core.masks.budgets import Budget
-from pruning_core.methods.base import Method, as_method, counted
+from pruning_core.methods.base import Method
 
 Timeline = list[Stage]
 
@@ -128,11 +128,6 @@ def dense_one_shot(sparsity: float, epochs: int, method: str | Method = "magnitu
 def fine_tuned(training: Train) -> Timeline:
     """The end of most recipes: what a cut has left is measured, trained, and measured again."""
     return [Measure("pruned"), training, Measure("fine-tuned")]
-
-
-def to(sparsity: float, method: str | Method) -> Budget:
-    """The budget that removes this fraction of what ``method`` prunes."""
-    return Budget(sparsity, of=counted(as_method(method)))  # type: ignore[arg-type]
 
 
 def cut_to(sparsity: float, method: str | Method, steps: int | None = None) -> Prune:

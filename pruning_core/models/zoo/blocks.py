@@ -14,6 +14,8 @@ class InvertedResidual(nn.Module):
     (N, inputs, H, W) -> (N, outputs, H / stride, W / stride); the input is added where shapes allow.
     """
 
+    is_block = True
+
     def __init__(self, inputs: int, outputs: int, expanded: int, stride: int, norm: str):
         super().__init__()
         self.expand, self.bn1 = conv2d(inputs, expanded, 1, 1, norm), norm2d(norm, expanded)

@@ -29,6 +29,8 @@ def _shortcut(option: str, inputs: int, outputs: int, stride: int, norm: str) ->
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut: (N, inputs, H, W) -> (N, channels, H / stride, W / stride)."""
 
+    is_block = True
+
     def __init__(self, inputs: int, channels: int, stride: int, option: str, norm: str):
         super().__init__()
         self.outputs = channels
@@ -45,6 +47,8 @@ class BasicBlock(nn.Module):
 
 class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions, the last to four times the channels, with a shortcut around them."""
+
+    is_block = True
 
     def __init__(self, inputs: int, channels: int, stride: int, option: str, norm: str):
         super().__init__()

@@ -71,6 +71,8 @@ def _logistic(shape: Shape, classes: int, width: float, norm: str) -> nn.Module:
 class Block(nn.Module):
     """Two 3x3 convolutions with bias and a shortcut: (N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
 
+    is_block = True
+
     def __init__(self, inputs: int, outputs: int, stride: int, norm: str):
         super().__init__()
         self.outputs = outputs

@@ -17,6 +17,8 @@ class Block(nn.Module):
     Input and output (N, tokens, ``size``).
     """
 
+    is_block = True
+
     def __init__(self, size: int, heads: int):
         super().__init__()
         self.norm1 = nn.LayerNorm(size)

@@ -19,6 +19,8 @@ class PreActivationBlock(nn.Module):
     does; elsewhere it passes the raw input on.
     """
 
+    is_block = True
+
     def __init__(self, inputs: int, outputs: int, stride: int, norm: str):
         super().__init__()
         self.outputs = outputs

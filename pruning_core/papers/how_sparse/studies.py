@@ -106,10 +106,10 @@ def predictor_errors(rows: pd.DataFrame, measured: str = "limit") -> pd.DataFram
 
 
 def _predicted(state: State, samples: int | None, options: dict[str, Any]) -> Prunability:
-    split = state.setting.data.train
+    split = state.data.train
     if samples is not None:
         split = split.subset(min(check("samples", samples, Whole(at_least=1)), len(split)))
-    batches = split.batches(state.setting.batch_size)
+    batches = split.batches(state.experiment.batch_size)
     return predict_limit(state.model.eval(), batches, masks=state.masks, progress=False, **options)
 
 
@@ -133,5 +133,5 @@ def _row(experiment: Experiment, state: State, found: Prunability) -> dict[str, 
         "distance": limit.distance,
         "curvature": found.spectrum.mean(),
         "weights": sum(state.dense["weights"].values()),
-        "accuracy": evaluate(state.model, state.setting.data.test).accuracy,
+        "accuracy": evaluate(state.model, state.data.test).accuracy,
     } | dict(experiment.tags)

@@ -10,10 +10,12 @@ import pruning_core as pc
 from pruning_core.data.sets import IMAGENETTE_CLASSES
 from pruning_core.errors import BadInput, BadType, PruningError, UnknownName
 from pruning_core.experiments.experiment import Experiment, final_state, run
+from pruning_core.experiments.network_stages import some_batches
 from pruning_core.experiments.recipes.chapters import ispasp
 from pruning_core.experiments.stages import Each, Load, Measure, Prune, Shrink, Train
-from pruning_core.experiments.steps import flatten, some_batches
+from pruning_core.experiments.steps import blocks, flatten
 from pruning_core.experiments.studies import seconds_of_choice
+from pruning_core.masks.tracing import find_groups
 from pruning_core.models import published
 from pruning_core.papers.ispasp.configurations import kept_width
 
@@ -29,6 +31,10 @@ def widths(model):
 
 def basic(timeline, **options):
     return Experiment("basic4", "digits", timeline, width=0.25, **options)
+
+
+def steps_of(stages, model, example):
+    return list(flatten(stages, model, lambda: find_groups(model, example)))
 
 
 def test_the_recipe_cuts_every_block_and_trains_in_between():
@@ -50,7 +56,7 @@ def test_each_layer_is_chosen_on_what_the_pruned_ones_before_pass_on():
     model = final_state(basic([Train(1)])).model
     data = pc.load_data("digits")
     timeline = [Train(1), Each("groups", (cut, Shrink()))]
-    steps = flatten(timeline, model, data.train.inputs[:1])
+    steps = steps_of(timeline, model, data.train.inputs[:1])
     positions = [k for k, step in enumerate(steps) if isinstance(step.stage, Prune)]
     assert len(positions) == 4
     for k, position in enumerate(positions):
@@ -74,25 +80,63 @@ def test_each_passes_over_what_its_methods_refuse():
     for name in ("basic4", "inverted4", "vit_tiny"):
         model = pc.build_model(name, "digits", seed=0)
         found = {
-            parts: [step.part for step in flatten([Each(parts, (Prune(method, 0.5),))], model, example)]
+            parts: [step.part for step in steps_of([Each(parts, (Prune(method, 0.5),))], model, example)]
             for parts in ("groups", "blocks")
             for method in ["ispasp"]
         }
         refused = pc.prune(model, "ispasp", 0.5, batches=[(torch.randn(4, 1, 8, 8), None)]).sites
         assert len(found["groups"]) == len(refused.groups)
         assert len(found["blocks"]) == (2 if name == "vit_tiny" else 4)
-    everything = list(flatten([Each("groups", (Prune("l1_norm", 0.5),))], model, example))
+    everything = steps_of([Each("groups", (Prune("l1_norm", 0.5),))], model, example)
     assert len(everything) >= len(found["groups"])
+
+
+class Detour(nn.Module):
+    """Somebody else's block, under a name that says nothing."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.inner, self.outer = nn.Linear(size, 2 * size), nn.Linear(2 * size, size)
+
+    def forward(self, x):
+        return x + self.outer(torch.relu(self.inner(x)))
+
+
+def test_blocks_of_another_name_are_found_by_their_attribute(monkeypatch):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), Detour(8), nn.ReLU(), Detour(8), nn.Linear(8, 10))
+    each = Each("blocks", (Prune("l1_norm", 0.5),))
+    with pytest.raises(BadInput, match="set is_block = True"):
+        steps_of([each], model, torch.zeros(1, 1, 8, 8))
+    monkeypatch.setattr(Detour, "is_block", True, raising=False)
+    assert [step.part for step in steps_of([each], model, torch.zeros(1, 1, 8, 8))] == [("2.*",), ("4.*",)]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet18", 8),
+        ("resnet50", 16),
+        ("mobilenet_v2", 17),
+        ("efficientnet_b0", 16),
+        ("convnext_tiny", 18),
+        ("vgg11", 0),
+    ],
+)
+def test_blocks_of_torchvision_are_known(name, expected):
+    from torchvision import models
+
+    with torch.device("meta"):
+        assert len(blocks(models.get_model(name, weights=None))) == expected
 
 
 def test_parts_that_do_not_exist_are_refused():
     example = torch.zeros(1, 1, 8, 8)
     plain = pc.build_model("lenet300", "digits", seed=0)
     with pytest.raises(BadInput, match="no residual blocks"):
-        list(flatten([Each("blocks", (Prune("ispasp", 0.5),))], plain, example))
+        (steps_of([Each("blocks", (Prune("ispasp", 0.5),))], plain, example))
     single = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     with pytest.raises(BadInput, match="no group of channels"):
-        list(flatten([Each("groups", (Prune("ispasp", 0.5),))], single, example))
+        (steps_of([Each("groups", (Prune("ispasp", 0.5),))], single, example))
 
 
 def test_groups_are_searched_for_once_until_the_network_changes(monkeypatch):
