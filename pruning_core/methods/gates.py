@@ -20,10 +20,9 @@ from pruning_core.checks import Constraints, OneOf
 from pruning_core.masks.groups import Group
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.scores import COMBINERS, Scores, combine
-from pruning_core.methods.base import View, register
+from pruning_core.methods.base import View, living, register, summed
 from pruning_core.methods.shared.elasticities import Sensitivity
-from pruning_core.methods.shared.insert_gates import gates_behind_norms, gates_of
-from pruning_core.methods.shared.penalties import living, summed
+from pruning_core.methods.shared.swapping import gates_behind_norms, gates_of
 from pruning_core.models.layers.gates import ChannelGate
 
 
@@ -48,10 +47,10 @@ class GateDecorators(Sensitivity):
         """Put a gate behind every batch norm, and behind the layers of channels that meet none, in place."""
 
         def gate(channels: int) -> ChannelGate:
-            found = ChannelGate(channels).to(next(model.parameters()))
+            made = ChannelGate(channels).to(next(model.parameters()))
             if self.reference:
-                nn.init.normal_(found.weight)
-            return found
+                nn.init.normal_(made.weight)
+            return made
 
         return gates_behind_norms(model, example_input, gate)
 
@@ -70,11 +69,9 @@ class GateDecorators(Sensitivity):
         names = dict.fromkeys(member.parameter for members in gates.values() for member in members)
         gradients, _ = self.gradients(view, names, training=self.reference)
         products = {name: view.parameter(name) * gradient for name, gradient in gradients.items()}
-        scores = {
-            name: combine(
-                [m.per_channel(products[m.parameter], groups[name].size) for m in members], self.combine
-            ).abs()
-            for name, members in gates.items()
-        }
+        scores = {}
+        for name, members in gates.items():
+            parts = [m.per_channel(products[m.parameter], groups[name].size) for m in members]
+            scores[name] = combine(parts, self.combine).abs()
         total = torch.stack([score.sum() for score in scores.values()]).sum()
         return Scores({name: score / total if total > 0 else score for name, score in scores.items()})

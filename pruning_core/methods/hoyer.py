@@ -21,8 +21,7 @@ from pruning_core.checks import Constraints, OneOf
 from pruning_core.errors import Unprunable
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.scores import COMBINERS, Scores
-from pruning_core.methods.base import Method, View, register
-from pruning_core.methods.shared.penalties import living
+from pruning_core.methods.base import Method, View, living, register
 
 TRIM = 1e-3
 """Weights at most this large go after training, in the official code."""

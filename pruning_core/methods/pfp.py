@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,12 +23,13 @@ from torch import Tensor, nn
 
 from pruning_core.checks import Constraints, OneOf
 from pruning_core.masks.budgets import Budget, allocate
-from pruning_core.masks.groups import Group, expand
+from pruning_core.masks.groups import Group, Member, expand
 from pruning_core.masks.scores import Scores
 from pruning_core.methods.base import Choice, Method, View, register
-from pruning_core.methods.shared.draws import Draws, draws_for_distinct, expected_distinct
-from pruning_core.methods.shared.readers import Reader, readers_of
-from pruning_core.methods.shared.sensitivities import CONSTANT, PROBABILITY
+from pruning_core.methods.shared.draws import Draws, coefficient, draws_for_distinct, expected_distinct, least_draws
+from pruning_core.methods.shared.halves import layer_sensitivities
+from pruning_core.methods.shared.reading import inputs_of
+from pruning_core.methods.shared.sensitivities import CONSTANT, PROBABILITY, LayerSensitivities
 
 
 def draws_at(error: float, a: float) -> int:
@@ -59,23 +61,57 @@ def last_errors(scores: Tensor, a: float) -> Tensor:
     order = torch.sort(scores, descending=True, stable=True).indices
     living = int(np.count_nonzero(q))
     found[order[: min(living, 1)]] = math.inf
-    low = 1
+    least = 1
     for n in range(2, living + 1):
-        high = low
-        while expected_distinct(q, high) < n and high < 1e15:
-            high *= 2
-        low = max(high // 2, 1)
-        while high - low > 1:
-            middle = (low + high) // 2
-            if expected_distinct(q, middle) < n:
-                low = middle
-            else:
-                high = middle
-        least = low if expected_distinct(q, low) >= n else high
+        least = least_draws(q, n, least - 1, least, 1e15)
         # ceil(v) >= least as long as v > least - 1.
         found[order[n - 1]] = error_of(least - 1, a)
-        low = least
     return found
+
+
+class Reader(NamedTuple):
+    """A layer that reads channels: sensitivities of its units (units,), a_l, and which unit each channel is, by group."""
+
+    scores: Tensor
+    coefficient: float
+    unit_of: dict[str, Tensor]
+
+
+def readers_of(view: View, constant: float, delta: float, kernel: str) -> dict[str, Reader]:
+    """Every layer that reads prunable channels, by name; C, delta and what ``sensitivity`` makes of kernel positions."""
+    members: dict[str, list[tuple[str, Member]]] = {}
+    for name, group in view.sites.groups.items():
+        for member in group.consumes:
+            if not member.is_buffer:
+                members.setdefault(member.layer, []).append((name, member))
+    found = layer_sensitivities(view, members, "max", kernel)
+    return {
+        layer: _reader(view, layer, members[layer], sensitive, constant, delta) for layer, sensitive in found.items()
+    }
+
+
+def _reader(
+    view: View,
+    layer: str,
+    members: list[tuple[str, Member]],
+    sensitive: LayerSensitivities,
+    constant: float,
+    delta: float,
+) -> Reader:
+    module = view.model.get_submodule(layer)
+    units = torch.arange(len(sensitive.channel))  # an input that belongs to no group is a unit of its own
+    unit_of, free = {}, len(units)
+    for name, member in members:
+        channel = inputs_of(module, member)
+        unit_of[name] = free + torch.arange(view.sites.groups[name].size)
+        units = torch.where(channel >= 0, free + channel.clamp(min=0), units)
+        free += view.sites.groups[name].size
+    scores = torch.zeros(free, dtype=torch.float64)
+    scores.scatter_reduce_(0, units, sensitive.channel.double().cpu(), "amax")
+    window = sensitive.weight[0, 0].numel() if sensitive.weight.dim() == 4 else 1
+    # A linear layer behind a flatten reads several positions of a channel, as a kernel over the whole map would.
+    window *= max(int(torch.bincount(units).max()) // getattr(module, "groups", 1), 1)
+    return Reader(scores, coefficient(float(scores.sum()), sensitive.positions, window, constant, delta), unit_of)
 
 
 @dataclass(frozen=True)

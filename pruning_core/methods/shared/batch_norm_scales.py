@@ -23,6 +23,7 @@ from pruning_core.masks.groups import Group, Member, expand
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.scores import COMBINERS, Scores, combine
 from pruning_core.methods.base import Choice, Method, View
+from pruning_core.methods.shared.swapping import with_norms
 from pruning_core.models.layers.norms import SigmoidBatchNorm1d, SigmoidBatchNorm2d
 
 SIGMOID = (SigmoidBatchNorm1d, SigmoidBatchNorm2d)
@@ -45,6 +46,10 @@ class BatchNormScale(Method):
     constraints = Constraints(tied=Maybe(OneOf(*COMBINERS, kind="combination")))
 
     tied: str | None = None
+
+    def prepare(self, model: nn.Module, example_input) -> nn.Module:
+        """Batch norms of every kind stay as they are; a network without any gets ordinary ones (``with_norms``)."""
+        return with_norms(model, example_input)
 
     def refuses(self, model: nn.Module, group: Group) -> str | None:
         norms = scales_of(model, group)
