@@ -45,14 +45,8 @@ class GateDecorators(Sensitivity):
 
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Put a gate behind every batch norm, and behind the layers of channels that meet none, in place."""
-
-        def gate(channels: int) -> ChannelGate:
-            made = ChannelGate(channels).to(next(model.parameters()))
-            if self.reference:
-                nn.init.normal_(made.weight)
-            return made
-
-        return gates_behind_norms(model, example_input, gate)
+        like = next(model.parameters())
+        return gates_behind_norms(model, example_input, lambda channels: _gate(channels, like, self.reference))
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Sum of the absolute gates that are alive."""
@@ -75,3 +69,10 @@ class GateDecorators(Sensitivity):
             scores[name] = combine(parts, self.combine).abs()
         total = torch.stack([score.sum() for score in scores.values()]).sum()
         return Scores({name: score / total if total > 0 else score for name, score in scores.items()})
+
+
+def _gate(channels: int, like: Tensor, random: bool) -> ChannelGate:
+    gate = ChannelGate(channels).to(like)
+    if random:
+        nn.init.normal_(gate.weight)
+    return gate

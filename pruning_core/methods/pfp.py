@@ -29,7 +29,7 @@ from pruning_core.methods.base import Choice, Method, View, register
 from pruning_core.methods.shared.draws import Draws, coefficient, draws_for_distinct, expected_distinct, least_draws
 from pruning_core.methods.shared.halves import layer_sensitivities
 from pruning_core.methods.shared.reading import inputs_of
-from pruning_core.methods.shared.sensitivities import CONSTANT, PROBABILITY, LayerSensitivities
+from pruning_core.methods.shared.sensitivities import CONSTANT, PROBABILITY
 
 
 def draws_at(error: float, a: float) -> int:
@@ -77,41 +77,32 @@ class Reader(NamedTuple):
     unit_of: dict[str, Tensor]
 
 
-def readers_of(view: View, constant: float, delta: float, kernel: str) -> dict[str, Reader]:
-    """Every layer that reads prunable channels, by name; C, delta and what ``sensitivity`` makes of kernel positions."""
+def readers_of(view: View, method: _Filters) -> dict[str, Reader]:
+    """Every layer that reads prunable channels, by name; ``method`` gives C, delta and what it makes of a kernel."""
     members: dict[str, list[tuple[str, Member]]] = {}
     for name, group in view.sites.groups.items():
         for member in group.consumes:
             if not member.is_buffer:
                 members.setdefault(member.layer, []).append((name, member))
-    found = layer_sensitivities(view, members, "max", kernel)
-    return {
-        layer: _reader(view, layer, members[layer], sensitive, constant, delta) for layer, sensitive in found.items()
-    }
-
-
-def _reader(
-    view: View,
-    layer: str,
-    members: list[tuple[str, Member]],
-    sensitive: LayerSensitivities,
-    constant: float,
-    delta: float,
-) -> Reader:
-    module = view.model.get_submodule(layer)
-    units = torch.arange(len(sensitive.channel))  # an input that belongs to no group is a unit of its own
-    unit_of, free = {}, len(units)
-    for name, member in members:
-        channel = inputs_of(module, member)
-        unit_of[name] = free + torch.arange(view.sites.groups[name].size)
-        units = torch.where(channel >= 0, free + channel.clamp(min=0), units)
-        free += view.sites.groups[name].size
-    scores = torch.zeros(free, dtype=torch.float64)
-    scores.scatter_reduce_(0, units, sensitive.channel.double().cpu(), "amax")
-    window = sensitive.weight[0, 0].numel() if sensitive.weight.dim() == 4 else 1
-    # A linear layer behind a flatten reads several positions of a channel, as a kernel over the whole map would.
-    window *= max(int(torch.bincount(units).max()) // getattr(module, "groups", 1), 1)
-    return Reader(scores, coefficient(float(scores.sum()), sensitive.positions, window, constant, delta), unit_of)
+    readers = {}
+    sensitivities = layer_sensitivities(view, members, "max", "sum" if method.kernel == "sum" else "reduce")
+    for layer, found in sensitivities.items():
+        module = view.model.get_submodule(layer)
+        units = torch.arange(len(found.channel))  # an input that belongs to no group is a unit of its own
+        unit_of, free = {}, len(units)
+        for name, member in members[layer]:
+            channel = inputs_of(module, member)
+            unit_of[name] = free + torch.arange(view.sites.groups[name].size)
+            units = torch.where(channel >= 0, free + channel.clamp(min=0), units)
+            free += view.sites.groups[name].size
+        scores = torch.zeros(free, dtype=torch.float64)
+        scores.scatter_reduce_(0, units, found.channel.double().cpu(), "amax")
+        window = found.weight[0, 0].numel() if found.weight.dim() == 4 else 1
+        # A linear layer behind a flatten reads several positions of a channel, as a kernel over the whole map would.
+        window *= max(int(torch.bincount(units).max()) // getattr(module, "groups", 1), 1)
+        a = coefficient(float(scores.sum()), found.positions, window, method.constant, method.delta)
+        readers[layer] = Reader(scores, a, unit_of)
+    return readers
 
 
 @dataclass(frozen=True)
@@ -140,7 +131,7 @@ class _Filters(Method):
 
     def readers(self, view: View) -> dict[str, Reader]:
         """The layers that read prunable channels, by name."""
-        return readers_of(view, self.constant, self.delta, "sum" if self.kernel == "sum" else "reduce")
+        return readers_of(view, self)
 
     def score(self, view: View) -> Scores:
         return self._errors(view, self.readers(view))
@@ -181,10 +172,8 @@ class _Drawn(_Filters):
         for name, group in view.sites.groups.items():
             alive = group.alive(view.alive)
             count = int(group.alive(masks).sum())
-            scores = torch.stack(
-                [reader.scores[reader.unit_of[name]] for reader in readers.values() if name in reader.unit_of]
-            )
-            scores = scores.amax(0) * alive
+            seen = [reader.scores[reader.unit_of[name]] for reader in readers.values() if name in reader.unit_of]
+            scores = torch.stack(seen).amax(0) * alive
             factors = self.factors(scores, alive, count, view.generator)
             keep[name] = factors > 0
             for member in group.consumes:

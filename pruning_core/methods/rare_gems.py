@@ -97,5 +97,5 @@ def _score_of(view: View, name: str) -> str:
 
 @torch.no_grad()
 def _same_size(layer: Any) -> None:
-    fan_in, _ = nn.init._calculate_fan_in_and_fan_out(layer.weight)
-    layer.weight.copy_(layer.weight.sign() * math.sqrt(2 / fan_in))
+    """Give all weights the size sqrt(2 / fan_in)."""
+    layer.weight.copy_(layer.weight.sign() * math.sqrt(2 / layer.weight[0].numel()))
