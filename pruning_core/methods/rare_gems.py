@@ -62,7 +62,7 @@ class RareGems(Method):
             if not isinstance(layer, PRODUCERS) or leaf != "weight" or not path:
                 kind = type(layer).__name__
                 raise Unprunable(
-                    f"Rare Gems scores convolutions and linear layers in a network, not {name!r} of a {kind}."
+                    f"scores go on convolutions and linear layers inside a network, not on {name!r} of a {kind}."
                 )
             if not isinstance(model.get_submodule(path.rpartition(".")[0]), Scored):
                 if self.signed:
