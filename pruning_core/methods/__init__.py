@@ -1,24 +1,8 @@
 """All pruning methods, and what a reader imports of them. Importing this package fills METHODS."""
 
-from pruning_core.methods import (
-    activation_sum,  # noqa: F401  # fmt: skip
-    efficient_convnets,  # noqa: F401  # fmt: skip
-    gates,  # noqa: F401  # fmt: skip
-    hoyer,  # noqa: F401  # fmt: skip
-    imitation,  # noqa: F401  # fmt: skip
-    l0,  # noqa: F401  # fmt: skip
-    l1,  # noqa: F401  # fmt: skip
-    magnitude,  # noqa: F401  # fmt: skip
-    norms,  # noqa: F401  # fmt: skip
-    polarization,  # noqa: F401  # fmt: skip
-    random,  # noqa: F401  # fmt: skip
-    rare_gems,  # noqa: F401  # fmt: skip
-    rigl,  # noqa: F401  # fmt: skip
-    sampling,  # noqa: F401  # fmt: skip
-    slimming,  # noqa: F401  # fmt: skip
-    ucs,  # noqa: F401  # fmt: skip
-    weight_product,  # noqa: F401  # fmt: skip
-)
+from importlib import import_module
+from pkgutil import iter_modules
+
 from pruning_core.methods.base import METHODS, Choice, Method, View, as_method, methods_table, register
 from pruning_core.methods.cnip import official_shares
 from pruning_core.methods.grasp import Grasp
@@ -33,7 +17,7 @@ from pruning_core.methods.shared.elasticities import (
     loss_gradients,
     producing_parameters,
     weight_elasticities,
-)
+)  # fmt: skip
 from pruning_core.methods.shared.sensitivities import sample_size, sensitivity
 from pruning_core.methods.sipp import SiPPHybrid
 from pruning_core.methods.snap import Snap
@@ -41,35 +25,12 @@ from pruning_core.methods.snip import Snip
 from pruning_core.methods.synflow import SynFlow
 from pruning_core.methods.thinet import ThiNet
 
+for module in iter_modules(__path__):
+    import_module(f"{__name__}.{module.name}")
+
 __all__ = [
-    "METHODS",
-    "Choice",
-    "Grasp",
-    "Greedy",
-    "ISpaSP",
-    "Method",
-    "RecedingNeurons",
-    "SiPPHybrid",
-    "Snap",
-    "Snip",
-    "SynFlow",
-    "ThiNet",
-    "View",
-    "as_method",
-    "channel_elasticities",
-    "error",
-    "kept_at",
-    "last_errors",
-    "loss_gradients",
-    "methods_table",
-    "official_shares",
-    "producing_parameters",
-    "quantile_masks",
-    "receding",
-    "register",
-    "sample_size",
-    "sensitivity",
-    "two_layer",
-    "water_fill",
-    "weight_elasticities",
-]
+    "METHODS", "Choice", "Grasp", "Greedy", "ISpaSP", "Method", "RecedingNeurons", "SiPPHybrid", "Snap", "Snip", "SynFlow",
+    "ThiNet", "View", "as_method", "channel_elasticities", "error", "kept_at", "last_errors", "loss_gradients",
+    "methods_table", "official_shares", "producing_parameters", "quantile_masks", "receding", "register", "sample_size",
+    "sensitivity", "two_layer", "water_fill", "weight_elasticities",
+]  # fmt: skip

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.checks import check_fields
-from pruning_core.errors import BadInput, BadType, known_name
+from pruning_core.errors import BadInput, BadType, Unprunable, known_name
 from pruning_core.masks.budgets import Budget, allocate
 from pruning_core.masks.groups import Group, Member
 from pruning_core.masks.masks import Masks
@@ -44,9 +44,13 @@ class View:
         return {name: self.parameter(name) for name in self.sites.weights}
 
     def parameter(self, name: str) -> Tensor:
-        """One parameter, without gradient; half precision is raised to float32, in which scores are computed."""
-        tensor = self.model.get_parameter(name).detach()
-        return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+        """One parameter, without gradient, in float32 or better."""
+        return raised(self.model.get_parameter(name).detach())
+
+    def random_scores(self, channels: bool) -> Scores:
+        """A score for each channel, or for each weight, drawn uniformly from [0, 1)."""
+        shapes = self.sites.score_shapes(channels)
+        return Scores({name: torch.rand(shape, generator=self.generator) for name, shape in shapes.items()})
 
     def per_channel(self, score: Callable[[Tensor], Tensor], how: str) -> Scores:
         """Score every group by its producing weights: ``score`` maps a matrix (rows, everything else) to (rows,).
@@ -165,6 +169,26 @@ def weight_rows(group: Group) -> list[Member]:
     return [m for m in group.produces if m.parameter.endswith(".weight")]
 
 
+def raised(tensor: Tensor) -> Tensor:
+    """Half precision raised to float32, in which scores are computed."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def living(tensor: Tensor, name: str, alive: Masks) -> Tensor:
+    """``tensor`` with the dead entries of the parameter ``name`` multiplied by zero: in a penalty they neither count nor
+    move."""
+    mask = alive.get(name)
+    return tensor if mask is None else tensor * mask.to(tensor)
+
+
+def summed(parts: Iterable[Tensor], otherwise: str) -> Tensor:
+    """The sum of a penalty's ``parts``; raises Unprunable with the message ``otherwise`` if there are none."""
+    found = list(parts)
+    if not found:
+        raise Unprunable(otherwise)
+    return torch.stack(found).sum()
+
+
 def channel_counts(view: View, budget: Budget) -> tuple[dict[str, int], tuple[str, ...]]:
     """How many channels each group keeps, for methods that compare channels within a layer only.
 
@@ -179,17 +203,3 @@ def channel_counts(view: View, budget: Budget) -> tuple[dict[str, int], tuple[st
     equal = Scores({name: torch.zeros(group.size) for name, group in view.sites.groups.items()})
     masks = allocate(equal, budget, view.alive, view.sites)
     return {name: int(group.alive(masks).sum()) for name, group in view.sites.groups.items()}, remarks
-
-
-__all__ = [
-    "METHODS",
-    "Choice",
-    "Method",
-    "View",
-    "as_method",
-    "channel_counts",
-    "counted",
-    "methods_table",
-    "register",
-    "weight_rows",
-]  # fmt: skip

@@ -19,8 +19,7 @@ from pruning_core.masks.budgets import Budget
 from pruning_core.masks.groups import Group, expand
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.scores import COMBINERS, Scores, combine
-from pruning_core.methods.base import Choice, Method, View, channel_counts, register, weight_rows
-from pruning_core.methods.shared.penalties import living
+from pruning_core.methods.base import Choice, Method, View, channel_counts, living, register, weight_rows
 
 
 @register

@@ -20,10 +20,9 @@ from pruning_core.checks import Constraints, OneOf
 from pruning_core.masks.groups import Group
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.scores import COMBINERS, Scores, combine
-from pruning_core.methods.base import View, register
+from pruning_core.methods.base import View, living, register, summed
 from pruning_core.methods.shared.elasticities import Sensitivity
-from pruning_core.methods.shared.insert_gates import gates_behind_norms, gates_of
-from pruning_core.methods.shared.penalties import living, summed
+from pruning_core.methods.shared.swapping import gates_behind_norms, gates_of
 from pruning_core.models.layers.gates import ChannelGate
 
 
@@ -46,14 +45,8 @@ class GateDecorators(Sensitivity):
 
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Put a gate behind every batch norm, and behind the layers of channels that meet none, in place."""
-
-        def gate(channels: int) -> ChannelGate:
-            found = ChannelGate(channels).to(next(model.parameters()))
-            if self.reference:
-                nn.init.normal_(found.weight)
-            return found
-
-        return gates_behind_norms(model, example_input, gate)
+        like = next(model.parameters())
+        return gates_behind_norms(model, example_input, lambda channels: _gate(channels, like, self.reference))
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Sum of the absolute gates that are alive."""
@@ -70,11 +63,16 @@ class GateDecorators(Sensitivity):
         names = dict.fromkeys(member.parameter for members in gates.values() for member in members)
         gradients, _ = self.gradients(view, names, training=self.reference)
         products = {name: view.parameter(name) * gradient for name, gradient in gradients.items()}
-        scores = {
-            name: combine(
-                [m.per_channel(products[m.parameter], groups[name].size) for m in members], self.combine
-            ).abs()
-            for name, members in gates.items()
-        }
+        scores = {}
+        for name, members in gates.items():
+            parts = [m.per_channel(products[m.parameter], groups[name].size) for m in members]
+            scores[name] = combine(parts, self.combine).abs()
         total = torch.stack([score.sum() for score in scores.values()]).sum()
         return Scores({name: score / total if total > 0 else score for name, score in scores.items()})
+
+
+def _gate(channels: int, like: Tensor, random: bool) -> ChannelGate:
+    gate = ChannelGate(channels).to(like)
+    if random:
+        nn.init.normal_(gate.weight)
+    return gate

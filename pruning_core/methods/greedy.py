@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,9 @@ def _at_the_end(view: View, hidden: Hidden, total: int) -> Losses:
     layer = hidden.layer
     weight: Tensor = layer.weight.detach()
     offset = 0.0 if layer.bias is None else layer.bias.detach()
-    batches = _forever(view, hidden)
+    maps_of: Any = hidden.maps_of
+    # One batch at a time, since batches may shuffle: maps and labels of the same one.
+    batches = ((*maps_of([batch]), batch[1]) for batch in _again(view.batches))
 
     @torch.no_grad()
     def losses(chosen: list[int], candidates: Tensor) -> Tensor:
@@ -86,14 +89,6 @@ def _at_the_end(view: View, hidden: Hidden, total: int) -> Losses:
         return torch.vmap(view.loss, in_dims=(0, None))(outputs, labels.to(outputs.device)).cpu()
 
     return losses
-
-
-def _forever(view: View, hidden: Hidden) -> Iterator[tuple[Tensor, Tensor]]:
-    """Hidden maps and labels, mini-batch after mini-batch, again and again; of one batch, since batches may shuffle."""
-    assert hidden.maps_of is not None
-    for batch in _again(view.batches):
-        (maps,) = hidden.maps_of([batch])
-        yield maps, batch[1]
 
 
 def _again(batches) -> Iterator[tuple[Tensor, Tensor]]:
@@ -124,8 +119,7 @@ def _anywhere(view: View, hidden: Hidden, total: int) -> Losses:
         for k in candidates.tolist():
             share = torch.zeros(hidden.size)
             share[[*chosen, k]] = total / (len(chosen) + 1)
-            factors = torch.where(hidden.channel_of >= 0, share[hidden.channel_of.clamp(min=0)], 1.0)
-            handle = hidden.layer.register_forward_pre_hook(scaled(factors), with_kwargs=True)
+            handle = hidden.layer.register_forward_pre_hook(scaled(hidden.per_input(share)), with_kwargs=True)
             try:
                 with evaluating(view.model):
                     found.append(view.loss(view.model(inputs.to(device)), labels.to(device)))

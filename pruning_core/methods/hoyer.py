@@ -11,32 +11,19 @@ How sparse it becomes follows from the strength of the penalty; a target sparsit
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from pruning_core.checks import Constraints, OneOf
-from pruning_core.errors import Unprunable
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.scores import COMBINERS, Scores
-from pruning_core.methods.base import Method, View, register
-from pruning_core.methods.shared.penalties import living
+from pruning_core.methods.base import Method, View, living, register, summed
 
 TRIM = 1e-3
 """Weights at most this large go after training, in the official code."""
-
-
-def penalised_weights(model: nn.Module, alive: Masks) -> Iterator[Tensor]:
-    """Weights with two or more dimensions; dead entries are multiplied by zero, so that they neither count nor move."""
-    found = False
-    for name, parameter in model.named_parameters():
-        if parameter.dim() >= 2:
-            found = True
-            yield living(parameter, name, alive)
-    if not found:
-        raise Unprunable(f"{type(model).__name__} has no weight matrix that could be penalised.")
 
 
 @register
@@ -49,8 +36,7 @@ class HoyerSquare(Method):
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Sum over layers of (sum |w|)^2 / sum w^2; a layer of zeros counts nothing."""
-        parts = [_ratio(w.abs().sum() ** 2, w) for w in penalised_weights(model, alive)]
-        return torch.stack(parts).sum()
+        return _summed(model, alive, lambda weight: _ratio(weight.abs().sum() ** 2, weight))
 
     def score(self, view: View) -> Scores:
         return Scores({name: weight.abs() for name, weight in view.weights().items()})
@@ -75,15 +61,22 @@ class GroupHoyerSquare(Method):
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Sum over layers of the squared sums of column norms and of row norms, over the squared norm of all."""
-        parts = []
-        for weight in penalised_weights(model, alive):
+
+        def group_hoyer(weight: Tensor) -> Tensor:
             inputs = torch.linalg.vector_norm(weight.transpose(0, 1).flatten(1), dim=1).sum()
             outputs = torch.linalg.vector_norm(weight.flatten(1), dim=1).sum()
-            parts.append(_ratio(inputs**2 + outputs**2, weight))
-        return torch.stack(parts).sum()
+            return _ratio(inputs**2 + outputs**2, weight)
+
+        return _summed(model, alive, group_hoyer)
 
     def score(self, view: View) -> Scores:
         return view.per_channel(lambda rows: rows.abs().amax(1), self.combine)
+
+
+def _summed(model: nn.Module, alive: Masks, penalty: Callable[[Tensor], Tensor]) -> Tensor:
+    """The penalties of all weights with two or more dimensions, of what is alive in them."""
+    parts = (penalty(living(p, name, alive)) for name, p in model.named_parameters() if p.dim() >= 2)
+    return summed(parts, f"{type(model).__name__} has no weight matrix that could be penalised.")
 
 
 def _ratio(above: Tensor, weight: Tensor) -> Tensor:

@@ -22,9 +22,8 @@ from pruning_core.checks import Constraints, Real
 from pruning_core.masks.groups import Group
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.scores import Scores
-from pruning_core.methods.base import Method, View, register
-from pruning_core.methods.shared.insert_gates import gates_behind_layers, gates_of
-from pruning_core.methods.shared.penalties import living, summed
+from pruning_core.methods.base import Method, View, living, register, summed
+from pruning_core.methods.shared.swapping import gates_behind_layers, gates_of
 from pruning_core.models.layers.gates import Gated, HardConcreteGate
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,11 +23,12 @@ from torch import Tensor, nn
 
 from pruning_core.checks import Constraints, OneOf
 from pruning_core.masks.budgets import Budget, allocate
-from pruning_core.masks.groups import Group, expand
+from pruning_core.masks.groups import Group, Member, expand
 from pruning_core.masks.scores import Scores
 from pruning_core.methods.base import Choice, Method, View, register
-from pruning_core.methods.shared.draws import Draws, draws_for_distinct, expected_distinct
-from pruning_core.methods.shared.readers import Reader, readers_of
+from pruning_core.methods.shared.draws import Draws, coefficient, draws_for_distinct, expected_distinct, least_draws
+from pruning_core.methods.shared.halves import layer_sensitivities
+from pruning_core.methods.shared.reading import inputs_of
 from pruning_core.methods.shared.sensitivities import CONSTANT, PROBABILITY
 
 
@@ -59,23 +61,48 @@ def last_errors(scores: Tensor, a: float) -> Tensor:
     order = torch.sort(scores, descending=True, stable=True).indices
     living = int(np.count_nonzero(q))
     found[order[: min(living, 1)]] = math.inf
-    low = 1
+    least = 1
     for n in range(2, living + 1):
-        high = low
-        while expected_distinct(q, high) < n and high < 1e15:
-            high *= 2
-        low = max(high // 2, 1)
-        while high - low > 1:
-            middle = (low + high) // 2
-            if expected_distinct(q, middle) < n:
-                low = middle
-            else:
-                high = middle
-        least = low if expected_distinct(q, low) >= n else high
+        least = least_draws(q, n, least - 1, least, 1e15)
         # ceil(v) >= least as long as v > least - 1.
         found[order[n - 1]] = error_of(least - 1, a)
-        low = least
     return found
+
+
+class Reader(NamedTuple):
+    """A layer that reads channels: sensitivities of its units (units,), a_l, and which unit each channel is, by group."""
+
+    scores: Tensor
+    coefficient: float
+    unit_of: dict[str, Tensor]
+
+
+def readers_of(view: View, method: _Filters) -> dict[str, Reader]:
+    """Every layer that reads prunable channels, by name; ``method`` gives C, delta and what it makes of a kernel."""
+    members: dict[str, list[tuple[str, Member]]] = {}
+    for name, group in view.sites.groups.items():
+        for member in group.consumes:
+            if not member.is_buffer:
+                members.setdefault(member.layer, []).append((name, member))
+    readers = {}
+    sensitivities = layer_sensitivities(view, members, "max", "sum" if method.kernel == "sum" else "reduce")
+    for layer, found in sensitivities.items():
+        module = view.model.get_submodule(layer)
+        units = torch.arange(len(found.channel))  # an input that belongs to no group is a unit of its own
+        unit_of, free = {}, len(units)
+        for name, member in members[layer]:
+            channel = inputs_of(module, member)
+            unit_of[name] = free + torch.arange(view.sites.groups[name].size)
+            units = torch.where(channel >= 0, free + channel.clamp(min=0), units)
+            free += view.sites.groups[name].size
+        scores = torch.zeros(free, dtype=torch.float64)
+        scores.scatter_reduce_(0, units, found.channel.double().cpu(), "amax")
+        window = found.weight[0, 0].numel() if found.weight.dim() == 4 else 1
+        # A linear layer behind a flatten reads several positions of a channel, as a kernel over the whole map would.
+        window *= max(int(torch.bincount(units).max()) // getattr(module, "groups", 1), 1)
+        a = coefficient(float(scores.sum()), found.positions, window, method.constant, method.delta)
+        readers[layer] = Reader(scores, a, unit_of)
+    return readers
 
 
 @dataclass(frozen=True)
@@ -104,7 +131,7 @@ class _Filters(Method):
 
     def readers(self, view: View) -> dict[str, Reader]:
         """The layers that read prunable channels, by name."""
-        return readers_of(view, self.constant, self.delta, "sum" if self.kernel == "sum" else "reduce")
+        return readers_of(view, self)
 
     def score(self, view: View) -> Scores:
         return self._errors(view, self.readers(view))
@@ -145,10 +172,8 @@ class _Drawn(_Filters):
         for name, group in view.sites.groups.items():
             alive = group.alive(view.alive)
             count = int(group.alive(masks).sum())
-            scores = torch.stack(
-                [reader.scores[reader.unit_of[name]] for reader in readers.values() if name in reader.unit_of]
-            )
-            scores = scores.amax(0) * alive
+            seen = [reader.scores[reader.unit_of[name]] for reader in readers.values() if name in reader.unit_of]
+            scores = torch.stack(seen).amax(0) * alive
             factors = self.factors(scores, alive, count, view.generator)
             keep[name] = factors > 0
             for member in group.consumes:

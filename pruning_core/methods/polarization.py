@@ -24,7 +24,6 @@ from pruning_core.masks.masks import Masks
 from pruning_core.masks.scores import Scores
 from pruning_core.methods.base import Choice, View, register
 from pruning_core.methods.shared.batch_norm_scales import BatchNormScale, living_scales
-from pruning_core.methods.shared.insert_norms import with_norms
 from pruning_core.methods.shared.swapping import swap_norms
 from pruning_core.models.layers.norms import ClampedBatchNorm1d, ClampedBatchNorm2d
 
@@ -63,18 +62,9 @@ class Polarization(BatchNormScale):
         check("start", self.start, Maybe(Real(above=0, at_most=self.upper)))
 
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
-        """Swap ordinary batch norms for ones clamped to [0, upper], their scales at ``start``; in place.
-
-        A network without any batch norm gets them (``insert_norms.with_norms``).
-        """
-        model = with_norms(model, example_input, nn.BatchNorm1d, nn.BatchNorm2d)
-        return swap_norms(model, self._clamped)
-
-    def _clamped(self, norm: nn.Module) -> nn.Module:
-        clamped = CLAMPED_OF[type(norm)].from_plain(norm, self.upper)
-        if self.start is not None:
-            nn.init.constant_(clamped.weight, self.start)
-        return clamped
+        """Swap ordinary batch norms for ones clamped to [0, upper], their scales at ``start``; in place."""
+        model = super().prepare(model, example_input)
+        return swap_norms(model, lambda norm: _clamped(norm, self.upper, self.start))
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Sum over all batch norms of t |gamma| - |gamma - mean|; dead channels count nothing, in the mean neither."""
@@ -89,6 +79,13 @@ class Polarization(BatchNormScale):
                 "may be used, and no sparsity."
             )
         return _cut_at_gaps(view, self.score(view), budget.below, budget.keep_at_least)
+
+
+def _clamped(norm: nn.Module, upper: float, start: float | None) -> nn.Module:
+    clamped = CLAMPED_OF[type(norm)].from_plain(norm, upper)
+    if start is not None:
+        nn.init.constant_(clamped.weight, start)
+    return clamped
 
 
 def _cut_at_gaps(view: View, scores: Scores, highest: float, keep_at_least: int) -> Choice:

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from pruning_core.masks.scores import Scores
 from pruning_core.methods.base import Method, View, register
-
-
-def _uniform(view: View, channels: bool) -> Scores:
-    shapes = view.sites.score_shapes(channels)
-    return Scores({name: torch.rand(shape, generator=view.generator) for name, shape in shapes.items()})
 
 
 @register
@@ -24,7 +17,7 @@ class Random(Method):
     citation = "blalock2020state"
 
     def score(self, view: View) -> Scores:
-        return _uniform(view, channels=False)
+        return view.random_scores(channels=False)
 
 
 @register
@@ -38,4 +31,4 @@ class RandomChannels(Method):
     needs = "shape"
 
     def score(self, view: View) -> Scores:
-        return _uniform(view, channels=True)
+        return view.random_scores(channels=True)

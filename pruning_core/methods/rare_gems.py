@@ -33,8 +33,7 @@ from pruning_core.masks.masks import Masks
 from pruning_core.masks.scores import Scores
 from pruning_core.masks.sites import find_sites
 from pruning_core.masks.tracing import PRODUCERS
-from pruning_core.methods.base import Choice, Method, View, register
-from pruning_core.methods.shared.penalties import living, summed
+from pruning_core.methods.base import Choice, Method, View, living, register, summed
 from pruning_core.methods.shared.swapping import swap
 from pruning_core.models.layers.scored import Scored
 
@@ -61,9 +60,9 @@ class RareGems(Method):
             path, _, leaf = name.rpartition(".")
             layer = model.get_submodule(path)
             if not isinstance(layer, PRODUCERS) or leaf != "weight" or not path:
+                kind = type(layer).__name__
                 raise Unprunable(
-                    f"Rare Gems puts scores on convolutions and linear layers inside a network, not on {name!r} of a "
-                    f"{type(layer).__name__}."
+                    f"scores go on convolutions and linear layers inside a network, not on {name!r} of a {kind}."
                 )
             if not isinstance(model.get_submodule(path.rpartition(".")[0]), Scored):
                 if self.signed:
@@ -84,10 +83,8 @@ class RareGems(Method):
         choice = super().choose(view, budget)
         if not self.finish:
             return choice
-        scores = self.score(view)
-        return choice._replace(
-            values={_score_of(view, name): choice.masks[name].to(score) for name, score in scores.items()}
-        )
+        scores = self.score(view).items()
+        return choice._replace(values={_score_of(view, name): choice.masks[name].to(score) for name, score in scores})
 
 
 def _score_of(view: View, name: str) -> str:
@@ -100,5 +97,5 @@ def _score_of(view: View, name: str) -> str:
 
 @torch.no_grad()
 def _same_size(layer: Any) -> None:
-    fan_in, _ = nn.init._calculate_fan_in_and_fan_out(layer.weight)
-    layer.weight.copy_(layer.weight.sign() * math.sqrt(2 / fan_in))
+    """Give all weights the size sqrt(2 / fan_in)."""
+    layer.weight.copy_(layer.weight.sign() * math.sqrt(2 / layer.weight[0].numel()))

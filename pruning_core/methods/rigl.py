@@ -62,8 +62,7 @@ class Rigl(Sensitivity):
 
     def score(self, view: View) -> Scores:
         """Random numbers: what the start keeps."""
-        shapes = view.sites.score_shapes(channels=False)
-        return Scores({name: torch.rand(shape, generator=view.generator) for name, shape in shapes.items()})
+        return view.random_scores(channels=False)
 
     def choose(self, view: View, budget: Budget) -> Choice:
         if budget.below is not None:
@@ -74,16 +73,11 @@ class Rigl(Sensitivity):
         if start != alive or not fraction:
             return Choice(start)
         gradients, _ = self.gradients(view, view.sites.weights)
-        moved = {
-            name: exchange(view.parameter(name).cpu(), gradient.cpu(), alive[name], fraction)
-            for name, gradient in gradients.items()
-        }
-        grown = {  # starts at 0
-            name: view.parameter(name).masked_fill(~alive[name].to(gradients[name].device), 0)
-            for name, mask in moved.items()
-            if not torch.equal(mask, alive[name])
-        }
-        return Choice(Masks(dict(alive) | moved), grown)
+        weights = view.weights()
+        moved = {n: exchange(weights[n].cpu(), g.cpu(), alive[n], fraction) for n, g in gradients.items()}
+        changed = [name for name, mask in moved.items() if not torch.equal(mask, alive[name])]
+        from_zero = {n: weights[n].masked_fill(~alive[n].to(weights[n].device), 0) for n in changed}
+        return Choice(Masks(dict(alive) | moved), from_zero)
 
 
 def exchange(weight: Tensor, gradient: Tensor, alive: Tensor, fraction: float) -> Tensor:

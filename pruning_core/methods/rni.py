@@ -25,8 +25,7 @@ from pruning_core.masks.groups import Group, Member
 from pruning_core.masks.masks import Masks
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.batch_norm_scales import SIGMOID, Thresholded, living_scales, scales_of
-from pruning_core.methods.shared.insert_norms import with_norms
-from pruning_core.methods.shared.swapping import swap_norms
+from pruning_core.methods.shared.swapping import swap_norms, with_norms
 from pruning_core.models.layers.norms import SigmoidBatchNorm1d, SigmoidBatchNorm2d
 
 SIGMOID_OF: dict[type, type[SigmoidBatchNorm1d] | type[SigmoidBatchNorm2d]] = {
@@ -53,8 +52,8 @@ class RecedingNeurons(Thresholded):
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Swap ordinary batch norms for sigmoid ones with g ~ N(0, 1), in place; those that are there already stay.
 
-        A network without any batch norm gets sigmoid ones (``insert_norms.with_norms``). g comes from
-        torch's global random state, as all initial weights do.
+        A network without any batch norm gets sigmoid ones (``with_norms``). g comes from torch's global random state, as
+        all initial weights do.
         """
         model = with_norms(model, example_input, SigmoidBatchNorm1d, SigmoidBatchNorm2d)
         return swap_norms(model, lambda norm: SIGMOID_OF[type(norm)].fresh(norm))

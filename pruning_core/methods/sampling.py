@@ -16,12 +16,15 @@ from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.halves import Half, Sampling
 
 
+@dataclass(frozen=True)
 class _FilterSampling(Sampling):
     """Every filter keeps the same fraction of its weights, drawn by |w| ** power, without regard to signs or data."""
 
     needs: ClassVar[Literal["nothing", "shape", "inputs", "labels"]] = "nothing"
     citation = "baykal2019sipp"
     power: ClassVar[int]
+
+    reference: bool = False
 
     def parts(self, view: View) -> list[Half]:
         found = []
@@ -45,8 +48,6 @@ class UniformSampling(_FilterSampling):
     name = "uniform"
     power = 0
 
-    reference: bool = False
-
 
 @register
 @dataclass(frozen=True)
@@ -56,8 +57,6 @@ class L1Sampling(_FilterSampling):
     name = "l1_sampling"
     power = 1
 
-    reference: bool = False
-
 
 @register
 @dataclass(frozen=True)
@@ -66,5 +65,3 @@ class L2Sampling(_FilterSampling):
 
     name = "l2_sampling"
     power = 2
-
-    reference: bool = False

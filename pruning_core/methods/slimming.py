@@ -17,7 +17,6 @@ from pruning_core.masks.masks import Masks
 from pruning_core.masks.scores import NORMALISERS, Scores
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.batch_norm_scales import Thresholded, living_scales
-from pruning_core.methods.shared.insert_norms import with_norms
 
 
 @register
@@ -34,10 +33,6 @@ class Slimming(Thresholded):
     constraints = Constraints(normalise=OneOf(*NORMALISERS, kind="normaliser"))
 
     normalise: str = "none"
-
-    def prepare(self, model: nn.Module, example_input) -> nn.Module:
-        """Ordinary batch norms stay as they are; a network without any gets them (``with_norms``)."""
-        return with_norms(model, example_input, nn.BatchNorm1d, nn.BatchNorm2d)
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Sum of |gamma| over all ordinary batch norms, also of channels that cannot be pruned; dead ones count nothing."""

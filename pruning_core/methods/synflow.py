@@ -10,19 +10,24 @@ the same share of what is left.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from pruning_core.checks import Constraints, Whole
-from pruning_core.errors import Unprunable
+from pruning_core.errors import BadInput, Unprunable
 from pruning_core.masks.budgets import Budget, allocate
+from pruning_core.masks.masks import Masks
+from pruning_core.masks.reports import count_removed
+from pruning_core.masks.schedules import fraction_after
 from pruning_core.masks.scores import Scores
 from pruning_core.methods.base import Choice, Method, View, register
-from pruning_core.methods.shared.absolute_network import absolute, flow
-from pruning_core.methods.shared.rough_rounds import before_last
 from pruning_core.models.modes import evaluating
+
+SAMPLE = 2**18  # scores that a threshold between the rounds is read from
 
 
 @register
@@ -43,7 +48,7 @@ class SynFlow(Method):
 
     def choose(self, view: View, budget: Budget) -> Choice:
         view = absolute(view)
-        masks = view.alive if budget.to is None else before_last(view, budget, self.rounds, synaptic_flow)
+        masks = view.alive if budget.to is None else before_last(view, budget, self.rounds)
         return Choice(allocate(Scores(synaptic_flow(view)), budget, masks, view.sites))
 
 
@@ -63,3 +68,83 @@ def synaptic_flow(view: View) -> dict[str, Tensor]:
             name: torch.zeros_like(w) if gradient is None else gradient.mul_(w)
             for name, w, gradient in zip(names, parameters, gradients, strict=True)
         }
+
+
+def absolute(view: View) -> View:
+    """Absolute values of everything, in place: whoever called the method puts the network back. Where the flow through them
+    is beyond the network's precision, a twin in double precision instead."""
+    with torch.no_grad():
+        for tensor in [*view.model.parameters(), *view.model.buffers()]:
+            if tensor.is_floating_point():
+                tensor.abs_()
+    view.alive.apply_(view.model)
+    if view.example_input is None:
+        raise BadInput("SynFlow needs example_input (or batches), to know the shape of an image of ones.")
+    with evaluating(view.model), torch.no_grad():
+        if torch.isfinite(flow(view)):
+            return view
+    ones = tuple(one.double() if one.is_floating_point() else one for one in _ones(view.example_input))
+    return replace(view, model=copy.deepcopy(view.model).double(), example_input=ones)
+
+
+def flow(view: View) -> Tensor:
+    """The sum of all that the network puts out for an input of ones."""
+    return _total(view.model(*_ones(view.example_input)))
+
+
+def _ones(example) -> tuple[Tensor, ...]:
+    if isinstance(example, tuple):
+        return tuple(part for each in example for part in _ones(each))
+    one = example[:1]
+    return (torch.ones_like(one) if one.is_floating_point() else one,)
+
+
+def _total(output) -> Tensor:
+    if isinstance(output, Tensor):
+        return output.sum()
+    parts = output.values() if hasattr(output, "values") else output
+    return torch.stack([_total(part) for part in parts if part is not None]).sum()
+
+
+def before_last(view: View, budget: Budget, rounds: int) -> Masks:
+    """What ``rounds - 1`` geometric cuts leave, each by the flow through what the last one left; the network is changed.
+
+    Should they have gone beyond the budget, everything that was alive before them.
+    """
+    assert budget.to is not None
+    removed, total = count_removed(budget.of, view.alive, view.sites)
+    start, masks = min(removed / total, budget.to), view.alive
+    plain = budget.across == "global" and budget.of == "weights"
+    for i in range(1, rounds):
+        target = fraction_after("geometric", i, rounds, budget.to, start)
+        if plain:
+            _cut_roughly(view, synaptic_flow(view), target)
+        else:
+            masks = allocate(Scores(synaptic_flow(view)), replace(budget, to=target), masks, view.sites)
+            masks.apply_(view.model)
+    if plain:
+        masks = view.alive & Masks.of_nonzero(view.model, view.sites.weights)
+    removed, total = count_removed(budget.of, masks, view.sites)
+    return masks if removed <= budget.to * total + 0.5 else view.alive
+
+
+@torch.no_grad()
+def _cut_roughly(view: View, scores: Mapping[str, Tensor], target: float) -> None:
+    """Zero the weights of least score, in place, until about ``target`` of all is zero; no layer loses its last one.
+
+    The next round starts from what really went, and the last round of all is exact: sorting millions of scores a hundred
+    times would take longer than to compute them.
+    """
+    step = max(1, sum(score.numel() for score in scores.values()) // SAMPLE)
+    sample = torch.cat([score.flatten()[::step] for score in scores.values()])
+    zero = int(target * len(sample))
+    if zero < 1 or zero > len(sample) - 1:
+        return
+    threshold = sample.kthvalue(zero).values
+    for name, score in scores.items():
+        parameter = view.model.get_parameter(name)
+        # The sample answers for nearly every layer that something in it stays; only the others are looked through.
+        if score.flatten()[::step].max() > threshold or score.max() > threshold:
+            parameter.mul_(score.gt_(threshold))
+        else:
+            parameter.mul_(score == score.max())

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from torch import nn
-
 from pruning_core.errors import BadInput
 from pruning_core.masks.budgets import Budget
 from pruning_core.methods.base import Choice, View, register
 from pruning_core.methods.shared.batch_norm_scales import Thresholded
-from pruning_core.methods.shared.insert_norms import with_norms
 
 
 @register
@@ -25,10 +22,6 @@ class UniformChannelScaling(Thresholded):
 
     name = "ucs"
     citation = "suteu2022rni"
-
-    def prepare(self, model: nn.Module, example_input) -> nn.Module:
-        """Batch norms of every kind stay as they are; a network without any gets ordinary ones (``with_norms``)."""
-        return with_norms(model, example_input, nn.BatchNorm1d, nn.BatchNorm2d)
 
     def choose(self, view: View, budget: Budget) -> Choice:
         if budget.below is not None:

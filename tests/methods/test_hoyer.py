@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-import pruning_core as pc
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.masks import Masks
+from pruning_core.masks.sites import find_sites
 from pruning_core.methods.hoyer import GroupHoyerSquare, HoyerSquare
+from pruning_core.pruning import prune_step
 from tests.methods.penalised_networks import network
 
 
@@ -51,7 +52,5 @@ def test_below_cuts_what_became_small(batches):
     with torch.no_grad():
         model[0].weight[2] = 1e-4
         model[8].weight[:, :5] = -1e-4
-    result = pc.pruning.prune_step(
-        model, HoyerSquare(), Budget(below=1e-3), pc.sites.find_sites(model, channels=False), Masks()
-    )
+    result = prune_step(model, HoyerSquare(), Budget(below=1e-3), find_sites(model, channels=False), Masks())
     assert (~result.masks["0.weight"][2]).all() and (~result.masks["8.weight"][:, :5]).all()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pruning_core.methods.shared.products import CHUNK, _row_by_row, largest_products
+from pruning_core.methods.shared.products import CHUNK, largest_products, row_by_row
 
 
 def drawn(points, positions, out, inputs, dtype, seed=0):
@@ -22,7 +22,7 @@ def drawn(points, positions, out, inputs, dtype, seed=0):
 def test_it_agrees_with_products_written_out(points, positions, out, inputs, dtype, mean):
     given = drawn(points, positions, out, inputs, dtype)
     found = largest_products(*given, mean=mean)
-    wanted = _row_by_row(*given, mean=mean)
+    wanted = row_by_row(*given, mean=mean)
     assert found.dtype == dtype and found.shape == (out, inputs) and float(wanted.max()) > 0.1
     torch.testing.assert_close(found, wanted, rtol=1e-6 if dtype == torch.float32 else 1e-13, atol=0)
 

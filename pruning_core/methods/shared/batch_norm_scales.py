@@ -23,6 +23,7 @@ from pruning_core.masks.groups import Group, Member, expand
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.scores import COMBINERS, Scores, combine
 from pruning_core.methods.base import Choice, Method, View
+from pruning_core.methods.shared.swapping import with_norms
 from pruning_core.models.layers.norms import SigmoidBatchNorm1d, SigmoidBatchNorm2d
 
 SIGMOID = (SigmoidBatchNorm1d, SigmoidBatchNorm2d)
@@ -46,6 +47,10 @@ class BatchNormScale(Method):
 
     tied: str | None = None
 
+    def prepare(self, model: nn.Module, example_input) -> nn.Module:
+        """Batch norms of every kind stay as they are; a network without any gets ordinary ones (``with_norms``)."""
+        return with_norms(model, example_input)
+
     def refuses(self, model: nn.Module, group: Group) -> str | None:
         norms = scales_of(model, group)
         if not norms:
@@ -61,14 +66,12 @@ class BatchNormScale(Method):
         return None if len(torch.unique(covered)) == group.size else "their batch norm acts on a part of them only"
 
     def score(self, view: View) -> Scores:
-        return Scores({name: self._scale(view, group) for name, group in view.sites.groups.items()})
-
-    def _scale(self, view: View, group: Group) -> Tensor:
-        parts = [
-            mean_per_channel(member, self._importance(view, member), group.size)
-            for member in scales_of(view.model, group)
-        ]
-        return combine(parts, self.tied or "first")
+        scores = {}
+        for name, group in view.sites.groups.items():
+            norms = scales_of(view.model, group)
+            parts = [mean_per_channel(norm, self._importance(view, norm), group.size) for norm in norms]
+            scores[name] = combine(parts, self.tied or "first")
+        return Scores(scores)
 
     def _importance(self, view: View, member: Member) -> Tensor:
         """The scale that acts on each channel of one norm: |gamma|, or sigma(g) of a sigmoid batch norm."""

@@ -113,8 +113,12 @@ def draws_for_distinct(q: np.ndarray, distinct: int) -> int:
     if n == 1:
         return 1
     distinct = min(distinct, n - 1)
-    low, high = 0, distinct
-    while expected_distinct(q, high) < distinct and high < 2**62:
+    return least_draws(q, distinct, 0, distinct, 2**62)
+
+
+def least_draws(q: np.ndarray, distinct: int, low: int, high: int, limit: float) -> int:
+    """The same from ``low`` draws, which show too few, by doubling ``high`` as long as it lies below ``limit``."""
+    while expected_distinct(q, high) < distinct and high < limit:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2

@@ -26,7 +26,7 @@ from pruning_core.checks import Constraints, OneOf, Whole
 from pruning_core.errors import BadInput, known_name
 from pruning_core.masks.groups import Group
 from pruning_core.masks.scores import combine
-from pruning_core.methods.base import Method, View
+from pruning_core.methods.base import Method, View, raised
 from pruning_core.models.modes import evaluating
 from pruning_core.training.evaluation import like_model
 
@@ -68,7 +68,7 @@ def loss_gradients(
             model.train(training)
             for batch in islice(batches, count):
                 inputs, labels = like_model(model, batch[0], batch[1])
-                value = loss(_wide(model(inputs)), labels)
+                value = loss(raised(model(inputs)), labels)
                 total, used = total + float(value.detach()), used + 1
                 if not math.isfinite(total):
                     raise BadInput(
@@ -76,7 +76,7 @@ def loss_gradients(
                     )
                 found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
                 for (name, parameter), gradient in zip(parameters.items(), found, strict=True):
-                    gradient = _wide(torch.zeros_like(parameter) if gradient is None else gradient)
+                    gradient = raised(torch.zeros_like(parameter) if gradient is None else gradient)
                     sums[name] = sums[name].add_(gradient) if name in sums else gradient.clone()
     finally:
         for name, parameter in parameters.items():
@@ -109,7 +109,7 @@ class Sensitivity(Method):
 def weight_elasticities(model: nn.Module, gradients: Mapping[str, Tensor], loss: float) -> dict[str, Tensor]:
     """``|w dL/dw / L|`` of every weight that has a gradient, each of the parameter's shape."""
     return {
-        name: (_wide(model.get_parameter(name).detach()) * gradient / _divisor(loss + SMALL)).abs()
+        name: (raised(model.get_parameter(name).detach()) * gradient / _divisor(loss + SMALL)).abs()
         for name, gradient in gradients.items()
     }
 
@@ -127,11 +127,10 @@ def channel_elasticities(
         of_layer: dict[str, Tensor] = {}
         for member in group.produces:
             if not member.is_buffer:
-                product = _wide(model.get_parameter(member.parameter).detach()) * gradients[member.parameter]
-                rows = member.per_channel(
-                    product.movedim(member.dim, 0).reshape(product.shape[member.dim], -1).sum(1), group.size
-                )
-                of_layer[member.layer] = of_layer[member.layer] + rows if member.layer in of_layer else rows
+                product = raised(model.get_parameter(member.parameter).detach()) * gradients[member.parameter]
+                rows = product.movedim(member.dim, 0).reshape(product.shape[member.dim], -1).sum(1)
+                of_channel = member.per_channel(rows, group.size)
+                of_layer[member.layer] = of_layer[member.layer] + of_channel if member.layer in of_layer else of_channel
         found[name] = (combine(of_layer.values(), how) / _divisor(loss)).abs()
     return found
 
@@ -143,8 +142,3 @@ def producing_parameters(groups: Iterable[Group]) -> list[str]:
 
 def _divisor(loss: float) -> float:
     return loss if loss else SMALL
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """Half precision raised to float32, in which scores are computed."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -62,9 +62,9 @@ class Hidden:
         ours = self.channel_of >= 0
         return torch.zeros(self.size, dtype=per_input.dtype).index_add_(0, self.channel_of[ours], per_input.cpu()[ours])
 
-    def per_input(self, keep: Tensor) -> Tensor:
-        """A choice of channels (size,) as one of inputs (inputs,); what is no candidate stays."""
-        return torch.where(self.channel_of >= 0, keep[self.channel_of.clamp(min=0)], True)
+    def per_input(self, per_channel: Tensor) -> Tensor:
+        """A choice, or factors, of channels (size,) as that of inputs (inputs,); what is no candidate stays as it is."""
+        return torch.where(self.channel_of >= 0, per_channel[self.channel_of.clamp(min=0)], per_channel.new_ones(()))
 
     @cached_property
     def exact(self) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -76,13 +77,10 @@ def hidden_of(view: View, group: Group, place: Place) -> Hidden:
             maps = seen[member.layer]
             yield maps.flatten(0, -2) if isinstance(reader, nn.Linear) else maps
 
-    def chunks() -> Iterator[Tensor]:
-        return maps_of(view.batches or ())
-
     consume = reader if place.norm is None else nn.Sequential(reader, view.model.get_submodule(place.norm))
     name = f"the layer in front of {member.layer!r}"
-    alive = group.alive(view.alive)
-    return Hidden(chunks, consume, inputs_of(reader, member), group.size, alive, name, maps_of)
+    chunks = partial(maps_of, view.batches or ())
+    return Hidden(chunks, consume, inputs_of(reader, member), group.size, group.alive(view.alive), name, maps_of)
 
 
 def rescaled(hidden: Hidden, factor: float) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ def largest_products(columns: Tensor, above: Tensor, below: Tensor, weight: Tens
     float64, without NaN. Uses as many threads as torch; the result does not depend on their number.
     """
     if weight.device.type != "cpu":
-        return _row_by_row(columns, above, below, weight, mean)
+        return row_by_row(columns, above, below, weight, mean)
     given = [np.ascontiguousarray(part.numpy()) for part in (columns, above, below, weight)]
     largest = np.zeros_like(given[-1])
     out = len(largest)
@@ -43,7 +43,7 @@ def largest_products(columns: Tensor, above: Tensor, below: Tensor, weight: Tens
     return torch.from_numpy(largest)
 
 
-def _row_by_row(columns: Tensor, above: Tensor, below: Tensor, weight: Tensor, mean: bool) -> Tensor:
+def row_by_row(columns: Tensor, above: Tensor, below: Tensor, weight: Tensor, mean: bool) -> Tensor:
     """The same in torch, filter by filter, for devices that are not compiled for."""
     largest = torch.zeros_like(weight)
     for i, row in enumerate(weight):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from pruning_core.checks import Real, check
 from pruning_core.errors import BadInput, Unprunable, known_name
+from pruning_core.methods.base import raised
 from pruning_core.methods.shared.reading import unfolded
 
 # The zero test of the official code, in whatever precision: below this an output counts as switched off.
@@ -68,9 +69,7 @@ class RunningSensitivity:
         if kernel == "sum" and reduce != "max":
             raise BadInput("shares are summed over the kernel before a maximum, so kernel='sum' needs reduce='max'.")
         self.layer, self.reduce, self.kernel = layer, reduce, kernel
-        weight = layer.weight.detach()
-        if weight.dtype in (torch.float16, torch.bfloat16):
-            weight = weight.float()  # in half precision one over a small output overflows
+        weight = raised(layer.weight.detach())  # in half precision one over a small output overflows
         self.rows = weight.flatten(1)
         self.groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
         self.window = weight[0, 0].numel() if weight.dim() == 4 else 1

@@ -1,10 +1,20 @@
-"""Layers of a network exchanged for others, in place, before it is trained."""
+"""Layers put into a network before it is trained: norms where it has none, norms of another kind, gates."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pruning_core.errors import Unprunable
+from pruning_core.masks.groups import Group, Member
+from pruning_core.masks.tracing import find_groups
+from pruning_core.methods.base import weight_rows
+from pruning_core.models.layers.gates import ChannelGate, Gated, HardConcreteGate
+
+Gate = HardConcreteGate | ChannelGate
 
 
 def swap(model: nn.Module, name: str, layer: nn.Module) -> None:
@@ -21,3 +31,64 @@ def swap_norms(model: nn.Module, make: Callable[[nn.Module], nn.Module]) -> nn.M
                 return make(module)
             swap(model, name, make(module))
     return model
+
+
+def with_norms(
+    model: nn.Module, example_input, flat: type[nn.Module] = nn.BatchNorm1d, image: type[nn.Module] = nn.BatchNorm2d
+) -> nn.Module:
+    """Put a norm behind every layer that makes prunable channels, if the network has no batch norm at all; in place.
+
+    ``flat(channels)`` goes behind linear layers and 1-d convolutions, ``image(channels)`` behind 2-d convolutions. The
+    layer's bias, which a batch norm cancels, becomes the shift of the norm where it has one. Raises Unprunable where no
+    such layer is found.
+    """
+    if any(isinstance(module, _BatchNorm) for module in model.modules()):
+        return model
+    kinds = {nn.Linear: flat, nn.Conv1d: flat, nn.Conv2d: image}
+    rows = [row for group in find_groups(model, example_input) if not group.reason_fixed for row in weight_rows(group)]
+    layers: dict[str, Any] = {row.layer: model.get_submodule(row.layer) for row in rows}
+    layers = {name: layer for name, layer in layers.items() if type(layer) in kinds}
+    if not layers:
+        raise Unprunable(f"{type(model).__name__} has no batch norm, and no layer that one could be put behind.")
+    for name, layer in layers.items():
+        norm: Any = kinds[type(layer)](len(layer.weight)).to(layer.weight).train(layer.training)
+        if layer.bias is not None:
+            if norm.bias is not None:
+                norm.bias.data.copy_(layer.bias.data)
+            layer.register_parameter("bias", None)
+        together = nn.Sequential()
+        together.add_module("layer", layer)
+        together.add_module("norm", norm)
+        swap(model, name, together)
+    return model
+
+
+def gates_of(model: nn.Module, group: Group, kind: type[Gate]) -> list[Member]:
+    """The gates of this kind that act on a group's channels."""
+    return [m for m in group.normalises if isinstance(model.get_submodule(m.layer), kind)]
+
+
+def gates_behind_layers(model: nn.Module, example_input, make: Callable[[int], Gate]) -> nn.Module:
+    """``make(channels)`` behind every layer that alone produces a group of channels; changed in place."""
+    for group in find_groups(model, example_input):
+        rows = weight_rows(group)
+        if group.reason_fixed is None and len(rows) == 1 and len(rows[0].indices) == group.size:
+            _put(model, rows[0].layer, make(group.size).to(model.get_parameter(rows[0].parameter)))
+    return model
+
+
+def gates_behind_norms(model: nn.Module, example_input, make: Callable[[int], ChannelGate]) -> nn.Module:
+    """``make(channels)`` behind every batch norm, and behind the layers of channels that meet none; changed in place."""
+    gated = {name for name, module in model.named_modules() if isinstance(module, Gated)}
+    for name, norm in list(model.named_modules()):
+        if isinstance(norm, _BatchNorm) and name.rpartition(".")[0] not in gated:
+            _put(model, name, make(norm.num_features))
+    for group in find_groups(model, example_input):
+        if group.reason_fixed is None and not gates_of(model, group, ChannelGate):
+            for row in weight_rows(group):
+                _put(model, row.layer, make(model.get_parameter(row.parameter).shape[row.dim]))
+    return model
+
+
+def _put(model: nn.Module, name: str, gate: Gate) -> None:
+    swap(model, name, Gated(model.get_submodule(name), gate))
