@@ -10,6 +10,7 @@ import random
 import sys
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -26,28 +27,19 @@ from pruning_core.methods import METHODS
 @contextlib.contextmanager
 def as_found() -> Iterator[None]:
     """METHODS, random states, torch's settings, environment and import paths are afterwards what they were."""
-    methods, environment, paths, modules = dict(METHODS), dict(os.environ), list(sys.path), set(sys.modules)
     states, numbers, threads = random.getstate(), np.random.get_state(), torch.get_num_threads()
-    main, hook = sys.modules["__main__"], sys.excepthook
-    dtype = torch.get_default_dtype()
+    main, hook, paths, dtype = sys.modules["__main__"], sys.excepthook, list(sys.path), torch.get_default_dtype()
     try:
-        with torch.random.fork_rng(devices=[]):
+        with patch.dict(METHODS), patch.dict(os.environ), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             yield
     finally:
-        METHODS.clear()
-        METHODS.update(methods)
         random.setstate(states)
         np.random.set_state(numbers)
         torch.set_num_threads(threads)
         torch.set_default_dtype(dtype)
-        os.environ.clear()
-        os.environ.update(environment)
         sys.path[:] = paths
         sys.modules["__main__"], sys.excepthook = main, hook
-        for name in set(sys.modules) - modules:
-            if name.startswith("__main__"):
-                del sys.modules[name]
 
 
 class InProcess(Engine):
