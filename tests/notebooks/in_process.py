@@ -49,6 +49,7 @@ class InProcess(Engine):
     def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **_: Any) -> None:
         config = Config({"HistoryManager": {"enabled": False}, "InteractiveShell": {"colors": "NoColor"}})
         with as_found():
+            pyplot.close("all")  # of earlier tests
             InteractiveShell.clear_instance()
             shell = InteractiveShell.instance(config=config, user_ns={})
             try:
