@@ -151,20 +151,16 @@ def test_the_same_seed_gives_the_same_bits(method, kind, batches):
 
 
 @pytest.mark.parametrize(("method", "kind"), CASES)
-@pytest.mark.parametrize(
-    "settings", [Optimizer("sgd", 0.05, weight_decay=1e-2), Optimizer("adam", 0.01, weight_decay=1e-2)]
-)
-def test_pruned_weights_stay_zero_in_training(method, kind, settings, batches):
+def test_pruned_weights_stay_zero_in_training(method, kind, batches):
     digits = pc.load_data("digits")
-    model = ready(kind, method, batches).float()
-    result = pc.prune(model, method, 0.5, batches=batches)
-    moved = {name: p.detach().clone() for name, p in result.model.named_parameters()}
-    trainer = Trainer(result.model, settings, epochs=1, batch_size=32, masks=result.masks)
-    trainer.train_epoch(digits.train.subset(640))
-    for name, mask in result.masks.items():
-        parameter = result.model.get_parameter(name)
-        assert torch.count_nonzero(parameter[~mask]) == 0, name
-    assert any(not torch.equal(moved[name], p) for name, p in result.model.named_parameters())
+    pruned = pc.prune(ready(kind, method, batches).float(), method, 0.5, batches=batches)
+    for settings in (Optimizer("sgd", 0.05, weight_decay=1e-2), Optimizer("adam", 0.01, weight_decay=1e-2)):
+        model = copy.deepcopy(pruned.model)
+        trainer = Trainer(model, settings, epochs=1, batch_size=32, masks=pruned.masks)
+        trainer.train_epoch(digits.train.subset(256))
+        for name, mask in pruned.masks.items():
+            assert torch.count_nonzero(model.get_parameter(name)[~mask]) == 0, (settings.name, name)
+        assert any(not torch.equal(pruned.model.get_parameter(name), p) for name, p in model.named_parameters())
 
 
 @pytest.mark.parametrize(("method", "kind"), CHANNELS)

@@ -1,19 +1,30 @@
 """Every notebook of the book: stored clean, with its parameters, and running from top to bottom at profile smoke."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import papermill
 import pytest
 import yaml
+from papermill.engines import papermill_engines
 
 from pruning_core.book.chapters import SOURCES, find_notebooks, unstripped
 from pruning_core.book.notebooks import read_parameters, read_profiles, run_notebook
 from pruning_core.errors import UnknownName
 from pruning_core.version import PROFILES
+from tests.notebooks.in_process import InProcess
 
 NOTEBOOKS = find_notebooks()
-every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+IN_A_KERNEL = "3_masks_to_networks"  # also run as `make book` runs it; the others are so in the slow tier
+
+
+def named(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
 
 
 @every_notebook
@@ -43,22 +54,34 @@ def test_has_numbers_for_every_profile(path: Path) -> None:
     assert settings["smoke"] != settings["quick"], "smoke is to be a few seconds long"
 
 
-@pytest.mark.notebooks
-@every_notebook
-def test_runs_at_profile_smoke(path: Path) -> None:
-    notebook = run_notebook(path, "smoke")
+def check_page(notebook: Any) -> None:
+    """What a run at profile smoke must have left: every cell run, the stamp, and figures that carry an alt text."""
     assert notebook.metadata["pruning_book"]["profile"] == "smoke"
     assert 'class="page-stamp"' in notebook.cells[0].source
-    images = [
-        output.data["text/html"]
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if "<img" in output.get("data", {}).get("text/html", "")
-    ]
+    assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
+    data = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+    images = [shown["text/html"] for shown in data if "<img" in shown.get("text/html", "")]
     assert all('alt="' in image for image in images)
-    assert not [o for c in notebook.cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})], (
-        "draw with pruning_core.plots, whose figures carry an alt text"
-    )
+    assert not any("image/png" in shown for shown in data), "draw with pruning_core.plots: figures with an alt text"
+
+
+@pytest.mark.notebooks
+@every_notebook
+def test_runs_at_profile_smoke(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, which has imported everything already: see in_process.py."""
+    papermill_engines.register("in process", InProcess)
+    monkeypatch.setattr(papermill, "execute_notebook", partial(papermill.execute_notebook, engine_name="in process"))
+    check_page(run_notebook(path, "smoke"))
+
+
+@pytest.mark.notebooks
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[] if path.stem == IN_A_KERNEL else pytest.mark.slow) for path in NOTEBOOKS],
+    ids=named,
+)
+def test_runs_in_a_kernel_of_its_own(path: Path) -> None:
+    check_page(run_notebook(path, "smoke"))
 
 
 @every_notebook
