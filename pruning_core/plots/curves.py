@@ -14,6 +14,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from pruning_core.errors import BadInput, known_name
 from pruning_core.experiments.intervals import over_seeds, require_columns
 from pruning_core.plots.style import (
+    AXIS_NAMES,
     COLOURS,
     NEUTRAL,
     BookFigure,
@@ -28,22 +29,6 @@ from pruning_core.plots.style import (
 
 # in the order in which they are wanted; a tick too close to an earlier one is left out
 TICKS = (0.0, 0.9, 0.99, 0.999, 0.9999, 0.5, 0.1, 0.01, 0.95, 0.995, 0.8, 0.98, 0.998, 0.2, 0.05, 0.02)
-AXIS_NAMES = {
-    "sparsity": "weights removed",
-    "asked": "sparsity asked for",
-    "channels_removed": "channels removed",
-    "macs_removed": "multiply-accumulates removed",
-    "accuracy": "test accuracy (%)",
-    "validation_accuracy": "validation accuracy (%)",
-    "train_accuracy": "training accuracy (%)",
-    "loss": "test loss",
-    "train_loss": "training loss",
-    "generalisation_gap": "training minus test accuracy (points)",
-    "fitted_accuracy": "accuracy on training images (%)",
-    "training_macs": "multiply-accumulates of training",
-}
-
-
 MAP_LINE: dict[str, Any] = {  # white with a dark edge can be seen on every colour of a map
     "color": "#ffffff",
     "linewidth": 1.6,

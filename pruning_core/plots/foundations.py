@@ -1,6 +1,7 @@
 """Figures of chapter 0: what a cut counts, what it costs in time, where masks and schedules put the zeros."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,7 +59,12 @@ def grouped_bars(
     for i, (column, label) in enumerate(values.items()):
         points = over_seeds(rows, [by], column).set_index(by).reindex(groups)
         half = (points["high"] - points["mean"]).fillna(0)
-        look = {"color": SERIES[i], "ecolor": NEUTRAL, "capsize": 2 if half.any() else 0, "label": label}
+        look: dict[str, Any] = {
+            "color": SERIES[i],
+            "ecolor": NEUTRAL,
+            "capsize": 2 if half.any() else 0,
+            "label": label,
+        }
         ax.barh(places + (i - (len(values) - 1) / 2) * height, points["mean"], height * 0.92, xerr=half, **look)
         for group, mean in points["mean"].items():
             notes[str(group)].append(f"{100 * mean:.3g} % {label}")
@@ -151,9 +157,9 @@ def pixel_maps(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
             ax, part = axes[i, j], row[row["method"] == method]
             grid = part.pivot(index="row", columns="column", values="kept").to_numpy(float)
             image = ax.imshow(grid, cmap="cividis", vmin=0, vmax=float(row["kept"].max()))
+            ax.set(title=method if i == 0 else "", ylabel=f"{percent(sparsity)} removed" if j == 0 else "")
             ax.set(xticks=[], yticks=[])
             ax.grid(visible=False)
-            ax.set(title=method if i == 0 else "", ylabel=f"{percent(sparsity)} removed" if j == 0 else "")
             edge = np.concatenate([grid[0], grid[-1], grid[1:-1, 0], grid[1:-1, -1]]).mean()
             quarters = tuple(slice(side // 4, -(side // 4)) for side in grid.shape)
             shares = f"{100 * grid[quarters].mean():.3g} % kept in the middle, {100 * edge:.3g} % at the edge"
@@ -197,10 +203,8 @@ def density_slider(rows: pd.DataFrame, *, start: int = 0, title: str = "") -> Sl
     positions: dict[str, dict[str, Curve]] = {}
     for asked, at in rows.groupby("asked"):
         shares = 100 * (1 - at.pivot(index="layer", columns="across", values="sparsity").loc[layers])
-        ways = dict.fromkeys(at["across"])
-        positions[percent(float(asked))] = {
-            SPREAD_STYLE[way].label: (places, shares[way].to_numpy(float)) for way in ways
-        }
+        kept_by = {SPREAD_STYLE[way].label: shares[way].to_numpy(float) for way in dict.fromkeys(at["across"])}
+        positions[percent(float(asked))] = {label: (places, kept) for label, kept in kept_by.items()}
     last = list(positions)[-1]
     notes = []
     for label, (_, kept) in positions[last].items():

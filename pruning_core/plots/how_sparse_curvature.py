@@ -49,7 +49,8 @@ def spectral_density(rows: pd.DataFrame, *, threshold: float, blur: float = 0.06
     grid = np.linspace(rows["place"].min() - 5 * blur, rows["place"].max() + 5 * blur, 1200)
     x = scale.inverted().transform(grid * threshold)
     height = 1 / (blur * np.sqrt(2 * np.pi))
-    notes, most, least = [], 0.0, 0.0
+    notes: list[str] = []
+    most = least = 0.0
     for name, style, part in series(rows, "spectrum"):
         shares = (part["weight"] / part["weight"].sum()).to_numpy(float)
         density = height * np.exp(-((grid[:, None] - part["place"].to_numpy()) ** 2) / (2 * blur**2)) @ shares
@@ -184,7 +185,7 @@ def tolerance_against_batch_size(rows: pd.DataFrame, *, title: str = "") -> Book
     """
     require_rows(rows, ("order", "batch_size", "tolerance"))
     fig, ax = panel()
-    notes = []
+    notes: list[str] = []
     for order, style, part in series(rows, "order"):
         middle = spread(ax, part, "batch_size", "tolerance", style, within=100)
         if not notes:

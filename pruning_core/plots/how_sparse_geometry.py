@@ -17,7 +17,6 @@ from pruning_core.papers.how_sparse.transitions import meeting_probability, tran
 from pruning_core.plots.curves import MAP_LEGEND, MAP_LINE, heatmap, spread
 from pruning_core.plots.interactive import Curve, SliderFigure, slider_figure
 from pruning_core.plots.style import (
-    COLOURS,
     NEUTRAL,
     SERIES,
     BookFigure,
@@ -62,8 +61,7 @@ def meeting_slider(dimensions: Sequence[int], degrees: Sequence[float], *, title
 @styled
 def norm_densities(dimensions: Sequence[int], *, title: str = "") -> BookFigure:
     """Densities of the norm of a Gaussian vector, one curve a dimension: relative to sqrt(D), and as it is less sqrt(D)."""
-    fig, axes = figure(1, 2, size=(9.6, 3.4))
-    relative, absolute = axes[0]
+    fig, ((relative, absolute),) = figure(1, 2, size=(9.6, 3.4))
     notes = []
     for colour, d in zip(SERIES, dimensions, strict=False):
         root = np.sqrt(d)
@@ -97,8 +95,7 @@ def cone_sizes(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
         error = 1.96 * part["standard_error"] / d
         ax.errorbar(part["degrees"], part["mean"] / d, error, fmt="o", color=style.colour, markersize=4)
         gaps.append(((part["mean"] - exact[len(fine) :]).abs() / part["standard_error"]).max())
-    ax.set(xlabel="half angle (degrees)", ylabel="statistical dimension / D")
-    ax.set_xticks(range(0, 91, 15))
+    ax.set(xlabel="half angle (degrees)", ylabel="statistical dimension / D", xticks=range(0, 91, 15))
     ax.legend()
     alt = (
         "statistical dimension over D rises from about 0 to 1 with the angle, the nearer to sin squared the "
@@ -124,11 +121,9 @@ def transition_map(
     exact probability its 10 and 90 % levels are drawn thin. ``eta``: dashed, the kinematic formula's window around the
     prediction. ``corrected``: parameter -> another predicted size, drawn dash-dotted. ``logarithmic``: the parameter's axis.
     """
-    size = _size_column(rows)
-    require_rows(rows, (parameter,))
+    size = _size_column(rows, parameter)
     if rows["ambient"].nunique() != 1:
         raise BadInput("a transition map shows one dimension; choose one value of the column 'ambient'.")
-    ambient = int(rows["ambient"].iloc[0])
     curve = rows.drop_duplicates(parameter).sort_values(parameter)[[parameter, "predicted"]]
     label = "random measurements" if size == "measurements" else "dimension k of the subspace"
     fig = heatmap(
@@ -142,7 +137,7 @@ def transition_map(
     )
     ax, notes = fig.axes[0], []
     at, predicted = curve[parameter], curve["predicted"]
-    thin = {"color": "#ffffff", "linewidth": 0.8}
+    thin = MAP_LINE | {"linewidth": 0.8, "path_effects": []}
     if "probability" in rows:
         # Interpolated along k only: contours of so few columns would be stairs.
         grid = rows.pivot_table(index=size, columns=parameter, values="probability")
@@ -150,7 +145,7 @@ def transition_map(
         ax.plot(grid.columns, levels, label=["exact 10 and 90 %", "_"], **thin)
         notes.append("Thin: where the exact probability is 10 and 90 %.")
     if eta is not None:
-        half = window(ambient, eta)
+        half = window(int(rows["ambient"].iloc[0]), eta)
         edges = np.stack([predicted - half, predicted + half], axis=1)
         ax.plot(at, edges, linestyle="--", label=[f"window, η = {eta:g}", "_"], **thin | {"linewidth": 1.1})
         notes.append(f"Dashed: the window of plus and minus {half:.0f} dimensions.")
@@ -173,18 +168,11 @@ def sharpening(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     dotted line of slope -1/2.
     """
     size = _size_column(rows)
-    fig, axes = figure(1, 2, size=(9.6, 3.6), gridspec_kw={"width_ratios": [1.5, 1]})
-    left, right = axes[0]
+    fig, ((left, right),) = figure(1, 2, size=(9.6, 3.6), gridspec_kw={"width_ratios": [1.5, 1]})
     widths = {}
     for d, style, part in series(rows.sort_values(size), "ambient", "D = {}", sort=True):
-        left.plot(
-            part[size] / d,
-            part["successes"] / part["trials"],
-            "o",
-            markersize=3.5,
-            color=style.colour,
-            label=style.label,
-        )
+        share = part["successes"] / part["trials"]
+        left.plot(part[size] / d, share, "o", markersize=3.5, color=style.colour, label=style.label)
         if "probability" in part:
             left.plot(part[size] / d, part["probability"], color=style.colour, linewidth=1.2)
         moved = transitions(part[[c for c in part if c in _SIMULATED]])
@@ -192,10 +180,10 @@ def sharpening(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
             raise BadInput(f"one setting a dimension is needed, but D = {d} has {len(moved)}.")
         widths[int(d)] = float((moved["high"] - moved["low"]).iloc[0]) / d
     left.axvline(float(part["predicted"].iloc[0]) / d, color=NEUTRAL, linestyle=":", label="predicted")
-    left.set(xlabel=f"{'measurements' if size == 'measurements' else 'k'} / D", ylabel="share of successes")
+    left.set(xlabel=f"{size} / D", ylabel="share of successes")
     left.legend()
     width = pd.Series(widths, dtype=float).dropna()
-    right.plot(width.index, width, "o-", color=COLOURS["blue"])
+    right.plot(width.index, width, "o-", color=SERIES[0])
     slope = width.iloc[:1].to_numpy() * np.sqrt(width.index[:1].to_numpy() / width.index)
     right.plot(width.index, slope, ":", color=NEUTRAL, label="slope −1/2")
     right.set(xscale="log", yscale="log", xlabel="D", ylabel="(k at 90 % − k at 10 %) / D")
@@ -233,11 +221,10 @@ def crossing_slider(limits: Mapping[float, Limit], *, control: str = "ε =", tit
     """
     positions = {}
     for epsilon, limit in limits.items():
-        curve = limit.curve(201)
-        p = curve["p"].to_numpy()
+        p, room = limit.curve(201)[["p", "G"]].to_numpy().T
         positions[f"{epsilon:g}"] = {
             "removed fraction n / D": (p, p),
-            "room seen from there, G(R(n))": (p, curve["G"].to_numpy()),
+            "room seen from there, G(R(n))": (p, room),
             "limit": (np.array([limit.removed, limit.removed]), np.array([0.0, limit.removed])),
         }
     notes = "; ".join(f"{epsilon:g}: {limit.removed:.2f}" for epsilon, limit in limits.items())
@@ -306,7 +293,7 @@ _SIMULATED = (
 )  # fmt: skip
 
 
-def _size_column(rows: pd.DataFrame) -> str:
+def _size_column(rows: pd.DataFrame, *others: str) -> str:
     size = "measurements" if "measurements" in rows else "k"
-    require_rows(rows, (size, "ambient", "trials", "successes", "predicted"))
+    require_rows(rows, (size, "ambient", "trials", "successes", "predicted", *others))
     return size

@@ -71,8 +71,7 @@ def fixed_point_and_loss(prunability: Prunability, rows: pd.DataFrame, *, title:
     """
     if prunability.removed_before:
         raise BadInput("the two panels show fractions of all weights; the network must not have been pruned before.")
-    fig, axes = figure(1, 2, size=(9.6, 3.8))
-    left, right = axes[0]
+    fig, ((left, right),) = figure(1, 2, size=(9.6, 3.8))
     curve = prunability.limit.curve(201)
     left.plot(curve["p"], curve["p"], color=NEUTRAL, label="removed fraction p")
     left.plot(curve["p"], curve["G"], color=style_of("l1").colour, label="G(R(p))")

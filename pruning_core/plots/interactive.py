@@ -15,15 +15,11 @@ from typing import Any
 import numpy as np
 
 from pruning_core.errors import BadInput
-from pruning_core.plots.style import METHOD_STYLE, NEUTRAL, MethodStyle, series_style, style_of
+from pruning_core.plots.style import METHOD_STYLE, NEUTRAL, SYMBOLS, MethodStyle, series_style, style_of
 
 Curve = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
 
 _SCRIPT = Path(__file__).with_name("slider.js").read_text(encoding="utf-8")
-_SYMBOLS = {
-    "o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "D": "diamond", "P": "cross", "X": "x",
-    "<": "triangle-left", ">": "triangle-right", "h": "hexagon",
-}  # fmt: skip
 
 
 @dataclass
@@ -181,7 +177,7 @@ def _trace(style: MethodStyle, x: np.ndarray, y: np.ndarray, mode: str, visible:
         "type": "scatter",
         "mode": mode,
         "line": {"color": style.colour, "width": 2.5},
-        "marker": {"color": style.colour, "symbol": _SYMBOLS[style.marker], "size": 8},
+        "marker": {"color": style.colour, "symbol": SYMBOLS[style.marker], "size": 8},
     }
 
 

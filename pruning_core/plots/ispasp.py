@@ -1,15 +1,14 @@
 """Figures of the i-SpaSP chapter: decay of the residual, recovery maps, iterations to step through, spectra, times."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.lines import Line2D
 
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import over_seeds
+from pruning_core.methods.ispasp import Recovery
 from pruning_core.plots.curves import method_lines
 from pruning_core.plots.interactive import Curve, SliderFigure, slider_figure
 from pruning_core.plots.style import (
@@ -26,9 +25,6 @@ from pruning_core.plots.style import (
     style_of,
     styled,
 )
-
-if TYPE_CHECKING:
-    from pruning_core.methods.ispasp import Recovery
 
 _LINES = ("-", "--", ":", "-.")
 
@@ -64,7 +60,7 @@ def decay_curves(
     left.legend(loc="lower left")
     if len(methods) > 1:
         named = [(line, style_of(method).label) for line, method in zip(_LINES, methods, strict=False)]
-        handles = [Line2D([], [], linestyle=line, color=NEUTRAL, label=label) for line, label in named]
+        handles = [right.plot([], [], line, color=NEUTRAL, label=label)[0] for line, label in named]
         right.legend(handles=handles, loc="lower left")
     return finish(fig, rows, f"squared residual against neurons kept. {'; '.join(notes)}.", title)
 
@@ -84,6 +80,7 @@ def recovery_maps(rows: pd.DataFrame, *, methods: Sequence[str], title: str = ""
         grid = part.pivot_table(index="s", columns="outputs", values="recovered")
         sns.heatmap(grid, ax=ax, cmap="cividis", vmin=0, vmax=1, cbar=False, rasterized=True)
         ax.invert_yaxis()
+        ax.tick_params("y", rotation=0)
         ax.set(xlabel="outputs", ylabel="", title=style_of(method).label)
         notes.append(f"{style_of(method).label}: found in {100 * part['recovered'].mean():.0f} % of all draws")
     axes[0, 0].set(ylabel="active neurons")
@@ -123,7 +120,7 @@ def times_against_width(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     return finish(fig, rows, f"seconds of selection against hidden units. {'; '.join(notes)}.", title)
 
 
-def iterations_slider(recovery: "Recovery", *, title: str = "") -> SliderFigure:
+def iterations_slider(recovery: Recovery, *, title: str = "") -> SliderFigure:
     """Step through the iterations of i-SpaSP: every neuron by its rank in activation and its importance, by its role.
 
     Neurons are sorted by activation, the largest left. Importance is divided by its largest absolute value in that

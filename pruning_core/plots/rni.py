@@ -67,7 +67,7 @@ def histogram_slider(rows: pd.DataFrame, methods: Sequence[str], *, title: str =
             raise BadInput(f"the histograms of {method!r} need rows of one seed, one an epoch.")
     epochs = [epoch for epoch in runs[methods[0]].index if all(epoch in run.index for run in runs.values())]
     positions = {
-        str(epoch): {m: (MIDDLES, _shares(run.at[epoch, "histogram"])) for m, run in runs.items()} for epoch in epochs
+        f"{epoch:g}": {m: (MIDDLES, _shares(run.at[epoch, "histogram"])) for m, run in runs.items()} for epoch in epochs
     }
     ends = "; ".join(f"{style_of(m).label}: {run['receded_share'].iloc[-1]:.0%} receded" for m, run in runs.items())
     return slider_figure(

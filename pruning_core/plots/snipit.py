@@ -12,9 +12,9 @@ from torch import Tensor
 
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import over_seeds, require_rows
-from pruning_core.plots.curves import AXIS_NAMES, band
+from pruning_core.plots.curves import band
 from pruning_core.plots.interactive import SliderFigure, check_positions, page_layout
-from pruning_core.plots.style import COLOURS, NEUTRAL, BookFigure, figure, finish, panel, style_of, styled
+from pruning_core.plots.style import AXIS_NAMES, COLOURS, NEUTRAL, BookFigure, figure, finish, panel, style_of, styled
 
 
 def parse_layers(rows: pd.DataFrame) -> pd.DataFrame:
@@ -143,6 +143,7 @@ def confusion(matrices: Mapping[str, Tensor], *, title: str = "", rows: pd.DataF
         counts = matrix.double().numpy()
         shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
         sns.heatmap(shares, ax=ax, cmap="viridis", vmin=0, vmax=100, cbar=False, square=True, rasterized=True)
+        ax.tick_params("y", rotation=0)
         ax.set(title=style_of(name).label, xlabel="predicted")
         off = counts - np.diag(np.diag(counts))
         true, taken = np.unravel_index(off.argmax(), off.shape)
@@ -190,15 +191,16 @@ def mask_slider(
     positions: label of the cut -> layer -> bool mask (outputs, inputs, ...); the same layers in each.
     """
     layers = check_positions(positions, start)
+    numbers = ["", *(str(j) for j in range(2, len(layers) + 1))]  # plotly calls the first axis x, the second x2
     data, notes = [], []
     for i, (label, masks) in enumerate(positions.items()):
-        for j, layer in enumerate(layers):
+        for number, layer in zip(numbers, layers, strict=True):
             shares = _blocks(masks[layer].flatten(1).double().numpy(), cells)
             place = {
-                "xaxis": f"x{j + 1}",
-                "yaxis": f"y{j + 1}",
+                "xaxis": f"x{number}",
+                "yaxis": f"y{number}",
+                "showscale": layer == layers[-1],
                 "visible": i == start,
-                "showscale": j + 1 == len(layers),
             }
             data.append(_KEPT | place | {"z": np.round(shares, 3).tolist(), "name": layer})
         kept = ", ".join(f"{masks[layer].double().mean():.2%} of {layer}" for layer in layers)
@@ -206,10 +208,10 @@ def mask_slider(
     layout = page_layout(title, 340, l=40, r=15, t=60, b=40)
     axis = {"color": NEUTRAL, "showgrid": False, "zeroline": False, "showticklabels": False}
     width = 1 / len(layers)
-    for j, layer in enumerate(layers):
+    for j, (number, layer) in enumerate(zip(numbers, layers, strict=True)):
         across = {"domain": [j * width, (j + 1) * width - 0.04], "title": {"text": f"{layer}: inputs"}}
-        layout[f"xaxis{j + 1}"] = axis | across | {"anchor": f"y{j + 1}"}
-        layout[f"yaxis{j + 1}"] = axis | {"anchor": f"x{j + 1}", "autorange": "reversed"}
+        layout[f"xaxis{number}"] = axis | across | {"anchor": f"y{number}"}
+        layout[f"yaxis{number}"] = axis | {"anchor": f"x{number}", "autorange": "reversed"}
     alt = f"{title}: the masks of {', '.join(layers)}, as blocks. Kept {'; '.join(notes)}."
     return SliderFigure(data, layout, list(positions), start, control, alt)
 

@@ -38,11 +38,13 @@ COLOURS: dict[str, str] = _LOOK["colours"]
 NEUTRAL: str = _LOOK["neutral"]
 SERIES = tuple(COLOURS[name] for name in _LOOK["series"])
 """The colours, in order, of curves that are no methods."""
-MARKERS = tuple(_LOOK["markers"])
+SYMBOLS: dict[str, str] = _LOOK["markers"]  # of plotly
+MARKERS = tuple(SYMBOLS)
+AXIS_NAMES: dict[str, str] = _LOOK["axes"]
 METHOD_STYLE = {
     name: MethodStyle(COLOURS[hue], marker, label) for name, (hue, marker, label) in _LOOK["methods"].items()
 }
-RC: dict[str, Any] = _LOOK["matplotlib"]
+RC: Any = _LOOK["matplotlib"]  # Any: matplotlib types the keys as a closed list that grows with its version
 SVG_LIMIT = 400_000  # bytes; a larger drawing is sent as PNG
 
 
