@@ -1,6 +1,7 @@
 """Figures of chapter 0: what a cut counts, what it costs in time, where masks and schedules put the zeros."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,22 +9,22 @@ from matplotlib.ticker import FuncFormatter
 
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import over_seeds
-from pruning_core.plots.curves import set_sparsity_axis
-from pruning_core.plots.interactive import SliderFigure, slider_figure
+from pruning_core.plots.curves import set_sparsity_axis, spread
+from pruning_core.plots.interactive import Curve, SliderFigure, slider_figure
 from pruning_core.plots.style import (
     COLOURS,
     NEUTRAL,
     SERIES,
     BookFigure,
     MethodStyle,
-    band,
     figure,
     finish,
     panel,
+    panels_by,
     percent,
     plain_ticks,
     round_numbers,
-    series_style,
+    series,
     styled,
     titled,
 )
@@ -51,21 +52,25 @@ def grouped_bars(
     ``values`` maps columns, which hold fractions in [0, 1], to names for the legend. Groups keep the order of the rows.
     """
     groups = list(dict.fromkeys(rows[by]))
+    places = np.arange(len(groups))
     fig, ax = panel(size=(7.2, 0.9 + 0.24 * len(groups) * (len(values) + 0.8)))
     height = 0.8 / len(values)
-    notes = {group: [] for group in groups}  # type: dict[str, list[str]]
+    notes: dict[str, list[str]] = {str(group): [] for group in groups}
     for i, (column, label) in enumerate(values.items()):
         points = over_seeds(rows, [by], column).set_index(by).reindex(groups)
-        places = np.arange(len(groups)) + (i - (len(values) - 1) / 2) * height
-        ax.barh(places, points["mean"], height * 0.92, color=SERIES[i], label=label)
         half = (points["high"] - points["mean"]).fillna(0)
-        if half.max() > 0:
-            ax.errorbar(points["mean"], places, xerr=half, fmt="none", ecolor=NEUTRAL, capsize=2)
+        look: dict[str, Any] = {
+            "color": SERIES[i],
+            "ecolor": NEUTRAL,
+            "capsize": 2 if half.any() else 0,
+            "label": label,
+        }
+        ax.barh(places + (i - (len(values) - 1) / 2) * height, points["mean"], height * 0.92, xerr=half, **look)
         for group, mean in points["mean"].items():
             notes[str(group)].append(f"{100 * mean:.3g} % {label}")
-    ax.set_yticks(np.arange(len(groups)), groups)
+    ax.set_yticks(places, groups)
     ax.invert_yaxis()
-    ax.set(xlim=(0, 1), xlabel=axis, title=title)
+    ax.set(xlim=(0, 1), xlabel=axis)
     ax.xaxis.set_major_formatter(percent)
     ax.grid(axis="y", visible=False)
     fig.legend(loc="outside upper right", ncols=len(values))
@@ -80,22 +85,19 @@ def time_against_macs(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     rows: one a measurement, with ``batch`` (one panel each), ``kind`` (one curve each), ``macs_removed`` and ``relative``.
     Curves are medians, bands interquartile ranges; a dotted line shows what the count promises.
     """
-    batches = sorted(rows["batch"].unique())
-    fig, axes = figure(1, len(batches), size=(4.6 * len(batches) if len(batches) > 1 else 6.4, 3.9), sharey=True)
+    fig, panels = panels_by(rows.sort_values("batch", kind="stable"), "batch", 4.6, 3.9, sharey=True)
     notes = []
-    for ax, batch in zip(axes[0], batches, strict=True):
-        part = rows[rows["batch"] == batch]
-        for i, (kind, curve) in enumerate(part.groupby("kind", sort=False)):
-            q1, median, q3 = (curve.groupby("macs_removed")["relative"].quantile(q) for q in (0.25, 0.5, 0.75))
-            band(ax, median.index, median, q1, q3, series_style(i, kind))
+    for ax, batch, part in panels:
+        for kind, style, curve in series(part, "kind"):
+            median = spread(ax, curve, "macs_removed", "relative", style)
             notes.append(f"batch {batch}, {kind}: {median.iloc[-1]:.2f} at {100 * median.index[-1]:.0f} % removed")
         ax.plot([0, 1], [1, 0], color=NEUTRAL, linestyle=":", label="promised by the count")
         ax.set(xlim=(-0.02, 1), xlabel="multiply-accumulates removed", title=f"batch of {batch}")
         ax.xaxis.set_major_formatter(percent)
-    axes[0, 0].set(ylabel="time / time of the unpruned network")
-    axes[0, 0].set_ylim(bottom=0)
-    axes[0, 0].legend()
-    return finish(fig, rows, f"relative time of a forward pass. {'; '.join(notes)}.", title, panels=True)
+    first = fig.axes[0]
+    first.set(ylabel="time / time of the unpruned network", ylim=(0, None))
+    first.legend()
+    return finish(fig, rows, f"relative time of a forward pass. {'; '.join(notes)}.", title)
 
 
 @styled
@@ -114,10 +116,8 @@ def csr_break_even(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     low, high = curve["speedup"].min(), curve["speedup"].max()
     plain_ticks(ax.yaxis, round_numbers(low / 1.5, high * 1.5))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}x"))
-    ax.set(xlabel="weights removed", ylabel="dense time / sparse time", title=title)
-    notes = ", ".join(
-        f"{s:.2g} times at {percent(p)}" for p, s in zip(curve["sparsity"], curve["speedup"], strict=True)
-    )
+    ax.set(xlabel="weights removed", ylabel="dense time / sparse time")
+    notes = ", ".join(f"{s:.2g} times at {percent(p)}" for p, s in curve[["sparsity", "speedup"]].to_numpy())
     return finish(fig, rows, f"speed of the sparse product over the dense one: {notes}.", title)
 
 
@@ -129,28 +129,17 @@ def weight_sizes(rows: pd.DataFrame, *, threshold: float, sparsity: float, title
     """
     fig, ax = panel()
     notes = []
-    for i, (layer, curve) in enumerate(rows.groupby("layer", sort=False)):
-        ax.plot(curve["size"], curve["share"], color=SERIES[i % len(SERIES)], label=layer, drawstyle="steps-mid")
+    for layer, style, curve in series(rows, "layer"):
+        ax.plot(curve["size"], curve["share"], color=style.colour, label=layer, drawstyle="steps-mid")
         notes.append(f"{layer}: {percent(round(curve.loc[curve['size'] < threshold, 'share'].sum(), 3))} below it")
     ax.axvline(threshold, color=NEUTRAL, linestyle="--", linewidth=1.2)
-    ax.annotate(
-        f" {percent(sparsity)} of all\n weights are\n left of here",
-        (threshold, 0.62),
-        xycoords=("data", "axes fraction"),
-        fontsize=8,
-    )
-    ax.set(
-        xlabel="absolute value of a weight",
-        ylabel="share of the layer's weights",
-        title=title,
-        xlim=(0, None),
-        ylim=(0, None),
-    )
+    words = f" {percent(sparsity)} of all\n weights are\n left of here"
+    ax.annotate(words, (threshold, 0.62), xycoords=("data", "axes fraction"), fontsize=8)
+    ax.set(xlabel="absolute value of a weight", ylabel="share of the layer's weights", xlim=(0, None), ylim=(0, None))
     ax.yaxis.set_major_formatter(percent)
     ax.legend()
-    return finish(
-        fig, rows, f"distributions of absolute weights. Threshold {threshold:.3g}. {'; '.join(notes)}.", title
-    )
+    alt = f"distributions of absolute weights. Threshold {threshold:.3g}. {'; '.join(notes)}."
+    return finish(fig, rows, alt, title)
 
 
 @styled
@@ -168,25 +157,16 @@ def pixel_maps(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
             ax, part = axes[i, j], row[row["method"] == method]
             grid = part.pivot(index="row", columns="column", values="kept").to_numpy(float)
             image = ax.imshow(grid, cmap="cividis", vmin=0, vmax=float(row["kept"].max()))
+            ax.set(title=method if i == 0 else "", ylabel=f"{percent(sparsity)} removed" if j == 0 else "")
             ax.set(xticks=[], yticks=[])
             ax.grid(visible=False)
-            if i == 0:
-                ax.set_title(method)
-            if j == 0:
-                ax.set_ylabel(f"{percent(sparsity)} removed")
             edge = np.concatenate([grid[0], grid[-1], grid[1:-1, 0], grid[1:-1, -1]]).mean()
-            middle = grid[grid.shape[0] // 4 : -(grid.shape[0] // 4), grid.shape[1] // 4 : -(grid.shape[1] // 4)].mean()
-            notes.append(
-                f"{method} at {percent(sparsity)}: {100 * middle:.3g} % kept in the middle, {100 * edge:.3g} % at the edge"
-            )
+            quarters = tuple(slice(side // 4, -(side // 4)) for side in grid.shape)
+            shares = f"{100 * grid[quarters].mean():.3g} % kept in the middle, {100 * edge:.3g} % at the edge"
+            notes.append(f"{method} at {percent(sparsity)}: {shares}")
         fig.colorbar(image, ax=list(axes[i]), label="weights kept", format=FuncFormatter(percent))
-    return finish(
-        fig,
-        rows,
-        f"pictures of the input, brighter where more weights are kept. {'; '.join(notes)}.",
-        title,
-        panels=True,
-    )
+    alt = f"pictures of the input, brighter where more weights are kept. {'; '.join(notes)}."
+    return finish(fig, rows, alt, title)
 
 
 @styled
@@ -197,14 +177,13 @@ def schedule_curves(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """
     fig, ax = panel()
     notes = []
-    for i, (name, curve) in enumerate(rows.groupby("schedule", sort=False)):
-        colour, marker, label = series_style(i, name)
-        ax.plot(curve["round"], 1 - curve["removed"], color=colour, marker=marker, label=label)
+    for name, style, curve in series(rows, "schedule"):
+        ax.plot(curve["round"], 1 - curve["removed"], color=style.colour, marker=style.marker, label=name)
         notes.append(f"{name} {percent(round(curve['removed'].iloc[1], 3))}")
     ax.set_yscale("log")
     plain_ticks(ax.yaxis, round_numbers(0.01, 1))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda kept, _: percent(1 - kept)))
-    ax.set(xlabel="round", ylabel="weights removed", title=title)
+    ax.set(xlabel="round", ylabel="weights removed")
     ax.invert_yaxis()
     ax.legend(ncols=2)
     last = rows["removed"].max()
@@ -219,26 +198,24 @@ def density_slider(rows: pd.DataFrame, *, start: int = 0, title: str = "") -> Sl
     """
     if rows.empty:
         raise BadInput("there is no row to draw.")
-    layers: Sequence[str] = list(dict.fromkeys(rows["layer"]))
+    layers = list(dict.fromkeys(rows["layer"]))
     places = np.arange(1, len(layers) + 1)
-    positions, notes = {}, []
+    positions: dict[str, dict[str, Curve]] = {}
     for asked, at in rows.groupby("asked"):
-        curves = {}
-        for across, part in at.groupby("across", sort=False):
-            kept = 100 * (1 - part.set_index("layer")["sparsity"].reindex(layers).to_numpy(float))
-            curves[SPREAD_STYLE[str(across)].label] = (places, kept)
-        positions[percent(float(asked))] = curves  # type: ignore[arg-type]
-    names = list(positions)
-    for label, (_, kept) in positions[names[-1]].items():
-        notes.append(
-            f"{label} keeps {', '.join(f'{k:.3g} % of {layer}' for k, layer in zip(kept, layers, strict=True))}"
-        )
+        shares = 100 * (1 - at.pivot(index="layer", columns="across", values="sparsity").loc[layers])
+        kept_by = {SPREAD_STYLE[way].label: shares[way].to_numpy(float) for way in dict.fromkeys(at["across"])}
+        positions[percent(float(asked))] = {label: (places, kept) for label, kept in kept_by.items()}
+    last = list(positions)[-1]
+    notes = []
+    for label, (_, kept) in positions[last].items():
+        parts = (f"{share:.3g} % of {layer}" for share, layer in zip(kept, layers, strict=True))
+        notes.append(f"{label} keeps {', '.join(parts)}")
     slider = slider_figure(
         positions,
         control="weights removed",
         x_label="layer",
         y_label="weights kept in the layer (%)",
-        alt=titled(title, f"densities of the layers as the sparsity moves. At {names[-1]}: {'; '.join(notes)}."),
+        alt=titled(title, f"densities of the layers as the sparsity moves. At {last}: {'; '.join(notes)}."),
         start=start,
         title=title,
         y_log=True,

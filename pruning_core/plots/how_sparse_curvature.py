@@ -4,24 +4,24 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from pruning_core.errors import BadInput
+from pruning_core.checks import Real, check
 from pruning_core.experiments.intervals import require_rows
 from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum
-from pruning_core.plots.interactive import Curve, SliderFigure, in_series, slider_figure
+from pruning_core.plots.curves import spread
+from pruning_core.plots.interactive import Curve, SliderFigure, slider_figure
 from pruning_core.plots.style import (
     COLOURS,
     NEUTRAL,
-    SERIES,
     BookFigure,
-    band,
-    figure,
     finish,
     panel,
+    panels_by,
     plain_ticks,
-    series_style,
+    series,
     styled,
 )
 
+POSITIVE = Real(above=0)
 MOST_POINTS = 300  # of a curve in a slider: more than its pixels can show, and few enough for a page
 
 
@@ -40,29 +40,28 @@ def spectral_density(rows: pd.DataFrame, *, threshold: float, blur: float = 0.06
     eigenvalues. The first spectrum is filled.
     """
     require_rows(rows, ("spectrum", "eigenvalue", "weight"))
-    _positive("threshold", threshold)
-    _positive("blur", blur)
-    places = _place(rows["eigenvalue"].to_numpy(float), threshold)
+    check("threshold", threshold, POSITIVE)
+    check("blur", blur, POSITIVE)
     fig, ax = panel(size=(8.0, 3.8))
-    notes, most = [], 0.0
-    grid = np.linspace(places.min() - 5 * blur, places.max() + 5 * blur, 1200)
-    x = _value(grid, threshold)
-    for i, (colour, name) in enumerate(zip(SERIES, rows["spectrum"].unique(), strict=False)):
-        chosen = (rows["spectrum"] == name).to_numpy()
-        weights = rows["weight"].to_numpy(float)[chosen]
-        kernels = np.exp(-((grid[:, None] - places[chosen]) ** 2) / (2 * blur**2)) / (blur * np.sqrt(2 * np.pi))
-        density = kernels @ (weights / weights.sum())
-        if i == 0:  # half the height of one eigenvalue of the first spectrum is where the figure ends
-            least = float(weights[weights > 0].min() / weights.sum()) / (2 * blur * np.sqrt(2 * np.pi))
-            ax.fill_between(x, density, least / 10, color=colour, alpha=0.22, linewidth=0)
-        ax.plot(x, density, color=colour, linewidth=1.3, label=str(name))
-        most = max(most, float(density.max()))
-        values = rows["eigenvalue"].to_numpy(float)[chosen]
-        inside = float(weights[np.abs(values) < threshold].sum() / weights.sum())
-        notes.append(f"{name}: {inside:.0%} within ±{threshold:.2g}, largest {values.max():.3g}")
     ax.set_xscale("symlog", linthresh=threshold, linscale=0.9)  # 0 to threshold as long as a decade
-    ax.set(yscale="log", xlabel="eigenvalue", ylabel="density per decade", title=title)
-    ax.set_ylim(least, 3 * most)
+    scale = ax.xaxis.get_transform()
+    rows = rows.assign(place=scale.transform(rows["eigenvalue"].to_numpy(float)) / threshold)  # in decades from 0
+    grid = np.linspace(rows["place"].min() - 5 * blur, rows["place"].max() + 5 * blur, 1200)
+    x = scale.inverted().transform(grid * threshold)
+    height = 1 / (blur * np.sqrt(2 * np.pi))
+    notes: list[str] = []
+    most = least = 0.0
+    for name, style, part in series(rows, "spectrum"):
+        shares = (part["weight"] / part["weight"].sum()).to_numpy(float)
+        density = height * np.exp(-((grid[:, None] - part["place"].to_numpy()) ** 2) / (2 * blur**2)) @ shares
+        if not notes:  # half the height of one eigenvalue of the first spectrum is where the figure ends
+            least = height * shares[shares > 0].min() / 2
+            ax.fill_between(x, density, least / 10, color=style.colour, alpha=0.22, linewidth=0)
+        ax.plot(x, density, color=style.colour, linewidth=1.3, label=style.label)
+        most = max(most, density.max())
+        inside = shares[part["eigenvalue"].abs() < threshold].sum()
+        notes.append(f"{name}: {inside:.0%} within ±{threshold:.2g}, largest {part['eigenvalue'].max():.3g}")
+    ax.set(yscale="log", xlabel="eigenvalue", ylabel="density per decade", ylim=(least, 3 * most))
     ax.set_xticks(_symlog_ticks(rows["eigenvalue"], threshold))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.legend()
@@ -77,18 +76,13 @@ def tail_slider(exact: pd.DataFrame, rows: pd.DataFrame, *, least: float, title:
     """
     require_rows(exact, ("eigenvalue", "weight"))
     require_rows(rows, ("steps", "eigenvalue", "weight"))
-    _positive("least", least)
+    check("least", least, POSITIVE)
     floor = 0.5 * float(exact.loc[exact["weight"] > 0, "weight"].min())
     positions: dict[str, dict[str, Curve]] = {}
+    notes = []
     for steps, part in rows.groupby("steps"):
-        positions[f"{steps}"] = {
-            "exact": _tail(exact, least, floor),
-            "Lanczos": _tail(part, least, floor),
-        }
-    notes = "; ".join(
-        f"{steps}: largest {part['eigenvalue'].max():.3g}, {_above(part, least):.0%} above"
-        for steps, part in rows.groupby("steps")
-    )
+        positions[f"{steps}"] = {"exact": _tail(exact, least, floor), "Lanczos": _tail(part, least, floor)}
+        notes.append(f"{steps}: largest {part['eigenvalue'].max():.3g}, {_above(part, least):.0%} above")
     drawn = slider_figure(
         positions,
         control="Lanczos steps",
@@ -101,11 +95,11 @@ def tail_slider(exact: pd.DataFrame, rows: pd.DataFrame, *, least: float, title:
         y_log=True,
         start=len(positions) // 2,
         alt=f"{title}: a staircase that nears a curve from its lower right end. Exact: largest "
-        f"{exact['eigenvalue'].max():.3g}, {_above(exact, least):.0%} above {least:.2g}. By steps, {notes}.",
+        f"{exact['eigenvalue'].max():.3g}, {_above(exact, least):.0%} above {least:.2g}. By steps, {'; '.join(notes)}.",
     )
     for axis in ("xaxis", "yaxis"):  # else a small value reads "10µ"
         drawn.layout[axis] |= {"exponentformat": "power", "dtick": 1}
-    return in_series(drawn)
+    return drawn
 
 
 @styled
@@ -116,7 +110,7 @@ def ritz_values(exact: pd.DataFrame, rows: pd.DataFrame, *, threshold: float, ti
     """
     require_rows(exact, ("eigenvalue",))
     require_rows(rows, ("steps", "eigenvalue"))
-    _positive("threshold", threshold)
+    check("threshold", threshold, POSITIVE)
     fig, ax = panel(size=(8.0, 4.4))
     last = int(rows["steps"].max())
     ax.scatter(rows["steps"], rows["eigenvalue"], s=9, color=COLOURS["crimson"], label="Ritz values", zorder=3)
@@ -125,18 +119,15 @@ def ritz_values(exact: pd.DataFrame, rows: pd.DataFrame, *, threshold: float, ti
     ax.set_yscale("symlog", linthresh=threshold, linscale=0.9)
     ax.set_yticks(_symlog_ticks(pd.concat([exact["eigenvalue"], rows["eigenvalue"]]), threshold))
     ax.yaxis.set_minor_locator(NullLocator())
-    ax.set(xlabel="steps", ylabel="eigenvalue", title=title)
+    ax.set(xlabel="steps", ylabel="eigenvalue")
     ax.set_xticks([t for t in MaxNLocator(integer=True).tick_values(0, last) if t <= last])  # beyond stand the lines
     ax.legend(loc="lower left", bbox_to_anchor=(0, 0), facecolor="none")
-    top, first = exact["eigenvalue"].max(), None
-    for steps, part in rows.groupby("steps"):
-        if abs(part["eigenvalue"].max() - top) <= 0.01 * abs(top):
-            first = steps
-            break
-    seen = f"The largest is within a percent from step {first} on" if first is not None else "The largest is not met"
-    return finish(
-        fig, rows, f"Ritz values over {last} steps settle on eigenvalues, the outermost first. {seen}.", title
-    )
+    top = exact["eigenvalue"].max()
+    outermost = rows.groupby("steps")["eigenvalue"].max()
+    near = outermost.index[(outermost - top).abs() <= 0.01 * abs(top)]
+    met = f"The largest is within a percent from step {near[0]} on" if len(near) else "The largest is not met"
+    alt = f"Ritz values over {last} steps settle on eigenvalues, the outermost first. {met}."
+    return finish(fig, rows, alt, title)
 
 
 @styled
@@ -146,24 +137,18 @@ def estimate_errors(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     rows: quantity, steps, probes, error (relative, as a fraction), one row a repetition. Both axes logarithmic.
     """
     require_rows(rows, ("quantity", "steps", "probes", "error"))
-    quantities = list(rows["quantity"].unique())
-    fig, axes = figure(1, len(quantities), size=(min(4.8 * len(quantities) + 1, 9.6), 3.8), sharey=True)
+    fig, panels = panels_by(rows, "quantity", 4.8, sharey=True)
     notes = []
-    for ax, quantity in zip(axes[0], quantities, strict=True):
-        part = rows[rows["quantity"] == quantity]
-        for i, (probes, some) in enumerate(part.groupby("probes")):
-            spread = some.groupby("steps")["error"]
-            middle = spread.median()
-            style = series_style(i, f"{probes} probe{'s'[: probes > 1]}")
-            band(ax, middle.index, middle, spread.quantile(0.25), spread.quantile(0.75), style)
+    for ax, quantity, part in panels:
+        for probes, style, some in series(part, "probes", sort=True):
+            style = style._replace(label=f"{probes} probe{'s'[: probes > 1]}")
+            middle = spread(ax, some, "steps", "error", style)
             notes.append(f"{quantity}, {probes} probes: {middle.iloc[0]:.2g} to {middle.iloc[-1]:.2g}")
-        ax.set(xscale="log", yscale="log", xlabel="Lanczos steps", title=quantity)
+        ax.set(xscale="log", yscale="log", xlabel="Lanczos steps", ylabel="relative error", title=quantity)
         plain_ticks(ax.xaxis, sorted(part["steps"].unique()))
-    axes[0, 0].set_ylabel("relative error")
-    axes[0, 0].legend()
-    return finish(
-        fig, rows, f"median relative errors from the fewest to the most steps. {'; '.join(notes)}.", title, panels=True
-    )
+    fig.axes[0].legend()
+    alt = f"median relative errors from the fewest to the most steps. {'; '.join(notes)}."
+    return finish(fig, rows, alt, title)
 
 
 @styled
@@ -173,36 +158,23 @@ def row_norms_by_magnitude(rows: pd.DataFrame, *, tolerance: float, title: str =
     rows: network, inputs, percentile, norm. Norms below a hundredth of ``tolerance`` (dashed), zeros too, are drawn there.
     """
     require_rows(rows, ("network", "inputs", "percentile", "norm"))
-    _positive("tolerance", tolerance)
-    networks = list(rows["network"].unique())
-    fig, axes = figure(1, len(networks), size=(min(4.6 * len(networks) + 0.8, 9.6), 3.9), sharey=True)
+    check("tolerance", tolerance, POSITIVE)
+    fig, panels = panels_by(rows, "network", 4.8, 3.9, sharey=True)
     notes, floor = [], tolerance / 100
-    for ax, network in zip(axes[0], networks, strict=True):
-        part = rows[rows["network"] == network]
-        for colour, marker, (inputs, some) in zip(SERIES, "os^v", part.groupby("inputs", sort=False), strict=False):
-            ax.scatter(
-                some["percentile"],
-                some["norm"].clip(lower=floor),
-                s=12,
-                marker=marker,
-                color=colour,
-                label=inputs,
-            )
-            notes.append(
-                f"{network}, {inputs}: {(some['norm'] < tolerance).mean():.0%} below, median {some['norm'].median():.2g}"
-            )
+    for ax, network, part in panels:
+        for inputs, (colour, marker, label), some in series(part, "inputs"):
+            height = some["norm"].clip(lower=floor)
+            ax.scatter(some["percentile"], height, s=12, marker=marker, color=colour, label=label)
+            below, middle = (some["norm"] < tolerance).mean(), some["norm"].median()
+            notes.append(f"{network}, {inputs}: {below:.0%} below, median {middle:.2g}")
         ax.axhline(tolerance, color=NEUTRAL, linestyle="--", linewidth=1.2)
         ax.set(yscale="log", xlabel="percentile of the weight's magnitude", title=network)
-    axes[0, 0].set_ylabel("l1 norm of its Hessian row")
+    first = fig.axes[0]
+    first.set_ylabel("l1 norm of its Hessian row")
     # Points are everywhere, so the legend stands outside.
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right")
-    return finish(
-        fig,
-        rows,
-        f"row norms against magnitude percentile, tolerance {tolerance:.3g} dashed. {'; '.join(notes)}.",
-        title,
-        panels=True,
-    )
+    fig.legend(*first.get_legend_handles_labels(), loc="outside upper right")
+    alt = f"row norms against magnitude percentile, tolerance {tolerance:.3g} dashed. {'; '.join(notes)}."
+    return finish(fig, rows, alt, title)
 
 
 @styled
@@ -213,18 +185,15 @@ def tolerance_against_batch_size(rows: pd.DataFrame, *, title: str = "") -> Book
     """
     require_rows(rows, ("order", "batch_size", "tolerance"))
     fig, ax = panel()
-    notes = []
-    for i, (order, part) in enumerate(rows.groupby("order", sort=False)):
-        spread = part.groupby("batch_size")["tolerance"]
-        middle = spread.median()
-        band(ax, middle.index, middle, spread.min(), spread.max(), series_style(i, order))
-        if i == 0:
+    notes: list[str] = []
+    for order, style, part in series(rows, "order"):
+        middle = spread(ax, part, "batch_size", "tolerance", style, within=100)
+        if not notes:
             slope = middle.iloc[0] * np.sqrt(middle.index[0] / middle.index)
             ax.plot(middle.index, slope, ":", color=NEUTRAL, label="slope −1/2")
-        notes.append(
-            f"{order}: {middle.iloc[0]:.3g} at {middle.index[0]} to {middle.iloc[-1]:.3g} at {middle.index[-1]}"
-        )
-    ax.set(xscale="log", yscale="log", xlabel="batch size", ylabel="tolerance ε", title=title)
+        ends = " to ".join(f"{tolerance:.3g} at {size}" for size, tolerance in middle.iloc[[0, -1]].items())
+        notes.append(f"{order}: {ends}")
+    ax.set(xscale="log", yscale="log", xlabel="batch size", ylabel="tolerance ε")
     plain_ticks(ax.xaxis, sorted(rows["batch_size"].unique()))
     ax.legend()
     return finish(fig, rows, f"the tolerance falls with the batch size. {'; '.join(notes)}.", title)
@@ -237,21 +206,20 @@ def loss_along(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     rows: direction, step (length along the unit direction), rise, parabola.
     """
     require_rows(rows, ("direction", "step", "rise", "parabola"))
-    directions = list(rows["direction"].unique())
-    fig, axes = figure(1, len(directions), size=(min(3.2 * len(directions), 9.6), 3.4))
+    fig, panels = panels_by(rows, "direction", 3.2, 3.4)
     notes = []
-    for ax, direction in zip(axes[0], directions, strict=True):
-        part = rows[rows["direction"] == direction].sort_values("step")
+    for ax, direction, part in panels:
+        part = part.sort_values("step")
         ax.plot(part["step"], part["rise"], color=COLOURS["blue"], label="loss")
         ax.plot(part["step"], part["parabola"], "--", color=COLOURS["crimson"], label="parabola")
         ax.set(xlabel="distance", title=direction)
+        step, rise, parabola = part[["step", "rise", "parabola"]].iloc[-1]
         notes.append(
-            f"{direction}: up to a distance of {part['step'].iloc[-1]:.3g} the loss rises by {part['rise'].iloc[-1]:.2g}, "
-            f"the parabola by {part['parabola'].iloc[-1]:.2g}"
+            f"{direction}: up to a distance of {step:.3g} the loss rises by {rise:.2g}, the parabola by {parabola:.2g}"
         )
-    axes[0, 0].set_ylabel("rise of the loss")
-    axes[0, 0].legend()
-    return finish(fig, rows, f"{'; '.join(notes)}.", title, panels=True)
+    fig.axes[0].set_ylabel("rise of the loss")
+    fig.axes[0].legend()
+    return finish(fig, rows, f"{'; '.join(notes)}.", title)
 
 
 def _tail(points: pd.DataFrame, least: float, floor: float) -> Curve:
@@ -275,18 +243,6 @@ def _above(points: pd.DataFrame, least: float) -> float:
     return float(points.loc[points["eigenvalue"] > least, "weight"].sum() / points["weight"].sum())
 
 
-def _place(values: np.ndarray, threshold: float) -> np.ndarray:
-    """Where values stand on the symmetric logarithmic axis, in decades from 0."""
-    size = np.abs(values) / threshold
-    return np.sign(values) * np.where(size <= 1, size, 1 + np.log10(np.maximum(size, 1)))
-
-
-def _value(places: np.ndarray, threshold: float) -> np.ndarray:
-    """The values at these places: the inverse of :func:`_place`."""
-    size = np.abs(places)
-    return np.sign(places) * threshold * np.where(size <= 1, size, 10 ** (np.maximum(size, 1) - 1))
-
-
 def _symlog_ticks(values: pd.Series, threshold: float) -> list[float]:
     """0 and powers of ten from ``threshold`` outwards, about eight in all."""
     first = round(np.log10(threshold))
@@ -297,8 +253,3 @@ def _symlog_ticks(values: pd.Series, threshold: float) -> list[float]:
     every = max(1, -(-sum(last - first + 1 for _, last in lasts) // 8))
     # Counted from 0 outwards, so that both sides name the same powers.
     return sorted([0.0, *(s * 10.0**power for s, last in lasts for power in range(first + every - 1, last + 1, every))])
-
-
-def _positive(name: str, value: float) -> None:
-    if not (np.isfinite(value) and value > 0):
-        raise BadInput(f"{name} must be positive and finite, not {value}.")

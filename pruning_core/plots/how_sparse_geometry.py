@@ -1,7 +1,6 @@
 """Figures of high-dimensional geometry: sizes of cones, phase transitions and their curves, the step to a pruning limit."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,22 +14,21 @@ from pruning_core.papers.how_sparse.geometry.cones import CircularCone
 from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width, trace_bound, window
 from pruning_core.papers.how_sparse.prediction import Limit
 from pruning_core.papers.how_sparse.transitions import meeting_probability, transitions
-from pruning_core.plots.curves import heatmap
-from pruning_core.plots.interactive import Curve, SliderFigure, in_series, slider_figure
+from pruning_core.plots.curves import MAP_LEGEND, MAP_LINE, heatmap, spread
+from pruning_core.plots.interactive import Curve, SliderFigure, slider_figure
 from pruning_core.plots.style import (
-    COLOURS,
     NEUTRAL,
     SERIES,
     BookFigure,
-    band,
     figure,
     finish,
     panel,
     percent,
     plain_ticks,
     round_numbers,
-    series_style,
+    series,
     set_alt,
+    stamp,
     styled,
 )
 
@@ -47,26 +45,23 @@ def meeting_slider(dimensions: Sequence[int], degrees: Sequence[float], *, title
         positions[f"{ambient}"] = {
             name: (sizes / ambient, [meeting_probability(cone, int(k)) for k in sizes]) for name, cone in cones.items()
         }
-    return in_series(
-        slider_figure(
-            positions,
-            control="dimension D =",
-            x_label="dimension of the subspace / D",
-            y_label="probability of meeting the cone",
-            title=title,
-            x_range=(0, 1),
-            y_range=(-0.03, 1.03),
-            alt=f"{title}: probability of meeting against the size of the subspace, for cones of "
-            f"{', '.join(f'{a:g}' for a in degrees)} degrees. Slopes at D = {dimensions[0]}, steps at D = {dimensions[-1]}.",
-        )
+    return slider_figure(
+        positions,
+        control="dimension D =",
+        x_label="dimension of the subspace / D",
+        y_label="probability of meeting the cone",
+        title=title,
+        x_range=(0, 1),
+        y_range=(-0.03, 1.03),
+        alt=f"{title}: probability of meeting against the size of the subspace, for cones of "
+        f"{', '.join(f'{a:g}' for a in degrees)} degrees. Slopes at D = {dimensions[0]}, steps at D = {dimensions[-1]}.",
     )
 
 
 @styled
 def norm_densities(dimensions: Sequence[int], *, title: str = "") -> BookFigure:
     """Densities of the norm of a Gaussian vector, one curve a dimension: relative to sqrt(D), and as it is less sqrt(D)."""
-    fig, axes = figure(1, 2, size=(9.6, 3.4))
-    relative, absolute = axes[0]
+    fig, ((relative, absolute),) = figure(1, 2, size=(9.6, 3.4))
     notes = []
     for colour, d in zip(SERIES, dimensions, strict=False):
         root = np.sqrt(d)
@@ -77,14 +72,9 @@ def norm_densities(dimensions: Sequence[int], *, title: str = "") -> BookFigure:
     relative.set(xlabel=r"$\Vert g \Vert / \sqrt{D}$", ylabel="density", xlim=(0, 2))
     absolute.set(xlabel=r"$\Vert g \Vert - \sqrt{D}$", xlim=(-3, 3))
     relative.legend()
-    _closed_form(fig)
-    return finish(
-        fig,
-        None,
-        f"densities of the norm. Standard deviations, relative and absolute, {'; '.join(notes)}.",
-        title,
-        panels=True,
-    )
+    stamp(fig, "closed form, no simulation")
+    alt = f"densities of the norm. Standard deviations, relative and absolute, {'; '.join(notes)}."
+    return finish(fig, None, alt, title)
 
 
 @styled
@@ -97,26 +87,21 @@ def cone_sizes(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     fig, ax = panel()
     fine = np.linspace(0, 90, 91)
     ax.plot(fine, np.sin(np.radians(fine)) ** 2, ":", color=NEUTRAL, label=r"$\sin^2 \alpha$")
-    worst = 0.0
-    for colour, (d, part) in zip(SERIES, rows.groupby("ambient"), strict=False):
-        exact = {
-            a: CircularCone(int(d), float(np.radians(a))).statistical_dimension() for a in (*fine, *part["degrees"])
-        }
-        ax.plot(fine, [exact[a] / d for a in fine], color=colour, linewidth=1.2, label=f"D = {d}")
+    gaps = []
+    for d, style, part in series(rows, "ambient", "D = {}", sort=True):
+        angles = [*fine, *part["degrees"]]
+        exact = [CircularCone(int(d), float(np.radians(a))).statistical_dimension() for a in angles]
+        ax.plot(fine, np.array(exact[: len(fine)]) / d, color=style.colour, linewidth=1.2, label=style.label)
         error = 1.96 * part["standard_error"] / d
-        ax.errorbar(part["degrees"], part["mean"] / d, error, fmt="o", color=colour, markersize=4)
-        gaps = (part["mean"] - part["degrees"].map(exact)).abs() / part["standard_error"]
-        worst = max(worst, float(gaps.max()))
-    ax.set(xlabel="half angle (degrees)", ylabel="statistical dimension / D", title=title)
-    ax.set_xticks(range(0, 91, 15))
+        ax.errorbar(part["degrees"], part["mean"] / d, error, fmt="o", color=style.colour, markersize=4)
+        gaps.append(((part["mean"] - exact[len(fine) :]).abs() / part["standard_error"]).max())
+    ax.set(xlabel="half angle (degrees)", ylabel="statistical dimension / D", xticks=range(0, 91, 15))
     ax.legend()
-    return finish(
-        fig,
-        rows,
-        f"statistical dimension over D rises from about 0 to 1 with the angle, the nearer to sin squared the "
-        f"larger D. Monte Carlo points lie at most {worst:.1f} standard errors from the exact curves.",
-        title,
+    alt = (
+        "statistical dimension over D rises from about 0 to 1 with the angle, the nearer to sin squared the "
+        f"larger D. Monte Carlo points lie at most {max(gaps):.1f} standard errors from the exact curves."
     )
+    return finish(fig, rows, alt, title)
 
 
 @styled
@@ -136,11 +121,9 @@ def transition_map(
     exact probability its 10 and 90 % levels are drawn thin. ``eta``: dashed, the kinematic formula's window around the
     prediction. ``corrected``: parameter -> another predicted size, drawn dash-dotted. ``logarithmic``: the parameter's axis.
     """
-    size = _size_column(rows)
-    require_rows(rows, (parameter,))
+    size = _size_column(rows, parameter)
     if rows["ambient"].nunique() != 1:
         raise BadInput("a transition map shows one dimension; choose one value of the column 'ambient'.")
-    ambient = int(rows["ambient"].iloc[0])
     curve = rows.drop_duplicates(parameter).sort_values(parameter)[[parameter, "predicted"]]
     label = "random measurements" if size == "measurements" else "dimension k of the subspace"
     fig = heatmap(
@@ -153,33 +136,26 @@ def transition_map(
         title=title,
     )
     ax, notes = fig.axes[0], []
-    outline: dict[str, Any] = {"color": "#ffffff", "linewidth": 1.1}
+    at, predicted = curve[parameter], curve["predicted"]
+    thin = MAP_LINE | {"linewidth": 0.8, "path_effects": []}
     if "probability" in rows:
         # Interpolated along k only: contours of so few columns would be stairs.
         grid = rows.pivot_table(index=size, columns=parameter, values="probability")
-        for level, shown in ((0.1, "exact 10 and 90 %"), (0.9, None)):
-            places = [float(np.interp(level, grid[value], grid.index)) for value in grid]
-            ax.plot(grid.columns, places, color="#ffffff", linewidth=0.8, label=shown)
+        levels = np.array([np.interp([0.1, 0.9], grid[value], grid.index) for value in grid])
+        ax.plot(grid.columns, levels, label=["exact 10 and 90 %", "_"], **thin)
         notes.append("Thin: where the exact probability is 10 and 90 %.")
     if eta is not None:
-        half = window(ambient, eta)
-        for sign, shown in ((-1, f"window, η = {eta:g}"), (1, None)):
-            ax.plot(curve[parameter], curve["predicted"] + sign * half, linestyle="--", label=shown, **outline)
+        half = window(int(rows["ambient"].iloc[0]), eta)
+        edges = np.stack([predicted - half, predicted + half], axis=1)
+        ax.plot(at, edges, linestyle="--", label=[f"window, η = {eta:g}", "_"], **thin | {"linewidth": 1.1})
         notes.append(f"Dashed: the window of plus and minus {half:.0f} dimensions.")
     if corrected is not None:
-        line = [corrected(value) for value in curve[parameter]]
-        ax.plot(curve[parameter], line, color="#101010", linewidth=3.0)
-        ax.plot(
-            curve[parameter],
-            line,
-            linestyle="-.",
-            label="distance corrected",
-            **outline | {"linewidth": 1.5},
-        )
+        line = [corrected(value) for value in at]
+        ax.plot(at, line, linestyle="-.", label="distance corrected", **MAP_LINE)
         notes.append(f"Dash-dotted: the corrected curve, from {line[0]:.3g} to {line[-1]:.3g}.")
     if logarithmic:
         ax.set_xscale("log")
-    ax.legend(loc="best", labelcolor="#ffffff", facecolor="#303030", frameon=True, framealpha=0.85)
+    ax.legend(**MAP_LEGEND)
     set_alt(fig, " ".join([fig.alt, *notes]))
     return fig
 
@@ -192,43 +168,31 @@ def sharpening(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     dotted line of slope -1/2.
     """
     size = _size_column(rows)
-    fig, axes = figure(1, 2, size=(9.6, 3.6), gridspec_kw={"width_ratios": [1.5, 1]})
-    left, right = axes[0]
+    fig, ((left, right),) = figure(1, 2, size=(9.6, 3.6), gridspec_kw={"width_ratios": [1.5, 1]})
     widths = {}
-    for colour, (d, part) in zip(SERIES, rows.groupby("ambient"), strict=False):
-        part = part.sort_values(size)
+    for d, style, part in series(rows.sort_values(size), "ambient", "D = {}", sort=True):
         share = part["successes"] / part["trials"]
-        left.plot(part[size] / d, share, "o", markersize=3.5, color=colour, label=f"D = {d}")
+        left.plot(part[size] / d, share, "o", markersize=3.5, color=style.colour, label=style.label)
         if "probability" in part:
-            left.plot(part[size] / d, part["probability"], color=colour, linewidth=1.2)
+            left.plot(part[size] / d, part["probability"], color=style.colour, linewidth=1.2)
         moved = transitions(part[[c for c in part if c in _SIMULATED]])
         if len(moved) > 1:
             raise BadInput(f"one setting a dimension is needed, but D = {d} has {len(moved)}.")
         widths[int(d)] = float((moved["high"] - moved["low"]).iloc[0]) / d
     left.axvline(float(part["predicted"].iloc[0]) / d, color=NEUTRAL, linestyle=":", label="predicted")
-    left.set(xlabel=f"{'measurements' if size == 'measurements' else 'k'} / D", ylabel="share of successes")
+    left.set(xlabel=f"{size} / D", ylabel="share of successes")
     left.legend()
-    width = pd.Series(widths).dropna()
-    right.plot(width.index, width, "o-", color=COLOURS["blue"])
-    if len(width):
-        right.plot(
-            width.index, width.iloc[0] * np.sqrt(width.index[0] / width.index), ":", color=NEUTRAL, label="slope −1/2"
-        )
+    width = pd.Series(widths, dtype=float).dropna()
+    right.plot(width.index, width, "o-", color=SERIES[0])
+    slope = width.iloc[:1].to_numpy() * np.sqrt(width.index[:1].to_numpy() / width.index)
+    right.plot(width.index, slope, ":", color=NEUTRAL, label="slope −1/2")
     right.set(xscale="log", yscale="log", xlabel="D", ylabel="(k at 90 % − k at 10 %) / D")
     right.legend()
     plain_ticks(right.xaxis, list(width.index))
-    plain_ticks(
-        right.yaxis,
-        round_numbers(0.8 * width.min(), 1.25 * width.max()),
-    )
+    plain_ticks(right.yaxis, round_numbers(0.8 * width.min(), 1.25 * width.max()))
     notes = "; ".join(f"D = {d}: {value:.3f}" for d, value in width.items())
-    return finish(
-        fig,
-        rows,
-        f"shares of successes jump at the same k / D, in a window that narrows. Its width over D, {notes}.",
-        title,
-        panels=True,
-    )
+    alt = f"shares of successes jump at the same k / D, in a window that narrows. Its width over D, {notes}."
+    return finish(fig, rows, alt, title)
 
 
 @styled
@@ -237,18 +201,17 @@ def bias_against_dimension(moved: pd.DataFrame, *, title: str = "") -> BookFigur
     require_rows(moved, ("ambient", "epsilon", "difference"))
     fig, ax = panel()
     notes = []
-    for colour, (epsilon, part) in zip(SERIES, moved.dropna(subset=["difference"]).groupby("epsilon"), strict=False):
-        part = part.sort_values("ambient")
-        ax.plot(part["ambient"], part["difference"], "o-", color=colour, label=f"ε = {epsilon:g}")
-        notes.append(f"ε = {epsilon:g}: {part['difference'].iloc[0]:+.3f} to {part['difference'].iloc[-1]:+.3f}")
+    known = moved.dropna(subset=["difference"]).sort_values("ambient")
+    for _, style, part in series(known, "epsilon", "ε = {:g}", sort=True):
+        ax.plot(part["ambient"], part["difference"], "o-", color=style.colour, label=style.label)
+        notes.append(f"{style.label}: {part['difference'].iloc[0]:+.3f} to {part['difference'].iloc[-1]:+.3f}")
     ax.axhline(0, color=NEUTRAL, linestyle=":", linewidth=1.2)
-    ax.set(xscale="log", xlabel="D", ylabel="(measured − predicted) / D", title=title)
+    ax.set(xscale="log", xlabel="D", ylabel="(measured − predicted) / D")
     plain_ticks(ax.xaxis, sorted(moved["ambient"].unique()))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:+.0f} %"))
     ax.legend()
-    return finish(
-        fig, moved, f"the measured transition against the predicted one, over the dimension. {'; '.join(notes)}.", title
-    )
+    alt = f"the measured transition against the predicted one, over the dimension. {'; '.join(notes)}."
+    return finish(fig, moved, alt, title)
 
 
 def crossing_slider(limits: Mapping[float, Limit], *, control: str = "ε =", title: str = "") -> SliderFigure:
@@ -258,27 +221,24 @@ def crossing_slider(limits: Mapping[float, Limit], *, control: str = "ε =", tit
     """
     positions = {}
     for epsilon, limit in limits.items():
-        curve = limit.curve(201)
-        p = curve["p"].to_numpy()
+        p, room = limit.curve(201)[["p", "G"]].to_numpy().T
         positions[f"{epsilon:g}"] = {
             "removed fraction n / D": (p, p),
-            "room seen from there, G(R(n))": (p, curve["G"].to_numpy()),
+            "room seen from there, G(R(n))": (p, room),
             "limit": (np.array([limit.removed, limit.removed]), np.array([0.0, limit.removed])),
         }
     notes = "; ".join(f"{epsilon:g}: {limit.removed:.2f}" for epsilon, limit in limits.items())
     name = "epsilon" if control == "ε =" else control.removesuffix(" =")
-    return in_series(
-        slider_figure(
-            positions,
-            control=control,
-            x_label="removed fraction n / D",
-            y_label="both sides of the equation",
-            title=title,
-            x_range=(0, 1),
-            y_range=(0, 1.02),
-            start=len(positions) // 2,
-            alt=f"{title}: a rising diagonal and a falling curve. They cross, by {name}, at {notes}.",
-        )
+    return slider_figure(
+        positions,
+        control=control,
+        x_label="removed fraction n / D",
+        y_label="both sides of the equation",
+        title=title,
+        x_range=(0, 1),
+        y_range=(0, 1.02),
+        start=len(positions) // 2,
+        alt=f"{title}: a rising diagonal and a falling curve. They cross, by {name}, at {notes}.",
     )
 
 
@@ -288,12 +248,10 @@ def limits_against_epsilon(rows: pd.DataFrame, *, title: str = "") -> BookFigure
     require_rows(rows, ("limit", "epsilon", "removed"))
     fig, ax = panel()
     notes = []
-    for i, (kind, part) in enumerate(rows.groupby("limit", sort=False)):
-        spread = part.groupby("epsilon")["removed"]
-        mean = spread.mean()
-        band(ax, mean.index, mean, spread.min(), spread.max(), series_style(i, kind))
+    for kind, style, part in series(rows, "limit"):
+        mean = spread(ax, part, "epsilon", "removed", style, middle="mean", within=100)
         notes.append(f"{kind} from {mean.iloc[0]:.2f} to {mean.iloc[-1]:.2f}")
-    ax.set(xscale="log", xlabel="ε", ylabel="weights removed", ylim=(0, 1), title=title)
+    ax.set(xscale="log", xlabel="ε", ylabel="weights removed", ylim=(0, 1))
     ax.yaxis.set_major_formatter(percent)
     ax.legend()
     return finish(fig, rows, f"weights removed against epsilon. {'; '.join(notes)}. Bands span all trials.", title)
@@ -317,17 +275,15 @@ def trace_slider(
             "bound by the trace": (distances.numpy(), bound),
         }
         notes.append(f"{label}: {kept[-1]:.2f} of at most {bound[-1]:.2f}")
-    return in_series(
-        slider_figure(
-            positions,
-            control="spread of the spectrum",
-            x_label="distance R",
-            y_label="kept fraction",
-            title=title,
-            y_range=(0, 1.02),
-            start=len(positions) // 2,
-            alt=f"{title}: the kept fraction rises with the distance, below its bound. At R = {reach:g}, {'; '.join(notes)}.",
-        )
+    return slider_figure(
+        positions,
+        control="spread of the spectrum",
+        x_label="distance R",
+        y_label="kept fraction",
+        title=title,
+        y_range=(0, 1.02),
+        start=len(positions) // 2,
+        alt=f"{title}: the kept fraction rises with the distance, below its bound. At R = {reach:g}, {'; '.join(notes)}.",
     )
 
 
@@ -337,11 +293,7 @@ _SIMULATED = (
 )  # fmt: skip
 
 
-def _size_column(rows: pd.DataFrame) -> str:
+def _size_column(rows: pd.DataFrame, *others: str) -> str:
     size = "measurements" if "measurements" in rows else "k"
-    require_rows(rows, (size, "ambient", "trials", "successes", "predicted"))
+    require_rows(rows, (size, "ambient", "trials", "successes", "predicted", *others))
     return size
-
-
-def _closed_form(fig: BookFigure) -> None:
-    fig.supxlabel("closed form, no simulation", fontsize=7, color=NEUTRAL, x=0.995, ha="right")

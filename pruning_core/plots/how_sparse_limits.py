@@ -1,13 +1,12 @@
 """Figures of predicted and measured pruning limits."""
 
-import numpy as np
 import pandas as pd
 
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import over_seeds, require_rows
 from pruning_core.papers.how_sparse.prunability import Prunability
-from pruning_core.plots.curves import set_sparsity_axis
-from pruning_core.plots.style import NEUTRAL, SERIES, BookFigure, band, figure, finish, panel, percent, style_of, styled
+from pruning_core.plots.curves import band, set_sparsity_axis
+from pruning_core.plots.style import NEUTRAL, BookFigure, figure, finish, panel, percent, series, style_of, styled
 
 
 @styled
@@ -21,22 +20,15 @@ def predicted_against_measured(rows: pd.DataFrame, *, title: str = "") -> BookFi
     if rows.empty:
         raise BadInput("there is no row with a predicted and a measured limit to draw.")
     fig, ax = panel(size=(6.4, 5.0))
-    strengths = sorted(rows["strength"].unique())
     notes = []
-    for i, strength in enumerate(strengths):
-        part = rows[rows["strength"] == strength]
-        colour = SERIES[i % len(SERIES)]
-        label = f"λ = {strength:g}"
+    for _, (colour, _, label), part in series(rows, "strength", "λ = {:g}", sort=True):
         if {"predicted_low", "predicted_high"} <= set(part.columns) and part["predicted_low"].notna().all():
-            spread = np.abs(
-                np.stack([part["predicted"] - part["predicted_low"], part["predicted_high"] - part["predicted"]])
-            )
-            ax.errorbar(part["limit"], part["predicted"], yerr=spread, fmt="none", ecolor=colour, elinewidth=1)
+            ax.vlines(part["limit"], part["predicted_low"], part["predicted_high"], color=colour, linewidth=1)
         ax.scatter(part["limit"], part["predicted"], color=colour, label=label, zorder=3)
         notes.append(f"{label}: measured {part['limit'].mean():.2f}, predicted {part['predicted'].mean():.2f}")
     low = min(rows["limit"].min(), rows["predicted"].min())
     ax.plot([low, 1], [low, 1], ":", color=NEUTRAL)
-    ax.set(xlabel="measured limit: loss within the tolerance", ylabel="predicted limit", title=title)
+    ax.set(xlabel="measured limit: loss within the tolerance", ylabel="predicted limit")
     ax.xaxis.set_major_formatter(percent)
     ax.yaxis.set_major_formatter(percent)
     ax.legend()
@@ -55,22 +47,19 @@ def transition(curves: pd.DataFrame, limits: pd.Series, *, title: str = "") -> B
         raise BadInput("there is no curve to draw.")
     fig, axes = figure(1, 2, size=(9.6, 3.8))
     notes = []
-    for i, (strength, part) in enumerate(curves.groupby("strength")):
-        part, colour = part.sort_values("removed"), SERIES[i % len(SERIES)]
+    for strength, style, part in series(curves.sort_values("removed"), "strength", "λ = {:g}", sort=True):
         for ax, column in zip(axes[0], ("accuracy", "loss"), strict=True):
-            ax.plot(part["removed"], part[column], color=colour, label=f"λ = {strength:g}")
+            ax.plot(part["removed"], part[column], color=style.colour, label=style.label)
             if strength in limits:
-                ax.axvline(float(limits[strength]), color=colour, linestyle="--", linewidth=1.2)
+                ax.axvline(float(limits[strength]), color=style.colour, linestyle="--", linewidth=1.2)
         if strength in limits:
-            notes.append(f"λ = {strength:g} predicted {float(limits[strength]):.3f}")
+            notes.append(f"{style.label} predicted {float(limits[strength]):.3f}")
     for ax, name in zip(axes[0], ("accuracy (%)", "loss"), strict=True):
         set_sparsity_axis(ax, curves["removed"].to_numpy(float))
         ax.set(xlabel="weights removed", ylabel=name)
     axes[0, 1].set_yscale("log")
     axes[0, 0].legend()
-    return finish(
-        fig, curves, f"accuracy and loss fall and rise sharply; dashed limits: {'; '.join(notes)}.", title, panels=True
-    )
+    return finish(fig, curves, f"accuracy and loss fall and rise sharply; dashed limits: {'; '.join(notes)}.", title)
 
 
 @styled
@@ -82,8 +71,7 @@ def fixed_point_and_loss(prunability: Prunability, rows: pd.DataFrame, *, title:
     """
     if prunability.removed_before:
         raise BadInput("the two panels show fractions of all weights; the network must not have been pruned before.")
-    fig, axes = figure(1, 2, size=(9.6, 3.8))
-    left, right = axes[0]
+    fig, ((left, right),) = figure(1, 2, size=(9.6, 3.8))
     curve = prunability.limit.curve(201)
     left.plot(curve["p"], curve["p"], color=NEUTRAL, label="removed fraction p")
     left.plot(curve["p"], curve["G"], color=style_of("l1").colour, label="G(R(p))")
@@ -106,17 +94,15 @@ def fixed_point_and_loss(prunability: Prunability, rows: pd.DataFrame, *, title:
         ax.xaxis.set_major_formatter(percent)
     left.legend()
     right.legend(handles=lines, loc="center left")
-    outcome = (
-        "no fraction kept the loss within the tolerance" if actual is None else f"the measured limit is {actual:.2f}"
+    measured_limit = "no fraction kept the loss within the tolerance"
+    if actual is not None:
+        measured_limit = f"the measured limit is {actual:.2f}"
+    first, last = measured["loss"].iloc[[0, -1]]
+    alt = (
+        f"a rising and a falling curve cross at {prunability.removed:.2f}, the predicted limit; {measured_limit}. "
+        f"Beside it the loss goes from {first:.2g} to {last:.2g}."
     )
-    return finish(
-        fig,
-        rows,
-        f"a rising and a falling curve cross at {prunability.removed:.2f}, the predicted limit; "
-        f"{outcome}. Beside it the loss goes from {measured['loss'].iloc[0]:.2g} to {measured['loss'].iloc[-1]:.2g}.",
-        title,
-        panels=True,
-    )
+    return finish(fig, rows, alt, title)
 
 
 @styled
@@ -130,19 +116,15 @@ def rounds_against_control(rows: pd.DataFrame, *, title: str = "") -> BookFigure
     notes = []
     drawn = (("rounds", "l1", "cut, train on"), ("rounds without cuts", "dense", "train on, no cuts"))
     for label, method, name in drawn:
-        part, style = rows[rows["label"] == label], style_of(method)
-        for ax, column in zip(axes[0], ("predicted", "distance"), strict=True):
+        part, style = rows[rows["label"] == label], style_of(method)._replace(label=name)
+        for ax, column, highest in zip(axes[0], ("predicted", "distance"), (1, None), strict=True):
             curve = over_seeds(part, ["rounds"], column)
-            if curve.empty:
-                continue
-            # An interval of few seeds may leave the range that is possible.
-            low, high = curve["low"].clip(lower=0), curve["high"].clip(upper=1 if column == "predicted" else None)
-            band(ax, curve["rounds"], curve["mean"], low, high, style._replace(label=name))
-            first, last = curve["mean"].iloc[0], curve["mean"].iloc[-1]
-            notes.append(f"{name}: {column} from {first:.3g} to {last:.3g}")
+            if not curve.empty:
+                band(ax, curve, "rounds", style, low=0, high=highest)
+                notes.append(f"{name}: {column} from {curve['mean'].iloc[0]:.3g} to {curve['mean'].iloc[-1]:.3g}")
     for ax, name in zip(axes[0], ("predicted limit", "distance R at the limit"), strict=True):
         ax.set(xlabel="round", ylabel=name)
         ax.set_xticks(sorted(rows["rounds"].unique()))
     axes[0, 0].yaxis.set_major_formatter(percent)
     axes[0, 0].legend()
-    return finish(fig, rows, f"two panels over pruning rounds. {'; '.join(notes)}.", title, panels=True)
+    return finish(fig, rows, f"two panels over pruning rounds. {'; '.join(notes)}.", title)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from pruning_core.errors import known_name
 from pruning_core.experiments.intervals import require_rows
-from pruning_core.plots.style import COLOURS, NEUTRAL, BookFigure, finish, panel, series_style, styled
+from pruning_core.plots.style import COLOURS, NEUTRAL, BookFigure, finish, panel, percent, series, styled
 
 ROLES = {"produces": ("ochre", "P"), "normalises": ("mauve", "N"), "consumes": ("blue", "C")}
 """Role of a layer in a group -> colour and letter."""
@@ -33,16 +33,13 @@ def group_map(rows: pd.DataFrame, *, order: Sequence[str] | None = None, title: 
         _tile(ax, groups.index(group), layers.index(layer), [r for r in ROLES if r in set(tile["role"])])
     ax.set_xticks(range(len(groups)), groups, rotation=30, ha="right", rotation_mode="anchor", fontsize=9)
     ax.set_yticks(range(len(layers)), layers, fontsize=9)
-    ax.set(xlim=(-0.6, len(groups) - 0.4), ylim=(len(layers) - 0.4, -0.6), xlabel="channel group", title=title)
-    ax.set_ylabel("layer")
+    ax.set(xlim=(-0.6, len(groups) - 0.4), ylim=(len(layers) - 0.4, -0.6), xlabel="channel group", ylabel="layer")
     for role, (colour, letter) in ROLES.items():
         ax.scatter([], [], marker="s", s=60, color=COLOURS[colour], label=f"{letter}: {role}")
     fig.legend(loc="outside upper center", ncols=3)
-    notes = "; ".join(
-        f"{group}: "
-        + ", ".join(f"{layer} {role}" for layer, role in sorted(set(zip(t["layer"], t["role"], strict=True))))
-        for group, t in parts.groupby("group", sort=False)
-    )
+    tiles = parts.drop_duplicates(["group", "layer", "role"]).sort_values(["layer", "role"])
+    tiles = tiles.assign(part=tiles["layer"] + " " + tiles["role"]).groupby("group")["part"].agg(", ".join)
+    notes = "; ".join(f"{group}: {tiles[group]}" for group in groups)
     return finish(fig, None, f"tiles of layers against channel groups. {notes}.", title)
 
 
@@ -57,39 +54,30 @@ def _tile(ax, x: int, y: int, roles: Sequence[str]) -> None:
 
 
 @styled
-def difference_curve(
-    rows: pd.DataFrame,
-    *,
-    by: str = "pair",
-    x: str = "step",
-    y: str = "difference",
-    floor: float | None = None,
-    title: str = "",
-) -> BookFigure:
+def difference_curve(rows: pd.DataFrame, *, floor: float | None = None, title: str = "") -> BookFigure:
     """Draw differences between two networks while both train, on a logarithmic axis; exact zeros sit on its lower edge.
 
-    rows: columns ``by`` (one curve a value), ``x``, ``y`` (absolute differences, 0 or more). ``floor`` draws a level, the
+    rows: columns ``pair`` (one curve a value), ``step``, ``difference`` (absolute, 0 or more). ``floor`` draws a level, the
     difference that is tolerated. Raises BadInput for missing columns or no rows.
     """
-    require_rows(rows, (by, x, y))
+    require_rows(rows, ("pair", "step", "difference"))
     fig, ax = panel()
-    positive = rows.loc[rows[y] > 0, y]
+    positive = rows.loc[rows["difference"] > 0, "difference"]
     lowest = 10.0 ** np.floor(np.log10(positive.min() if len(positive) else 1e-17))
     notes = []
-    curves = rows.groupby(by, sort=False)
-    for i, (name, curve) in enumerate(curves):
-        colour, marker, label = series_style(i, name)
-        ax.plot(curve[x], curve[y].clip(lower=lowest), color=colour, marker=marker, label=label)
-        notes.append(f"{name}: from {curve[y].iloc[0]:.2g} to {curve[y].iloc[-1]:.2g}")
+    for name, style, curve in series(rows, "pair"):
+        size = curve["difference"]
+        ax.plot(curve["step"], size.clip(lower=lowest), color=style.colour, marker=style.marker, label=name)
+        notes.append(f"{name}: from {size.iloc[0]:.2g} to {size.iloc[-1]:.2g}")
     if floor is not None:
         ax.axhline(floor, color=NEUTRAL, linestyle=":", linewidth=1.2)
         ax.annotate("tolerated", (0.005, floor), xycoords=("axes fraction", "data"), fontsize=8, va="bottom")
     ax.set_yscale("log")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set(xlabel=x, ylabel="largest difference of the outputs", title=title)
+    ax.set(xlabel="step", ylabel="largest difference of the outputs")
     ax.legend()
     level = f" The tolerated difference is {floor:.0e}." if floor is not None else ""
-    return finish(fig, None, f"difference against {x}. {'; '.join(notes)}.{level}", title)
+    return finish(fig, None, f"difference against step. {'; '.join(notes)}.{level}", title)
 
 
 @styled
@@ -102,14 +90,12 @@ def leak_curves(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     require_rows(rows, ("way", "step", "size"))
     fig, ax = panel()
     notes = []
-    for k, (way, curve) in enumerate(rows.groupby("way", sort=False)):
-        colour, marker, label = series_style(k, way)
-        ax.plot(curve["step"], curve["size"], color=colour, marker=marker, label=label)
+    for way, style, curve in series(rows, "way"):
+        ax.plot(curve["step"], curve["size"], color=style.colour, marker=style.marker, label=way)
         notes.append(f"{way}: {100 * curve['size'].iloc[-1]:.3g} % after {curve['step'].iloc[-1]} steps")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
-    ax.set(xlabel="step after the cut", ylabel="size of dead weights / size of living", title=title)
+    ax.yaxis.set_major_formatter(percent)
+    ax.set(xlabel="step after the cut", ylabel="size of dead weights / size of living")
     ax.legend()
-    return finish(
-        fig, None, f"mean size of dead weights, relative to living ones, against steps. {'; '.join(notes)}.", title
-    )
+    alt = f"mean size of dead weights, relative to living ones, against steps. {'; '.join(notes)}."
+    return finish(fig, None, alt, title)

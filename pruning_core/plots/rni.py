@@ -11,7 +11,9 @@ from pruning_core.experiments.importances import BINS
 from pruning_core.papers.rni.settling import receding_force, receding_threshold, settled
 from pruning_core.plots.curves import accuracy_against_sparsity
 from pruning_core.plots.interactive import SliderFigure, slider_figure
-from pruning_core.plots.style import BookFigure, figure, finish, set_alt, style_of, styled
+from pruning_core.plots.style import BookFigure, figure, finish, plain_ticks, set_alt, style_of, styled
+
+MIDDLES = (np.arange(BINS) + 0.5) / BINS  # of the bins
 
 
 def force_slider(shifts: Sequence[float], *, title: str = "") -> SliderFigure:
@@ -59,18 +61,15 @@ def settled_slider(strengths: Sequence[float], *, b: float = 0.0, title: str = "
 
 def histogram_slider(rows: pd.DataFrame, methods: Sequence[str], *, title: str = "") -> SliderFigure:
     """Histograms of importances, relative to the largest, epoch by epoch: one row a method and epoch (Importances)."""
-    runs = {method: rows[rows["importance"] == method].sort_values("epoch") for method in methods}
+    runs = {method: rows[rows["importance"] == method].set_index("epoch").sort_index() for method in methods}
     for method, run in runs.items():
-        if run.empty or run["epoch"].duplicated().any():
+        if run.empty or run.index.has_duplicates:
             raise BadInput(f"the histograms of {method!r} need rows of one seed, one an epoch.")
-    epochs = [int(e) for e in runs[methods[0]]["epoch"] if all((run["epoch"] == e).any() for run in runs.values())]
-    middles = (np.arange(BINS) + 0.5) / BINS
+    epochs = [epoch for epoch in runs[methods[0]].index if all(epoch in run.index for run in runs.values())]
     positions = {
-        str(e): {m: (middles, _shares(run.loc[run["epoch"] == e, "histogram"].iloc[0])) for m, run in runs.items()}
-        for e in epochs
+        f"{epoch:g}": {m: (MIDDLES, _shares(run.at[epoch, "histogram"])) for m, run in runs.items()} for epoch in epochs
     }
-    last = {m: run.iloc[-1] for m, run in runs.items()}
-    ends = "; ".join(f"{style_of(m).label}: {row['receded_share']:.0%} receded" for m, row in last.items())
+    ends = "; ".join(f"{style_of(m).label}: {run['receded_share'].iloc[-1]:.0%} receded" for m, run in runs.items())
     return slider_figure(
         positions,
         control="epoch",
@@ -94,7 +93,6 @@ def _shares(histogram: str) -> np.ndarray:
 def histograms(rows: pd.DataFrame, methods: Sequence[str], *, title: str = "") -> BookFigure:
     """One panel a method: the histogram of importances relative to the largest, mean over seeds (rows of Importances)."""
     fig, axes = figure(1, len(methods), size=(9.6, 2.9), sharey=True)
-    middles = (np.arange(BINS) + 0.5) / BINS
     notes = []
     for ax, method in zip(axes[0], methods, strict=True):
         part = rows[rows["importance"] == method]
@@ -102,15 +100,13 @@ def histograms(rows: pd.DataFrame, methods: Sequence[str], *, title: str = "") -
             raise BadInput(f"there is no row of importances by {method!r}.")
         mean = np.mean([_shares(text) for text in part["histogram"]], axis=0)
         style = style_of(method)
-        ax.bar(middles, mean, width=1 / BINS, color=style.colour)
+        ax.bar(MIDDLES, mean, width=1 / BINS, color=style.colour)
         ax.set(title=style.label, xlabel="importance / largest", yscale="log", ylim=(1e-3, 1))
-        notes.append(
-            f"{style.label}: {part['receded_share'].mean():.0%} below a tenth, {part['mid_share'].mean():.0%} between"
-        )
+        receded, between = part["receded_share"].mean(), part["mid_share"].mean()
+        notes.append(f"{style.label}: {receded:.0%} below a tenth, {between:.0%} between")
     axes[0, 0].set_ylabel("share of channels")
-    return finish(
-        fig, rows, f"histograms of importances, logarithmic. {'; '.join(notes)} a tenth and a half.", title, panels=True
-    )
+    alt = f"histograms of importances, logarithmic. {'; '.join(notes)} a tenth and a half."
+    return finish(fig, rows, alt, title)
 
 
 @styled
@@ -121,23 +117,19 @@ def recession(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
         raise BadInput("the share that recedes is drawn from rows with a column 'strength'.")
     fig, axes = figure(1, 2, size=(9.6, 3.2))
     style = style_of("rni")
-    by_strength = rows.sort_values("strength").groupby("strength")
-    for ax, column, label in zip(
-        axes[0], ("receded_share", "accuracy"), ("share of channels that recede", "test accuracy in %"), strict=True
-    ):
-        mean = by_strength[column].mean()
-        ax.plot(mean.index, mean, color=style.colour, marker=style.marker)
+    means = rows.groupby("strength")[["receded_share", "accuracy"]].mean()
+    for ax, column, label in zip(axes[0], means, ("share of channels that recede", "test accuracy in %"), strict=True):
+        ax.plot(means.index, means[column], color=style.colour, marker=style.marker)
         ax.scatter(rows["strength"], rows[column], color=style.colour, alpha=0.35, s=14)
         ax.set(xscale="log", xlabel="strength of the penalty", ylabel=label)
-        ax.set_xticks(mean.index, [f"{strength:g}" for strength in mean.index])
-        ax.minorticks_off()
+        plain_ticks(ax.xaxis, list(means.index))
     axes[0, 0].set_ylim(0, 1)
     axes[0, 1].set_ylim(min(90.0, float(rows["accuracy"].min()) - 1), 100)  # tenths of a point are noise
     notes = "; ".join(
-        f"{strength:g}: {part['receded_share'].mean():.0%} recede, {part['accuracy'].mean():.1f} % accurate"
-        for strength, part in by_strength
+        f"{strength:g}: {share:.0%} recede, {accuracy:.1f} % accurate"
+        for strength, share, accuracy in means.itertuples()
     )
-    return finish(fig, rows, f"share that recedes and accuracy by strength. {notes}.", title, panels=True)
+    return finish(fig, rows, f"share that recedes and accuracy by strength. {notes}.", title)
 
 
 def accuracy_with_receded_share(
@@ -155,12 +147,9 @@ def accuracy_with_receded_share(
         if 0.02 < share < 1:
             ax.axvline(float(share), color=style.colour, linestyle="--", linewidth=1.2)
         notes.append(f"{style.label} {share:.0%}")
-    ax.set_xlim(0, 1)  # a share may lie far from every cut
     ax.set_xlabel("channels removed")
-    legend = ax.get_legend()
-    if legend is not None:  # lines cross everywhere: there is no room inside
-        handles, labels = ax.get_legend_handles_labels()
+    if legend := ax.get_legend():  # lines cross everywhere: there is no room inside
         legend.remove()
-        fig.legend(handles, labels, loc="outside right upper")
-    set_alt(fig, f"{fig.alt} Dashed: share of receded channels, {', '.join(notes)}.")  # type: ignore[attr-defined]
+        fig.legend(loc="outside right upper")
+    set_alt(fig, f"{fig.alt} Dashed: share of receded channels, {', '.join(notes)}.")
     return fig

@@ -18,7 +18,7 @@ def error_against_draws(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     draws = np.array(sorted(rows["draws"].unique()), float)
     low = rows["relative_error"].min()
     ax.plot(draws, 0.85 * low * np.sqrt(draws[-1] / draws), ":", color=NEUTRAL, label=r"$1/\sqrt{m}$")
-    ax.set(xlabel="draws", ylabel="mean relative error", title=title)
+    ax.set(xlabel="draws", ylabel="mean relative error")
     plain_ticks(ax.yaxis, round_numbers(0.7 * low, 1.2 * rows["relative_error"].max()))
     ax.legend()
     return finish(fig, rows, f"relative error against draws. {'; '.join(notes)}.", title)

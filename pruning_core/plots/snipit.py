@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from torch import Tensor
 
 from pruning_core.errors import BadInput
-from pruning_core.experiments.intervals import over_seeds
-from pruning_core.plots.curves import AXIS_NAMES
-from pruning_core.plots.interactive import SliderFigure, page_layout
-from pruning_core.plots.style import COLOURS, NEUTRAL, BookFigure, band, figure, finish, panel, style_of, styled
+from pruning_core.experiments.intervals import over_seeds, require_rows
+from pruning_core.plots.curves import band
+from pruning_core.plots.interactive import SliderFigure, check_positions, page_layout
+from pruning_core.plots.style import AXIS_NAMES, COLOURS, NEUTRAL, BookFigure, figure, finish, panel, style_of, styled
 
 
 def parse_layers(rows: pd.DataFrame) -> pd.DataFrame:
@@ -27,132 +28,108 @@ def parse_layers(rows: pd.DataFrame) -> pd.DataFrame:
     table = []
     for row in rows.dropna(subset=["by_layer"]).to_dict("records"):
         for position, part in enumerate(str(row["by_layer"]).split(), start=1):
-            layer, weights, units = part.rsplit(":", 2)
-            kept, total = map(int, weights.split("/"))
-            alive, whole = map(int, units.split("/"))
-            table.append(
-                row
-                | {
-                    "layer": layer,
-                    "position": position,
-                    "weights": total,
-                    "weights_kept": kept,
-                    "density": kept / total,
-                }
-                | {"units": whole, "units_kept": alive, "width": alive / whole}
-            )
+            layer, *counts = part.rsplit(":", 2)
+            (kept, weights), (alive, units) = (map(int, count.split("/")) for count in counts)
+            about = {"layer": layer, "position": position}
+            about |= {"weights": weights, "weights_kept": kept, "density": kept / weights}
+            table.append(row | about | {"units": units, "units_kept": alive, "width": alive / units})
     return pd.DataFrame(table)
 
 
 @styled
-def layer_lines(
-    rows: pd.DataFrame, *, y: str = "density", by: str = "method", title: str = "", log: bool = True
-) -> BookFigure:
-    """Draw what each layer keeps, one line a method: means over seeds with 95 % bands.
+def layer_lines(rows: pd.DataFrame, *, y: str = "density", title: str = "") -> BookFigure:
+    """Draw what each layer keeps, one line a method: means over seeds with 95 % bands, logarithmic where all are positive.
 
     rows: measured rows (``parse_layers`` is applied to them); ``y``: "density", "width", "units_kept" or "weights_kept".
     """
-    points = over_seeds(parse_layers(rows), [by, "position", "layer"], y)
+    points = over_seeds(parse_layers(rows), ["method", "position", "layer"], y)
     fig, ax = panel()
     notes = []
-    for name, line in points.groupby(by, sort=False):
+    for name, line in points.groupby("method", sort=False):
         style = style_of(str(name))
-        band(ax, line["position"], line["mean"], line["low"], line["high"], style)
+        band(ax, line, "position", style)
         notes.append(f"{style.label}: {', '.join(f'{value:.3g}' for value in line['mean'])}")
     names = points.drop_duplicates("position").sort_values("position")
-    ax.set_xticks(names["position"], [str(name) for name in names["layer"]], rotation=45, ha="right", fontsize=8)
-    labels = {"density": "weights kept", "width": "units kept (fraction)", "units_kept": "units kept"}
-    ax.set(ylabel=labels.get(y, y.replace("_", " ")), title=title)
-    if log and (points["mean"] > 0).all():
-        ax.set_yscale("log")
+    ax.set_xticks(names["position"], list(names["layer"]), rotation=45, ha="right", fontsize=8)
+    labels = {"density": "weights kept", "width": "units kept (fraction)"}
+    ax.set(ylabel=labels.get(y, y.replace("_", " ")), yscale="log" if (points["mean"] > 0).all() else "linear")
     ax.legend()
     return finish(fig, rows, f"What each layer keeps, from front to back. {'; '.join(notes)}.", title)
 
 
 @styled
-def accuracy_against_cost(
-    rows: pd.DataFrame, *, cost: str = "training_macs", by: str = "method", title: str = ""
-) -> BookFigure:
+def accuracy_against_cost(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """Draw accuracy against what training cost (logarithmic), one curve a method, one point a sparsity: means over seeds.
 
-    rows: measured rows, the unpruned network among them as method "dense"; ``cost``: a column that is positive.
+    rows: measured rows with ``training_macs``, the unpruned network among them as method "dense".
     """
-    points = over_seeds(
-        rows.assign(asked=rows["asked"].fillna(rows["sparsity"])), [by, "asked"], "accuracy", keep=[cost]
-    )
+    cost = "training_macs"
+    rows = rows.assign(asked=rows["asked"].fillna(rows["sparsity"]))
+    points = over_seeds(rows, ["method", "asked"], "accuracy", keep=[cost])
     if points.empty:
         raise BadInput("there is no row with an accuracy to draw.")
     fig, ax = panel()
     notes = []
-    for name, curve in points.groupby(by, sort=False):
+    for name, curve in points.groupby("method", sort=False):
         style, curve = style_of(str(name)), curve.sort_values(cost)
-        band(ax, curve[cost], curve["mean"], curve["low"].clip(0, 100), curve["high"].clip(0, 100), style)
-        cheapest = curve.iloc[0]
-        notes.append(f"{style.label}: {cheapest['mean']:.3g} % at {cheapest[cost]:.2g}")
-    ax.set_xscale("log")
-    ax.set(xlabel=AXIS_NAMES.get(cost, cost), ylabel=AXIS_NAMES["accuracy"], title=title)
+        band(ax, curve, cost, style, 0, 100)
+        notes.append(f"{style.label}: {curve['mean'].iloc[0]:.3g} % at {curve[cost].iloc[0]:.2g}")
+    ax.set(xscale="log", xlabel=AXIS_NAMES[cost], ylabel=AXIS_NAMES["accuracy"])
     ax.legend()
-    return finish(
-        fig, rows, f"Accuracy against {cost.replace('_', ' ')}; the cheapest point of {'; '.join(notes)}.", title
-    )
+    return finish(fig, rows, f"Accuracy against training macs; the cheapest point of {'; '.join(notes)}.", title)
 
 
 def curve_of(scores: Mapping[str, Tensor], points: int = 200) -> pd.DataFrame:
     """The sorted scores of all sites as a small table: rank (fraction of weights, from the largest) and value."""
-    values = np.sort(np.concatenate([score.detach().flatten().double().cpu().numpy() for score in scores.values()]))[
-        ::-1
-    ]
+    parts = [score.detach().flatten().double().cpu().numpy() for score in scores.values()]
+    values = np.sort(np.concatenate(parts))[::-1]
     ranks = np.unique(np.round(np.linspace(0, len(values) - 1, points)).astype(int))
     return pd.DataFrame({"rank": (ranks + 1) / len(values), "value": values[ranks]})
 
 
 @styled
-def elasticity_curves(
-    curves: pd.DataFrame, *, by: str = "name", title: str = "", colours: Mapping[str, str] | None = None
-) -> BookFigure:
+def elasticity_curves(curves: pd.DataFrame, *, title: str = "", colours: Mapping[str, str] | None = None) -> BookFigure:
     """Draw sorted elasticities: log10 of the size against the share of weights that are at least as large.
 
-    curves: ``curve_of`` tables with a column ``by``; scores that are zero cannot be drawn and end the curve. ``colours``
-    names colours of the palette for values of ``by`` that are no methods.
+    curves: ``curve_of`` tables with a column ``name``; scores that are zero cannot be drawn and end the curve. ``colours``
+    names colours of the palette for names that are no methods.
     """
     fig, ax = panel()
     notes = []
-    for name, curve in curves.groupby(by, sort=False):
+    for name, curve in curves.groupby("name", sort=False):
         style = style_of(str(name))
-        seen = curve[curve["value"] > 0].groupby("rank", as_index=False)["value"].mean()
+        seen = np.log10(curve[curve["value"] > 0].groupby("rank")["value"].mean())
         colour = COLOURS[colours[str(name)]] if colours and str(name) in colours else style.colour
-        ax.plot(seen["rank"], np.log10(seen["value"]), color=colour, label=style.label)
-        notes.append(f"{style.label} from {np.log10(seen['value'].max()):.1f} to {np.log10(seen['value'].min()):.1f}")
-    ax.set_xscale("log")
-    ax.set(xlabel="share of weights with at least this elasticity", ylabel="log10 elasticity", title=title)
+        ax.plot(seen.index, seen, color=colour, label=style.label)
+        notes.append(f"{style.label} from {seen.max():.1f} to {seen.min():.1f}")
+    ax.set(xscale="log", xlabel="share of weights with at least this elasticity", ylabel="log10 elasticity")
     ax.legend()
     return finish(fig, curves, f"Sorted elasticities on a logarithmic scale: {'; '.join(notes)}.", title)
 
 
 @styled
-def success_against_epsilon(rows: pd.DataFrame, *, by: str = "method", title: str = "", columns: int = 2) -> BookFigure:
+def success_against_epsilon(rows: pd.DataFrame, *, title: str = "", columns: int = 2) -> BookFigure:
     """Draw the success rate of attacks against the size of the disturbance, one panel an attack, one curve a network."""
-    if rows.empty:
-        raise BadInput("there is no row of an attack to draw.")
+    require_rows(rows, ("attack", "method", "epsilon", "attack_success"))
     attacks = list(dict.fromkeys(rows["attack"]))
-    points = over_seeds(rows, ["attack", by, "epsilon"], "attack_success")
+    turned = rows.assign(turned=100 * rows["attack_success"])
     high = -(-len(attacks) // columns)
     fig, axes = figure(high, min(columns, len(attacks)), size=(9.6, 3.2 * high), sharey=True)
     notes = []
     for attack, ax in zip(attacks, axes.flat, strict=False):
-        for name, curve in points[points["attack"] == attack].groupby(by, sort=False):
+        points = over_seeds(turned[turned["attack"] == attack], ["method", "epsilon"], "turned")
+        for name, curve in points.groupby("method", sort=False):
             style = style_of(str(name))
-            low, up = (100 * curve[side].clip(0, 1) for side in ("low", "high"))
-            band(ax, curve["epsilon"], 100 * curve["mean"], low, up, style)
+            band(ax, curve, "epsilon", style, 0, 100)
             middle = curve.iloc[len(curve) // 2]
-            notes.append(f"{attack}, {style.label}: {100 * middle['mean']:.0f} % at {middle['epsilon']:g}")
+            notes.append(f"{attack}, {style.label}: {middle['mean']:.0f} % at {middle['epsilon']:g}")
         ax.set(title=attack.replace("_", " "), xlabel="epsilon")
-    for ax in list(axes.flat)[len(attacks) :]:
+    for ax in axes.flat[len(attacks) :]:
         ax.set_visible(False)
-    for row in axes:
-        row[0].set_ylabel("images turned (%)")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("images turned (%)")
     axes[0, 0].legend()
-    return finish(fig, rows, f"Success of attacks against epsilon. {'; '.join(notes)}.", title, panels=True)
+    return finish(fig, rows, f"Success of attacks against epsilon. {'; '.join(notes)}.", title)
 
 
 @styled
@@ -165,14 +142,13 @@ def confusion(matrices: Mapping[str, Tensor], *, title: str = "", rows: pd.DataF
     for ax, (name, matrix) in zip(axes[0], matrices.items(), strict=True):
         counts = matrix.double().numpy()
         shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-        ax.imshow(shares, cmap="viridis", vmin=0, vmax=100)
-        ax.set(title=style_of(name).label, xlabel="predicted", xticks=range(len(counts)), yticks=range(len(counts)))
-        ax.grid(False)
+        sns.heatmap(shares, ax=ax, cmap="viridis", vmin=0, vmax=100, cbar=False, square=True, rasterized=True)
+        ax.tick_params("y", rotation=0)
+        ax.set(title=style_of(name).label, xlabel="predicted")
         off = counts - np.diag(np.diag(counts))
         true, taken = np.unravel_index(off.argmax(), off.shape)
-        notes.append(
-            f"{name}: {100 * np.trace(counts) / counts.sum():.1f} % right, most often {true} taken for {taken}"
-        )
+        right = 100 * np.trace(counts) / counts.sum()
+        notes.append(f"{name}: {right:.1f} % right, most often {true} taken for {taken}")
     axes[0, 0].set_ylabel("true class")
     return finish(fig, pd.DataFrame() if rows is None else rows, f"Confusion matrices. {'; '.join(notes)}.", title)
 
@@ -184,20 +160,27 @@ def saliency_grid(
     """Draw images (first row) and the saliency maps of several networks below them. Tensors are (N, C, H, W)."""
     count = len(inputs)
     fig, axes = figure(1 + len(maps), count, size=(min(1.1 * count + 1, 9.6), 1.15 * (1 + len(maps))))
-    pictures = {"image": inputs, **maps}
-    for row, (name, tensors) in zip(axes, pictures.items(), strict=True):
+    for row, (name, tensors) in zip(axes, {"image": inputs, **maps}.items(), strict=True):
+        image = name == "image"
         for ax, tensor in zip(row, tensors, strict=True):
-            limits: dict[str, Any] = {} if name == "image" else {"vmin": 0, "vmax": 1}
-            ax.imshow(tensor.detach().mean(0).cpu().numpy(), cmap="gray" if name == "image" else "viridis", **limits)
+            low, high = (None, None) if image else (0, 1)
+            picture = tensor.detach().mean(0).cpu().numpy()
+            ax.imshow(picture, cmap="gray" if image else "viridis", vmin=low, vmax=high)
             ax.set(xticks=[], yticks=[])
             ax.grid(False)
-        row[0].set_ylabel(style_of(name).label if name != "image" else name, fontsize=8)
-    return finish(
-        fig,
-        pd.DataFrame() if rows is None else rows,
-        f"{count} images and, below, which pixels move the largest logit in {', '.join(maps)}.",
-        title,
-    )
+        row[0].set_ylabel(name if image else style_of(name).label, fontsize=8)
+    alt = f"{count} images and, below, which pixels move the largest logit in {', '.join(maps)}."
+    return finish(fig, pd.DataFrame() if rows is None else rows, alt, title)
+
+
+_KEPT: dict[str, Any] = {
+    "type": "heatmap",
+    "zmin": 0,
+    "zmax": 1,
+    "colorscale": "Viridis",
+    "colorbar": {"title": {"text": "kept"}, "tickfont": {"color": NEUTRAL}},
+    "hovertemplate": "%{fullData.name}: %{z:.2f} kept<extra></extra>",
+}
 
 
 def mask_slider(
@@ -207,42 +190,28 @@ def mask_slider(
 
     positions: label of the cut -> layer -> bool mask (outputs, inputs, ...); the same layers in each.
     """
-    if not positions:
-        raise BadInput("a slider needs at least one position.")
-    layers = list(next(iter(positions.values())))
-    data: list[dict[str, Any]] = []
-    notes = []
+    layers = check_positions(positions, start)
+    numbers = ["", *(str(j) for j in range(2, len(layers) + 1))]  # plotly calls the first axis x, the second x2
+    data, notes = [], []
     for i, (label, masks) in enumerate(positions.items()):
-        if list(masks) != layers:
-            raise BadInput(f"every position must hold the same layers; the first has {', '.join(layers)}.")
-        for j, layer in enumerate(layers, start=1):
-            mask = masks[layer].flatten(1).double().numpy()
-            data.append(
-                {
-                    "type": "heatmap",
-                    "z": np.round(_blocks(mask, cells), 3).tolist(),
-                    "zmin": 0,
-                    "zmax": 1,
-                    "colorscale": "Viridis",
-                    "showscale": j == len(layers),
-                    "colorbar": {"title": {"text": "kept"}, "tickfont": {"color": NEUTRAL}},
-                    "xaxis": f"x{j}" if j > 1 else "x",
-                    "yaxis": f"y{j}" if j > 1 else "y",
-                    "visible": i == start,
-                    "name": layer,
-                    "hovertemplate": f"{layer}: %{{z:.2f}} kept<extra></extra>",
-                }
-            )
+        for number, layer in zip(numbers, layers, strict=True):
+            shares = _blocks(masks[layer].flatten(1).double().numpy(), cells)
+            place = {
+                "xaxis": f"x{number}",
+                "yaxis": f"y{number}",
+                "showscale": layer == layers[-1],
+                "visible": i == start,
+            }
+            data.append(_KEPT | place | {"z": np.round(shares, 3).tolist(), "name": layer})
         kept = ", ".join(f"{masks[layer].double().mean():.2%} of {layer}" for layer in layers)
         notes.append(f"at {label}: {kept}")
     layout = page_layout(title, 340, l=40, r=15, t=60, b=40)
+    axis = {"color": NEUTRAL, "showgrid": False, "zeroline": False, "showticklabels": False}
     width = 1 / len(layers)
-    for j, layer in enumerate(layers, start=1):
-        name = str(j) if j > 1 else ""
-        domain = [(j - 1) * width, j * width - 0.04]
-        axis = {"color": NEUTRAL, "showgrid": False, "zeroline": False, "showticklabels": False}
-        layout[f"xaxis{name}"] = axis | {"domain": domain, "anchor": f"y{name}", "title": {"text": f"{layer}: inputs"}}
-        layout[f"yaxis{name}"] = axis | {"anchor": f"x{name}", "autorange": "reversed"}
+    for j, (number, layer) in enumerate(zip(numbers, layers, strict=True)):
+        across = {"domain": [j * width, (j + 1) * width - 0.04], "title": {"text": f"{layer}: inputs"}}
+        layout[f"xaxis{number}"] = axis | across | {"anchor": f"y{number}"}
+        layout[f"yaxis{number}"] = axis | {"anchor": f"x{number}", "autorange": "reversed"}
     alt = f"{title}: the masks of {', '.join(layers)}, as blocks. Kept {'; '.join(notes)}."
     return SliderFigure(data, layout, list(positions), start, control, alt)
 

@@ -253,7 +253,7 @@ def test_scales_that_are_not_positive_are_refused(bad):
         lambda: figures.ritz_values(rows, rows, threshold=bad),
         lambda: figures.row_norms_by_magnitude(norms, tolerance=bad),
     ):
-        with pytest.raises(BadInput, match="must be positive and finite"):
+        with pytest.raises(BadInput, match="must be finite and above 0"):
             draw()
 
 
