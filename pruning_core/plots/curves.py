@@ -140,8 +140,7 @@ def accuracy_against_sparsity(
     """
     known_name("scale", scale, ("kept", "linear"))
     require_columns(rows, (x,))
-    asked = rows.get("asked", rows[x])
-    points = over_seeds(rows.assign(point=asked.fillna(rows[x])), [by, "point"], y, keep=[x])
+    points = over_seeds(rows.assign(point=rows.get("asked", rows[x]).fillna(rows[x])), [by, "point"], y, keep=[x])
     if points.empty:
         raise BadInput(f"there is no row with a value of {y!r} to draw.")
     fig, ax = panel()
