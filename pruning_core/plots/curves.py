@@ -20,6 +20,7 @@ from pruning_core.plots.style import (
     BookFigure,
     MethodStyle,
     finish,
+    level,
     panel,
     percent,
     plain_ticks,
@@ -139,8 +140,7 @@ def accuracy_against_sparsity(
     """
     known_name("scale", scale, ("kept", "linear"))
     require_columns(rows, (x,))
-    asked = rows["asked"] if "asked" in rows else pd.Series(np.nan, rows.index)
-    points = over_seeds(rows.assign(point=asked.fillna(rows[x])), [by, "point"], y, keep=[x])
+    points = over_seeds(rows.assign(point=rows.get("asked", rows[x]).fillna(rows[x])), [by, "point"], y, keep=[x])
     if points.empty:
         raise BadInput(f"there is no row with a value of {y!r} to draw.")
     fig, ax = panel()
@@ -153,8 +153,7 @@ def accuracy_against_sparsity(
         ends = (f"{point['mean']:.4g} at {percent(point[x])}" for _, point in curve.iloc[[0, -1]].iterrows())
         notes.append(f"{style.label} from {' to '.join(ends)}")
     if reference is not None:
-        ax.axhline(reference, color=NEUTRAL, linestyle=":", linewidth=1.2)
-        ax.annotate("unpruned", (0.005, reference), xycoords=("axes fraction", "data"), fontsize=8, va="bottom")
+        level(ax, reference, "unpruned")
     if scale == "kept":
         set_sparsity_axis(ax, points[x].to_numpy(float))
     else:

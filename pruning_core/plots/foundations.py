@@ -19,6 +19,7 @@ from pruning_core.plots.style import (
     MethodStyle,
     figure,
     finish,
+    level,
     panel,
     panels_by,
     percent,
@@ -109,8 +110,7 @@ def csr_break_even(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     curve = rows.sort_values("sparsity")
     fig, ax = panel()
     ax.plot(curve["sparsity"], curve["speedup"], color=COLOURS["blue"], marker="o")
-    ax.axhline(1, color=NEUTRAL, linestyle=":", linewidth=1.2)
-    ax.annotate("break-even", (0.01, 1), xycoords=("axes fraction", "data"), fontsize=8, va="bottom")
+    level(ax, 1, "break-even")
     ax.set_yscale("log")
     set_sparsity_axis(ax, curve["sparsity"].to_numpy(float))
     low, high = curve["speedup"].min(), curve["speedup"].max()

@@ -124,20 +124,13 @@ def transition_map(
     size = _size_column(rows, parameter)
     if rows["ambient"].nunique() != 1:
         raise BadInput("a transition map shows one dimension; choose one value of the column 'ambient'.")
-    curve = rows.drop_duplicates(parameter).sort_values(parameter)[[parameter, "predicted"]]
-    label = "random measurements" if size == "measurements" else "dimension k of the subspace"
-    fig = heatmap(
-        rows.assign(success=rows["successes"] / rows["trials"]),
-        x=parameter,
-        y=size,
-        value="success",
-        curve=curve.rename(columns={"predicted": size}),
-        labels=(name, label, "share of successes"),
-        title=title,
-    )
+    shares = rows.assign(success=rows["successes"] / rows["trials"])
+    predicted = rows.groupby(parameter)["predicted"].first()
+    curve = predicted.rename(size).reset_index()
+    labels = name, _SIZES[size], "share of successes"
+    fig = heatmap(shares, x=parameter, y=size, value="success", curve=curve, labels=labels, title=title)
     ax, notes = fig.axes[0], []
-    at, predicted = curve[parameter], curve["predicted"]
-    thin = MAP_LINE | {"linewidth": 0.8, "path_effects": []}
+    thin = MAP_LINE | {"linewidth": 0.9, "path_effects": []}
     if "probability" in rows:
         # Interpolated along k only: contours of so few columns would be stairs.
         grid = rows.pivot_table(index=size, columns=parameter, values="probability")
@@ -146,12 +139,12 @@ def transition_map(
         notes.append("Thin: where the exact probability is 10 and 90 %.")
     if eta is not None:
         half = window(int(rows["ambient"].iloc[0]), eta)
-        edges = np.stack([predicted - half, predicted + half], axis=1)
-        ax.plot(at, edges, linestyle="--", label=[f"window, η = {eta:g}", "_"], **thin | {"linewidth": 1.1})
+        edges = np.add.outer(predicted.to_numpy(), [-half, half])
+        ax.plot(predicted.index, edges, linestyle="--", label=[f"window, η = {eta:g}", "_"], **thin)
         notes.append(f"Dashed: the window of plus and minus {half:.0f} dimensions.")
     if corrected is not None:
-        line = [corrected(value) for value in at]
-        ax.plot(at, line, linestyle="-.", label="distance corrected", **MAP_LINE)
+        line = [corrected(value) for value in predicted.index]
+        ax.plot(predicted.index, line, linestyle="-.", label="distance corrected", **MAP_LINE)
         notes.append(f"Dash-dotted: the corrected curve, from {line[0]:.3g} to {line[-1]:.3g}.")
     if logarithmic:
         ax.set_xscale("log")
@@ -291,6 +284,9 @@ _SIMULATED = (
     "simulation", "ambient", "angle", "degrees", "distance", "epsilon", "nonzero", "k", "measurements", "trials", "successes",
     "probability", "predicted", "seed",
 )  # fmt: skip
+
+
+_SIZES = {"measurements": "random measurements", "k": "dimension k of the subspace"}
 
 
 def _size_column(rows: pd.DataFrame, *others: str) -> str:

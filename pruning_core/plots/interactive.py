@@ -19,6 +19,7 @@ from pruning_core.plots.style import METHOD_STYLE, NEUTRAL, SYMBOLS, MethodStyle
 
 Curve = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
 
+_AXIS = {"color": NEUTRAL, "gridcolor": "rgba(121,121,121,0.25)", "zeroline": False, "linecolor": NEUTRAL}
 _SCRIPT = Path(__file__).with_name("slider.js").read_text(encoding="utf-8")
 
 
@@ -134,11 +135,10 @@ def slider_figure(
             data.append(_trace(looks[name], xs, ys, mode, visible=i == start))
     if mode == "bars":
         all_y.append(np.zeros(1))  # a bar that does not start at 0 misleads
-    axis = {"color": NEUTRAL, "gridcolor": "rgba(121,121,121,0.25)", "zeroline": False, "linecolor": NEUTRAL}
     layout = page_layout(title, 380, l=60, r=15, t=80 if title else 40, b=50) | {
         "showlegend": len(names) > 1,
-        "xaxis": axis | {"title": {"text": x_label}} | _range(all_x, x_range, x_log),
-        "yaxis": axis | {"title": {"text": y_label}} | _range(all_y, y_range, y_log),
+        "xaxis": _AXIS | {"title": {"text": x_label}} | _range(all_x, x_range, x_log),
+        "yaxis": _AXIS | {"title": {"text": y_label}} | _range(all_y, y_range, y_log),
     }
     return SliderFigure(data, layout, list(positions), start, control, " ".join(alt.split()), play)
 

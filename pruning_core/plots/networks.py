@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pruning_core.errors import known_name
 from pruning_core.experiments.intervals import require_rows
-from pruning_core.plots.style import COLOURS, NEUTRAL, BookFigure, finish, panel, percent, series, styled
+from pruning_core.plots.style import COLOURS, BookFigure, finish, level, panel, percent, series, styled
 
 ROLES = {"produces": ("ochre", "P"), "normalises": ("mauve", "N"), "consumes": ("blue", "C")}
 """Role of a layer in a group -> colour and letter."""
@@ -70,14 +70,13 @@ def difference_curve(rows: pd.DataFrame, *, floor: float | None = None, title: s
         ax.plot(curve["step"], size.clip(lower=lowest), color=style.colour, marker=style.marker, label=name)
         notes.append(f"{name}: from {size.iloc[0]:.2g} to {size.iloc[-1]:.2g}")
     if floor is not None:
-        ax.axhline(floor, color=NEUTRAL, linestyle=":", linewidth=1.2)
-        ax.annotate("tolerated", (0.005, floor), xycoords=("axes fraction", "data"), fontsize=8, va="bottom")
+        level(ax, floor, "tolerated")
     ax.set_yscale("log")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="step", ylabel="largest difference of the outputs")
     ax.legend()
-    level = f" The tolerated difference is {floor:.0e}." if floor is not None else ""
-    return finish(fig, None, f"difference against step. {'; '.join(notes)}.{level}", title)
+    tolerated = f" The tolerated difference is {floor:.0e}." if floor is not None else ""
+    return finish(fig, None, f"difference against step. {'; '.join(notes)}.{tolerated}", title)
 
 
 @styled

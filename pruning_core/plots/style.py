@@ -144,6 +144,12 @@ def panels_by(
     return fig, [(ax, value, part) for ax, (value, part) in zip(axes[0], groups, strict=True)]
 
 
+def level(ax: Axes, height: float, name: str) -> None:
+    """A dotted horizontal line with its name at the left end."""
+    ax.axhline(height, color=NEUTRAL, linestyle=":", linewidth=1.2)
+    ax.annotate(name, (0.005, height), xycoords=("axes fraction", "data"), fontsize=8, va="bottom")
+
+
 def finish(fig: BookFigure, rows: pd.DataFrame | None, alt: str, title: str = "") -> BookFigure:
     """Write the title, stamp the figure with where its ``rows`` come from (None: no stamp), and set its alt text."""
     if title and fig.panels == 1 and not fig.axes[0].get_title():
