@@ -44,6 +44,8 @@ def groups_and_positions(
     model: nn.Module, example_input, time_limit: float = 60.0
 ) -> tuple[list[Group], dict[str, int]]:
     """The groups, and the output positions of every layer for one sample, from one forward pass."""
+    import torch_pruning  # noqa: F401 (before the clock starts: an import that is cut off stays broken)
+
     _refuse_shared_weights(model)
     # A tuple: a bare tensor would be unpacked along its batch and tried sample by sample, and counted twice.
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)

@@ -1,6 +1,8 @@
 """Channel groups of small networks: what is coupled, what is refused, and that cutting equals masking."""
 
 import copy
+import sys
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pruning_core.errors import BadInput, Unprunable
+from pruning_core.masks import tracing
 from pruning_core.masks.groups import expand
 from pruning_core.masks.removal import remove
 from pruning_core.masks.tracing import find_groups
@@ -219,6 +222,21 @@ def test_a_search_that_takes_too_long_is_refused():
 
     with pytest.raises(Unprunable, match=r"not found within 0\.5 s"):
         find_groups(Slow(), torch.randn(1, 8), time_limit=0.5)
+
+
+def test_the_clock_starts_after_the_imports(monkeypatch):
+    """An import that the clock cuts off would stay broken for the whole process."""
+    there = []
+
+    @contextmanager
+    def limited(seconds):
+        there.append("torch_pruning" in sys.modules)
+        yield
+
+    monkeypatch.setattr(tracing, "limited", limited)
+    monkeypatch.delitem(sys.modules, "torch_pruning", raising=False)
+    find_groups(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), torch.randn(1, 4))
+    assert there == [True]
 
 
 def test_finding_leaves_the_network_as_it_is():
