@@ -30,6 +30,7 @@ import torch
 from pathlib import Path
 from torch import nn
 from pruning_core.data import load_data
+from pruning_core.records import save_tensors
 from pruning_core.training import LearningRate, Optimizer, fit
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs us in the background ignores it
