@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-Given = TypeVar("Given")
-Kept = TypeVar("Kept")
+_Given = TypeVar("_Given")
+_Kept = TypeVar("_Kept")
 
 
-class Becomes(Generic[Given, Kept]):
+class Becomes(Generic[_Given, _Kept]):
     """A field of a dataclass that takes what is handy to write, and keeps what it stands for: a name becomes a method."""
 
-    def __init__(self, convert: Callable[[Given], Kept], **default: Any):
+    def __init__(self, convert: Callable[[_Given], _Kept], **default: Any):
         self.convert, self.default = convert, default
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, instance: object, owner: type) -> Kept:
+    def __get__(self, instance: object, owner: type) -> _Kept:
         if instance is None and not self.default:
             raise AttributeError(self.name)  # so a dataclass learns that the field has no default
         return self.default["default"] if instance is None else vars(instance)[self.name]
 
-    def __set__(self, instance: object, value: Given) -> None:
+    def __set__(self, instance: object, value: _Given) -> None:
         vars(instance)[self.name] = self.convert(value)

@@ -21,17 +21,17 @@ from pruning_core.errors import BadInput, known_name
 
 NEGATIVE = ("abs", "zero", "drop")
 BLOCK = 2**21  # terms of the sum at a time
-Distance = TypeVar("Distance", float, Tensor)
+_Distance = TypeVar("_Distance", float, Tensor)
 
 
 def normalised_width(
-    distance: Distance,
+    distance: _Distance,
     eigenvalues: Any,
     epsilon: float,
     weights: Any = None,
     null_fraction: float = 0.0,
     negative: str = "abs",
-) -> Distance:
+) -> _Distance:
     """G(R) = z + (1 - z) sum_i t_i 2 epsilon / (R^2 lambda_i + 2 epsilon) / sum_i t_i, in [0, 1], falling with R.
 
     ``distance``: R >= 0, a number (gives a float) or any tensor, array or sequence (gives a float64 tensor of its shape).
