@@ -55,12 +55,7 @@ def _sites(state: State, method: Method, scope: list[str] | None = None) -> Site
     channels = method.unit == "channel"
     traced = state.traced() if channels else None
     return find_sites(
-        state.model,
-        channels=channels,
-        example_input=state.example,
-        scope=scope,
-        refuses=method.refuses,
-        traced=traced,
+        state.model, channels=channels, example_input=state.example, scope=scope, refuses=method.refuses, traced=traced
     )
 
 

@@ -68,12 +68,7 @@ def _torchvision(name: str, shape: Shape, classes: int, width: float, norm: str)
 
 
 def build_model(
-    name: str,
-    data: str | Data | tuple[Shape, int],
-    *,
-    width: float = 1.0,
-    norm: str = "batch",
-    seed: int | None = None,
+    name: str, data: str | Data | tuple[Shape, int], *, width: float = 1.0, norm: str = "batch", seed: int | None = None
 ) -> nn.Module:
     """Build a network by name for a data set.
 

@@ -9,17 +9,7 @@ from pruning_core.experiments.intervals import require_rows
 from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum
 from pruning_core.plots.curves import spread
 from pruning_core.plots.interactive import Curve, SliderFigure, slider_figure
-from pruning_core.plots.style import (
-    COLOURS,
-    NEUTRAL,
-    BookFigure,
-    finish,
-    panel,
-    panels_by,
-    plain_ticks,
-    series,
-    styled,
-)
+from pruning_core.plots.style import COLOURS, NEUTRAL, BookFigure, finish, panel, panels_by, plain_ticks, series, styled
 
 POSITIVE = Real(above=0)
 MOST_POINTS = 300  # of a curve in a slider: more than its pixels can show, and few enough for a page

@@ -84,11 +84,7 @@ class SliderFigure:
         return {"data": self.data, "layout": self.layout | {"sliders": [slider]}}
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return {
-            "text/html": self.to_html(),
-            "application/vnd.plotly.v1+json": self.to_plotly(),
-            "text/plain": self.alt,
-        }
+        return {"text/html": self.to_html(), "application/vnd.plotly.v1+json": self.to_plotly(), "text/plain": self.alt}
 
 
 def slider_figure(

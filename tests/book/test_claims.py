@@ -55,12 +55,7 @@ def claim(**more):
 
 def above(**more):
     return claim(
-        value=None,
-        tolerance=None,
-        unit="points",
-        direction="above",
-        ours=Comparison(select(), select("ucs")),
-        **more,
+        value=None, tolerance=None, unit="points", direction="above", ours=Comparison(select(), select("ucs")), **more
     )
 
 

@@ -4,12 +4,7 @@ from tests.golden.harness import Check, check
 from tests.golden.harness import parameters as every_file
 from tests.golden.snipit import attacks, gradients, networks, regularisers
 
-CHECKS: dict[str, Check] = {
-    **gradients.CHECKS,
-    **regularisers.CHECKS,
-    **networks.CHECKS,
-    **attacks.CHECKS,
-}
+CHECKS: dict[str, Check] = {**gradients.CHECKS, **regularisers.CHECKS, **networks.CHECKS, **attacks.CHECKS}
 
 
 @every_file("snipit")

@@ -114,13 +114,7 @@ def test_debiasing_never_increases_the_residual(kind):
         assert after < before
 
 
-@pytest.mark.parametrize(
-    "act",
-    [
-        torch.relu,
-        torch.sigmoid,
-    ],
-)
+@pytest.mark.parametrize("act", [torch.relu, torch.sigmoid])
 def test_debiasing_two_branches_is_least_squares_on_all_that_stays(act):
     for seed in range(4):
         model = randomised(two_sided(act), seed)
@@ -165,13 +159,7 @@ def test_debiasing_with_too_few_samples_stays_finite(kind):
         assert after < 1e-8  # two samples can be met exactly
 
 
-@pytest.mark.parametrize(
-    "large",
-    [
-        1e3,
-        1e7,
-    ],
-)
+@pytest.mark.parametrize("large", [1e3, 1e7])
 def test_debiasing_does_not_depend_on_the_units_of_one_channel(large):
     maps, weight = matrices(1, samples=40, hidden=6)
     scale = torch.tensor([large, 1, 1, 1, 1, 1], dtype=DOUBLE)
@@ -244,13 +232,7 @@ def three_dimensions() -> nn.Module:
     )
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        ISpaSP(debias=True),
-        Imitation(),
-    ],
-)
+@pytest.mark.parametrize("method", [ISpaSP(debias=True), Imitation()])
 def test_least_squares_behind_three_dimensions_are_refused(method):
     batches = [(torch.randn(4, 1, 5, 5, 5), None)]
     assert pc.prune(three_dimensions(), ISpaSP(), None, across={"0": 0.5}, batches=batches).report is not None

@@ -108,10 +108,7 @@ def test_forward_on_the_images_of_the_book(name, shape):
 def test_the_smallest_image_is_the_smallest():
     for name, info in MODELS.items():
         shape = (1, info.smallest, info.smallest)
-        assert build_model(name, (shape, 10), width=0.1, seed=0).eval()(torch.randn(2, *shape)).shape == (
-            2,
-            10,
-        )
+        assert build_model(name, (shape, 10), width=0.1, seed=0).eval()(torch.randn(2, *shape)).shape == (2, 10)
 
 
 @pytest.mark.parametrize("name", SMALL)

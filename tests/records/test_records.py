@@ -34,21 +34,7 @@ def test_hash_is_a_fixed_function_of_the_content():
 
 
 def test_hash_tells_settings_apart():
-    values = [
-        Setting(),
-        Setting(rate=0.2),
-        Other(),
-        {"rate": 0.1},
-        1,
-        1.0,
-        "1",
-        True,
-        [1],
-        [[1]],
-        None,
-        {},
-        [],
-    ]
+    values = [Setting(), Setting(rate=0.2), Other(), {"rate": 0.1}, 1, 1.0, "1", True, [1], [[1]], None, {}, []]
     assert len({records.content_hash(value) for value in values}) == len(values)
     assert records.content_hash(Setting(note="a")) == records.content_hash(Setting(note="b"))
     assert records.content_hash(Setting(stages=[1, 2])) == records.content_hash(Setting())  # type: ignore[arg-type]

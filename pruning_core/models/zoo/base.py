@@ -20,8 +20,7 @@ Initialiser = Callable[[nn.Module], None]
 LEAK = 0.05  # slope of SNIP-it's leaky ReLU
 
 NETWORKS: dict[str, dict[str, Any]] = yaml.load(
-    Path(__file__).with_name("networks.yml").read_text(encoding="utf-8"),
-    getattr(yaml, "CSafeLoader", yaml.SafeLoader),
+    Path(__file__).with_name("networks.yml").read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 )
 
 

@@ -130,14 +130,7 @@ def slope(sizes: Iterable[float], residuals: Iterable[float]) -> float:
 
 
 def recovery(
-    hidden: int,
-    s: int,
-    outputs: int,
-    *,
-    draws: int = 20,
-    seed: int = 0,
-    samples: int = 50,
-    floor: float = 0.0,
+    hidden: int, s: int, outputs: int, *, draws: int = 20, seed: int = 0, samples: int = 50, floor: float = 0.0
 ) -> list[dict[str, Any]]:
     """How often planted supports are found exactly: by i-SpaSP, with signed and with absolute importance, and by CoSaMP.
 

@@ -22,15 +22,7 @@ from pruning_core.papers.ispasp.configurations import (
     mobilenetv2_configuration,
     resnet34_configuration,
 )
-from pruning_core.papers.ispasp.recovery import (
-    compressible,
-    cosamp,
-    decay,
-    planted,
-    recovery,
-    slope,
-    theory_slope,
-)
+from pruning_core.papers.ispasp.recovery import compressible, cosamp, decay, planted, recovery, slope, theory_slope
 
 DOUBLE = torch.float64
 FEW = settings(max_examples=40, deadline=None, derandomize=True)
