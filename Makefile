@@ -12,6 +12,8 @@ JOBS ?= 2
 # Tools that the target runs are looked up in .venv first (jupyter kernels start as `python`).
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONNOUSERSITE := 1
+# Empty = bytecode may be written: dozens of processes import the same modules.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help book notebooks site test test-all page lab sweep bench check format strip site-check lock clean
 

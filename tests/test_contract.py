@@ -18,6 +18,8 @@ from pruning_core.masks.sites import find_sites
 from pruning_core.methods.base import METHODS, as_method, counted
 from pruning_core.methods.shrinking import shrunk
 from pruning_core.models.layers.protocol import to_plain
+from pruning_core.models.zoo.initialisers import he_start
+from pruning_core.models.zoo.resnet import ResNet
 from pruning_core.pruning import prune_step
 from pruning_core.training.optimizers import Optimizer
 from pruning_core.training.trainer import Trainer
@@ -54,7 +56,8 @@ NETWORKS = {
         nn.Conv2d(8, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12), nn.ReLU(), nn.Flatten(), nn.Linear(192, 10),
     ),
     "residual": Residual,
-    "option a": lambda: pc.build_model("resnet20", "digits", width=0.25, seed=0),
+    # resnet20 with one block a stage
+    "option a": lambda: ResNet(1, (1, 8, 8), 10, width=0.25, norm="batch"),
 }  # fmt: skip
 
 
@@ -62,6 +65,8 @@ def network(kind: str) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         model = NETWORKS[kind]()
+        if kind == "option a":
+            he_start(model)
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.uniform_(module.weight, 0.5, 1.5)
