@@ -3,8 +3,6 @@
 mu sums over samples (and positions), H holds the hidden activations. i-SpaSP chooses the same where it keeps half.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +13,6 @@ from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.hidden import ACTIVATIONS, Hidden
 from pruning_core.methods.shared.layer_by_layer import LayerByLayer
 from pruning_core.methods.shared.reading import largest
-from pruning_core.models.activations import Place
 
 
 @register
@@ -33,6 +30,6 @@ class ActivationSum(LayerByLayer):
 
     activation: str = "sum"
 
-    def select(self, view: View, hidden: Hidden, s: int, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
+    def select(self, view: View, hidden: Hidden, s: int) -> tuple[Tensor, dict[str, Tensor]]:
         sizes = hidden.activations(self.activation)
         return largest(sizes.masked_fill(~hidden.alive, -torch.inf), s), {}

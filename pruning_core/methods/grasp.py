@@ -10,17 +10,16 @@ The authors' code removes what has the largest ``-w Hg``, which is the rule abov
 SNIP-it keeps those instead: the opposite order. ``reference=True`` gives that baseline.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pruning_core.checks import Constraints, Maybe, Real, Whole
-from pruning_core.masks.scores import Scores
+from pruning_core.masks import Scores
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.elasticities import Sensitivity
 from pruning_core.models.modes import evaluating
@@ -69,28 +68,18 @@ def hessian_gradient(
     parameters = [model.get_parameter(name).requires_grad_(True) for name in names]
     # Fused attention has no second derivative; the plain formula does.
     with evaluating(model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        gradient = _sum(torch.autograd.grad(loss, parameters, allow_unused=True) for loss in losses())
-        vector = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradient, strict=True)]
+        vector = _sum(torch.autograd.grad(loss, parameters, materialize_grads=True) for loss in losses())
         product = _sum(_product(loss, parameters, vector) for loss in losses())
-    return {
-        name: torch.zeros_like(p) if hg is None else hg for name, p, hg in zip(names, parameters, product, strict=True)
-    }
+    return dict(zip(names, product, strict=True))
 
 
-def _product(loss: Tensor, parameters: list[Tensor], vector: list[Tensor]):
-    once = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
-    along = [(g * v).sum() for g, v in zip(once, vector, strict=True) if g is not None and g.requires_grad]
+def _product(loss: Tensor, parameters: list[Tensor], vector: Sequence[Tensor]) -> Sequence[Tensor]:
+    once = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
+    along = [(g * v).sum() for g, v in zip(once, vector, strict=True) if g.requires_grad]
     if not along:  # the gradient is constant: the Hessian is zero
-        return [None] * len(parameters)
-    return torch.autograd.grad(torch.stack(along).sum(), parameters, allow_unused=True)
+        return [torch.zeros_like(parameter) for parameter in parameters]
+    return torch.autograd.grad(torch.stack(along).sum(), parameters, materialize_grads=True)
 
 
-def _sum(rounds) -> list[Tensor | None]:
-    total: list[Tensor | None] = []
-    for found in rounds:
-        total = list(found) if not total else [_plus(a, b) for a, b in zip(total, found, strict=True)]
-    return total
-
-
-def _plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return b if a is None else a if b is None else a + b
+def _sum(rounds: Iterable[Sequence[Tensor]]) -> Sequence[Tensor]:
+    return reduce(lambda total, found: [a + b for a, b in zip(total, found, strict=True)], rounds)

@@ -7,8 +7,6 @@ Layers are pruned from front to back. The published code stops a layer when the 
 budget says how many channels stay, so that methods are compared at equal sizes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +19,6 @@ from pruning_core.errors import BadInput
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.hidden import Hidden
 from pruning_core.methods.shared.layer_by_layer import LayerByLayer, rescaled
-from pruning_core.models.activations import Place
 from pruning_core.models.modes import evaluating
 
 
@@ -43,9 +40,9 @@ class Greedy(LayerByLayer):
     candidates: int | None = None
     rescale: bool = True
 
-    def select(self, view: View, hidden: Hidden, s: int, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
+    def select(self, view: View, hidden: Hidden, s: int) -> tuple[Tensor, dict[str, Tensor]]:
         alive = hidden.alive.nonzero().flatten()
-        kind = _at_the_end if place.last and isinstance(hidden.layer, nn.Linear) else _anywhere
+        kind = _at_the_end if hidden.last and isinstance(hidden.layer, nn.Linear) else _anywhere
         losses = kind(view, hidden, len(alive))
         chosen: list[int] = []
         while len(chosen) < s:

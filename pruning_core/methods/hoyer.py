@@ -9,18 +9,14 @@ trained with the sum over its layers as a penalty, then everything that has beco
 How sparse it becomes follows from the strength of the penalty; a target sparsity by size works as well.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import Constraints, OneOf
-from pruning_core.masks.masks import Masks
-from pruning_core.masks.scores import COMBINERS, Scores
-from pruning_core.methods.base import Method, View, living, register, summed
+from pruning_core.masks import Masks, Scores
+from pruning_core.methods.base import COMBINED, Method, View, living, register, summed
 
 TRIM = 1e-3
 """Weights at most this large go after training, in the official code."""
@@ -55,7 +51,7 @@ class GroupHoyerSquare(Method):
     unit = "channel"
     needs = "shape"
 
-    constraints = Constraints(combine=OneOf(*COMBINERS, kind="combination"))
+    constraints = COMBINED
 
     combine: str = "max"
 

@@ -11,8 +11,6 @@ For a convolution W1 is the convolution with the batch norm right behind it, and
 is the output projection, and the neurons are heads. ``shared/hidden.py`` says why one pass over the samples is enough.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -27,7 +25,6 @@ from pruning_core.methods.shared.hidden import ACTIVATIONS, Hidden
 from pruning_core.methods.shared.layer_by_layer import LayerByLayer
 from pruning_core.methods.shared.least_squares import least_squares, second_moments
 from pruning_core.methods.shared.reading import largest
-from pruning_core.models.activations import Place
 
 
 class Step(NamedTuple):
@@ -135,7 +132,7 @@ class ISpaSP(LayerByLayer):
     debias: bool = False
     reference: bool = False
 
-    def select(self, view: View, hidden: Hidden, s: int, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
+    def select(self, view: View, hidden: Hidden, s: int) -> tuple[Tensor, dict[str, Tensor]]:
         found = two_layer(hidden, None, s, self.iterations, self.importance, self.activation, reference=self.reference)
         return found.support, fitted(hidden, found.support) if self.debias else {}
 

@@ -9,8 +9,6 @@ After training a channel goes when its gate is shut: ``Budget(below=0.0)``. Ther
 becomes follows from the strength of the penalty.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,9 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.checks import Constraints, Real
-from pruning_core.masks.groups import Group
-from pruning_core.masks.masks import Masks
-from pruning_core.masks.scores import Scores
+from pruning_core.masks import Group, Masks, Scores
 from pruning_core.methods.base import Method, View, living, register, summed
 from pruning_core.methods.shared.swapping import gates_behind_layers, gates_of
 from pruning_core.models.layers.gates import Gated, HardConcreteGate

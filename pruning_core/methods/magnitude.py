@@ -1,10 +1,8 @@
 """Magnitude pruning: ``score(w) = |w|`` (Han et al. 2015). The oldest baseline, and still a hard one to beat."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
-from pruning_core.masks.scores import Scores
+from pruning_core.masks import Scores
 from pruning_core.methods.base import Method, View, register
 
 

@@ -9,13 +9,11 @@ it (a residual sum), ``combine`` says how their scores become one. The papers ra
 makes layers comparable for a global budget, by default through their mean score.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
 
-from pruning_core.masks.scores import Scores
+from pruning_core.masks import Scores
 from pruning_core.methods.base import Method, View, register
 
 

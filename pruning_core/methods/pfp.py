@@ -11,8 +11,6 @@ goes when the last of them would let it go, as in the authors' code. There the c
 curve; both are kept as they are.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,9 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.checks import Constraints, OneOf
-from pruning_core.masks.budgets import Budget, allocate
-from pruning_core.masks.groups import Group, Member, expand
-from pruning_core.masks.scores import Scores
+from pruning_core.masks import Budget, Group, Member, Scores, allocate, expand
 from pruning_core.methods.base import Choice, Method, View, register
 from pruning_core.methods.shared.draws import Draws, coefficient, draws_for_distinct, expected_distinct, least_draws
 from pruning_core.methods.shared.halves import layer_sensitivities
@@ -77,34 +73,6 @@ class Reader(NamedTuple):
     unit_of: dict[str, Tensor]
 
 
-def readers_of(view: View, method: _Filters) -> dict[str, Reader]:
-    """Every layer that reads prunable channels, by name; ``method`` gives C, delta and what it makes of a kernel."""
-    members: dict[str, list[tuple[str, Member]]] = {}
-    for name, group in view.sites.groups.items():
-        for member in group.consumes:
-            if not member.is_buffer:
-                members.setdefault(member.layer, []).append((name, member))
-    readers = {}
-    sensitivities = layer_sensitivities(view, members, "max", "sum" if method.kernel == "sum" else "reduce")
-    for layer, found in sensitivities.items():
-        module = view.model.get_submodule(layer)
-        units = torch.arange(len(found.channel))  # an input that belongs to no group is a unit of its own
-        unit_of, free = {}, len(units)
-        for name, member in members[layer]:
-            channel = inputs_of(module, member)
-            unit_of[name] = free + torch.arange(view.sites.groups[name].size)
-            units = torch.where(channel >= 0, free + channel.clamp(min=0), units)
-            free += view.sites.groups[name].size
-        scores = torch.zeros(free, dtype=torch.float64)
-        scores.scatter_reduce_(0, units, found.channel.double().cpu(), "amax")
-        window = found.weight[0, 0].numel() if found.weight.dim() == 4 else 1
-        # A linear layer behind a flatten reads several positions of a channel, as a kernel over the whole map would.
-        window *= max(int(torch.bincount(units).max()) // getattr(module, "groups", 1), 1)
-        a = coefficient(float(scores.sum()), found.positions, window, method.constant, method.delta)
-        readers[layer] = Reader(scores, a, unit_of)
-    return readers
-
-
 @dataclass(frozen=True)
 class _Filters(Method):
     """What the three variants share: sensitivities of channels, the errors at which they go, the layers that read them."""
@@ -130,8 +98,31 @@ class _Filters(Method):
         return None
 
     def readers(self, view: View) -> dict[str, Reader]:
-        """The layers that read prunable channels, by name."""
-        return readers_of(view, self)
+        """Every layer that reads prunable channels, by name."""
+        members: dict[str, list[tuple[str, Member]]] = {}
+        for name, group in view.sites.groups.items():
+            for member in group.consumes:
+                if not member.is_buffer:
+                    members.setdefault(member.layer, []).append((name, member))
+        readers = {}
+        sensitivities = layer_sensitivities(view, members, kernel="sum" if self.kernel == "sum" else "reduce")
+        for layer, found in sensitivities.items():
+            module = view.model.get_submodule(layer)
+            units = torch.arange(len(found.channel))  # an input that belongs to no group is a unit of its own
+            unit_of, free = {}, len(units)
+            for name, member in members[layer]:
+                channel = inputs_of(module, member)
+                unit_of[name] = free + torch.arange(view.sites.groups[name].size)
+                units = torch.where(channel >= 0, free + channel.clamp(min=0), units)
+                free += view.sites.groups[name].size
+            scores = torch.zeros(free, dtype=torch.float64)
+            scores.scatter_reduce_(0, units, found.channel.double().cpu(), "amax")
+            window = found.weight[0, 0].numel() if found.weight.dim() == 4 else 1
+            # A linear layer behind a flatten reads several positions of a channel, as a kernel over the whole map would.
+            window *= max(int(torch.bincount(units).max()) // getattr(module, "groups", 1), 1)
+            a = coefficient(float(scores.sum()), found.positions, window, self.constant, self.delta)
+            readers[layer] = Reader(scores, a, unit_of)
+        return readers
 
     def score(self, view: View) -> Scores:
         return self._errors(view, self.readers(view))

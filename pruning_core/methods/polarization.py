@@ -8,10 +8,8 @@ every step. The paper's code then cuts each layer where the histogram of its sca
 minimum from the left: ``threshold="histogram"``.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,18 +17,12 @@ from torch import Tensor, nn
 
 from pruning_core.checks import Constraints, Maybe, OneOf, Real, check
 from pruning_core.errors import BadInput, BadType
-from pruning_core.masks.budgets import Budget, allocate
-from pruning_core.masks.masks import Masks
-from pruning_core.masks.scores import Scores
+from pruning_core.masks import Budget, Masks, Scores, allocate
 from pruning_core.methods.base import Choice, View, register
 from pruning_core.methods.shared.batch_norm_scales import BatchNormScale, living_scales
 from pruning_core.methods.shared.swapping import swap_norms
 from pruning_core.models.layers.norms import ClampedBatchNorm1d, ClampedBatchNorm2d
 
-CLAMPED_OF: dict[type, type[ClampedBatchNorm1d] | type[ClampedBatchNorm2d]] = {
-    nn.BatchNorm1d: ClampedBatchNorm1d,
-    nn.BatchNorm2d: ClampedBatchNorm2d,
-}
 BINS = 100
 DOUBTFUL = 0.2
 """A threshold above this deserves a second look: the histogram has hardly polarised."""
@@ -63,8 +55,14 @@ class Polarization(BatchNormScale):
 
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Swap ordinary batch norms for ones clamped to [0, upper], their scales at ``start``; in place."""
-        model = super().prepare(model, example_input)
-        return swap_norms(model, lambda norm: _clamped(norm, self.upper, self.start))
+
+        def clamped(kind: Any, norm: nn.Module) -> nn.Module:
+            made = kind.from_plain(norm, self.upper)
+            if self.start is not None:
+                nn.init.constant_(made.weight, self.start)
+            return made
+
+        return swap_norms(super().prepare(model, example_input), ClampedBatchNorm1d, ClampedBatchNorm2d, clamped)
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Sum over all batch norms of t |gamma| - |gamma - mean|; dead channels count nothing, in the mean neither."""
@@ -79,13 +77,6 @@ class Polarization(BatchNormScale):
                 "may be used, and no sparsity."
             )
         return _cut_at_gaps(view, self.score(view), budget.below, budget.keep_at_least)
-
-
-def _clamped(norm: nn.Module, upper: float, start: float | None) -> nn.Module:
-    clamped = CLAMPED_OF[type(norm)].from_plain(norm, upper)
-    if start is not None:
-        nn.init.constant_(clamped.weight, start)
-    return clamped
 
 
 def _cut_at_gaps(view: View, scores: Scores, highest: float, keep_at_least: int) -> Choice:

@@ -1,10 +1,8 @@
 """Random pruning, the floor that every method must beat: scores drawn uniformly from [0, 1)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
-from pruning_core.masks.scores import Scores
+from pruning_core.masks import Scores
 from pruning_core.methods.base import Method, View, register
 
 

@@ -18,8 +18,6 @@ and norms without parameters; the penalty leaves dead scores out, which changes 
 ours too; on digits it finds much worse tickets, as the gradient on a score is in proportion to its weight.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -28,10 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.errors import Unprunable
-from pruning_core.masks.budgets import Budget
-from pruning_core.masks.masks import Masks
-from pruning_core.masks.scores import Scores
-from pruning_core.masks.sites import find_sites
+from pruning_core.masks import Budget, Masks, Scores, find_sites
 from pruning_core.masks.tracing import PRODUCERS
 from pruning_core.methods.base import Choice, Method, View, living, register, summed
 from pruning_core.methods.shared.swapping import swap

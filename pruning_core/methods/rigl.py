@@ -15,8 +15,6 @@ what was dropped and grown at once keeps its value. It adds noise of 1e-5 to mag
 index stays. The gradient is taken in evaluation mode, as that of every sensitivity in this package, and without penalties.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -25,9 +23,7 @@ from torch import Tensor
 
 from pruning_core.checks import Constraints, Maybe, Real, Whole, check
 from pruning_core.errors import BadInput
-from pruning_core.masks.budgets import Budget, allocate
-from pruning_core.masks.masks import Masks
-from pruning_core.masks.scores import Scores
+from pruning_core.masks import Budget, Masks, Scores, allocate
 from pruning_core.methods.base import Choice, View, register
 from pruning_core.methods.shared.elasticities import Sensitivity
 from pruning_core.methods.shared.reading import largest

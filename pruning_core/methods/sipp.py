@@ -9,15 +9,13 @@ The budget is shared by minimising sum lambda_h f_h(x_h) over x, lambda_h = 1 / 
 1910.05422; the constants follow the authors' code.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from pruning_core.checks import Constraints, OneOf
-from pruning_core.masks.scores import Scores
+from pruning_core.masks import Scores
 from pruning_core.methods.base import Method, View, register
 from pruning_core.methods.shared.draws import Draws, coefficient, error, water_fill
 from pruning_core.methods.shared.halves import Half, Largest, Sampling, layer_sensitivities, of_one_sign

@@ -10,8 +10,6 @@ summed in one pass, so nothing is left to chance. The baseline in the code of Si
 *keeps* what it finds first: ``reference=True`` does the same, and the chapter shows what that costs.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +19,6 @@ from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.hidden import Hidden
 from pruning_core.methods.shared.layer_by_layer import LayerByLayer
 from pruning_core.methods.shared.least_squares import contributions
-from pruning_core.models.activations import Place
 
 
 @register
@@ -37,7 +34,7 @@ class ThiNet(LayerByLayer):
 
     reference: bool = False
 
-    def select(self, view: View, hidden: Hidden, s: int, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
+    def select(self, view: View, hidden: Hidden, s: int) -> tuple[Tensor, dict[str, Tensor]]:
         inner = contributions(hidden)
         alive = int(hidden.alive.sum())
         found = least_output(inner, hidden.alive, s if self.reference else alive - s)

@@ -5,13 +5,11 @@ r"""Uniform channel scaling (UCS), as the code of RNI has it (Suteu and Guo 2022
 Ranked like Network Slimming, but trained without a penalty, and the same fraction of every layer goes.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pruning_core.errors import BadInput
-from pruning_core.masks.budgets import Budget
-from pruning_core.methods.base import Choice, View, register
+from pruning_core.masks import Budget
+from pruning_core.methods.base import Choice, View, register, within_layers
 from pruning_core.methods.shared.batch_norm_scales import Thresholded
 
 
@@ -26,8 +24,6 @@ class UniformChannelScaling(Thresholded):
     def choose(self, view: View, budget: Budget) -> Choice:
         if budget.below is not None:
             raise BadInput("uniform channel scaling takes the same fraction of every layer; give a sparsity.")
-        if budget.across != "global":
-            return super().choose(view, budget)
-        choice = super().choose(view, replace(budget, across="layer"))
-        remark = "channels are compared within a layer only, so every layer lost the same fraction"
-        return choice._replace(remarks=(*choice.remarks, remark))
+        budget, remarks = within_layers(budget)
+        choice = super().choose(view, budget)
+        return choice._replace(remarks=choice.remarks + remarks)

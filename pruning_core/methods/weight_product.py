@@ -5,13 +5,11 @@ r"""Weight products: what makes a channel times what reads it (a baseline of Wol
 W0 are the weights that produce channel c, W1 those that read it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
 
-from pruning_core.masks.scores import Scores
+from pruning_core.masks import Scores
 from pruning_core.methods.base import Method, View, register
 
 

@@ -6,8 +6,6 @@ instead. Because "reach" is >= and "above" is >, ties can empty a layer, p = 0 s
 roughly.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,16 +16,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.checks import Constraints, Maybe, OneOf, Real, Whole, check
 from pruning_core.errors import BadInput, BadType, Unprunable, known_name
-from pruning_core.masks.budgets import Budget
-from pruning_core.masks.groups import Group, Member, expand
-from pruning_core.masks.masks import Masks
-from pruning_core.masks.scores import COMBINERS, Scores, combine
-from pruning_core.methods.base import Choice, Method, View
+from pruning_core.masks import Budget, Group, Masks, Member, Scores, expand
+from pruning_core.masks.scores import COMBINERS, combine
+from pruning_core.methods.base import Choice, Method, View, survivors
 from pruning_core.methods.shared.swapping import with_norms
 from pruning_core.models.layers.norms import SigmoidBatchNorm1d, SigmoidBatchNorm2d
 
 SIGMOID = (SigmoidBatchNorm1d, SigmoidBatchNorm2d)
-SCOPES = ("global", "local")
 MINIMUM = 3
 """Filters that the thresholds of the RNI code leave in a layer, ties aside."""
 
@@ -56,10 +51,8 @@ class BatchNormScale(Method):
         if not norms:
             return "no batch norm with a scale acts on them"
         if len(norms) > 1 and self.tied is None:
-            return (
-                f"{len(norms)} batch norms scale them (a residual sum, or channels read again), so no one score is theirs; "
-                "tied='max' would take the largest"
-            )
+            many = f"{len(norms)} batch norms scale them (a residual sum, or channels read again)"
+            return f"{many}, so no one score is theirs; tied='max' would take the largest"
         if self.tied is None and any(member.is_buffer for member in group.produces):
             return "an index layer adds channels to them that other batch norms scale, so no one score is theirs"
         covered = torch.cat([member.channels for member in norms])
@@ -149,7 +142,7 @@ def quantile_masks(
 def quantile_thresholds(scores: Sequence[Tensor], fraction: float, scope: str = "global") -> list[Tensor]:
     """The threshold of every layer before the minimum rule, a number in the dtype of the scores; arguments as in
     :func:`quantile_masks`."""
-    known_name("scope of a threshold", scope, SCOPES)
+    known_name("scope of a threshold", scope, ("global", "local"))
     fraction = check("the fraction of a quantile", fraction, Real(at_least=0, at_most=1))
     if not scores:
         raise BadInput("there are no scores to find a threshold for.")
@@ -180,8 +173,7 @@ def living_scales(model: nn.Module, alive: Masks, method: str, sigmoid: bool) ->
     parts = []
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) and isinstance(module, SIGMOID) == sigmoid and module.weight is not None:
-            mask = alive.get(f"{name}.weight" if name else "weight")
-            parts.append(module.weight if mask is None else module.weight[mask.to(module.weight.device)])
+            parts.append(survivors(module.weight, f"{name}.weight" if name else "weight", alive))
     if not parts:
         kind = "sigmoid batch norm" if sigmoid else "ordinary batch norm with a scale"
         raise Unprunable(

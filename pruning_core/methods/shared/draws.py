@@ -5,9 +5,8 @@ multiplied by ``c / (m q)``, which leaves the mean of every output as it was. Fo
 (baykal2019sipp); the constants follow the authors' code.
 """
 
-from __future__ import annotations
-
 import math
+from bisect import bisect_left
 
 import numpy as np
 import torch
@@ -109,24 +108,15 @@ def draws_for_distinct(q: np.ndarray, distinct: int) -> int:
     """The least number of draws from probabilities ``q`` (n,) that shows ``distinct`` different entries on average."""
     if distinct <= 1:
         return distinct
-    n = int(np.count_nonzero(q))
-    if n == 1:
-        return 1
-    distinct = min(distinct, n - 1)
-    return least_draws(q, distinct, 0, distinct, 2**62)
+    distinct = min(distinct, int(np.count_nonzero(q)) - 1)
+    return least_draws(q, distinct, 0, distinct, 2**62) if distinct else 1
 
 
 def least_draws(q: np.ndarray, distinct: int, low: int, high: int, limit: float) -> int:
     """The same from ``low`` draws, which show too few, by doubling ``high`` as long as it lies below ``limit``."""
     while expected_distinct(q, high) < distinct and high < limit:
         low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if expected_distinct(q, middle) < distinct:
-            low = middle
-        else:
-            high = middle
-    return high
+    return low + 1 + bisect_left(range(low + 1, high), distinct, key=lambda m: expected_distinct(q, m))
 
 
 def error(x: np.ndarray, a: np.ndarray) -> np.ndarray:

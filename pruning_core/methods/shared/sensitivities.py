@@ -10,8 +10,6 @@ max(a, 0) and max(-a, 0). The bias takes no part. A channel's sensitivity is the
 the kernel, the largest share of the whole feature map.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Layers put into a network before it is trained: norms where it has none, norms of another kind, gates."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.errors import Unprunable
-from pruning_core.masks.groups import Group, Member
-from pruning_core.masks.tracing import find_groups
+from pruning_core.masks import Group, Member, find_groups
 from pruning_core.methods.base import weight_rows
 from pruning_core.models.layers.gates import ChannelGate, Gated, HardConcreteGate
 
@@ -23,13 +20,16 @@ def swap(model: nn.Module, name: str, layer: nn.Module) -> None:
     setattr(model.get_submodule(parent), child, layer)
 
 
-def swap_norms(model: nn.Module, make: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    """Exchange every ordinary batch norm with a scale for ``make(norm)``; returns the network, or what it has become."""
+def swap_norms(model: nn.Module, flat: Any, image: Any, make: Callable[[Any, nn.Module], nn.Module]) -> nn.Module:
+    """Exchange every ordinary batch norm with a scale for ``make(kind, norm)``, where ``kind`` is ``flat`` for 1-d norms
+    and ``image`` for 2-d ones; returns the network, or what it has become."""
+    kinds = {nn.BatchNorm1d: flat, nn.BatchNorm2d: image}
     for name, module in list(model.named_modules()):
-        if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d) and module.weight is not None:
+        if type(module) in kinds and module.weight is not None:
+            made = make(kinds[type(module)], module)
             if not name:
-                return make(module)
-            swap(model, name, make(module))
+                return made
+            swap(model, name, made)
     return model
 
 
