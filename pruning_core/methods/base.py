@@ -1,8 +1,8 @@
 """What every pruning method is: a frozen dataclass that looks at a View and returns Scores, or a whole Choice."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import ClassVar, Literal, NamedTuple, get_args
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, Literal, NamedTuple, dataclass_transform, get_args
 
 import pandas as pd
 import torch
@@ -120,10 +120,12 @@ class Method:
 METHODS: dict[str, type[Method]] = {}
 
 
+@dataclass_transform(frozen_default=True)
 def register(method: type[Method]) -> type[Method]:
-    """Add a method to METHODS, under its ``name``; use as a decorator. A notebook may register its class again."""
-    if not (isinstance(method, type) and issubclass(method, Method) and is_dataclass(method)):
-        raise BadType("register takes a subclass of Method that is a frozen dataclass.")
+    """Make a subclass of Method a frozen dataclass, unless it is one, and add it to METHODS, under its ``name``; use as a
+    decorator. A notebook may register its class again."""
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise BadType("register takes a subclass of Method.")
     for attribute in ("name", "citation"):
         if not isinstance(getattr(method, attribute, None), str):
             raise BadInput(f"{method.__name__} needs a class variable {attribute!r}.")
@@ -132,6 +134,8 @@ def register(method: type[Method]) -> type[Method]:
     held = METHODS.get(method.name)
     if held is not None and (held.__module__, held.__qualname__) != (method.__module__, method.__qualname__):
         raise BadInput(f"the name {method.name!r} is taken by {held.__module__}.{held.__qualname__}.")
+    if "__dataclass_params__" not in vars(method):
+        method = dataclass(frozen=True)(method)
     METHODS[method.name] = method
     return method
 
@@ -167,14 +171,25 @@ def weight_rows(group: Group) -> list[Member]:
     return [m for m in group.produces if m.parameter.endswith(".weight")]
 
 
+def reading_columns(group: Group) -> list[Member]:
+    """The weights that read a group's channels (not the index layers that hand them on)."""
+    return [m for m in group.consumes if not m.is_buffer]
+
+
+def along(values: Tensor, like: Tensor, dim: int) -> Tensor:
+    """``values`` (n,) in the type and the shape in which they multiply ``like`` along ``dim``."""
+    shape = [1] * like.dim()
+    shape[dim] = -1
+    return values.to(like).view(shape)
+
+
 def raised(tensor: Tensor) -> Tensor:
     """Half precision raised to float32, in which scores are computed."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def living(tensor: Tensor, name: str, alive: Masks) -> Tensor:
-    """``tensor`` with the dead entries of the parameter ``name`` multiplied by zero: in a penalty they neither count nor
-    move."""
+    """``tensor``, dead entries of the parameter ``name`` times zero: in a penalty they neither count nor move."""
     mask = alive.get(name)
     return tensor if mask is None else tensor * mask.to(tensor)
 

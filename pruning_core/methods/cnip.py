@@ -14,7 +14,7 @@ the share of nodes to SNAP. Dead weights score 0 and fill the share up, so an ev
 """
 
 from bisect import bisect_left
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -22,22 +22,15 @@ from torch import Tensor
 from pruning_core.errors import BadInput, BudgetError
 from pruning_core.masks import Budget, Group, Masks, Scores, allocate
 from pruning_core.masks.reports import count_removed
-from pruning_core.methods.base import Choice, View, register
-from pruning_core.methods.shared.elasticities import (
-    Sensitivity,
-    channel_elasticities,
-    producing_parameters,
-    weight_elasticities,
-)
+from pruning_core.methods.base import Choice, View, reading_columns, register
+from pruning_core.methods.shared import elasticities
 
 
 @register
-@dataclass(frozen=True)
-class Cnip(Sensitivity):
+class Cnip(elasticities.Sensitivity):
     """Weights and channels of least elasticity go first, by one threshold for both."""
 
-    name = "cnip"
-    citation = "verdenius2020snipit"
+    name, citation = "cnip", "verdenius2020snipit"
     unit = "channel"
     counts = "weights"
 
@@ -48,7 +41,7 @@ class Cnip(Sensitivity):
         return self._elasticities(view)[1]
 
     def choose(self, view: View, budget: Budget) -> Choice:
-        if not isinstance(budget.across, str) or budget.across != "global":
+        if budget.across != "global":
             raise BudgetError("cnip compares weights and channels over the whole network; across must be 'global'.")
         weights, channels = self._elasticities(view)
         if budget.below is not None:
@@ -57,10 +50,12 @@ class Cnip(Sensitivity):
 
     def _elasticities(self, view: View) -> tuple[Scores, Scores]:
         groups = view.sites.groups
-        names = dict.fromkeys([*view.sites.weights, *producing_parameters(groups.values())])
+        names = dict.fromkeys([*view.sites.weights, *elasticities.producing_parameters(groups.values())])
         gradients, loss = self.gradients(view, names)
-        of_weights = weight_elasticities(view.model, {name: gradients[name] for name in view.sites.weights}, loss)
-        return Scores(of_weights), Scores(channel_elasticities(view.model, gradients, loss, groups, self.combine))
+        of_scope = {name: gradients[name] for name in view.sites.weights}
+        weights = elasticities.weight_elasticities(view.model, of_scope, loss)
+        channels = elasticities.channel_elasticities(view.model, gradients, loss, groups, self.combine)
+        return Scores(weights), Scores(channels)
 
 
 def _below(view: View, threshold: float, keep: int, weights: Scores, channels: Scores) -> tuple[Masks, Masks]:
@@ -114,8 +109,8 @@ def _by_channels(view: View, budget: Budget, weights: Scores, channels: Scores) 
 def _revive(group: Group, channel: int, weights: Scores, masks: Masks, found: dict[str, Tensor]) -> None:
     """Give a channel back its best reading weight, so that it is not removed by the back door."""
     best = (-1.0, "", 0)
-    for member in group.consumes:
-        if member.is_buffer or member.parameter not in weights:
+    for member in reading_columns(group):
+        if member.parameter not in weights:
             continue
         mask = masks[member.parameter] if member.parameter in masks else torch.ones_like(weights[member.parameter]) > 0
         columns = torch.zeros_like(mask)

@@ -7,29 +7,23 @@ taken from the front to the back, and a filter gets no credit for inputs that we
 SNIP-it takes the first.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from pruning_core.masks import Budget, Scores, expand
 from pruning_core.methods.base import COMBINED, Choice, Method, View, channel_counts, register
+from pruning_core.methods.shared.reading import largest
 
 
 @register
-@dataclass(frozen=True)
 class EfficientConvNets(Method):
     """In every layer the filters with the smallest sum of absolute weights go.
 
-    ``greedy=True`` leaves inputs that are cut already out of the norms. ``combine``: how the norms of several producers of
-    one channel become one.
+    ``greedy`` takes the second way. ``combine``: how the norms of several producers of one channel become one.
     """
 
-    name = "efficient_convnets"
-    citation = "li2017filters"
-    unit = "channel"
-    needs = "shape"
-
+    name, citation = "efficient_convnets", "li2017filters"
+    unit, needs = "channel", "shape"
     constraints = COMBINED
 
     greedy: bool = False
@@ -49,9 +43,7 @@ class EfficientConvNets(Method):
                 masks.apply_(view.model)
             norms = view.of_group(group, _l1, self.combine)
             norms = torch.where(group.alive(masks).to(norms.device), norms, -1.0)
-            order = torch.argsort(norms, descending=True, stable=True)
-            chosen = torch.zeros(group.size, dtype=torch.bool)
-            chosen[order[: kept[name]].cpu()] = True
+            chosen = torch.isin(torch.arange(group.size), largest(norms, kept[name]).cpu())
             masks = masks & expand({name: chosen}, view.sites.groups, view.sites.shapes)
         return Choice(masks, {}, remarks)
 

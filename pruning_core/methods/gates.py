@@ -9,8 +9,6 @@ from N(0, 1) and scores in training mode (``reference=True``). Its penalty has n
 ours acts, because a penalty on gates can move nothing else.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
@@ -23,17 +21,14 @@ from pruning_core.models.layers.gates import ChannelGate
 
 
 @register
-@dataclass(frozen=True)
 class GateDecorators(Sensitivity):
     """Channels go whose gate matters least to the loss; the gates sit behind batch norms.
 
     ``combine``: how the gates of several norms on one channel become one score.
     """
 
-    name = "gates"
-    citation = "you2019gate"
+    name, citation = "gates", "you2019gate"
     unit = "channel"
-
     constraints = COMBINED
 
     combine: str = "sum"

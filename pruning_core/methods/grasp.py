@@ -10,12 +10,12 @@ The authors' code removes what has the largest ``-w Hg``, which is the rule abov
 SNIP-it keeps those instead: the opposite order. ``reference=True`` gives that baseline.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
+from itertools import islice
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pruning_core.checks import Constraints, Maybe, Real, Whole
@@ -27,17 +27,13 @@ from pruning_core.training.evaluation import like_model
 
 
 @register
-@dataclass(frozen=True)
 class Grasp(Sensitivity):
     """Weights whose removal would not weaken the gradient go first: w * (Hessian times gradient).
 
     ``temperature`` divides the logits. ``chunk`` samples are differentiated twice at a time (None: a batch).
-    ``reference=True`` is the sign of the baseline in SNIP-it's code.
     """
 
-    name = "grasp"
-    citation = "wang2020grasp"
-
+    name, citation = "grasp", "wang2020grasp"
     constraints = Constraints(temperature=Real(above=0), chunk=Maybe(Whole(at_least=1)))
 
     temperature: float = 200.0
@@ -45,32 +41,23 @@ class Grasp(Sensitivity):
     reference: bool = False
 
     def score(self, view: View) -> Scores:
-        products = hessian_gradient(view.model, view.sites.weights, lambda: self._losses(view))
+        """g and H are sums over the chunks of the first batches, which are run through twice."""
+        names = view.sites.weights
+        parameters = [view.model.get_parameter(name).requires_grad_(True) for name in names]
+        # Fused attention has no second derivative; the plain formula does.
+        with evaluating(view.model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            vector = _sum(torch.autograd.grad(loss, parameters, materialize_grads=True) for loss in self._losses(view))
+            product = _sum(_product(loss, parameters, vector) for loss in self._losses(view))
         sign = -1.0 if self.reference else 1.0
-        return Scores({name: sign * view.parameter(name) * product for name, product in products.items()})
+        return Scores({name: sign * view.parameter(name) * hg for name, hg in zip(names, product, strict=True)})
 
     def _losses(self, view: View) -> Iterator[Tensor]:
         """The loss of each chunk of the first batches, with its graph."""
-        for number, batch in enumerate(view.batches or ()):
-            if number == self.batches:
-                return
+        for batch in islice(view.batches or (), self.batches):
             inputs, labels = like_model(view.model, batch[0], batch[1])
             size = self.chunk or len(labels)
             for part, target in zip(inputs.split(size), labels.split(size), strict=True):
                 yield view.loss(view.model(part) / self.temperature, target)
-
-
-def hessian_gradient(
-    model: nn.Module, names: Iterable[str], losses: Callable[[], Iterator[Tensor]]
-) -> dict[str, Tensor]:
-    """``H g`` for the parameters ``names``, in evaluation mode; g and H are sums over the ``losses``, run through twice."""
-    names = list(names)
-    parameters = [model.get_parameter(name).requires_grad_(True) for name in names]
-    # Fused attention has no second derivative; the plain formula does.
-    with evaluating(model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        vector = _sum(torch.autograd.grad(loss, parameters, materialize_grads=True) for loss in losses())
-        product = _sum(_product(loss, parameters, vector) for loss in losses())
-    return dict(zip(names, product, strict=True))
 
 
 def _product(loss: Tensor, parameters: list[Tensor], vector: Sequence[Tensor]) -> Sequence[Tensor]:

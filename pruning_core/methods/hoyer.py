@@ -10,7 +10,6 @@ How sparse it becomes follows from the strength of the penalty; a target sparsit
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +17,14 @@ from torch import Tensor, nn
 from pruning_core.masks import Masks, Scores
 from pruning_core.methods.base import COMBINED, Method, View, living, register, summed
 
-TRIM = 1e-3
-"""Weights at most this large go after training, in the official code."""
+TRIM = 1e-3  # weights at most this large go after training, in the official code
 
 
 @register
-@dataclass(frozen=True)
 class HoyerSquare(Method):
     """Trained with the Hoyer-Square penalty, the weights that have become small go."""
 
-    name = "hoyer_square"
-    citation = "yang2020deephoyer"
+    name, citation = "hoyer_square", "yang2020deephoyer"
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Sum over layers of (sum |w|)^2 / sum w^2; a layer of zeros counts nothing."""
@@ -39,18 +35,14 @@ class HoyerSquare(Method):
 
 
 @register
-@dataclass(frozen=True)
 class GroupHoyerSquare(Method):
     """Trained with the group form of the penalty, the channels go whose weights have all become small.
 
     A channel's score is its largest absolute weight; ``combine`` says how producers of one channel are combined.
     """
 
-    name = "group_hoyer_square"
-    citation = "yang2020deephoyer"
-    unit = "channel"
-    needs = "shape"
-
+    name, citation = "group_hoyer_square", "yang2020deephoyer"
+    unit, needs = "channel", "shape"
     constraints = COMBINED
 
     combine: str = "max"

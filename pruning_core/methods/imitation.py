@@ -8,8 +8,6 @@ makes smallest
 c_j = W1[:, j] H[j, :] being what channel j adds to the output U = sum_j c_j of the layer that reads it.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -20,15 +18,13 @@ from pruning_core.methods.shared.least_squares import contributions
 
 
 @register
-@dataclass(frozen=True)
 class Imitation(LayerByLayer):
     """Adds, one by one, the channel with which the reading layer's output comes nearest to the dense one.
 
     ``rescale`` leaves the factor N / n in the reading layer.
     """
 
-    name = "imitation"
-    citation = "ye2020greedy"
+    name, citation = "imitation", "ye2020greedy"
 
     rescale: bool = True
 

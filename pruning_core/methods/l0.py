@@ -9,7 +9,6 @@ After training a channel goes when its gate is shut: ``Budget(below=0.0)``. Ther
 becomes follows from the strength of the penalty.
 """
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,15 +23,11 @@ from pruning_core.models.layers.gates import Gated, HardConcreteGate
 
 
 @register
-@dataclass(frozen=True)
 class L0(Method):
     """Channels whose learned gate is shut go; the gates must have been trained (``Train(penalty=("l0", ...))``)."""
 
-    name = "l0"
-    citation = "louizos2018l0"
-    unit = "channel"
-    needs = "shape"
-
+    name, citation = "l0", "louizos2018l0"
+    unit, needs = "channel", "shape"
     constraints = Constraints(open_probability=Real(above=0, below=1), weight_decay=Real(at_least=0))
 
     open_probability: float = 0.5

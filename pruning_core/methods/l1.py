@@ -22,7 +22,6 @@ SHIFT = 1e-8
 @dataclass(frozen=True)
 class _Norm(Method):
     citation = "tibshirani1996lasso"
-
     constraints = Constraints(over=OneOf("all", "weights", kind="part of the parameters"))
 
     over: Literal["all", "weights"] = "all"
@@ -43,7 +42,6 @@ class _Norm(Method):
 
 
 @register
-@dataclass(frozen=True)
 class L1(_Norm):
     """Trained with the sum of absolute values as a penalty, the smallest weights go.
 
@@ -57,12 +55,10 @@ class L1(_Norm):
 
 
 @register
-@dataclass(frozen=True)
 class Lp(_Norm):
     """Trained with the sum of the tensors' p-norms, p < 1, the smallest weights go."""
 
     name = "lp"
-
     constraints = Constraints(p=Real(above=0, infinite=True))
 
     p: float = 0.2

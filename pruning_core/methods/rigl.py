@@ -16,7 +16,6 @@ index stays. The gradient is taken in evaluation mode, as that of every sensitiv
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -30,7 +29,6 @@ from pruning_core.methods.shared.reading import largest
 
 
 @register
-@dataclass(frozen=True)
 class Rigl(Sensitivity):
     """Weights of small magnitude are exchanged for dead ones of large gradient, at a constant sparsity.
 
@@ -39,10 +37,8 @@ class Rigl(Sensitivity):
     after the last). ``batches``: how many the gradient is averaged over; the paper takes that of one.
     """
 
-    name = "rigl"
-    citation = "evci2020rigl"
+    name, citation = "rigl", "evci2020rigl"
     revives = True
-
     constraints = Constraints(drop=Real(at_least=0, at_most=1), end=Maybe(Real(above=0)))
 
     batches: int = 1

@@ -12,11 +12,8 @@ With ls = ln sigma(u) taken in one step, R = exp(ls) (1 - ls): sigma(u) itself u
 logarithm is then infinite.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pruning_core.checks import Constraints, Real
 from pruning_core.masks import Group, Masks, Member
@@ -26,16 +23,13 @@ from pruning_core.methods.shared.swapping import swap_norms, with_norms
 
 
 @register
-@dataclass(frozen=True)
 class RecedingNeurons(Thresholded):
     """Trained with sigmoid batch norms and a penalty under which weak channels recede, the least important ones go.
 
     ``b`` shifts the penalty: the larger, the weaker a channel must be before it is pushed.
     """
 
-    name = "rni"
-    citation = "suteu2022rni"
-
+    name, citation = "rni", "suteu2022rni"
     constraints = Constraints(b=Real())
 
     b: float = 0.0
@@ -70,5 +64,5 @@ def receding(g: Tensor, b: float = 0.0) -> Tensor:
     >>> receding(torch.tensor([-1000.0, 0.0, 1000.0]))
     tensor([0.0000, 0.8466, 1.0000])
     """
-    log_sigmoid = F.logsigmoid(g + b)
+    log_sigmoid = nn.functional.logsigmoid(g + b)
     return log_sigmoid.exp() * (1 - log_sigmoid)

@@ -37,7 +37,6 @@ class _FilterSampling(Sampling):
 
 
 @register
-@dataclass(frozen=True)
 class UniformSampling(_FilterSampling):
     """Weights of a filter are drawn with equal probability and re-weighted."""
 
@@ -46,7 +45,6 @@ class UniformSampling(_FilterSampling):
 
 
 @register
-@dataclass(frozen=True)
 class L1Sampling(_FilterSampling):
     """Weights of a filter are drawn in proportion to their absolute value and re-weighted."""
 
@@ -55,7 +53,6 @@ class L1Sampling(_FilterSampling):
 
 
 @register
-@dataclass(frozen=True)
 class L2Sampling(_FilterSampling):
     """Weights of a filter are drawn in proportion to their square and re-weighted."""
 

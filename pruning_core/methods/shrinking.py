@@ -18,21 +18,16 @@ def shrunk(model: nn.Module, masks: Masks, sites: Sites, example_input=None) -> 
     originals = [*model.parameters(), *model.buffers()]
     small = copy.deepcopy(model, {id(tensor): tensor for tensor in originals})
     kept = remove(small, masks, sites.groups.values())
-    _unshare(small, {id(tensor) for tensor in originals})
+    shared = {id(tensor) for tensor in originals}
+    for module in small.modules():
+        for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            if id(tensor) in shared:
+                own = tensor.detach().clone()
+                parameter = isinstance(tensor, nn.Parameter)
+                setattr(module, name, nn.Parameter(own, tensor.requires_grad) if parameter else own)
     if example_input is not None:
         compare(model, small, example_input)
     return small, kept
-
-
-def _unshare(model: nn.Module, shared: set[int]) -> None:
-    """Give ``model`` tensors of its own in place of those in ``shared``."""
-    for module in model.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if id(parameter) in shared:
-                module.register_parameter(name, nn.Parameter(parameter.detach().clone(), parameter.requires_grad))
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            if id(buffer) in shared:
-                setattr(module, name, buffer.clone())
 
 
 def compare(masked: nn.Module, small: nn.Module, example_input) -> None:

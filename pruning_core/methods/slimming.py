@@ -6,8 +6,6 @@ All layers are compared with each other. Where the norm is a sigmoid batch norm,
 channel, sigma(g), not the raw g. ``reference=True`` cuts by the thresholds of the RNI code (shared/batch_norm_scales.py).
 """
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 
 from pruning_core.checks import Constraints, OneOf
@@ -18,16 +16,13 @@ from pruning_core.methods.shared.batch_norm_scales import Thresholded, living_sc
 
 
 @register
-@dataclass(frozen=True)
 class Slimming(Thresholded):
     """Trained with the sum of absolute batch-norm scales as a penalty, the channels with the smallest scales go.
 
     ``normalise`` (scores.NORMALISERS) divides a layer's scores by their sum, mean, ...; the paper compares them as they are.
     """
 
-    name = "slimming"
-    citation = "liu2017slimming"
-
+    name, citation = "slimming", "liu2017slimming"
     constraints = Constraints(normalise=OneOf(*NORMALISERS, kind="normaliser"))
 
     normalise: str = "none"

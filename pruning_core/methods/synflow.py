@@ -10,7 +10,7 @@ the same share of what is left.
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -27,14 +27,11 @@ SAMPLE = 2**18  # scores that a threshold between the rounds is read from
 
 
 @register
-@dataclass(frozen=True)
 class SynFlow(Method):
     """Weights on the weakest paths from inputs to outputs go first, in many rounds and without any data."""
 
-    name = "synflow"
-    citation = "tanaka2020synflow"
+    name, citation = "synflow", "tanaka2020synflow"
     needs = "shape"
-
     constraints = Constraints(rounds=Whole(at_least=1))
 
     rounds: int = 100
@@ -56,11 +53,8 @@ def synaptic_flow(view: View) -> dict[str, Tensor]:
         r = flow(view)
         gradients = torch.autograd.grad(r, parameters, materialize_grads=True)
     if not torch.isfinite(r):
-        raise Unprunable(
-            f"the flow through the absolute weights of {type(view.model).__name__} is beyond double precision."
-        )
-    with torch.no_grad():
-        return {name: dr.mul_(w) for name, w, dr in zip(names, parameters, gradients, strict=True)}
+        raise Unprunable(f"the flow through absolute weights of {type(view.model).__name__} exceeds double precision.")
+    return {name: dr.mul_(w.detach()) for name, w, dr in zip(names, parameters, gradients, strict=True)}
 
 
 def absolute(view: View) -> View:

@@ -1,11 +1,4 @@
-r"""Uniform channel scaling (UCS), as the code of RNI has it (Suteu and Guo 2022, suteu2022rni).
-
-    score(c) = |gamma_c|, or sigma(g_c) where the norm is a sigmoid batch norm
-
-Ranked like Network Slimming, but trained without a penalty, and the same fraction of every layer goes.
-"""
-
-from dataclasses import dataclass
+"""Uniform channel scaling (UCS) of RNI's code (suteu2022rni): ``score(c) = |gamma_c|``, or sigma(g_c) of a sigmoid norm."""
 
 from pruning_core.errors import BadInput
 from pruning_core.masks import Budget
@@ -14,12 +7,10 @@ from pruning_core.methods.shared.batch_norm_scales import Thresholded
 
 
 @register
-@dataclass(frozen=True)
 class UniformChannelScaling(Thresholded):
     """In every layer the same fraction of channels goes, those with the smallest batch-norm scales; no penalty."""
 
-    name = "ucs"
-    citation = "suteu2022rni"
+    name, citation = "ucs", "suteu2022rni"
 
     def choose(self, view: View, budget: Budget) -> Choice:
         if budget.below is not None:

@@ -23,8 +23,7 @@ from pruning_core.methods.shared.swapping import with_norms
 from pruning_core.models.layers.norms import SigmoidBatchNorm1d, SigmoidBatchNorm2d
 
 SIGMOID = (SigmoidBatchNorm1d, SigmoidBatchNorm2d)
-MINIMUM = 3
-"""Filters that the thresholds of the RNI code leave in a layer, ties aside."""
+MINIMUM = 3  # filters that the thresholds of the RNI code leave in a layer, ties aside
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,7 @@ class BatchNormScale(Method):
     papers, unless ``tied`` names how the scales become one (scores.COMBINERS).
     """
 
-    unit = "channel"
-    needs = "shape"
-
+    unit, needs = "channel", "shape"
     constraints = Constraints(tied=Maybe(OneOf(*COMBINERS, kind="combination")))
 
     tied: str | None = None
@@ -61,8 +58,12 @@ class BatchNormScale(Method):
     def score(self, view: View) -> Scores:
         scores = {}
         for name, group in view.sites.groups.items():
-            norms = scales_of(view.model, group)
-            parts = [mean_per_channel(norm, self._importance(view, norm), group.size) for norm in norms]
+            parts = []
+            for norm in scales_of(view.model, group):
+                scales = self._importance(view, norm)
+                # A mean, since behind a flatten a channel has several scales.
+                entries = norm.per_channel(torch.ones_like(scales), group.size).clamp(min=1)
+                parts.append(norm.per_channel(scales, group.size) / entries)
             scores[name] = combine(parts, self.tied or "first")
         return Scores(scores)
 
@@ -140,8 +141,7 @@ def quantile_masks(
 
 
 def quantile_thresholds(scores: Sequence[Tensor], fraction: float, scope: str = "global") -> list[Tensor]:
-    """The threshold of every layer before the minimum rule, a number in the dtype of the scores; arguments as in
-    :func:`quantile_masks`."""
+    """The threshold of every layer before the minimum rule, in the dtype of the scores; see :func:`quantile_masks`."""
     known_name("scope of a threshold", scope, ("global", "local"))
     fraction = check("the fraction of a quantile", fraction, Real(at_least=0, at_most=1))
     if not scores:
@@ -163,11 +163,6 @@ def scales_of(model: nn.Module, group: Group) -> list[Member]:
     return [m for m in found if isinstance(model.get_submodule(m.layer), _BatchNorm)]
 
 
-def mean_per_channel(member: Member, values: Tensor, size: int) -> Tensor:
-    """``values`` along the member's dimension as a mean a channel, (size,): behind a flatten a channel has several."""
-    return member.per_channel(values, size) / member.per_channel(torch.ones_like(values), size).clamp(min=1)
-
-
 def living_scales(model: nn.Module, alive: Masks, method: str, sigmoid: bool) -> Tensor:
     """All scales of sigmoid (or of ordinary) batch norms that are alive, as one vector; raises Unprunable if none exist."""
     parts = []
@@ -176,7 +171,5 @@ def living_scales(model: nn.Module, alive: Masks, method: str, sigmoid: bool) ->
             parts.append(survivors(module.weight, f"{name}.weight" if name else "weight", alive))
     if not parts:
         kind = "sigmoid batch norm" if sigmoid else "ordinary batch norm with a scale"
-        raise Unprunable(
-            f"{type(model).__name__} has no {kind}, so {method!r} has nothing to penalise; prepare it first."
-        )
+        raise Unprunable(f"{type(model).__name__} has no {kind}, so {method!r} can penalise nothing; prepare it first.")
     return torch.cat(parts)

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LONGEST = 20_000
-"""More draws than this are not made one by one."""
+LONGEST = 20_000  # more draws than this are not made one by one
 
 
 class Draws:
@@ -31,15 +30,19 @@ class Draws:
         self.sequence: list[int] = []
         self.distinct = len(scores) if distinct >= len(scores) else 0
         if distinct < len(scores):
-            m = draws_for_distinct(self.q.numpy(), distinct)
-            if m <= LONGEST:
-                self._draw(m)
-            else:
-                self._draw_until(distinct)
+            self._sample(distinct)
 
     @property
     def whole(self) -> bool:
         return self.distinct == len(self.q)
+
+    def _sample(self, distinct: int) -> None:
+        m = draws_for_distinct(self.q.numpy(), distinct)
+        if m > LONGEST:
+            self._draw_until(distinct)
+        else:
+            self.distinct, self.counts = 0, np.zeros(len(self.q))
+            self._draw(m)
 
     def _draw(self, m: int) -> None:
         if m:
@@ -75,13 +78,8 @@ class Draws:
     def one_less(self) -> None:
         """Take draws back, last first, until one entry has disappeared."""
         before = self.distinct
-        if not self.sequence and (not self.whole or draws_for_distinct(self.q.numpy(), before - 1) > LONGEST):
-            self._draw_until(before - 1)
-            return
-        if not self.sequence:  # kept whole from the start: sample it after all
-            self.distinct = 0
-            self.counts = np.zeros(len(self.q))
-            self._draw(draws_for_distinct(self.q.numpy(), before - 1))
+        if not self.sequence:  # what is kept whole from the start is sampled after all
+            (self._sample if self.whole else self._draw_until)(before - 1)
         while self.distinct >= before:
             entry = self.sequence.pop()
             self.counts[entry] -= 1

@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pruning_core.checks import Constraints, OneOf, Whole
 from pruning_core.errors import BadInput, known_name
@@ -38,7 +37,7 @@ def statistic_loss(name: str, training_loss: Callable[[Tensor, Tensor], Tensor])
     The second is what the official code of SNIP-it computes: a negative log-likelihood of logits that no softmax has
     seen. Its gradient is another one than that of cross-entropy, and so is the ranking.
     """
-    return training_loss if known_name("loss of the statistic", name, LOSSES) == "training" else F.nll_loss
+    return training_loss if known_name("loss of the statistic", name, LOSSES) == "training" else nn.functional.nll_loss
 
 
 def loss_gradients(
@@ -90,7 +89,6 @@ class Sensitivity(Method):
     """
 
     needs = "labels"
-
     constraints = Constraints(batches=Whole(at_least=1), loss=OneOf(*LOSSES, kind="loss of the statistic"))
 
     batches: int = 5

@@ -80,9 +80,7 @@ class Sampling(Method):
 
     def choose(self, view: View, budget: Budget) -> Choice:
         if budget.to is None or budget.across != "global" or budget.of != "weights":
-            raise BudgetError(
-                f"{self.name!r} spreads its budget itself: give one sparsity of weights, across='global'."
-            )
+            raise BudgetError(f"{self.name!r} spreads its budget itself: give a sparsity of weights, across='global'.")
         parts, shapes = self.parts(view), view.sites.shapes
         total = sum(shapes[name].numel() for name in view.sites.weights)
         kept = total - math.floor(budget.to * total + 0.5 + 1e-9)

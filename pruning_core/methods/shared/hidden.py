@@ -14,9 +14,9 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pruning_core.errors import BadInput, BadType
+from pruning_core.methods.base import along
 
 ACTIVATIONS = ("sum", "absolute", "norm")
 
@@ -47,9 +47,7 @@ class Hidden:
         layer = consume if isinstance(consume, nn.Module) else _linear(consume)
         chunks: Any = (lambda: (hidden,)) if isinstance(hidden, Tensor) else hidden
         if not callable(chunks):
-            raise BadType(
-                f"hidden maps are a tensor, or a function that gives them in chunks, not {type(hidden).__name__}."
-            )
+            raise BadType(f"hidden maps are a tensor, or a function that gives chunks, not {type(hidden).__name__}.")
         first = next(iter(chunks()), None)
         if first is None or first.dim() < 2 or len(first) == 0:
             raise BadInput("hidden maps have the shape (samples, hidden, ...), with at least one sample.")
@@ -102,7 +100,7 @@ class Hidden:
 
     def masked(self, maps: Tensor, keep: Tensor) -> Tensor:
         """The maps with the inputs of channels outside ``keep`` set to zero."""
-        return maps * self.per_input(keep).to(maps).view(1, -1, *[1] * (maps.dim() - 2))
+        return maps * along(self.per_input(keep), maps, 1)
 
     def correlation(self, keep: Tensor | None, batch_statistics: bool = False) -> Tensor:
         """How much each channel correlates with the residual of ``keep``: sum over samples of A^T V, (size,) in float64.
@@ -128,10 +126,8 @@ class Hidden:
         (gradient,) = torch.autograd.grad(output, leaf, residual.detach())
         return self.per_channel(_over_positions(gradient))
 
-    def _of_others(self, maps: Tensor) -> Tensor | float:
+    def _of_others(self, maps: Tensor) -> Tensor:
         """What inputs that are no candidates add to the output: they are never removed."""
-        if bool((self.channel_of >= 0).all()):
-            return 0.0
         nothing = torch.zeros(self.size, dtype=torch.bool)
         return self.exact(self.masked(maps, nothing)) - self.exact(torch.zeros_like(maps[:1]))
 
@@ -141,7 +137,9 @@ class Hidden:
         for layer in self.exact if isinstance(self.exact, nn.Sequential) else [self.exact]:
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                 try:
-                    output = F.batch_norm(output, None, None, layer.weight, layer.bias, True, 0.0, layer.eps)
+                    output = nn.functional.batch_norm(
+                        output, None, None, layer.weight, layer.bias, True, 0.0, layer.eps
+                    )
                 except ValueError as error:
                     raise BadInput(f"statistics of a batch need more than one value a channel: {error}") from error
             else:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.masks import Budget, Group, expand
-from pruning_core.methods.base import Choice, Method, Needs, View, channel_counts
+from pruning_core.methods.base import Choice, Method, Needs, View, along, channel_counts
 from pruning_core.methods.shared.hidden import Hidden
 from pruning_core.methods.shared.reading import inputs_of
 from pruning_core.models import layer_inputs
@@ -41,17 +41,16 @@ class LayerByLayer(Method):
         for name in sorted(groups, key=lambda name: found[reader[name]].order):
             masks.apply_(view.model)
             hidden = hidden_of(view, groups[name], found[reader[name]])
-            keep = torch.zeros(hidden.size, dtype=torch.bool)
             if counts[name] == int(hidden.alive.sum()):
                 continue
             support, new = self.select(view, hidden, counts[name])
-            keep[support] = True
-            masks = masks & expand({name: keep & hidden.alive}, groups, view.sites.shapes)
+            keep = torch.isin(torch.arange(hidden.size), support) & hidden.alive
+            masks = masks & expand({name: keep}, groups, view.sites.shapes)
             for part, value in new.items():
                 parameter = f"{reader[name]}.{part}"
                 values[parameter] = value.to(view.model.get_parameter(parameter))
-                with torch.no_grad():  # the layers behind must see it; the caller puts the network back
-                    view.model.get_parameter(parameter).copy_(values[parameter])
+                # The layers behind must see it; the caller puts the network back.
+                view.model.get_parameter(parameter).data.copy_(values[parameter])
         return Choice(masks, values, remarks)
 
     def select(self, view: View, hidden: Hidden, s: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -82,5 +81,5 @@ def rescaled(hidden: Hidden, factor: float) -> dict[str, Tensor]:
     groups = getattr(hidden.layer, "groups", 1)
     # In a grouped convolution one column of the weight serves an input of every group.
     ours = hidden.channel_of[: len(hidden.channel_of) // groups] >= 0
-    factors = torch.where(ours, torch.tensor(factor, dtype=torch.float64), 1.0).to(weight)
-    return {"weight": weight * factors.view(1, -1, *[1] * (weight.dim() - 2))}
+    factors = torch.where(ours, torch.tensor(factor, dtype=torch.float64), 1.0)
+    return {"weight": weight * along(factors, weight, 1)}
