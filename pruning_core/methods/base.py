@@ -77,7 +77,7 @@ class Method:
     """Base of all methods. Fields of a subclass are the method's own parameters; class variables describe it,
     ``constraints`` (field -> constraint, see checks) what the parameters must be.
 
-    ``needs``: "shape" is an example input. ``counts``: what a sparsity counts when nothing
+    ``needs``: "nothing", "shape" (an example input), "inputs" or "labels". ``counts``: what a sparsity counts when nothing
     else is said ("" means the unit itself). ``revives``: its masks may bring dead weights back, so they replace the old
     ones; those of all other methods are cut by what was alive before. Most methods override only ``score``.
     """

@@ -19,7 +19,7 @@ from pruning_core.methods.shared.reading import largest
 class EfficientConvNets(Method):
     """In every layer the filters with the smallest sum of absolute weights go.
 
-    ``greedy`` takes the second way. ``combine``: how the norms of several producers of one channel become one.
+    ``greedy`` leaves inputs that were cut out of the norms; ``combine``: how the norms of several producers become one.
     """
 
     name, citation = "efficient_convnets", "li2017filters"
