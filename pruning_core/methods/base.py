@@ -1,22 +1,21 @@
 """What every pruning method is: a frozen dataclass that looks at a View and returns Scores, or a whole Choice."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import ClassVar, Literal, NamedTuple
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, Literal, NamedTuple, dataclass_transform, get_args
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import check_fields
+from pruning_core.checks import Constraints, OneOf, check_fields
 from pruning_core.errors import BadInput, BadType, Unprunable, known_name
-from pruning_core.masks.budgets import Budget, allocate
-from pruning_core.masks.groups import Group, Member
-from pruning_core.masks.masks import Masks
-from pruning_core.masks.scores import Scores, combine
-from pruning_core.masks.sites import Sites
+from pruning_core.masks import Budget, Group, Masks, Member, Scores, Sites, allocate
+from pruning_core.masks.scores import COMBINERS, combine
+
+Needs = Literal["nothing", "shape", "inputs", "labels"]
+COMBINED = Constraints(combine=OneOf(*COMBINERS, kind="combination"))
+"""Constraints of methods whose ``combine`` says how the scores of several layers for one channel become one."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +56,12 @@ class View:
 
         ``how`` says how the scores of several producers of one group are combined (scores.COMBINERS).
         """
+        return Scores({name: self.of_group(group, score, how) for name, group in self.sites.groups.items()})
 
-        def rows(group: Group, member: Member) -> Tensor:
-            weight = self.parameter(member.parameter)
-            return member.per_channel(score(weight.movedim(member.dim, 0).flatten(1)), group.size)
-
-        groups = self.sites.groups.items()
-        return Scores({name: combine([rows(group, m) for m in weight_rows(group)], how) for name, group in groups})
+    def of_group(self, group: Group, score: Callable[[Tensor], Tensor], how: str) -> Tensor:
+        """The same for one group: (group.size,)."""
+        parts = [(m, self.parameter(m.parameter).movedim(m.dim, 0).flatten(1)) for m in weight_rows(group)]
+        return combine([m.per_channel(score(rows), group.size) for m, rows in parts], how)
 
 
 class Choice(NamedTuple):
@@ -87,7 +85,7 @@ class Method:
     name: ClassVar[str]
     citation: ClassVar[str]
     unit: ClassVar[Literal["weight", "channel"]] = "weight"
-    needs: ClassVar[Literal["nothing", "shape", "inputs", "labels"]] = "nothing"
+    needs: ClassVar[Needs] = "nothing"
     counts: ClassVar[Literal["", "weights", "channels", "macs"]] = ""
     revives: ClassVar[bool] = False
 
@@ -122,18 +120,22 @@ class Method:
 METHODS: dict[str, type[Method]] = {}
 
 
+@dataclass_transform(frozen_default=True)
 def register(method: type[Method]) -> type[Method]:
-    """Add a method to METHODS, under its ``name``; use as a decorator. A notebook may register its class again."""
-    if not (isinstance(method, type) and issubclass(method, Method) and is_dataclass(method)):
-        raise BadType("register takes a subclass of Method that is a frozen dataclass.")
+    """Make a subclass of Method a frozen dataclass, unless it is one, and add it to METHODS, under its ``name``; use as a
+    decorator. A notebook may register its class again."""
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise BadType("register takes a subclass of Method.")
     for attribute in ("name", "citation"):
         if not isinstance(getattr(method, attribute, None), str):
             raise BadInput(f"{method.__name__} needs a class variable {attribute!r}.")
     known_name("unit of a method", method.unit, ("weight", "channel"))
-    known_name("need of a method", method.needs, ("nothing", "shape", "inputs", "labels"))
+    known_name("need of a method", method.needs, get_args(Needs))
     held = METHODS.get(method.name)
     if held is not None and (held.__module__, held.__qualname__) != (method.__module__, method.__qualname__):
         raise BadInput(f"the name {method.name!r} is taken by {held.__module__}.{held.__qualname__}.")
+    if "__dataclass_params__" not in vars(method):
+        method = dataclass(frozen=True)(method)
     METHODS[method.name] = method
     return method
 
@@ -154,7 +156,7 @@ def methods_table() -> pd.DataFrame:
     rows = []
     for name, method in sorted(METHODS.items()):
         parameters = ", ".join(f"{f.name}={f.default!r}" for f in fields(method))
-        summary = (method.__doc__ or "").strip().splitlines()[0] if method.__doc__ else ""
+        summary = (method.__doc__ or "").strip().partition("\n")[0]
         rows.append((name, method.unit, method.needs, parameters, method.citation, summary))
     return pd.DataFrame(rows, columns=["name", "prunes", "needs", "parameters", "citation", "summary"])
 
@@ -169,16 +171,33 @@ def weight_rows(group: Group) -> list[Member]:
     return [m for m in group.produces if m.parameter.endswith(".weight")]
 
 
+def reading_columns(group: Group) -> list[Member]:
+    """The weights that read a group's channels (not the index layers that hand them on)."""
+    return [m for m in group.consumes if not m.is_buffer]
+
+
+def along(values: Tensor, like: Tensor, dim: int) -> Tensor:
+    """``values`` (n,) in the type and the shape in which they multiply ``like`` along ``dim``."""
+    shape = [1] * like.dim()
+    shape[dim] = -1
+    return values.to(like).view(shape)
+
+
 def raised(tensor: Tensor) -> Tensor:
     """Half precision raised to float32, in which scores are computed."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def living(tensor: Tensor, name: str, alive: Masks) -> Tensor:
-    """``tensor`` with the dead entries of the parameter ``name`` multiplied by zero: in a penalty they neither count nor
-    move."""
+    """``tensor``, dead entries of the parameter ``name`` times zero: in a penalty they neither count nor move."""
     mask = alive.get(name)
     return tensor if mask is None else tensor * mask.to(tensor)
+
+
+def survivors(tensor: Tensor, name: str, alive: Masks) -> Tensor:
+    """``tensor`` without the dead entries of the parameter ``name``: a vector where there is a mask."""
+    mask = alive.get(name)
+    return tensor if mask is None else tensor[mask.to(tensor.device)]
 
 
 def summed(parts: Iterable[Tensor], otherwise: str) -> Tensor:
@@ -189,17 +208,19 @@ def summed(parts: Iterable[Tensor], otherwise: str) -> Tensor:
     return torch.stack(found).sum()
 
 
-def channel_counts(view: View, budget: Budget) -> tuple[dict[str, int], tuple[str, ...]]:
-    """How many channels each group keeps, for methods that compare channels within a layer only.
+def within_layers(budget: Budget) -> tuple[Budget, tuple[str, ...]]:
+    """A global budget as the same fraction of every layer, with a remark for the report; others as they are."""
+    if budget.across != "global":
+        return budget, ()
+    remark = "channels are compared within a layer only, so every layer lost the same fraction"
+    return replace(budget, across="layer"), (remark,)
 
-    A global budget then means the same fraction everywhere, and a remark for the report says so.
-    """
-    remarks: tuple[str, ...] = ()
+
+def channel_counts(view: View, budget: Budget) -> tuple[dict[str, int], tuple[str, ...]]:
+    """How many channels each group keeps, for methods that compare channels :func:`within_layers` only; remarks."""
     if budget.below is not None:
         raise BadInput("this method has no scores to compare with a threshold; give a sparsity.")
-    if budget.across == "global":
-        budget = replace(budget, across="layer")
-        remarks = ("channels are compared within a layer only, so every layer lost the same fraction",)
+    budget, remarks = within_layers(budget)
     equal = Scores({name: torch.zeros(group.size) for name, group in view.sites.groups.items()})
     masks = allocate(equal, budget, view.alive, view.sites)
     return {name: int(group.alive(masks).sum()) for name, group in view.sites.groups.items()}, remarks

@@ -13,35 +13,24 @@ the share of nodes to SNAP. Dead weights score 0 and fill the share up, so an ev
 (:func:`official_shares`; chapter 4 shows it stall).
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass, replace
+from bisect import bisect_left
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from pruning_core.errors import BadInput, BudgetError
-from pruning_core.masks.budgets import Budget, allocate
-from pruning_core.masks.groups import Group
-from pruning_core.masks.masks import Masks
+from pruning_core.masks import Budget, Group, Masks, Scores, allocate
 from pruning_core.masks.reports import count_removed
-from pruning_core.masks.scores import Scores
-from pruning_core.methods.base import Choice, View, register
-from pruning_core.methods.shared.elasticities import (
-    Sensitivity,
-    channel_elasticities,
-    producing_parameters,
-    weight_elasticities,
-)
+from pruning_core.methods.base import Choice, View, reading_columns, register
+from pruning_core.methods.shared import elasticities
 
 
 @register
-@dataclass(frozen=True)
-class Cnip(Sensitivity):
+class Cnip(elasticities.Sensitivity):
     """Weights and channels of least elasticity go first, by one threshold for both."""
 
-    name = "cnip"
-    citation = "verdenius2020snipit"
+    name, citation = "cnip", "verdenius2020snipit"
     unit = "channel"
     counts = "weights"
 
@@ -52,7 +41,7 @@ class Cnip(Sensitivity):
         return self._elasticities(view)[1]
 
     def choose(self, view: View, budget: Budget) -> Choice:
-        if not isinstance(budget.across, str) or budget.across != "global":
+        if budget.across != "global":
             raise BudgetError("cnip compares weights and channels over the whole network; across must be 'global'.")
         weights, channels = self._elasticities(view)
         if budget.below is not None:
@@ -61,10 +50,12 @@ class Cnip(Sensitivity):
 
     def _elasticities(self, view: View) -> tuple[Scores, Scores]:
         groups = view.sites.groups
-        names = dict.fromkeys([*view.sites.weights, *producing_parameters(groups.values())])
+        names = dict.fromkeys([*view.sites.weights, *elasticities.producing_parameters(groups.values())])
         gradients, loss = self.gradients(view, names)
-        of_weights = weight_elasticities(view.model, {name: gradients[name] for name in view.sites.weights}, loss)
-        return Scores(of_weights), Scores(channel_elasticities(view.model, gradients, loss, groups, self.combine))
+        of_scope = {name: gradients[name] for name in view.sites.weights}
+        weights = elasticities.weight_elasticities(view.model, of_scope, loss)
+        channels = elasticities.channel_elasticities(view.model, gradients, loss, groups, self.combine)
+        return Scores(weights), Scores(channels)
 
 
 def _below(view: View, threshold: float, keep: int, weights: Scores, channels: Scores) -> tuple[Masks, Masks]:
@@ -78,18 +69,17 @@ def _by_weights(view: View, budget: Budget, weights: Scores, channels: Scores) -
     """Remove channels from the least one up while the weights and channels below that score fit into the budget; single
     weights fill up the rest exactly."""
     assert budget.to is not None
+    goal = budget.to
     living = [score[view.sites.groups[name].alive(view.alive)] for name, score in channels.items()]
-    ladder = torch.cat(living).sort().values
-    low, high = 0, len(ladder)  # so many channels go at least; at most
-    best = view.alive
-    while low < high:
-        middle = (low + high + 1) // 2
-        cut, both = _below(view, float(ladder[middle - 1]), budget.keep_at_least, weights, channels)
+    ladder = torch.cat(living).sort().values.tolist()
+
+    def too_much(threshold: float) -> bool:
+        _, both = _below(view, threshold, budget.keep_at_least, weights, channels)
         removed, total = count_removed(budget.of, both, view.sites)
-        if removed <= budget.to * total:
-            low, best = middle, cut
-        else:
-            high = middle - 1
+        return removed > goal * total
+
+    count = bisect_left(ladder, True, key=too_much)
+    best = _below(view, ladder[count - 1], budget.keep_at_least, weights, channels)[0] if count else view.alive
     return allocate(weights, budget, best, view.sites)
 
 
@@ -118,21 +108,21 @@ def _by_channels(view: View, budget: Budget, weights: Scores, channels: Scores) 
 
 def _revive(group: Group, channel: int, weights: Scores, masks: Masks, found: dict[str, Tensor]) -> None:
     """Give a channel back its best reading weight, so that it is not removed by the back door."""
-    best: tuple[float, str, int] | None = None
-    for member in group.consumes:
-        if member.is_buffer or member.parameter not in weights:
+    best = (-1.0, "", 0)
+    for member in reading_columns(group):
+        if member.parameter not in weights:
             continue
         mask = masks[member.parameter] if member.parameter in masks else torch.ones_like(weights[member.parameter]) > 0
         columns = torch.zeros_like(mask)
         columns.index_fill_(member.dim, member.indices[member.channels == channel], True)
         scores = torch.where(columns & mask, weights[member.parameter].cpu(), -1.0).flatten()
         top = int(scores.argmax())
-        if float(scores[top]) >= 0 and (best is None or float(scores[top]) > best[0]):
+        if float(scores[top]) > best[0]:
             best = (float(scores[top]), member.parameter, top)
-    if best is not None:
-        mask = found[best[1]].clone()
-        mask.view(-1)[best[2]] = True
-        found[best[1]] = mask
+    _, parameter, top = best
+    if parameter:
+        found[parameter] = found[parameter].clone()
+        found[parameter].view(-1)[top] = True
 
 
 def official_shares(weight_scores: Tensor, node_scores: Tensor, share: float) -> tuple[float, float]:

@@ -7,60 +7,46 @@ taken from the front to the back, and a filter gets no credit for inputs that we
 SNIP-it takes the first.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from pruning_core.checks import Constraints, OneOf
-from pruning_core.masks.budgets import Budget
-from pruning_core.masks.groups import Group, expand
-from pruning_core.masks.masks import Masks
-from pruning_core.masks.scores import COMBINERS, Scores, combine
-from pruning_core.methods.base import Choice, Method, View, channel_counts, living, register, weight_rows
+from pruning_core.masks import Budget, Scores, expand
+from pruning_core.methods.base import COMBINED, Choice, Method, View, channel_counts, register
+from pruning_core.methods.shared.reading import largest
 
 
 @register
-@dataclass(frozen=True)
 class EfficientConvNets(Method):
     """In every layer the filters with the smallest sum of absolute weights go.
 
-    ``greedy=True`` leaves inputs that are cut already out of the norms. ``combine``: how the norms of several producers of
-    one channel become one.
+    ``greedy`` leaves inputs that were cut out of the norms; ``combine``: how the norms of several producers become one.
     """
 
-    name = "efficient_convnets"
-    citation = "li2017filters"
-    unit = "channel"
-    needs = "shape"
-
-    constraints = Constraints(combine=OneOf(*COMBINERS, kind="combination"))
+    name, citation = "efficient_convnets", "li2017filters"
+    unit, needs = "channel", "shape"
+    constraints = COMBINED
 
     greedy: bool = False
     combine: str = "sum"
 
     def score(self, view: View) -> Scores:
         """Norms on the network as it is: what the choice of the first layer sees."""
-        return Scores({name: self._norms(view, group, view.alive) for name, group in view.sites.groups.items()})
+        view.alive.apply_(view.model)
+        return view.per_channel(_l1, self.combine)
 
     def choose(self, view: View, budget: Budget) -> Choice:
         kept, remarks = channel_counts(view, budget)
         masks = view.alive
+        masks.apply_(view.model)
         for name, group in view.sites.groups.items():
-            norms = self._norms(view, group, masks if self.greedy else view.alive)
+            if self.greedy:  # the caller puts the network back
+                masks.apply_(view.model)
+            norms = view.of_group(group, _l1, self.combine)
             norms = torch.where(group.alive(masks).to(norms.device), norms, -1.0)
-            order = torch.argsort(norms, descending=True, stable=True)
-            chosen = torch.zeros(group.size, dtype=torch.bool)
-            chosen[order[: kept[name]].cpu()] = True
+            chosen = torch.isin(torch.arange(group.size), largest(norms, kept[name]).cpu())
             masks = masks & expand({name: chosen}, view.sites.groups, view.sites.shapes)
         return Choice(masks, {}, remarks)
 
-    def _norms(self, view: View, group: Group, masks: Masks) -> Tensor:
-        parts = []
-        for member in weight_rows(group):
-            left = living(view.parameter(member.parameter).abs(), member.parameter, masks)
-            rows = left.movedim(member.dim, 0).flatten(1).sum(1)
-            parts.append(member.per_channel(rows, group.size))
-        return combine(parts, self.combine)
+
+def _l1(rows: Tensor) -> Tensor:
+    return rows.abs().sum(1)

@@ -9,36 +9,27 @@ from N(0, 1) and scores in training mode (``reference=True``). Its penalty has n
 ours acts, because a penalty on gates can move nothing else.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import Constraints, OneOf
-from pruning_core.masks.groups import Group
-from pruning_core.masks.masks import Masks
-from pruning_core.masks.scores import COMBINERS, Scores, combine
-from pruning_core.methods.base import View, living, register, summed
+from pruning_core.masks import Group, Masks, Scores
+from pruning_core.masks.scores import combine
+from pruning_core.methods.base import COMBINED, View, living, register, summed
 from pruning_core.methods.shared.elasticities import Sensitivity
 from pruning_core.methods.shared.swapping import gates_behind_norms, gates_of
 from pruning_core.models.layers.gates import ChannelGate
 
 
 @register
-@dataclass(frozen=True)
 class GateDecorators(Sensitivity):
     """Channels go whose gate matters least to the loss; the gates sit behind batch norms.
 
     ``combine``: how the gates of several norms on one channel become one score.
     """
 
-    name = "gates"
-    citation = "you2019gate"
+    name, citation = "gates", "you2019gate"
     unit = "channel"
-
-    constraints = Constraints(combine=OneOf(*COMBINERS, kind="combination"))
+    constraints = COMBINED
 
     combine: str = "sum"
     reference: bool = False
@@ -46,7 +37,14 @@ class GateDecorators(Sensitivity):
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Put a gate behind every batch norm, and behind the layers of channels that meet none, in place."""
         like = next(model.parameters())
-        return gates_behind_norms(model, example_input, lambda channels: _gate(channels, like, self.reference))
+
+        def gate(channels: int) -> ChannelGate:
+            made = ChannelGate(channels).to(like)
+            if self.reference:
+                nn.init.normal_(made.weight)
+            return made
+
+        return gates_behind_norms(model, example_input, gate)
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Sum of the absolute gates that are alive."""
@@ -69,10 +67,3 @@ class GateDecorators(Sensitivity):
             scores[name] = combine(parts, self.combine).abs()
         total = torch.stack([score.sum() for score in scores.values()]).sum()
         return Scores({name: score / total if total > 0 else score for name, score in scores.items()})
-
-
-def _gate(channels: int, like: Tensor, random: bool) -> ChannelGate:
-    gate = ChannelGate(channels).to(like)
-    if random:
-        nn.init.normal_(gate.weight)
-    return gate

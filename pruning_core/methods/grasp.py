@@ -10,17 +10,16 @@ The authors' code removes what has the largest ``-w Hg``, which is the rule abov
 SNIP-it keeps those instead: the opposite order. ``reference=True`` gives that baseline.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
+from itertools import islice
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pruning_core.checks import Constraints, Maybe, Real, Whole
-from pruning_core.masks.scores import Scores
+from pruning_core.masks import Scores
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.elasticities import Sensitivity
 from pruning_core.models.modes import evaluating
@@ -28,17 +27,13 @@ from pruning_core.training.evaluation import like_model
 
 
 @register
-@dataclass(frozen=True)
 class Grasp(Sensitivity):
     """Weights whose removal would not weaken the gradient go first: w * (Hessian times gradient).
 
     ``temperature`` divides the logits. ``chunk`` samples are differentiated twice at a time (None: a batch).
-    ``reference=True`` is the sign of the baseline in SNIP-it's code.
     """
 
-    name = "grasp"
-    citation = "wang2020grasp"
-
+    name, citation = "grasp", "wang2020grasp"
     constraints = Constraints(temperature=Real(above=0), chunk=Maybe(Whole(at_least=1)))
 
     temperature: float = 200.0
@@ -46,51 +41,32 @@ class Grasp(Sensitivity):
     reference: bool = False
 
     def score(self, view: View) -> Scores:
-        products = hessian_gradient(view.model, view.sites.weights, lambda: self._losses(view))
+        """g and H are sums over the chunks of the first batches, which are run through twice."""
+        names = view.sites.weights
+        parameters = [view.model.get_parameter(name).requires_grad_(True) for name in names]
+        # Fused attention has no second derivative; the plain formula does.
+        with evaluating(view.model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            vector = _sum(torch.autograd.grad(loss, parameters, materialize_grads=True) for loss in self._losses(view))
+            product = _sum(_product(loss, parameters, vector) for loss in self._losses(view))
         sign = -1.0 if self.reference else 1.0
-        return Scores({name: sign * view.parameter(name) * product for name, product in products.items()})
+        return Scores({name: sign * view.parameter(name) * hg for name, hg in zip(names, product, strict=True)})
 
     def _losses(self, view: View) -> Iterator[Tensor]:
         """The loss of each chunk of the first batches, with its graph."""
-        for number, batch in enumerate(view.batches or ()):
-            if number == self.batches:
-                return
+        for batch in islice(view.batches or (), self.batches):
             inputs, labels = like_model(view.model, batch[0], batch[1])
             size = self.chunk or len(labels)
             for part, target in zip(inputs.split(size), labels.split(size), strict=True):
                 yield view.loss(view.model(part) / self.temperature, target)
 
 
-def hessian_gradient(
-    model: nn.Module, names: Iterable[str], losses: Callable[[], Iterator[Tensor]]
-) -> dict[str, Tensor]:
-    """``H g`` for the parameters ``names``, in evaluation mode; g and H are sums over the ``losses``, run through twice."""
-    names = list(names)
-    parameters = [model.get_parameter(name).requires_grad_(True) for name in names]
-    # Fused attention has no second derivative; the plain formula does.
-    with evaluating(model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        gradient = _sum(torch.autograd.grad(loss, parameters, allow_unused=True) for loss in losses())
-        vector = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradient, strict=True)]
-        product = _sum(_product(loss, parameters, vector) for loss in losses())
-    return {
-        name: torch.zeros_like(p) if hg is None else hg for name, p, hg in zip(names, parameters, product, strict=True)
-    }
-
-
-def _product(loss: Tensor, parameters: list[Tensor], vector: list[Tensor]):
-    once = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
-    along = [(g * v).sum() for g, v in zip(once, vector, strict=True) if g is not None and g.requires_grad]
+def _product(loss: Tensor, parameters: list[Tensor], vector: Sequence[Tensor]) -> Sequence[Tensor]:
+    once = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
+    along = [(g * v).sum() for g, v in zip(once, vector, strict=True) if g.requires_grad]
     if not along:  # the gradient is constant: the Hessian is zero
-        return [None] * len(parameters)
-    return torch.autograd.grad(torch.stack(along).sum(), parameters, allow_unused=True)
+        return [torch.zeros_like(parameter) for parameter in parameters]
+    return torch.autograd.grad(torch.stack(along).sum(), parameters, materialize_grads=True)
 
 
-def _sum(rounds) -> list[Tensor | None]:
-    total: list[Tensor | None] = []
-    for found in rounds:
-        total = list(found) if not total else [_plus(a, b) for a, b in zip(total, found, strict=True)]
-    return total
-
-
-def _plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return b if a is None else a if b is None else a + b
+def _sum(rounds: Iterable[Sequence[Tensor]]) -> Sequence[Tensor]:
+    return reduce(lambda total, found: [a + b for a, b in zip(total, found, strict=True)], rounds)

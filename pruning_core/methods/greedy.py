@@ -7,10 +7,8 @@ Layers are pruned from front to back. The published code stops a layer when the 
 budget says how many channels stay, so that methods are compared at equal sizes.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from itertools import chain, repeat
 from typing import Any
 
 import torch
@@ -18,15 +16,13 @@ from torch import Tensor, nn
 
 from pruning_core.checks import Constraints, Maybe, Whole
 from pruning_core.errors import BadInput
-from pruning_core.methods.base import View, register
+from pruning_core.methods.base import View, along, register
 from pruning_core.methods.shared.hidden import Hidden
 from pruning_core.methods.shared.layer_by_layer import LayerByLayer, rescaled
-from pruning_core.models.activations import Place
 from pruning_core.models.modes import evaluating
 
 
 @register
-@dataclass(frozen=True)
 class Greedy(LayerByLayer):
     """Adds, one by one, the channel that lowers the loss of the network most (greedy forward selection).
 
@@ -34,18 +30,16 @@ class Greedy(LayerByLayer):
     the published code 50. ``rescale`` leaves the factor N / n in the reading layer.
     """
 
-    name = "greedy"
-    citation = "ye2020gfs"
+    name, citation = "greedy", "ye2020gfs"
     needs = "labels"
-
     constraints = Constraints(candidates=Maybe(Whole(at_least=1)))
 
     candidates: int | None = None
     rescale: bool = True
 
-    def select(self, view: View, hidden: Hidden, s: int, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
+    def select(self, view: View, hidden: Hidden, s: int) -> tuple[Tensor, dict[str, Tensor]]:
         alive = hidden.alive.nonzero().flatten()
-        kind = _at_the_end if place.last and isinstance(hidden.layer, nn.Linear) else _anywhere
+        kind = _at_the_end if hidden.last and isinstance(hidden.layer, nn.Linear) else _anywhere
         losses = kind(view, hidden, len(alive))
         chosen: list[int] = []
         while len(chosen) < s:
@@ -70,7 +64,7 @@ def _at_the_end(view: View, hidden: Hidden, total: int) -> Losses:
     offset = 0.0 if layer.bias is None else layer.bias.detach()
     maps_of: Any = hidden.maps_of
     # One batch at a time, since batches may shuffle: maps and labels of the same one.
-    batches = ((*maps_of([batch]), batch[1]) for batch in _again(view.batches))
+    batches = ((*maps_of([batch]), batch[1]) for batch in chain.from_iterable(repeat(view.batches or ())))
 
     @torch.no_grad()
     def losses(chosen: list[int], candidates: Tensor) -> Tensor:
@@ -91,24 +85,16 @@ def _at_the_end(view: View, hidden: Hidden, total: int) -> Losses:
     return losses
 
 
-def _again(batches) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches again and again, without keeping any."""
-    while True:
-        yield from batches
-
-
 def _anywhere(view: View, hidden: Hidden, total: int) -> Losses:
     """By running the network once for each candidate, with the inputs of the reading layer scaled."""
     dim = -1 if isinstance(hidden.layer, nn.Linear) else 1
     device = next(view.model.parameters()).device
-    batches = _again(view.batches)
+    batches = chain.from_iterable(repeat(view.batches or ()))
 
     def scaled(factors: Tensor):
         def hook(module, inputs, options):
             maps = inputs[0] if inputs else next(iter(options.values()))
-            shape = [1] * maps.dim()
-            shape[dim] = -1
-            return (maps * factors.to(maps).view(shape),), {}
+            return (maps * along(factors, maps, dim),), {}
 
         return hook
 

@@ -9,30 +9,22 @@ trained with the sum over its layers as a penalty, then everything that has beco
 How sparse it becomes follows from the strength of the penalty; a target sparsity by size works as well.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import Constraints, OneOf
-from pruning_core.masks.masks import Masks
-from pruning_core.masks.scores import COMBINERS, Scores
-from pruning_core.methods.base import Method, View, living, register, summed
+from pruning_core.masks import Masks, Scores
+from pruning_core.methods.base import COMBINED, Method, View, living, register, summed
 
-TRIM = 1e-3
-"""Weights at most this large go after training, in the official code."""
+TRIM = 1e-3  # weights at most this large go after training, in the official code
 
 
 @register
-@dataclass(frozen=True)
 class HoyerSquare(Method):
     """Trained with the Hoyer-Square penalty, the weights that have become small go."""
 
-    name = "hoyer_square"
-    citation = "yang2020deephoyer"
+    name, citation = "hoyer_square", "yang2020deephoyer"
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Sum over layers of (sum |w|)^2 / sum w^2; a layer of zeros counts nothing."""
@@ -43,19 +35,15 @@ class HoyerSquare(Method):
 
 
 @register
-@dataclass(frozen=True)
 class GroupHoyerSquare(Method):
     """Trained with the group form of the penalty, the channels go whose weights have all become small.
 
     A channel's score is its largest absolute weight; ``combine`` says how producers of one channel are combined.
     """
 
-    name = "group_hoyer_square"
-    citation = "yang2020deephoyer"
-    unit = "channel"
-    needs = "shape"
-
-    constraints = Constraints(combine=OneOf(*COMBINERS, kind="combination"))
+    name, citation = "group_hoyer_square", "yang2020deephoyer"
+    unit, needs = "channel", "shape"
+    constraints = COMBINED
 
     combine: str = "max"
 

@@ -8,10 +8,6 @@ makes smallest
 c_j = W1[:, j] H[j, :] being what channel j adds to the output U = sum_j c_j of the layer that reads it.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -19,23 +15,20 @@ from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.hidden import Hidden
 from pruning_core.methods.shared.layer_by_layer import LayerByLayer, rescaled
 from pruning_core.methods.shared.least_squares import contributions
-from pruning_core.models.activations import Place
 
 
 @register
-@dataclass(frozen=True)
 class Imitation(LayerByLayer):
     """Adds, one by one, the channel with which the reading layer's output comes nearest to the dense one.
 
     ``rescale`` leaves the factor N / n in the reading layer.
     """
 
-    name = "imitation"
-    citation = "ye2020greedy"
+    name, citation = "imitation", "ye2020greedy"
 
     rescale: bool = True
 
-    def select(self, view: View, hidden: Hidden, s: int, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
+    def select(self, view: View, hidden: Hidden, s: int) -> tuple[Tensor, dict[str, Tensor]]:
         inner = contributions(hidden)
         alive = hidden.alive
         total = int(alive.sum())

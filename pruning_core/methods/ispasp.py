@@ -11,10 +11,7 @@ For a convolution W1 is the convolution with the batch norm right behind it, and
 is the output projection, and the neurons are heads. ``shared/hidden.py`` says why one pass over the samples is enough.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -27,7 +24,6 @@ from pruning_core.methods.shared.hidden import ACTIVATIONS, Hidden
 from pruning_core.methods.shared.layer_by_layer import LayerByLayer
 from pruning_core.methods.shared.least_squares import least_squares, second_moments
 from pruning_core.methods.shared.reading import largest
-from pruning_core.models.activations import Place
 
 
 class Step(NamedTuple):
@@ -76,9 +72,7 @@ def two_layer(
     known_name("activation", activation, ACTIVATIONS)
     if not isinstance(hidden, Hidden):
         if consume is None:
-            raise BadInput(
-                "i-SpaSP needs the layer that reads the hidden maps: its weights (outputs, hidden), or a module."
-            )
+            raise BadInput("i-SpaSP needs the layer that reads the maps: its weights (outputs, hidden), or a module.")
         hidden = Hidden.of(hidden, consume)
     alive, candidates = hidden.alive, int(hidden.alive.sum())
     s = check("s, the number of hidden channels to keep,", s, Whole(at_least=1, at_most=candidates))
@@ -90,13 +84,11 @@ def two_layer(
     for iteration in range(iterations):
         y = hidden.correlation(keep if iteration else None, reference)
         steps.append(_step(y, y.abs() if importance == "absolute" else y, sizes, keep, int(s)))
-        before, keep = keep, torch.zeros_like(keep)
-        keep[steps[-1].support] = True
+        before, keep = keep, torch.isin(torch.arange(hidden.size), steps[-1].support)
         keeps.append(keep)
         if until_repeat and torch.equal(before, keep):
             break
-    found = hidden.squared_residuals(keeps, reference) if residuals else []
-    return Recovery(steps[-1].support, sizes, steps, found)
+    return Recovery(steps[-1].support, sizes, steps, hidden.squared_residuals(keeps, reference) if residuals else [])
 
 
 def _step(y: Tensor, score: Tensor, sizes: Tensor, keep: Tensor, s: int) -> Step:
@@ -111,20 +103,16 @@ def _step(y: Tensor, score: Tensor, sizes: Tensor, keep: Tensor, s: int) -> Step
 
 
 @register
-@dataclass(frozen=True)
 class ISpaSP(LayerByLayer):
     """Keeps the hidden channels that rebuild the next layer's output, in the manner of sparse recovery.
 
     ``importance`` ranks proposals by their "signed" (authors' code) or "absolute" value; ``activation`` says how large a
     channel is: the "sum" of its activations (the paper's), of their "absolute" values, or their "norm". ``debias`` fits
     the reading layer to the channels that stay, by least squares. ``reference=True``: the batch norm behind the pruned
-    layer takes the statistics of each batch, as the authors' code has it, so the batches matter. Layers are pruned from
-    front to back, each on what the pruned layers before it pass on.
+    layer takes the statistics of each batch, as the authors' code has it, so the batches matter.
     """
 
-    name = "ispasp"
-    citation = "wolfe2022ispasp"
-
+    name, citation = "ispasp", "wolfe2022ispasp"
     constraints = Constraints(
         iterations=Whole(at_least=1), importance=OneOf("signed", "absolute"), activation=OneOf(*ACTIVATIONS)
     )
@@ -135,14 +123,13 @@ class ISpaSP(LayerByLayer):
     debias: bool = False
     reference: bool = False
 
-    def select(self, view: View, hidden: Hidden, s: int, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
+    def select(self, view: View, hidden: Hidden, s: int) -> tuple[Tensor, dict[str, Tensor]]:
         found = two_layer(hidden, None, s, self.iterations, self.importance, self.activation, reference=self.reference)
         return found.support, fitted(hidden, found.support) if self.debias else {}
 
 
 def fitted(hidden: Hidden, support: Tensor) -> dict[str, Tensor]:
     """Least-squares "weight" (and "bias") of the layer that reads ``hidden``, for the channels in ``support``."""
-    keep = torch.zeros(hidden.size, dtype=torch.bool)
-    keep[support] = True
+    keep = torch.isin(torch.arange(hidden.size), support)
     weight, bias = least_squares(hidden, keep, second_moments(hidden))
     return {"weight": weight} if bias is None else {"weight": weight, "bias": bias}

@@ -9,9 +9,6 @@ After training a channel goes when its gate is shut: ``Budget(below=0.0)``. Ther
 becomes follows from the strength of the penalty.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,24 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.checks import Constraints, Real
-from pruning_core.masks.groups import Group
-from pruning_core.masks.masks import Masks
-from pruning_core.masks.scores import Scores
+from pruning_core.masks import Group, Masks, Scores
 from pruning_core.methods.base import Method, View, living, register, summed
 from pruning_core.methods.shared.swapping import gates_behind_layers, gates_of
 from pruning_core.models.layers.gates import Gated, HardConcreteGate
 
 
 @register
-@dataclass(frozen=True)
 class L0(Method):
     """Channels whose learned gate is shut go; the gates must have been trained (``Train(penalty=("l0", ...))``)."""
 
-    name = "l0"
-    citation = "louizos2018l0"
-    unit = "channel"
-    needs = "shape"
-
+    name, citation = "l0", "louizos2018l0"
+    unit, needs = "channel", "shape"
     constraints = Constraints(open_probability=Real(above=0, below=1), weight_decay=Real(at_least=0))
 
     open_probability: float = 0.5

@@ -9,56 +9,47 @@ it (a residual sum), ``combine`` says how their scores become one. The papers ra
 makes layers comparable for a global budget, by default through their mean score.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
 
-from pruning_core.masks.scores import Scores
+from pruning_core.masks import Scores
 from pruning_core.methods.base import Method, View, register
 
 
 @dataclass(frozen=True)
 class _FilterNorm(Method):
-    unit = "channel"
-    needs = "shape"
+    unit, needs = "channel", "shape"
 
     combine: str = "sum"
     normalise: str = "mean"
 
 
 @register
-@dataclass(frozen=True)
 class L1Norm(_FilterNorm):
     """Filters with the smallest sum of absolute weights go first."""
 
-    name = "l1_norm"
-    citation = "li2017filters"
+    name, citation = "l1_norm", "li2017filters"
 
     def score(self, view: View) -> Scores:
         return view.per_channel(lambda rows: rows.abs().sum(1), self.combine).normalised(self.normalise)
 
 
 @register
-@dataclass(frozen=True)
 class L2Norm(_FilterNorm):
     """Filters with the smallest Euclidean norm go first."""
 
-    name = "l2_norm"
-    citation = "he2018sfp"
+    name, citation = "l2_norm", "he2018sfp"
 
     def score(self, view: View) -> Scores:
         return view.per_channel(lambda rows: rows.norm(dim=1), self.combine).normalised(self.normalise)
 
 
 @register
-@dataclass(frozen=True)
 class GeometricMedian(_FilterNorm):
     """Filters nearest to all others go first: what they do, the others can do."""
 
-    name = "geometric_median"
-    citation = "he2019fpgm"
+    name, citation = "geometric_median", "he2019fpgm"
 
     def score(self, view: View) -> Scores:
         return view.per_channel(lambda rows: torch.cdist(rows, rows).sum(1), self.combine).normalised(self.normalise)

@@ -11,8 +11,6 @@ goes when the last of them would let it go, as in the authors' code. There the c
 curve; both are kept as they are.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,13 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.checks import Constraints, OneOf
-from pruning_core.masks.budgets import Budget, allocate
-from pruning_core.masks.groups import Group, Member, expand
-from pruning_core.masks.scores import Scores
-from pruning_core.methods.base import Choice, Method, View, register
+from pruning_core.masks import Budget, Group, Member, Scores, allocate, expand
+from pruning_core.methods.base import Choice, Method, View, along, reading_columns, register
 from pruning_core.methods.shared.draws import Draws, coefficient, draws_for_distinct, expected_distinct, least_draws
 from pruning_core.methods.shared.halves import layer_sensitivities
-from pruning_core.methods.shared.reading import inputs_of
+from pruning_core.methods.shared.reading import inputs_of, largest
 from pruning_core.methods.shared.sensitivities import CONSTANT, PROBABILITY
 
 
@@ -43,11 +39,6 @@ def kept_at(error: float, q: np.ndarray, a: float) -> int:
     return min(expected_distinct(q, min(draws_at(error, a), 1e15)), int(np.count_nonzero(q)))
 
 
-def error_of(draws: float, a: float) -> float:
-    """The error at which ``3 (6 + 2 eps) a / eps^2`` equals a number of draws."""
-    return (3 * a + math.sqrt(9 * a * a + 18 * a * draws)) / draws if draws > 0 else math.inf
-
-
 def last_errors(scores: Tensor, a: float) -> Tensor:
     """For each channel the largest error at which it still stays; infinite for the best one, 0 without sensitivity.
 
@@ -58,14 +49,15 @@ def last_errors(scores: Tensor, a: float) -> Tensor:
     if total <= 0:
         return found
     q = (scores.double() / total).numpy()
-    order = torch.sort(scores, descending=True, stable=True).indices
+    order = largest(scores, len(scores))
     living = int(np.count_nonzero(q))
     found[order[: min(living, 1)]] = math.inf
     least = 1
     for n in range(2, living + 1):
         least = least_draws(q, n, least - 1, least, 1e15)
-        # ceil(v) >= least as long as v > least - 1.
-        found[order[n - 1]] = error_of(least - 1, a)
+        # ceil(v) >= least as long as v > least - 1: the error at which 3 (6 + 2 eps) a / eps^2 is so many draws.
+        draws = least - 1
+        found[order[n - 1]] = (3 * a + math.sqrt(9 * a * a + 18 * a * draws)) / draws if draws > 0 else math.inf
     return found
 
 
@@ -77,41 +69,12 @@ class Reader(NamedTuple):
     unit_of: dict[str, Tensor]
 
 
-def readers_of(view: View, method: _Filters) -> dict[str, Reader]:
-    """Every layer that reads prunable channels, by name; ``method`` gives C, delta and what it makes of a kernel."""
-    members: dict[str, list[tuple[str, Member]]] = {}
-    for name, group in view.sites.groups.items():
-        for member in group.consumes:
-            if not member.is_buffer:
-                members.setdefault(member.layer, []).append((name, member))
-    readers = {}
-    sensitivities = layer_sensitivities(view, members, "max", "sum" if method.kernel == "sum" else "reduce")
-    for layer, found in sensitivities.items():
-        module = view.model.get_submodule(layer)
-        units = torch.arange(len(found.channel))  # an input that belongs to no group is a unit of its own
-        unit_of, free = {}, len(units)
-        for name, member in members[layer]:
-            channel = inputs_of(module, member)
-            unit_of[name] = free + torch.arange(view.sites.groups[name].size)
-            units = torch.where(channel >= 0, free + channel.clamp(min=0), units)
-            free += view.sites.groups[name].size
-        scores = torch.zeros(free, dtype=torch.float64)
-        scores.scatter_reduce_(0, units, found.channel.double().cpu(), "amax")
-        window = found.weight[0, 0].numel() if found.weight.dim() == 4 else 1
-        # A linear layer behind a flatten reads several positions of a channel, as a kernel over the whole map would.
-        window *= max(int(torch.bincount(units).max()) // getattr(module, "groups", 1), 1)
-        a = coefficient(float(scores.sum()), found.positions, window, method.constant, method.delta)
-        readers[layer] = Reader(scores, a, unit_of)
-    return readers
-
-
 @dataclass(frozen=True)
 class _Filters(Method):
     """What the three variants share: sensitivities of channels, the errors at which they go, the layers that read them."""
 
-    unit = "channel"
-    needs = "inputs"
-
+    citation = "liebenwein2020pfp"
+    unit, needs = "channel", "inputs"
     constraints = Constraints(
         constant=CONSTANT, delta=PROBABILITY, kernel=OneOf("max", "sum", kind="reduction over the kernel")
     )
@@ -121,17 +84,37 @@ class _Filters(Method):
     kernel: str = "max"
 
     def refuses(self, model: nn.Module, group: Group) -> str | None:
-        for member in group.consumes:
-            layer = model.get_submodule(member.layer)
-            if not member.is_buffer and not isinstance(layer, nn.Linear | nn.Conv2d):
+        readers = [model.get_submodule(member.layer) for member in reading_columns(group)]
+        for layer in readers:
+            if not isinstance(layer, nn.Linear | nn.Conv2d):
                 return f"they are read by {type(layer).__name__}, for which sensitivities are not defined"
-        if all(member.is_buffer for member in group.consumes):
-            return "no layer with weights reads them, so they have no sensitivity"
-        return None
+        return None if readers else "no layer with weights reads them, so they have no sensitivity"
 
     def readers(self, view: View) -> dict[str, Reader]:
-        """The layers that read prunable channels, by name."""
-        return readers_of(view, self)
+        """Every layer that reads prunable channels, by name."""
+        members: dict[str, list[tuple[str, Member]]] = {}
+        for name, group in view.sites.groups.items():
+            for member in reading_columns(group):
+                members.setdefault(member.layer, []).append((name, member))
+        readers = {}
+        sensitivities = layer_sensitivities(view, members, kernel="sum" if self.kernel == "sum" else "reduce")
+        for layer, found in sensitivities.items():
+            module = view.model.get_submodule(layer)
+            units = torch.arange(len(found.channel))  # an input that belongs to no group is a unit of its own
+            unit_of, free = {}, len(units)
+            for name, member in members[layer]:
+                channel = inputs_of(module, member)
+                unit_of[name] = free + torch.arange(view.sites.groups[name].size)
+                units = torch.where(channel >= 0, free + channel.clamp(min=0), units)
+                free += view.sites.groups[name].size
+            scores = torch.zeros(free, dtype=torch.float64)
+            scores.scatter_reduce_(0, units, found.channel.double().cpu(), "amax")
+            window = found.weight[0, 0].numel() if found.weight.dim() == 4 else 1
+            # A linear layer behind a flatten reads several positions of a channel, as a kernel over the whole map would.
+            window *= max(int(torch.bincount(units).max()) // getattr(module, "groups", 1), 1)
+            a = coefficient(float(scores.sum()), found.positions, window, self.constant, self.delta)
+            readers[layer] = Reader(scores, a, unit_of)
+        return readers
 
     def score(self, view: View) -> Scores:
         return self._errors(view, self.readers(view))
@@ -144,12 +127,11 @@ class _Filters(Method):
                 found[name] = torch.maximum(found[name], errors[unit])
         # The last channel of a layer never goes; a number larger than all others says so and can be ranked.
         finite = [float(part[part.isfinite()].max()) for part in found.values() if bool(part.isfinite().any())]
-        largest = 2 * max(finite, default=1.0) + 1
-        return Scores({name: part.clamp(max=largest) for name, part in found.items()})
+        above = 2 * max(finite, default=1.0) + 1
+        return Scores({name: part.clamp(max=above) for name, part in found.items()})
 
 
 @register
-@dataclass(frozen=True)
 class PFP(_Filters):
     """Filters that the next layers are least sensitive to go, as many in each layer as one common error allows.
 
@@ -158,37 +140,6 @@ class PFP(_Filters):
     """
 
     name = "pfp"
-    citation = "liebenwein2020pfp"
-
-
-class _Drawn(_Filters):
-    """Variants that draw channels: the numbers are PFP's, the columns of the reading layers are re-weighted."""
-
-    def choose(self, view: View, budget: Budget) -> Choice:
-        readers = self.readers(view)
-        masks = allocate(self._errors(view, readers), budget, view.alive, view.sites)
-        values: dict[str, Tensor] = {}
-        keep = {}
-        for name, group in view.sites.groups.items():
-            alive = group.alive(view.alive)
-            count = int(group.alive(masks).sum())
-            seen = [reader.scores[reader.unit_of[name]] for reader in readers.values() if name in reader.unit_of]
-            scores = torch.stack(seen).amax(0) * alive
-            factors = self.factors(scores, alive, count, view.generator)
-            keep[name] = factors > 0
-            for member in group.consumes:
-                if not member.is_buffer:
-                    weight = values.get(member.parameter, view.parameter(member.parameter)).clone()
-                    scale = torch.ones(weight.shape[member.dim], dtype=torch.float64)
-                    scale[member.indices] = factors[member.channels]
-                    shape = [1] * weight.dim()
-                    shape[member.dim] = -1
-                    values[member.parameter] = weight * scale.to(weight).view(shape)
-        return Choice(view.alive & expand(keep, view.sites.groups, view.sites.shapes), values)
-
-    def factors(self, scores: Tensor, alive: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """What each channel is multiplied by, 0 for those that go; ``count`` of them are not 0."""
-        raise NotImplementedError
 
 
 def drawn(scores: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -207,33 +158,50 @@ def drawn(scores: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 @register
-@dataclass(frozen=True)
-class PFPRandom(_Drawn):
+class PFPRandom(_Filters):
     """PFP's widths, with channels drawn in proportion to their sensitivity and re-weighted without bias."""
 
     name = "pfp_random"
-    citation = "liebenwein2020pfp"
 
-    def factors(self, scores: Tensor, alive: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        return _filled(drawn(scores, count, generator), alive, count)
+    def choose(self, view: View, budget: Budget) -> Choice:
+        readers = self.readers(view)
+        masks = allocate(self._errors(view, readers), budget, view.alive, view.sites)
+        values: dict[str, Tensor] = {}
+        keep = {}
+        for name, group in view.sites.groups.items():
+            alive = group.alive(view.alive)
+            count = int(group.alive(masks).sum())
+            seen = [reader.scores[reader.unit_of[name]] for reader in readers.values() if name in reader.unit_of]
+            scores = torch.stack(seen).amax(0) * alive
+            factors = self.factors(scores, count, view.generator)
+            # Channels without any sensitivity stay, as they are, where the budget leaves room for them.
+            spare = (alive & (factors == 0)).nonzero().flatten()[: max(count - int((factors > 0).sum()), 0)]
+            factors[spare] = 1.0
+            keep[name] = factors > 0
+            for member in reading_columns(group):
+                weight = values.get(member.parameter, view.parameter(member.parameter))
+                scale = torch.ones(weight.shape[member.dim], dtype=torch.float64)
+                scale[member.indices] = factors[member.channels]
+                values[member.parameter] = weight * along(scale, weight, member.dim)
+        return Choice(view.alive & expand(keep, view.sites.groups, view.sites.shapes), values)
+
+    def factors(self, scores: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """What each channel is multiplied by in the layers that read it, 0 for those that go; ``count`` at most stay."""
+        return drawn(scores, count, generator)
 
 
 @register
-@dataclass(frozen=True)
-class PFPTop(_Drawn):
+class PFPTop(PFPRandom):
     """PFP's widths, partly derandomised: channels that a draw would show on average stay as they are, the rest is drawn."""
 
     name = "pfp_top"
-    citation = "liebenwein2020pfp"
 
-    def factors(self, scores: Tensor, alive: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    def factors(self, scores: Tensor, count: int, generator: torch.Generator) -> Tensor:
         certain, sampled = split(scores.double().numpy() / max(float(scores.sum()), 1e-300), count)
-        order = torch.sort(scores, descending=True, stable=True).indices
-        rest = scores.clone()
-        rest[order[:certain]] = 0
-        factors = drawn(rest, sampled, generator)
-        factors[order[:certain]] = 1.0
-        return _filled(factors, alive, count)
+        best = largest(scores, certain)
+        factors = drawn(scores.index_fill(0, best, 0), sampled, generator)
+        factors[best] = 1.0
+        return factors
 
 
 def split(q: np.ndarray, count: int, draws: int | None = None) -> tuple[int, int]:
@@ -246,10 +214,3 @@ def split(q: np.ndarray, count: int, draws: int | None = None) -> tuple[int, int
     m = draws_for_distinct(q, count) if draws is None else draws
     certain = min(int(np.sum(q >= 1 / max(m, 1))), count)
     return certain, count - certain
-
-
-def _filled(factors: Tensor, alive: Tensor, count: int) -> Tensor:
-    """Add channels without any sensitivity, as they are, where the budget leaves room for them."""
-    spare = (alive & (factors == 0)).nonzero().flatten()[: max(count - int((factors > 0).sum()), 0)]
-    factors[spare] = 1.0
-    return factors

@@ -8,10 +8,7 @@ every step. The paper's code then cuts each layer where the histogram of its sca
 minimum from the left: ``threshold="histogram"``.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,25 +16,17 @@ from torch import Tensor, nn
 
 from pruning_core.checks import Constraints, Maybe, OneOf, Real, check
 from pruning_core.errors import BadInput, BadType
-from pruning_core.masks.budgets import Budget, allocate
-from pruning_core.masks.masks import Masks
-from pruning_core.masks.scores import Scores
-from pruning_core.methods.base import Choice, View, register
+from pruning_core.masks import Budget, Masks, Scores, allocate
+from pruning_core.methods.base import Choice, View, raised, register
 from pruning_core.methods.shared.batch_norm_scales import BatchNormScale, living_scales
 from pruning_core.methods.shared.swapping import swap_norms
 from pruning_core.models.layers.norms import ClampedBatchNorm1d, ClampedBatchNorm2d
 
-CLAMPED_OF: dict[type, type[ClampedBatchNorm1d] | type[ClampedBatchNorm2d]] = {
-    nn.BatchNorm1d: ClampedBatchNorm1d,
-    nn.BatchNorm2d: ClampedBatchNorm2d,
-}
 BINS = 100
-DOUBTFUL = 0.2
-"""A threshold above this deserves a second look: the histogram has hardly polarised."""
+DOUBTFUL = 0.2  # a threshold above this deserves a second look: the histogram has hardly polarised
 
 
 @register
-@dataclass(frozen=True)
 class Polarization(BatchNormScale):
     """Trained with a penalty that drives batch-norm scales to zero or to one value, the channels with the smallest go.
 
@@ -47,9 +36,7 @@ class Polarization(BatchNormScale):
     be used.
     """
 
-    name = "polarization"
-    citation = "zhuang2020polarization"
-
+    name, citation = "polarization", "zhuang2020polarization"
     constraints = Constraints(t=Real(), upper=Real(above=0), threshold=OneOf("budget", "histogram"))
 
     t: float = 1.4
@@ -63,8 +50,14 @@ class Polarization(BatchNormScale):
 
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Swap ordinary batch norms for ones clamped to [0, upper], their scales at ``start``; in place."""
-        model = super().prepare(model, example_input)
-        return swap_norms(model, lambda norm: _clamped(norm, self.upper, self.start))
+
+        def clamped(kind: Any, norm: nn.Module) -> nn.Module:
+            made = kind.from_plain(norm, self.upper)
+            if self.start is not None:
+                nn.init.constant_(made.weight, self.start)
+            return made
+
+        return swap_norms(super().prepare(model, example_input), ClampedBatchNorm1d, ClampedBatchNorm2d, clamped)
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Sum over all batch norms of t |gamma| - |gamma - mean|; dead channels count nothing, in the mean neither."""
@@ -81,13 +74,6 @@ class Polarization(BatchNormScale):
         return _cut_at_gaps(view, self.score(view), budget.below, budget.keep_at_least)
 
 
-def _clamped(norm: nn.Module, upper: float, start: float | None) -> nn.Module:
-    clamped = CLAMPED_OF[type(norm)].from_plain(norm, upper)
-    if start is not None:
-        nn.init.constant_(clamped.weight, start)
-    return clamped
-
-
 def _cut_at_gaps(view: View, scores: Scores, highest: float, keep_at_least: int) -> Choice:
     """Each layer cut at its own gap, or at ``highest`` where the gap lies above."""
     living = {name: score[view.sites.groups[name].alive(view.alive).to(score.device)] for name, score in scores.items()}
@@ -96,19 +82,17 @@ def _cut_at_gaps(view: View, scores: Scores, highest: float, keep_at_least: int)
     # What scores above its layer's threshold is above 0 now.
     shifted = Scores({name: score.double() - cuts[name] for name, score in scores.items()})
     above = Budget(below=0.0, of="channels", keep_at_least=keep_at_least)
-    remarks = tuple(filter(None, map(_doubt, gaps, gaps.values())))
-    return Choice(allocate(shifted, above, view.alive, view.sites), {}, remarks)
-
-
-def _doubt(name: str, gap: float | None) -> str | None:
-    if gap is None:
-        return f"{name} stays whole: the histogram of its scales has no gap"
-    return f"the threshold of {name} is high: {gap:.2f}" if gap > DOUBTFUL else None
+    remarks = []
+    for name, gap in gaps.items():
+        if gap is None:
+            remarks.append(f"{name} stays whole: the histogram of its scales has no gap")
+        elif gap > DOUBTFUL:
+            remarks.append(f"the threshold of {name} is high: {gap:.2f}")
+    return Choice(allocate(shifted, above, view.alive, view.sites), {}, tuple(remarks))
 
 
 def polarising(gamma: Tensor, t: float) -> Tensor:
-    """t |gamma_i| - |gamma_i - mean(gamma)| for each entry of ``gamma``; its sum is the penalty, the mean takes part in
-    the gradient."""
+    """t |gamma_i| - |gamma_i - mean(gamma)| for each entry of ``gamma``; the mean takes part in the gradient."""
     return t * gamma.abs() - (gamma - gamma.mean()).abs()
 
 
@@ -125,9 +109,7 @@ def histogram_threshold(scores: Tensor) -> float | None:
         raise BadType("the scores of a histogram must be a floating-point vector.")
     if not bool(torch.isfinite(scores).all()):
         raise BadInput("the scores of a histogram must be finite.")
-    values = scores.detach().cpu()
-    values = values if values.dtype in (torch.float32, torch.float64) else values.float()
-    counts, edges = np.histogram(values.numpy(), bins=BINS, range=(0, 1))
+    counts, edges = np.histogram(raised(scores.detach()).cpu().numpy(), bins=BINS, range=(0, 1))
     steps = np.diff(counts)
     minima = np.flatnonzero((steps[:-1] <= 0) & (steps[1:] >= 0))
     return float(edges[minima[0] + 1]) if len(minima) else None

@@ -18,28 +18,19 @@ and norms without parameters; the penalty leaves dead scores out, which changes 
 ours too; on digits it finds much worse tickets, as the gradient on a score is in proportion to its weight.
 """
 
-from __future__ import annotations
-
 import math
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pruning_core.errors import Unprunable
-from pruning_core.masks.budgets import Budget
-from pruning_core.masks.masks import Masks
-from pruning_core.masks.scores import Scores
-from pruning_core.masks.sites import find_sites
+from pruning_core.masks import Budget, Masks, Scores, find_sites
 from pruning_core.masks.tracing import PRODUCERS
 from pruning_core.methods.base import Choice, Method, View, living, register, summed
-from pruning_core.methods.shared.swapping import swap
 from pruning_core.models.layers.scored import Scored
 
 
 @register
-@dataclass(frozen=True)
 class RareGems(Method):
     """Weights with the smallest trained scores go; the scores must have been trained (``Train(penalty=("rare_gems", ...))``).
 
@@ -48,8 +39,7 @@ class RareGems(Method):
     network keeps the initialisation it has.
     """
 
-    name = "rare_gems"
-    citation = "sreenivasan2022raregems"
+    name, citation = "rare_gems", "sreenivasan2022raregems"
 
     finish: bool = False
     signed: bool = True
@@ -58,16 +48,14 @@ class RareGems(Method):
         """Put scores on every convolution and linear layer; returns the network, changed in place."""
         for name in find_sites(model, channels=False).weights:
             path, _, leaf = name.rpartition(".")
-            layer = model.get_submodule(path)
+            layer: Any = model.get_submodule(path)
             if not isinstance(layer, PRODUCERS) or leaf != "weight" or not path:
                 kind = type(layer).__name__
-                raise Unprunable(
-                    f"scores go on convolutions and linear layers inside a network, not on {name!r} of a {kind}."
-                )
+                raise Unprunable(f"scores go on convolutions and linear layers in a network, not on {name!r} ({kind}).")
             if not isinstance(model.get_submodule(path.rpartition(".")[0]), Scored):
                 if self.signed:
-                    _same_size(layer)
-                swap(model, path, Scored(layer))
+                    layer.weight.data.sign_().mul_(math.sqrt(2 / layer.weight[0].numel()))
+                model.set_submodule(path, Scored(layer))
         return model
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
@@ -93,9 +81,3 @@ def _score_of(view: View, name: str) -> str:
     if owner == name or not isinstance(view.model.get_submodule(owner), Scored):
         raise Unprunable(f"{name!r} has no scores; Rare Gems prepares the network before training.")
     return f"{owner}.scores"
-
-
-@torch.no_grad()
-def _same_size(layer: Any) -> None:
-    """Give all weights the size sqrt(2 / fan_in)."""
-    layer.weight.copy_(layer.weight.sign() * math.sqrt(2 / layer.weight[0].numel()))

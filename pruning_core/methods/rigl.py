@@ -15,26 +15,20 @@ what was dropped and grown at once keeps its value. It adds noise of 1e-5 to mag
 index stays. The gradient is taken in evaluation mode, as that of every sensitivity in this package, and without penalties.
 """
 
-from __future__ import annotations
-
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pruning_core.checks import Constraints, Maybe, Real, Whole, check
 from pruning_core.errors import BadInput
-from pruning_core.masks.budgets import Budget, allocate
-from pruning_core.masks.masks import Masks
-from pruning_core.masks.scores import Scores
+from pruning_core.masks import Budget, Masks, Scores, allocate
 from pruning_core.methods.base import Choice, View, register
 from pruning_core.methods.shared.elasticities import Sensitivity
 from pruning_core.methods.shared.reading import largest
 
 
 @register
-@dataclass(frozen=True)
 class Rigl(Sensitivity):
     """Weights of small magnitude are exchanged for dead ones of large gradient, at a constant sparsity.
 
@@ -43,10 +37,8 @@ class Rigl(Sensitivity):
     after the last). ``batches``: how many the gradient is averaged over; the paper takes that of one.
     """
 
-    name = "rigl"
-    citation = "evci2020rigl"
+    name, citation = "rigl", "evci2020rigl"
     revives = True
-
     constraints = Constraints(drop=Real(at_least=0, at_most=1), end=Maybe(Real(above=0)))
 
     batches: int = 1

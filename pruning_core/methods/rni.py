@@ -12,39 +12,24 @@ With ls = ln sigma(u) taken in one step, R = exp(ls) (1 - ls): sigma(u) itself u
 logarithm is then infinite.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pruning_core.checks import Constraints, Real
-from pruning_core.masks.groups import Group, Member
-from pruning_core.masks.masks import Masks
+from pruning_core.masks import Group, Masks, Member
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.batch_norm_scales import SIGMOID, Thresholded, living_scales, scales_of
 from pruning_core.methods.shared.swapping import swap_norms, with_norms
-from pruning_core.models.layers.norms import SigmoidBatchNorm1d, SigmoidBatchNorm2d
-
-SIGMOID_OF: dict[type, type[SigmoidBatchNorm1d] | type[SigmoidBatchNorm2d]] = {
-    nn.BatchNorm1d: SigmoidBatchNorm1d,
-    nn.BatchNorm2d: SigmoidBatchNorm2d,
-}
 
 
 @register
-@dataclass(frozen=True)
 class RecedingNeurons(Thresholded):
     """Trained with sigmoid batch norms and a penalty under which weak channels recede, the least important ones go.
 
     ``b`` shifts the penalty: the larger, the weaker a channel must be before it is pushed.
     """
 
-    name = "rni"
-    citation = "suteu2022rni"
-
+    name, citation = "rni", "suteu2022rni"
     constraints = Constraints(b=Real())
 
     b: float = 0.0
@@ -55,8 +40,7 @@ class RecedingNeurons(Thresholded):
         A network without any batch norm gets sigmoid ones (``with_norms``). g comes from torch's global random state, as
         all initial weights do.
         """
-        model = with_norms(model, example_input, SigmoidBatchNorm1d, SigmoidBatchNorm2d)
-        return swap_norms(model, lambda norm: SIGMOID_OF[type(norm)].fresh(norm))
+        return swap_norms(with_norms(model, example_input, *SIGMOID), *SIGMOID, lambda kind, norm: kind.fresh(norm))
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Sum of R(g) over all sigmoid batch norms; dead channels count nothing."""
@@ -80,5 +64,5 @@ def receding(g: Tensor, b: float = 0.0) -> Tensor:
     >>> receding(torch.tensor([-1000.0, 0.0, 1000.0]))
     tensor([0.0000, 0.8466, 1.0000])
     """
-    log_sigmoid = F.logsigmoid(g + b)
+    log_sigmoid = nn.functional.logsigmoid(g + b)
     return log_sigmoid.exp() * (1 - log_sigmoid)

@@ -5,10 +5,8 @@ r"""Sampling without data, the baselines of SiPP (Baykal et al. 2019, baykal2019
 within each filter, and re-weighted by ``c / (m q)`` as SiPP's are. Every filter keeps the same fraction of its weights.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,7 +18,6 @@ from pruning_core.methods.shared.halves import Half, Sampling
 class _FilterSampling(Sampling):
     """Every filter keeps the same fraction of its weights, drawn by |w| ** power, without regard to signs or data."""
 
-    needs: ClassVar[Literal["nothing", "shape", "inputs", "labels"]] = "nothing"
     citation = "baykal2019sipp"
     power: ClassVar[int]
 
@@ -28,9 +25,8 @@ class _FilterSampling(Sampling):
 
     def parts(self, view: View) -> list[Half]:
         found = []
-        for name in view.sites.weights:
-            rows = view.parameter(name).flatten(1).abs().double().cpu()
-            for i, row in enumerate(rows):
+        for name, weight in view.weights().items():
+            for i, row in enumerate(weight.flatten(1).abs().double().cpu()):
                 columns = row.nonzero().flatten()
                 if len(columns):
                     found.append(Half(name, columns + i * len(row), row[columns] ** self.power, 0.0, 1.0))
@@ -41,7 +37,6 @@ class _FilterSampling(Sampling):
 
 
 @register
-@dataclass(frozen=True)
 class UniformSampling(_FilterSampling):
     """Weights of a filter are drawn with equal probability and re-weighted."""
 
@@ -50,7 +45,6 @@ class UniformSampling(_FilterSampling):
 
 
 @register
-@dataclass(frozen=True)
 class L1Sampling(_FilterSampling):
     """Weights of a filter are drawn in proportion to their absolute value and re-weighted."""
 
@@ -59,7 +53,6 @@ class L1Sampling(_FilterSampling):
 
 
 @register
-@dataclass(frozen=True)
 class L2Sampling(_FilterSampling):
     """Weights of a filter are drawn in proportion to their square and re-weighted."""
 

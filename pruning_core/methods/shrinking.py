@@ -1,7 +1,5 @@
 """From masks to a smaller network: channels are cut, and the small network is compared with the masked one."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 
@@ -9,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.errors import Unprunable
-from pruning_core.masks.masks import Masks
-from pruning_core.masks.removal import Kept, remove
-from pruning_core.masks.sites import Sites
+from pruning_core.masks import Masks, Sites, remove
+from pruning_core.masks.removal import Kept
 from pruning_core.models.modes import evaluating
 
 
@@ -21,21 +18,16 @@ def shrunk(model: nn.Module, masks: Masks, sites: Sites, example_input=None) -> 
     originals = [*model.parameters(), *model.buffers()]
     small = copy.deepcopy(model, {id(tensor): tensor for tensor in originals})
     kept = remove(small, masks, sites.groups.values())
-    _unshare(small, {id(tensor) for tensor in originals})
+    shared = {id(tensor) for tensor in originals}
+    for module in small.modules():
+        for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            if id(tensor) in shared:
+                own = tensor.detach().clone()
+                parameter = isinstance(tensor, nn.Parameter)
+                setattr(module, name, nn.Parameter(own, tensor.requires_grad) if parameter else own)
     if example_input is not None:
         compare(model, small, example_input)
     return small, kept
-
-
-def _unshare(model: nn.Module, shared: set[int]) -> None:
-    """Give ``model`` tensors of its own in place of those in ``shared``."""
-    for module in model.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if id(parameter) in shared:
-                module.register_parameter(name, nn.Parameter(parameter.detach().clone(), parameter.requires_grad))
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            if id(buffer) in shared:
-                setattr(module, name, buffer.clone())
 
 
 def compare(masked: nn.Module, small: nn.Module, example_input) -> None:
@@ -45,11 +37,10 @@ def compare(masked: nn.Module, small: nn.Module, example_input) -> None:
     for network in (masked, small):
         with evaluating(network), torch.no_grad():
             try:
-                outputs.append(network(*arguments))
+                outputs.append(tensors_of(network(*arguments)))
             except Exception as error:
                 raise Unprunable(f"the smaller network does not run: {error}") from error
-    pairs = zip(_tensors(outputs[0]), _tensors(outputs[1]), strict=True)
-    for large, little in pairs:
+    for large, little in zip(*outputs, strict=True):
         if large.shape != little.shape:
             raise Unprunable(
                 f"removing channels changed the output shape from {tuple(large.shape)} to {tuple(little.shape)}; "
@@ -64,8 +55,9 @@ def compare(masked: nn.Module, small: nn.Module, example_input) -> None:
             )
 
 
-def _tensors(output) -> list[Tensor]:
+def tensors_of(output) -> list[Tensor]:
+    """The tensors in what a network puts out: one, or a nested collection of them and of None."""
     if isinstance(output, Tensor):
         return [output]
     values = output.values() if isinstance(output, Mapping) else output
-    return [tensor for value in values for tensor in _tensors(value)] if values is not None else []
+    return [tensor for value in values for tensor in tensors_of(value)] if values is not None else []

@@ -9,15 +9,11 @@ The budget is shared by minimising sum lambda_h f_h(x_h) over x, lambda_h = 1 / 
 1910.05422; the constants follow the authors' code.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
 from pruning_core.checks import Constraints, OneOf
-from pruning_core.masks.scores import Scores
+from pruning_core.masks import Scores
 from pruning_core.methods.base import Method, View, register
 from pruning_core.methods.shared.draws import Draws, coefficient, error, water_fill
 from pruning_core.methods.shared.halves import Half, Largest, Sampling, layer_sensitivities, of_one_sign
@@ -25,7 +21,6 @@ from pruning_core.methods.shared.sensitivities import CONSTANT, PROBABILITY
 
 
 @register
-@dataclass(frozen=True)
 class SiPP(Method):
     """The weights with the largest share in some output stay, all layers ranked together (deterministic SiPP).
 
@@ -33,33 +28,27 @@ class SiPP(Method):
     position.
     """
 
-    name = "sipp"
-    citation = "baykal2019sipp"
+    name, citation = "sipp", "baykal2019sipp"
     needs = "inputs"
-
     constraints = Constraints(reduce=OneOf("max", "mean", kind="reduction"))
 
     reduce: str = "mean"
 
     def score(self, view: View) -> Scores:
-        layers = [name.rpartition(".")[0] for name in view.sites.weights]
-        found = layer_sensitivities(view, layers, self.reduce, channels=False)
-        return Scores({name: found[name.rpartition(".")[0]].weight for name in view.sites.weights})
+        layers = {name: name.rpartition(".")[0] for name in view.sites.weights}
+        found = layer_sensitivities(view, layers.values(), self.reduce, channels=False)
+        return Scores({name: found[layer].weight for name, layer in layers.items()})
 
 
 @register
-@dataclass(frozen=True)
 class SiPPRand(Sampling):
     """Weights are drawn in proportion to their sensitivity, and what is drawn is re-weighted so that nothing is biased.
 
-    ``constant`` is the paper's C, ``delta`` the failure probability. The number of draws is the paper's; then single draws
-    are added or taken back until the budget holds exactly (``reference=True`` leaves it as drawn).
+    ``constant`` is the paper's C, ``delta`` the failure probability; ``reference=True`` leaves the paper's number of draws.
     """
 
-    name = "sipp_random"
-    citation = "baykal2019sipp"
+    name, citation = "sipp_random", "baykal2019sipp"
     needs = "inputs"
-
     constraints = Constraints(constant=CONSTANT, delta=PROBABILITY)
 
     constant: float = 3.0
@@ -87,7 +76,6 @@ class SiPPRand(Sampling):
 
 
 @register
-@dataclass(frozen=True)
 class SiPPHybrid(SiPPRand):
     """In every half the better of two: draw, or keep the largest, whichever promises the smaller error (SiPPHybrid).
 

@@ -6,30 +6,23 @@ All layers are compared with each other. Where the norm is a sigmoid batch norm,
 channel, sigma(g), not the raw g. ``reference=True`` cuts by the thresholds of the RNI code (shared/batch_norm_scales.py).
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 
 from pruning_core.checks import Constraints, OneOf
-from pruning_core.masks.masks import Masks
-from pruning_core.masks.scores import NORMALISERS, Scores
+from pruning_core.masks import Masks, Scores
+from pruning_core.masks.scores import NORMALISERS
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.batch_norm_scales import Thresholded, living_scales
 
 
 @register
-@dataclass(frozen=True)
 class Slimming(Thresholded):
     """Trained with the sum of absolute batch-norm scales as a penalty, the channels with the smallest scales go.
 
     ``normalise`` (scores.NORMALISERS) divides a layer's scores by their sum, mean, ...; the paper compares them as they are.
     """
 
-    name = "slimming"
-    citation = "liu2017slimming"
-
+    name, citation = "slimming", "liu2017slimming"
     constraints = Constraints(normalise=OneOf(*NORMALISERS, kind="normaliser"))
 
     normalise: str = "none"

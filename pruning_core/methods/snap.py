@@ -10,29 +10,21 @@ SNAP-it repeats the cut on the network that is left. The official code cannot do
 that make one channel together share one gate.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
-from pruning_core.checks import Constraints, OneOf
-from pruning_core.masks.scores import COMBINERS, Scores
-from pruning_core.methods.base import View, register
+from pruning_core.masks import Scores
+from pruning_core.methods.base import COMBINED, View, register
 from pruning_core.methods.shared.elasticities import Sensitivity, channel_elasticities, producing_parameters
 
 
 @register
-@dataclass(frozen=True)
 class Snap(Sensitivity):
     """Channels whose relative change moves the loss least go first: |c dL/dc| for a gate c on the channel.
 
     ``combine``: how the signed elasticities of several producers of one channel become one ("sum": one shared gate).
     """
 
-    name = "snap"
-    citation = "verdenius2020snipit"
+    name, citation = "snap", "verdenius2020snipit"
     unit = "channel"
-
-    constraints = Constraints(combine=OneOf(*COMBINERS, kind="combination"))
+    constraints = COMBINED
 
     combine: str = "sum"
 

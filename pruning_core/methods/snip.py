@@ -9,22 +9,16 @@ SNIP is one cut by this score before training. SNIP-it is the same score in seve
 last one left: ``prune(..., schedule="snip_it", rounds=7)``, or the recipes ``snip_it`` and ``snip_it_during``.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
-from pruning_core.masks.scores import Scores
+from pruning_core.masks import Scores
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.elasticities import Sensitivity, weight_elasticities
 
 
 @register
-@dataclass(frozen=True)
 class Snip(Sensitivity):
     """Weights whose relative change moves the loss least go first: |w dL/dw|."""
 
-    name = "snip"
-    citation = "lee2019snip"
+    name, citation = "snip", "lee2019snip"
 
     def score(self, view: View) -> Scores:
         return Scores(weight_elasticities(view.model, *self.gradients(view, view.sites.weights)))

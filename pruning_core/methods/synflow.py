@@ -8,37 +8,30 @@ every layer, and the last path of a layer never goes. For that the cut must be r
 the same share of what is left.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from pruning_core.checks import Constraints, Whole
 from pruning_core.errors import BadInput, Unprunable
-from pruning_core.masks.budgets import Budget, allocate
-from pruning_core.masks.masks import Masks
+from pruning_core.masks import Budget, Masks, Scores, allocate, fraction_after
 from pruning_core.masks.reports import count_removed
-from pruning_core.masks.schedules import fraction_after
-from pruning_core.masks.scores import Scores
 from pruning_core.methods.base import Choice, Method, View, register
+from pruning_core.methods.shrinking import tensors_of
 from pruning_core.models.modes import evaluating
 
 SAMPLE = 2**18  # scores that a threshold between the rounds is read from
 
 
 @register
-@dataclass(frozen=True)
 class SynFlow(Method):
     """Weights on the weakest paths from inputs to outputs go first, in many rounds and without any data."""
 
-    name = "synflow"
-    citation = "tanaka2020synflow"
+    name, citation = "synflow", "tanaka2020synflow"
     needs = "shape"
-
     constraints = Constraints(rounds=Whole(at_least=1))
 
     rounds: int = 100
@@ -58,16 +51,10 @@ def synaptic_flow(view: View) -> dict[str, Tensor]:
     parameters = [view.model.get_parameter(name).requires_grad_(True) for name in names]
     with evaluating(view.model), torch.enable_grad():
         r = flow(view)
-        gradients = torch.autograd.grad(r, parameters, allow_unused=True)
+        gradients = torch.autograd.grad(r, parameters, materialize_grads=True)
     if not torch.isfinite(r):
-        raise Unprunable(
-            f"the flow through the absolute weights of {type(view.model).__name__} is beyond double precision."
-        )
-    with torch.no_grad():
-        return {
-            name: torch.zeros_like(w) if gradient is None else gradient.mul_(w)
-            for name, w, gradient in zip(names, parameters, gradients, strict=True)
-        }
+        raise Unprunable(f"the flow through absolute weights of {type(view.model).__name__} exceeds double precision.")
+    return {name: dr.mul_(w.detach()) for name, w, dr in zip(names, parameters, gradients, strict=True)}
 
 
 def absolute(view: View) -> View:
@@ -89,21 +76,12 @@ def absolute(view: View) -> View:
 
 def flow(view: View) -> Tensor:
     """The sum of all that the network puts out for an input of ones."""
-    return _total(view.model(*_ones(view.example_input)))
+    return torch.stack([output.sum() for output in tensors_of(view.model(*_ones(view.example_input)))]).sum()
 
 
 def _ones(example) -> tuple[Tensor, ...]:
-    if isinstance(example, tuple):
-        return tuple(part for each in example for part in _ones(each))
-    one = example[:1]
-    return (torch.ones_like(one) if one.is_floating_point() else one,)
-
-
-def _total(output) -> Tensor:
-    if isinstance(output, Tensor):
-        return output.sum()
-    parts = output.values() if hasattr(output, "values") else output
-    return torch.stack([_total(part) for part in parts if part is not None]).sum()
+    firsts = [one[:1] for one in tensors_of(example)]
+    return tuple(torch.ones_like(one) if one.is_floating_point() else one for one in firsts)
 
 
 def before_last(view: View, budget: Budget, rounds: int) -> Masks:

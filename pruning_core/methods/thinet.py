@@ -7,12 +7,8 @@ that keeps
 
 smallest. The paper samples (sample, position, filter) triples; here the inner products <c_i, c_j> over all of them are
 summed in one pass, so nothing is left to chance. The baseline in the code of SiPP and PFP ranks by the same greedy order but
-*keeps* what it finds first: ``reference=True`` does the same, and the chapter shows what that costs.
+*keeps* what it finds first; the chapter shows what that costs.
 """
-
-from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,30 +17,25 @@ from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.hidden import Hidden
 from pruning_core.methods.shared.layer_by_layer import LayerByLayer
 from pruning_core.methods.shared.least_squares import contributions
-from pruning_core.models.activations import Place
 
 
 @register
-@dataclass(frozen=True)
 class ThiNet(LayerByLayer):
     """Removes, one by one, the channel with which what is lost of the next layer's output stays smallest.
 
     ``reference=True``: keeps these channels instead, as the baseline of the PFP code does.
     """
 
-    name = "thinet"
-    citation = "luo2017thinet"
+    name, citation = "thinet", "luo2017thinet"
 
     reference: bool = False
 
-    def select(self, view: View, hidden: Hidden, s: int, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
-        inner = contributions(hidden)
-        alive = int(hidden.alive.sum())
-        found = least_output(inner, hidden.alive, s if self.reference else alive - s)
+    def select(self, view: View, hidden: Hidden, s: int) -> tuple[Tensor, dict[str, Tensor]]:
+        count = s if self.reference else int(hidden.alive.sum()) - s
+        found = least_output(contributions(hidden), hidden.alive, count)
         if self.reference:
             return found, {}
-        left = hidden.alive.clone()
-        left[found] = False
+        left = hidden.alive & ~torch.isin(torch.arange(hidden.size), found)
         return left.nonzero().flatten(), {}
 
 

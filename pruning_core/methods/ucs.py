@@ -1,33 +1,20 @@
-r"""Uniform channel scaling (UCS), as the code of RNI has it (Suteu and Guo 2022, suteu2022rni).
-
-    score(c) = |gamma_c|, or sigma(g_c) where the norm is a sigmoid batch norm
-
-Ranked like Network Slimming, but trained without a penalty, and the same fraction of every layer goes.
-"""
-
-from __future__ import annotations
-
-from dataclasses import dataclass, replace
+"""Uniform channel scaling (UCS) of RNI's code (suteu2022rni): ``score(c) = |gamma_c|``, or sigma(g_c) of a sigmoid norm."""
 
 from pruning_core.errors import BadInput
-from pruning_core.masks.budgets import Budget
-from pruning_core.methods.base import Choice, View, register
+from pruning_core.masks import Budget
+from pruning_core.methods.base import Choice, View, register, within_layers
 from pruning_core.methods.shared.batch_norm_scales import Thresholded
 
 
 @register
-@dataclass(frozen=True)
 class UniformChannelScaling(Thresholded):
     """In every layer the same fraction of channels goes, those with the smallest batch-norm scales; no penalty."""
 
-    name = "ucs"
-    citation = "suteu2022rni"
+    name, citation = "ucs", "suteu2022rni"
 
     def choose(self, view: View, budget: Budget) -> Choice:
         if budget.below is not None:
             raise BadInput("uniform channel scaling takes the same fraction of every layer; give a sparsity.")
-        if budget.across != "global":
-            return super().choose(view, budget)
-        choice = super().choose(view, replace(budget, across="layer"))
-        remark = "channels are compared within a layer only, so every layer lost the same fraction"
-        return choice._replace(remarks=(*choice.remarks, remark))
+        budget, remarks = within_layers(budget)
+        choice = super().choose(view, budget)
+        return choice._replace(remarks=choice.remarks + remarks)

@@ -6,8 +6,6 @@ instead. Because "reach" is >= and "above" is >, ties can empty a layer, p = 0 s
 roughly.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,18 +16,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.checks import Constraints, Maybe, OneOf, Real, Whole, check
 from pruning_core.errors import BadInput, BadType, Unprunable, known_name
-from pruning_core.masks.budgets import Budget
-from pruning_core.masks.groups import Group, Member, expand
-from pruning_core.masks.masks import Masks
-from pruning_core.masks.scores import COMBINERS, Scores, combine
-from pruning_core.methods.base import Choice, Method, View
+from pruning_core.masks import Budget, Group, Masks, Member, Scores, expand
+from pruning_core.masks.scores import COMBINERS, combine
+from pruning_core.methods.base import Choice, Method, View, survivors
 from pruning_core.methods.shared.swapping import with_norms
 from pruning_core.models.layers.norms import SigmoidBatchNorm1d, SigmoidBatchNorm2d
 
 SIGMOID = (SigmoidBatchNorm1d, SigmoidBatchNorm2d)
-SCOPES = ("global", "local")
-MINIMUM = 3
-"""Filters that the thresholds of the RNI code leave in a layer, ties aside."""
+MINIMUM = 3  # filters that the thresholds of the RNI code leave in a layer, ties aside
 
 
 @dataclass(frozen=True)
@@ -40,9 +34,7 @@ class BatchNormScale(Method):
     papers, unless ``tied`` names how the scales become one (scores.COMBINERS).
     """
 
-    unit = "channel"
-    needs = "shape"
-
+    unit, needs = "channel", "shape"
     constraints = Constraints(tied=Maybe(OneOf(*COMBINERS, kind="combination")))
 
     tied: str | None = None
@@ -56,10 +48,8 @@ class BatchNormScale(Method):
         if not norms:
             return "no batch norm with a scale acts on them"
         if len(norms) > 1 and self.tied is None:
-            return (
-                f"{len(norms)} batch norms scale them (a residual sum, or channels read again), so no one score is theirs; "
-                "tied='max' would take the largest"
-            )
+            many = f"{len(norms)} batch norms scale them (a residual sum, or channels read again)"
+            return f"{many}, so no one score is theirs; tied='max' would take the largest"
         if self.tied is None and any(member.is_buffer for member in group.produces):
             return "an index layer adds channels to them that other batch norms scale, so no one score is theirs"
         covered = torch.cat([member.channels for member in norms])
@@ -68,8 +58,12 @@ class BatchNormScale(Method):
     def score(self, view: View) -> Scores:
         scores = {}
         for name, group in view.sites.groups.items():
-            norms = scales_of(view.model, group)
-            parts = [mean_per_channel(norm, self._importance(view, norm), group.size) for norm in norms]
+            parts = []
+            for norm in scales_of(view.model, group):
+                scales = self._importance(view, norm)
+                # A mean, since behind a flatten a channel has several scales.
+                entries = norm.per_channel(torch.ones_like(scales), group.size).clamp(min=1)
+                parts.append(norm.per_channel(scales, group.size) / entries)
             scores[name] = combine(parts, self.tied or "first")
         return Scores(scores)
 
@@ -147,9 +141,8 @@ def quantile_masks(
 
 
 def quantile_thresholds(scores: Sequence[Tensor], fraction: float, scope: str = "global") -> list[Tensor]:
-    """The threshold of every layer before the minimum rule, a number in the dtype of the scores; arguments as in
-    :func:`quantile_masks`."""
-    known_name("scope of a threshold", scope, SCOPES)
+    """The threshold of every layer before the minimum rule, in the dtype of the scores; see :func:`quantile_masks`."""
+    known_name("scope of a threshold", scope, ("global", "local"))
     fraction = check("the fraction of a quantile", fraction, Real(at_least=0, at_most=1))
     if not scores:
         raise BadInput("there are no scores to find a threshold for.")
@@ -170,21 +163,13 @@ def scales_of(model: nn.Module, group: Group) -> list[Member]:
     return [m for m in found if isinstance(model.get_submodule(m.layer), _BatchNorm)]
 
 
-def mean_per_channel(member: Member, values: Tensor, size: int) -> Tensor:
-    """``values`` along the member's dimension as a mean a channel, (size,): behind a flatten a channel has several."""
-    return member.per_channel(values, size) / member.per_channel(torch.ones_like(values), size).clamp(min=1)
-
-
 def living_scales(model: nn.Module, alive: Masks, method: str, sigmoid: bool) -> Tensor:
     """All scales of sigmoid (or of ordinary) batch norms that are alive, as one vector; raises Unprunable if none exist."""
     parts = []
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) and isinstance(module, SIGMOID) == sigmoid and module.weight is not None:
-            mask = alive.get(f"{name}.weight" if name else "weight")
-            parts.append(module.weight if mask is None else module.weight[mask.to(module.weight.device)])
+            parts.append(survivors(module.weight, f"{name}.weight" if name else "weight", alive))
     if not parts:
         kind = "sigmoid batch norm" if sigmoid else "ordinary batch norm with a scale"
-        raise Unprunable(
-            f"{type(model).__name__} has no {kind}, so {method!r} has nothing to penalise; prepare it first."
-        )
+        raise Unprunable(f"{type(model).__name__} has no {kind}, so {method!r} can penalise nothing; prepare it first.")
     return torch.cat(parts)

@@ -5,16 +5,14 @@ multiplied by ``c / (m q)``, which leaves the mean of every output as it was. Fo
 (baykal2019sipp); the constants follow the authors' code.
 """
 
-from __future__ import annotations
-
 import math
+from bisect import bisect_left
 
 import numpy as np
 import torch
 from torch import Tensor
 
-LONGEST = 20_000
-"""More draws than this are not made one by one."""
+LONGEST = 20_000  # more draws than this are not made one by one
 
 
 class Draws:
@@ -32,15 +30,19 @@ class Draws:
         self.sequence: list[int] = []
         self.distinct = len(scores) if distinct >= len(scores) else 0
         if distinct < len(scores):
-            m = draws_for_distinct(self.q.numpy(), distinct)
-            if m <= LONGEST:
-                self._draw(m)
-            else:
-                self._draw_until(distinct)
+            self._sample(distinct)
 
     @property
     def whole(self) -> bool:
         return self.distinct == len(self.q)
+
+    def _sample(self, distinct: int) -> None:
+        m = draws_for_distinct(self.q.numpy(), distinct)
+        if m > LONGEST:
+            self._draw_until(distinct)
+        else:
+            self.distinct, self.counts = 0, np.zeros(len(self.q))
+            self._draw(m)
 
     def _draw(self, m: int) -> None:
         if m:
@@ -76,13 +78,8 @@ class Draws:
     def one_less(self) -> None:
         """Take draws back, last first, until one entry has disappeared."""
         before = self.distinct
-        if not self.sequence and (not self.whole or draws_for_distinct(self.q.numpy(), before - 1) > LONGEST):
-            self._draw_until(before - 1)
-            return
-        if not self.sequence:  # kept whole from the start: sample it after all
-            self.distinct = 0
-            self.counts = np.zeros(len(self.q))
-            self._draw(draws_for_distinct(self.q.numpy(), before - 1))
+        if not self.sequence:  # what is kept whole from the start is sampled after all
+            (self._sample if self.whole else self._draw_until)(before - 1)
         while self.distinct >= before:
             entry = self.sequence.pop()
             self.counts[entry] -= 1
@@ -109,24 +106,15 @@ def draws_for_distinct(q: np.ndarray, distinct: int) -> int:
     """The least number of draws from probabilities ``q`` (n,) that shows ``distinct`` different entries on average."""
     if distinct <= 1:
         return distinct
-    n = int(np.count_nonzero(q))
-    if n == 1:
-        return 1
-    distinct = min(distinct, n - 1)
-    return least_draws(q, distinct, 0, distinct, 2**62)
+    distinct = min(distinct, int(np.count_nonzero(q)) - 1)
+    return least_draws(q, distinct, 0, distinct, 2**62) if distinct else 1
 
 
 def least_draws(q: np.ndarray, distinct: int, low: int, high: int, limit: float) -> int:
     """The same from ``low`` draws, which show too few, by doubling ``high`` as long as it lies below ``limit``."""
     while expected_distinct(q, high) < distinct and high < limit:
         low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if expected_distinct(q, middle) < distinct:
-            low = middle
-        else:
-            high = middle
-    return high
+    return low + 1 + bisect_left(range(low + 1, high), distinct, key=lambda m: expected_distinct(q, m))
 
 
 def error(x: np.ndarray, a: np.ndarray) -> np.ndarray:

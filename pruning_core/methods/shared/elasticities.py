@@ -10,21 +10,18 @@ and a channel's elasticity is the signed sum of those of its weights. No gate ha
 gradient serves both, and it does not matter which activations or norms follow, or how often the layer is used.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pruning_core.checks import Constraints, OneOf, Whole
 from pruning_core.errors import BadInput, known_name
-from pruning_core.masks.groups import Group
+from pruning_core.masks import Group
 from pruning_core.masks.scores import combine
 from pruning_core.methods.base import Method, View, raised
 from pruning_core.models.modes import evaluating
@@ -40,7 +37,7 @@ def statistic_loss(name: str, training_loss: Callable[[Tensor, Tensor], Tensor])
     The second is what the official code of SNIP-it computes: a negative log-likelihood of logits that no softmax has
     seen. Its gradient is another one than that of cross-entropy, and so is the ranking.
     """
-    return training_loss if known_name("loss of the statistic", name, LOSSES) == "training" else F.nll_loss
+    return training_loss if known_name("loss of the statistic", name, LOSSES) == "training" else nn.functional.nll_loss
 
 
 def loss_gradients(
@@ -54,11 +51,11 @@ def loss_gradients(
     """Gradients of the mean loss over the first ``count`` batches (None: all), and that loss.
 
     In evaluation mode, or in training mode, which moves the running statistics of norms (prune() puts them back).
-    Returns parameter name -> gradient (float32 or better), for the parameters ``names``; zeros where the loss does not
-    depend on one. No ``.grad`` is touched. Raises BadInput when a loss is NaN or infinite.
+    Returns parameter name -> gradient (float32 or better) of ``names``, zeros where the loss does not depend on one. No
+    ``.grad`` is touched. Raises BadInput when a loss is NaN or infinite.
     """
     parameters = {name: model.get_parameter(name) for name in names}
-    wanted = {name: parameter.requires_grad for name, parameter in parameters.items()}
+    wanted = [parameter.requires_grad for parameter in parameters.values()]
     sums: dict[str, Tensor] = {}
     total, used = 0.0, 0
     try:
@@ -69,18 +66,16 @@ def loss_gradients(
             for batch in islice(batches, count):
                 inputs, labels = like_model(model, batch[0], batch[1])
                 value = loss(raised(model(inputs)), labels)
-                total, used = total + float(value.detach()), used + 1
+                number = float(value.detach())
+                total, used = total + number, used + 1
                 if not math.isfinite(total):
-                    raise BadInput(
-                        f"the loss of batch {used} is {float(value.detach())}: there is no gradient to rank by."
-                    )
-                found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
-                for (name, parameter), gradient in zip(parameters.items(), found, strict=True):
-                    gradient = raised(torch.zeros_like(parameter) if gradient is None else gradient)
+                    raise BadInput(f"the loss of batch {used} is {number}: there is no gradient to rank by.")
+                found = torch.autograd.grad(value, list(parameters.values()), materialize_grads=True)
+                for name, gradient in zip(parameters, map(raised, found), strict=True):
                     sums[name] = sums[name].add_(gradient) if name in sums else gradient.clone()
     finally:
-        for name, parameter in parameters.items():
-            parameter.requires_grad_(wanted[name])
+        for parameter, before in zip(parameters.values(), wanted, strict=True):
+            parameter.requires_grad_(before)
     if not used:
         raise BadInput("batches is empty: there is no loss to take a gradient of.")
     return {name: gradient.div_(used) for name, gradient in sums.items()}, total / used
@@ -94,7 +89,6 @@ class Sensitivity(Method):
     """
 
     needs = "labels"
-
     constraints = Constraints(batches=Whole(at_least=1), loss=OneOf(*LOSSES, kind="loss of the statistic"))
 
     batches: int = 5
@@ -109,7 +103,7 @@ class Sensitivity(Method):
 def weight_elasticities(model: nn.Module, gradients: Mapping[str, Tensor], loss: float) -> dict[str, Tensor]:
     """``|w dL/dw / L|`` of every weight that has a gradient, each of the parameter's shape."""
     return {
-        name: (raised(model.get_parameter(name).detach()) * gradient / _divisor(loss + SMALL)).abs()
+        name: (raised(model.get_parameter(name).detach()) * gradient / (loss + SMALL or SMALL)).abs()
         for name, gradient in gradients.items()
     }
 
@@ -124,21 +118,16 @@ def channel_elasticities(
     """
     found = {}
     for name, group in groups.items():
-        of_layer: dict[str, Tensor] = {}
+        of_layer: dict[str, Any] = {}
         for member in group.produces:
             if not member.is_buffer:
                 product = raised(model.get_parameter(member.parameter).detach()) * gradients[member.parameter]
                 rows = product.movedim(member.dim, 0).reshape(product.shape[member.dim], -1).sum(1)
-                of_channel = member.per_channel(rows, group.size)
-                of_layer[member.layer] = of_layer[member.layer] + of_channel if member.layer in of_layer else of_channel
-        found[name] = (combine(of_layer.values(), how) / _divisor(loss)).abs()
+                of_layer[member.layer] = of_layer.get(member.layer, 0) + member.per_channel(rows, group.size)
+        found[name] = (combine(of_layer.values(), how) / (loss or SMALL)).abs()
     return found
 
 
 def producing_parameters(groups: Iterable[Group]) -> list[str]:
     """Weights and biases of the layers that make the channels of ``groups``."""
     return list(dict.fromkeys(m.parameter for group in groups for m in group.produces if not m.is_buffer))
-
-
-def _divisor(loss: float) -> float:
-    return loss if loss else SMALL

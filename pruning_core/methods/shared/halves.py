@@ -1,7 +1,5 @@
 """Weights drawn part by part, so many in all as a budget leaves: what the sampling methods of SiPP share."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -11,13 +9,12 @@ import torch
 from torch import Tensor
 
 from pruning_core.errors import BadInput, BudgetError
-from pruning_core.masks.budgets import Budget
-from pruning_core.masks.masks import Masks
+from pruning_core.masks import Budget, Masks
 from pruning_core.masks.ranking import share_out
 from pruning_core.methods.base import Choice, Method, View
 from pruning_core.methods.shared.draws import Draws
 from pruning_core.methods.shared.sensitivities import LayerSensitivities, RunningSensitivity
-from pruning_core.models.activations import layer_inputs
+from pruning_core.models import layer_inputs
 
 
 class Half(NamedTuple):
@@ -83,11 +80,9 @@ class Sampling(Method):
 
     def choose(self, view: View, budget: Budget) -> Choice:
         if budget.to is None or budget.across != "global" or budget.of != "weights":
-            raise BudgetError(
-                f"{self.name!r} spreads its budget itself: give one sparsity of weights, across='global'."
-            )
-        parts = self.parts(view)
-        total = sum(view.sites.shapes[name].numel() for name in view.sites.weights)
+            raise BudgetError(f"{self.name!r} spreads its budget itself: give a sparsity of weights, across='global'.")
+        parts, shapes = self.parts(view), view.sites.shapes
+        total = sum(shapes[name].numel() for name in view.sites.weights)
         kept = total - math.floor(budget.to * total + 0.5 + 1e-9)
         sizes = np.array([len(part.entries) for part in parts])
         most = int(sizes.sum())
@@ -95,18 +90,14 @@ class Sampling(Method):
         draws = [self.drawn(*pair, view.generator) for pair in zip(parts, counts.tolist(), strict=True)]
         if not self.reference:
             _make_exact(draws, min(kept, most), view.generator)
-        masks = {name: torch.zeros(view.sites.shapes[name].numel(), dtype=torch.bool) for name in view.sites.weights}
-        values = {name: view.parameter(name).clone().flatten() for name in view.sites.weights}
+        masks = {name: torch.zeros(shapes[name], dtype=torch.bool) for name in view.sites.weights}
+        values = {n: torch.clone(w, memory_format=torch.contiguous_format) for n, w in view.weights().items()}
         for part, drawn in zip(parts, draws, strict=True):
             factor = drawn.factors()
-            masks[part.parameter][part.entries] = factor > 0
-            values[part.parameter][part.entries] *= factor.to(values[part.parameter])
+            masks[part.parameter].view(-1)[part.entries] = factor > 0
+            values[part.parameter].view(-1)[part.entries] *= factor.to(values[part.parameter])
         _keep_silent_weights(masks, view, kept - most)
-        shapes = view.sites.shapes
-        return Choice(
-            Masks({name: mask.view(shapes[name]) for name, mask in masks.items()}),
-            {name: value.view(shapes[name]) for name, value in values.items()},
-        )
+        return Choice(Masks(masks), values)
 
     def drawn(self, part: Half, count: int, generator: torch.Generator) -> Draws:
         """How ``count`` distinct weights of one part are taken."""
@@ -116,9 +107,9 @@ class Sampling(Method):
 def _keep_silent_weights(masks: dict[str, Tensor], view: View, count: int) -> None:
     """Keep ``count`` weights that take part in no output of these batches, unweighted: the budget leaves room for them."""
     for name, mask in masks.items():
-        living = view.alive[name].flatten() if name in view.alive else torch.ones_like(mask)
-        spare = (living & ~mask).nonzero().flatten()[: max(count, 0)]
-        mask[spare] = True
+        living = view.alive[name] if name in view.alive else torch.ones_like(mask)
+        spare = (living & ~mask).flatten().nonzero().flatten()[: max(count, 0)]
+        mask.view(-1)[spare] = True
         count -= len(spare)
 
 

@@ -6,19 +6,17 @@ through their *sum* M over the samples, since ``sum_n A^T A(H_n) = A^T A(M)``. S
 nothing is kept of it but M, and an iteration costs as much as one sample.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pruning_core.errors import BadInput, BadType
+from pruning_core.methods.base import along
 
 ACTIVATIONS = ("sum", "absolute", "norm")
 
@@ -30,7 +28,8 @@ class Hidden:
     ``chunks()`` gives the maps anew each time it is called, as tensors (N, inputs, ...); ``consume`` maps them to the
     outputs. ``channel_of`` (inputs,) says which channel an input belongs to, -1 for inputs that are no candidates.
     ``alive`` (size,) is False for channels that are gone already. ``name`` is for messages. ``maps_of(batches)`` gives the
-    maps of other batches than those that ``chunks`` goes through, where a network makes them.
+    maps of other batches than those that ``chunks`` goes through, where a network makes them. ``last``: the layer gives
+    the network's output.
     """
 
     chunks: Callable[[], Iterable[Tensor]]
@@ -40,21 +39,20 @@ class Hidden:
     alive: Tensor
     name: str = "the hidden layer"
     maps_of: Callable[[Iterable], Iterable[Tensor]] | None = None
+    last: bool = False
 
     @classmethod
-    def of(cls, hidden: Tensor | Callable[[], Iterable[Tensor]], consume: Tensor | nn.Module) -> Hidden:
+    def of(cls, hidden: Tensor | Callable[[], Iterable[Tensor]], consume: Tensor | nn.Module) -> Self:
         """Of plain maps (samples, hidden, ...), or a function that gives them in chunks, and weights (outputs, hidden)."""
         layer = consume if isinstance(consume, nn.Module) else _linear(consume)
         chunks: Any = (lambda: (hidden,)) if isinstance(hidden, Tensor) else hidden
         if not callable(chunks):
-            raise BadType(
-                f"hidden maps are a tensor, or a function that gives them in chunks, not {type(hidden).__name__}."
-            )
+            raise BadType(f"hidden maps are a tensor, or a function that gives chunks, not {type(hidden).__name__}.")
         first = next(iter(chunks()), None)
         if first is None or first.dim() < 2 or len(first) == 0:
             raise BadInput("hidden maps have the shape (samples, hidden, ...), with at least one sample.")
-        size = first.shape[1]
         _check_fit(layer, first)
+        size = first.shape[1]
         return cls(chunks, layer, torch.arange(size), size, torch.ones(size, dtype=torch.bool))
 
     def per_channel(self, per_input: Tensor) -> Tensor:
@@ -96,14 +94,13 @@ class Hidden:
             return self.per_channel(_over_positions(self.total[0]))
         total = torch.zeros(len(self.channel_of), dtype=torch.float64)
         for chunk in self.chunks():
-            exact = chunk.double()
-            total += _over_positions(exact.abs() if kind == "absolute" else exact.square()).cpu()
+            total += _over_positions(chunk.double().abs() if kind == "absolute" else chunk.double().square()).cpu()
         found = self.per_channel(total)
         return found.sqrt() if kind == "norm" else found
 
     def masked(self, maps: Tensor, keep: Tensor) -> Tensor:
         """The maps with the inputs of channels outside ``keep`` set to zero."""
-        return maps * self.per_input(keep).to(maps).view(1, -1, *[1] * (maps.dim() - 2))
+        return maps * along(self.per_input(keep), maps, 1)
 
     def correlation(self, keep: Tensor | None, batch_statistics: bool = False) -> Tensor:
         """How much each channel correlates with the residual of ``keep``: sum over samples of A^T V, (size,) in float64.
@@ -117,22 +114,20 @@ class Hidden:
             output = self.exact(leaf)
         with torch.no_grad():
             offset = self.exact(torch.zeros_like(total))
-            if keep is None:
-                # With nothing kept there is no output at all, not even an offset.
-                residual = output - offset + count * offset - self._of_others(total)
+            dense = output - offset + count * offset
+            if keep is None:  # then there is no output at all, not even an offset
+                residual = dense - self._of_others(total)
             elif not batch_statistics:
                 residual = output - self.exact(self.masked(total, keep))
             else:
-                residual = output - offset + count * offset
+                residual = dense
                 for chunk in self.chunks():
                     residual -= self.by_batch(self.masked(chunk.double(), keep)).sum(0, keepdim=True)
         (gradient,) = torch.autograd.grad(output, leaf, residual.detach())
         return self.per_channel(_over_positions(gradient))
 
-    def _of_others(self, maps: Tensor) -> Tensor | float:
+    def _of_others(self, maps: Tensor) -> Tensor:
         """What inputs that are no candidates add to the output: they are never removed."""
-        if bool((self.channel_of >= 0).all()):
-            return 0.0
         nothing = torch.zeros(self.size, dtype=torch.bool)
         return self.exact(self.masked(maps, nothing)) - self.exact(torch.zeros_like(maps[:1]))
 
@@ -142,7 +137,9 @@ class Hidden:
         for layer in self.exact if isinstance(self.exact, nn.Sequential) else [self.exact]:
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                 try:
-                    output = F.batch_norm(output, None, None, layer.weight, layer.bias, True, 0.0, layer.eps)
+                    output = nn.functional.batch_norm(
+                        output, None, None, layer.weight, layer.bias, True, 0.0, layer.eps
+                    )
                 except ValueError as error:
                     raise BadInput(f"statistics of a batch need more than one value a channel: {error}") from error
             else:
@@ -152,17 +149,13 @@ class Hidden:
     def squared_residuals(self, keeps: Sequence[Tensor | None], batch_statistics: bool = False) -> list[float]:
         """||V||^2 over all samples for every choice in ``keeps`` (None: of nothing), in one pass over the chunks."""
         found = [0.0] * len(keeps)
+        read = self.by_batch if batch_statistics else self.exact
         for chunk in self.chunks():
             exact = chunk.double()
             dense = self.exact(exact)
             for i, keep in enumerate(keeps):
-                if keep is None:
-                    residual = dense - self._of_others(exact)
-                elif batch_statistics:
-                    residual = dense - self.by_batch(self.masked(exact, keep))
-                else:
-                    residual = dense - self.exact(self.masked(exact, keep))
-                found[i] += float(residual.square().sum())
+                rest = self._of_others(exact) if keep is None else read(self.masked(exact, keep))
+                found[i] += float((dense - rest).square().sum())
         return found
 
     @property
@@ -172,7 +165,6 @@ class Hidden:
 
 
 def _check_fit(layer: nn.Module, maps: Tensor) -> None:
-    """Raise BadInput unless the layer can read the maps."""
     reader: Any = layer[0] if isinstance(layer, nn.Sequential) else layer
     dimensions = {nn.Linear: 2, nn.Conv1d: 3, nn.Conv2d: 4, nn.Conv3d: 5}
     wanted = next((d for kind, d in dimensions.items() if isinstance(reader, kind)), None)

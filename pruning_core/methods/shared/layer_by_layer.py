@@ -1,30 +1,25 @@
 """One hidden layer after the other, each on what the pruned layers before it pass on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from pruning_core.masks.budgets import Budget
-from pruning_core.masks.groups import Group, expand
-from pruning_core.methods.base import Choice, Method, View, channel_counts
+from pruning_core.masks import Budget, Group, expand
+from pruning_core.methods.base import Choice, Method, Needs, View, along, channel_counts
 from pruning_core.methods.shared.hidden import Hidden
 from pruning_core.methods.shared.reading import inputs_of
-from pruning_core.models.activations import Place, layer_inputs, places
+from pruning_core.models import layer_inputs
+from pruning_core.models.activations import Place, places
 
 
 class LayerByLayer(Method):
-    """Base of methods that take one hidden layer after the other, each on what the pruned layers before it pass on.
-
-    A subclass chooses in ``select``; how many channels a layer keeps follows from the budget.
-    """
+    """Base of these methods: a subclass chooses in ``select``; how many channels a layer keeps follows from the budget."""
 
     unit = "channel"
-    needs: ClassVar[Literal["nothing", "shape", "inputs", "labels"]] = "inputs"
+    needs: ClassVar[Needs] = "inputs"
 
     def refuses(self, model: nn.Module, group: Group) -> str | None:
         readers = {member.layer for member in group.consumes}
@@ -38,31 +33,27 @@ class LayerByLayer(Method):
     def choose(self, view: View, budget: Budget) -> Choice:
         counts, remarks = channel_counts(view, budget)
         groups = view.sites.groups
-        example = view.example_input
-        if example is None:
-            example = next(iter(view.batches or ()))[0][:1]
-        found = places(view.model, [group.consumes[0].layer for group in groups.values()], example)
+        example = next(iter(view.batches or ()))[0][:1] if view.example_input is None else view.example_input
+        reader = {name: group.consumes[0].layer for name, group in groups.items()}
+        found = places(view.model, reader.values(), example)
         masks = view.alive
         values: dict[str, Tensor] = {}
-        for name in sorted(groups, key=lambda name: found[groups[name].consumes[0].layer].order):
-            group = groups[name]
-            place = found[group.consumes[0].layer]
+        for name in sorted(groups, key=lambda name: found[reader[name]].order):
             masks.apply_(view.model)
-            hidden = hidden_of(view, group, place)
-            keep = torch.zeros(group.size, dtype=torch.bool)
+            hidden = hidden_of(view, groups[name], found[reader[name]])
             if counts[name] == int(hidden.alive.sum()):
                 continue
-            support, new = self.select(view, hidden, counts[name], place)
-            keep[support] = True
-            masks = masks & expand({name: keep & hidden.alive}, groups, view.sites.shapes)
+            support, new = self.select(view, hidden, counts[name])
+            keep = torch.isin(torch.arange(hidden.size), support) & hidden.alive
+            masks = masks & expand({name: keep}, groups, view.sites.shapes)
             for part, value in new.items():
-                parameter = f"{group.consumes[0].layer}.{part}"
+                parameter = f"{reader[name]}.{part}"
                 values[parameter] = value.to(view.model.get_parameter(parameter))
-                with torch.no_grad():  # the layers behind must see it; the caller puts the network back
-                    view.model.get_parameter(parameter).copy_(values[parameter])
+                # The layers behind must see it; the caller puts the network back.
+                view.model.get_parameter(parameter).data.copy_(values[parameter])
         return Choice(masks, values, remarks)
 
-    def select(self, view: View, hidden: Hidden, s: int, place: Place) -> tuple[Tensor, dict[str, Tensor]]:
+    def select(self, view: View, hidden: Hidden, s: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Indices of the ``s`` channels to keep, and new values of the reading layer's "weight" or "bias"."""
         raise NotImplementedError
 
@@ -80,7 +71,8 @@ def hidden_of(view: View, group: Group, place: Place) -> Hidden:
     consume = reader if place.norm is None else nn.Sequential(reader, view.model.get_submodule(place.norm))
     name = f"the layer in front of {member.layer!r}"
     chunks = partial(maps_of, view.batches or ())
-    return Hidden(chunks, consume, inputs_of(reader, member), group.size, group.alive(view.alive), name, maps_of)
+    alive = group.alive(view.alive)
+    return Hidden(chunks, consume, inputs_of(reader, member), group.size, alive, name, maps_of, place.last)
 
 
 def rescaled(hidden: Hidden, factor: float) -> dict[str, Tensor]:
@@ -89,5 +81,5 @@ def rescaled(hidden: Hidden, factor: float) -> dict[str, Tensor]:
     groups = getattr(hidden.layer, "groups", 1)
     # In a grouped convolution one column of the weight serves an input of every group.
     ours = hidden.channel_of[: len(hidden.channel_of) // groups] >= 0
-    factors = torch.where(ours, torch.tensor(factor, dtype=torch.float64), 1.0).to(weight)
-    return {"weight": weight * factors.view(1, -1, *[1] * (weight.dim() - 2))}
+    factors = torch.where(ours, torch.tensor(factor, dtype=torch.float64), 1.0)
+    return {"weight": weight * along(factors, weight, 1)}

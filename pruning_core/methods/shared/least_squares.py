@@ -1,7 +1,5 @@
 """Second moments of hidden maps: least squares for the layer that reads them, and what each channel adds to its output."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

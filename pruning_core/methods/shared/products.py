@@ -6,8 +6,6 @@ Written so that the inner loop runs along e in the processor's vector registers:
 product of the same size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,14 +1,12 @@
 """What a layer reads: which channel each of its inputs belongs to, and what it sees at every output position."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruning_core.masks.groups import Member
+from pruning_core.masks import Member
 
 
 def inputs_of(reader: Any, member: Member) -> Tensor:

@@ -10,8 +10,6 @@ max(a, 0) and max(-a, 0). The bias takes no part. A channel's sensitivity is the
 the kernel, the largest share of the whole feature map.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -64,7 +62,7 @@ class RunningSensitivity:
         known_name("reduction over the kernel", kernel, ("reduce", "sum"))
         if not isinstance(layer, (nn.Linear, nn.Conv2d)):
             raise Unprunable(
-                f"sensitivities are defined for linear and 2-d convolutional layers, not {type(layer).__name__}."
+                f"only linear and 2-d convolutional layers have sensitivities, not {type(layer).__name__}."
             )
         if kernel == "sum" and reduce != "max":
             raise BadInput("shares are summed over the kernel before a maximum, so kernel='sum' needs reduce='max'.")
@@ -81,21 +79,19 @@ class RunningSensitivity:
         """Take more inputs into account. Raises BadInput where they are NaN or infinite."""
         if not bool(torch.isfinite(batch).all()):
             raise BadInput("the activations that sensitivities are taken of are NaN or infinite for these samples.")
-        points = _non_negative(batch.to(self.rows))
+        points = batch.to(self.rows)
+        if bool((points < 0).any()):
+            points = torch.cat([points.clamp(min=0), (-points).clamp(min=0)])
+        # What a channel makes of its kernel positions is taken point by point where it is a mean.
+        one_by_one = self.reduce == "mean" and self.window > 1 and len(self.channel) > 0
         # A few points at a time: what is unfolded then stays in the processor's cache.
         size = self.window * points[0].numel()
         for part in points.split(max(1, BLOCK // max(1, size))):
-            self._add(unfolded(self.layer, part))
-
-    def _add(self, patches: Tensor) -> None:
-        """The same for patches (N, groups, e, P) of some points."""
-        self.positions = patches.shape[-1]
-        columns = patches.permute(1, 0, 3, 2)
-        # What a channel makes of its kernel positions is taken point by point where it is a mean.
-        one_by_one = self.reduce == "mean" and self.window > 1 and len(self.channel) > 0
-        for part in columns.split(1, 1) if one_by_one else [columns]:
-            for g in range(self.groups):
-                self._add_group(g, part[g])
+            columns = unfolded(self.layer, part).permute(1, 0, 3, 2)  # (groups, N, P, e)
+            self.positions = columns.shape[2]
+            for points_of_groups in columns.split(1, 1) if one_by_one else [columns]:
+                for g in range(self.groups):
+                    self._add_group(g, points_of_groups[g])
 
     def _add_group(self, g: int, columns: Tensor) -> None:
         mine = slice(g * len(self.rows) // self.groups, (g + 1) * len(self.rows) // self.groups)
@@ -145,10 +141,8 @@ def _largest_windows(signs: list[Tensor], columns: Tensor, inverses: list[Tensor
     return summed
 
 
-PROBABILITY = Real(above=0, below=1)
-"""What the probability ``delta`` that a guarantee fails must be."""
-CONSTANT = Real(above=0)
-"""What the constant C of the theory must be."""
+PROBABILITY = Real(above=0, below=1)  # what the probability ``delta`` that a guarantee fails must be
+CONSTANT = Real(above=0)  # what the constant C of the theory must be
 
 
 def sample_size(outputs: int, largest: int, delta: float = 1e-16, constant: float = 3.0) -> int:
@@ -163,7 +157,3 @@ def sample_size(outputs: int, largest: int, delta: float = 1e-16, constant: floa
     if outputs < 1 or largest < 1 or constant <= 0:
         raise BadInput(f"numbers of outputs and the constant are positive, not {outputs}, {largest} and {constant}.")
     return math.ceil(constant * math.log(8 * outputs * largest / delta))
-
-
-def _non_negative(batch: Tensor) -> Tensor:
-    return torch.cat([batch.clamp(min=0), (-batch).clamp(min=0)]) if bool((batch < 0).any()) else batch

@@ -1,48 +1,40 @@
 """Layers put into a network before it is trained: norms where it has none, norms of another kind, gates."""
 
-from __future__ import annotations
-
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.errors import Unprunable
-from pruning_core.masks.groups import Group, Member
-from pruning_core.masks.tracing import find_groups
+from pruning_core.masks import Group, Member, find_groups
 from pruning_core.methods.base import weight_rows
 from pruning_core.models.layers.gates import ChannelGate, Gated, HardConcreteGate
 
 Gate = HardConcreteGate | ChannelGate
 
 
-def swap(model: nn.Module, name: str, layer: nn.Module) -> None:
-    """Put ``layer`` where the network has the layer ``name``."""
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, layer)
-
-
-def swap_norms(model: nn.Module, make: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    """Exchange every ordinary batch norm with a scale for ``make(norm)``; returns the network, or what it has become."""
+def swap_norms(model: nn.Module, flat: Any, image: Any, make: Callable[[Any, nn.Module], nn.Module]) -> nn.Module:
+    """Exchange every ordinary batch norm with a scale for ``make(kind, norm)``, where ``kind`` is ``flat`` for 1-d norms
+    and ``image`` for 2-d ones; returns the network, or what it has become."""
+    kinds = {nn.BatchNorm1d: flat, nn.BatchNorm2d: image}
     for name, module in list(model.named_modules()):
-        if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d) and module.weight is not None:
+        if type(module) in kinds and module.weight is not None:
+            made = make(kinds[type(module)], module)
             if not name:
-                return make(module)
-            swap(model, name, make(module))
+                return made
+            model.set_submodule(name, made)
     return model
 
 
-def with_norms(
-    model: nn.Module, example_input, flat: type[nn.Module] = nn.BatchNorm1d, image: type[nn.Module] = nn.BatchNorm2d
-) -> nn.Module:
+def with_norms(model: nn.Module, example_input, flat: type = nn.BatchNorm1d, image: type = nn.BatchNorm2d) -> nn.Module:
     """Put a norm behind every layer that makes prunable channels, if the network has no batch norm at all; in place.
 
     ``flat(channels)`` goes behind linear layers and 1-d convolutions, ``image(channels)`` behind 2-d convolutions. The
     layer's bias, which a batch norm cancels, becomes the shift of the norm where it has one. Raises Unprunable where no
     such layer is found.
     """
-    if any(isinstance(module, _BatchNorm) for module in model.modules()):
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
         return model
     kinds = {nn.Linear: flat, nn.Conv1d: flat, nn.Conv2d: image}
     rows = [row for group in find_groups(model, example_input) if not group.reason_fixed for row in weight_rows(group)]
@@ -56,10 +48,7 @@ def with_norms(
             if norm.bias is not None:
                 norm.bias.data.copy_(layer.bias.data)
             layer.register_parameter("bias", None)
-        together = nn.Sequential()
-        together.add_module("layer", layer)
-        together.add_module("norm", norm)
-        swap(model, name, together)
+        model.set_submodule(name, nn.Sequential(OrderedDict(layer=layer, norm=norm)))
     return model
 
 
@@ -81,7 +70,7 @@ def gates_behind_norms(model: nn.Module, example_input, make: Callable[[int], Ch
     """``make(channels)`` behind every batch norm, and behind the layers of channels that meet none; changed in place."""
     gated = {name for name, module in model.named_modules() if isinstance(module, Gated)}
     for name, norm in list(model.named_modules()):
-        if isinstance(norm, _BatchNorm) and name.rpartition(".")[0] not in gated:
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and name.rpartition(".")[0] not in gated:
             _put(model, name, make(norm.num_features))
     for group in find_groups(model, example_input):
         if group.reason_fixed is None and not gates_of(model, group, ChannelGate):
@@ -91,4 +80,4 @@ def gates_behind_norms(model: nn.Module, example_input, make: Callable[[int], Ch
 
 
 def _put(model: nn.Module, name: str, gate: Gate) -> None:
-    swap(model, name, Gated(model.get_submodule(name), gate))
+    model.set_submodule(name, Gated(model.get_submodule(name), gate))
