@@ -4,7 +4,8 @@
 the same architecture from that recipe. ``torchvision/<name>`` builds torchvision's classification networks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,23 +15,31 @@ from pruning_core.checks import Real, Several, Whole, check
 from pruning_core.data.loading import Data
 from pruning_core.data.sets import DATASETS
 from pruning_core.errors import BadInput, BadType, UnknownName, known_name
-from pruning_core.models.zoo import (
-    blocks,
-    cnn,
-    densenet,
-    how_sparse,
-    lenet,
-    perceptrons,
-    resnet,
-    snip,
-    transformer,
-    vgg,
-    wide_resnet,
-)
-from pruning_core.models.zoo.base import ModelInfo, Shape
+from pruning_core.models.zoo.base import NETWORKS, ModelInfo, Shape
+from pruning_core.models.zoo.chains import chain
+from pruning_core.models.zoo.densenet import DenseNet
+from pruning_core.models.zoo.initialisers import STARTS
+from pruning_core.models.zoo.resnet import ResNet, SnipResNet, WideResNet
+from pruning_core.models.zoo.transformer import VisionTransformer
 
-_FAMILIES = (perceptrons, lenet, vgg, resnet, snip, blocks, transformer, densenet, wide_resnet, cnn, how_sparse)
-MODELS: dict[str, ModelInfo] = {name: info for family in _FAMILIES for name, info in family.MODELS.items()}
+_NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "chain": chain,
+    "densenet": DenseNet,
+    "resnet": ResNet,
+    "snip_resnet": SnipResNet,
+    "vision_transformer": VisionTransformer,
+    "wide_resnet": WideResNet,
+}
+
+
+def _entry(start: str, network: str = "chain", **rest: Any) -> ModelInfo:
+    """An entry of ``networks.yml``; what is no field of ModelInfo is an option of the network."""
+    fields = {key: rest.pop(key) for key in ModelInfo.__dataclass_fields__ if key in rest}
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    return ModelInfo(partial(_NETWORKS[network], **rest), STARTS[start], **fields)
+
+
+MODELS: dict[str, ModelInfo] = {name: _entry(**entry) for name, entry in NETWORKS.items()}
 """Name -> entry: builder, paper, and the parameter count at its standard data."""
 
 

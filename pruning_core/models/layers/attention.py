@@ -83,13 +83,14 @@ class PrunableAttention(nn.Module):
             attention.embed_dim, attention.num_heads, attention.dropout, kdim=attention.kdim, vdim=attention.vdim,
             batch_first=attention.batch_first, device="meta",
         )  # fmt: skip
-        apart = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
-        weights = [*(_parts(attention.in_proj_weight, 3) or map(_own, apart)), _own(attention.out_proj.weight)]
-        none: list[Any] = [None] * 3
-        biases = [*(_parts(attention.in_proj_bias, 3) or none), *(_parts(attention.out_proj.bias, 1) or none[:1])]
+        with torch.enable_grad():  # a part of what is trained is trained
+            apart = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
+            weights = apart if attention.in_proj_weight is None else attention.in_proj_weight.chunk(3)
+            biases = (None,) * 3 if attention.in_proj_bias is None else attention.in_proj_bias.chunk(3)
         layers: list[Any] = [converted.q, converted.k, converted.v, converted.out]
-        for layer, weight, bias in zip(layers, weights, biases, strict=True):
-            layer.weight, layer.bias = weight, bias
+        last = attention.out_proj
+        for layer, weight, bias in zip(layers, (*weights, last.weight), (*biases, last.bias), strict=True):
+            layer.weight, layer.bias = _own(weight), None if bias is None else _own(bias)
         return converted.train(attention.training)
 
     @property
@@ -207,14 +208,8 @@ def prunable_attention(model: nn.Module) -> nn.Module:
     return model
 
 
-def _own(tensor: Tensor, requires_grad: bool | None = None) -> nn.Parameter:
-    trained = tensor.requires_grad if requires_grad is None else requires_grad
-    return nn.Parameter(tensor.detach().clone(memory_format=torch.contiguous_format), trained)
-
-
-def _parts(stacked: Tensor | None, count: int) -> list[nn.Parameter]:
-    """Copies of the parts of a parameter; none of one that is not there."""
-    return [] if stacked is None else [_own(part, stacked.requires_grad) for part in stacked.chunk(count)]
+def _own(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor.detach().clone(memory_format=torch.contiguous_format), tensor.requires_grad)
 
 
 def _linear(layer: Any) -> nn.Linear:
