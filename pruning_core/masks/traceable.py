@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,9 +62,8 @@ def _summed(
     return attention.out(summed), weights
 
 
-def gate_finder():
+def gate_finder(torch_pruning: Any) -> Any:
     """Tells torch-pruning how many channels a gate has; it never slices anything for us."""
-    import torch_pruning
 
     class GateFinder(torch_pruning.pruner.function.BasePruningFunc):
         def prune_out_channels(self, layer, idxs):

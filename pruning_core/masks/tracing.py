@@ -44,7 +44,7 @@ def groups_and_positions(
     model: nn.Module, example_input, time_limit: float = 60.0
 ) -> tuple[list[Group], dict[str, int]]:
     """The groups, and the output positions of every layer for one sample, from one forward pass."""
-    import torch_pruning  # noqa: F401 (before the clock starts: an import that is cut off stays broken)
+    import torch_pruning  # before the clock starts: an import that is cut off stays broken
 
     _refuse_shared_weights(model)
     # A tuple: a bare tensor would be unpacked along its batch and tried sample by sample, and counted twice.
@@ -52,9 +52,9 @@ def groups_and_positions(
     try:
         with limited(time_limit):
             try:
-                entries, positions = _search(weightless_copy(model), _to(arguments, "meta"))
+                entries, positions = _search(torch_pruning, weightless_copy(model), _to(arguments, "meta"))
             except Exception:  # a forward pass that looks at values, or tensors that are no buffers
-                entries, positions = _search(copy.deepcopy(model), arguments)
+                entries, positions = _search(torch_pruning, copy.deepcopy(model), arguments)
     except OutOfTime:
         raise Unprunable(
             f"the channel groups of {type(model).__name__} were not found within {time_limit:g} s; prune weights instead."
@@ -72,16 +72,14 @@ def groups_and_positions(
     return groups, positions
 
 
-def _search(twin: nn.Module, arguments: tuple):
+def _search(torch_pruning: Any, twin: nn.Module, arguments: tuple):
     """What torch-pruning finds in ``twin``, a copy that it may change: (members, problems, channels) of every group."""
-    import torch_pruning
-
     make_traceable(twin, arguments)
     names = {module: name for name, module in twin.named_modules()}
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
         graph = torch_pruning.DependencyGraph()
-        finders = dict.fromkeys((HardConcreteGate, ChannelGate), gate_finder())
+        finders = dict.fromkeys((HardConcreteGate, ChannelGate), gate_finder(torch_pruning))
         with counting_positions(twin) as positions:
             graph.build_dependency(twin, arguments, customized_pruners=finders)
         found = [

@@ -14,7 +14,7 @@ from torch import nn
 from pruning_core.checks import Real, Several, Whole, check
 from pruning_core.data.loading import Data
 from pruning_core.data.sets import DATASETS
-from pruning_core.errors import BadInput, BadType, UnknownName, known_name
+from pruning_core.errors import BadInput, BadType, known_name
 from pruning_core.models.zoo.base import NETWORKS, ModelInfo, Shape
 from pruning_core.models.zoo.chains import chain
 from pruning_core.models.zoo.densenet import DenseNet
@@ -121,12 +121,7 @@ def recipe_for(name: str, shape: Shape, classes: int, width: float = 1.0, norm: 
 
 
 def _own(name: str, shape: Shape, classes: int, width: float, norm: str, seed: int) -> nn.Module:
-    if name not in MODELS:
-        try:
-            known_name("model", name, MODELS)
-        except UnknownName as error:
-            raise UnknownName(f"{str(error)[:-1]}, torchvision/<name>.") from None
-    info = MODELS[name]
+    info = MODELS[known_name("model", name, [*MODELS, "torchvision/<name>"])]
     if norm not in info.norms:
         raise BadInput(f"{name} cannot have norm={norm!r}; allowed: {', '.join(info.norms)}.")
     if min(shape[1:]) < info.smallest:

@@ -6,7 +6,7 @@ Losses are means per sample, accuracies percent, times seconds.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,18 +24,13 @@ from pruning_core.training.trainer_state import TrainerState
 if TYPE_CHECKING:
     from pruning_core.data.splits import Split
 
-KEEP = ("last", "best_validation")
+Observer = Callable[["Trainer", dict[str, Any]], None]
+"""Called after each epoch with the Trainer and the epoch's row, to which it may add JSON-able numbers."""
 STEPS_BETWEEN_LOOKS = 100  # looking at the loss waits for the device, so it is not done at every step
 
 
 class TrainingDiverged(PruningError):
     """The loss became NaN or infinite."""
-
-
-class Observer(Protocol):
-    """Called after each epoch with the Trainer and the epoch's row, to which it may add JSON-able numbers."""
-
-    def __call__(self, trainer: "Trainer", row: dict[str, Any]) -> None: ...
 
 
 class Trainer(TrainerState):
@@ -84,9 +79,11 @@ class Trainer(TrainerState):
         self.batch_size = check("batch_size", batch_size, Whole(at_least=1))
         self.seed = check("seed", seed, Whole(at_least=0))
         self.precision = check("precision", precision, OneOf(*PRECISIONS))
-        self.keep = check("keep", keep, OneOf(*KEEP))
+        self.keep = check("keep", keep, OneOf("last", "best_validation"))
         _check_types(model, optimizer, learning_rate)
-        self.model = _placed(model, device, channels_last)
+        self.model = model if device is None else model.to(device)
+        if channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.settings = optimizer or Optimizer()
         self.learning_rate = learning_rate or LearningRate()
         self.loss, self.penalty, self.only = loss or CrossEntropy(), penalty, only
@@ -112,7 +109,9 @@ class Trainer(TrainerState):
         """
         self.check(split)
         start = time.perf_counter()
-        with _training(self.model, self.optimizer), _random_numbers_of(self.generator, self.model):
+        seed = int(torch.randint(2**62, (), generator=self.generator))
+        with _training(self.model, self.optimizer), own_random_numbers(self.model):
+            torch.manual_seed(seed)  # of dropout and noise
             result = self._pass(split)
         result["seconds"] = time.perf_counter() - start
         self.epoch += 1
@@ -245,14 +244,6 @@ def _check_types(model: object, optimizer: object, learning_rate: object) -> Non
         raise BadType(f"learning_rate is a schedule such as LearningRate('cosine'), not {learning_rate!r}.")
 
 
-def _placed(model: nn.Module, device: torch.device | str | None, channels_last: bool) -> nn.Module:
-    if device is not None:
-        model.to(device)
-    if channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model
-
-
 def _one_number(penalty: object) -> Tensor:
     if not isinstance(penalty, Tensor) or penalty.numel() != 1:
         raise BadInput("a penalty must return one number as a tensor.")
@@ -274,12 +265,3 @@ def _training(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[No
             for parameter in frozen:
                 parameter.requires_grad_(True)
             optimizer.zero_grad()
-
-
-@contextmanager
-def _random_numbers_of(generator: torch.Generator, model: nn.Module) -> Iterator[None]:
-    """Dropout and noise follow from ``generator``; the global random state is left as it was."""
-    seed = int(torch.randint(2**62, (), generator=generator))
-    with own_random_numbers(model):
-        torch.manual_seed(seed)
-        yield

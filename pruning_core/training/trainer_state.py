@@ -71,14 +71,14 @@ class TrainerState:
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that going on needs: (tensors, JSON-able information), ready for ``checkpoints.save_tensors(path, *state)``."""
-        tensors = {f"model:{name}": tensor for name, tensor in self.model.state_dict().items()}
-        tensors |= {f"mask:{name}": mask for name, mask in self._masks.items()}
-        stepped = optimizer_state(self.model, self.optimizer)
-        tensors |= {f"optimizer:{key}": tensor for key, tensor in stepped.items()}
-        if self.best is not None:
-            tensors |= {f"best:{name}": tensor for name, tensor in self.best["state"].items()}
-        if self.average is not None:
-            tensors |= {f"average:{name}": tensor for name, tensor in self.average.sums.items()}
+        parts: dict[str, Mapping[str, Tensor]] = {
+            "model": self.model.state_dict(),
+            "mask": self._masks,
+            "optimizer": optimizer_state(self.model, self.optimizer),
+            "best": self.best["state"] if self.best else {},
+            "average": self.average.sums if self.average else {},
+        }
+        tensors = {f"{part}:{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
         tensors["generator"] = self.generator.get_state()
         best = self.best and {key: self.best[key] for key in ("epoch", "validation_accuracy")}
         info = {"kind": FORMAT, "epoch": self.epoch, "history": self.history, "best": best}
