@@ -2,18 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pruning_core.checks import Constraints, Real, Whole, check, check_fields
+from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput, BadType, known_name
 from pruning_core.models.modes import observing
-
-if TYPE_CHECKING:
-    from pruning_core.data.splits import Split
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -44,7 +42,7 @@ class Evaluation(NamedTuple):
 
 def evaluate(
     model: nn.Module,
-    split: "Split",
+    split: Split,
     *,
     batch_size: int = 512,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
@@ -86,7 +84,7 @@ def confusion_matrix(model: nn.Module, split, batch_size: int = 512) -> Tensor:
     return torch.bincount(torch.cat(pairs), minlength=classes**2).view(classes, classes)
 
 
-def check_split(model: nn.Module, split: "Split") -> None:
+def check_split(model: nn.Module, split: Split) -> None:
     """Raise BadInput or BadType, before any work, unless ``model`` maps the inputs to (N, classes) for the labels."""
     if not hasattr(split, "batches"):
         raise BadType(f"a split of load_data(...) is needed, with inputs and labels, not {type(split).__name__}.")

@@ -6,13 +6,14 @@ Losses are means per sample, accuracies percent, times seconds.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.checks import OneOf, Whole, check, check_finite
+from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput, BadType, PruningError
 from pruning_core.masks.masks import Masks
 from pruning_core.models.modes import modes_kept, own_random_numbers
@@ -20,9 +21,6 @@ from pruning_core.training.averaging import WeightAverage
 from pruning_core.training.evaluation import PRECISIONS, CrossEntropy, check_split, evaluate, forward, like_model
 from pruning_core.training.optimizers import LearningRate, Optimizer, trained_by
 from pruning_core.training.trainer_state import TrainerState
-
-if TYPE_CHECKING:
-    from pruning_core.data.splits import Split
 
 Observer = Callable[["Trainer", dict[str, Any]], None]
 """Called after each epoch with the Trainer and the epoch's row, to which it may add JSON-able numbers."""
@@ -95,12 +93,12 @@ class Trainer(TrainerState):
         self.average = None if average is None else WeightAverage(average)
         self.masks = Masks(masks or {})
 
-    def steps_per_epoch(self, split: "Split") -> int:
+    def steps_per_epoch(self, split: Split) -> int:
         """Optimizer steps that one epoch over ``split`` takes."""
         full, rest = divmod(len(split), self.batch_size)
         return full + (rest > 0) - self._merges_last(split)
 
-    def train_epoch(self, split: "Split", validation: "Split | None" = None) -> dict[str, float]:
+    def train_epoch(self, split: Split, validation: Split | None = None) -> dict[str, float]:
         """Train once through ``split``; returns loss, accuracy, penalty, seconds, learning_rate (the last one used).
 
         With ``validation`` its loss and accuracy join the row in ``history``: epoch (from 1), train_loss, train_accuracy,
@@ -126,7 +124,7 @@ class Trainer(TrainerState):
             observer(self, row)
         return result
 
-    def _pass(self, split: "Split") -> dict[str, float]:
+    def _pass(self, split: Split) -> dict[str, float]:
         model: nn.Module = self.model
         losses: list[Tensor] = []
         penalties: list[Tensor] = []
@@ -209,7 +207,7 @@ class Trainer(TrainerState):
             name = str(error).split()[0]
             raise TrainingDiverged(f"{name} became NaN or infinite at the end of epoch {self.epoch + 1}.") from error
 
-    def check(self, split: "Split") -> None:
+    def check(self, split: Split) -> None:
         """Raises BadInput for weights, data or a batch size that cannot be trained on; a split is looked at once."""
         check_finite(self.model)
         if self._checked and self._checked[0] is split:
@@ -222,10 +220,10 @@ class Trainer(TrainerState):
     def _has_batch_norm(self) -> bool:
         return any(isinstance(module, _BatchNorm) for module in self.model.modules())
 
-    def _merges_last(self, split: "Split") -> bool:
+    def _merges_last(self, split: Split) -> bool:
         return len(split) > self.batch_size > 1 == len(split) % self.batch_size and self._has_batch_norm()
 
-    def _batches(self, split: "Split") -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
         batches = iter(split.batches(self.batch_size, self.generator if self.shuffle else None))
         if self._merges_last(split):
             for _ in range(len(split) // self.batch_size - 1):

@@ -1,19 +1,17 @@
 """What a training must keep in order to go on: masks, optimizer state, best epoch, and how they are saved, restored and cut."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput
 from pruning_core.masks.masks import Masks
 from pruning_core.records.checkpoints import describe
 from pruning_core.training.averaging import WeightAverage
 from pruning_core.training.optimizers import Optimizer, load_optimizer_state, optimizer_state, trained_by
-
-if TYPE_CHECKING:
-    from pruning_core.data.splits import Split
 
 FORMAT = "training 1"
 
@@ -131,7 +129,7 @@ class TrainerState:
         load_optimizer_state(model, self.optimizer, stepped)
         self.masks = Masks(masks)
 
-    def description(self, split: "Split") -> dict[str, Any]:
+    def description(self, split: Split) -> dict[str, Any]:
         """Settings, weights and data of this run as JSON: what tells its checkpoint from another's."""
         inputs, labels = next(iter(split.batches(min(16, len(split)))))
         augmentation = describe(getattr(split, "augmentation", None))

@@ -34,10 +34,10 @@ class PrunableAttention(nn.Module):
     in_proj_bias = None
     _qkv_same_embed_dim = False
 
-    q: nn.Module
-    k: nn.Module
-    v: nn.Module
-    out: nn.Module
+    q: Any  # linear layers; methods with gates wrap them for a while
+    k: Any
+    v: Any
+    out: Any
 
     def __init__(
         self,
@@ -87,8 +87,7 @@ class PrunableAttention(nn.Module):
             apart = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
             weights = apart if attention.in_proj_weight is None else attention.in_proj_weight.chunk(3)
             biases = (None,) * 3 if attention.in_proj_bias is None else attention.in_proj_bias.chunk(3)
-        layers: list[Any] = [converted.q, converted.k, converted.v, converted.out]
-        last = attention.out_proj
+        layers, last = (converted.q, converted.k, converted.v, converted.out), attention.out_proj
         for layer, weight, bias in zip(layers, (*weights, last.weight), (*biases, last.bias), strict=True):
             layer.weight, layer.bias = _own(weight), None if bias is None else _own(bias)
         return converted.train(attention.training)
@@ -96,12 +95,12 @@ class PrunableAttention(nn.Module):
     @property
     def num_heads(self) -> int:
         """How many heads are left."""
-        return _linear(self.q).out_features // self.head_dim
+        return getattr(self.q, "layer", self.q).out_features // self.head_dim
 
     @property
     def embed_dim(self) -> int:
         """Size of the output."""
-        return _linear(self.out).out_features
+        return getattr(self.out, "layer", self.out).out_features
 
     def forward(
         self,
@@ -189,15 +188,15 @@ def prunable_attention(model: nn.Module) -> nn.Module:
         raise BadType(f"the network must be a torch.nn.Module, not {type(model).__name__}.")
     if isinstance(model, nn.MultiheadAttention):
         return PrunableAttention.from_torch(model)
-    found = {name: module for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)}
-    if not found:
-        raise BadInput(f"{type(model).__name__} holds no nn.MultiheadAttention that could be converted.")
     converted: dict[nn.Module, PrunableAttention] = {}
-    for name, attention in found.items():
-        try:
-            converted[attention] = PrunableAttention.from_torch(attention)
-        except (BadInput, BadType) as error:
-            raise BadInput(f"{name!r}: {error}") from None
+    for name, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            try:
+                converted[module] = PrunableAttention.from_torch(module)
+            except (BadInput, BadType) as error:
+                raise BadInput(f"{name!r}: {error}") from None
+    if not converted:
+        raise BadInput(f"{type(model).__name__} holds no nn.MultiheadAttention that could be converted.")
     for module in list(model.modules()):
         # Not named_children(), which leaves out the second name of a layer that is used twice.
         for name, child in list(module._modules.items()):
@@ -210,10 +209,6 @@ def prunable_attention(model: nn.Module) -> nn.Module:
 
 def _own(tensor: Tensor) -> nn.Parameter:
     return nn.Parameter(tensor.detach().clone(memory_format=torch.contiguous_format), tensor.requires_grad)
-
-
-def _linear(layer: Any) -> nn.Linear:
-    return getattr(layer, "layer", layer)  # methods with gates wrap a layer for a while
 
 
 def _additive_mask(attn_mask: Tensor | None, key_padding_mask: Tensor | None, q: Tensor, k: Tensor) -> Tensor | None:

@@ -19,10 +19,8 @@ class Unit(nn.Module):
 
     def __init__(self, inputs: int, inner: int, growth: int, norm: str):
         super().__init__()
-        self.bn1 = norm2d(norm, inputs)
-        self.conv1 = conv2d(inputs, inner, 1, 1, norm)
-        self.bn2 = norm2d(norm, inner)
-        self.conv2 = conv2d(inner, growth, 3, 1, norm)
+        self.bn1, self.conv1 = norm2d(norm, inputs), conv2d(inputs, inner, 1, 1, norm)
+        self.bn2, self.conv2 = norm2d(norm, inner), conv2d(inner, growth, 3, 1, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.conv1(F.relu(self.bn1(x)))

@@ -41,10 +41,8 @@ class BasicBlock(nn.Module):
     def __init__(self, inputs: int, channels: int, stride: int, option: str, norm: str, leaky: bool = False):
         super().__init__()
         self.outputs = channels
-        self.conv1 = conv2d(inputs, channels, 3, stride, norm, bias=leaky)
-        self.bn1 = norm2d(norm, channels)
-        self.conv2 = conv2d(channels, channels, 3, 1, norm, bias=leaky)
-        self.bn2 = norm2d(norm, channels)
+        self.conv1, self.bn1 = conv2d(inputs, channels, 3, stride, norm, bias=leaky), norm2d(norm, channels)
+        self.conv2, self.bn2 = conv2d(channels, channels, 3, 1, norm, bias=leaky), norm2d(norm, channels)
         self.act = nn.LeakyReLU(LEAK) if leaky else F.relu
         self.shortcut = _shortcut(option, inputs, channels, stride, norm)
 
