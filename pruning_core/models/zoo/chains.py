@@ -54,6 +54,7 @@ class Chain:
         return self.classes if last else scaled(int(size), self.width), biased
 
     def conv(self, channels: int | str, kernel: int | str = 3, padding: int = 1, stride: int = 1) -> nn.Module:
+        """A convolution to ``channels`` times the width; the kernel "all" covers all that is left."""
         inputs, *sides = self.shape
         outputs, bias = self._outputs(channels)
         size: Any = tuple(sides) if kernel == "all" else (kernel, kernel)
@@ -62,6 +63,7 @@ class Chain:
         return nn.Conv2d(inputs, outputs, size, stride, padding, bias=bias)
 
     def fc(self, units: int | str) -> nn.Module:
+        """A linear layer to ``units`` times the width."""
         (inputs,) = self.shape
         outputs, bias = self._outputs(units)
         self.shape = (outputs,)
@@ -79,15 +81,17 @@ class Chain:
         return nn.LeakyReLU(LEAK) if self.activation == "leaky" else nn.ReLU()
 
     def pool(self, kernel: int | str, stride: int | None = None) -> nn.Module:
+        """A max-pool; with "mean" or "max" in place of the kernel, a pool of all that is left to ``stride`` x ``stride``."""
         channels, *sides = self.shape
         if isinstance(kernel, str):
-            assert stride is not None  # of the map that is left
+            assert stride is not None
             self.shape = (channels, stride, stride)
             return nn.AdaptiveAvgPool2d(stride) if kernel == "mean" else nn.AdaptiveMaxPool2d(stride)
         self.shape = (channels, *((side - kernel) // (stride or kernel) + 1 for side in sides))
         return nn.MaxPool2d(kernel, stride)
 
     def resize(self, side: int, mode: str) -> nn.Module | None:
+        """Images of another size brought to ``side`` x ``side``."""
         channels, *sides = self.shape
         self.shape = (channels, side, side)
         return None if sides == [side, side] else nn.Upsample(size=(side, side), mode=mode)
