@@ -15,25 +15,14 @@ class Ranking:
         self.scores = scores
         self.living = [None if bools is None or bools.all() else bools for bools in living]
         self.sizes = np.array([score.size for score in scores])
-        self.bounds = np.concatenate([[0], np.cumsum(self.sizes)])
         self.alive_counts = np.array(
             [s.size if b is None else np.count_nonzero(b) for s, b in zip(scores, self.living, strict=True)]
         )
         self.minimum = np.minimum(self.alive_counts, minimum)
+        self.total, self.living_total = int(self.sizes.sum()), int(self.alive_counts.sum())
+        self.minimum_total = int(self.minimum.sum())
         # Protected units rank above everything, so that no cut can empty a site.
         self.protected = [self._best(i, int(least)) for i, least in enumerate(self.minimum)]
-
-    @property
-    def total(self) -> int:
-        return int(self.bounds[-1])
-
-    @property
-    def living_total(self) -> int:
-        return int(self.alive_counts.sum())
-
-    @property
-    def minimum_total(self) -> int:
-        return int(self.minimum.sum())
 
     def _best(self, i: int, count: int) -> np.ndarray:
         """Indices of the best living units of site i."""

@@ -104,11 +104,11 @@ def make_report(
         rows.append((name, total, dead, dead / total, shape[0], empty, total * cost, dead * cost))
     columns = ["layer", "weights", "removed", "sparsity", "rows", "empty_rows", "macs", "macs_removed"]
     layers = pandas.DataFrame(rows, columns=columns)
-    sums = {column: int(layers[column].sum()) for column in columns if column not in ("layer", "sparsity")}
-    of_channels = count_removed("channels", masks, sites) if sites.groups else (sums["empty_rows"], sums["rows"])
-    removed = {"weights": (sums["removed"], sums["weights"]), "channels": of_channels}
+    removed = {"weights": count_removed("weights", masks, sites), "channels": count_removed("channels", masks, sites)}
+    if not sites.groups:
+        removed["channels"] = int(layers["empty_rows"].sum()), int(layers["rows"].sum())
     if sites.positions is not None:
-        removed["macs"] = (sums["macs_removed"], sums["macs"])
+        removed["macs"] = count_removed("macs", masks, sites)
     else:
         layers = layers.drop(columns=["macs", "macs_removed"])
     return Report(method, asked, of, removed, layers, dict(sites.excluded), tuple(remarks))

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -44,7 +45,9 @@ def groups_and_positions(
     model: nn.Module, example_input, time_limit: float = 60.0
 ) -> tuple[list[Group], dict[str, int]]:
     """The groups, and the output positions of every layer for one sample, from one forward pass."""
-    import torch_pruning  # noqa: F401 (before the clock starts: an import that is cut off stays broken)
+    from torch_pruning import DependencyGraph, pruner  # before the clock starts: an import cut off stays broken
+
+    finder = gate_finder(pruner.function.BasePruningFunc)
 
     _refuse_shared_weights(model)
     # A tuple: a bare tensor would be unpacked along its batch and tried sample by sample, and counted twice.
@@ -52,9 +55,9 @@ def groups_and_positions(
     try:
         with limited(time_limit):
             try:
-                entries, positions = _search(weightless_copy(model), _to(arguments, "meta"))
+                entries, positions = _search(DependencyGraph(), finder, weightless_copy(model), _to(arguments, "meta"))
             except Exception:  # a forward pass that looks at values, or tensors that are no buffers
-                entries, positions = _search(copy.deepcopy(model), arguments)
+                entries, positions = _search(DependencyGraph(), finder, copy.deepcopy(model), arguments)
     except OutOfTime:
         raise Unprunable(
             f"the channel groups of {type(model).__name__} were not found within {time_limit:g} s; prune weights instead."
@@ -72,16 +75,13 @@ def groups_and_positions(
     return groups, positions
 
 
-def _search(twin: nn.Module, arguments: tuple):
+def _search(graph: Any, finder: Any, twin: nn.Module, arguments: tuple):
     """What torch-pruning finds in ``twin``, a copy that it may change: (members, problems, channels) of every group."""
-    import torch_pruning
-
     make_traceable(twin, arguments)
     names = {module: name for name, module in twin.named_modules()}
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
-        graph = torch_pruning.DependencyGraph()
-        finders = dict.fromkeys((HardConcreteGate, ChannelGate), gate_finder())
+        finders = dict.fromkeys((HardConcreteGate, ChannelGate), finder)
         with counting_positions(twin) as positions:
             graph.build_dependency(twin, arguments, customized_pruners=finders)
         found = [
@@ -163,8 +163,8 @@ def _columns(name: str, module: Any, indices: Tensor, channels: Tensor) -> Membe
     if isinstance(module, ChannelIndex):
         return Member(f"{name}.index", 0, indices, channels, is_buffer=True)
     if isinstance(module, CONVOLUTIONS) and module.groups > 1:
-        relative, first = _first_of_each(indices % (module.in_channels // module.groups))
-        return Member(f"{name}.weight", 1, relative, channels[first])
+        relative, first = np.unique(indices % (module.in_channels // module.groups), return_index=True)
+        return Member(f"{name}.weight", 1, torch.from_numpy(relative), channels[first])
     return Member(f"{name}.weight", int(not _is_turned(module)), indices, channels)
 
 
@@ -221,14 +221,6 @@ def _units(members, size: int, model: nn.Module) -> Tensor:
     roots_of = [root(c) for c in range(size)]
     number = {r: i for i, r in enumerate(sorted(set(roots_of)))}
     return torch.tensor([number[r] for r in roots_of])
-
-
-def _first_of_each(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct values and where each occurs first."""
-    distinct, inverse = torch.unique(values, return_inverse=True)
-    first = torch.full((len(distinct),), len(values), dtype=torch.long)
-    first.scatter_reduce_(0, inverse, torch.arange(len(values)), "amin")
-    return distinct, first
 
 
 def _head_dim(name: str, side: str, model: nn.Module) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
@@ -12,6 +12,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.errors import Unprunable
 from pruning_core.models.modes import evaluating
+
+
+def _refuse_unreached(names: list[str], seen: Mapping[str, object]) -> None:
+    if missing := [name for name in names if name not in seen]:
+        raise Unprunable(f"layer {missing[0]!r} takes no part in the forward pass, so it has no inputs.")
 
 
 class _Reached(BaseException):
@@ -48,9 +53,7 @@ def layer_inputs(model: nn.Module, names: Iterable[str], batches: Iterable) -> I
                 module = model.get_submodule(name)
                 hooks.enter_context(module.register_forward_pre_hook(hook(name), with_kwargs=True))
             model(batch[0].to(device))
-        missing = [name for name in names if name not in seen]
-        if missing:
-            raise Unprunable(f"layer {missing[0]!r} takes no part in the forward pass, so it has no inputs.")
+        _refuse_unreached(names, seen)
         yield dict(seen)
 
 
@@ -110,8 +113,6 @@ def places(model: nn.Module, names: Iterable[str], example_input) -> dict[str, P
             if isinstance(module, _BatchNorm):
                 hooks.enter_context(module.register_forward_pre_hook(read(name), with_kwargs=True))
         result = model(*(part.to(device) if isinstance(part, Tensor) else part for part in arguments))
-    for name in names:
-        if name not in order:
-            raise Unprunable(f"layer {name!r} takes no part in the forward pass, so it has no inputs.")
+    _refuse_unreached(names, order)
     last = {name: is_from(result, name) for name in order}
     return {name: Place(order[name], None if last[name] else norms.get(name), last[name]) for name in order}

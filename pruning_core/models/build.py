@@ -4,7 +4,8 @@
 the same architecture from that recipe. ``torchvision/<name>`` builds torchvision's classification networks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,24 +14,32 @@ from torch import nn
 from pruning_core.checks import Real, Several, Whole, check
 from pruning_core.data.loading import Data
 from pruning_core.data.sets import DATASETS
-from pruning_core.errors import BadInput, BadType, UnknownName, known_name
-from pruning_core.models.zoo import (
-    blocks,
-    cnn,
-    densenet,
-    how_sparse,
-    lenet,
-    perceptrons,
-    resnet,
-    snip,
-    transformer,
-    vgg,
-    wide_resnet,
-)
-from pruning_core.models.zoo.base import ModelInfo, Shape
+from pruning_core.errors import BadInput, BadType, known_name
+from pruning_core.models.zoo.base import NETWORKS, ModelInfo, Shape
+from pruning_core.models.zoo.chains import chain
+from pruning_core.models.zoo.densenet import DenseNet
+from pruning_core.models.zoo.initialisers import STARTS
+from pruning_core.models.zoo.resnet import ResNet, SnipResNet, WideResNet
+from pruning_core.models.zoo.transformer import VisionTransformer
 
-_FAMILIES = (perceptrons, lenet, vgg, resnet, snip, blocks, transformer, densenet, wide_resnet, cnn, how_sparse)
-MODELS: dict[str, ModelInfo] = {name: info for family in _FAMILIES for name, info in family.MODELS.items()}
+_NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "chain": chain,
+    "densenet": DenseNet,
+    "resnet": ResNet,
+    "snip_resnet": SnipResNet,
+    "vision_transformer": VisionTransformer,
+    "wide_resnet": WideResNet,
+}
+
+
+def _entry(start: str, network: str = "chain", **rest: Any) -> ModelInfo:
+    """An entry of ``networks.yml``; what is no field of ModelInfo is an option of the network."""
+    fields = {key: rest.pop(key) for key in ModelInfo.__dataclass_fields__ if key in rest}
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    return ModelInfo(partial(_NETWORKS[network], **rest), STARTS[start], **fields)
+
+
+MODELS: dict[str, ModelInfo] = {name: _entry(**entry) for name, entry in NETWORKS.items()}
 """Name -> entry: builder, paper, and the parameter count at its standard data."""
 
 
@@ -112,12 +121,7 @@ def recipe_for(name: str, shape: Shape, classes: int, width: float = 1.0, norm: 
 
 
 def _own(name: str, shape: Shape, classes: int, width: float, norm: str, seed: int) -> nn.Module:
-    if name not in MODELS:
-        try:
-            known_name("model", name, MODELS)
-        except UnknownName as error:
-            raise UnknownName(f"{str(error)[:-1]}, torchvision/<name>.") from None
-    info = MODELS[name]
+    info = MODELS[known_name("model", name, [*MODELS, "torchvision/<name>"])]
     if norm not in info.norms:
         raise BadInput(f"{name} cannot have norm={norm!r}; allowed: {', '.join(info.norms)}.")
     if min(shape[1:]) < info.smallest:

@@ -20,15 +20,9 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from pruning_core.errors import BadInput, BadType
 from pruning_core.models.modes import observing
 
-COUNTED = (
-    torch.ops.aten.convolution,
-    torch.ops.aten._convolution,
-    torch.ops.aten.cudnn_convolution,
-    torch.ops.aten.addmm,
-    torch.ops.aten.mm,
-)
+ATEN = torch.ops.aten
+COUNTED = (ATEN.convolution, ATEN._convolution, ATEN.cudnn_convolution, ATEN.addmm, ATEN.mm)
 LAYERS = (_ConvNd, nn.Linear)
-PASSES_OF_A_TRAINING_STEP = 3  # forward, gradient of the inputs, gradient of the weights
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -109,7 +103,7 @@ def macs_by_layer(model: nn.Module, example: Tensor) -> dict[str, int]:
         return hook
 
     with _hooks(model, leave, enter), observing(model), _plain_attention(), counter:
-        model(_first(example))
+        model(check_example(example)[:1])
     return found
 
 
@@ -122,7 +116,7 @@ def norm_operations(model: nn.Module, example: Tensor) -> int:
     with ExitStack() as hooks, observing(model):
         for norm in (module for module in model.modules() if isinstance(module, _BatchNorm)):
             hooks.enter_context(norm.register_forward_hook(lambda _, inputs, output: found.append(2 * output.numel())))
-        model(_first(example))
+        model(check_example(example)[:1])
     return sum(found)
 
 
@@ -135,7 +129,7 @@ def output_positions(model: nn.Module, example: Tensor) -> dict[str, int]:
     has the sum. Arguments and errors as in ``count_macs``.
     """
     with counting_positions(model) as found, observing(model):
-        model(_first(example))
+        model(check_example(example)[:1])
     return found
 
 
@@ -176,22 +170,18 @@ def weightless_copy(model: nn.Module) -> nn.Module:
 def training_macs(macs: int, samples: int) -> int:
     """Multiply-accumulates of training on ``samples`` samples, when a forward pass costs ``macs`` a sample.
 
-    The two products of the backward pass cost as much as the forward pass each, hence three passes.
+    The backward pass has two products, for the gradients of inputs and of weights, that cost as much as the forward pass each.
     """
-    return PASSES_OF_A_TRAINING_STEP * macs * samples
+    return 3 * macs * samples
 
 
-def check_example(example: Tensor) -> None:
-    """Raise BadType or BadInput unless ``example`` is a tensor that holds at least one sample."""
+def check_example(example: Tensor) -> Tensor:
+    """The example itself; BadType or BadInput unless it is a tensor that holds at least one sample."""
     if not isinstance(example, Tensor):
         raise BadType(f"the example input must be a tensor (N, ...), not {type(example).__name__}.")
     if example.dim() == 0 or example.numel() == 0:
         raise BadInput(f"the example input must hold at least one sample, but its shape is {tuple(example.shape)}.")
-
-
-def _first(example: Tensor) -> Tensor:
-    check_example(example)
-    return example[:1]
+    return example
 
 
 @contextmanager

@@ -52,8 +52,7 @@ def undisturbed(model: nn.Module, original: nn.Module | None = None) -> Iterator
         before = dict(original.named_parameters()) | dict(original.named_buffers())
     else:
         before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-    gradients = {name: p.grad for name, p in model.named_parameters()}
-    wanted = {name: p.requires_grad for name, p in model.named_parameters()}
+    gradients = {name: (p.grad, p.requires_grad) for name, p in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = None
     try:
@@ -65,5 +64,4 @@ def undisturbed(model: nn.Module, original: nn.Module | None = None) -> Iterator
                 if not torch.equal(tensor, before[name]):
                     tensor.copy_(before[name])
         for name, parameter in model.named_parameters():
-            parameter.grad = gradients[name]
-            parameter.requires_grad_(wanted[name])
+            parameter.grad, parameter.requires_grad = gradients[name]

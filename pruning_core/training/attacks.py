@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pruning_core.checks import Maybe, Real, Several, Whole, check, check_finite
 from pruning_core.errors import BadInput, known_name
 from pruning_core.models.modes import undisturbed
-from pruning_core.training.evaluation import like_model
+from pruning_core.training.evaluation import check_logits, like_model
 
 
 class AttackInfo(NamedTuple):
@@ -63,11 +63,9 @@ class AttackResult:
 
     def rows(self) -> list[dict[str, Any]]:
         """One dict an epsilon: epsilon, attack_success, agreement, distance, accuracy (percent, of the clean images)."""
+        clean = {"accuracy": 100 * self.clean_accuracy, "n": self.n}
         each = zip(self.epsilons, self.success, self.agreement, self.distance, strict=True)
-        names = ("epsilon", "attack_success", "agreement", "distance")
-        return [
-            dict(zip(names, row, strict=True)) | {"accuracy": 100 * self.clean_accuracy, "n": self.n} for row in each
-        ]
+        return [{"epsilon": e, "attack_success": s, "agreement": a, "distance": d} | clean for e, s, a, d in each]
 
 
 def attack(
@@ -118,7 +116,9 @@ def attack(
                 raise BadInput("the network gets every image wrong; with exclude_wrong there is nothing to attack.")
             inputs, labels, predicted = inputs[right], labels[right], predicted[right]
         wrapped = foolbox.PyTorchModel(model, bounds=limits, device=inputs.device)
-        goal = _goal(foolbox.criteria, labels, targeted)
+        goal: Any = foolbox.criteria.Misclassification(labels)
+        if targeted is not None:
+            goal = foolbox.criteria.TargetedMisclassification(torch.full_like(labels, targeted))
         try:
             _, attacked, turned = made(wrapped, inputs, goal, epsilons=list(sizes))
         except ValueError as error:
@@ -131,12 +131,6 @@ def attack(
 
 def _share(true: Tensor) -> float:
     return float(true.double().mean())
-
-
-def _goal(criteria: Any, labels: Tensor, targeted: int | None) -> Any:
-    if targeted is None:
-        return criteria.Misclassification(labels)
-    return criteria.TargetedMisclassification(torch.full_like(labels, targeted))
 
 
 def _options(name: str, info: AttackInfo, steps: int | None) -> dict[str, int]:
@@ -155,9 +149,8 @@ def _checked_bounds(bounds, inputs: Tensor) -> tuple[float, float]:
         raise BadInput("the images hold NaN or infinite values.")
     if isinstance(bounds, str):
         known_name("kind of bounds", bounds, ["batch"])
-        low, high = least, most
-    else:
-        low, high = (float(bound) for bound in bounds)
+        bounds = least, most
+    low, high = map(float, bounds)
     if not low < high:
         raise BadInput(f"the lower bound must lie below the upper one, not {low} and {high}.")
     if least < low or most > high:
@@ -169,14 +162,10 @@ def _predicted(model: nn.Module, inputs: Tensor, labels: Tensor, targeted: int |
     """The classes that the network takes the images for, (N,)."""
     with torch.no_grad():
         outputs = model(inputs)
-    if not isinstance(outputs, Tensor) or outputs.dim() != 2:
-        raise BadInput("the network must return logits of shape (N, classes) to be attacked.")
+    check_logits(outputs, labels)
     if not torch.isfinite(outputs).all():
         raise BadInput("the network puts out NaN or infinite values; it cannot be attacked.")
-    classes = outputs.shape[1]
-    if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise BadInput(f"labels run from {int(labels.min())} to {int(labels.max())}, but there are {classes} outputs.")
-    check("targeted", targeted, Maybe(Whole(at_least=0, at_most=classes - 1)))
+    check("targeted", targeted, Maybe(Whole(at_least=0, at_most=outputs.shape[1] - 1)))
     return outputs.argmax(1)
 
 

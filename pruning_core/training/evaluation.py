@@ -2,18 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pruning_core.checks import Constraints, Real, Whole, check, check_fields
+from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput, BadType, known_name
 from pruning_core.models.modes import observing
-
-if TYPE_CHECKING:
-    from pruning_core.data.splits import Split
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -44,7 +42,7 @@ class Evaluation(NamedTuple):
 
 def evaluate(
     model: nn.Module,
-    split: "Split",
+    split: Split,
     *,
     batch_size: int = 512,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
@@ -76,20 +74,17 @@ def evaluate(
 def confusion_matrix(model: nn.Module, split, batch_size: int = 512) -> Tensor:
     """Counts (true class, predicted class), int64, over a split, in evaluation mode. Raises what ``evaluate`` raises."""
     check_split(model, split)
-    counts: Tensor | None = None
+    pairs = []
     with observing(model):
         for batch in split.batches(batch_size):
             inputs, labels = like_model(model, *batch)
             outputs = model(inputs)
             classes = outputs.shape[1]
-            counts = torch.zeros(classes**2, dtype=torch.long) if counts is None else counts
-            pairs = labels.cpu() * classes + outputs.argmax(1).cpu()
-            counts += torch.bincount(pairs, minlength=classes**2)
-    assert counts is not None
-    return counts.view(classes, classes)
+            pairs.append(labels.cpu() * classes + outputs.argmax(1).cpu())
+    return torch.bincount(torch.cat(pairs), minlength=classes**2).view(classes, classes)
 
 
-def check_split(model: nn.Module, split: "Split") -> None:
+def check_split(model: nn.Module, split: Split) -> None:
     """Raise BadInput or BadType, before any work, unless ``model`` maps the inputs to (N, classes) for the labels."""
     if not hasattr(split, "batches"):
         raise BadType(f"a split of load_data(...) is needed, with inputs and labels, not {type(split).__name__}.")
@@ -105,10 +100,15 @@ def check_split(model: nn.Module, split: "Split") -> None:
     except RuntimeError as error:
         shape = tuple(inputs.shape)
         raise BadInput(f"the network cannot take inputs of shape {shape}: {str(error).splitlines()[0]}") from error
+    check_logits(outputs, every)
+
+
+def check_logits(outputs: Any, labels: Tensor) -> None:
+    """Raise BadInput unless ``outputs`` has the shape (N, classes), with enough classes for the labels."""
     if not isinstance(outputs, Tensor) or outputs.dim() != 2:
         found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise BadInput(f"the network must return logits of shape (N, classes), not {found}.")
-    low, high = int(every.min()), int(every.max())
+    low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= outputs.shape[1]:
         raise BadInput(f"labels run from {low} to {high}, but the network has {outputs.shape[1]} outputs.")
 

@@ -4,21 +4,19 @@ Losses are means per sample, accuracies percent, times seconds.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from torch import nn
 
 from pruning_core.checks import Whole, check
+from pruning_core.data.loading import Data
+from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput, BadType, CorruptFile
 from pruning_core.progress import progress_bar
 from pruning_core.records.checkpoints import load_tensors, refuse_foreign, save_tensors
 from pruning_core.training.optimizers import Optimizer
 from pruning_core.training.trainer import Trainer
 from pruning_core.training.trainer_state import FORMAT
-
-if TYPE_CHECKING:
-    from pruning_core.data.loading import Data
-    from pruning_core.data.splits import Split
 
 
 class History(list):
@@ -32,14 +30,14 @@ class History(list):
 
 def fit(
     model: nn.Module,
-    data: "Data | Split",
+    data: Data | Split,
     *,
     epochs: int,
     optimizer: Optimizer | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 1,
     keep: Literal["last", "best_validation"] = "last",
-    validation: "Split | None" = None,
+    validation: Split | None = None,
     progress: bool = True,
     **options: Any,
 ) -> History:

@@ -69,12 +69,10 @@ class Optimizer:
                 groups.setdefault((scale, decay), []).append(parameter)
         if not groups:
             raise BadInput("there is no parameter to train: all are frozen or left out by `only`.")
-        trained = [parameter for members in groups.values() for parameter in members]
-        options: list[dict[str, Any]] = [
+        return self._torch_optimizer([
             {"params": members, "lr": self.lr * scale, "base_lr": self.lr * scale, "weight_decay": decay}
             for (scale, decay), members in groups.items()
-        ]
-        return self._torch_optimizer(options, _kernels(trained))
+        ])  # fmt: skip
 
     def _decays(self, name: str, owner: nn.Module) -> bool:
         if not getattr(owner, "decays", True):
@@ -82,7 +80,11 @@ class Optimizer:
         is_norm_or_bias = isinstance(owner, NORMS) or name.rpartition(".")[2].endswith("bias")
         return self.decay_norm_and_bias or not is_norm_or_bias
 
-    def _torch_optimizer(self, groups: list[dict[str, Any]], kernels: dict[str, Any]) -> torch.optim.Optimizer:
+    def _torch_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        # One fused kernel where torch has one, otherwise one call for all tensors instead of one a tensor.
+        trained = [parameter for group in groups for parameter in group["params"]]
+        fused = all(p.dtype in FUSED_DTYPES and p.device.type in ("cpu", "cuda") for p in trained)
+        kernels: dict[str, Any] = {"fused": True} if fused else {"foreach": True}
         if self.name == "sgd":
             return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, **kernels)
         if self.name == "adam":
@@ -184,9 +186,3 @@ def load_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, sta
         else:  # laid out like the parameter, as fused kernels need it
             own = torch.empty_like(parameter, dtype=entry.dtype, requires_grad=False).copy_(entry)
         optimizer.state[parameter][kind] = own
-
-
-def _kernels(parameters: list[nn.Parameter]) -> dict[str, Any]:
-    """One fused kernel where torch has one, otherwise one call for all tensors instead of one a tensor."""
-    fused = all(p.dtype in FUSED_DTYPES and p.device.type in ("cpu", "cuda") for p in parameters)
-    return {"fused": True} if fused else {"foreach": True}

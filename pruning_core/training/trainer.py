@@ -6,13 +6,14 @@ Losses are means per sample, accuracies percent, times seconds.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.checks import OneOf, Whole, check, check_finite
+from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput, BadType, PruningError
 from pruning_core.masks.masks import Masks
 from pruning_core.models.modes import modes_kept, own_random_numbers
@@ -21,21 +22,13 @@ from pruning_core.training.evaluation import PRECISIONS, CrossEntropy, check_spl
 from pruning_core.training.optimizers import LearningRate, Optimizer, trained_by
 from pruning_core.training.trainer_state import TrainerState
 
-if TYPE_CHECKING:
-    from pruning_core.data.splits import Split
-
-KEEP = ("last", "best_validation")
+Observer = Callable[["Trainer", dict[str, Any]], None]
+"""Called after each epoch with the Trainer and the epoch's row, to which it may add JSON-able numbers."""
 STEPS_BETWEEN_LOOKS = 100  # looking at the loss waits for the device, so it is not done at every step
 
 
 class TrainingDiverged(PruningError):
     """The loss became NaN or infinite."""
-
-
-class Observer(Protocol):
-    """Called after each epoch with the Trainer and the epoch's row, to which it may add JSON-able numbers."""
-
-    def __call__(self, trainer: "Trainer", row: dict[str, Any]) -> None: ...
 
 
 class Trainer(TrainerState):
@@ -84,9 +77,11 @@ class Trainer(TrainerState):
         self.batch_size = check("batch_size", batch_size, Whole(at_least=1))
         self.seed = check("seed", seed, Whole(at_least=0))
         self.precision = check("precision", precision, OneOf(*PRECISIONS))
-        self.keep = check("keep", keep, OneOf(*KEEP))
+        self.keep = check("keep", keep, OneOf("last", "best_validation"))
         _check_types(model, optimizer, learning_rate)
-        self.model = _placed(model, device, channels_last)
+        self.model = model if device is None else model.to(device)
+        if channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.settings = optimizer or Optimizer()
         self.learning_rate = learning_rate or LearningRate()
         self.loss, self.penalty, self.only = loss or CrossEntropy(), penalty, only
@@ -98,12 +93,12 @@ class Trainer(TrainerState):
         self.average = None if average is None else WeightAverage(average)
         self.masks = Masks(masks or {})
 
-    def steps_per_epoch(self, split: "Split") -> int:
+    def steps_per_epoch(self, split: Split) -> int:
         """Optimizer steps that one epoch over ``split`` takes."""
         full, rest = divmod(len(split), self.batch_size)
         return full + (rest > 0) - self._merges_last(split)
 
-    def train_epoch(self, split: "Split", validation: "Split | None" = None) -> dict[str, float]:
+    def train_epoch(self, split: Split, validation: Split | None = None) -> dict[str, float]:
         """Train once through ``split``; returns loss, accuracy, penalty, seconds, learning_rate (the last one used).
 
         With ``validation`` its loss and accuracy join the row in ``history``: epoch (from 1), train_loss, train_accuracy,
@@ -112,7 +107,9 @@ class Trainer(TrainerState):
         """
         self.check(split)
         start = time.perf_counter()
-        with _training(self.model, self.optimizer), _random_numbers_of(self.generator, self.model):
+        seed = int(torch.randint(2**62, (), generator=self.generator))
+        with _training(self.model, self.optimizer), own_random_numbers(self.model):
+            torch.manual_seed(seed)  # of dropout and noise
             result = self._pass(split)
         result["seconds"] = time.perf_counter() - start
         self.epoch += 1
@@ -127,7 +124,7 @@ class Trainer(TrainerState):
             observer(self, row)
         return result
 
-    def _pass(self, split: "Split") -> dict[str, float]:
+    def _pass(self, split: Split) -> dict[str, float]:
         model: nn.Module = self.model
         losses: list[Tensor] = []
         penalties: list[Tensor] = []
@@ -210,7 +207,7 @@ class Trainer(TrainerState):
             name = str(error).split()[0]
             raise TrainingDiverged(f"{name} became NaN or infinite at the end of epoch {self.epoch + 1}.") from error
 
-    def check(self, split: "Split") -> None:
+    def check(self, split: Split) -> None:
         """Raises BadInput for weights, data or a batch size that cannot be trained on; a split is looked at once."""
         check_finite(self.model)
         if self._checked and self._checked[0] is split:
@@ -223,10 +220,10 @@ class Trainer(TrainerState):
     def _has_batch_norm(self) -> bool:
         return any(isinstance(module, _BatchNorm) for module in self.model.modules())
 
-    def _merges_last(self, split: "Split") -> bool:
+    def _merges_last(self, split: Split) -> bool:
         return len(split) > self.batch_size > 1 == len(split) % self.batch_size and self._has_batch_norm()
 
-    def _batches(self, split: "Split") -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
         batches = iter(split.batches(self.batch_size, self.generator if self.shuffle else None))
         if self._merges_last(split):
             for _ in range(len(split) // self.batch_size - 1):
@@ -243,14 +240,6 @@ def _check_types(model: object, optimizer: object, learning_rate: object) -> Non
         raise BadType(f"optimizer holds settings, Optimizer('sgd', lr=0.1), not a {type(optimizer).__name__}.")
     if learning_rate is not None and not hasattr(learning_rate, "factor"):
         raise BadType(f"learning_rate is a schedule such as LearningRate('cosine'), not {learning_rate!r}.")
-
-
-def _placed(model: nn.Module, device: torch.device | str | None, channels_last: bool) -> nn.Module:
-    if device is not None:
-        model.to(device)
-    if channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model
 
 
 def _one_number(penalty: object) -> Tensor:
@@ -274,12 +263,3 @@ def _training(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[No
             for parameter in frozen:
                 parameter.requires_grad_(True)
             optimizer.zero_grad()
-
-
-@contextmanager
-def _random_numbers_of(generator: torch.Generator, model: nn.Module) -> Iterator[None]:
-    """Dropout and noise follow from ``generator``; the global random state is left as it was."""
-    seed = int(torch.randint(2**62, (), generator=generator))
-    with own_random_numbers(model):
-        torch.manual_seed(seed)
-        yield

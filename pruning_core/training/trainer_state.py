@@ -1,19 +1,17 @@
 """What a training must keep in order to go on: masks, optimizer state, best epoch, and how they are saved, restored and cut."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput
 from pruning_core.masks.masks import Masks
 from pruning_core.records.checkpoints import describe
 from pruning_core.training.averaging import WeightAverage
 from pruning_core.training.optimizers import Optimizer, load_optimizer_state, optimizer_state, trained_by
-
-if TYPE_CHECKING:
-    from pruning_core.data.splits import Split
 
 FORMAT = "training 1"
 
@@ -71,14 +69,14 @@ class TrainerState:
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that going on needs: (tensors, JSON-able information), ready for ``checkpoints.save_tensors(path, *state)``."""
-        tensors = {f"model:{name}": tensor for name, tensor in self.model.state_dict().items()}
-        tensors |= {f"mask:{name}": mask for name, mask in self._masks.items()}
-        stepped = optimizer_state(self.model, self.optimizer)
-        tensors |= {f"optimizer:{key}": tensor for key, tensor in stepped.items()}
-        if self.best is not None:
-            tensors |= {f"best:{name}": tensor for name, tensor in self.best["state"].items()}
-        if self.average is not None:
-            tensors |= {f"average:{name}": tensor for name, tensor in self.average.sums.items()}
+        parts: dict[str, Mapping[str, Tensor]] = {
+            "model": self.model.state_dict(),
+            "mask": self._masks,
+            "optimizer": optimizer_state(self.model, self.optimizer),
+            "best": self.best["state"] if self.best else {},
+            "average": self.average.sums if self.average else {},
+        }
+        tensors = {f"{part}:{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
         tensors["generator"] = self.generator.get_state()
         best = self.best and {key: self.best[key] for key in ("epoch", "validation_accuracy")}
         info = {"kind": FORMAT, "epoch": self.epoch, "history": self.history, "best": best}
@@ -131,7 +129,7 @@ class TrainerState:
         load_optimizer_state(model, self.optimizer, stepped)
         self.masks = Masks(masks)
 
-    def description(self, split: "Split") -> dict[str, Any]:
+    def description(self, split: Split) -> dict[str, Any]:
         """Settings, weights and data of this run as JSON: what tells its checkpoint from another's."""
         inputs, labels = next(iter(split.batches(min(16, len(split)))))
         augmentation = describe(getattr(split, "augmentation", None))

@@ -34,10 +34,10 @@ class PrunableAttention(nn.Module):
     in_proj_bias = None
     _qkv_same_embed_dim = False
 
-    q: nn.Module
-    k: nn.Module
-    v: nn.Module
-    out: nn.Module
+    q: Any  # linear layers; methods with gates wrap them for a while
+    k: Any
+    v: Any
+    out: Any
 
     def __init__(
         self,
@@ -83,24 +83,24 @@ class PrunableAttention(nn.Module):
             attention.embed_dim, attention.num_heads, attention.dropout, kdim=attention.kdim, vdim=attention.vdim,
             batch_first=attention.batch_first, device="meta",
         )  # fmt: skip
-        apart = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
-        weights = [*(_parts(attention.in_proj_weight, 3) or map(_own, apart)), _own(attention.out_proj.weight)]
-        none: list[Any] = [None] * 3
-        biases = [*(_parts(attention.in_proj_bias, 3) or none), *(_parts(attention.out_proj.bias, 1) or none[:1])]
-        layers: list[Any] = [converted.q, converted.k, converted.v, converted.out]
-        for layer, weight, bias in zip(layers, weights, biases, strict=True):
-            layer.weight, layer.bias = weight, bias
+        with torch.enable_grad():  # a part of what is trained is trained
+            apart = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
+            weights = apart if attention.in_proj_weight is None else attention.in_proj_weight.chunk(3)
+            biases = (None,) * 3 if attention.in_proj_bias is None else attention.in_proj_bias.chunk(3)
+        layers, last = (converted.q, converted.k, converted.v, converted.out), attention.out_proj
+        for layer, weight, bias in zip(layers, (*weights, last.weight), (*biases, last.bias), strict=True):
+            layer.weight, layer.bias = _own(weight), None if bias is None else _own(bias)
         return converted.train(attention.training)
 
     @property
     def num_heads(self) -> int:
         """How many heads are left."""
-        return _linear(self.q).out_features // self.head_dim
+        return getattr(self.q, "layer", self.q).out_features // self.head_dim
 
     @property
     def embed_dim(self) -> int:
         """Size of the output."""
-        return _linear(self.out).out_features
+        return getattr(self.out, "layer", self.out).out_features
 
     def forward(
         self,
@@ -188,15 +188,15 @@ def prunable_attention(model: nn.Module) -> nn.Module:
         raise BadType(f"the network must be a torch.nn.Module, not {type(model).__name__}.")
     if isinstance(model, nn.MultiheadAttention):
         return PrunableAttention.from_torch(model)
-    found = {name: module for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)}
-    if not found:
-        raise BadInput(f"{type(model).__name__} holds no nn.MultiheadAttention that could be converted.")
     converted: dict[nn.Module, PrunableAttention] = {}
-    for name, attention in found.items():
-        try:
-            converted[attention] = PrunableAttention.from_torch(attention)
-        except (BadInput, BadType) as error:
-            raise BadInput(f"{name!r}: {error}") from None
+    for name, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            try:
+                converted[module] = PrunableAttention.from_torch(module)
+            except (BadInput, BadType) as error:
+                raise BadInput(f"{name!r}: {error}") from None
+    if not converted:
+        raise BadInput(f"{type(model).__name__} holds no nn.MultiheadAttention that could be converted.")
     for module in list(model.modules()):
         # Not named_children(), which leaves out the second name of a layer that is used twice.
         for name, child in list(module._modules.items()):
@@ -207,18 +207,8 @@ def prunable_attention(model: nn.Module) -> nn.Module:
     return model
 
 
-def _own(tensor: Tensor, requires_grad: bool | None = None) -> nn.Parameter:
-    trained = tensor.requires_grad if requires_grad is None else requires_grad
-    return nn.Parameter(tensor.detach().clone(memory_format=torch.contiguous_format), trained)
-
-
-def _parts(stacked: Tensor | None, count: int) -> list[nn.Parameter]:
-    """Copies of the parts of a parameter; none of one that is not there."""
-    return [] if stacked is None else [_own(part, stacked.requires_grad) for part in stacked.chunk(count)]
-
-
-def _linear(layer: Any) -> nn.Linear:
-    return getattr(layer, "layer", layer)  # methods with gates wrap a layer for a while
+def _own(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor.detach().clone(memory_format=torch.contiguous_format), tensor.requires_grad)
 
 
 def _additive_mask(attn_mask: Tensor | None, key_padding_mask: Tensor | None, q: Tensor, k: Tensor) -> Tensor | None:

@@ -76,7 +76,7 @@ class _SigmoidNorm(nn.modules.batchnorm._BatchNorm):
         if nearest:
             limits = torch.finfo(scale.dtype)
             wide = wide.clamp(limits.tiny, 1 - limits.eps / 2)
-        found = cls._like(norm)
+        found = _like(norm, cls)
         with torch.no_grad():
             found.weight.copy_(torch.logit(wide))
         return found
@@ -85,34 +85,20 @@ class _SigmoidNorm(nn.modules.batchnorm._BatchNorm):
     def fresh(cls, norm: Any) -> Self:
         """A sigmoid batch norm in place of ``norm``, for training from the start: g ~ N(0, 1) of torch's global state."""
         _check_plain(cls, norm)
-        found = cls._like(norm)
+        found = _like(norm, cls)
         nn.init.normal_(found.weight)
         return found
-
-    @classmethod
-    def _like(cls, norm: Any) -> Self:
-        settings = (norm.num_features, norm.eps, norm.momentum)
-        where = {"device": norm.weight.device, "dtype": norm.weight.dtype}
-        # Without initialisation: a conversion draws no random numbers.
-        found = nn.utils.skip_init(cls, *settings, track_running_stats=norm.track_running_stats, **where)
-        found.weight.requires_grad_(norm.weight.requires_grad)
-        _copy_buffers(norm, found)
-        return found.train(norm.training)
 
     @torch.no_grad()
     def to_plain(self) -> nn.Module:
         """An ordinary batch norm with scale sigmoid(g) and shift 0: the form in which networks are exported."""
-        plain = self.plain(self.num_features, self.eps, self.momentum, track_running_stats=self.track_running_stats)
-        plain.to(self.weight).requires_grad_(self.weight.requires_grad)
+        plain = _like(self, self.plain)
         plain.weight.copy_(self.importance)
-        _copy_buffers(self, plain)
-        return plain.train(self.training)
+        plain.bias.zero_()
+        return plain
 
     def extra_repr(self) -> str:
-        return (
-            f"{self.num_features}, scale sigmoid(weight), no shift, eps={self.eps}, momentum={self.momentum}, "
-            f"track_running_stats={self.track_running_stats}"
-        )
+        return f"{super().extra_repr()}, scale sigmoid(weight), no shift"
 
 
 class SigmoidBatchNorm2d(_SigmoidNorm, nn.BatchNorm2d):
@@ -160,16 +146,13 @@ class _ClampedNorm(nn.modules.batchnorm._BatchNorm):
         Raises BadType for another layer, BadInput for one without a scale.
         """
         _check_plain(cls, norm)
-        found = cls(norm.num_features, norm.eps, norm.momentum, upper, track_running_stats=norm.track_running_stats)
-        _copy_affine(norm, found)
+        found = _like(norm, cls, upper=upper)
         found.project_()
-        return found.train(norm.training)
+        return found
 
     def to_plain(self) -> nn.Module:
         """The ordinary batch norm with the same numbers."""
-        plain = self.plain(self.num_features, self.eps, self.momentum, track_running_stats=self.track_running_stats)
-        _copy_affine(self, plain)
-        return plain.train(self.training)
+        return _like(self, self.plain)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, scale in [0, {self.upper:g}]"
@@ -194,12 +177,14 @@ def _check_plain(cls: Any, norm: Any) -> None:
         raise BadInput(f"a batch norm without a scale (affine=False) cannot become a {cls.__name__}.")
 
 
-def _copy_affine(norm: Any, to: nn.Module) -> None:
-    """Scale, shift, running statistics, dtype, device and whether they are trained."""
-    to.to(norm.weight).load_state_dict(norm.state_dict())
-    for parameter, own in zip(to.parameters(), norm.parameters(), strict=True):
-        parameter.requires_grad_(own.requires_grad)
-
-
-def _copy_buffers(norm: nn.Module, to: nn.Module) -> None:
-    to.load_state_dict(dict(norm.named_buffers()), strict=False)
+def _like(norm: Any, kind: Any, **options: Any) -> Any:
+    """A norm of another kind with the settings, tensors (where it has them), dtype, device and mode of ``norm``."""
+    with torch.device("meta"):  # without initialisation: a conversion draws no random numbers
+        settings = (norm.num_features, norm.eps, norm.momentum)
+        found = kind(*settings, track_running_stats=norm.track_running_stats, **options)
+    found.to_empty(device=norm.weight.device).to(norm.weight.dtype)
+    found.load_state_dict(norm.state_dict(), strict=False)
+    for name, parameter in found.named_parameters():
+        own = getattr(norm, name)
+        parameter.requires_grad_((norm.weight if own is None else own).requires_grad)
+    return found.train(norm.training)

@@ -10,8 +10,6 @@ from torch.func import functional_call
 
 from pruning_core.errors import BadInput
 
-HALF = 0.5
-
 
 class Scored(nn.Module):
     """A convolution or linear layer that uses only those of its weights whose score is above one half.
@@ -36,7 +34,7 @@ class Scored(nn.Module):
 
     def used(self) -> Tensor:
         """1 where the score is above one half, else 0; the gradient goes to the scores unchanged."""
-        rounded = (self.scores.detach() > HALF).to(self.scores)
+        rounded = (self.scores.detach() > 0.5).to(self.scores)
         return rounded + (self.scores - self.scores.detach())
 
     def forward(self, input: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""The networks of the papers, one file a family; each file has a table ``MODELS`` of its variants."""
+"""The networks of the papers: ``networks.yml`` lists their variants, the files hold the kinds of networks."""

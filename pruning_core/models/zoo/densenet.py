@@ -4,14 +4,11 @@ Norm and ReLU stand in front of each convolution. A unit reads everything before
 channels; between the blocks a 1x1 convolution halves the channels and an average pool halves height and width.
 """
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruning_core.models.zoo.base import Shape, conv2d, family, norm2d, scaled
-from pruning_core.models.zoo.initialisers import he_fan_out, initialiser
+from pruning_core.models.zoo.base import Shape, conv2d, norm2d, scaled
 
 BLOCKS = 3
 BOTTLENECK, COMPRESSION = 4, 2
@@ -22,10 +19,8 @@ class Unit(nn.Module):
 
     def __init__(self, inputs: int, inner: int, growth: int, norm: str):
         super().__init__()
-        self.bn1 = norm2d(norm, inputs)
-        self.conv1 = conv2d(inputs, inner, 1, 1, norm)
-        self.bn2 = norm2d(norm, inner)
-        self.conv2 = conv2d(inner, growth, 3, 1, norm)
+        self.bn1, self.conv1 = norm2d(norm, inputs), conv2d(inputs, inner, 1, 1, norm)
+        self.bn2, self.conv2 = norm2d(norm, inner), conv2d(inner, growth, 3, 1, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.conv1(F.relu(self.bn1(x)))
@@ -47,7 +42,7 @@ class Transition(nn.Module):
 class DenseNet(nn.Module):
     """Stem of twice the growth, three blocks of ``units`` units with transitions between them, average pool, classifier."""
 
-    def __init__(self, units: int, growth: int, shape: Shape, classes: int, width: float, norm: str):
+    def __init__(self, shape: Shape, classes: int, width: float, norm: str, *, units: int, growth: int):
         super().__init__()
         channels = scaled(2 * growth, width)
         inner, own = scaled(BOTTLENECK * growth, width), scaled(growth, width)
@@ -68,6 +63,3 @@ class DenseNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn(self.blocks(self.conv1(x))))
         return self.linear(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
-
-
-MODELS = family({"densenet22": (partial(DenseNet, 3, 12), initialiser(conv=he_fan_out))})

@@ -1,7 +1,8 @@
 """How the papers draw the first weights of their networks."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -42,41 +43,55 @@ def initialiser(
     return initialise
 
 
-def he_fan_out(layer: nn.Conv2d) -> None:
-    """Normal with variance 2 / (kernel area x outputs), bias 0: He et al. 2015, backward form."""
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+def _no_bias(layer: Any) -> None:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
 
 
-def he_fan_in(layer: nn.Conv2d | nn.Linear) -> None:
-    """Normal with variance 2 / inputs, the bias as torch draws it: He et al. 2015, forward form."""
-    nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
+def _he(mode: Literal["fan_in", "fan_out"], bias: bool = False) -> Callable[[Any], None]:
+    """Normal with variance 2 / inputs ("fan_in") or 2 / (kernel area x outputs) ("fan_out"): He et al. 2015, forward and
+    backward form. The bias is 0, or with ``bias`` as torch draws it."""
+
+    def draw(layer: Any) -> None:
+        nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu")
+        if not bias:
+            _no_bias(layer)
+
+    return draw
 
 
-def he_fan_in_no_bias(layer: nn.Conv2d | nn.Linear) -> None:
-    """:func:`he_fan_in` with biases 0."""
-    he_fan_in(layer)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-
-
-def small_normal(layer: nn.Linear) -> None:
-    """Normal with standard deviation 0.01, bias 0."""
+def _small_normal(layer: Any) -> None:
     nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)
+    _no_bias(layer)
 
 
-def orthogonal_leaky(layer: nn.Conv2d | nn.Linear) -> None:
-    """Orthogonal with the gain of the leaky ReLU behind the layer."""
-    nn.init.orthogonal_(layer.weight, gain=nn.init.calculate_gain("leaky_relu", LEAK))
+def _orthogonal(layer: Any, gain: float = 1.0) -> None:
+    nn.init.orthogonal_(layer.weight, gain=gain)
 
 
-def orthogonal(layer: nn.Conv2d | nn.Linear) -> None:
-    """Orthogonal with gain 1, for the classifier."""
-    nn.init.orthogonal_(layer.weight)
+def _xavier(layer: Any) -> None:
+    nn.init.xavier_uniform_(layer.weight)
+    _no_bias(layer)
 
 
-snip_start = initialiser(conv=orthogonal_leaky, linear=orthogonal_leaky, last=orthogonal)
-rni_start = initialiser(conv=he_fan_out, linear=small_normal, norm_scale=0.5)
-he_start = initialiser(conv=he_fan_in_no_bias, linear=he_fan_in_no_bias)
+def _transformer(model: Any) -> None:
+    initialiser(linear=_xavier)(model)
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
+    nn.init.normal_(model.position, std=0.02)
+
+
+_snip = partial(_orthogonal, gain=nn.init.calculate_gain("leaky_relu", LEAK))  # of the activation behind the layer
+STARTS: dict[str, Initialiser] = {
+    "torch": initialiser(),
+    "he": initialiser(conv=_he("fan_in"), linear=_he("fan_in")),
+    "he_fan_in": initialiser(conv=_he("fan_in", bias=True), linear=_he("fan_in", bias=True)),
+    "he_fan_in_convolutions": initialiser(conv=_he("fan_in", bias=True)),
+    "he_fan_out": initialiser(conv=_he("fan_out")),
+    "rni": initialiser(conv=_he("fan_out"), linear=_small_normal, norm_scale=0.5),
+    "snip": initialiser(conv=_snip, linear=_snip, last=_orthogonal),
+    "wide_resnet": initialiser(conv=_he("fan_out"), linear=_no_bias),
+    "transformer": _transformer,
+}
+"""What ``networks.yml`` calls the start of a network."""

@@ -5,8 +5,7 @@ from torch import Tensor, nn
 
 from pruning_core.errors import BadInput
 from pruning_core.models.layers.attention import PrunableAttention
-from pruning_core.models.zoo.base import Shape, family, scaled
-from pruning_core.models.zoo.initialisers import initialiser
+from pruning_core.models.zoo.base import Shape, scaled
 
 HEAD_DIM = 8
 
@@ -37,14 +36,22 @@ class Block(nn.Module):
 class VisionTransformer(nn.Module):
     """Patches as tokens, a learned position for each, two blocks, the mean over the tokens, a linear layer.
 
-    Input (N, C, H, W), output (N, classes).
+    Input (N, C, H, W), output (N, classes). A patch is a quarter of the height wide and high.
     """
 
-    def __init__(self, shape: Shape, classes: int, size: int, heads: int, patch: int):
+    def __init__(self, shape: Shape, classes: int, width: float, norm: str, *, size: int, heads: int):
         super().__init__()
-        channels, height, width = shape
+        channels, rows, columns = shape
+        patch = max(1, rows // 4)
+        if rows % patch or columns % patch:
+            raise BadInput(
+                f"vit_tiny cuts images into patches of {patch}x{patch} (a quarter of the height), and {rows}x{columns} "
+                "is no multiple of that."
+            )
+        # The size of a head stays the same, so that a head means the same in every width.
+        size, heads = scaled(size, width), scaled(heads, width)
         self.patches = nn.Conv2d(channels, size, patch, patch)
-        self.position = nn.Parameter(torch.zeros(1, (height // patch) * (width // patch), size))
+        self.position = nn.Parameter(torch.zeros(1, (rows // patch) * (columns // patch), size))
         self.blocks = nn.Sequential(Block(size, heads), Block(size, heads))
         self.norm = nn.LayerNorm(size)
         self.linear = nn.Linear(size, classes)
@@ -52,34 +59,3 @@ class VisionTransformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.patches(x).flatten(2).transpose(1, 2) + self.position
         return self.linear(self.norm(self.blocks(x)).mean(1))
-
-
-def _vit_tiny(shape: Shape, classes: int, width: float, norm: str) -> nn.Module:
-    patch = max(1, shape[1] // 4)
-    if shape[1] % patch or shape[2] % patch:
-        raise BadInput(
-            f"vit_tiny cuts images into patches of {patch}x{patch} (a quarter of the height), and {shape[1]}x{shape[2]} "
-            "is no multiple of that."
-        )
-    # The size of a head stays the same, so that a head means the same in every width.
-    return VisionTransformer(shape, classes, scaled(32, width), scaled(4, width), patch)
-
-
-def _xavier(layer: nn.Linear) -> None:
-    nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
-
-
-_layers = initialiser(linear=_xavier)
-
-
-def _initialise(model: nn.Module) -> None:
-    _layers(model)
-    for module in model.modules():
-        if isinstance(module, nn.LayerNorm):
-            module.reset_parameters()
-        elif isinstance(module, VisionTransformer):
-            nn.init.normal_(module.position, std=0.02)
-
-
-MODELS = family({"vit_tiny": (_vit_tiny, _initialise)})
