@@ -11,8 +11,6 @@ iterative pruning is ``recipes.lottery_ticket``, Smart-Ratio ``recipes.smart_rat
 (``recipes.rigl``) and GraSP (``recipes.grasp``) are comparisons of this book.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -157,11 +155,14 @@ def configured_experiments(
     seeds = check("seeds", seeds, Whole(at_least=1))
     rising = Several(Real(above=0, below=1), at_least=1, rising=True)
     sweep = entry.sparsities() if sparsities is None else check("sparsities", sparsities, rising)
+    timeline: list[Stage] = [Train(EPOCHS, penalty=("l1", entry.strength) if entry.l1 else None), Measure("dense")]
+    for sparsity in sweep:
+        timeline += [Prune("magnitude", Budget(sparsity, keep_at_least=0)), Measure("pruned")]
     for seed in range(seeds):
         yield Experiment(
             entry.model,
             entry.data,
-            _timeline(entry, sweep),
+            list(timeline),
             seed=seed,
             optimizer=Optimizer("sgd", entry.rate, momentum=0.9),
             learning_rate=entry.learning_rate(reference),  # type: ignore[arg-type]
@@ -172,10 +173,3 @@ def configured_experiments(
             device=device,
             tags={"file": name, "strength": entry.strength if entry.l1 else 0.0},
         )
-
-
-def _timeline(entry: Configuration, sweep: Sequence[float]) -> list[Stage]:
-    timeline: list[Stage] = [Train(EPOCHS, penalty=("l1", entry.strength) if entry.l1 else None), Measure("dense")]
-    for sparsity in sweep:
-        timeline += [Prune("magnitude", Budget(sparsity, keep_at_least=0)), Measure("pruned")]
-    return timeline

@@ -6,8 +6,6 @@ seen: between two of them the network is cut by magnitude and trained on with th
 is that of the living weights, and fractions count all weights of the dense network, those that are gone already included.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -39,7 +37,7 @@ def limit_row(experiment: Experiment, *, samples: int | None = None, **options) 
     ``predict_limit``.
     """
     state = final_state(experiment)
-    found = _predicted(state, samples, options)
+    found = _predicted(state, samples, **options)
     bounds = found.limit.bounds(ETA)
     return _row(experiment, state, found) | {
         "label": "limit",
@@ -50,21 +48,13 @@ def limit_row(experiment: Experiment, *, samples: int | None = None, **options) 
 
 
 def limits_over_rounds(
-    experiment: Experiment,
-    *,
-    sparsity: float,
-    epochs: int,
-    strength: float,
-    rounds: int,
-    retrain: int,
-    samples: int | None = None,
-    **options,
+    experiment: Experiment, *, sparsity: float, epochs: int, strength: float, rounds: int, retrain: int, **options
 ) -> Iterator[dict[str, Any]]:
     """A row for each round of gradual pruning: the limit predicted from the network that this round starts with.
 
     Round 1 starts with the dense network, trained for ``epochs`` with the l1 penalty; round i with one that went through
     i - 1 cuts and trainings of ``retrain`` epochs, on a geometric way to ``sparsity``, which round ``rounds`` would reach.
-    The timeline of ``experiment`` is replaced. Columns as those of :func:`limit_row`, without bounds; ``label`` "rounds",
+    The timeline of ``experiment`` is replaced. Options and columns as of :func:`limit_row`, without bounds; ``label`` "rounds",
     ``rounds`` i, ``asked`` the sparsity, ``removed_before`` of the network, and ``predicted_same``: the prediction with the
     tolerance that round 1 had, as a network whose losses spread more is granted more.
 
@@ -77,7 +67,7 @@ def limits_over_rounds(
     first = None
     for i in range(1, rounds + 1):
         state = final_state(replace(experiment, timeline=stages[: 2 * i - 1]))
-        found = _predicted(state, samples, options)
+        found = _predicted(state, **options)
         first = found.limit.epsilon if first is None else first
         yield _row(experiment, state, found) | {
             "label": "rounds" if sparsity else "rounds without cuts",
@@ -105,7 +95,7 @@ def predictor_errors(rows: pd.DataFrame, measured: str = "limit") -> pd.DataFram
     return pd.DataFrame(table, columns=["predictor", "absolute", "signed", "worst", "networks"])
 
 
-def _predicted(state: State, samples: int | None, options: dict[str, Any]) -> Prunability:
+def _predicted(state: State, samples: int | None = None, **options: Any) -> Prunability:
     split = state.data.train
     if samples is not None:
         split = split.subset(min(check("samples", samples, Whole(at_least=1)), len(split)))

@@ -1,9 +1,7 @@
 """The parameter files of SiPP's and PFP's repositories as experiments, from the one table in parameter_files.py."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 from pruning_core.data.sets import NORMALISATIONS
 from pruning_core.errors import BadInput
@@ -30,13 +28,6 @@ METHODS_OF_THE_FILES: dict[str, tuple[str | Method, str]] = {
 }
 """Name in the files -> our method as the official code has it, and how its budget is spread."""
 
-WAYS_ON: dict[str, Literal["go on", "random", "rewind"]] = {
-    "cascade": "go on",
-    "cascade-random": "random",
-    "cascade-rewind": "rewind",
-}
-"""Mode in the files -> what our cascade does after a cut."""
-
 
 def official_experiments(
     name: str, *, seeds: int | None = None, points: int = 256, device: str = "cpu"
@@ -49,10 +40,8 @@ def official_experiments(
     """
     entry = parameter_file(name)
     if entry.network is None or entry.data is None:
-        raise BadInput(
-            f"{name} cannot be run: the driving data are not public, so neither they nor the network that steers by them is "
-            "in this package."
-        )
+        what = "the driving data are not public, so neither they nor the network that steers by them is in this package"
+        raise BadInput(f"{name} cannot be run: {what}.")
     for short in entry.methods:
         if short not in METHODS_OF_THE_FILES:
             continue
@@ -90,7 +79,8 @@ def _timelines(entry: ParameterFile, method: Method, across: str, points: int) -
             ]
             yield [Train(epochs), *cuts, Measure("pruned"), again, Measure("fine-tuned")]
     else:
-        yield cascade(method, split, epochs, again, WAYS_ON[entry.mode], across, batches="score", samples=points)
+        after: Any = entry.mode.partition("-")[2] or "go on"  # "cascade-rewind" -> "rewind"
+        yield cascade(method, split, epochs, again, after, across, batches="score", samples=points)
 
 
 def _settings(training: FileTraining) -> dict[str, Any]:

@@ -3,10 +3,8 @@
 It has no mask, so it is no method: a layer becomes two smaller ones.
 """
 
-from __future__ import annotations
-
 import copy
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,7 +27,9 @@ def low_rank(model: nn.Module, sparsity: float) -> tuple[nn.Module, dict[str, in
     for name, module in list(smaller.named_modules()):
         parent, _, child = name.rpartition(".")
         owner = smaller.get_submodule(parent)
-        if not name or not _can_be_split(module) or isinstance(owner, nn.MultiheadAttention):
+        if not isinstance(module, nn.Linear | nn.Conv2d) or getattr(module, "groups", 1) > 1:
+            continue
+        if not name or isinstance(owner, nn.MultiheadAttention):
             continue  # torch's attention reads the weight of its output layer itself
         size, each = module.weight.numel(), sum(module.weight.flatten(1).shape)
         rank = max(int((1 - sparsity) * size / each), 1)
@@ -39,10 +39,6 @@ def low_rank(model: nn.Module, sparsity: float) -> tuple[nn.Module, dict[str, in
     if not ranks:
         raise Unprunable(f"{type(model).__name__} has no layer that a lower rank would make smaller.")
     return smaller, ranks
-
-
-def _can_be_split(module: nn.Module) -> TypeGuard[nn.Linear | nn.Conv2d]:
-    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
 
 
 @torch.no_grad()

@@ -3,8 +3,6 @@
 The book's own measure of cost is the multiply-accumulate (models/cost.py). Source: verdenius2020snipit, as implemented.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -8,16 +8,14 @@ gradients (Pearlmutter 1994):
 The network is in evaluation mode, so that every sample has a loss of its own, and H does not depend on how the samples
 are cut into batches. Coordinates are those of ``model.parameters()``, one tensor after the other, each row by row.
 
-Products are our own and not those of curvlinops, because here batches, labels, weights, buffers and the mode of batch norms
-are held together, so that H is one fixed matrix or an error, and the graph of the gradient is kept from one product to the
-next where it fits into memory. curvlinops is the oracle of our tests and no dependency of the package;
-tests/benchmarks/bench_curvature.py times both.
+Products are our own and not those of curvlinops, which is the oracle of our tests (tests/benchmarks/bench_curvature.py times
+both): here batches, weights, buffers and modes are held together, so that H is one fixed matrix or an error, and the graph
+of the gradient is kept from one product to the next where it fits into memory.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +37,7 @@ from pruning_core.papers.how_sparse.curvature.lanczos import rademacher
 from pruning_core.training.evaluation import CrossEntropy
 
 Parameters = Callable[[str, Tensor], bool] | Iterable[str] | None
+UNUSED: Any = {"allow_unused": True, "materialize_grads": True}  # zeros for a parameter that takes no part
 
 
 class Hessian:
@@ -88,9 +87,7 @@ class Hessian:
         first = next(iter(chosen.values()))
         self.device, self.dtype = first.device, first.dtype
         if self.dtype not in (torch.float32, torch.float64):
-            raise BadInput(
-                f"curvature needs weights in float32 or float64, not {self.dtype}: call model.float() first."
-            )
+            raise BadInput(f"curvature needs weights in float32 or float64, not {self.dtype}: call model.float().")
         # Leaves of our own, on the same memory: hooks, gradients and requires_grad of the caller's stay out of it.
         self._inputs = {name: parameter.detach() for name, parameter in model.named_parameters()}
         self._leaves = [self._inputs[name].requires_grad_() for name in chosen]
@@ -130,16 +127,14 @@ class Hessian:
             value = self.loss(functional_call(self.model, self._inputs, (inputs,)), labels)
             if not value.requires_grad:
                 raise BadInput("the loss does not depend on the parameters that were chosen, so it has no curvature.")
-            return list(
-                torch.autograd.grad(value, self._leaves, create_graph=True, allow_unused=True, materialize_grads=True)
-            )
+            return list(torch.autograd.grad(value, self._leaves, create_graph=True, **UNUSED))
 
     def mean_gradient(self) -> Tensor:
         """The gradient of the mean loss over all samples, (D,)."""
         total = torch.zeros(self.dimension, dtype=self.dtype, device=self.device)
-        for inputs, labels in self.batches:
-            parts = self.gradient(inputs, labels)
-            total += len(inputs) / self.samples * torch.cat([part.detach().flatten() for part in parts])
+        for batch in self.batches:
+            flat = torch.cat([part.detach().flatten() for part in self.gradient(*batch)])
+            total += len(batch[0]) / self.samples * flat
         return total
 
     def differentiate(self, gradient: list[Tensor], v: Tensor, keep: bool = True) -> Tensor:
@@ -150,9 +145,7 @@ class Hessian:
             return torch.zeros_like(v)
         outputs, factors = zip(*pairs, strict=True)
         try:
-            found = torch.autograd.grad(
-                outputs, self._leaves, factors, retain_graph=keep, allow_unused=True, materialize_grads=True
-            )
+            found = torch.autograd.grad(outputs, self._leaves, factors, retain_graph=keep, **UNUSED)
         except RuntimeError as error:
             if "derivative for" not in str(error):
                 raise
@@ -204,23 +197,21 @@ class Hessian:
 
     def _prepare(self, joined: Batch | None, reuse: bool, memory: int) -> None:
         """Cut the samples, if ``joined``, into chunks, and build the graph of all when it may be kept."""
-        inputs, labels = self.batches[0]
-        few = min(len(inputs), 64)
-        found, flat = self._try(inputs[:few], labels[:few])
-        each = max(1, found // few)
+        few = [part[:64] for part in self.batches[0]]
+        found, flat = self._try(*few)
+        each = max(1, found // len(few[0]))
         self.graph_bytes = each * self.samples
         whole = reuse and self.graph_bytes <= memory
         if joined is not None:
             size = self.samples if whole else max(1, min(self.samples, memory // each))
             self._chunks = list(zip(*(part.split(size) for part in joined), strict=True))
         if whole:
-            for inputs, labels in self._chunks:
-                part = [g * (len(inputs) / self.samples) for g in self.gradient(inputs, labels)]
+            for chunk in self._chunks:
+                part = [g * (len(chunk[0]) / self.samples) for g in self.gradient(*chunk)]
                 self._graph = part if self._graph is None else [a + b for a, b in zip(self._graph, part, strict=True)]
-        if flat:
-            v = rademacher(self.dimension, torch.Generator(), self.dtype, self.device)
-            if not bool(self._product(v).any()):
-                raise BadInput("the loss is constant: its gradient and its Hessian are zero.")
+        v = rademacher(self.dimension, torch.Generator(), self.dtype, self.device)
+        if flat and not bool(self._product(v).any()):
+            raise BadInput("the loss is constant: its gradient and its Hessian are zero.")
 
     def _try(self, inputs: Tensor, labels: Tensor) -> tuple[int, bool]:
         """What the graph of a gradient holds beyond parameters and inputs, in bytes, and whether the gradient is zero."""
@@ -247,10 +238,8 @@ class LivingHessian:
 
     def __init__(self, whole: Hessian, alive: Mapping[str, Tensor]):
         self.whole, self.device, self.dtype = whole, whole.device, whole.dtype
-        parts = [
-            alive[name].flatten().cpu() if name in alive else torch.ones(shape.numel(), dtype=torch.bool)
-            for name, shape in whole.shapes.items()
-        ]
+        every = {name: torch.ones(shape, dtype=torch.bool) for name, shape in whole.shapes.items()}
+        parts = [alive.get(name, ones).flatten().cpu() for name, ones in every.items()]
         self.places = torch.cat(parts).nonzero()[:, 0].to(whole.device)
         self.dimension = len(self.places)
         if not self.dimension:

@@ -9,10 +9,9 @@ For a random v with entries +1 or -1, scaled to length 1, the left side is trace
 as a set of weighted points (Golub and Welsch 1969; Ubaru, Chen and Saad 2017; for networks Yao et al. 2020, PyHessian).
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -23,6 +22,7 @@ from pruning_core.errors import BadInput, BadType, known_name
 
 Product = Callable[[Tensor], Tensor]
 
+BLOCK = 2**22  # numbers in a block of kernels
 OFFICIAL_OFFSET = 1e-6  # what the official code adds to every norm before it divides
 
 
@@ -108,19 +108,16 @@ def _reference(matvec: Product, start: Tensor, steps: int, generator: torch.Gene
     beta: list[float] = []
     u = u - alpha[0] * basis[0]
     for _ in range(1, steps):
-        b = float(u.norm())
-        if b == 0:
+        beta.append(float(u.norm()))
+        if beta[-1] == 0:
             generator = generator or torch.Generator()
             u = torch.randn(len(start), generator=generator, device=generator.device, dtype=start.dtype).to(start)
         for earlier in basis:
             u = u - torch.dot(u, earlier) * earlier
-        v = u / (u.norm() + OFFICIAL_OFFSET)
-        product = _product(matvec, v)
-        a = float(torch.dot(v, product))
-        u = product - a * v - b * basis[-1]
-        basis.append(v)
-        alpha.append(a)
-        beta.append(b)
+        basis.append(u / (u.norm() + OFFICIAL_OFFSET))
+        u = _product(matvec, basis[-1])
+        alpha.append(float(torch.dot(basis[-1], u)))
+        u = u - alpha[-1] * basis[-1] - beta[-1] * basis[-2]
     return _tridiagonal(alpha, beta)
 
 
@@ -152,24 +149,23 @@ def largest_eigenvalues(
     """The n largest eigenvalues of ``matvec``, descending, and their residuals ``|H x - theta x|``, float64 (n,) each.
 
     Block Lanczos: ``start`` (D, n) spans the first of at most ``steps`` blocks, n products each, so an eigenvalue is found
-    as often as it occurs, up to n times. Done when every residual is at most ``tolerance`` times the largest \\|theta\\|; a
-    residual bounds the error of its eigenvalue. ``by="magnitude"`` looks for the largest \\|eigenvalues\\|. Memory: steps * n
-    vectors. Raises BadInput when ``steps`` do not suffice.
+    as often as it occurs, up to n times. Done when every residual, a bound of its eigenvalue's error, is at most
+    ``tolerance`` times the largest \\|theta\\|. ``by="magnitude"`` looks for the largest \\|eigenvalues\\|. Memory:
+    steps * n vectors. Raises BadInput when ``steps`` do not suffice.
     """
     known_name("order of eigenvalues", by, ("value", "magnitude"))
     n = start.shape[1]
-    basis = torch.linalg.qr(start).Q
+    basis = new = torch.linalg.qr(start).Q
     projected = start.new_zeros(0, 0, dtype=torch.float64)
-    new, values, residuals = basis, start.new_zeros(0), start.new_zeros(0)
+    residuals = start.new_zeros(0)
     for _ in range(steps):
-        products = torch.stack([_product(matvec, column) for column in new.T], 1)
+        rest = torch.stack([_product(matvec, column) for column in new.T], 1)
         known, width = projected.shape[0], basis.shape[1]
         grown = projected.new_zeros(width, width)
         grown[:known, :known] = projected
-        grown[:, known:] = (basis.T @ products).double()
+        grown[:, known:] = (basis.T @ rest).double()
         grown[known:] = grown[:, known:].T.clone()
         projected = (grown + grown.T) / 2
-        rest = products
         for _ in range(2):
             rest = rest - basis @ (basis.T @ rest)
         found, vectors = torch.linalg.eigh(projected)
@@ -177,13 +173,11 @@ def largest_eigenvalues(
         values = found[order]
         residuals = (rest @ vectors[known:, order].to(rest)).norm(dim=0).double()
         largest = float(found.abs().max())
-        if bool((residuals <= tolerance * largest).all()):
-            return values.cpu(), residuals.cpu()
         q, r = torch.linalg.qr(rest)
         u, sizes, _ = torch.linalg.svd(r)
-        kept = sizes > 10 * torch.finfo(start.dtype).eps * largest
-        new = (q @ u)[:, kept]
-        if not new.shape[1]:  # the space is exhausted, and the residuals are rounding
+        new = (q @ u)[:, sizes > 10 * torch.finfo(start.dtype).eps * largest]
+        # Without a new vector the space is exhausted, and the residuals are rounding.
+        if bool((residuals <= tolerance * largest).all()) or not new.shape[1]:
             return values.cpu(), residuals.cpu()
         new = new - basis @ (basis.T @ new)
         new = new / new.norm(dim=0)
@@ -192,3 +186,75 @@ def largest_eigenvalues(
         f"after {steps} steps a residual of the {n} largest eigenvalues is still {float(residuals.max()):.1e}, above "
         f"{tolerance:g} times the largest magnitude; give more steps or a larger tolerance."
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Weighted points that stand for the eigenvalues of a matrix (dimension, dimension).
+
+    ``eigenvalues`` and ``weights``, float64 (probes, M) each; the weights of a probe sum to 1 (entries of weight 0 fill up
+    probes that ended early). ``exact``: these are all the eigenvalues, in one row, each with weight 1 / dimension.
+    """
+
+    eigenvalues: Tensor
+    weights: Tensor
+    dimension: int
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        if self.eigenvalues.dim() != 2 or self.eigenvalues.shape != self.weights.shape or not self.weights.numel():
+            shapes = f"{tuple(self.eigenvalues.shape)} and {tuple(self.weights.shape)}"
+            raise BadInput(f"eigenvalues and weights of a spectrum must both have the shape (probes, M), not {shapes}.")
+        if not bool(torch.isfinite(self.eigenvalues).all()):
+            raise BadInput("the eigenvalues of a spectrum must be finite.")
+        sums = self.weights.sum(1)
+        if not (bool((self.weights >= 0).all()) and bool(((sums - 1).abs() < 1e-6).all())):
+            raise BadInput("the weights of a spectrum must not be negative and must sum to 1 for every probe.")
+
+    @classmethod
+    def of(cls, rules: Sequence[tuple[Tensor, Tensor]], dimension: int) -> "Spectrum":
+        """From one pair (Ritz values, weights) a probe; shorter ones are filled up with weight 0."""
+        ritz, weights = (torch.nn.utils.rnn.pad_sequence([rule[i] for rule in rules], batch_first=True) for i in (0, 1))
+        return cls(ritz, weights, dimension)
+
+    def mean(self) -> float:
+        """The mean eigenvalue, trace / dimension."""
+        return float((self.eigenvalues * self.weights).sum(1).mean())
+
+    @property
+    def top(self) -> float:
+        """The largest eigenvalue that any probe has seen."""
+        return float(self.flattened()[0].max())
+
+    def flattened(self) -> tuple[Tensor, Tensor]:
+        """All points that carry weight, ascending, and their weights averaged over probes, which sum to 1."""
+        carries = self.weights > 0
+        values, order = self.eigenvalues[carries].sort(stable=True)
+        return values, self.weights[carries][order] / len(self.weights)
+
+
+def reference_density(
+    ritz: Tensor, weights: Tensor, bins: int = 100000, variance: float = 1e-10, overhead: float = 0.01
+) -> tuple[Tensor, Tensor]:
+    """Density and grid, float64 (bins,) each, as the official code of Zhang et al. (2024) makes them; sum * step is 1.
+
+    ``ritz`` and ``weights`` (runs, k). The grid reaches ``overhead`` beyond the smallest and the largest Ritz value, both
+    averaged over runs; the kernels have the variance ``variance * max(1, length of the grid)``. Once the grid is longer
+    than about 10, its steps are wider than the kernels, and Ritz values between two grid points lose their weight.
+    """
+    if ritz.dim() != 2 or ritz.shape != weights.shape or not ritz.numel():
+        shapes = f"{tuple(ritz.shape)}, {tuple(weights.shape)}"
+        raise BadInput(f"ritz and weights must have one shape (runs, k), not {shapes}.")
+    check("the number of bins", bins, Whole(at_least=2))
+    ritz, weights = ritz.double(), weights.double()
+    low, high = float(ritz.amin(1).mean()) - overhead, float(ritz.amax(1).mean()) + overhead
+    variance = check("the variance of a density", variance * max(1.0, high - low), Real(above=0))
+    centres, shares = ritz.flatten(), weights.flatten() / len(ritz)
+    grid = torch.linspace(low, high, bins, dtype=torch.float64)
+    parts = grid.split(max(1, BLOCK // len(centres)))
+    kernels = [torch.exp((x[:, None] - centres) ** 2 / (-2 * variance)) @ shares for x in parts]
+    density = 1 / math.sqrt(2 * math.pi * variance) * torch.cat(kernels)
+    total = float(density.sum()) * float(grid[1] - grid[0])
+    if not total > 0:
+        raise BadInput("no grid point is near a Ritz value; take more bins or a larger variance.")
+    return density / total, grid
