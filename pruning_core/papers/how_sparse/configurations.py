@@ -14,7 +14,7 @@ iterative pruning is ``recipes.lottery_ticket``, Smart-Ratio ``recipes.smart_rat
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from pruning_core.checks import Constraints, OneOf, Real, Several, Whole, check, check_fields
 from pruning_core.errors import BadInput, known_name
@@ -158,18 +158,11 @@ def configured_experiments(
     timeline: list[Stage] = [Train(EPOCHS, penalty=("l1", entry.strength) if entry.l1 else None), Measure("dense")]
     for sparsity in sweep:
         timeline += [Prune("magnitude", Budget(sparsity, keep_at_least=0)), Measure("pruned")]
+    rate: Any = entry.learning_rate(reference)
+    images = f"{entry.data}/how_sparse"
     for seed in range(seeds):
         yield Experiment(
-            entry.model,
-            entry.data,
-            list(timeline),
-            seed=seed,
-            optimizer=Optimizer("sgd", entry.rate, momentum=0.9),
-            learning_rate=entry.learning_rate(reference),  # type: ignore[arg-type]
-            batch_size=BATCH_SIZE,
-            normalise=f"{entry.data}/how_sparse",
-            augment=f"{entry.data}/how_sparse",
-            profile="paper",
-            device=device,
+            entry.model, entry.data, list(timeline), seed=seed, profile="paper", device=device, batch_size=BATCH_SIZE,
+            optimizer=Optimizer("sgd", entry.rate, momentum=0.9), learning_rate=rate, normalise=images, augment=images,
             tags={"file": name, "strength": entry.strength if entry.l1 else 0.0},
-        )
+        )  # fmt: skip

@@ -107,21 +107,11 @@ def _row(experiment: Experiment, state: State, found: Prunability) -> dict[str, 
     actual, limit = found.actual.within_epsilon, found.limit
     low, high = found.band or (None, None)
     return {
-        "model": experiment.model,
-        "data": experiment.data,
-        "width": experiment.width,
-        "seed": experiment.seed,
-        "method": "l1",
-        "predicted": found.removed,
-        "predicted_low": low,
-        "predicted_high": high,
-        "limit": actual,
-        "limit_accuracy": found.actual.within_margin,
-        "gap": None if actual is None else abs(found.removed - actual),
-        "naive": small_share(state.model),
-        "tolerance": limit.epsilon,
-        "distance": limit.distance,
-        "curvature": found.spectrum.mean(),
+        "model": experiment.model, "data": experiment.data, "width": experiment.width, "seed": experiment.seed,
+        "method": "l1", "predicted": found.removed, "predicted_low": low, "predicted_high": high,
+        "limit": actual, "limit_accuracy": found.actual.within_margin,
+        "gap": None if actual is None else abs(found.removed - actual), "naive": small_share(state.model),
+        "tolerance": limit.epsilon, "distance": limit.distance, "curvature": found.spectrum.mean(),
         "weights": sum(state.dense["weights"].values()),
         "accuracy": evaluate(state.model, state.data.test).accuracy,
-    } | dict(experiment.tags)
+    } | dict(experiment.tags)  # fmt: skip

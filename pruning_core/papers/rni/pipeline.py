@@ -47,11 +47,8 @@ NETWORKS = {"vgg16": "vgg16_rni", "resnet56": "resnet56_rni"}
 """The paper's names of networks -> ours; any other name of MODELS means itself."""
 
 OFFICIAL_METHODS: dict[str, type[BatchNormScale]] = {
-    "rni": RecedingNeurons,
-    "l1": Slimming,
-    "ucs": UniformChannelScaling,
-    "polarization": Polarization,
-}
+    "rni": RecedingNeurons, "l1": Slimming, "ucs": UniformChannelScaling, "polarization": Polarization,
+}  # fmt: skip
 """The names of methods in the official code, and polarisation -> ours."""
 
 

@@ -16,16 +16,10 @@ from pruning_core.papers.sipp_pfp.spacings import compressed_before, in_groups
 from pruning_core.training.optimizers import LearningRate, Optimizer
 
 METHODS_OF_THE_FILES: dict[str, tuple[str | Method, str]] = {
-    "SiPP": ("sipp", "global"),
-    "SiPP-rand": ("sipp_random", "global"),
-    "SiPP-hybrid": ("sipp_hybrid", "global"),
-    "WT": ("magnitude", "global"),
-    "SNIP": ("snip", "global"),
-    "PFP": ("pfp", "global"),
-    "FT": ("l1_norm", "layer"),
-    "SoftNet": ("l2_norm", "layer"),
-    "ThiNet": (ThiNet(reference=True), "layer"),
-}
+    "SiPP": ("sipp", "global"), "SiPP-rand": ("sipp_random", "global"), "SiPP-hybrid": ("sipp_hybrid", "global"),
+    "WT": ("magnitude", "global"), "SNIP": ("snip", "global"), "PFP": ("pfp", "global"),
+    "FT": ("l1_norm", "layer"), "SoftNet": ("l2_norm", "layer"), "ThiNet": (ThiNet(reference=True), "layer"),
+}  # fmt: skip
 """Name in the files -> our method as the official code has it, and how its budget is spread."""
 
 
@@ -42,24 +36,20 @@ def official_experiments(
     if entry.network is None or entry.data is None:
         what = "the driving data are not public, so neither they nor the network that steers by them is in this package"
         raise BadInput(f"{name} cannot be run: {what}.")
-    for short in entry.methods:
-        if short not in METHODS_OF_THE_FILES:
-            continue
-        method, across = METHODS_OF_THE_FILES[short]
+    recipe = f"{entry.data}/sipp"
+    settings = _settings(entry.training) | {
+        "normalise": recipe if recipe in NORMALISATIONS else None,
+        "augment": _augmentation(name, entry.network, entry.data),
+        "profile": "paper",
+        "device": device,
+    }
+    for short in (short for short in entry.methods if short in METHODS_OF_THE_FILES):
+        given, across = METHODS_OF_THE_FILES[short]
+        method = as_method(given)
+        tags = {"method": method.name, "file": name}
         for seed in range(entry.nets if seeds is None else seeds):
-            for stages in _timelines(entry, as_method(method), across, points):
-                yield Experiment(
-                    entry.network,
-                    entry.data,
-                    stages,
-                    seed=seed,
-                    normalise=recipe if (recipe := f"{entry.data}/sipp") in NORMALISATIONS else None,
-                    augment=_augmentation(name, entry.network, entry.data),
-                    profile="paper",
-                    device=device,
-                    tags={"method": as_method(method).name, "file": name},
-                    **_settings(entry.training),
-                )
+            for stages in _timelines(entry, method, across, points):
+                yield Experiment(entry.network, entry.data, stages, seed=seed, tags=tags, **settings)
 
 
 def _timelines(entry: ParameterFile, method: Method, across: str, points: int) -> Iterator[list[Stage]]:
@@ -73,10 +63,8 @@ def _timelines(entry: ParameterFile, method: Method, across: str, points: int) -
         # Without a cascade every retrained fraction starts at the dense network; the cuts before it are made again.
         before = compressed_before(entry.kept, entry.retrained, mode="retrain")
         for earlier, group in zip(before, split, strict=True):
-            cuts = [
-                Prune(method, Budget(1 - kept, of="weights", across=across), batches="score", samples=points)
-                for kept in (*earlier, group[-1])
-            ]
+            budgets = [Budget(1 - kept, of="weights", across=across) for kept in (*earlier, group[-1])]
+            cuts = [Prune(method, budget, batches="score", samples=points) for budget in budgets]
             yield [Train(epochs), *cuts, Measure("pruned"), again, Measure("fine-tuned")]
     else:
         after: Any = entry.mode.partition("-")[2] or "go on"  # "cascade-rewind" -> "rewind"

@@ -34,13 +34,13 @@ def finite_loss(value: Tensor, number: int) -> float:
     return float(value)
 
 
-def held_batches(model: nn.Module, batches: Batches) -> tuple[list[Batch], Batch | None]:
+def held(model: nn.Module, batches: Batches) -> tuple[list[Batch], Batch | None]:
     """The batches on the network's device; and, where all have one shape, the whole of which they are then parts."""
-    held = [like_model(model, *batch) for batch in pairs(batches)]
-    if len({(x.shape[1:], x.dtype, y.shape[1:], y.dtype) for x, y in held}) > 1:
-        return held, None
-    sizes = [len(x) for x, _ in held]
-    inputs, labels = (torch.cat(parts) for parts in zip(*held, strict=True))
+    found = [like_model(model, *batch) for batch in pairs(batches)]
+    if len({(x.shape[1:], x.dtype, y.shape[1:], y.dtype) for x, y in found}) > 1:
+        return found, None
+    sizes = [len(x) for x, _ in found]
+    inputs, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
     return list(zip(inputs.split(sizes), labels.split(sizes), strict=True)), (inputs, labels)
 
 

@@ -24,15 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.checks import Whole, check
 from pruning_core.errors import BadInput
-from pruning_core.papers.how_sparse.curvature.batches import (
-    Batch,
-    Batches,
-    Loss,
-    finite_loss,
-    forward_pass,
-    held_batches,
-    refuse_training,
-)
+from pruning_core.papers.how_sparse.curvature.batches import Loss, finite_loss, forward_pass, held, refuse_training
 from pruning_core.papers.how_sparse.curvature.lanczos import rademacher
 from pruning_core.training.evaluation import CrossEntropy
 
@@ -69,7 +61,7 @@ class Hessian:
     def __init__(
         self,
         model: nn.Module,
-        batches: Batches,
+        batches: Iterable[tuple[Tensor, Tensor]],
         loss: Loss | None = None,
         *,
         parameters: Parameters = None,
@@ -92,7 +84,7 @@ class Hessian:
         self._inputs = {name: parameter.detach() for name, parameter in model.named_parameters()}
         self._leaves = [self._inputs[name].requires_grad_() for name in chosen]
         self._before = {name: tensor.clone() for name, tensor in _tensors(model).items()}
-        self.batches, whole = held_batches(model, batches)
+        self.batches, whole = held(model, batches)
         self._check_losses(merge)
         self._graph: list[Tensor] | None = None
         self._chunks = self.batches
@@ -195,7 +187,7 @@ class Hessian:
         with forward_pass(self.device):
             return self.loss(functional_call(self.model, self._inputs, (inputs,)), labels)
 
-    def _prepare(self, joined: Batch | None, reuse: bool, memory: int) -> None:
+    def _prepare(self, joined: tuple[Tensor, Tensor] | None, reuse: bool, memory: int) -> None:
         """Cut the samples, if ``joined``, into chunks, and build the graph of all when it may be kept."""
         few = [part[:64] for part in self.batches[0]]
         found, flat = self._try(*few)
@@ -215,18 +207,18 @@ class Hessian:
 
     def _try(self, inputs: Tensor, labels: Tensor) -> tuple[int, bool]:
         """What the graph of a gradient holds beyond parameters and inputs, in bytes, and whether the gradient is zero."""
-        held: dict[int, torch.UntypedStorage] = {}
+        kept: dict[int, torch.UntypedStorage] = {}
 
         def note(tensor: Tensor) -> Tensor:
-            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
             return tensor.detach()
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             graph = self.gradient(inputs, labels)
         for tensor in [*_tensors(self.model).values(), inputs, labels]:
-            held.pop(tensor.untyped_storage().data_ptr(), None)
+            kept.pop(tensor.untyped_storage().data_ptr(), None)
         flat = not any(bool(part.detach().any()) for part in graph)
-        return sum(storage.nbytes() for storage in held.values()), flat
+        return sum(storage.nbytes() for storage in kept.values()), flat
 
 
 class LivingHessian:
