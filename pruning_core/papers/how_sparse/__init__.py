@@ -3,17 +3,13 @@
 from pruning_core.papers.how_sparse.configurations import configured_experiments
 from pruning_core.papers.how_sparse.curvature.batches import batch_losses, loss_tolerance
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian
-from pruning_core.papers.how_sparse.curvature.lanczos import (
-    Spectrum,
-    lanczos,
-    quadrature,
-    rademacher,
-    reference_density,
-)
+from pruning_core.papers.how_sparse.curvature.lanczos import lanczos, quadrature, rademacher
 from pruning_core.papers.how_sparse.curvature.measures import (
     NULL_ROW,
+    Spectrum,
     exact_hessian,
     null_row_share,
+    reference_density,
     spectrum,
     trace_estimate,
 )

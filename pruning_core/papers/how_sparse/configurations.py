@@ -1,14 +1,12 @@
 """The official configurations of How Sparse Can We Prune (Zhang et al. 2024) as experiments, from the one table below.
 
-Each name stands for two trainings: "fc5_cifar10" without and "fc5_cifar10_l1" with the penalty. Both are cut by magnitude,
-globally, at one sparsity after the other, without fine-tuning; without the penalty that is the baseline of one-shot pruning.
-
 What differs from the official code: training takes the 90 % of the training images that this book trains on, not all; a
 sparsity p removes the nearest whole number of the N weights, where the code removes ceil(p N) and all that tie with the last
 of them; at parameters that are exactly 0, as all biases are at the start, the slope of the penalty is its strength, where the
 code has 0 (methods/l1.py). The tasks of the paper on Tiny ImageNet are not in its repository and not here. Of its baselines,
-iterative pruning is ``recipes.lottery_ticket``, Smart-Ratio ``recipes.smart_ratio`` and Rare Gems ``recipes.rare_gems``; RigL
-(``recipes.rigl``) and GraSP (``recipes.grasp``) are comparisons of this book.
+one-shot pruning is each training without the penalty, iterative pruning ``recipes.lottery_ticket``, Smart-Ratio
+``recipes.smart_ratio`` and Rare Gems ``recipes.rare_gems``; RigL (``recipes.rigl``) and GraSP (``recipes.grasp``) are
+comparisons of this book.
 """
 
 import math
@@ -68,10 +66,8 @@ class SteppedPerIteration:
         last_set = min(step, rising)  # the last iteration whose rate came from the warm-up
         if self.kind == "multistep":
             return line * self.gamma ** sum(last_set <= milestone <= step for milestone in self.milestones)
-        return self._cosine(step, last_set, line, max(epochs, 1))
+        half_period = max(epochs, 1)
 
-    @staticmethod
-    def _cosine(step: int, last_set: int, line: float, half_period: int) -> float:
         def wave(t: int) -> float:
             return (1 + math.cos(math.pi * (t % (2 * half_period)) / half_period)) / 2
 

@@ -143,12 +143,11 @@ def predict(
     ``magnitudes``: all N prunable weights. ``null_fraction`` in [0, 1): share of further eigenvalues that are exactly 0.
     ``dimension``: how many coordinates the spectrum is of, at least N (default N): biases can count there, and n removed
     weights are then n / dimension of them. ``negative`` curvature: "abs", "zero" or "drop". ``resamples`` and ``seed``: of
-    the bootstrap over probes. Solved exactly, by bisection over n.
-
-    Raises BadInput or BadType for input that is empty, not finite, negative where it must not be, or does not fit together.
+    the bootstrap over probes. Solved exactly, by bisection over n. Raises BadInput or BadType for input that is empty, not
+    finite, negative where it must not be, or does not fit together.
     """
-    epsilon = check("epsilon", epsilon, Real(above=0))
-    null_fraction = check("null_fraction", null_fraction, Real(at_least=0, below=1))
+    epsilon = float(check("epsilon", epsilon, Real(above=0)))
+    null_fraction = float(check("null_fraction", null_fraction, Real(at_least=0, below=1)))
     known_name("treatment of negative eigenvalues", negative, NEGATIVE)
     resamples = check("resamples", resamples, Whole(at_least=1))
     seed = check("seed", seed, Whole(at_least=0))
@@ -158,7 +157,6 @@ def predict(
     size = n if dimension is None else check("dimension", dimension, Whole(at_least=1))
     if size < n:
         raise BadInput(f"dimension must be at least {n}, the number of prunable weights, not {size}.")
-    epsilon, null_fraction = float(epsilon), float(null_fraction)
     problem = Problem(distances, spectra, shares, epsilon, null_fraction, negative, size)
     count, removed = problem.removable()
     band = _band(problem, resamples, seed)
@@ -168,11 +166,9 @@ def predict(
 def _spectra(eigenvalues: Any, weights: Any) -> tuple[Tensor, Tensor]:
     """(probes, M) each, the weights of every probe adding up to 1."""
     values = doubles("eigenvalues", eigenvalues)
-    if weights is None:
-        if values.dim() != 1:
-            raise BadInput(f"eigenvalues without weights must be one vector (D,), not {tuple(values.shape)}.")
-        return values[None], torch.full((1, len(values)), 1 / len(values), dtype=DOUBLE)
-    shares = doubles("weights", weights)
+    if weights is None and values.dim() != 1:
+        raise BadInput(f"eigenvalues without weights must be one vector (D,), not {tuple(values.shape)}.")
+    shares = torch.ones_like(values) if weights is None else doubles("weights", weights)
     if values.dim() not in (1, 2) or shares.shape != values.shape:
         found = f"{tuple(values.shape)} and {tuple(shares.shape)}"
         raise BadInput(f"eigenvalues and weights must both have shape (probes, M) or (M,), not {found}.")
@@ -233,10 +229,8 @@ def actual_limits(
     ``strict_last``: the last fraction with an accuracy strictly above the base (the official definition, which noise
     decides). ``within_margin``: the last one with an accuracy of at least base - ``margin`` (percentage points).
     ``within_epsilon``: the last one with a training loss of at most base + ``epsilon``; None unless losses and epsilon are
-    given. Bases: those of the smallest fraction, unless given.
-
-    Raises BadInput for values that are not finite or not as many as fractions, fractions outside [0, 1], a negative
-    margin, or epsilon <= 0.
+    given. Bases: those of the smallest fraction, unless given. Raises BadInput for values that are not finite or not as many
+    as fractions, fractions outside [0, 1], a negative margin, or epsilon <= 0.
     """
     fractions = doubles("sparsities", sparsities)
     if fractions.dim() != 1 or bool(((fractions < 0) | (fractions > 1)).any()):

@@ -14,8 +14,7 @@ from pruning_core.masks.masks import Masks
 from pruning_core.masks.sites import Scope, find_sites
 from pruning_core.papers.how_sparse.curvature.batches import Batches, Loss, batch_losses, loss_tolerance, pairs
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian, LivingHessian
-from pruning_core.papers.how_sparse.curvature.lanczos import Spectrum
-from pruning_core.papers.how_sparse.curvature.measures import null_row_share, spectrum
+from pruning_core.papers.how_sparse.curvature.measures import Spectrum, null_row_share, spectrum
 from pruning_core.papers.how_sparse.geometry.kinematic import trace_bound
 from pruning_core.papers.how_sparse.prediction import ActualLimits, Limit, actual_limits, predict
 from pruning_core.progress import progress_bar
@@ -74,22 +73,10 @@ class Prunability:
 
 
 def predict_limit(
-    model: nn.Module,
-    batches: Batches,
-    *,
-    epsilon: float | None = None,
-    loss: Loss | None = None,
-    scope: Scope = None,
-    masks: Masks | None = None,
-    probes: int = 5,
-    steps: int = 64,
-    exact_below: int = 2000,
-    null_rows: bool = False,
-    negative: str = "abs",
-    points: int = 50,
-    seed: int = 0,
-    progress: bool = True,
-) -> Prunability:
+    model: nn.Module, batches: Batches, *, epsilon: float | None = None, loss: Loss | None = None,
+    scope: Scope = None, masks: Masks | None = None, probes: int = 5, steps: int = 64, exact_below: int = 2000,
+    null_rows: bool = False, negative: str = "abs", points: int = 50, seed: int = 0, progress: bool = True,
+) -> Prunability:  # fmt: skip
     """Predict the largest fraction of the weights that one global magnitude cut can remove, and measure it.
 
     Args:
@@ -142,7 +129,6 @@ def small_share(model: nn.Module, below: float = 1e-3, scope: Scope = None) -> f
 
 
 def _of_the_living(whole: Hessian, masks: Masks | None) -> Hessian | LivingHessian:
-    """The Hessian itself where all of its weights are alive."""
     if masks is None:
         return whole
     masks.check(whole.model)
@@ -198,7 +184,6 @@ def _loss_and_accuracy(model: nn.Module, held: Batches, loss: Loss | None) -> di
 
 
 def _warnings(hessian: Hessian | LivingHessian, result: Prunability, batches: int) -> tuple[str, ...]:
-    """Premises that fail, one sentence each."""
     warnings = []
     limit, measured = result.limit, result.actual.within_epsilon
     values, weights = result.spectrum.flattened()

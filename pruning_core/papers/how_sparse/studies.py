@@ -2,8 +2,8 @@
 
 Zhang et al. 2024 remark that pruning in rounds allows a higher predicted limit, as each round starts near the weights that
 it ends with. What a round is had to be chosen here, since neither the paper's schedule nor its figure's numbers could be
-seen: between two of them the network is cut by magnitude and trained on with the same penalty; in later rounds the Hessian
-is that of the living weights, and fractions count all weights of the dense network, those that are gone already included.
+seen: a cut by magnitude and training on with the same penalty. Later Hessians are those of the living weights, but
+fractions count all weights of the dense network.
 """
 
 from collections.abc import Iterator
@@ -33,8 +33,7 @@ def limit_row(experiment: Experiment, *, samples: int | None = None, **options) 
     at eta = 0.01 (Limit.bounds); ``naive``, the share of weights below 1e-3; ``tolerance``, ``distance``, ``curvature``;
     ``accuracy`` on test images; ``weights``, how many there are. The experiment's tags join.
 
-    Training images in its batch size are looked at, the first ``samples`` of them (None: all). ``options`` are those of
-    ``predict_limit``.
+    The first ``samples`` training images are looked at (None: all). ``options`` are those of ``predict_limit``.
     """
     state = final_state(experiment)
     found = _predicted(state, samples, **options)

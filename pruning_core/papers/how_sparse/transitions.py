@@ -1,9 +1,9 @@
 r"""Phase transitions, simulated: random subspaces against cones and ellipsoids, and recovery by l1 minimisation.
 
 Each simulation returns tidy rows, one for each setting and subspace size: how many of the trials succeeded, and at which
-size the kinematic formula predicts the jump (Amelunxen, Lotz, McCoy and Tropp 2014). Within one trial the subspaces of
-all sizes are nested: each is uniformly random, success grows with size, and one decomposition answers for all sizes at
-once. Trials are independent of each other, and so are settings.
+size the kinematic formula predicts the jump (Amelunxen, Lotz, McCoy and Tropp 2014). Trials and settings are independent.
+Within one trial the subspaces of all sizes are nested: each is uniformly random, success grows with size, and one
+decomposition answers for all sizes at once.
 """
 
 import math
@@ -91,9 +91,8 @@ def ellipsoid(
 
     ``eigenvalues``: (D,) of H, positive. w has a random direction. Success is decided exactly, by least squares. Rows for
     every distance and epsilon: simulation, ambient, distance, epsilon, k, trials, successes, predicted, seed, where
-    predicted is D - sum r^2 / (R^2 + r^2), the formula of Zhang et al. 2024. ``sizes``: the k, default 0 .. D.
-
-    Raises BadInput for eigenvalues, distances or epsilons that are not positive, or sizes out of range.
+    predicted is D - sum r^2 / (R^2 + r^2), the formula of Zhang et al. 2024. ``sizes``: the k, default 0 .. D. Raises
+    BadInput for eigenvalues, distances or epsilons that are not positive, or sizes out of range.
     """
     spectrum = doubles("eigenvalues", eigenvalues)
     if spectrum.dim() != 1 or bool((spectrum <= 0).any()):
@@ -149,9 +148,8 @@ def l1_recovery(
     Success: relative error below ``tolerance``. Rows: simulation, ambient, nonzero, measurements, trials, successes,
     predicted (the statistical dimension of the descent cone), seed. ``measurements``: the m, default about twenty from 1
     to ambient. A trial adds measurements to those it has, so success grows with m and is found by bisection: with
-    twenty m, a trial costs at most five linear programmes (HiGHS).
-
-    Raises BadInput for counts out of range, PruningError when a linear programme is not solved.
+    twenty m, a trial costs at most five linear programmes (HiGHS). Raises BadInput for counts out of range, PruningError when
+    a linear programme is not solved.
     """
     ambient = check("ambient", ambient, Whole(at_least=1))
     default = range(1, ambient + 1, max(ambient // 20, 1))
@@ -232,7 +230,6 @@ def _crossing(sizes: np.ndarray, fractions: np.ndarray, level: float) -> float:
 
 
 def _sizes(name: str, sizes: Sizes, least: int, ambient: int) -> list[int]:
-    """The sizes in ascending order, each once; BadInput outside of [least, ambient]."""
     ambient = check("ambient", ambient, Whole(at_least=1))
     given = range(least, ambient + 1) if sizes is None else sizes
     return sorted(set(check(name, given, Several(Whole(at_least=least, at_most=ambient), at_least=1))))

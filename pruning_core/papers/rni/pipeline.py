@@ -42,6 +42,7 @@ from pruning_core.training.fit import fit
 from pruning_core.training.trainer import Trainer
 
 Logs = dict[str, Any]
+Device = str | torch.device | None
 
 NETWORKS = {"vgg16": "vgg16_rni", "resnet56": "resnet56_rni"}
 """The paper's names of networks -> ours; any other name of MODELS means itself."""
@@ -53,24 +54,11 @@ OFFICIAL_METHODS: dict[str, type[BatchNormScale]] = {
 
 
 def train(
-    dataset: str = "cifar10",
-    arch: str = "vgg16",
-    method: str = "rni",
-    reg_weight: float = 1e-4,
-    b: float = 3,
-    epochs: int = 160,
-    lr: float = 0.1,
-    batch_size: int = 64,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    *,
-    reference: bool = False,
-    root: str | os.PathLike | None = None,
-    limit: int | None = None,
-    width: float = 1.0,
-    snapshots: bool = False,
-    progress: bool = True,
-) -> tuple[nn.Module, Logs]:
+    dataset: str = "cifar10", arch: str = "vgg16", method: str = "rni", reg_weight: float = 1e-4, b: float = 3,
+    epochs: int = 160, lr: float = 0.1, batch_size: int = 64, seed: int = 0, device: Device = None,
+    *, reference: bool = False, root: str | os.PathLike | None = None, limit: int | None = None, width: float = 1.0,
+    snapshots: bool = False, progress: bool = True,
+) -> tuple[nn.Module, Logs]:  # fmt: skip
     """Train a network with the penalty of ``method``; returns (the network of the best epoch, logs).
 
     Args:
@@ -78,8 +66,7 @@ def train(
         method: "rni" (sigmoid batch norms), "l1" (Network Slimming), "ucs" (no penalty) or "polarization".
         reg_weight: strength of the penalty, at least 0, which switches it off; a sum over channels, so it goes with width.
         b: shift of the penalty of "rni", finite; the others ignore it.
-        lr: falls to a tenth twice. seed: governs initial weights, order and augmentation.
-        device: None takes a GPU where there is one.
+        lr: falls to a tenth twice. seed: governs initial weights, order and augmentation. device: None takes a GPU if any.
         reference: choose the best epoch on the test split, as the official code does.
         root: folder of the data set, into which it is fetched where it is missing; None: ``$PRUNING_DATA``, else the cache.
         limit: at most so many images in all. width: factor on the number of channels. snapshots: keep all scales.
@@ -111,22 +98,11 @@ def train(
 
 
 def prune_finetune(
-    model: nn.Module,
-    dataset: str = "cifar10",
-    method: str = "rni",
-    prune_pc: float = 0.5,
-    epochs: int = 160,
-    lr: float = 0.1,
-    batch_size: int = 64,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    *,
-    reference: bool = False,
-    root: str | os.PathLike | None = None,
-    limit: int | None = None,
-    snapshots: bool = False,
-    progress: bool = True,
-) -> tuple[nn.Module, Logs]:
+    model: nn.Module, dataset: str = "cifar10", method: str = "rni", prune_pc: float = 0.5,
+    epochs: int = 160, lr: float = 0.1, batch_size: int = 64, seed: int = 0, device: Device = None,
+    *, reference: bool = False, root: str | os.PathLike | None = None, limit: int | None = None,
+    snapshots: bool = False, progress: bool = True,
+) -> tuple[nn.Module, Logs]:  # fmt: skip
     """Cut the least important channels out of a copy of ``model`` and fine-tune it; returns (small network, logs).
 
     ``prune_pc``, called a percentage in the official code, is the *fraction* in [0, 1) of the prunable channels that goes:
@@ -195,20 +171,10 @@ def penalty_of(method: BatchNormScale, strength: float) -> Callable[[nn.Module],
 
 
 def fit_best(
-    model: nn.Module,
-    data: Data,
-    penalty: Callable[[nn.Module], Tensor] | None,
-    epochs: int,
-    lr: float,
-    batch_size: int,
-    seed: int,
-    device: torch.device,
-    *,
-    reference: bool = False,
-    snapshots: bool = False,
-    progress: bool = True,
-    shuffle: bool = True,
-) -> tuple[nn.Module, Logs]:
+    model: nn.Module, data: Data, penalty: Callable[[nn.Module], Tensor] | None,
+    epochs: int, lr: float, batch_size: int, seed: int, device: torch.device,
+    *, reference: bool = False, snapshots: bool = False, progress: bool = True, shuffle: bool = True,
+) -> tuple[nn.Module, Logs]:  # fmt: skip
     """The one recipe: trains ``model`` in place, ends with the weights of the best epoch; see :func:`train` for the logs."""
     epochs = check("epochs", epochs, Whole(at_least=0))
     choosing, other = (data.test, data.validation) if reference else (data.validation, data.test)
@@ -242,7 +208,7 @@ def acting_scales(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _loaded(
-    dataset: str, device: str | torch.device | None, limit: int | None, root: str | os.PathLike | None
+    dataset: str, device: Device, limit: int | None, root: str | os.PathLike | None
 ) -> tuple[Data, torch.device]:
     """The data set with the constants of the paper, where it has some, and its device."""
     try:

@@ -2,8 +2,7 @@ r"""The guarantee of SiPP (Baykal et al. 2019) made measurable: how well outputs
 
 For one sign of a neuron's weights and non-negative inputs a the output is ``z = sum_e w_e a_e``. Draw m weights with
 probabilities q, count c_e, and estimate ``z^ = sum_e w_e a_e c_e / (m q_e)``. Whatever q is, the mean of z^ is z; q decides
-how far it strays. The theory asks ``m >= (6 + 2 eps) S_h K ln(8 eta / delta) / eps^2`` draws for a relative error eps, S_h
-being the sum of sensitivities.
+how far it strays, and :func:`draws_needed` how large m must be.
 
 A layer subtracts what its negative weights send from what its positive weights send. Each of the two sums, estimated from
 draws, is right within a factor ``1 ± eps``; the inputs, which come from pruned layers, within ``1 ± e``. Relative to the
@@ -56,10 +55,8 @@ def relative_errors(weight: Tensor, q: Tensor, held_out: Tensor, draws: int, gen
     draws = check("draws", draws, Whole(at_least=1))
     drawable = q.sum(1) > 0
     w = weight[drawable]
-    estimate = held_out @ estimated(w, q[drawable], draws, generator).T
-    exact = held_out @ w.T
-    seen = exact.abs() > 1e-7
-    return ((estimate - exact).abs() / exact.abs())[seen]
+    estimate, exact = held_out @ estimated(w, q[drawable], draws, generator).T, held_out @ w.T
+    return ((estimate - exact).abs() / exact.abs())[exact.abs() > 1e-7]
 
 
 def estimated(weight: Tensor, q: Tensor, draws: int, generator: torch.Generator) -> Tensor:
@@ -137,10 +134,8 @@ def equal_error(promise: float, cancellations: Sequence[float]) -> float:
     low, high = 0.0, promise / cancellations[-1]
     for _ in range(200):
         middle = (low + high) / 2
-        if composed([middle] * len(cancellations), cancellations)[-1] < promise:
-            low = middle
-        else:
-            high = middle
+        short = composed([middle] * len(cancellations), cancellations)[-1] < promise
+        low, high = (middle, high) if short else (low, middle)
     return low
 
 

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from pruning_core.papers.how_sparse.curvature.batches import batch_losses, loss_tolerance
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian
-from pruning_core.papers.how_sparse.curvature.lanczos import Spectrum, lanczos, quadrature, reference_density
+from pruning_core.papers.how_sparse.curvature.lanczos import lanczos, quadrature
 from pruning_core.papers.how_sparse.curvature.measures import (
+    Spectrum,
     exact_hessian,
     null_row_share,
+    reference_density,
     row_norms,
     spectrum,
     top_eigenvalues,

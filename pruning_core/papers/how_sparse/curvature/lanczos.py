@@ -10,8 +10,7 @@ as a set of weighted points (Golub and Welsch 1969; Ubaru, Chen and Saad 2017; f
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -22,7 +21,6 @@ from pruning_core.errors import BadInput, BadType, known_name
 
 Product = Callable[[Tensor], Tensor]
 
-BLOCK = 2**22  # numbers in a block of kernels
 OFFICIAL_OFFSET = 1e-6  # what the official code adds to every norm before it divides
 
 
@@ -59,11 +57,16 @@ def lanczos(
 
     ``reference=True`` does what the official code of "How Sparse Can We Prune a Deep Network" (Zhang et al. 2024) does,
     which follows PyHessian: 1e-6 is added to norms before a division, one pass of modified Gram-Schmidt after beta was
-    taken, no early end; only where beta is exactly 0 a Gaussian vector from ``generator`` takes over.
-
-    Raises BadInput for more steps than D, a start of zeros, or products that are not finite.
+    taken, no early end; only where beta is exactly 0 a Gaussian vector from ``generator`` takes over. Raises BadInput for
+    more steps than D, a start of zeros, or products that are not finite.
     """
-    size = _checked_length(start, steps)
+    if not isinstance(start, Tensor) or start.dim() != 1 or start.dtype not in (torch.float32, torch.float64):
+        raise BadType("the start of Lanczos must be a tensor (D,) of float32 or float64.")
+    if check("the number of Lanczos steps", steps, Whole(at_least=1)) > len(start):
+        raise BadInput(f"{steps} Lanczos steps are more than the {len(start)} parameters; take at most that many.")
+    size = float(start.norm())
+    if not (math.isfinite(size) and size > 0):
+        raise BadInput(f"the start of Lanczos must have a finite length above 0, not {size}.")
     if reference:
         return _reference(matvec, start, steps, generator)
     smallest = max(check("breakdown", breakdown, Real(at_least=0, below=1)), 10 * torch.finfo(start.dtype).eps)
@@ -88,20 +91,7 @@ def lanczos(
     return _tridiagonal(alpha, beta)
 
 
-def _checked_length(start: Tensor, steps: int) -> float:
-    """The length of the start; BadType or BadInput where it cannot be one, or has too few entries for the steps."""
-    if not isinstance(start, Tensor) or start.dim() != 1 or start.dtype not in (torch.float32, torch.float64):
-        raise BadType("the start of Lanczos must be a tensor (D,) of float32 or float64.")
-    if check("the number of Lanczos steps", steps, Whole(at_least=1)) > len(start):
-        raise BadInput(f"{steps} Lanczos steps are more than the {len(start)} parameters; take at most that many.")
-    size = float(start.norm())
-    if not (math.isfinite(size) and size > 0):
-        raise BadInput(f"the start of Lanczos must have a finite length above 0, not {size}.")
-    return size
-
-
 def _reference(matvec: Product, start: Tensor, steps: int, generator: torch.Generator | None) -> Tridiagonal:
-    """The official steps, accidents included."""
     basis = [start / (start.norm() + OFFICIAL_OFFSET)]
     u = _product(matvec, basis[0])
     alpha = [float(torch.dot(basis[0], u))]
@@ -186,75 +176,3 @@ def largest_eigenvalues(
         f"after {steps} steps a residual of the {n} largest eigenvalues is still {float(residuals.max()):.1e}, above "
         f"{tolerance:g} times the largest magnitude; give more steps or a larger tolerance."
     )
-
-
-@dataclass(frozen=True, eq=False)
-class Spectrum:
-    """Weighted points that stand for the eigenvalues of a matrix (dimension, dimension).
-
-    ``eigenvalues`` and ``weights``, float64 (probes, M) each; the weights of a probe sum to 1 (entries of weight 0 fill up
-    probes that ended early). ``exact``: these are all the eigenvalues, in one row, each with weight 1 / dimension.
-    """
-
-    eigenvalues: Tensor
-    weights: Tensor
-    dimension: int
-    exact: bool = False
-
-    def __post_init__(self) -> None:
-        if self.eigenvalues.dim() != 2 or self.eigenvalues.shape != self.weights.shape or not self.weights.numel():
-            shapes = f"{tuple(self.eigenvalues.shape)} and {tuple(self.weights.shape)}"
-            raise BadInput(f"eigenvalues and weights of a spectrum must both have the shape (probes, M), not {shapes}.")
-        if not bool(torch.isfinite(self.eigenvalues).all()):
-            raise BadInput("the eigenvalues of a spectrum must be finite.")
-        sums = self.weights.sum(1)
-        if not (bool((self.weights >= 0).all()) and bool(((sums - 1).abs() < 1e-6).all())):
-            raise BadInput("the weights of a spectrum must not be negative and must sum to 1 for every probe.")
-
-    @classmethod
-    def of(cls, rules: Sequence[tuple[Tensor, Tensor]], dimension: int) -> "Spectrum":
-        """From one pair (Ritz values, weights) a probe; shorter ones are filled up with weight 0."""
-        ritz, weights = (torch.nn.utils.rnn.pad_sequence([rule[i] for rule in rules], batch_first=True) for i in (0, 1))
-        return cls(ritz, weights, dimension)
-
-    def mean(self) -> float:
-        """The mean eigenvalue, trace / dimension."""
-        return float((self.eigenvalues * self.weights).sum(1).mean())
-
-    @property
-    def top(self) -> float:
-        """The largest eigenvalue that any probe has seen."""
-        return float(self.flattened()[0].max())
-
-    def flattened(self) -> tuple[Tensor, Tensor]:
-        """All points that carry weight, ascending, and their weights averaged over probes, which sum to 1."""
-        carries = self.weights > 0
-        values, order = self.eigenvalues[carries].sort(stable=True)
-        return values, self.weights[carries][order] / len(self.weights)
-
-
-def reference_density(
-    ritz: Tensor, weights: Tensor, bins: int = 100000, variance: float = 1e-10, overhead: float = 0.01
-) -> tuple[Tensor, Tensor]:
-    """Density and grid, float64 (bins,) each, as the official code of Zhang et al. (2024) makes them; sum * step is 1.
-
-    ``ritz`` and ``weights`` (runs, k). The grid reaches ``overhead`` beyond the smallest and the largest Ritz value, both
-    averaged over runs; the kernels have the variance ``variance * max(1, length of the grid)``. Once the grid is longer
-    than about 10, its steps are wider than the kernels, and Ritz values between two grid points lose their weight.
-    """
-    if ritz.dim() != 2 or ritz.shape != weights.shape or not ritz.numel():
-        shapes = f"{tuple(ritz.shape)}, {tuple(weights.shape)}"
-        raise BadInput(f"ritz and weights must have one shape (runs, k), not {shapes}.")
-    check("the number of bins", bins, Whole(at_least=2))
-    ritz, weights = ritz.double(), weights.double()
-    low, high = float(ritz.amin(1).mean()) - overhead, float(ritz.amax(1).mean()) + overhead
-    variance = check("the variance of a density", variance * max(1.0, high - low), Real(above=0))
-    centres, shares = ritz.flatten(), weights.flatten() / len(ritz)
-    grid = torch.linspace(low, high, bins, dtype=torch.float64)
-    parts = grid.split(max(1, BLOCK // len(centres)))
-    kernels = [torch.exp((x[:, None] - centres) ** 2 / (-2 * variance)) @ shares for x in parts]
-    density = 1 / math.sqrt(2 * math.pi * variance) * torch.cat(kernels)
-    total = float(density.sum()) * float(grid[1] - grid[0])
-    if not total > 0:
-        raise BadInput("no grid point is near a Ritz value; take more bins or a larger variance.")
-    return density / total, grid

@@ -1,7 +1,8 @@
 """What products of the Hessian H, (D, D), with vectors tell: its trace, largest eigenvalues, spectrum and null rows."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -10,16 +11,56 @@ from torch import Generator, Tensor
 from pruning_core.checks import Real, Whole, check
 from pruning_core.errors import BadInput
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian, LivingHessian, Parameters, matching
-from pruning_core.papers.how_sparse.curvature.lanczos import (
-    Spectrum,
-    lanczos,
-    largest_eigenvalues,
-    quadrature,
-    rademacher,
-)
+from pruning_core.papers.how_sparse.curvature.lanczos import lanczos, largest_eigenvalues, quadrature, rademacher
 from pruning_core.progress import progress_bar
 
+BLOCK = 2**22  # numbers in a block of kernels
 NULL_ROW = 1e-7 * 128  # the official 1e-7 belongs to norms divided by the batch size, which is 128 there
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Weighted points that stand for the eigenvalues of a matrix (dimension, dimension).
+
+    ``eigenvalues`` and ``weights``, float64 (probes, M) each; the weights of a probe sum to 1 (entries of weight 0 fill up
+    probes that ended early). ``exact``: these are all the eigenvalues, in one row, each with weight 1 / dimension.
+    """
+
+    eigenvalues: Tensor
+    weights: Tensor
+    dimension: int
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        if self.eigenvalues.dim() != 2 or self.eigenvalues.shape != self.weights.shape or not self.weights.numel():
+            shapes = f"{tuple(self.eigenvalues.shape)} and {tuple(self.weights.shape)}"
+            raise BadInput(f"eigenvalues and weights of a spectrum must both have the shape (probes, M), not {shapes}.")
+        if not bool(torch.isfinite(self.eigenvalues).all()):
+            raise BadInput("the eigenvalues of a spectrum must be finite.")
+        sums = self.weights.sum(1)
+        if not (bool((self.weights >= 0).all()) and bool(((sums - 1).abs() < 1e-6).all())):
+            raise BadInput("the weights of a spectrum must not be negative and must sum to 1 for every probe.")
+
+    @classmethod
+    def of(cls, rules: Sequence[tuple[Tensor, Tensor]], dimension: int) -> "Spectrum":
+        """From one pair (Ritz values, weights) a probe; shorter ones are filled up with weight 0."""
+        ritz, weights = (torch.nn.utils.rnn.pad_sequence([rule[i] for rule in rules], batch_first=True) for i in (0, 1))
+        return cls(ritz, weights, dimension)
+
+    def mean(self) -> float:
+        """The mean eigenvalue, trace / dimension."""
+        return float((self.eigenvalues * self.weights).sum(1).mean())
+
+    @property
+    def top(self) -> float:
+        """The largest eigenvalue that any probe has seen."""
+        return float(self.flattened()[0].max())
+
+    def flattened(self) -> tuple[Tensor, Tensor]:
+        """All points that carry weight, ascending, and their weights averaged over probes, which sum to 1."""
+        carries = self.weights > 0
+        values, order = self.eigenvalues[carries].sort(stable=True)
+        return values, self.weights[carries][order] / len(self.weights)
 
 
 class TraceEstimate(NamedTuple):
@@ -116,6 +157,33 @@ def spectrum(
     return Spectrum.of(rules, d)
 
 
+def reference_density(
+    ritz: Tensor, weights: Tensor, bins: int = 100000, variance: float = 1e-10, overhead: float = 0.01
+) -> tuple[Tensor, Tensor]:
+    """Density and grid, float64 (bins,) each, as the official code of Zhang et al. (2024) makes them; sum * step is 1.
+
+    ``ritz`` and ``weights`` (runs, k). The grid reaches ``overhead`` beyond the smallest and the largest Ritz value, both
+    averaged over runs; the kernels have the variance ``variance * max(1, length of the grid)``. Once the grid is longer
+    than about 10, its steps are wider than the kernels, and Ritz values between two grid points lose their weight.
+    """
+    if ritz.dim() != 2 or ritz.shape != weights.shape or not ritz.numel():
+        shapes = f"{tuple(ritz.shape)}, {tuple(weights.shape)}"
+        raise BadInput(f"ritz and weights must have one shape (runs, k), not {shapes}.")
+    check("the number of bins", bins, Whole(at_least=2))
+    ritz, weights = ritz.double(), weights.double()
+    low, high = float(ritz.amin(1).mean()) - overhead, float(ritz.amax(1).mean()) + overhead
+    variance = check("the variance of a density", variance * max(1.0, high - low), Real(above=0))
+    centres, shares = ritz.flatten(), weights.flatten() / len(ritz)
+    grid = torch.linspace(low, high, bins, dtype=torch.float64)
+    parts = grid.split(max(1, BLOCK // len(centres)))
+    kernels = [torch.exp((x[:, None] - centres) ** 2 / (-2 * variance)) @ shares for x in parts]
+    density = 1 / math.sqrt(2 * math.pi * variance) * torch.cat(kernels)
+    total = float(density.sum()) * float(grid[1] - grid[0])
+    if not total > 0:
+        raise BadInput("no grid point is near a Ritz value; take more bins or a larger variance.")
+    return density / total, grid
+
+
 def row_norms(hessian: Hessian, indices: Iterable[int] | Tensor, *, reference: bool = False) -> Tensor:
     """The l1 norms, float64 (n,), of the rows ``indices`` (n,) of H.
 
@@ -147,10 +215,8 @@ def percentile_rows(hessian: Hessian, parameters: Parameters = None, *, referenc
     ``max(1, ceil(q N / 100))``-th smallest. Of equal ones that of its rank in the order of the coordinates, or, with
     ``reference=True``, the first in the last coordinate tensor that holds one, biases and norms included.
     """
-    if parameters is None:
-        names = [name for name, shape in hessian.shapes.items() if len(shape) > 1]
-    else:
-        names = list(matching({name: hessian.model.get_parameter(name) for name in hessian.shapes}, parameters))
+    chosen: Parameters = (lambda name, weight: weight.dim() > 1) if parameters is None else parameters
+    names = list(matching({name: hessian.model.get_parameter(name) for name in hessian.shapes}, chosen))
     if not names:
         raise BadInput("there is no weight with 2 dimensions or more to take quantiles of; say which with parameters.")
     sizes = [shape.numel() for shape in hessian.shapes.values()]
@@ -192,6 +258,4 @@ def null_row_share(
 
 
 def _unit(hessian: Hessian | LivingHessian, i: int) -> Tensor:
-    v = torch.zeros(hessian.dimension, dtype=hessian.dtype, device=hessian.device)
-    v[i] = 1
-    return v
+    return (torch.arange(hessian.dimension, device=hessian.device) == i).to(hessian.dtype)

@@ -31,9 +31,7 @@ def normalised_width(
     ``eigenvalues``: any shape; ``weights``: t of the same shape, >= 0, not all 0, default equal. ``null_fraction``: z in
     [0, 1], the share of eigenvalues known to be 0 beside those given. A zero eigenvalue contributes 1, and G(0) = 1.
     ``negative`` eigenvalues: "abs" counts their magnitudes, as the official code does, "zero" takes them for flat
-    directions, "drop" leaves them out.
-
-    Raises BadInput for anything else. Zhang et al. 2024, equation of the ellipsoid's width.
+    directions, "drop" leaves them out. Raises BadInput for anything else. Zhang et al. 2024, the ellipsoid's width.
     """
     tolerance = 2 * check("epsilon", epsilon, Real(above=0))
     null = check("null_fraction", null_fraction, Real(at_least=0, at_most=1))
