@@ -105,9 +105,8 @@ class Configuration:
 
     def learning_rate(self, reference: bool = False) -> LearningRate | SteppedPerIteration:
         """The schedule of the paper, which moves once an epoch; with ``reference`` that of the code, once an iteration."""
-        if reference and self.schedule != "constant":
-            return SteppedPerIteration(self.schedule, self.warmup, self.milestones, self.gamma)
-        return LearningRate(self.schedule, self.warmup, self.milestones, self.gamma)
+        kind: Any = SteppedPerIteration if reference and self.schedule != "constant" else LearningRate
+        return kind(self.schedule, self.warmup, self.milestones, self.gamma)
 
     def sparsities(self) -> tuple[float, ...]:
         """The official sweep: i / points for i = 1 .. points - 1."""

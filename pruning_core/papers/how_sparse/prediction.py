@@ -125,17 +125,10 @@ class Limit:
 
 
 def predict(
-    eigenvalues: Any,
-    weights: Any,
-    epsilon: float,
-    magnitudes: Tensor | Iterable[Tensor] | Mapping[str, Tensor],
-    *,
-    null_fraction: float = 0.0,
-    dimension: int | None = None,
-    negative: str = "abs",
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Limit:
+    eigenvalues: Any, weights: Any, epsilon: float, magnitudes: Tensor | Iterable[Tensor] | Mapping[str, Tensor],
+    *, null_fraction: float = 0.0, dimension: int | None = None, negative: str = "abs",
+    resamples: int = 1000, seed: int = 0,
+) -> Limit:  # fmt: skip
     """The largest fraction of the weights that the theory lets magnitude pruning remove at a loss of ``epsilon`` more.
 
     ``eigenvalues``, ``weights``: Ritz values and quadrature weights of stochastic Lanczos, (probes, M) or (M,), each probe
@@ -215,15 +208,9 @@ class ActualLimits(NamedTuple):
 
 
 def actual_limits(
-    sparsities: Any,
-    accuracies: Any,
-    train_losses: Any = None,
-    *,
-    margin: float = 1.0,
-    epsilon: float | None = None,
-    base_accuracy: float | None = None,
-    base_loss: float | None = None,
-) -> ActualLimits:
+    sparsities: Any, accuracies: Any, train_losses: Any = None, *, margin: float = 1.0, epsilon: float | None = None,
+    base_accuracy: float | None = None, base_loss: float | None = None,
+) -> ActualLimits:  # fmt: skip
     """Measured limits of a sweep over removed fractions: (points,) each, in any order.
 
     ``strict_last``: the last fraction with an accuracy strictly above the base (the official definition, which noise

@@ -1,7 +1,6 @@
 """SiPP and PFP (Baykal et al. 2019, Liebenwein et al. 2020): estimators, guarantee, and the official experiments."""
 
 from pruning_core.papers.sipp_pfp.commensurate import commensurate_table
-from pruning_core.papers.sipp_pfp.experiments import official_experiments
 from pruning_core.papers.sipp_pfp.guarantee import (
     draws_needed,
     equal_error,
@@ -11,7 +10,12 @@ from pruning_core.papers.sipp_pfp.guarantee import (
     probabilities,
     relative_errors,
 )
-from pruning_core.papers.sipp_pfp.parameter_files import PARAMETER_FILES, kept_fractions, retrained
+from pruning_core.papers.sipp_pfp.parameter_files import (
+    PARAMETER_FILES,
+    kept_fractions,
+    official_experiments,
+    retrained,
+)
 
 __all__ = [
     "PARAMETER_FILES", "commensurate_table", "draws_needed", "equal_error", "error_promised", "estimator_rows",

@@ -59,17 +59,10 @@ class Hessian:
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        batches: Iterable[tuple[Tensor, Tensor]],
-        loss: Loss | None = None,
-        *,
-        parameters: Parameters = None,
-        exclude_norms: bool = True,
-        merge: bool = True,
-        reuse_graph: bool = True,
-        memory: int = 2**30,
-    ):
+        self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], loss: Loss | None = None,
+        *, parameters: Parameters = None, exclude_norms: bool = True,
+        merge: bool = True, reuse_graph: bool = True, memory: int = 2**30,
+    ):  # fmt: skip
         refuse_training(model)
         check("memory (in bytes)", memory, Whole(at_least=1))
         self.model, self.loss = model, loss or CrossEntropy()
