@@ -11,8 +11,9 @@ from scipy.stats import chi
 
 from pruning_core.book.exercises import EXERCISES, check
 from pruning_core.errors import BadInput
-from pruning_core.papers.how_sparse.geometry.cones import CircularCone, Ellipsoid
+from pruning_core.papers.how_sparse.geometry.cones import CircularCone
 from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width
+from pruning_core.papers.how_sparse.geometry.widths import Ellipsoid
 from pruning_core.papers.how_sparse.prediction import predict
 from pruning_core.papers.how_sparse.transitions import circular_cone, ellipsoid, l1_recovery, log_uniform, transitions
 from pruning_core.plots import how_sparse_geometry as figures

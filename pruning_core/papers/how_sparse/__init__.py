@@ -13,18 +13,9 @@ from pruning_core.papers.how_sparse.curvature.measures import (
     spectrum,
     trace_estimate,
 )
-from pruning_core.papers.how_sparse.geometry.cones import (
-    CircularCone,
-    Ellipsoid,
-    HalfSpace,
-    L1DescentCone,
-    Orthant,
-    Ray,
-    Subspace,
-    gaussian_width,
-    monte_carlo,
-)
+from pruning_core.papers.how_sparse.geometry.cones import CircularCone, HalfSpace, L1DescentCone, Orthant, Ray, Subspace
 from pruning_core.papers.how_sparse.geometry.kinematic import kinematic, limit_bounds, normalised_width, window
+from pruning_core.papers.how_sparse.geometry.widths import Ellipsoid, gaussian_width, monte_carlo
 from pruning_core.papers.how_sparse.prediction import actual_limits, magnitude_distance, predict, total_variation
 from pruning_core.papers.how_sparse.prunability import magnitude_curve, predict_limit
 from pruning_core.papers.how_sparse.studies import limit_row, limits_over_rounds, predictor_errors

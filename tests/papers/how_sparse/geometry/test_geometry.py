@@ -12,17 +12,7 @@ from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
 
 from pruning_core.errors import BadInput, BadType, UnknownName
-from pruning_core.papers.how_sparse.geometry.cones import (
-    CircularCone,
-    Ellipsoid,
-    HalfSpace,
-    L1DescentCone,
-    Orthant,
-    Ray,
-    Subspace,
-    gaussian_width,
-    monte_carlo,
-)
+from pruning_core.papers.how_sparse.geometry.cones import CircularCone, HalfSpace, L1DescentCone, Orthant, Ray, Subspace
 from pruning_core.papers.how_sparse.geometry.kinematic import (
     kinematic,
     limit_bounds,
@@ -30,6 +20,7 @@ from pruning_core.papers.how_sparse.geometry.kinematic import (
     trace_bound,
     window,
 )
+from pruning_core.papers.how_sparse.geometry.widths import Ellipsoid, gaussian_width, monte_carlo
 from tests.papers.how_sparse.draws import DOUBLE, noise, seeded
 
 CONES = [
@@ -279,7 +270,7 @@ def test_monte_carlo_is_seeded_leaves_the_global_state_and_does_not_depend_on_bl
     squares = g.clamp(min=0).square().sum(1)
     assert one.mean == pytest.approx(float(squares.mean()))
     assert one.standard_error == pytest.approx(float(squares.std(correction=1)) / math.sqrt(500))
-    monkeypatch.setattr("pruning_core.papers.how_sparse.geometry.cones.BLOCK", 64)  # 10 rows a block, 50 blocks
+    monkeypatch.setattr("pruning_core.papers.how_sparse.geometry.widths.BLOCK", 64)  # 10 rows a block, 50 blocks
     blocks = monte_carlo(Orthant(6), 503, seeded(5))
     assert blocks.mean == pytest.approx(one.mean, abs=6 * one.standard_error) and blocks.mean != one.mean
 
