@@ -6,7 +6,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from pruning_core.checks import Real, check
 from pruning_core.experiments.intervals import require_rows
-from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum
+from pruning_core.papers.how_sparse.curvature.measures import Spectrum
 from pruning_core.plots.curves import spread
 from pruning_core.plots.interactive import Curve, SliderFigure, slider_figure
 from pruning_core.plots.style import COLOURS, NEUTRAL, BookFigure, finish, panel, panels_by, plain_ticks, series, styled

@@ -11,7 +11,7 @@ import torch
 from pruning_core.book.exercises import EXERCISES, check
 from pruning_core.errors import BadInput
 from pruning_core.papers.how_sparse.curvature.lanczos import lanczos
-from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum
+from pruning_core.papers.how_sparse.curvature.measures import Spectrum
 from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width
 from pruning_core.plots import how_sparse_curvature as figures
 from pruning_core.plots.style import alt_text, show

@@ -1,18 +1,18 @@
 """How Sparse Can We Prune a Deep Network (Zhang et al. 2024): curvature, geometry, the predicted limit and the measured."""
 
 from pruning_core.papers.how_sparse.configurations import configured_experiments
+from pruning_core.papers.how_sparse.curvature.batches import batch_losses, loss_tolerance
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian
 from pruning_core.papers.how_sparse.curvature.lanczos import lanczos, quadrature, rademacher
 from pruning_core.papers.how_sparse.curvature.measures import (
     NULL_ROW,
-    batch_losses,
+    Spectrum,
     exact_hessian,
-    loss_tolerance,
     null_row_share,
+    reference_density,
     spectrum,
     trace_estimate,
 )
-from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum, reference_density
 from pruning_core.papers.how_sparse.geometry.cones import CircularCone, HalfSpace, L1DescentCone, Orthant, Ray, Subspace
 from pruning_core.papers.how_sparse.geometry.kinematic import kinematic, limit_bounds, normalised_width, window
 from pruning_core.papers.how_sparse.geometry.widths import Ellipsoid, gaussian_width, monte_carlo

@@ -1,22 +1,18 @@
 """The official configurations of How Sparse Can We Prune (Zhang et al. 2024) as experiments, from the one table below.
 
-Each name stands for two trainings: "fc5_cifar10" without and "fc5_cifar10_l1" with the penalty. Both are cut by magnitude,
-globally, at one sparsity after the other, without fine-tuning; without the penalty that is the baseline of one-shot pruning.
-
 What differs from the official code: training takes the 90 % of the training images that this book trains on, not all; a
 sparsity p removes the nearest whole number of the N weights, where the code removes ceil(p N) and all that tie with the last
 of them; at parameters that are exactly 0, as all biases are at the start, the slope of the penalty is its strength, where the
 code has 0 (methods/l1.py). The tasks of the paper on Tiny ImageNet are not in its repository and not here. Of its baselines,
-iterative pruning is ``recipes.lottery_ticket``, Smart-Ratio ``recipes.smart_ratio`` and Rare Gems ``recipes.rare_gems``; RigL
-(``recipes.rigl``) and GraSP (``recipes.grasp``) are comparisons of this book.
+one-shot pruning is each training without the penalty, iterative pruning ``recipes.lottery_ticket``, Smart-Ratio
+``recipes.smart_ratio`` and Rare Gems ``recipes.rare_gems``; RigL (``recipes.rigl``) and GraSP (``recipes.grasp``) are
+comparisons of this book.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from pruning_core.checks import Constraints, OneOf, Real, Several, Whole, check, check_fields
 from pruning_core.errors import BadInput, known_name
@@ -70,10 +66,8 @@ class SteppedPerIteration:
         last_set = min(step, rising)  # the last iteration whose rate came from the warm-up
         if self.kind == "multistep":
             return line * self.gamma ** sum(last_set <= milestone <= step for milestone in self.milestones)
-        return self._cosine(step, last_set, line, max(epochs, 1))
+        half_period = max(epochs, 1)
 
-    @staticmethod
-    def _cosine(step: int, last_set: int, line: float, half_period: int) -> float:
         def wave(t: int) -> float:
             return (1 + math.cos(math.pi * (t % (2 * half_period)) / half_period)) / 2
 
@@ -111,9 +105,8 @@ class Configuration:
 
     def learning_rate(self, reference: bool = False) -> LearningRate | SteppedPerIteration:
         """The schedule of the paper, which moves once an epoch; with ``reference`` that of the code, once an iteration."""
-        if reference and self.schedule != "constant":
-            return SteppedPerIteration(self.schedule, self.warmup, self.milestones, self.gamma)
-        return LearningRate(self.schedule, self.warmup, self.milestones, self.gamma)
+        kind: Any = SteppedPerIteration if reference and self.schedule != "constant" else LearningRate
+        return kind(self.schedule, self.warmup, self.milestones, self.gamma)
 
     def sparsities(self) -> tuple[float, ...]:
         """The official sweep: i / points for i = 1 .. points - 1."""
@@ -157,25 +150,14 @@ def configured_experiments(
     seeds = check("seeds", seeds, Whole(at_least=1))
     rising = Several(Real(above=0, below=1), at_least=1, rising=True)
     sweep = entry.sparsities() if sparsities is None else check("sparsities", sparsities, rising)
-    for seed in range(seeds):
-        yield Experiment(
-            entry.model,
-            entry.data,
-            _timeline(entry, sweep),
-            seed=seed,
-            optimizer=Optimizer("sgd", entry.rate, momentum=0.9),
-            learning_rate=entry.learning_rate(reference),  # type: ignore[arg-type]
-            batch_size=BATCH_SIZE,
-            normalise=f"{entry.data}/how_sparse",
-            augment=f"{entry.data}/how_sparse",
-            profile="paper",
-            device=device,
-            tags={"file": name, "strength": entry.strength if entry.l1 else 0.0},
-        )
-
-
-def _timeline(entry: Configuration, sweep: Sequence[float]) -> list[Stage]:
     timeline: list[Stage] = [Train(EPOCHS, penalty=("l1", entry.strength) if entry.l1 else None), Measure("dense")]
     for sparsity in sweep:
         timeline += [Prune("magnitude", Budget(sparsity, keep_at_least=0)), Measure("pruned")]
-    return timeline
+    rate: Any = entry.learning_rate(reference)
+    images = f"{entry.data}/how_sparse"
+    for seed in range(seeds):
+        yield Experiment(
+            entry.model, entry.data, list(timeline), seed=seed, profile="paper", device=device, batch_size=BATCH_SIZE,
+            optimizer=Optimizer("sgd", entry.rate, momentum=0.9), learning_rate=rate, normalise=images, augment=images,
+            tags={"file": name, "strength": entry.strength if entry.l1 else 0.0},
+        )  # fmt: skip

@@ -9,8 +9,6 @@ The left side grows and the right side falls with n, so there is one crossing. T
 removed fraction in its first version and in the code, the kept one in the last: here it is always ``removed`` or ``kept``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -33,6 +31,50 @@ def magnitude_distance(weights: Tensor | Iterable[Tensor] | Mapping[str, Tensor]
     Raises BadInput when there are none, or they are not finite.
     """
     return torch.cat([torch.zeros(1, dtype=DOUBLE), pooled(weights).abs().sort().values.square().cumsum(0)]).sqrt()
+
+
+class LimitInterval(NamedTuple):
+    """Removing up to ``possible`` leaves some good network, removing more than ``impossible`` none; and their difference."""
+
+    possible: float
+    impossible: float
+    gap: float
+
+
+class Problem(NamedTuple):
+    """What the equation is made of: distances (N + 1,), spectra and their weights (probes, M), and constants."""
+
+    distances: Tensor
+    eigenvalues: Tensor
+    weights: Tensor
+    epsilon: float
+    null_fraction: float
+    negative: str
+    dimension: int
+
+    def widths(self, distances: Tensor) -> Tensor:
+        """G of every probe: distances of any shape S -> (probes, *S)."""
+        settings = (self.null_fraction, self.negative)
+        pairs = zip(self.eigenvalues, self.weights, strict=True)
+        return torch.stack([normalised_width(distances, e, self.epsilon, w, *settings) for e, w in pairs])
+
+    def solve(self, shares: Tensor, shift: float = 0.0) -> Tensor:
+        """The largest n with n / D + shift <= G(R(n)), or 0, a mixture: (mixtures, probes) -> (mixtures,) int64."""
+        low = torch.zeros(len(shares), dtype=torch.long)  # without a shift it holds at n = 0, where G = 1
+        high = torch.full_like(low, len(self.distances))  # one beyond the last n: never asked
+        while bool((high - low > 1).any()):
+            middle = (low + high) // 2
+            width = (shares * self.widths(self.distances[middle]).T).sum(1)
+            # Where all probes give exactly 1 the mixture may fall short of it by rounding.
+            holds = middle.to(DOUBLE) / self.dimension + shift <= width + 1e-14  # integers divide to float32
+            low, high = torch.where(holds, middle, low), torch.where(holds, high, middle)
+        return low
+
+    def removable(self, shift: float = 0.0) -> tuple[int, float]:
+        """The same n with all probes averaged, and the fraction n / N of the weights."""
+        probes = len(self.eigenvalues)
+        n = int(self.solve(torch.full((1, probes), 1 / probes, dtype=DOUBLE), shift)[0])
+        return n, n / (len(self.distances) - 1)
 
 
 @dataclass(frozen=True)
@@ -69,7 +111,7 @@ class Limit:
 
     def removed_at(self, epsilon: float) -> float:
         """The fraction that could go if the tolerance were ``epsilon``, and all else the same."""
-        return self.problem._replace(epsilon=epsilon).most_removed() / (len(self.problem.distances) - 1)
+        return self.problem._replace(epsilon=epsilon).removable()[1]
 
     def bounds(self, eta: float = 0.01) -> LimitInterval:
         """The two bounds of the theory as fractions removed, each wrong with probability at most ``eta`` in (0, 1).
@@ -78,66 +120,15 @@ class Limit:
         G(R(n)) - a and G(R(n)) + a, with a the window of the kinematic formula divided by D.
         """
         shift = window(self.problem.dimension, eta) / self.problem.dimension
-        n = len(self.problem.distances) - 1
-        low, high = (self.problem.most_removed(by) / n for by in (shift, -shift))
+        (_, low), (_, high) = self.problem.removable(shift), self.problem.removable(-shift)
         return LimitInterval(low, high, high - low)
 
 
-class LimitInterval(NamedTuple):
-    """Removing up to ``possible`` leaves some good network, removing more than ``impossible`` none; and their difference."""
-
-    possible: float
-    impossible: float
-    gap: float
-
-
-class Problem(NamedTuple):
-    """What the equation is made of: distances (N + 1,), spectra and weights (probes, M), and constants."""
-
-    distances: Tensor
-    eigenvalues: Tensor
-    weights: Tensor
-    epsilon: float
-    null_fraction: float
-    negative: str
-    dimension: int
-
-    def widths(self, distances: Tensor) -> Tensor:
-        """G of every probe: distances of any shape S -> (probes, *S)."""
-        settings = (self.null_fraction, self.negative)
-        pairs = zip(self.eigenvalues, self.weights, strict=True)
-        return torch.stack([normalised_width(distances, e, self.epsilon, w, *settings) for e, w in pairs])
-
-    def solve(self, shares: Tensor, shift: float = 0.0) -> Tensor:
-        """The largest n with n / D + shift <= G(R(n)), or 0, a mixture: (mixtures, probes) -> (mixtures,) int64."""
-        low = torch.zeros(len(shares), dtype=torch.long)  # without a shift it holds at n = 0, where G = 1
-        high = torch.full_like(low, len(self.distances))  # one beyond the last n: never asked
-        while bool((high - low > 1).any()):
-            middle = (low + high) // 2
-            width = (shares * self.widths(self.distances[middle]).T).sum(1)
-            # Where all probes give exactly 1 the mixture may fall short of it by rounding.
-            holds = middle.to(DOUBLE) / self.dimension + shift <= width + 1e-14  # integers divide to float32
-            low, high = torch.where(holds, middle, low), torch.where(holds, high, middle)
-        return low
-
-    def most_removed(self, shift: float = 0.0) -> int:
-        """The same n with all probes averaged."""
-        probes = len(self.eigenvalues)
-        return int(self.solve(torch.full((1, probes), 1 / probes, dtype=DOUBLE), shift)[0])
-
-
 def predict(
-    eigenvalues: Any,
-    weights: Any,
-    epsilon: float,
-    magnitudes: Tensor | Iterable[Tensor] | Mapping[str, Tensor],
-    *,
-    null_fraction: float = 0.0,
-    dimension: int | None = None,
-    negative: str = "abs",
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Limit:
+    eigenvalues: Any, weights: Any, epsilon: float, magnitudes: Tensor | Iterable[Tensor] | Mapping[str, Tensor],
+    *, null_fraction: float = 0.0, dimension: int | None = None, negative: str = "abs",
+    resamples: int = 1000, seed: int = 0,
+) -> Limit:  # fmt: skip
     """The largest fraction of the weights that the theory lets magnitude pruning remove at a loss of ``epsilon`` more.
 
     ``eigenvalues``, ``weights``: Ritz values and quadrature weights of stochastic Lanczos, (probes, M) or (M,), each probe
@@ -145,13 +136,11 @@ def predict(
     ``magnitudes``: all N prunable weights. ``null_fraction`` in [0, 1): share of further eigenvalues that are exactly 0.
     ``dimension``: how many coordinates the spectrum is of, at least N (default N): biases can count there, and n removed
     weights are then n / dimension of them. ``negative`` curvature: "abs", "zero" or "drop". ``resamples`` and ``seed``: of
-    the bootstrap over probes.
-
-    Solved exactly, by bisection over the number of removed weights: the largest n with n / dimension <= G(R(n)).
-    Raises BadInput or BadType for input that is empty, not finite, negative where it must not be, or does not fit together.
+    the bootstrap over probes. Solved exactly, by bisection over n. Raises BadInput or BadType for input that is empty, not
+    finite, negative where it must not be, or does not fit together.
     """
-    epsilon = check("epsilon", epsilon, Real(above=0))
-    null_fraction = check("null_fraction", null_fraction, Real(at_least=0, below=1))
+    epsilon = float(check("epsilon", epsilon, Real(above=0)))
+    null_fraction = float(check("null_fraction", null_fraction, Real(at_least=0, below=1)))
     known_name("treatment of negative eigenvalues", negative, NEGATIVE)
     resamples = check("resamples", resamples, Whole(at_least=1))
     seed = check("seed", seed, Whole(at_least=0))
@@ -161,30 +150,18 @@ def predict(
     size = n if dimension is None else check("dimension", dimension, Whole(at_least=1))
     if size < n:
         raise BadInput(f"dimension must be at least {n}, the number of prunable weights, not {size}.")
-    problem = Problem(distances, spectra, shares, float(epsilon), float(null_fraction), negative, size)
-    removed = problem.most_removed()
-    low, high, band = _band(problem, resamples, seed)
-    return Limit(
-        removed=removed / n,
-        kept=(n - removed) / n,
-        removed_low=low,
-        removed_high=high,
-        band=band,
-        distance=float(distances[removed]),
-        epsilon=problem.epsilon,
-        null_fraction=problem.null_fraction,
-        problem=problem,
-    )
+    problem = Problem(distances, spectra, shares, epsilon, null_fraction, negative, size)
+    count, removed = problem.removable()
+    band = _band(problem, resamples, seed)
+    return Limit(removed, (n - count) / n, *band, float(distances[count]), epsilon, null_fraction, problem)
 
 
 def _spectra(eigenvalues: Any, weights: Any) -> tuple[Tensor, Tensor]:
     """(probes, M) each, the weights of every probe adding up to 1."""
     values = doubles("eigenvalues", eigenvalues)
-    if weights is None:
-        if values.dim() != 1:
-            raise BadInput(f"eigenvalues without weights must be one vector (D,), not {tuple(values.shape)}.")
-        return values[None], torch.full((1, len(values)), 1 / len(values), dtype=DOUBLE)
-    shares = doubles("weights", weights)
+    if weights is None and values.dim() != 1:
+        raise BadInput(f"eigenvalues without weights must be one vector (D,), not {tuple(values.shape)}.")
+    shares = torch.ones_like(values) if weights is None else doubles("weights", weights)
     if values.dim() not in (1, 2) or shares.shape != values.shape:
         found = f"{tuple(values.shape)} and {tuple(shares.shape)}"
         raise BadInput(f"eigenvalues and weights must both have shape (probes, M) or (M,), not {found}.")
@@ -214,12 +191,12 @@ def pooled(weights: Tensor | Iterable[Tensor] | Mapping[str, Tensor]) -> Tensor:
         return doubles("weights", weights).flatten()
     if not isinstance(weights, Iterable):
         raise BadType(f"weights must be a tensor, several, or a mapping to tensors, not {type(weights).__name__}.")
-    parts = []
+    parts = [torch.empty(0, dtype=DOUBLE)]
     for part in weights.values() if isinstance(weights, Mapping) else weights:
         if not isinstance(part, Tensor):
             raise BadType(f"weights must be tensors, not {type(part).__name__}.")
         parts.append(part.detach().flatten().to("cpu", DOUBLE))
-    return doubles("weights", torch.cat(parts or [torch.empty(0)]))
+    return doubles("weights", torch.cat(parts))
 
 
 class ActualLimits(NamedTuple):
@@ -231,24 +208,16 @@ class ActualLimits(NamedTuple):
 
 
 def actual_limits(
-    sparsities: Any,
-    accuracies: Any,
-    train_losses: Any = None,
-    *,
-    margin: float = 1.0,
-    epsilon: float | None = None,
-    base_accuracy: float | None = None,
-    base_loss: float | None = None,
-) -> ActualLimits:
+    sparsities: Any, accuracies: Any, train_losses: Any = None, *, margin: float = 1.0, epsilon: float | None = None,
+    base_accuracy: float | None = None, base_loss: float | None = None,
+) -> ActualLimits:  # fmt: skip
     """Measured limits of a sweep over removed fractions: (points,) each, in any order.
 
     ``strict_last``: the last fraction with an accuracy strictly above the base (the official definition, which noise
     decides). ``within_margin``: the last one with an accuracy of at least base - ``margin`` (percentage points).
     ``within_epsilon``: the last one with a training loss of at most base + ``epsilon``; None unless losses and epsilon are
-    given. Bases: those of the smallest fraction, unless given.
-
-    Raises BadInput for values that are not finite or not as many as fractions, fractions outside [0, 1], a negative
-    margin, or epsilon <= 0.
+    given. Bases: those of the smallest fraction, unless given. Raises BadInput for values that are not finite or not as many
+    as fractions, fractions outside [0, 1], a negative margin, or epsilon <= 0.
     """
     fractions = doubles("sparsities", sparsities)
     if fractions.dim() != 1 or bool(((fractions < 0) | (fractions > 1)).any()):
@@ -263,7 +232,8 @@ def actual_limits(
         losses = _beside(fractions, "train_losses", train_losses)
         dense = float(losses[first]) if base_loss is None else check("base_loss", base_loss, Real())
         tolerated = tolerated if epsilon is None else losses <= dense + epsilon
-    return ActualLimits(*(_last(fractions, good) for good in (accuracy > base, accuracy >= base - margin, tolerated)))
+    good = [fractions[fits] for fits in (accuracy > base, accuracy >= base - margin, tolerated)]
+    return ActualLimits(*(float(found.max()) if len(found) else None for found in good))
 
 
 def _beside(fractions: Tensor, name: str, values: Any) -> Tensor:
@@ -273,15 +243,11 @@ def _beside(fractions: Tensor, name: str, values: Any) -> Tensor:
     return found
 
 
-def _last(fractions: Tensor, good: Tensor) -> float | None:
-    return float(fractions[good].max()) if bool(good.any()) else None
-
-
 def total_variation(a: Any, b: Any, bins: int = 100) -> float:
     """Total-variation distance of two weight histograms, in [0, 1]: half the sum of |p - q| over ``bins`` equal bins.
 
-    The bins span both sets of values (any shapes); 0 for equal histograms, 1 for those without a common bin. Raises
-    BadInput for sets that are empty or not finite. Zhang et al. 2024 compare trainings of different seeds in this way.
+    The bins span both sets of values (any shapes). Raises BadInput for sets that are empty or not finite. Zhang et al. 2024
+    compare trainings of different seeds in this way.
     """
     bins = check("bins", bins, Whole(at_least=1))
     left, right = doubles("a", a).flatten(), doubles("b", b).flatten()

@@ -1,10 +1,7 @@
 """How sparse can *your* network be pruned? The predicted limit of Zhang et al. 2024 beside the measured one."""
 
-from __future__ import annotations
-
 import copy
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -15,10 +12,9 @@ from pruning_core.checks import Real, Whole, check
 from pruning_core.errors import BadInput
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.sites import Scope, find_sites
-from pruning_core.papers.how_sparse.curvature.batches import Batch, Batches, Loss, pairs, refuse_training
+from pruning_core.papers.how_sparse.curvature.batches import Batches, Loss, batch_losses, loss_tolerance, pairs
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian, LivingHessian
-from pruning_core.papers.how_sparse.curvature.measures import batch_losses, loss_tolerance, null_row_share, spectrum
-from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum
+from pruning_core.papers.how_sparse.curvature.measures import Spectrum, null_row_share, spectrum
 from pruning_core.papers.how_sparse.geometry.kinematic import trace_bound
 from pruning_core.papers.how_sparse.prediction import ActualLimits, Limit, actual_limits, predict
 from pruning_core.progress import progress_bar
@@ -66,10 +62,7 @@ class Prunability:
 
     def __repr__(self) -> str:
         band = f" ({self.limit.band} over probes {self.band[0]:.4f} to {self.band[1]:.4f})" if self.band else ""
-        by_loss, by_accuracy = (
-            "none" if found is None else f"{found:.4f}"
-            for found in (self.actual.within_epsilon, self.actual.within_margin)
-        )
+        by_accuracy, by_loss = ("none" if found is None else f"{found:.4f}" for found in self.actual[1:])
         lines = [
             f"predicted limit: {self.removed:.4f} of the weights can go{band}",
             f"measured, loss at most {self.limit.epsilon:.3g} higher: {by_loss}",
@@ -80,22 +73,10 @@ class Prunability:
 
 
 def predict_limit(
-    model: nn.Module,
-    batches: Batches,
-    *,
-    epsilon: float | None = None,
-    loss: Loss | None = None,
-    scope: Scope = None,
-    masks: Masks | None = None,
-    probes: int = 5,
-    steps: int = 64,
-    exact_below: int = 2000,
-    null_rows: bool = False,
-    negative: str = "abs",
-    points: int = 50,
-    seed: int = 0,
-    progress: bool = True,
-) -> Prunability:
+    model: nn.Module, batches: Batches, *, epsilon: float | None = None, loss: Loss | None = None,
+    scope: Scope = None, masks: Masks | None = None, probes: int = 5, steps: int = 64, exact_below: int = 2000,
+    null_rows: bool = False, negative: str = "abs", points: int = 50, seed: int = 0, progress: bool = True,
+) -> Prunability:  # fmt: skip
     """Predict the largest fraction of the weights that one global magnitude cut can remove, and measure it.
 
     Args:
@@ -114,7 +95,6 @@ def predict_limit(
     does not depend on the weights, epsilon <= 0, more steps than weights, dead weights that are not 0, or null rows of a
     network that was pruned before.
     """
-    refuse_training(model)
     points = check("points", points, Whole(at_least=2))
     held = list(pairs(batches))
     losses = batch_losses(model, held, loss)
@@ -127,28 +107,21 @@ def predict_limit(
     source = torch.Generator().manual_seed(seed)
     found = spectrum(hessian, probes=probes, steps=steps, generator=source, exact_below=exact_below, progress=progress)
     null = null_row_share(whole).share if null_rows and not found.exact else 0.0
-    limit = predict(
-        found.eigenvalues, found.weights, epsilon, hessian.weights(), null_fraction=null, negative=negative, seed=seed
-    )
+    values, shares = found.eigenvalues, found.weights
+    limit = predict(values, shares, epsilon, hessian.weights(), null_fraction=null, negative=negative, seed=seed)
     bound = trace_bound(limit.distance, abs(found.mean()), epsilon)
     measured = magnitude_curve(model, held, list(names), points, loss, progress=progress)
+    # Where there is no accuracy, a higher loss counts as a lower one.
+    accuracy, margin = (measured.accuracy, 1.0) if measured.accuracy.notna().all() else (-measured.loss, epsilon)
+    actual = actual_limits(measured.removed, accuracy, measured.loss, epsilon=epsilon, margin=margin)
     dead = 1 - hessian.dimension / whole.dimension
-    result = Prunability(limit, found, bound, measured, _measured_limits(measured, epsilon), (), dead)
+    result = Prunability(limit, found, bound, measured, actual, (), dead)
     return replace(result, warnings=_warnings(hessian, result, len(losses)))
-
-
-def _measured_limits(curve: pd.DataFrame, epsilon: float) -> ActualLimits:
-    """Of a magnitude curve; where there is no accuracy, a higher loss counts as a lower one."""
-    removed, accuracy, loss = (curve[name].to_numpy() for name in ("removed", "accuracy", "loss"))
-    if curve["accuracy"].notna().all():
-        return actual_limits(removed, accuracy, loss, epsilon=epsilon)
-    return actual_limits(removed, -loss, loss, epsilon=epsilon, margin=epsilon)
 
 
 def small_share(model: nn.Module, below: float = 1e-3, scope: Scope = None) -> float:
     """The share of the prunable weights with a magnitude below ``below``: the naive prediction of the limit, without a
-    Hessian. Reviewers of Zhang et al. 2024 asked for this comparison; the threshold is a guess that no theory gives.
-    """
+    Hessian. Reviewers of Zhang et al. 2024 asked for this comparison; the threshold is a guess that no theory gives."""
     below = check("below", below, Real(above=0))
     names = find_sites(model, channels=False, scope=scope).weights
     magnitudes = torch.cat([model.get_parameter(name).detach().flatten().abs() for name in names])
@@ -156,7 +129,6 @@ def small_share(model: nn.Module, below: float = 1e-3, scope: Scope = None) -> f
 
 
 def _of_the_living(whole: Hessian, masks: Masks | None) -> Hessian | LivingHessian:
-    """The Hessian itself where all of its weights are alive."""
     if masks is None:
         return whole
     masks.check(whole.model)
@@ -191,15 +163,13 @@ def magnitude_curve(
     rows = []
     for i in progress_bar(progress, iterable=range(points), desc="magnitude cuts", unit="cut"):
         n = round(i * (len(dense) - 1) / (points - 1))
-        flat = dense.clone()
-        flat[order[:n]] = 0
-        for parameter, part in zip(parameters, flat.split(sizes), strict=True):
+        for parameter, part in zip(parameters, dense.index_fill(0, order[:n], 0).split(sizes), strict=True):
             parameter.copy_(part.view_as(parameter))
         rows.append({"removed": n / len(dense)} | _loss_and_accuracy(pruned, held, loss))
     return pd.DataFrame(rows)
 
 
-def _loss_and_accuracy(model: nn.Module, held: Sequence[Batch], loss: Loss | None) -> dict[str, float]:
+def _loss_and_accuracy(model: nn.Module, held: Batches, loss: Loss | None) -> dict[str, float]:
     """Over all samples; the accuracy in percent, or NaN where labels are no classes."""
     sizes = torch.tensor([len(inputs) for inputs, _ in held], dtype=torch.float64)
     found = {"loss": float((batch_losses(model, held, loss) * sizes).sum() / sizes.sum()), "accuracy": math.nan}
@@ -214,12 +184,11 @@ def _loss_and_accuracy(model: nn.Module, held: Sequence[Batch], loss: Loss | Non
 
 
 def _warnings(hessian: Hessian | LivingHessian, result: Prunability, batches: int) -> tuple[str, ...]:
-    """Premises that fail, one sentence each."""
     warnings = []
     limit, measured = result.limit, result.actual.within_epsilon
     values, weights = result.spectrum.flattened()
-    curved = (values.abs() * weights).sum()
-    negative = float((values.abs() * weights)[values < 0].sum() / curved) if curved > 0 else 0.0
+    curved = values.abs() * weights
+    negative = float(curved[values < 0].sum() / curved.sum()) if curved.sum() > 0 else 0.0
     if negative > MUCH_NEGATIVE:
         warnings.append(f"{negative:.0%} of the curvature is negative: the network is not at a minimum.")
     gain = _possible_gain(hessian)
@@ -241,6 +210,5 @@ def _warnings(hessian: Hessian | LivingHessian, result: Prunability, batches: in
 def _possible_gain(hessian: Hessian | LivingHessian) -> float:
     """What the best step along the gradient would gain by the quadratic model: |g|^4 / (2 g'Hg); infinite without curvature."""
     g = hessian.mean_gradient()
-    squared = float(g @ g)
-    bend = float(g @ hessian.matvec(g))
+    squared, bend = float(g @ g), float(g @ hessian.matvec(g))
     return squared**2 / (2 * bend) if bend > 0 else (math.inf if squared > 0 else 0.0)

@@ -2,11 +2,9 @@
 
 Zhang et al. 2024 remark that pruning in rounds allows a higher predicted limit, as each round starts near the weights that
 it ends with. What a round is had to be chosen here, since neither the paper's schedule nor its figure's numbers could be
-seen: between two of them the network is cut by magnitude and trained on with the same penalty; in later rounds the Hessian
-is that of the living weights, and fractions count all weights of the dense network, those that are gone already included.
+seen: a cut by magnitude and training on with the same penalty. Later Hessians are those of the living weights, but
+fractions count all weights of the dense network.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -35,11 +33,10 @@ def limit_row(experiment: Experiment, *, samples: int | None = None, **options) 
     at eta = 0.01 (Limit.bounds); ``naive``, the share of weights below 1e-3; ``tolerance``, ``distance``, ``curvature``;
     ``accuracy`` on test images; ``weights``, how many there are. The experiment's tags join.
 
-    Training images in its batch size are looked at, the first ``samples`` of them (None: all). ``options`` are those of
-    ``predict_limit``.
+    The first ``samples`` training images are looked at (None: all). ``options`` are those of ``predict_limit``.
     """
     state = final_state(experiment)
-    found = _predicted(state, samples, options)
+    found = _predicted(state, samples, **options)
     bounds = found.limit.bounds(ETA)
     return _row(experiment, state, found) | {
         "label": "limit",
@@ -50,21 +47,13 @@ def limit_row(experiment: Experiment, *, samples: int | None = None, **options) 
 
 
 def limits_over_rounds(
-    experiment: Experiment,
-    *,
-    sparsity: float,
-    epochs: int,
-    strength: float,
-    rounds: int,
-    retrain: int,
-    samples: int | None = None,
-    **options,
+    experiment: Experiment, *, sparsity: float, epochs: int, strength: float, rounds: int, retrain: int, **options
 ) -> Iterator[dict[str, Any]]:
     """A row for each round of gradual pruning: the limit predicted from the network that this round starts with.
 
     Round 1 starts with the dense network, trained for ``epochs`` with the l1 penalty; round i with one that went through
     i - 1 cuts and trainings of ``retrain`` epochs, on a geometric way to ``sparsity``, which round ``rounds`` would reach.
-    The timeline of ``experiment`` is replaced. Columns as those of :func:`limit_row`, without bounds; ``label`` "rounds",
+    The timeline of ``experiment`` is replaced. Options and columns as of :func:`limit_row`, without bounds; ``label`` "rounds",
     ``rounds`` i, ``asked`` the sparsity, ``removed_before`` of the network, and ``predicted_same``: the prediction with the
     tolerance that round 1 had, as a network whose losses spread more is granted more.
 
@@ -77,7 +66,7 @@ def limits_over_rounds(
     first = None
     for i in range(1, rounds + 1):
         state = final_state(replace(experiment, timeline=stages[: 2 * i - 1]))
-        found = _predicted(state, samples, options)
+        found = _predicted(state, **options)
         first = found.limit.epsilon if first is None else first
         yield _row(experiment, state, found) | {
             "label": "rounds" if sparsity else "rounds without cuts",
@@ -105,7 +94,7 @@ def predictor_errors(rows: pd.DataFrame, measured: str = "limit") -> pd.DataFram
     return pd.DataFrame(table, columns=["predictor", "absolute", "signed", "worst", "networks"])
 
 
-def _predicted(state: State, samples: int | None, options: dict[str, Any]) -> Prunability:
+def _predicted(state: State, samples: int | None = None, **options: Any) -> Prunability:
     split = state.data.train
     if samples is not None:
         split = split.subset(min(check("samples", samples, Whole(at_least=1)), len(split)))
@@ -117,21 +106,11 @@ def _row(experiment: Experiment, state: State, found: Prunability) -> dict[str, 
     actual, limit = found.actual.within_epsilon, found.limit
     low, high = found.band or (None, None)
     return {
-        "model": experiment.model,
-        "data": experiment.data,
-        "width": experiment.width,
-        "seed": experiment.seed,
-        "method": "l1",
-        "predicted": found.removed,
-        "predicted_low": low,
-        "predicted_high": high,
-        "limit": actual,
-        "limit_accuracy": found.actual.within_margin,
-        "gap": None if actual is None else abs(found.removed - actual),
-        "naive": small_share(state.model),
-        "tolerance": limit.epsilon,
-        "distance": limit.distance,
-        "curvature": found.spectrum.mean(),
+        "model": experiment.model, "data": experiment.data, "width": experiment.width, "seed": experiment.seed,
+        "method": "l1", "predicted": found.removed, "predicted_low": low, "predicted_high": high,
+        "limit": actual, "limit_accuracy": found.actual.within_margin,
+        "gap": None if actual is None else abs(found.removed - actual), "naive": small_share(state.model),
+        "tolerance": limit.epsilon, "distance": limit.distance, "curvature": found.spectrum.mean(),
         "weights": sum(state.dense["weights"].values()),
         "accuracy": evaluate(state.model, state.data.test).accuracy,
-    } | dict(experiment.tags)
+    } | dict(experiment.tags)  # fmt: skip

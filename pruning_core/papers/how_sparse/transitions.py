@@ -1,17 +1,16 @@
 r"""Phase transitions, simulated: random subspaces against cones and ellipsoids, and recovery by l1 minimisation.
 
 Each simulation returns tidy rows, one for each setting and subspace size: how many of the trials succeeded, and at which
-size the kinematic formula predicts the jump (Amelunxen, Lotz, McCoy and Tropp 2014). Within one trial the subspaces of
-all sizes are nested: each is uniformly random, success grows with size, and one decomposition answers for all sizes at
-once. Trials are independent of each other, and so are settings.
+size the kinematic formula predicts the jump (Amelunxen, Lotz, McCoy and Tropp 2014). Trials and settings are independent.
+Within one trial the subspaces of all sizes are nested: each is uniformly random, success grows with size, and one
+decomposition answers for all sizes at once.
 """
-
-from __future__ import annotations
 
 import math
 from bisect import bisect_left
 from collections.abc import Iterable
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,8 @@ from pruning_core.papers.how_sparse.geometry.cones import CircularCone, L1Descen
 from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width
 from pruning_core.progress import progress_bar
 
+Sizes = Iterable[int] | None
+Numbers = Iterable[float]
 BLOCK = 2**21  # numbers in the matrices of one batch of trials
 OUTCOMES = ("successes", "probability")
 
@@ -37,20 +38,13 @@ def log_uniform(ambient: int, low: float = 1e-3, high: float = 10.0) -> Tensor:
 
 
 def circular_cone(
-    ambient: int,
-    angles: Iterable[float],
-    sizes: Iterable[int] | None = None,
-    *,
-    trials: int = 20,
-    seed: int = 0,
-    progress: bool = True,
+    ambient: int, angles: Numbers, sizes: Sizes = None, *, trials: int = 20, seed: int = 0, progress: bool = True
 ) -> pd.DataFrame:
     """Random k-dimensional subspaces of R^ambient against cones of the given half angles (radians, in [0, pi/2]).
 
     Success: the subspace holds more of the cone than the origin. Rows: simulation, ambient, angle, k, trials, successes,
-    probability (exact), predicted (D - delta), seed. ``sizes``: the k, default 0 .. ambient.
-
-    Raises BadInput for sizes, angles or counts out of range.
+    probability (exact), predicted (D - delta), seed. ``sizes``: the k, default 0 .. ambient. Raises BadInput for sizes,
+    angles or counts out of range.
     """
     chosen = _sizes("sizes", sizes, 0, ambient)
     cones = [CircularCone(ambient, angle) for angle in check("angles", angles, Several(Real(), at_least=1))]
@@ -85,9 +79,9 @@ def meeting_probability(cone: CircularCone, k: int) -> float:
 
 def ellipsoid(
     eigenvalues: Any,
-    epsilons: Iterable[float],
-    distances: Iterable[float] = (10.0,),
-    sizes: Iterable[int] | None = None,
+    epsilons: Numbers,
+    distances: Numbers = (10.0,),
+    sizes: Sizes = None,
     *,
     trials: int = 20,
     seed: int = 0,
@@ -97,9 +91,8 @@ def ellipsoid(
 
     ``eigenvalues``: (D,) of H, positive. w has a random direction. Success is decided exactly, by least squares. Rows for
     every distance and epsilon: simulation, ambient, distance, epsilon, k, trials, successes, predicted, seed, where
-    predicted is D - sum r^2 / (R^2 + r^2), the formula of Zhang et al. 2024. ``sizes``: the k, default 0 .. D.
-
-    Raises BadInput for eigenvalues, distances or epsilons that are not positive, or sizes out of range.
+    predicted is D - sum r^2 / (R^2 + r^2), the formula of Zhang et al. 2024. ``sizes``: the k, default 0 .. D. Raises
+    BadInput for eigenvalues, distances or epsilons that are not positive, or sizes out of range.
     """
     spectrum = doubles("eigenvalues", eigenvalues)
     if spectrum.dim() != 1 or bool((spectrum <= 0).any()):
@@ -107,15 +100,15 @@ def ellipsoid(
     ambient = len(spectrum)
     chosen = _sizes("sizes", sizes, 0, ambient)
     positive = Several(Real(above=0), at_least=1)
-    radii, tolerances = check("distances", distances, positive), check("epsilons", epsilons, positive)
-    settings = [(float(radius), float(epsilon)) for radius in radii for epsilon in tolerances]
+    pairs = product(check("distances", distances, positive), check("epsilons", epsilons, positive))
+    settings = [(float(radius), float(epsilon)) for radius, epsilon in pairs]
     generator = _generator(trials, seed)
     rows = []
     for radius, epsilon in progress_bar(progress, iterable=settings, unit="setting", desc="ellipsoid"):
         most = ambient - chosen[0]  # equations of the smallest subspace
         batch = max(BLOCK // (ambient * max(most, 1)), 1)
-        sizes_of_batches = [min(batch, trials - start) for start in range(0, trials, batch)]
-        lowest = torch.cat([radius**2 * _lowest(spectrum, most, n, generator) for n in sizes_of_batches])
+        batches = [min(batch, trials - start) for start in range(0, trials, batch)]
+        lowest = torch.cat([radius**2 * _lowest(spectrum, most, n, generator) for n in batches])
         about = {"simulation": "ellipsoid", "ambient": ambient, "distance": radius, "epsilon": epsilon}
         predicted = ambient * (1 - normalised_width(radius, spectrum, epsilon))
         for k in chosen:
@@ -143,7 +136,7 @@ def _lowest(spectrum: Tensor, most: int, trials: int, generator: torch.Generator
 def l1_recovery(
     ambient: int,
     nonzeros: Iterable[int],
-    measurements: Iterable[int] | None = None,
+    measurements: Sizes = None,
     *,
     trials: int = 20,
     tolerance: float = 1e-4,
@@ -155,9 +148,8 @@ def l1_recovery(
     Success: relative error below ``tolerance``. Rows: simulation, ambient, nonzero, measurements, trials, successes,
     predicted (the statistical dimension of the descent cone), seed. ``measurements``: the m, default about twenty from 1
     to ambient. A trial adds measurements to those it has, so success grows with m and is found by bisection: with
-    twenty m, a trial costs at most five linear programmes (HiGHS).
-
-    Raises BadInput for counts out of range, PruningError when a linear programme is not solved.
+    twenty m, a trial costs at most five linear programmes (HiGHS). Raises BadInput for counts out of range, PruningError when
+    a linear programme is not solved.
     """
     ambient = check("ambient", ambient, Whole(at_least=1))
     default = range(1, ambient + 1, max(ambient // 20, 1))
@@ -237,8 +229,7 @@ def _crossing(sizes: np.ndarray, fractions: np.ndarray, level: float) -> float:
     return float(sizes[i - 1] + share * (sizes[i] - sizes[i - 1]))
 
 
-def _sizes(name: str, sizes: Iterable[int] | None, least: int, ambient: int) -> list[int]:
-    """The sizes in ascending order, each once; BadInput outside of [least, ambient]."""
+def _sizes(name: str, sizes: Sizes, least: int, ambient: int) -> list[int]:
     ambient = check("ambient", ambient, Whole(at_least=1))
     given = range(least, ambient + 1) if sizes is None else sizes
     return sorted(set(check(name, given, Several(Whole(at_least=least, at_most=ambient), at_least=1))))

@@ -4,14 +4,6 @@ from pruning_core.papers.ispasp.configurations import cost, mobilenetv2_configur
 from pruning_core.papers.ispasp.recovery import compressible, cosamp, decay, planted, recovery, slope, theory_slope
 
 __all__ = [
-    "compressible",
-    "cosamp",
-    "cost",
-    "decay",
-    "mobilenetv2_configuration",
-    "planted",
-    "recovery",
-    "resnet34_configuration",
-    "slope",
-    "theory_slope",
-]
+    "compressible", "cosamp", "cost", "decay", "mobilenetv2_configuration", "planted", "recovery",
+    "resnet34_configuration", "slope", "theory_slope",
+]  # fmt: skip

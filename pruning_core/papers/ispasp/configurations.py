@@ -4,8 +4,6 @@ Both networks are torchvision's. Only the width inside a block changes, so the s
 the fraction *kept*, and ``s = int(width * ratio)``, in floating point, as the official scripts compute it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
@@ -21,6 +19,7 @@ from pruning_core.methods.shrinking import shrunk
 from pruning_core.models.build import build_model
 from pruning_core.models.cost import count_macs, count_parameters, norm_operations, weightless_copy
 
+EXAMPLE = torch.zeros(1, 3, 224, 224)  # one image of ImageNet
 STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))  # ResNet-34: blocks and width of every stage
 EXPANSIONS = (96, 144, 144, 192, 192, 192, 384, 384, 384, 384, 576, 576, 576, 960, 960, 960)  # features 2 to 17
 
@@ -78,10 +77,8 @@ def mobilenetv2_configuration(ratio: float = 0.3, blocks: Sequence[int] = (6, 9,
 def cost(name: str, removed: Mapping[str, float]) -> Cost:
     """What a network of torchvision costs, for images of 224 x 224, without these fractions of its channel groups.
 
-    Which of their channels go does not matter, as only shapes are computed. Raises UnknownName for a group that the network
-    does not have.
+    Which of their channels go does not matter, as only shapes are computed. Raises UnknownName for an unknown group.
     """
-    example = torch.zeros(1, 3, 224, 224)
     network, sites = _prepared(name)
     keep = {}
     for group_name, fraction in removed.items():
@@ -89,7 +86,7 @@ def cost(name: str, removed: Mapping[str, float]) -> Cost:
         keep[group_name] = torch.arange(group.size) < round((1 - fraction) * group.size)
     small = shrunk(network, expand(keep, sites.groups, sites.shapes), sites)[0] if keep else network
     widths = {group_name: len(small.get_parameter(f"{group_name}.weight")) for group_name in removed}
-    shapes, meta = weightless_copy(small), example.to("meta")
+    shapes, meta = weightless_copy(small), EXAMPLE.to("meta")
     macs = count_macs(shapes, meta)
     return Cost(macs, macs + norm_operations(shapes, meta), count_parameters(small), widths)
 
@@ -97,4 +94,4 @@ def cost(name: str, removed: Mapping[str, float]) -> Cost:
 @cache
 def _prepared(name: str) -> tuple[nn.Module, Sites]:
     model = build_model(name, "imagenet", seed=0)
-    return model, find_sites(model, channels=True, example_input=torch.zeros(1, 3, 224, 224))
+    return model, find_sites(model, channels=True, example_input=EXAMPLE)

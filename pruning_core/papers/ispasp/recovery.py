@@ -4,20 +4,16 @@ A vector is p-compressible when its sorted entries fall like ``i^(-1/p)``. For r
 squared residual fall like ``s^(1 - 2/p)`` with the number s of neurons kept (Wolfe and Kyrillidis 2022).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pruning_core.checks import Real, Whole, check
+from pruning_core.checks import DOUBLE, Real, Whole, check
 from pruning_core.errors import BadInput
 from pruning_core.methods.ispasp import two_layer
 from pruning_core.methods.shared.reading import largest
-
-DOUBLE = torch.float64
 
 
 def compressible(hidden: int, samples: int, p: float, generator: torch.Generator) -> Tensor:
@@ -106,11 +102,9 @@ def decay(
         sums, dense = maps.sum(0), maps @ weight.T
         for s in sizes:
             for method in methods:
-                if method == "activation_sum":
-                    support = largest(sums, s)
-                else:
-                    importance = "absolute" if method == "ispasp_abs" else "signed"
-                    support = two_layer(maps, weight, s, importance=importance).support
+                importance = "absolute" if method == "ispasp_abs" else "signed"
+                of_sums = method == "activation_sum"
+                support = largest(sums, s) if of_sums else two_layer(maps, weight, s, importance=importance).support
                 residual = float((dense - maps[:, support] @ weight[:, support].T).square().sum())
                 found[method, s] = found.get((method, s), 0.0) + residual / draws
     return [
@@ -141,12 +135,9 @@ def recovery(
     for _ in range(draws):
         maps, support = planted(hidden, samples, s, generator, floor)
         weight = torch.randn(outputs, hidden, generator=generator, dtype=DOUBLE) / outputs**0.5
-        answers = {
-            "ispasp": two_layer(maps, weight, s).support,
-            "ispasp_abs": two_layer(maps, weight, s, importance="absolute").support,
-            "cosamp": cosamp(weight, weight @ maps.sum(0), s).support,
-        }
-        for method, answer in answers.items():
+        answers = [two_layer(maps, weight, s, importance=kind).support for kind in ("signed", "absolute")]
+        answers.append(cosamp(weight, weight @ maps.sum(0), s).support)
+        for method, answer in zip(hits, answers, strict=True):
             hits[method] += int(torch.equal(answer, support))
     return [
         {"method": method, "s": s, "outputs": outputs, "recovered": count / draws, "seed": seed}

@@ -4,12 +4,9 @@ One recipe for all methods and networks (Suteu and Guo 2022): ``RECEDING_OPTIMIZ
 cross-entropy plus the strength times the penalty; the network of the best epoch is returned, in evaluation mode, on the CPU.
 
 What differs from the official code: the best epoch is chosen on the validation split, and channels are cut to the exact
-fraction, at least three staying in a layer; ``reference=True`` chooses on the test split and cuts at the official
-thresholds. The network is always built after the seed is set, and the training split is 90 % of the official one. ``root``
-takes the place of ``set_dataset_path``.
+fraction, at least three staying in a layer (``reference=True`` follows it in both); the network is built after the seed is
+set; the training split is 90 % of the official one; ``root`` takes the place of ``set_dataset_path``.
 """
-
-from __future__ import annotations
 
 import copy
 import os
@@ -45,38 +42,23 @@ from pruning_core.training.fit import fit
 from pruning_core.training.trainer import Trainer
 
 Logs = dict[str, Any]
+Device = str | torch.device | None
 
 NETWORKS = {"vgg16": "vgg16_rni", "resnet56": "resnet56_rni"}
 """The paper's names of networks -> ours; any other name of MODELS means itself."""
 
 OFFICIAL_METHODS: dict[str, type[BatchNormScale]] = {
-    "rni": RecedingNeurons,
-    "l1": Slimming,
-    "ucs": UniformChannelScaling,
-    "polarization": Polarization,
-}
+    "rni": RecedingNeurons, "l1": Slimming, "ucs": UniformChannelScaling, "polarization": Polarization,
+}  # fmt: skip
 """The names of methods in the official code, and polarisation -> ours."""
 
 
 def train(
-    dataset: str = "cifar10",
-    arch: str = "vgg16",
-    method: str = "rni",
-    reg_weight: float = 1e-4,
-    b: float = 3,
-    epochs: int = 160,
-    lr: float = 0.1,
-    batch_size: int = 64,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    *,
-    reference: bool = False,
-    root: str | os.PathLike | None = None,
-    limit: int | None = None,
-    width: float = 1.0,
-    snapshots: bool = False,
-    progress: bool = True,
-) -> tuple[nn.Module, Logs]:
+    dataset: str = "cifar10", arch: str = "vgg16", method: str = "rni", reg_weight: float = 1e-4, b: float = 3,
+    epochs: int = 160, lr: float = 0.1, batch_size: int = 64, seed: int = 0, device: Device = None,
+    *, reference: bool = False, root: str | os.PathLike | None = None, limit: int | None = None, width: float = 1.0,
+    snapshots: bool = False, progress: bool = True,
+) -> tuple[nn.Module, Logs]:  # fmt: skip
     """Train a network with the penalty of ``method``; returns (the network of the best epoch, logs).
 
     Args:
@@ -84,8 +66,7 @@ def train(
         method: "rni" (sigmoid batch norms), "l1" (Network Slimming), "ucs" (no penalty) or "polarization".
         reg_weight: strength of the penalty, at least 0, which switches it off; a sum over channels, so it goes with width.
         b: shift of the penalty of "rni", finite; the others ignore it.
-        lr: falls to a tenth twice. seed: governs initial weights, order and augmentation.
-        device: None takes a GPU where there is one.
+        lr: falls to a tenth twice. seed: governs initial weights, order and augmentation. device: None takes a GPU if any.
         reference: choose the best epoch on the test split, as the official code does.
         root: folder of the data set, into which it is fetched where it is missing; None: ``$PRUNING_DATA``, else the cache.
         limit: at most so many images in all. width: factor on the number of channels. snapshots: keep all scales.
@@ -96,8 +77,8 @@ def train(
     cannot work, TrainingDiverged when the loss is no longer finite.
     """
     known_name("method", method, OFFICIAL_METHODS)
-    name = NETWORKS.get(arch, arch) if isinstance(arch, str) else arch
-    known_name("network", name, {*NETWORKS, *MODELS})
+    known_name("network", arch, {*NETWORKS, *MODELS})
+    name = NETWORKS.get(arch, arch)
     reg_weight = check("reg_weight", reg_weight, Real(at_least=0))
     shift = float(check("b", b, Real()))
     seed = check("seed", seed, Whole(at_least=0))
@@ -117,29 +98,17 @@ def train(
 
 
 def prune_finetune(
-    model: nn.Module,
-    dataset: str = "cifar10",
-    method: str = "rni",
-    prune_pc: float = 0.5,
-    epochs: int = 160,
-    lr: float = 0.1,
-    batch_size: int = 64,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    *,
-    reference: bool = False,
-    root: str | os.PathLike | None = None,
-    limit: int | None = None,
-    snapshots: bool = False,
-    progress: bool = True,
-) -> tuple[nn.Module, Logs]:
+    model: nn.Module, dataset: str = "cifar10", method: str = "rni", prune_pc: float = 0.5,
+    epochs: int = 160, lr: float = 0.1, batch_size: int = 64, seed: int = 0, device: Device = None,
+    *, reference: bool = False, root: str | os.PathLike | None = None, limit: int | None = None,
+    snapshots: bool = False, progress: bool = True,
+) -> tuple[nn.Module, Logs]:  # fmt: skip
     """Cut the least important channels out of a copy of ``model`` and fine-tune it; returns (small network, logs).
 
     ``prune_pc``, called a percentage in the official code, is the *fraction* in [0, 1) of the prunable channels that goes:
-    of all layers together, for "ucs" of each. Channels of residual sums stay. At least three channels of a layer stay.
-    ``reference=True`` cuts at the official thresholds instead (methods/shared/batch_norm_scales.py), takes 1 as well,
-    which leaves three channels everywhere, and chooses the best epoch on the test split. Fine-tuning knows no penalty;
-    sigmoid batch norms stay. With ``epochs=0`` the network is only cut.
+    of all layers together, for "ucs" of each. Channels of residual sums stay, and at least three channels of a layer.
+    ``reference=True`` cuts at the official thresholds instead (methods/shared/batch_norm_scales.py), and takes 1 as well.
+    Fine-tuning knows no penalty; sigmoid batch norms stay. With ``epochs=0`` the network is only cut.
 
     ``logs`` holds what :func:`train` logs, and: pruned_acc (test accuracy right after the cut, a fraction), kept (layer that
     makes the channels -> how many stay), removed (fraction of the prunable channels), parameters and macs of the small
@@ -149,7 +118,12 @@ def prune_finetune(
     known_name("method", method, OFFICIAL_METHODS)
     if not isinstance(model, nn.Module):
         raise BadType(f"the network must be a torch.nn.Module, not {type(model).__name__}.")
-    fraction = _fraction(prune_pc, reference)
+    fraction = float(check("prune_pc", prune_pc, Real(at_least=0, at_most=1)))
+    if fraction == 1 and not reference:
+        raise BadInput(
+            "prune_pc must lie in [0, 1), as it is the fraction removed, not 1; only the official thresholds "
+            "(reference=True) take that, and leave three channels a layer."
+        )
     seed = check("seed", seed, Whole(at_least=0))
     check_finite(model)
     data, place = _loaded(dataset, device, limit, root)
@@ -170,17 +144,6 @@ def prune_finetune(
         reference=reference, snapshots=snapshots, progress=progress,
     )  # fmt: skip
     return tuned, logs | facts
-
-
-def _fraction(prune_pc: object, reference: bool) -> float:
-    """``prune_pc`` if it lies in [0, 1), or is 1 and the official thresholds are asked for; raises otherwise."""
-    fraction = float(check("prune_pc", prune_pc, Real(at_least=0, at_most=1)))
-    if fraction == 1 and not reference:
-        raise BadInput(
-            "prune_pc must lie in [0, 1), as it is the fraction removed, not 1; only the official thresholds "
-            "(reference=True) take that, and leave three channels a layer."
-        )
-    return fraction
 
 
 def _cut(
@@ -208,20 +171,10 @@ def penalty_of(method: BatchNormScale, strength: float) -> Callable[[nn.Module],
 
 
 def fit_best(
-    model: nn.Module,
-    data: Data,
-    penalty: Callable[[nn.Module], Tensor] | None,
-    epochs: int,
-    lr: float,
-    batch_size: int,
-    seed: int,
-    device: torch.device,
-    *,
-    reference: bool = False,
-    snapshots: bool = False,
-    progress: bool = True,
-    shuffle: bool = True,
-) -> tuple[nn.Module, Logs]:
+    model: nn.Module, data: Data, penalty: Callable[[nn.Module], Tensor] | None,
+    epochs: int, lr: float, batch_size: int, seed: int, device: torch.device,
+    *, reference: bool = False, snapshots: bool = False, progress: bool = True, shuffle: bool = True,
+) -> tuple[nn.Module, Logs]:  # fmt: skip
     """The one recipe: trains ``model`` in place, ends with the weights of the best epoch; see :func:`train` for the logs."""
     epochs = check("epochs", epochs, Whole(at_least=0))
     choosing, other = (data.test, data.validation) if reference else (data.validation, data.test)
@@ -249,23 +202,19 @@ def fit_best(
 def acting_scales(model: nn.Module) -> dict[str, Tensor]:
     """Norm name -> the scale that acts on each channel, a vector on the CPU: sigma(g) of sigmoid batch norms, |gamma| of
     ordinary ones; norms without a scale are left out."""
-    found = {}
-    for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm) and module.weight is not None:
-            scale = module.weight.detach().cpu()
-            found[name] = torch.sigmoid(scale) if isinstance(module, SIGMOID) else scale.abs()
-    return found
+    norms = {n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.weight is not None}
+    scales = {name: norm.weight.detach().cpu() for name, norm in norms.items()}
+    return {n: torch.sigmoid(s) if isinstance(norms[n], SIGMOID) else s.abs() for n, s in scales.items()}
 
 
 def _loaded(
-    dataset: str, device: str | torch.device | None, limit: int | None, root: str | os.PathLike | None
+    dataset: str, device: Device, limit: int | None, root: str | os.PathLike | None
 ) -> tuple[Data, torch.device]:
-    """The data set with the constants of the paper, where it has some, and the device that it lies on."""
+    """The data set with the constants of the paper, where it has some, and its device."""
     try:
         place = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
     except (RuntimeError, TypeError) as error:
         raise BadInput(f"torch knows no device {device!r}; 'cpu' and 'cuda' are usual.") from error
     recipe = f"{dataset}/rni"
     normalise, augment = (recipe if recipe in known else None for known in (NORMALISATIONS, AUGMENTATIONS))
-    data = load_data(dataset, root=root, device=place, normalise=normalise, augment=augment, limit=limit)
-    return data, place
+    return load_data(dataset, root=root, device=place, normalise=normalise, augment=augment, limit=limit), place

@@ -11,8 +11,6 @@ itself has a threshold, where L1 has none. With a shift b the balance is ``t = s
 v = sigmoid(logit(s) + b).
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -36,7 +34,7 @@ def settled(targets: Tensor, strength: float, penalty: str = "rni", b: float = 0
 
     ``penalty``: "rni" or "l1". Accurate to about 1e-6.
     """
-    _check(strength, b)
+    held = _held_targets(strength, b)
     targets = torch.as_tensor(targets, dtype=torch.float64)
     if not bool(((targets > 0) & (targets < 1)).all()):
         raise BadInput("targets are importances in (0, 1).")
@@ -44,7 +42,6 @@ def settled(targets: Tensor, strength: float, penalty: str = "rni", b: float = 0
         return (targets - strength).clamp(min=0)
     if penalty != "rni":
         raise BadInput(f"the penalty is 'rni' or 'l1', not {penalty!r}.")
-    held = _target_of(GRID, strength, b)  # the target that each scale of the grid would be the balance of
     found = torch.zeros_like(targets).flatten()
     for i, t in enumerate(targets.flatten().tolist()):
         start = int(torch.searchsorted(GRID, math.log(t / (1 - t))))
@@ -66,16 +63,13 @@ def receding_threshold(strength: float, b: float = 0.0) -> float:
     >>> round(receding_threshold(0.1), 4)
     0.3303
     """
-    _check(strength, b)
-    return min(1.0, float(_target_of(GRID, strength, b).min())) if strength > 0 else 0.0
+    held = float(_held_targets(strength, b).min())
+    return min(1.0, held) if strength > 0 else 0.0
 
 
-def _target_of(g: Tensor, strength: float, b: float) -> Tensor:
-    """The target whose balance is at the raw scale g: s + lambda R'(g) / (s (1 - s))."""
-    slope = torch.exp(F.logsigmoid(g) + F.logsigmoid(-g))
-    return torch.sigmoid(g) + strength * receding_force(g, b) / slope
-
-
-def _check(strength: float, b: float) -> None:
+def _held_targets(strength: float, b: float) -> Tensor:
+    """The target whose balance is at the raw scale g, for every g of GRID: s + lambda R'(g) / (s (1 - s))."""
     check("strength", strength, Real(at_least=0))
     check("b", b, Real())
+    slope = torch.exp(F.logsigmoid(GRID) + F.logsigmoid(-GRID))
+    return torch.sigmoid(GRID) + strength * receding_force(GRID, b) / slope

@@ -81,9 +81,9 @@ def commensurate_table(rows: pd.DataFrame, loss_of_accuracy: float = 0.5, *, of:
     rows = rows[rows["accuracy"].notna()]
     is_dense = rows["method"] == "dense"
     dense = rows[is_dense].groupby([*run, "seed"])["accuracy"].agg(["min", "max"])
-    if (dense["max"] - dense["min"] > 1e-9).any():
-        seed = dense.index[dense["max"] - dense["min"] > 1e-9][0]
-        raise BadInput(f"the dense rows of {seed} have different accuracies; give the rows of one measurement.")
+    several = dense.index[dense["max"] - dense["min"] > 1e-9]
+    if len(several):
+        raise BadInput(f"the dense rows of {several[0]} have different accuracies; give the rows of one measurement.")
     pruned = rows[~is_dense & rows[of].notna()].merge(dense["max"].rename("dense").reset_index(), on=[*run, "seed"])
     # A rounding error in a difference of percentages must not decide.
     good = pruned["accuracy"] >= pruned["dense"] - loss_of_accuracy - 1e-9
@@ -91,6 +91,5 @@ def commensurate_table(rows: pd.DataFrame, loss_of_accuracy: float = 0.5, *, of:
     found = []
     by_seed = pruned.groupby([*run, "method", "seed"])["removed"].max()
     for key, values in by_seed.groupby(level=[*run, "method"]):
-        mean, low, high, seeds = mean_interval(values.to_numpy())
-        found.append((*(key if isinstance(key, tuple) else (key,)), mean, low, high, seeds))
+        found.append((*(key if isinstance(key, tuple) else (key,)), *mean_interval(values.to_numpy())))
     return pd.DataFrame(found, columns=[*run, "method", "removed", "low", "high", "seeds"])

@@ -1,12 +1,7 @@
-"""Low rank in place of pruning: the truncated singular value decomposition, a baseline outside the catalogue.
-
-It has no mask, so it is no method: a layer becomes two smaller ones.
-"""
-
-from __future__ import annotations
+"""Low rank in place of pruning: the truncated singular value decomposition, a baseline. It has no mask, so it is no method."""
 
 import copy
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,7 +24,9 @@ def low_rank(model: nn.Module, sparsity: float) -> tuple[nn.Module, dict[str, in
     for name, module in list(smaller.named_modules()):
         parent, _, child = name.rpartition(".")
         owner = smaller.get_submodule(parent)
-        if not name or not _can_be_split(module) or isinstance(owner, nn.MultiheadAttention):
+        if not isinstance(module, nn.Linear | nn.Conv2d) or getattr(module, "groups", 1) > 1:
+            continue
+        if not name or isinstance(owner, nn.MultiheadAttention):
             continue  # torch's attention reads the weight of its output layer itself
         size, each = module.weight.numel(), sum(module.weight.flatten(1).shape)
         rank = max(int((1 - sparsity) * size / each), 1)
@@ -41,30 +38,22 @@ def low_rank(model: nn.Module, sparsity: float) -> tuple[nn.Module, dict[str, in
     return smaller, ranks
 
 
-def _can_be_split(module: nn.Module) -> TypeGuard[nn.Linear | nn.Conv2d]:
-    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
-
-
 @torch.no_grad()
 def _split(layer: nn.Linear | nn.Conv2d, rank: int) -> nn.Sequential:
-    """The two layers: first V, then U with the bias."""
     weight = layer.weight
     u, sizes, v = torch.linalg.svd(weight.flatten(1), full_matrices=False)
     left, right = u[:, :rank] * sizes[:rank].sqrt(), sizes[:rank].sqrt()[:, None] * v[:rank]
     place: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
     bias = layer.bias is not None
-    first: nn.Linear | nn.Conv2d
-    second: nn.Linear | nn.Conv2d
     if isinstance(layer, nn.Linear):
-        first = nn.Linear(layer.in_features, rank, bias=False, **place)
-        second = nn.Linear(rank, layer.out_features, bias=bias, **place)
+        first: Any = nn.Linear(layer.in_features, rank, bias=False, **place)
+        second: Any = nn.Linear(rank, layer.out_features, bias=bias, **place)
     else:
         names = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
-        geometry = {name: getattr(layer, name) for name in names}
-        first = nn.Conv2d(layer.in_channels, rank, bias=False, **geometry, **place)
+        first = nn.Conv2d(layer.in_channels, rank, bias=False, **{n: getattr(layer, n) for n in names}, **place)
         second = nn.Conv2d(rank, layer.out_channels, 1, bias=bias, **place)
     first.weight.copy_(right.view_as(first.weight))
     second.weight.copy_(left.view_as(second.weight))
-    if layer.bias is not None and second.bias is not None:
+    if layer.bias is not None:
         second.bias.copy_(layer.bias)
     return nn.Sequential(first, second).requires_grad_(layer.weight.requires_grad).train(layer.training)

@@ -35,15 +35,11 @@ Fractions = tuple[float, ...]
 KEPT = Real(above=0, at_most=1)
 
 
-def _check_range(n: int, largest: float, smallest: float) -> None:
+def _between(n: int, largest: float, smallest: float, curve: Callable[[float], float]) -> Fractions:
+    """``curve(i / (n - 1))`` with both ends exact; a single fraction is the largest."""
     check("the number of kept fractions", n, Whole(at_least=1))
     if check("largest", largest, KEPT) < check("smallest", smallest, KEPT):
         raise BadInput(f"kept fractions go down from the largest to the smallest, not from {largest} to {smallest}.")
-
-
-def _between(n: int, largest: float, smallest: float, curve: Callable[[float], float]) -> Fractions:
-    """``curve(i / (n - 1))`` with both ends exact; a single fraction is the largest."""
-    _check_range(n, largest, smallest)
     inner = tuple(curve(i / (n - 1)) for i in range(1, n - 1))
     return (float(largest), *inner, float(smallest))[:n]
 
@@ -81,11 +77,11 @@ def harmonic(n: float, smallest: float) -> Fractions:
 
 def harmonic2(n: int, largest: float, smallest: float) -> Fractions:
     """``largest i ** -p`` for i = 1 .. n, with ``p = ln(largest / smallest) / ln n``."""
-    _check_range(n, largest, smallest)
-    if n == 1:
-        return (largest,)
-    power = math.log(largest / smallest) / math.log(n)
-    return tuple(largest * i**-power for i in range(1, n)) + (smallest,)
+
+    def curve(t: float) -> float:
+        return largest * (round(t * (n - 1)) + 1) ** -(math.log(largest / smallest) / math.log(n))
+
+    return _between(n, largest, smallest, curve)
 
 
 def manual(values: Iterable[float]) -> Fractions:
@@ -100,10 +96,7 @@ SPACINGS: dict[str, Callable[..., Fractions]] = {
 
 
 def in_groups(fractions: Sequence[float], count: int | None = None) -> tuple[Fractions, ...]:
-    """``fractions`` in ``count`` groups whose sizes differ by at most one, the longer ones first; None: one each.
-
-    The network is retrained at the last fraction of each group. Raises BadInput for more groups than fractions.
-    """
+    """``fractions`` in ``count`` groups, as even as possible; None: one each. Raises BadInput for more than fractions."""
     fractions = manual(fractions)
     count = len(fractions) if count is None else count
     count = check("the number of groups", count, Whole(at_least=1, at_most=len(fractions)))
@@ -113,10 +106,10 @@ def in_groups(fractions: Sequence[float], count: int | None = None) -> tuple[Fra
 def compressed_before(
     fractions: Sequence[float], count: int | None = None, mode: str = "cascade"
 ) -> tuple[Fractions, ...]:
-    """For each retrained fraction, the fractions that are only compressed on the way to it.
+    """For each retrained fraction, the fractions that are only compressed on the way to it: the others of its group.
 
-    In a cascade these are the others of its group. Every other mode starts again from the dense network, so the
-    compress-only fractions of the groups before come first. Raises UnknownName or BadInput.
+    Modes without a cascade start again from the dense network, so those of the groups before come first. Raises
+    UnknownName or BadInput.
     """
     known_name("mode", mode, MODES)
     own = [group[:-1] for group in in_groups(fractions, count)]

@@ -3,9 +3,8 @@
 The book's own measure of cost is the multiply-accumulate (models/cost.py). Source: verdenius2020snipit, as implemented.
 """
 
-from __future__ import annotations
-
 import math
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -51,13 +50,10 @@ def reference_flops(model: nn.Module, example: Tensor, *, reference: bool = Fals
             output = output[0] if isinstance(output, tuple) else output  # max pooling may return its indices too
             total += (math.prod(size) if isinstance(size, tuple) else size ** (output.dim() - 2)) * output.numel()
 
-    hooks = [module.register_forward_hook(count) for module in model.modules()]
-    try:
-        with observing(model):
-            model(example[:1])
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, observing(model):
+        for module in model.modules():
+            hooks.enter_context(module.register_forward_hook(count))
+        model(example[:1])
     return total
 
 

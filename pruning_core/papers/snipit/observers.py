@@ -29,7 +29,6 @@ def watched_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _living(values: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tensor:
-    """The values of all living weights, flat."""
     return torch.cat([v[masks[n].to(v.device)] if n in masks else v.flatten() for n, v in values.items()])
 
 

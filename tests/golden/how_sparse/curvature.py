@@ -7,19 +7,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pruning_core.papers.how_sparse.curvature.batches import batch_losses, loss_tolerance
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian
 from pruning_core.papers.how_sparse.curvature.lanczos import lanczos, quadrature
 from pruning_core.papers.how_sparse.curvature.measures import (
-    batch_losses,
+    Spectrum,
     exact_hessian,
-    loss_tolerance,
     null_row_share,
+    reference_density,
     row_norms,
     spectrum,
     top_eigenvalues,
     trace_estimate,
 )
-from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum, reference_density
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -5,8 +5,12 @@ import math
 import numpy as np
 
 from pruning_core.papers.sipp_pfp.commensurate import commensurate
-from pruning_core.papers.sipp_pfp.experiments import warm_up_and_cool_down
-from pruning_core.papers.sipp_pfp.parameter_files import PARAMETER_FILES, kept_fractions, retrained
+from pruning_core.papers.sipp_pfp.parameter_files import (
+    PARAMETER_FILES,
+    kept_fractions,
+    retrained,
+    warm_up_and_cool_down,
+)
 from pruning_core.papers.sipp_pfp.spacings import SPACINGS, compressed_before, harmonic, in_groups, linear
 from pruning_core.training.optimizers import LearningRate
 

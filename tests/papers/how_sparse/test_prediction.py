@@ -21,16 +21,7 @@ from tests.golden.how_sparse.reference import (
     reference_predict,
     reference_widths,
 )
-
-DOUBLE = torch.float64
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def noise(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=seeded(seed), dtype=DOUBLE)
+from tests.papers.how_sparse.draws import DOUBLE, noise, seeded
 
 
 def slow_distance(weights, n: int) -> float:

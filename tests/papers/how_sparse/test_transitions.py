@@ -21,16 +21,7 @@ from pruning_core.papers.how_sparse.transitions import (
     meeting_probability,
     transitions,
 )
-
-DOUBLE = torch.float64
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def noise(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=seeded(seed), dtype=DOUBLE)
+from tests.papers.how_sparse.draws import DOUBLE, noise, seeded
 
 
 def quiet(simulate, *arguments, **options) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from pruning_core.errors import BadInput, UnknownName
 from pruning_core.experiments import recipes
 from pruning_core.experiments.experiment import Experiment, final_state, run
 from pruning_core.experiments.stages import Prune, Rewind, Save, Train
-from pruning_core.papers.sipp_pfp.estimators import (
+from pruning_core.papers.sipp_pfp.guarantee import (
     RULES,
     draws_needed,
     error_promised,
@@ -19,8 +19,13 @@ from pruning_core.papers.sipp_pfp.estimators import (
     probabilities,
     relative_errors,
 )
-from pruning_core.papers.sipp_pfp.experiments import METHODS_OF_THE_FILES, official_experiments
-from pruning_core.papers.sipp_pfp.parameter_files import PARAMETER_FILES, kept_fractions, retrained
+from pruning_core.papers.sipp_pfp.parameter_files import (
+    METHODS_OF_THE_FILES,
+    PARAMETER_FILES,
+    kept_fractions,
+    official_experiments,
+    retrained,
+)
 from pruning_core.papers.sipp_pfp.spacings import compressed_before
 
 RUNNABLE = [name for name, entry in PARAMETER_FILES.items() if entry.network is not None]

@@ -9,8 +9,7 @@ from torch import nn
 
 from pruning_core.errors import BadInput, Unprunable
 from pruning_core.methods.shared.sensitivities import sensitivity
-from pruning_core.papers.sipp_pfp.estimators import error_promised
-from pruning_core.papers.sipp_pfp.guarantee import composed, equal_error, guarantee_table
+from pruning_core.papers.sipp_pfp.guarantee import composed, equal_error, error_promised, guarantee_table
 
 
 def chain(*sizes: int, seed: int = 0) -> nn.Sequential:

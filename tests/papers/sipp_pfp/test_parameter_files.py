@@ -13,8 +13,13 @@ from pruning_core.data.sets import DATASETS
 from pruning_core.errors import BadInput, BadType, UnknownName
 from pruning_core.models import MODELS
 from pruning_core.papers.sipp_pfp.commensurate import LEVELS, commensurate, commensurate_table
-from pruning_core.papers.sipp_pfp.experiments import warm_up_and_cool_down
-from pruning_core.papers.sipp_pfp.parameter_files import PARAMETER_FILES, kept_fractions, read_files, retrained
+from pruning_core.papers.sipp_pfp.parameter_files import (
+    PARAMETER_FILES,
+    kept_fractions,
+    read_files,
+    retrained,
+    warm_up_and_cool_down,
+)
 from pruning_core.papers.sipp_pfp.spacings import (
     MODES,
     SPACINGS,

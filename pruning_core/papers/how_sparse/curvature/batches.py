@@ -1,6 +1,4 @@
-"""The samples that curvature is taken over, and what is refused about them."""
-
-from __future__ import annotations
+"""The samples that curvature is taken over, what is refused about them, their losses, and the tolerance these allow."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pruning_core.errors import BadInput, BadType
-from pruning_core.training.evaluation import like_model
+from pruning_core.training.evaluation import CrossEntropy, like_model
 
 Batch = tuple[Tensor, Tensor]  # inputs, labels
 Batches = Iterable[Batch]
@@ -23,9 +21,7 @@ def refuse_training(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if module.training:
             where = f"its part {name!r} ({type(module).__name__})" if name else "it"
-            raise BadInput(
-                f"curvature needs a network in evaluation mode, but {where} is in training mode: call eval()."
-            )
+            raise BadInput(f"curvature needs evaluation mode, but {where} is in training mode: call eval().")
 
 
 def finite_loss(value: Tensor, number: int) -> float:
@@ -38,13 +34,13 @@ def finite_loss(value: Tensor, number: int) -> float:
     return float(value)
 
 
-def held_batches(model: nn.Module, batches: Batches) -> tuple[list[Batch], Batch | None]:
+def held(model: nn.Module, batches: Batches) -> tuple[list[Batch], Batch | None]:
     """The batches on the network's device; and, where all have one shape, the whole of which they are then parts."""
-    held = [like_model(model, *batch) for batch in pairs(batches)]
-    if len({(x.shape[1:], x.dtype, y.shape[1:], y.dtype) for x, y in held}) > 1:
-        return held, None
-    sizes = [len(x) for x, _ in held]
-    inputs, labels = (torch.cat(parts) for parts in zip(*held, strict=True))
+    found = [like_model(model, *batch) for batch in pairs(batches)]
+    if len({(x.shape[1:], x.dtype, y.shape[1:], y.dtype) for x, y in found}) > 1:
+        return found, None
+    sizes = [len(x) for x, _ in found]
+    inputs, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
     return list(zip(inputs.split(sizes), labels.split(sizes), strict=True)), (inputs, labels)
 
 
@@ -69,3 +65,31 @@ def forward_pass(device: torch.device) -> Iterator[None]:
     devices = [device.index or 0] if device.type == "cuda" else []
     with sdpa_kernel(SDPBackend.MATH), torch.random.fork_rng(devices=devices):
         yield
+
+
+def batch_losses(model: nn.Module, batches: Batches, loss: Loss | None = None) -> Tensor:
+    """The mean loss of every batch, float64 (batches,), of a network in evaluation mode."""
+    refuse_training(model)
+    found = []
+    with forward_pass(next(model.parameters()).device), torch.no_grad():
+        for number, batch in enumerate(pairs(batches), 1):
+            inputs, labels = like_model(model, *batch)
+            found.append(finite_loss((loss or CrossEntropy())(model(inputs), labels), number))
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def loss_tolerance(losses: Tensor) -> float:
+    """The tolerance epsilon of Zhang et al. (2024): the standard deviation (over n) of the batches' mean losses, (n,).
+
+    A short last batch counts like the others. The value shrinks with the batch size, about as one over its root. Raises
+    BadInput for a single batch, or batches of equal losses, which leave no tolerance.
+    """
+    losses = torch.as_tensor(losses, dtype=torch.float64)
+    if losses.dim() != 1 or len(losses) < 2:
+        raise BadInput(f"a tolerance needs the losses of at least 2 batches, not a tensor {tuple(losses.shape)}.")
+    if not bool(torch.isfinite(losses).all()):
+        raise BadInput("a tolerance cannot be taken of losses that are NaN or infinite.")
+    found = float(losses.std(correction=0))
+    if not found > 0:
+        raise BadInput("all batches have the same loss, so the tolerance is zero.")
+    return found

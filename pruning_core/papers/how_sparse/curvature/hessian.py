@@ -8,16 +8,14 @@ gradients (Pearlmutter 1994):
 The network is in evaluation mode, so that every sample has a loss of its own, and H does not depend on how the samples
 are cut into batches. Coordinates are those of ``model.parameters()``, one tensor after the other, each row by row.
 
-Products are our own and not those of curvlinops, because here batches, labels, weights, buffers and the mode of batch norms
-are held together, so that H is one fixed matrix or an error, and the graph of the gradient is kept from one product to the
-next where it fits into memory. curvlinops is the oracle of our tests and no dependency of the package;
-tests/benchmarks/bench_curvature.py times both.
+Products are our own and not those of curvlinops, which is the oracle of our tests (tests/benchmarks/bench_curvature.py times
+both): here batches, weights, buffers and modes are held together, so that H is one fixed matrix or an error, and the graph
+of the gradient is kept from one product to the next where it fits into memory.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,19 +24,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.checks import Whole, check
 from pruning_core.errors import BadInput
-from pruning_core.papers.how_sparse.curvature.batches import (
-    Batch,
-    Batches,
-    Loss,
-    finite_loss,
-    forward_pass,
-    held_batches,
-    refuse_training,
-)
+from pruning_core.papers.how_sparse.curvature.batches import Loss, finite_loss, forward_pass, held, refuse_training
 from pruning_core.papers.how_sparse.curvature.lanczos import rademacher
 from pruning_core.training.evaluation import CrossEntropy
 
 Parameters = Callable[[str, Tensor], bool] | Iterable[str] | None
+UNUSED: Any = {"allow_unused": True, "materialize_grads": True}  # zeros for a parameter that takes no part
 
 
 class Hessian:
@@ -68,17 +59,10 @@ class Hessian:
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        batches: Batches,
-        loss: Loss | None = None,
-        *,
-        parameters: Parameters = None,
-        exclude_norms: bool = True,
-        merge: bool = True,
-        reuse_graph: bool = True,
-        memory: int = 2**30,
-    ):
+        self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], loss: Loss | None = None,
+        *, parameters: Parameters = None, exclude_norms: bool = True,
+        merge: bool = True, reuse_graph: bool = True, memory: int = 2**30,
+    ):  # fmt: skip
         refuse_training(model)
         check("memory (in bytes)", memory, Whole(at_least=1))
         self.model, self.loss = model, loss or CrossEntropy()
@@ -88,14 +72,12 @@ class Hessian:
         first = next(iter(chosen.values()))
         self.device, self.dtype = first.device, first.dtype
         if self.dtype not in (torch.float32, torch.float64):
-            raise BadInput(
-                f"curvature needs weights in float32 or float64, not {self.dtype}: call model.float() first."
-            )
+            raise BadInput(f"curvature needs weights in float32 or float64, not {self.dtype}: call model.float().")
         # Leaves of our own, on the same memory: hooks, gradients and requires_grad of the caller's stay out of it.
         self._inputs = {name: parameter.detach() for name, parameter in model.named_parameters()}
         self._leaves = [self._inputs[name].requires_grad_() for name in chosen]
         self._before = {name: tensor.clone() for name, tensor in _tensors(model).items()}
-        self.batches, whole = held_batches(model, batches)
+        self.batches, whole = held(model, batches)
         self._check_losses(merge)
         self._graph: list[Tensor] | None = None
         self._chunks = self.batches
@@ -130,16 +112,14 @@ class Hessian:
             value = self.loss(functional_call(self.model, self._inputs, (inputs,)), labels)
             if not value.requires_grad:
                 raise BadInput("the loss does not depend on the parameters that were chosen, so it has no curvature.")
-            return list(
-                torch.autograd.grad(value, self._leaves, create_graph=True, allow_unused=True, materialize_grads=True)
-            )
+            return list(torch.autograd.grad(value, self._leaves, create_graph=True, **UNUSED))
 
     def mean_gradient(self) -> Tensor:
         """The gradient of the mean loss over all samples, (D,)."""
         total = torch.zeros(self.dimension, dtype=self.dtype, device=self.device)
-        for inputs, labels in self.batches:
-            parts = self.gradient(inputs, labels)
-            total += len(inputs) / self.samples * torch.cat([part.detach().flatten() for part in parts])
+        for batch in self.batches:
+            flat = torch.cat([part.detach().flatten() for part in self.gradient(*batch)])
+            total += len(batch[0]) / self.samples * flat
         return total
 
     def differentiate(self, gradient: list[Tensor], v: Tensor, keep: bool = True) -> Tensor:
@@ -150,9 +130,7 @@ class Hessian:
             return torch.zeros_like(v)
         outputs, factors = zip(*pairs, strict=True)
         try:
-            found = torch.autograd.grad(
-                outputs, self._leaves, factors, retain_graph=keep, allow_unused=True, materialize_grads=True
-            )
+            found = torch.autograd.grad(outputs, self._leaves, factors, retain_graph=keep, **UNUSED)
         except RuntimeError as error:
             if "derivative for" not in str(error):
                 raise
@@ -202,40 +180,38 @@ class Hessian:
         with forward_pass(self.device):
             return self.loss(functional_call(self.model, self._inputs, (inputs,)), labels)
 
-    def _prepare(self, joined: Batch | None, reuse: bool, memory: int) -> None:
+    def _prepare(self, joined: tuple[Tensor, Tensor] | None, reuse: bool, memory: int) -> None:
         """Cut the samples, if ``joined``, into chunks, and build the graph of all when it may be kept."""
-        inputs, labels = self.batches[0]
-        few = min(len(inputs), 64)
-        found, flat = self._try(inputs[:few], labels[:few])
-        each = max(1, found // few)
+        few = [part[:64] for part in self.batches[0]]
+        found, flat = self._try(*few)
+        each = max(1, found // len(few[0]))
         self.graph_bytes = each * self.samples
         whole = reuse and self.graph_bytes <= memory
         if joined is not None:
             size = self.samples if whole else max(1, min(self.samples, memory // each))
             self._chunks = list(zip(*(part.split(size) for part in joined), strict=True))
         if whole:
-            for inputs, labels in self._chunks:
-                part = [g * (len(inputs) / self.samples) for g in self.gradient(inputs, labels)]
+            for chunk in self._chunks:
+                part = [g * (len(chunk[0]) / self.samples) for g in self.gradient(*chunk)]
                 self._graph = part if self._graph is None else [a + b for a, b in zip(self._graph, part, strict=True)]
-        if flat:
-            v = rademacher(self.dimension, torch.Generator(), self.dtype, self.device)
-            if not bool(self._product(v).any()):
-                raise BadInput("the loss is constant: its gradient and its Hessian are zero.")
+        v = rademacher(self.dimension, torch.Generator(), self.dtype, self.device)
+        if flat and not bool(self._product(v).any()):
+            raise BadInput("the loss is constant: its gradient and its Hessian are zero.")
 
     def _try(self, inputs: Tensor, labels: Tensor) -> tuple[int, bool]:
         """What the graph of a gradient holds beyond parameters and inputs, in bytes, and whether the gradient is zero."""
-        held: dict[int, torch.UntypedStorage] = {}
+        kept: dict[int, torch.UntypedStorage] = {}
 
         def note(tensor: Tensor) -> Tensor:
-            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
             return tensor.detach()
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             graph = self.gradient(inputs, labels)
         for tensor in [*_tensors(self.model).values(), inputs, labels]:
-            held.pop(tensor.untyped_storage().data_ptr(), None)
+            kept.pop(tensor.untyped_storage().data_ptr(), None)
         flat = not any(bool(part.detach().any()) for part in graph)
-        return sum(storage.nbytes() for storage in held.values()), flat
+        return sum(storage.nbytes() for storage in kept.values()), flat
 
 
 class LivingHessian:
@@ -247,10 +223,8 @@ class LivingHessian:
 
     def __init__(self, whole: Hessian, alive: Mapping[str, Tensor]):
         self.whole, self.device, self.dtype = whole, whole.device, whole.dtype
-        parts = [
-            alive[name].flatten().cpu() if name in alive else torch.ones(shape.numel(), dtype=torch.bool)
-            for name, shape in whole.shapes.items()
-        ]
+        every = {name: torch.ones(shape, dtype=torch.bool) for name, shape in whole.shapes.items()}
+        parts = [alive.get(name, ones).flatten().cpu() for name, ones in every.items()]
         self.places = torch.cat(parts).nonzero()[:, 0].to(whole.device)
         self.dimension = len(self.places)
         if not self.dimension:

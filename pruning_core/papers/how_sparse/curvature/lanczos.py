@@ -9,8 +9,6 @@ For a random v with entries +1 or -1, scaled to length 1, the left side is trace
 as a set of weighted points (Golub and Welsch 1969; Ubaru, Chen and Saad 2017; for networks Yao et al. 2020, PyHessian).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -59,11 +57,16 @@ def lanczos(
 
     ``reference=True`` does what the official code of "How Sparse Can We Prune a Deep Network" (Zhang et al. 2024) does,
     which follows PyHessian: 1e-6 is added to norms before a division, one pass of modified Gram-Schmidt after beta was
-    taken, no early end; only where beta is exactly 0 a Gaussian vector from ``generator`` takes over.
-
-    Raises BadInput for more steps than D, a start of zeros, or products that are not finite.
+    taken, no early end; only where beta is exactly 0 a Gaussian vector from ``generator`` takes over. Raises BadInput for
+    more steps than D, a start of zeros, or products that are not finite.
     """
-    size = _checked_length(start, steps)
+    if not isinstance(start, Tensor) or start.dim() != 1 or start.dtype not in (torch.float32, torch.float64):
+        raise BadType("the start of Lanczos must be a tensor (D,) of float32 or float64.")
+    if check("the number of Lanczos steps", steps, Whole(at_least=1)) > len(start):
+        raise BadInput(f"{steps} Lanczos steps are more than the {len(start)} parameters; take at most that many.")
+    size = float(start.norm())
+    if not (math.isfinite(size) and size > 0):
+        raise BadInput(f"the start of Lanczos must have a finite length above 0, not {size}.")
     if reference:
         return _reference(matvec, start, steps, generator)
     smallest = max(check("breakdown", breakdown, Real(at_least=0, below=1)), 10 * torch.finfo(start.dtype).eps)
@@ -88,39 +91,23 @@ def lanczos(
     return _tridiagonal(alpha, beta)
 
 
-def _checked_length(start: Tensor, steps: int) -> float:
-    """The length of the start; BadType or BadInput where it cannot be one, or has too few entries for the steps."""
-    if not isinstance(start, Tensor) or start.dim() != 1 or start.dtype not in (torch.float32, torch.float64):
-        raise BadType("the start of Lanczos must be a tensor (D,) of float32 or float64.")
-    if check("the number of Lanczos steps", steps, Whole(at_least=1)) > len(start):
-        raise BadInput(f"{steps} Lanczos steps are more than the {len(start)} parameters; take at most that many.")
-    size = float(start.norm())
-    if not (math.isfinite(size) and size > 0):
-        raise BadInput(f"the start of Lanczos must have a finite length above 0, not {size}.")
-    return size
-
-
 def _reference(matvec: Product, start: Tensor, steps: int, generator: torch.Generator | None) -> Tridiagonal:
-    """The official steps, accidents included."""
     basis = [start / (start.norm() + OFFICIAL_OFFSET)]
     u = _product(matvec, basis[0])
     alpha = [float(torch.dot(basis[0], u))]
     beta: list[float] = []
     u = u - alpha[0] * basis[0]
     for _ in range(1, steps):
-        b = float(u.norm())
-        if b == 0:
+        beta.append(float(u.norm()))
+        if beta[-1] == 0:
             generator = generator or torch.Generator()
             u = torch.randn(len(start), generator=generator, device=generator.device, dtype=start.dtype).to(start)
         for earlier in basis:
             u = u - torch.dot(u, earlier) * earlier
-        v = u / (u.norm() + OFFICIAL_OFFSET)
-        product = _product(matvec, v)
-        a = float(torch.dot(v, product))
-        u = product - a * v - b * basis[-1]
-        basis.append(v)
-        alpha.append(a)
-        beta.append(b)
+        basis.append(u / (u.norm() + OFFICIAL_OFFSET))
+        u = _product(matvec, basis[-1])
+        alpha.append(float(torch.dot(basis[-1], u)))
+        u = u - alpha[-1] * basis[-1] - beta[-1] * basis[-2]
     return _tridiagonal(alpha, beta)
 
 
@@ -152,24 +139,23 @@ def largest_eigenvalues(
     """The n largest eigenvalues of ``matvec``, descending, and their residuals ``|H x - theta x|``, float64 (n,) each.
 
     Block Lanczos: ``start`` (D, n) spans the first of at most ``steps`` blocks, n products each, so an eigenvalue is found
-    as often as it occurs, up to n times. Done when every residual is at most ``tolerance`` times the largest \\|theta\\|; a
-    residual bounds the error of its eigenvalue. ``by="magnitude"`` looks for the largest \\|eigenvalues\\|. Memory: steps * n
-    vectors. Raises BadInput when ``steps`` do not suffice.
+    as often as it occurs, up to n times. Done when every residual, a bound of its eigenvalue's error, is at most
+    ``tolerance`` times the largest \\|theta\\|. ``by="magnitude"`` looks for the largest \\|eigenvalues\\|. Memory:
+    steps * n vectors. Raises BadInput when ``steps`` do not suffice.
     """
     known_name("order of eigenvalues", by, ("value", "magnitude"))
     n = start.shape[1]
-    basis = torch.linalg.qr(start).Q
+    basis = new = torch.linalg.qr(start).Q
     projected = start.new_zeros(0, 0, dtype=torch.float64)
-    new, values, residuals = basis, start.new_zeros(0), start.new_zeros(0)
+    residuals = start.new_zeros(0)
     for _ in range(steps):
-        products = torch.stack([_product(matvec, column) for column in new.T], 1)
+        rest = torch.stack([_product(matvec, column) for column in new.T], 1)
         known, width = projected.shape[0], basis.shape[1]
         grown = projected.new_zeros(width, width)
         grown[:known, :known] = projected
-        grown[:, known:] = (basis.T @ products).double()
+        grown[:, known:] = (basis.T @ rest).double()
         grown[known:] = grown[:, known:].T.clone()
         projected = (grown + grown.T) / 2
-        rest = products
         for _ in range(2):
             rest = rest - basis @ (basis.T @ rest)
         found, vectors = torch.linalg.eigh(projected)
@@ -177,13 +163,11 @@ def largest_eigenvalues(
         values = found[order]
         residuals = (rest @ vectors[known:, order].to(rest)).norm(dim=0).double()
         largest = float(found.abs().max())
-        if bool((residuals <= tolerance * largest).all()):
-            return values.cpu(), residuals.cpu()
         q, r = torch.linalg.qr(rest)
         u, sizes, _ = torch.linalg.svd(r)
-        kept = sizes > 10 * torch.finfo(start.dtype).eps * largest
-        new = (q @ u)[:, kept]
-        if not new.shape[1]:  # the space is exhausted, and the residuals are rounding
+        new = (q @ u)[:, sizes > 10 * torch.finfo(start.dtype).eps * largest]
+        # Without a new vector the space is exhausted, and the residuals are rounding.
+        if bool((residuals <= tolerance * largest).all()) or not new.shape[1]:
             return values.cpu(), residuals.cpu()
         new = new - basis @ (basis.T @ new)
         new = new / new.norm(dim=0)

@@ -1,35 +1,66 @@
-r"""What second derivatives of the loss tell about a trained network: trace, largest eigenvalues, spectrum, null rows.
-
-All of it comes from products of the Hessian H, (D, D), with vectors (``Hessian``); here are also
-the losses of single batches, and the loss tolerance that is taken from their spread.
-"""
-
-from __future__ import annotations
+"""What products of the Hessian H, (D, D), with vectors tell: its trace, largest eigenvalues, spectrum and null rows."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor
 
 from pruning_core.checks import Real, Whole, check
 from pruning_core.errors import BadInput
-from pruning_core.papers.how_sparse.curvature.batches import (
-    Batches,
-    Loss,
-    finite_loss,
-    forward_pass,
-    pairs,
-    refuse_training,
-)
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian, LivingHessian, Parameters, matching
 from pruning_core.papers.how_sparse.curvature.lanczos import lanczos, largest_eigenvalues, quadrature, rademacher
-from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum
 from pruning_core.progress import progress_bar
-from pruning_core.training.evaluation import CrossEntropy, like_model
 
+BLOCK = 2**22  # numbers in a block of kernels
 NULL_ROW = 1e-7 * 128  # the official 1e-7 belongs to norms divided by the batch size, which is 128 there
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Weighted points that stand for the eigenvalues of a matrix (dimension, dimension).
+
+    ``eigenvalues`` and ``weights``, float64 (probes, M) each; the weights of a probe sum to 1 (entries of weight 0 fill up
+    probes that ended early). ``exact``: these are all the eigenvalues, in one row, each with weight 1 / dimension.
+    """
+
+    eigenvalues: Tensor
+    weights: Tensor
+    dimension: int
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        if self.eigenvalues.dim() != 2 or self.eigenvalues.shape != self.weights.shape or not self.weights.numel():
+            shapes = f"{tuple(self.eigenvalues.shape)} and {tuple(self.weights.shape)}"
+            raise BadInput(f"eigenvalues and weights of a spectrum must both have the shape (probes, M), not {shapes}.")
+        if not bool(torch.isfinite(self.eigenvalues).all()):
+            raise BadInput("the eigenvalues of a spectrum must be finite.")
+        sums = self.weights.sum(1)
+        if not (bool((self.weights >= 0).all()) and bool(((sums - 1).abs() < 1e-6).all())):
+            raise BadInput("the weights of a spectrum must not be negative and must sum to 1 for every probe.")
+
+    @classmethod
+    def of(cls, rules: Sequence[tuple[Tensor, Tensor]], dimension: int) -> "Spectrum":
+        """From one pair (Ritz values, weights) a probe; shorter ones are filled up with weight 0."""
+        ritz, weights = (torch.nn.utils.rnn.pad_sequence([rule[i] for rule in rules], batch_first=True) for i in (0, 1))
+        return cls(ritz, weights, dimension)
+
+    def mean(self) -> float:
+        """The mean eigenvalue, trace / dimension."""
+        return float((self.eigenvalues * self.weights).sum(1).mean())
+
+    @property
+    def top(self) -> float:
+        """The largest eigenvalue that any probe has seen."""
+        return float(self.flattened()[0].max())
+
+    def flattened(self) -> tuple[Tensor, Tensor]:
+        """All points that carry weight, ascending, and their weights averaged over probes, which sum to 1."""
+        carries = self.weights > 0
+        values, order = self.eigenvalues[carries].sort(stable=True)
+        return values, self.weights[carries][order] / len(self.weights)
 
 
 class TraceEstimate(NamedTuple):
@@ -49,31 +80,21 @@ class NullRows(NamedTuple):
 
 
 def trace_estimate(
-    hessian: Hessian, probes: int = 30, *, generator: torch.Generator, progress: bool = False
+    hessian: Hessian, probes: int = 30, *, generator: Generator, progress: bool = False
 ) -> TraceEstimate:
     """The trace of H: the mean of v' H v over random vectors v of +1 and -1 (Hutchinson 1990); at least 2 probes."""
     check("the number of probes", probes, Whole(at_least=2))
-    found = []
-    for _ in progress_bar(progress, iterable=range(probes), desc="trace"):
+    samples = torch.zeros(probes, dtype=torch.float64)
+    for i in progress_bar(progress, iterable=range(probes), desc="trace"):
         v = rademacher(hessian.dimension, generator, hessian.dtype, hessian.device)
-        found.append(float(torch.dot(v, hessian.matvec(v))))
-    samples = torch.tensor(found, dtype=torch.float64)
+        samples[i] = torch.dot(v, hessian.matvec(v))
     return TraceEstimate(float(samples.mean()), float(samples.std()) / math.sqrt(probes), samples)
 
 
 def top_eigenvalues(
-    hessian: Hessian,
-    n: int = 1,
-    *,
-    generator: torch.Generator,
-    tolerance: float = 1e-4,
-    steps: int = 100,
-    by: str = "value",
+    hessian: Hessian, n: int = 1, *, generator: Generator, tolerance: float = 1e-4, steps: int = 100, by: str = "value"
 ) -> tuple[Tensor, Tensor]:
-    """The n largest eigenvalues (``by="magnitude"``: largest in magnitude), descending, and their residuals, (n,) each.
-
-    Block Lanczos of at most ``steps`` times n products, see ``largest_eigenvalues``.
-    """
+    """The n largest eigenvalues of H (``by="magnitude"``: in magnitude) and residuals, see ``largest_eigenvalues``."""
     if check("the number of eigenvalues", n, Whole(at_least=1)) > hessian.dimension:
         raise BadInput(f"{n} eigenvalues are more than the {hessian.dimension} parameters.")
     check("the number of steps", steps, Whole(at_least=1))
@@ -94,9 +115,8 @@ def exact_hessian(hessian: Hessian | LivingHessian, *, memory: int = 2**31, prog
             f"a Hessian of {hessian.dimension} parameters needs {needed / 2**30:.1f} GiB, more than {memory / 2**30:.1f}; "
             "use spectrum()."
         )
-    matrix = torch.empty(hessian.dimension, hessian.dimension, dtype=hessian.dtype, device=hessian.device)
-    for i in progress_bar(progress, iterable=range(hessian.dimension), desc="exact Hessian"):
-        matrix[i] = hessian.matvec(_unit(hessian, i))
+    rows = progress_bar(progress, iterable=range(hessian.dimension), desc="exact Hessian")
+    matrix = torch.stack([hessian.matvec(_unit(hessian, i)) for i in rows])
     skew, largest = float((matrix - matrix.T).abs().max()), float(matrix.abs().max())
     if skew > (1e-3 if hessian.dtype == torch.float32 else 1e-8) * largest:
         raise BadInput(f"the Hessian is not symmetric: two entries differ by {skew:.1e}, the largest is {largest:.1e}.")
@@ -108,7 +128,7 @@ def spectrum(
     *,
     probes: int = 1,
     steps: int = 128,
-    generator: torch.Generator,
+    generator: Generator,
     exact_below: int = 5000,
     reference: bool = False,
     progress: bool = True,
@@ -137,6 +157,33 @@ def spectrum(
     return Spectrum.of(rules, d)
 
 
+def reference_density(
+    ritz: Tensor, weights: Tensor, bins: int = 100000, variance: float = 1e-10, overhead: float = 0.01
+) -> tuple[Tensor, Tensor]:
+    """Density and grid, float64 (bins,) each, as the official code of Zhang et al. (2024) makes them; sum * step is 1.
+
+    ``ritz`` and ``weights`` (runs, k). The grid reaches ``overhead`` beyond the smallest and the largest Ritz value, both
+    averaged over runs; the kernels have the variance ``variance * max(1, length of the grid)``. Once the grid is longer
+    than about 10, its steps are wider than the kernels, and Ritz values between two grid points lose their weight.
+    """
+    if ritz.dim() != 2 or ritz.shape != weights.shape or not ritz.numel():
+        shapes = f"{tuple(ritz.shape)}, {tuple(weights.shape)}"
+        raise BadInput(f"ritz and weights must have one shape (runs, k), not {shapes}.")
+    check("the number of bins", bins, Whole(at_least=2))
+    ritz, weights = ritz.double(), weights.double()
+    low, high = float(ritz.amin(1).mean()) - overhead, float(ritz.amax(1).mean()) + overhead
+    variance = check("the variance of a density", variance * max(1.0, high - low), Real(above=0))
+    centres, shares = ritz.flatten(), weights.flatten() / len(ritz)
+    grid = torch.linspace(low, high, bins, dtype=torch.float64)
+    parts = grid.split(max(1, BLOCK // len(centres)))
+    kernels = [torch.exp((x[:, None] - centres) ** 2 / (-2 * variance)) @ shares for x in parts]
+    density = 1 / math.sqrt(2 * math.pi * variance) * torch.cat(kernels)
+    total = float(density.sum()) * float(grid[1] - grid[0])
+    if not total > 0:
+        raise BadInput("no grid point is near a Ritz value; take more bins or a larger variance.")
+    return density / total, grid
+
+
 def row_norms(hessian: Hessian, indices: Iterable[int] | Tensor, *, reference: bool = False) -> Tensor:
     """The l1 norms, float64 (n,), of the rows ``indices`` (n,) of H.
 
@@ -149,14 +196,15 @@ def row_norms(hessian: Hessian, indices: Iterable[int] | Tensor, *, reference: b
         if not 0 <= i < hessian.dimension:
             raise BadInput(f"row {i} is none of the {hessian.dimension} rows, which count from 0.")
     hessian.check_unchanged()
-    if not reference:
-        found = [hessian.matvec(_unit(hessian, i)).abs().sum(dtype=torch.float64) for i in rows]
-        return torch.stack(found).cpu() if found else torch.zeros(0, dtype=torch.float64)
     total = torch.zeros(len(rows), dtype=torch.float64)
+    if not reference:
+        for k, i in enumerate(rows):
+            total[k] = hessian.matvec(_unit(hessian, i)).abs().sum(dtype=torch.float64)
+        return total
     for batch in hessian.batches:
         gradient = hessian.gradient(*batch)
-        parts = [hessian.differentiate(gradient, _unit(hessian, i)).abs().sum(dtype=torch.float64) for i in rows]
-        total += torch.stack(parts).cpu() if parts else total
+        for k, i in enumerate(rows):
+            total[k] += hessian.differentiate(gradient, _unit(hessian, i)).abs().sum(dtype=torch.float64).cpu()
     return total / hessian.samples
 
 
@@ -167,28 +215,23 @@ def percentile_rows(hessian: Hessian, parameters: Parameters = None, *, referenc
     ``max(1, ceil(q N / 100))``-th smallest. Of equal ones that of its rank in the order of the coordinates, or, with
     ``reference=True``, the first in the last coordinate tensor that holds one, biases and norms included.
     """
-    if parameters is None:
-        names = [name for name, shape in hessian.shapes.items() if len(shape) > 1]
-    else:
-        names = list(matching({name: hessian.model.get_parameter(name) for name in hessian.shapes}, parameters))
+    chosen: Parameters = (lambda name, weight: weight.dim() > 1) if parameters is None else parameters
+    names = list(matching({name: hessian.model.get_parameter(name) for name in hessian.shapes}, chosen))
     if not names:
         raise BadInput("there is no weight with 2 dimensions or more to take quantiles of; say which with parameters.")
-    parts = hessian.weights().split([shape.numel() for shape in hessian.shapes.values()])
-    every = dict(zip(hessian.shapes, parts, strict=True))
-    offsets, end = {}, 0
-    for name, values in every.items():
-        offsets[name], end = end, end + len(values)
-    pooled = torch.cat([every[name].abs() for name in names])
-    place = torch.cat([torch.arange(offsets[name], offsets[name] + len(every[name])) for name in names])
+    sizes = [shape.numel() for shape in hessian.shapes.values()]
+    every = dict(zip(hessian.shapes, hessian.weights().abs().split(sizes), strict=True))
+    places = dict(zip(hessian.shapes, torch.arange(hessian.dimension).split(sizes), strict=True))
+    pooled = torch.cat([every[name] for name in names])
     order = pooled.sort(stable=True).indices.cpu()
     ranks = [max(math.ceil(q / 100 * len(pooled)), 1) - 1 for q in range(100)]
     if not reference:
-        return place[order[ranks]]
+        return torch.cat([places[name] for name in names])[order[ranks]]
     rows = []
     for threshold in pooled[order[ranks].to(pooled.device)]:
-        held = [(name, (values.abs() == threshold).nonzero()) for name, values in every.items()]
-        rows.append(next(offsets[name] + int(where[0]) for name, where in reversed(held) if len(where)))
-    return torch.tensor(rows)
+        held = [places[name][(values == threshold).cpu()] for name, values in every.items()]
+        rows.append(next(found[0] for found in reversed(held) if len(found)))
+    return torch.stack(rows)
 
 
 def null_row_share(
@@ -214,35 +257,5 @@ def null_row_share(
     return NullRows(float((norms < tolerance).double().mean()), norms, rows)
 
 
-def batch_losses(model: nn.Module, batches: Batches, loss: Loss | None = None) -> Tensor:
-    """The mean loss of every batch, float64 (batches,), of a network in evaluation mode."""
-    refuse_training(model)
-    found = []
-    with forward_pass(next(model.parameters()).device), torch.no_grad():
-        for number, batch in enumerate(pairs(batches), 1):
-            inputs, labels = like_model(model, *batch)
-            found.append(finite_loss((loss or CrossEntropy())(model(inputs), labels), number))
-    return torch.tensor(found, dtype=torch.float64)
-
-
-def loss_tolerance(losses: Tensor) -> float:
-    """The tolerance epsilon of Zhang et al. (2024): the standard deviation (over n) of the batches' mean losses, (n,).
-
-    A short last batch counts like the others. The value shrinks with the batch size, about as one over its root. Raises
-    BadInput for a single batch, or batches of equal losses, which leave no tolerance.
-    """
-    losses = torch.as_tensor(losses, dtype=torch.float64)
-    if losses.dim() != 1 or len(losses) < 2:
-        raise BadInput(f"a tolerance needs the losses of at least 2 batches, not a tensor {tuple(losses.shape)}.")
-    if not bool(torch.isfinite(losses).all()):
-        raise BadInput("a tolerance cannot be taken of losses that are NaN or infinite.")
-    found = float(losses.std(correction=0))
-    if not found > 0:
-        raise BadInput("all batches have the same loss, so the tolerance is zero.")
-    return found
-
-
 def _unit(hessian: Hessian | LivingHessian, i: int) -> Tensor:
-    v = torch.zeros(hessian.dimension, dtype=hessian.dtype, device=hessian.device)
-    v[i] = 1
-    return v
+    return (torch.arange(hessian.dimension, device=hessian.device) == i).to(hessian.dtype)

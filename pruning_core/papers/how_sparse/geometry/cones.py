@@ -8,8 +8,6 @@ It does not change when the cone is rotated, so every cone here stands in its si
 with the first coordinates as its support. Amelunxen, Lotz, McCoy and Tropp 2014, Living on the edge.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -24,10 +22,7 @@ from pruning_core.errors import BadInput
 
 @dataclass(frozen=True)
 class Cone:
-    """A closed convex cone in R^ambient. All of them have the same two methods.
-
-    Raises BadType or BadInput when ``ambient`` is not an integer of at least 1.
-    """
+    """A closed convex cone in R^ambient; raises BadType or BadInput when that is not an integer of at least 1."""
 
     constraints = Constraints(ambient=Whole(at_least=1))
 
@@ -41,10 +36,7 @@ class Cone:
         raise NotImplementedError
 
     def project(self, points: Any) -> Tensor:
-        """The nearest point of the cone for every row: (n, ambient) -> (n, ambient), float64.
-
-        Raises BadInput for points of another shape, or that are not finite.
-        """
+        """The nearest point of the cone for every row, (n, ambient), float64; BadInput for other shapes or NaN."""
         given = doubles("points", points)
         if given.dim() != 2 or given.shape[1] != self.ambient:
             raise BadInput(f"points must have shape (n, {self.ambient}), not {tuple(given.shape)}.")
@@ -106,17 +98,14 @@ class Ray(Cone):
 
 @dataclass(frozen=True)
 class CircularCone(Cone):
-    """All vectors within ``angle`` (radians, 0 to pi/2) of the first axis, in at least two dimensions.
-
-    delta is about D sin^2(angle); :meth:`statistical_dimension` is exact (a one-dimensional integral).
-    """
+    """All vectors within ``angle`` (radians, 0 to pi/2) of the first axis, D > 1. delta is about D sin^2(angle)."""
 
     constraints = Constraints(ambient=Whole(at_least=2), angle=Real(at_least=0, at_most=math.pi / 2))
 
     angle: float
 
     def statistical_dimension(self) -> float:
-        """The mean over the angle phi between g and the axis, whose density is sin^(D-2) phi up to a factor.
+        """An exact integral over the angle phi between g and the axis, whose density is sin^(D-2) phi up to a factor.
 
         The norm of g is independent of phi, with mean square D. A vector of norm 1 projects to norm 1 inside the cone,
         to cos(phi - angle) up to a right angle beyond its surface, and to 0 in the polar cone. Relative error about 1e-10.
@@ -151,8 +140,7 @@ class CircularCone(Cone):
 class L1DescentCone(Cone):
     """The directions in which the l1 norm does not grow, from a point whose first ``nonzero`` entries are positive.
 
-    The point's other entries are 0. The directions depend on its support and signs only, and delta on ``nonzero`` only.
-    The cone is {0} for nonzero = 0 and a half space for nonzero = ambient.
+    The others are 0; sizes play no role. The cone is {0} for nonzero = 0 and a half space for nonzero = ambient.
     """
 
     nonzero: int

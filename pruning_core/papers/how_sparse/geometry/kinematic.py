@@ -8,8 +8,6 @@ looks like from distance R, and for K the weights of a k-sparse network:
     w^2 = sum_i r_i^2 / (R^2 + r_i^2) = D G(R),          kept / D >= 1 - G(R) up to the window
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -21,34 +19,26 @@ from pruning_core.errors import BadInput, known_name
 
 NEGATIVE = ("abs", "zero", "drop")
 BLOCK = 2**21  # terms of the sum at a time
-_Distance = TypeVar("_Distance", float, Tensor)
+_R = TypeVar("_R", float, Tensor)
 
 
 def normalised_width(
-    distance: _Distance,
-    eigenvalues: Any,
-    epsilon: float,
-    weights: Any = None,
-    null_fraction: float = 0.0,
-    negative: str = "abs",
-) -> _Distance:
+    distance: _R, eigenvalues: Any, epsilon: float, weights: Any = None, null_fraction: float = 0, negative: str = "abs"
+) -> _R:
     """G(R) = z + (1 - z) sum_i t_i 2 epsilon / (R^2 lambda_i + 2 epsilon) / sum_i t_i, in [0, 1], falling with R.
 
     ``distance``: R >= 0, a number (gives a float) or any tensor, array or sequence (gives a float64 tensor of its shape).
     ``eigenvalues``: any shape; ``weights``: t of the same shape, >= 0, not all 0, default equal. ``null_fraction``: z in
     [0, 1], the share of eigenvalues known to be 0 beside those given. A zero eigenvalue contributes 1, and G(0) = 1.
     ``negative`` eigenvalues: "abs" counts their magnitudes, as the official code does, "zero" takes them for flat
-    directions, "drop" leaves them out.
-
-    Raises BadInput for anything else. Zhang et al. 2024, equation of the ellipsoid's width.
+    directions, "drop" leaves them out. Raises BadInput for anything else. Zhang et al. 2024, the ellipsoid's width.
     """
     tolerance = 2 * check("epsilon", epsilon, Real(above=0))
     null = check("null_fraction", null_fraction, Real(at_least=0, at_most=1))
     known_name("treatment of negative eigenvalues", negative, NEGATIVE)
-    radii = doubles("distance", distance)
+    radii, spectrum = doubles("distance", distance), doubles("eigenvalues", eigenvalues)
     if bool((radii < 0).any()):
         raise BadInput("distance must not be negative.")
-    spectrum = doubles("eigenvalues", eigenvalues)
     shares = torch.ones_like(spectrum) if weights is None else doubles("weights", weights)
     if shares.shape != spectrum.shape:
         raise BadInput(f"weights have shape {tuple(shares.shape)}, the eigenvalues {tuple(spectrum.shape)}.")
@@ -70,8 +60,8 @@ def normalised_width(
 def trace_bound(distance: float, mean_eigenvalue: float, epsilon: float) -> float:
     """R^2 m / (R^2 m + 2 epsilon): at least the kept fraction 1 - G(R) of any spectrum >= 0 with mean m = Tr(H) / D.
 
-    By concavity of x -> R^2 x / (R^2 x + 2 epsilon); it needs the trace only. Where negative eigenvalues are counted by
-    their magnitude, m is the mean magnitude. Raises BadInput for a negative R or m, or epsilon <= 0.
+    By concavity of x -> R^2 x / (R^2 x + 2 epsilon). Where negative eigenvalues are counted by their magnitude, m is the
+    mean magnitude. Raises BadInput for a negative R or m, or epsilon <= 0.
     """
     bend = check("distance", distance, Real(at_least=0)) ** 2
     bend *= check("mean_eigenvalue", mean_eigenvalue, Real(at_least=0))
@@ -108,10 +98,9 @@ def kinematic(delta_c: float, delta_k: float, ambient: int, eta: float = 0.01) -
         check(name, delta, Real(at_least=0, at_most=ambient))
     beyond = delta_c + delta_k - ambient
     tail = min(4 * math.exp(-(beyond**2) / (8 * ambient)), 1.0)
-    low, high = (1 - tail, 1.0) if beyond > 0 else (0.0, tail)
-    if abs(beyond) < half:
-        return Kinematic("undecided", low, high)
-    return Kinematic("meet" if beyond > 0 else "miss", low, high)
+    if beyond > 0:
+        return Kinematic("meet" if beyond >= half else "undecided", 1 - tail, 1.0)
+    return Kinematic("miss" if -beyond >= half else "undecided", 0.0, tail)
 
 
 class LimitBounds(NamedTuple):
@@ -124,22 +113,15 @@ class LimitBounds(NamedTuple):
 
 
 def limit_bounds(
-    distance: float,
-    eigenvalues: Any,
-    epsilon: float,
-    ambient: int,
-    eta: float = 0.01,
-    weights: Any = None,
-    null_fraction: float = 0.0,
-    negative: str = "abs",
+    distance: float, eigenvalues: Any, epsilon: float, ambient: int, eta: float = 0.01, *spectral: Any, **options: Any
 ) -> LimitBounds:
     """The two bounds on the number k of kept weights at distance R, each wrong with probability at most ``eta``.
 
     Impossible for ``k <= D - w^2 - a_eta sqrt(D)``, possible for ``k >= D - w^2 + a_eta sqrt(D)``, with w^2 = D G(R)
-    (other arguments as in :func:`normalised_width`), cut to [0, D]. ``predicted`` is D - w^2. Both rest on the ellipsoid's
-    formula and on subspaces in general position. Zhang et al. 2024.
+    (further arguments as of :func:`normalised_width`, from ``weights`` on), cut to [0, D]. ``predicted`` is D - w^2. Both
+    rest on the ellipsoid's formula and on subspaces in general position. Zhang et al. 2024.
     """
     half = window(ambient, eta)
     distance = float(check("distance", distance, Real()))
-    middle = ambient - ambient * normalised_width(distance, eigenvalues, epsilon, weights, null_fraction, negative)
+    middle = ambient - ambient * normalised_width(distance, eigenvalues, epsilon, *spectral, **options)
     return LimitBounds(max(middle - half, 0.0), min(middle + half, float(ambient)), middle, half)

@@ -6,8 +6,6 @@ A cone is cut with the unit ball, which gives w = E ||Pi_C(g)||. The cut with th
 draws that fall into the polar cone. Both satisfy w^2 <= delta(C) <= w^2 + 1 (Amelunxen et al. 2014, proposition 10.2).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,10 +31,7 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Ellipsoid:
-    """``{x: sum x_i^2 / r_i^2 <= 1}`` with the semi-axes ``radii`` (D,), at least 0 and finite.
-
-    Raises BadInput for other radii.
-    """
+    """``{x: sum x_i^2 / r_i^2 <= 1}`` with the semi-axes ``radii`` (D,), at least 0 and finite; BadInput for others."""
 
     radii: Tensor
 
@@ -47,7 +42,7 @@ class Ellipsoid:
         object.__setattr__(self, "radii", radii)
 
     @classmethod
-    def of_sublevel(cls, eigenvalues: Any, epsilon: float) -> Ellipsoid:
+    def of_sublevel(cls, eigenvalues: Any, epsilon: float) -> "Ellipsoid":
         """Where the quadratic ``x' H x / 2`` is at most ``epsilon``: r_i = sqrt(2 epsilon / lambda_i).
 
         Raises BadInput for an eigenvalue that is not positive (the set is then unbounded), or epsilon <= 0.
@@ -62,11 +57,11 @@ class Ellipsoid:
 
         ``E sqrt(Q) = 1/sqrt(pi) int_0^inf (1 - E exp(-u^2 Q)) / u^2 du``, ``E exp(-u^2 Q) = prod (1 + 2 u^2 r_i^2)^(-1/2)``.
         """
+        from scipy.integrate import quad  # slow to load
+
         size = float(self.radii.norm())
         if size == 0:
             return 0.0
-        from scipy.integrate import quad  # slow to load
-
         squares = (self.radii / size).square().numpy()
 
         def integrand(u: float) -> float:
@@ -93,8 +88,7 @@ def gaussian_width(body: Cone | Ellipsoid, draws: int, generator: torch.Generato
     Raises BadType for another body or no generator, BadInput for fewer than two draws.
     """
     if isinstance(body, Ellipsoid):
-        radii = body.radii
-        return _estimate(lambda g: (g * radii).norm(dim=1), len(radii), draws, generator)
+        return _estimate(lambda g: (g * body.radii).norm(dim=1), len(body.radii), draws, generator)
     if not isinstance(body, Cone):
         raise BadType(f"a cone or an ellipsoid is needed, not {type(body).__name__}.")
     return _estimate(lambda g: body.project(g).norm(dim=1), body.ambient, draws, generator)

@@ -5,15 +5,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-DOUBLE = torch.float64
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def noise(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=seeded(seed), dtype=DOUBLE)
+from tests.papers.how_sparse.draws import DOUBLE, noise, seeded
 
 
 def drawn(model: nn.Module, seed: int = 0) -> nn.Module:

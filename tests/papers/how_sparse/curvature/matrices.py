@@ -3,12 +3,7 @@
 import torch
 
 from pruning_core.papers.how_sparse.curvature.lanczos import largest_eigenvalues
-
-DOUBLE = torch.float64
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+from tests.papers.how_sparse.draws import DOUBLE, seeded
 
 
 def symmetric(eigenvalues, seed: int = 0, dtype=DOUBLE) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 
 from pruning_core.errors import BadInput, PruningError
 from pruning_core.papers.how_sparse.curvature.lanczos import lanczos, quadrature
-from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum, reference_density
+from pruning_core.papers.how_sparse.curvature.measures import Spectrum, reference_density
 from tests.papers.how_sparse.curvature.matrices import DOUBLE, by, start_of, symmetric
 
 
@@ -91,7 +91,7 @@ def test_reference_density(size):
 def test_densities_in_blocks(monkeypatch):
     ritz, weights = torch.linspace(-1, 3, 5, dtype=DOUBLE)[None], torch.full((1, 5), 0.2, dtype=DOUBLE)
     whole = reference_density(ritz, weights, 101, 1e-2)[0]
-    monkeypatch.setattr("pruning_core.papers.how_sparse.curvature.spectrum.BLOCK", 17)
+    monkeypatch.setattr("pruning_core.papers.how_sparse.curvature.measures.BLOCK", 17)
     torch.testing.assert_close(reference_density(ritz, weights, 101, 1e-2)[0], whole)
 
 

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from pruning_core.errors import BadInput, BadType
 from pruning_core.models.layers.norms import SigmoidBatchNorm2d
+from pruning_core.papers.how_sparse.curvature.batches import batch_losses
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian, LivingHessian
-from pruning_core.papers.how_sparse.curvature.measures import batch_losses, exact_hessian, trace_estimate
+from pruning_core.papers.how_sparse.curvature.measures import exact_hessian, trace_estimate
 from tests.papers.how_sparse.curvature.dense import (
     DOUBLE,
     NETWORKS,

@@ -9,15 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from pruning_core.errors import BadInput
+from pruning_core.papers.how_sparse.curvature.batches import batch_losses, loss_tolerance
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian
-from pruning_core.papers.how_sparse.curvature.measures import (
-    batch_losses,
-    exact_hessian,
-    loss_tolerance,
-    null_row_share,
-    percentile_rows,
-    row_norms,
-)
+from pruning_core.papers.how_sparse.curvature.measures import exact_hessian, null_row_share, percentile_rows, row_norms
 from tests.papers.how_sparse.curvature.dense import DOUBLE, SIZES, case, coordinates, dense, drawn, joined
 
 # --- rows

@@ -9,14 +9,9 @@ import torch
 from torch import nn
 
 from pruning_core.errors import BadInput
+from pruning_core.papers.how_sparse.curvature.batches import batch_losses
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian
-from pruning_core.papers.how_sparse.curvature.measures import (
-    batch_losses,
-    null_row_share,
-    row_norms,
-    spectrum,
-    trace_estimate,
-)
+from pruning_core.papers.how_sparse.curvature.measures import null_row_share, row_norms, spectrum, trace_estimate
 from tests.papers.how_sparse.curvature.dense import OPTIONS, case, drawn, noise, seeded
 
 

@@ -9,8 +9,13 @@ import torch
 from pruning_core.errors import BadInput, PruningError
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian
 from pruning_core.papers.how_sparse.curvature.lanczos import lanczos, quadrature, rademacher
-from pruning_core.papers.how_sparse.curvature.measures import exact_hessian, spectrum, top_eigenvalues, trace_estimate
-from pruning_core.papers.how_sparse.curvature.spectrum import Spectrum
+from pruning_core.papers.how_sparse.curvature.measures import (
+    Spectrum,
+    exact_hessian,
+    spectrum,
+    top_eigenvalues,
+    trace_estimate,
+)
 from tests.papers.how_sparse.curvature.dense import DOUBLE, case, dense, joined, noise, seeded
 
 

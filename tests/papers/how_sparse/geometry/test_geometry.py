@@ -21,8 +21,8 @@ from pruning_core.papers.how_sparse.geometry.kinematic import (
     window,
 )
 from pruning_core.papers.how_sparse.geometry.widths import Ellipsoid, gaussian_width, monte_carlo
+from tests.papers.how_sparse.draws import DOUBLE, noise, seeded
 
-DOUBLE = torch.float64
 CONES = [
     Subspace(7, 3),
     Subspace(4, 0),
@@ -44,14 +44,6 @@ CONES = [
     L1DescentCone(1, 1),
 ]
 IDS = [repr(cone) for cone in CONES]
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def noise(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=seeded(seed), dtype=DOUBLE)
 
 
 def inside(cone, x: np.ndarray, slack: float = 1e-9) -> bool:
