@@ -39,10 +39,7 @@ def _models(arguments: argparse.Namespace) -> None:
 def _data(arguments: argparse.Namespace) -> None:
     from pruning_core.data.sets import DATASETS
 
-    rows = [
-        (name, "x".join(map(str, info.shape)), info.classes, info.licence, info.source)
-        for name, info in DATASETS.items()
-    ]
+    rows = [(name, "x".join(map(str, d.shape)), d.classes, d.licence, d.source) for name, d in DATASETS.items()]
     print(_table(("data", "shape", "classes", "licence", "source"), rows))
 
 
@@ -81,14 +78,9 @@ def _notebooks(arguments: argparse.Namespace) -> None:
         return
     if not arguments.names and not arguments.into:
         chapters.remove_strays()
-    ran = chapters.run_notebooks(
-        notebooks,
-        arguments.profile,
-        _given(arguments.parameters),
-        jobs=arguments.jobs,
-        executed=Path(arguments.into) if arguments.into else chapters.EXECUTED,
-        always=arguments.always,
-    )
+    executed = arguments.into or chapters.EXECUTED
+    how: dict[str, Any] = {"jobs": arguments.jobs, "executed": executed, "always": arguments.always}
+    ran = chapters.run_notebooks(notebooks, arguments.profile, _given(arguments.parameters), **how)
     print(f"{len(ran)} of {len(notebooks)} notebooks run, the others had not changed since their last run")
 
 
@@ -125,9 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--profile", default="quick", help=f"one of {', '.join(PROFILES)} (default quick)")
-    more = "set a parameter; may be given several times"
     pair: dict[str, Any] = {"nargs": 2, "metavar": ("NAME", "VALUE"), "action": "append", "default": []}
-    shared.add_argument("-p", dest="parameters", help=more, **pair)
+    shared.add_argument("-p", dest="parameters", help="set a parameter; may be given several times", **pair)
 
     def command(name: str, function: Callable, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, parents=parents)
@@ -145,7 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     notebooks = command("notebooks", _notebooks, "run the notebooks that changed since their last run", shared)
     notebooks.add_argument("names", nargs="*", help="0_foundations/1_sparsity, or its beginning; default: all")
     notebooks.add_argument("--jobs", type=int, default=2, help="how many side by side (default 2)")
-    notebooks.add_argument("--into", help="folder for the executed notebooks (default: where the book is built from)")
+    notebooks.add_argument(
+        "--into", type=Path, help="folder for the executed ones (default: where the book is built from)"
+    )
     notebooks.add_argument("--always", action="store_true", help="run also what has not changed")
     notebooks.add_argument("--check-stripped", action="store_true", help="only check that no outputs are stored")
     command("page", _page, "run one notebook and build its page of the site", shared).add_argument("name")

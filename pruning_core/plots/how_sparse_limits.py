@@ -5,8 +5,8 @@ import pandas as pd
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import over_seeds, require_rows
 from pruning_core.papers.how_sparse.prunability import Prunability
-from pruning_core.plots.curves import band, set_sparsity_axis
-from pruning_core.plots.style import NEUTRAL, BookFigure, figure, finish, panel, percent, series, style_of, styled
+from pruning_core.plots.axes import band, percent, set_sparsity_axis
+from pruning_core.plots.style import NEUTRAL, BookFigure, figure, finish, panel, series, style_of, styled
 
 
 @styled
@@ -31,7 +31,6 @@ def predicted_against_measured(rows: pd.DataFrame, *, title: str = "") -> BookFi
     ax.set(xlabel="measured limit: loss within the tolerance", ylabel="predicted limit")
     ax.xaxis.set_major_formatter(percent)
     ax.yaxis.set_major_formatter(percent)
-    ax.legend()
     return finish(fig, rows, f"predicted against measured limit. Means: {'; '.join(notes)}.", title)
 
 
@@ -58,7 +57,6 @@ def transition(curves: pd.DataFrame, limits: pd.Series, *, title: str = "") -> B
         set_sparsity_axis(ax, curves["removed"].to_numpy(float))
         ax.set(xlabel="weights removed", ylabel=name)
     axes[0, 1].set_yscale("log")
-    axes[0, 0].legend()
     return finish(fig, curves, f"accuracy and loss fall and rise sharply; dashed limits: {'; '.join(notes)}.", title)
 
 
@@ -79,11 +77,13 @@ def fixed_point_and_loss(prunability: Prunability, rows: pd.DataFrame, *, title:
     measured = prunability.measured
     right.plot(measured["removed"], measured["loss"], color=style_of("l1").colour, label="loss")
     right.set(xlabel="weights removed", ylabel="loss on the images given", yscale="log")
-    lines = [*right.get_lines()]
+    curves = [*right.get_lines()]
     if measured["accuracy"].notna().all():
         other = right.twinx()
         other.grid(visible=False)
-        lines += other.plot(measured["removed"], measured["accuracy"], color=style_of("dense").colour, label="accuracy")
+        curves += other.plot(
+            measured["removed"], measured["accuracy"], color=style_of("dense").colour, label="accuracy"
+        )
         other.set(ylabel="accuracy (%)")
         other.spines["right"].set_visible(True)
     actual = prunability.actual.within_epsilon
@@ -92,14 +92,11 @@ def fixed_point_and_loss(prunability: Prunability, rows: pd.DataFrame, *, title:
         if actual is not None:
             ax.axvline(actual, color=NEUTRAL, linestyle=":", linewidth=1.6, label="measured limit")
         ax.xaxis.set_major_formatter(percent)
-    left.legend()
-    right.legend(handles=lines, loc="center left")
-    measured_limit = "no fraction kept the loss within the tolerance"
-    if actual is not None:
-        measured_limit = f"the measured limit is {actual:.2f}"
+    right.legend(handles=curves, loc="center left")
+    met = "no fraction kept the loss within the tolerance" if actual is None else f"the measured limit is {actual:.2f}"
     first, last = measured["loss"].iloc[[0, -1]]
     alt = (
-        f"a rising and a falling curve cross at {prunability.removed:.2f}, the predicted limit; {measured_limit}. "
+        f"a rising and a falling curve cross at {prunability.removed:.2f}, the predicted limit; {met}. "
         f"Beside it the loss goes from {first:.2g} to {last:.2g}."
     )
     return finish(fig, rows, alt, title)
@@ -126,5 +123,4 @@ def rounds_against_control(rows: pd.DataFrame, *, title: str = "") -> BookFigure
         ax.set(xlabel="round", ylabel=name)
         ax.set_xticks(sorted(rows["rounds"].unique()))
     axes[0, 0].yaxis.set_major_formatter(percent)
-    axes[0, 0].legend()
     return finish(fig, rows, f"two panels over pruning rounds. {'; '.join(notes)}.", title)
