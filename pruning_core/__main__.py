@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from pruning_core import DATASETS, MODELS, Experiment, methods_table, recipes, records, run
 from pruning_core.errors import BadInput, PruningError, known_name
 from pruning_core.version import LONG, PROFILES, REPOSITORY
 
@@ -23,22 +24,16 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _methods(arguments: argparse.Namespace) -> None:
-    from pruning_core.methods.base import methods_table
-
     print(methods_table().to_string())
 
 
 def _models(arguments: argparse.Namespace) -> None:
-    from pruning_core.models.build import MODELS
-
     rows = [(name, f"{entry.parameters:,}", entry.paper) for name, entry in MODELS.items()]
     print(_table(("model", "parameters", "paper"), rows))
     print("torchvision/<name> builds any of torchvision's networks.")
 
 
 def _data(arguments: argparse.Namespace) -> None:
-    from pruning_core.data.sets import DATASETS
-
     rows = [(name, "x".join(map(str, d.shape)), d.classes, d.licence, d.source) for name, d in DATASETS.items()]
     print(_table(("data", "shape", "classes", "licence", "source"), rows))
 
@@ -49,9 +44,6 @@ def _given(pairs: list[tuple[str, str]]) -> dict[str, Any]:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from pruning_core.experiments import recipes
-    from pruning_core.experiments.experiment import Experiment, run
-
     recipe = recipes.RECIPES[known_name("recipe", arguments.recipe, recipes.RECIPES)]
     takes = inspect.signature(recipe).parameters
     given = _given(arguments.parameters)
@@ -85,8 +77,6 @@ def _notebooks(arguments: argparse.Namespace) -> None:
 
 
 def _collect(arguments: argparse.Namespace) -> None:
-    from pruning_core import records
-
     written = records.collect(arguments.profiles)
     print(f"{len(written)} files of {records.results_root()} have new rows")
 

@@ -164,9 +164,8 @@ def prune_step(
 ) -> Choice:
     """One choice of ``method``, applied to ``model`` in place: new values first, then the masks.
 
-    ``original`` may be a network with the values that ``model`` has now, which saves a copy. Whatever the method did to
-    the network while it looked is undone. It is told that this is cut ``round`` of ``of``. Raises BudgetError if it missed
-    the budget.
+    ``original`` may be a network with the values that ``model`` has now, which saves a copy. Whatever the method, told that
+    this is cut ``round`` of ``of``, did to the network while it looked is undone. BudgetError if it missed the budget.
     """
     generator = torch.Generator().manual_seed(seed)
     if example_input is None and batches is not None:
@@ -236,6 +235,5 @@ def example_for(model: nn.Module, example_input=None, batches=None):
     recipe = getattr(model, "recipe", None)
     if recipe is None:
         return None
-    like = next(model.parameters())
     noise = torch.randn((1, *recipe["shape"]), generator=torch.Generator().manual_seed(0))
-    return noise.to(like)
+    return noise.to(next(model.parameters()))

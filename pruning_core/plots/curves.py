@@ -74,9 +74,7 @@ def layer_bars(rows: pd.DataFrame, *, by: str | None = None, title: str = "") ->
     sns.barplot(drawn, x="layer", y="sparsity", hue="bars", errorbar=None, legend=False, ax=ax, **look)
     ax.set(xlabel="", ylabel=AXIS_NAMES["sparsity"], ylim=(0, 1))
     ax.yaxis.set_major_formatter(percent)
-    ax.tick_params("x", rotation=60, labelsize=8)
-    for label in ax.get_xticklabels():
-        label.set(ha="right", rotation_mode="anchor")
+    ax.set_xticks(ax.get_xticks(), removed.index, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
     if by:
         handles = [Patch(color=style.colour, label=style.label) for style in styles]
         fig.legend(handles=handles, loc="outside upper center", ncols=len(styles))  # inside it would hide bars

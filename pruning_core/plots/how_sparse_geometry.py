@@ -138,8 +138,7 @@ def transition_map(
 def sharpening(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """Left: successes against k / D, one colour a dimension, with the exact curve where there is one. Right: 10-90 % width.
 
-    rows: one setting in several dimensions, from one of the simulations. The width is over D, both axes logarithmic, with a
-    dotted line of slope -1/2.
+    rows: one setting in several dimensions, of one simulation. The width is over D, both axes logarithmic; dotted: slope -1/2.
     """
     size = _size_column(rows)
     fig, ((left, right),) = figure(1, 2, size=(9.6, 3.6), gridspec_kw={"width_ratios": [1.5, 1]})
@@ -241,8 +240,6 @@ _SIMULATED = (
     "simulation", "ambient", "angle", "degrees", "distance", "epsilon", "nonzero", "k", "measurements", "trials", "successes",
     "probability", "predicted", "seed",
 )  # fmt: skip
-
-
 _SIZES = {"measurements": "random measurements", "k": "dimension k of the subspace"}
 
 

@@ -50,9 +50,8 @@ class SliderFigure:
         alt, control = html.escape(self.alt, quote=True), html.escape(self.control, quote=True)
         look = "min-width:6em;padding:.2em;color:inherit;background:none;border:1px solid;border-radius:4px"
         button = f'<button type="button" class="play" disabled style="{look}">\u25b6 play</button>' if self.play else ""
-        unboxed = "{background:none!important;padding:0!important;color:inherit}"
         return (
-            f"<style>.text_html:has(> .pruning-slider){unboxed}</style>"
+            "<style>.text_html:has(> .pruning-slider){background:none!important;padding:0!important;color:inherit}</style>"
             f'<div class="pruning-slider" id="{name}">'
             f'<div class="plot" role="img" aria-label="{alt}" style="min-height:{self.layout["height"]}px"></div>'
             f'<div style="display:flex;gap:.75em;color:{NEUTRAL}">{button}'

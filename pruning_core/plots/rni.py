@@ -9,6 +9,7 @@ import torch
 
 from pruning_core.errors import BadInput
 from pruning_core.experiments.importances import BINS
+from pruning_core.experiments.intervals import require_rows
 from pruning_core.papers.rni.settling import receding_force, receding_threshold, settled
 from pruning_core.plots.axes import plain_ticks
 from pruning_core.plots.curves import accuracy_against_sparsity
@@ -93,8 +94,7 @@ def histograms(rows: pd.DataFrame, methods: Sequence[str], *, title: str = "") -
 def recession(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """The share of channels that recede, and test accuracy below it, against the penalty's strength: rows of Importances
     with a column ``strength``, mean and single seeds."""
-    if rows.empty or "strength" not in rows:
-        raise BadInput("the share that recedes is drawn from rows with a column 'strength'.")
+    require_rows(rows, ("strength", "receded_share", "accuracy"))
     fig, axes = figure(1, 2, size=(9.6, 3.2))
     style = style_of("rni")
     means = rows.groupby("strength")[["receded_share", "accuracy"]].mean()

@@ -41,7 +41,7 @@ SYMBOLS: dict[str, str] = LOOK["markers"]  # of plotly
 MARKERS = tuple(SYMBOLS)
 STYLES = {
     section: {name: MethodStyle(COLOURS[hue], marker, label) for name, (hue, marker, label) in LOOK[section].items()}
-    for section in ("methods", "spreads", "rounds")
+    for section in ("methods", "spreads", "rounds", "control")
 }
 METHOD_STYLE = STYLES["methods"]
 RC: Any = LOOK["matplotlib"]  # Any: matplotlib types the keys as a closed list that grows with its version
@@ -58,8 +58,7 @@ def style_of(method: str) -> MethodStyle:
         return METHOD_STYLE[key]
     used = {(style.colour, style.marker) for style in METHOD_STYLE.values()}
     free = [(c, m) for m in reversed(MARKERS) for c in COLOURS.values() if (c, m) not in used]
-    colour, marker = free[zlib.crc32(key.encode()) % len(free)]
-    return MethodStyle(colour, marker, method)
+    return MethodStyle(*free[zlib.crc32(key.encode()) % len(free)], method)
 
 
 def series_style(i: int, label: object) -> MethodStyle:
