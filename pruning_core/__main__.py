@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from pruning_core import DATASETS, MODELS, Experiment, methods_table, recipes, records, run
 from pruning_core.errors import BadInput, PruningError, known_name
 from pruning_core.version import LONG, PROFILES, REPOSITORY
 
@@ -23,26 +24,17 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _methods(arguments: argparse.Namespace) -> None:
-    from pruning_core.methods.base import methods_table
-
     print(methods_table().to_string())
 
 
 def _models(arguments: argparse.Namespace) -> None:
-    from pruning_core.models.build import MODELS
-
     rows = [(name, f"{entry.parameters:,}", entry.paper) for name, entry in MODELS.items()]
     print(_table(("model", "parameters", "paper"), rows))
     print("torchvision/<name> builds any of torchvision's networks.")
 
 
 def _data(arguments: argparse.Namespace) -> None:
-    from pruning_core.data.sets import DATASETS
-
-    rows = [
-        (name, "x".join(map(str, info.shape)), info.classes, info.licence, info.source)
-        for name, info in DATASETS.items()
-    ]
+    rows = [(name, "x".join(map(str, d.shape)), d.classes, d.licence, d.source) for name, d in DATASETS.items()]
     print(_table(("data", "shape", "classes", "licence", "source"), rows))
 
 
@@ -52,9 +44,6 @@ def _given(pairs: list[tuple[str, str]]) -> dict[str, Any]:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from pruning_core.experiments import recipes
-    from pruning_core.experiments.experiment import Experiment, run
-
     recipe = recipes.RECIPES[known_name("recipe", arguments.recipe, recipes.RECIPES)]
     takes = inspect.signature(recipe).parameters
     given = _given(arguments.parameters)
@@ -81,20 +70,13 @@ def _notebooks(arguments: argparse.Namespace) -> None:
         return
     if not arguments.names and not arguments.into:
         chapters.remove_strays()
-    ran = chapters.run_notebooks(
-        notebooks,
-        arguments.profile,
-        _given(arguments.parameters),
-        jobs=arguments.jobs,
-        executed=Path(arguments.into) if arguments.into else chapters.EXECUTED,
-        always=arguments.always,
-    )
+    executed = arguments.into or chapters.EXECUTED
+    how: dict[str, Any] = {"jobs": arguments.jobs, "executed": executed, "always": arguments.always}
+    ran = chapters.run_notebooks(notebooks, arguments.profile, _given(arguments.parameters), **how)
     print(f"{len(ran)} of {len(notebooks)} notebooks run, the others had not changed since their last run")
 
 
 def _collect(arguments: argparse.Namespace) -> None:
-    from pruning_core import records
-
     written = records.collect(arguments.profiles)
     print(f"{len(written)} files of {records.results_root()} have new rows")
 
@@ -125,9 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--profile", default="quick", help=f"one of {', '.join(PROFILES)} (default quick)")
-    more = "set a parameter; may be given several times"
     pair: dict[str, Any] = {"nargs": 2, "metavar": ("NAME", "VALUE"), "action": "append", "default": []}
-    shared.add_argument("-p", dest="parameters", help=more, **pair)
+    shared.add_argument("-p", dest="parameters", help="set a parameter; may be given several times", **pair)
 
     def command(name: str, function: Callable, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, parents=parents)
@@ -145,7 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     notebooks = command("notebooks", _notebooks, "run the notebooks that changed since their last run", shared)
     notebooks.add_argument("names", nargs="*", help="0_foundations/1_sparsity, or its beginning; default: all")
     notebooks.add_argument("--jobs", type=int, default=2, help="how many side by side (default 2)")
-    notebooks.add_argument("--into", help="folder for the executed notebooks (default: where the book is built from)")
+    notebooks.add_argument(
+        "--into", type=Path, help="folder for the executed ones (default: where the book is built from)"
+    )
     notebooks.add_argument("--always", action="store_true", help="run also what has not changed")
     notebooks.add_argument("--check-stripped", action="store_true", help="only check that no outputs are stored")
     command("page", _page, "run one notebook and build its page of the site", shared).add_argument("name")

@@ -230,8 +230,7 @@ def check_finite(model: nn.Module) -> None:
     if all(map(math.isfinite, sums)):
         return
     for name, tensor in named:
-        bad = int((~torch.isfinite(tensor)).sum())
-        if bad:
+        if bad := int((~torch.isfinite(tensor)).sum()):
             raise BadInput(f"{name!r} holds {bad} NaN or infinite values; such a network cannot be worked with.")
 
 

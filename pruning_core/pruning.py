@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pruning_core.checks import Whole, check, check_finite
+from pruning_core.checks import Maybe, Whole, check, check_finite
 from pruning_core.errors import BadInput, BudgetError, Unprunable, known_name
 from pruning_core.masks.budgets import SPARSITY, Budget
 from pruning_core.masks.groups import Member
@@ -97,7 +97,9 @@ def prune(
     """
     check_finite(model)
     method = as_method(method)
-    sparsity, budget = _checked_budget(sparsity, of or counted(method), across)
+    for_each = isinstance(across, Mapping)  # the sites have sparsities of their own
+    sparsity = check("sparsity", sparsity, Maybe(SPARSITY) if for_each else SPARSITY)
+    budget = Budget(None if for_each else sparsity, of=of or counted(method), across=across)  # type: ignore[arg-type]
     rounds = check("rounds", rounds, Whole(at_least=1))
     known_name("schedule", schedule, SCHEDULES)
     batches = check_batches(batches, method.needs, method.name)
@@ -120,14 +122,6 @@ def prune(
     report = make_report(method.name, sparsity, budget.of, masks, sites, remarks + _held(masks, sites, budget))
     _check_sum_of_sites(report, budget)
     return PruneResult(pruned, masks, report, sites, example_input)
-
-
-def _checked_budget(sparsity: float | None, of: str, across: str | Mapping[str, float]) -> tuple[float | None, Budget]:
-    """The sparsity asked for, and the budget, which holds it only where the sites have none of their own."""
-    for_each = isinstance(across, Mapping)
-    if sparsity is not None or not for_each:
-        sparsity = check("sparsity", sparsity, SPARSITY)
-    return sparsity, Budget(None if for_each else sparsity, of=of, across=across)  # type: ignore[arg-type]
 
 
 def _refuse_without_example(method: Method, budget: Budget) -> None:
@@ -170,9 +164,8 @@ def prune_step(
 ) -> Choice:
     """One choice of ``method``, applied to ``model`` in place: new values first, then the masks.
 
-    ``original`` may be a network with the values that ``model`` has now, which saves a copy. Whatever the method did to
-    the network while it looked is undone. It is told that this is cut ``round`` of ``of``. Raises BudgetError if it missed
-    the budget.
+    ``original`` may be a network with the values that ``model`` has now, which saves a copy. Whatever the method, told that
+    this is cut ``round`` of ``of``, did to the network while it looked is undone. BudgetError if it missed the budget.
     """
     generator = torch.Generator().manual_seed(seed)
     if example_input is None and batches is not None:
@@ -222,16 +215,12 @@ def _cost_of_largest_channel(sites: Sites, of: str) -> int:
 
 def _held(masks: Masks, sites: Sites, budget: Budget) -> tuple[str, ...]:
     """Remarks on sites that only the stated minimum keeps from being emptied."""
-    if not budget.keep_at_least:
-        return ()
     if sites.groups:
-        left = {name: int(group.alive(masks).sum()) for name, group in sites.groups.items()}
-        sizes = {name: group.size for name, group in sites.groups.items()}
+        left = {name: (int(group.alive(masks).sum()), group.size) for name, group in sites.groups.items()}
     else:
-        left = {name: int(torch.count_nonzero(masks[name])) for name in sites.weights}
-        sizes = {name: sites.shapes[name].numel() for name in sites.weights}
-    held = [name for name, count in left.items() if count <= budget.keep_at_least < sizes[name]]
-    if not held:
+        left = {name: (int(torch.count_nonzero(masks[name])), masks[name].numel()) for name in sites.weights}
+    held = [name for name, (count, size) in left.items() if count <= budget.keep_at_least < size]
+    if not held or not budget.keep_at_least:
         return ()
     more = f" and {len(held) - 5} more" if len(held) > 5 else ""
     return (f"kept at the minimum of {budget.keep_at_least}: {', '.join(held[:5])}{more}",)
@@ -246,6 +235,5 @@ def example_for(model: nn.Module, example_input=None, batches=None):
     recipe = getattr(model, "recipe", None)
     if recipe is None:
         return None
-    like = next(model.parameters())
     noise = torch.randn((1, *recipe["shape"]), generator=torch.Generator().manual_seed(0))
-    return noise.to(like)
+    return noise.to(next(model.parameters()))

@@ -17,21 +17,7 @@ from pruning_core.plots.style import (
 )
 
 __all__ = [
-    "COLOURS",
-    "METHOD_STYLE",
-    "NEUTRAL",
-    "BookFigure",
-    "MethodStyle",
-    "SliderFigure",
-    "accuracy_against_sparsity",
-    "alt_text",
-    "figure",
-    "heatmap",
-    "latency_bars",
-    "layer_bars",
-    "set_alt",
-    "show",
-    "slider_figure",
-    "stamp",
+    "COLOURS", "METHOD_STYLE", "NEUTRAL", "BookFigure", "MethodStyle", "SliderFigure", "accuracy_against_sparsity",
+    "alt_text", "figure", "heatmap", "latency_bars", "layer_bars", "set_alt", "show", "slider_figure", "stamp",
     "style_of",
-]
+]  # fmt: skip

@@ -7,41 +7,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FuncFormatter
 
-from pruning_core.errors import BadInput
-from pruning_core.experiments.intervals import over_seeds
-from pruning_core.plots.curves import set_sparsity_axis, spread
+from pruning_core.experiments.intervals import over_seeds, require_rows
+from pruning_core.plots.axes import level, lines, percent, plain_ticks, round_numbers, set_sparsity_axis, spreads
 from pruning_core.plots.interactive import Curve, SliderFigure, slider_figure
-from pruning_core.plots.style import (
-    COLOURS,
-    NEUTRAL,
-    SERIES,
-    BookFigure,
-    MethodStyle,
-    figure,
-    finish,
-    level,
-    panel,
-    panels_by,
-    percent,
-    plain_ticks,
-    round_numbers,
-    series,
-    styled,
-    titled,
-)
+from pruning_core.plots.style import NEUTRAL, SERIES, STYLES, BookFigure, facets, figure, finish, panel, styled, titled
 
-SPREAD_STYLE = {
-    "global": MethodStyle(COLOURS["blue"], "o", "global: one threshold"),
-    "layer": MethodStyle(COLOURS["ochre"], "s", "layer: the same share everywhere"),
-    "uniform": MethodStyle(COLOURS["slate"], "D", "uniform: first layer whole"),
-    "erk": MethodStyle(COLOURS["crimson"], "^", "ERK: small layers denser"),
-}
-"""How the ways of spreading a budget are drawn."""
-
-ROUNDS_STYLE = {
-    "one-shot": MethodStyle(COLOURS["blue"], "o", "one-shot"),
-    "iterative": MethodStyle(COLOURS["crimson"], "s", "iterative"),
-}
+SPREAD_STYLE, ROUNDS_STYLE = STYLES["spreads"], STYLES["rounds"]
+"""How the ways of spreading a budget, and cuts in one round and in several, are drawn."""
 
 
 @styled
@@ -60,12 +32,7 @@ def grouped_bars(
     for i, (column, label) in enumerate(values.items()):
         points = over_seeds(rows, [by], column).set_index(by).reindex(groups)
         half = (points["high"] - points["mean"]).fillna(0)
-        look: dict[str, Any] = {
-            "color": SERIES[i],
-            "ecolor": NEUTRAL,
-            "capsize": 2 if half.any() else 0,
-            "label": label,
-        }
+        look: dict[str, Any] = {"color": SERIES[i], "ecolor": NEUTRAL, "capsize": 2 * half.any(), "label": label}
         ax.barh(places + (i - (len(values) - 1) / 2) * height, points["mean"], height * 0.92, xerr=half, **look)
         for group, mean in points["mean"].items():
             notes[str(group)].append(f"{100 * mean:.3g} % {label}")
@@ -86,18 +53,15 @@ def time_against_macs(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     rows: one a measurement, with ``batch`` (one panel each), ``kind`` (one curve each), ``macs_removed`` and ``relative``.
     Curves are medians, bands interquartile ranges; a dotted line shows what the count promises.
     """
-    fig, panels = panels_by(rows.sort_values("batch", kind="stable"), "batch", 4.6, 3.9, sharey=True)
+    fig, panels = facets(rows.sort_values("batch", kind="stable"), "batch", 4.6, 3.9, sharey=True)
     notes = []
     for ax, batch, part in panels:
-        for kind, style, curve in series(part, "kind"):
-            median = spread(ax, curve, "macs_removed", "relative", style)
+        for kind, median in spreads(ax, part, "kind", "macs_removed", "relative"):
             notes.append(f"batch {batch}, {kind}: {median.iloc[-1]:.2f} at {100 * median.index[-1]:.0f} % removed")
         ax.plot([0, 1], [1, 0], color=NEUTRAL, linestyle=":", label="promised by the count")
         ax.set(xlim=(-0.02, 1), xlabel="multiply-accumulates removed", title=f"batch of {batch}")
         ax.xaxis.set_major_formatter(percent)
-    first = fig.axes[0]
-    first.set(ylabel="time / time of the unpruned network", ylim=(0, None))
-    first.legend()
+    fig.axes[0].set(ylabel="time / time of the unpruned network", ylim=(0, None))
     return finish(fig, rows, f"relative time of a forward pass. {'; '.join(notes)}.", title)
 
 
@@ -109,12 +73,11 @@ def csr_break_even(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """
     curve = rows.sort_values("sparsity")
     fig, ax = panel()
-    ax.plot(curve["sparsity"], curve["speedup"], color=COLOURS["blue"], marker="o")
+    ax.plot(curve["sparsity"], curve["speedup"], color=SERIES[0], marker="o")
     level(ax, 1, "break-even")
     ax.set_yscale("log")
     set_sparsity_axis(ax, curve["sparsity"].to_numpy(float))
-    low, high = curve["speedup"].min(), curve["speedup"].max()
-    plain_ticks(ax.yaxis, round_numbers(low / 1.5, high * 1.5))
+    plain_ticks(ax.yaxis, round_numbers(curve["speedup"].min() / 1.5, curve["speedup"].max() * 1.5))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}x"))
     ax.set(xlabel="weights removed", ylabel="dense time / sparse time")
     notes = ", ".join(f"{s:.2g} times at {percent(p)}" for p, s in curve[["sparsity", "speedup"]].to_numpy())
@@ -128,16 +91,15 @@ def weight_sizes(rows: pd.DataFrame, *, threshold: float, sparsity: float, title
     rows: ``layer``, ``size`` (middle of a bin), ``share`` (of the layer's weights in that bin).
     """
     fig, ax = panel()
-    notes = []
-    for layer, style, curve in series(rows, "layer"):
-        ax.plot(curve["size"], curve["share"], color=style.colour, label=layer, drawstyle="steps-mid")
-        notes.append(f"{layer}: {percent(round(curve.loc[curve['size'] < threshold, 'share'].sum(), 3))} below it")
+    notes = [
+        f"{layer}: {percent(round(curve.loc[curve['size'] < threshold, 'share'].sum(), 3))} below it"
+        for layer, curve in lines(ax, rows, "layer", "size", "share", marker="", drawstyle="steps-mid")
+    ]
     ax.axvline(threshold, color=NEUTRAL, linestyle="--", linewidth=1.2)
     words = f" {percent(sparsity)} of all\n weights are\n left of here"
     ax.annotate(words, (threshold, 0.62), xycoords=("data", "axes fraction"), fontsize=8)
     ax.set(xlabel="absolute value of a weight", ylabel="share of the layer's weights", xlim=(0, None), ylim=(0, None))
     ax.yaxis.set_major_formatter(percent)
-    ax.legend()
     alt = f"distributions of absolute weights. Threshold {threshold:.3g}. {'; '.join(notes)}."
     return finish(fig, rows, alt, title)
 
@@ -176,10 +138,8 @@ def schedule_curves(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     rows: ``schedule``, ``round`` (0 is the start), ``removed``.
     """
     fig, ax = panel()
-    notes = []
-    for name, style, curve in series(rows, "schedule"):
-        ax.plot(curve["round"], 1 - curve["removed"], color=style.colour, marker=style.marker, label=name)
-        notes.append(f"{name} {percent(round(curve['removed'].iloc[1], 3))}")
+    drawn = lines(ax, rows.assign(kept=1 - rows["removed"]), "schedule", "round", "kept")
+    notes = [f"{name} {percent(round(curve['removed'].iloc[1], 3))}" for name, curve in drawn]
     ax.set_yscale("log")
     plain_ticks(ax.yaxis, round_numbers(0.01, 1))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda kept, _: percent(1 - kept)))
@@ -196,8 +156,7 @@ def density_slider(rows: pd.DataFrame, *, start: int = 0, title: str = "") -> Sl
     rows: ``asked``, ``across``, ``layer``, ``sparsity``; the same layers and ways at every asked sparsity. Layers whose
     last weight is protected keep a density above 0, so the vertical axis is logarithmic.
     """
-    if rows.empty:
-        raise BadInput("there is no row to draw.")
+    require_rows(rows, ("asked", "across", "layer", "sparsity"))
     layers = list(dict.fromkeys(rows["layer"]))
     places = np.arange(1, len(layers) + 1)
     positions: dict[str, dict[str, Curve]] = {}
@@ -210,18 +169,10 @@ def density_slider(rows: pd.DataFrame, *, start: int = 0, title: str = "") -> Sl
     for label, (_, kept) in positions[last].items():
         parts = (f"{share:.3g} % of {layer}" for share, layer in zip(kept, layers, strict=True))
         notes.append(f"{label} keeps {', '.join(parts)}")
-    slider = slider_figure(
-        positions,
-        control="weights removed",
-        x_label="layer",
-        y_label="weights kept in the layer (%)",
-        alt=titled(title, f"densities of the layers as the sparsity moves. At {last}: {'; '.join(notes)}."),
-        start=start,
-        title=title,
-        y_log=True,
-        mode="lines+markers",
-        styles={style.label: style for style in SPREAD_STYLE.values()},
-    )
+    look: dict[str, Any] = {"x_label": "layer", "y_label": "weights kept in the layer (%)", "y_log": True}
+    look |= {"mode": "lines+markers", "styles": {style.label: style for style in SPREAD_STYLE.values()}}
+    alt = titled(title, f"densities of the layers as the sparsity moves. At {last}: {'; '.join(notes)}.")
+    slider = slider_figure(positions, control="weights removed", alt=alt, start=start, title=title, **look)
     slider.layout["xaxis"] |= {"tickvals": places.tolist(), "ticktext": list(layers)}
     slider.layout["yaxis"] |= {"dtick": 1}
     slider.layout["legend"] = {"orientation": "h", "y": 1.02, "yanchor": "bottom"}

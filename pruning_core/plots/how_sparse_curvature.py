@@ -1,5 +1,7 @@
 """Figures of a Hessian's spectrum: its density, what Lanczos sees of it, its rows, and the loss tolerance beside it."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator, NullLocator
@@ -7,9 +9,9 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from pruning_core.checks import Real, check
 from pruning_core.experiments.intervals import require_rows
 from pruning_core.papers.how_sparse.curvature.measures import Spectrum
-from pruning_core.plots.curves import spread
+from pruning_core.plots.axes import plain_ticks, spreads
 from pruning_core.plots.interactive import Curve, SliderFigure, slider_figure
-from pruning_core.plots.style import COLOURS, NEUTRAL, BookFigure, finish, panel, panels_by, plain_ticks, series, styled
+from pruning_core.plots.style import COLOURS, NEUTRAL, BookFigure, facets, finish, panel, series, styled
 
 POSITIVE = Real(above=0)
 MOST_POINTS = 300  # of a curve in a slider: more than its pixels can show, and few enough for a page
@@ -54,7 +56,6 @@ def spectral_density(rows: pd.DataFrame, *, threshold: float, blur: float = 0.06
     ax.set(yscale="log", xlabel="eigenvalue", ylabel="density per decade", ylim=(least, 3 * most))
     ax.set_xticks(_symlog_ticks(rows["eigenvalue"], threshold))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.legend()
     return finish(fig, rows, f"density of the eigenvalues, most of them near 0. {'; '.join(notes)}.", title)
 
 
@@ -73,20 +74,14 @@ def tail_slider(exact: pd.DataFrame, rows: pd.DataFrame, *, least: float, title:
     for steps, part in rows.groupby("steps"):
         positions[f"{steps}"] = {"exact": _tail(exact, least, floor), "Lanczos": _tail(part, least, floor)}
         notes.append(f"{steps}: largest {part['eigenvalue'].max():.3g}, {_above(part, least):.0%} above")
-    drawn = slider_figure(
-        positions,
-        control="Lanczos steps",
-        x_label="eigenvalue",
-        y_label="share of eigenvalues above",
-        title=title,
-        x_range=(least, 1.5 * float(exact["eigenvalue"].max())),
-        y_range=(floor, 1.3),
-        x_log=True,
-        y_log=True,
-        start=len(positions) // 2,
-        alt=f"{title}: a staircase that nears a curve from its lower right end. Exact: largest "
-        f"{exact['eigenvalue'].max():.3g}, {_above(exact, least):.0%} above {least:.2g}. By steps, {'; '.join(notes)}.",
+    axes: dict[str, Any] = {"x_label": "eigenvalue", "y_label": "share of eigenvalues above", "x_log": True}
+    axes |= {"x_range": (least, 1.5 * float(exact["eigenvalue"].max())), "y_range": (floor, 1.3), "y_log": True}
+    alt = (
+        f"{title}: a staircase that nears a curve from its lower right end. Exact: largest "
+        f"{exact['eigenvalue'].max():.3g}, {_above(exact, least):.0%} above {least:.2g}. By steps, {'; '.join(notes)}."
     )
+    start = len(positions) // 2
+    drawn = slider_figure(positions, control="Lanczos steps", title=title, alt=alt, start=start, **axes)
     for axis in ("xaxis", "yaxis"):  # else a small value reads "10µ"
         drawn.layout[axis] |= {"exponentformat": "power", "dtick": 1}
     return drawn
@@ -127,16 +122,14 @@ def estimate_errors(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     rows: quantity, steps, probes, error (relative, as a fraction), one row a repetition. Both axes logarithmic.
     """
     require_rows(rows, ("quantity", "steps", "probes", "error"))
-    fig, panels = panels_by(rows, "quantity", 4.8, sharey=True)
+    named = rows.assign(curve=[f"{n} probe{'s'[: n > 1]}" for n in rows["probes"]])
+    fig, panels = facets(named.sort_values("probes", kind="stable"), "quantity", 4.8, sharey=True)
     notes = []
     for ax, quantity, part in panels:
-        for probes, style, some in series(part, "probes", sort=True):
-            style = style._replace(label=f"{probes} probe{'s'[: probes > 1]}")
-            middle = spread(ax, some, "steps", "error", style)
-            notes.append(f"{quantity}, {probes} probes: {middle.iloc[0]:.2g} to {middle.iloc[-1]:.2g}")
+        for probes, middle in spreads(ax, part, "curve", "steps", "error"):
+            notes.append(f"{quantity}, {probes}: {middle.iloc[0]:.2g} to {middle.iloc[-1]:.2g}")
         ax.set(xscale="log", yscale="log", xlabel="Lanczos steps", ylabel="relative error", title=quantity)
         plain_ticks(ax.xaxis, sorted(part["steps"].unique()))
-    fig.axes[0].legend()
     alt = f"median relative errors from the fewest to the most steps. {'; '.join(notes)}."
     return finish(fig, rows, alt, title)
 
@@ -149,7 +142,7 @@ def row_norms_by_magnitude(rows: pd.DataFrame, *, tolerance: float, title: str =
     """
     require_rows(rows, ("network", "inputs", "percentile", "norm"))
     check("tolerance", tolerance, POSITIVE)
-    fig, panels = panels_by(rows, "network", 4.8, 3.9, sharey=True)
+    fig, panels = facets(rows, "network", 4.8, 3.9, sharey=True)
     notes, floor = [], tolerance / 100
     for ax, network, part in panels:
         for inputs, (colour, marker, label), some in series(part, "inputs"):
@@ -159,10 +152,9 @@ def row_norms_by_magnitude(rows: pd.DataFrame, *, tolerance: float, title: str =
             notes.append(f"{network}, {inputs}: {below:.0%} below, median {middle:.2g}")
         ax.axhline(tolerance, color=NEUTRAL, linestyle="--", linewidth=1.2)
         ax.set(yscale="log", xlabel="percentile of the weight's magnitude", title=network)
-    first = fig.axes[0]
-    first.set_ylabel("l1 norm of its Hessian row")
+    fig.axes[0].set_ylabel("l1 norm of its Hessian row")
     # Points are everywhere, so the legend stands outside.
-    fig.legend(*first.get_legend_handles_labels(), loc="outside upper right")
+    fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside upper right")
     alt = f"row norms against magnitude percentile, tolerance {tolerance:.3g} dashed. {'; '.join(notes)}."
     return finish(fig, rows, alt, title)
 
@@ -176,8 +168,7 @@ def tolerance_against_batch_size(rows: pd.DataFrame, *, title: str = "") -> Book
     require_rows(rows, ("order", "batch_size", "tolerance"))
     fig, ax = panel()
     notes: list[str] = []
-    for order, style, part in series(rows, "order"):
-        middle = spread(ax, part, "batch_size", "tolerance", style, within=100)
+    for order, middle in spreads(ax, rows, "order", "batch_size", "tolerance", within=100):
         if not notes:
             slope = middle.iloc[0] * np.sqrt(middle.index[0] / middle.index)
             ax.plot(middle.index, slope, ":", color=NEUTRAL, label="slope −1/2")
@@ -185,7 +176,6 @@ def tolerance_against_batch_size(rows: pd.DataFrame, *, title: str = "") -> Book
         notes.append(f"{order}: {ends}")
     ax.set(xscale="log", yscale="log", xlabel="batch size", ylabel="tolerance ε")
     plain_ticks(ax.xaxis, sorted(rows["batch_size"].unique()))
-    ax.legend()
     return finish(fig, rows, f"the tolerance falls with the batch size. {'; '.join(notes)}.", title)
 
 
@@ -196,7 +186,7 @@ def loss_along(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     rows: direction, step (length along the unit direction), rise, parabola.
     """
     require_rows(rows, ("direction", "step", "rise", "parabola"))
-    fig, panels = panels_by(rows, "direction", 3.2, 3.4)
+    fig, panels = facets(rows, "direction", 3.2, 3.4)
     notes = []
     for ax, direction, part in panels:
         part = part.sort_values("step")
@@ -204,11 +194,9 @@ def loss_along(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
         ax.plot(part["step"], part["parabola"], "--", color=COLOURS["crimson"], label="parabola")
         ax.set(xlabel="distance", title=direction)
         step, rise, parabola = part[["step", "rise", "parabola"]].iloc[-1]
-        notes.append(
-            f"{direction}: up to a distance of {step:.3g} the loss rises by {rise:.2g}, the parabola by {parabola:.2g}"
-        )
+        rises = f"the loss rises by {rise:.2g}, the parabola by {parabola:.2g}"
+        notes.append(f"{direction}: up to a distance of {step:.3g} {rises}")
     fig.axes[0].set_ylabel("rise of the loss")
-    fig.axes[0].legend()
     return finish(fig, rows, f"{'; '.join(notes)}.", title)
 
 
@@ -236,10 +224,8 @@ def _above(points: pd.DataFrame, least: float) -> float:
 def _symlog_ticks(values: pd.Series, threshold: float) -> list[float]:
     """0 and powers of ten from ``threshold`` outwards, about eight in all."""
     first = round(np.log10(threshold))
-    sides = [
-        (sign, reach) for sign, reach in ((1, float(values.max())), (-1, -float(values.min()))) if reach > threshold
-    ]
-    lasts = [(sign, int(np.floor(np.log10(reach)))) for sign, reach in sides]
+    sides = ((1, float(values.max())), (-1, -float(values.min())))
+    lasts = [(sign, int(np.floor(np.log10(reach)))) for sign, reach in sides if reach > threshold]
     every = max(1, -(-sum(last - first + 1 for _, last in lasts) // 8))
     # Counted from 0 outwards, so that both sides name the same powers.
     return sorted([0.0, *(s * 10.0**power for s, last in lasts for power in range(first + every - 1, last + 1, every))])

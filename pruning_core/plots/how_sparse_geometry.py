@@ -1,6 +1,7 @@
 """Figures of high-dimensional geometry: sizes of cones, phase transitions and their curves, the step to a pruning limit."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,23 +15,10 @@ from pruning_core.papers.how_sparse.geometry.cones import CircularCone
 from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width, trace_bound, window
 from pruning_core.papers.how_sparse.prediction import Limit
 from pruning_core.papers.how_sparse.transitions import meeting_probability, transitions
-from pruning_core.plots.curves import MAP_LEGEND, MAP_LINE, heatmap, spread
+from pruning_core.plots.axes import MAP_LEGEND, MAP_LINE, lines, percent, plain_ticks, round_numbers, spreads
+from pruning_core.plots.curves import heatmap
 from pruning_core.plots.interactive import Curve, SliderFigure, slider_figure
-from pruning_core.plots.style import (
-    NEUTRAL,
-    SERIES,
-    BookFigure,
-    figure,
-    finish,
-    panel,
-    percent,
-    plain_ticks,
-    round_numbers,
-    series,
-    set_alt,
-    stamp,
-    styled,
-)
+from pruning_core.plots.style import NEUTRAL, SERIES, BookFigure, figure, finish, panel, series, set_alt, styled
 
 
 def meeting_slider(dimensions: Sequence[int], degrees: Sequence[float], *, title: str = "") -> SliderFigure:
@@ -45,17 +33,13 @@ def meeting_slider(dimensions: Sequence[int], degrees: Sequence[float], *, title
         positions[f"{ambient}"] = {
             name: (sizes / ambient, [meeting_probability(cone, int(k)) for k in sizes]) for name, cone in cones.items()
         }
-    return slider_figure(
-        positions,
-        control="dimension D =",
-        x_label="dimension of the subspace / D",
-        y_label="probability of meeting the cone",
-        title=title,
-        x_range=(0, 1),
-        y_range=(-0.03, 1.03),
-        alt=f"{title}: probability of meeting against the size of the subspace, for cones of "
-        f"{', '.join(f'{a:g}' for a in degrees)} degrees. Slopes at D = {dimensions[0]}, steps at D = {dimensions[-1]}.",
+    axes: dict[str, Any] = {"x_label": "dimension of the subspace / D", "y_label": "probability of meeting the cone"}
+    axes |= {"x_range": (0, 1), "y_range": (-0.03, 1.03)}
+    alt = (
+        f"{title}: probability of meeting against the size of the subspace, for cones of "
+        f"{', '.join(f'{a:g}' for a in degrees)} degrees. Slopes at D = {dimensions[0]}, steps at D = {dimensions[-1]}."
     )
+    return slider_figure(positions, control="dimension D =", title=title, alt=alt, **axes)
 
 
 @styled
@@ -71,10 +55,8 @@ def norm_densities(dimensions: Sequence[int], *, title: str = "") -> BookFigure:
         notes.append(f"D = {d}: {chi.std(d) / root:.2g} and {chi.std(d):.2g}")
     relative.set(xlabel=r"$\Vert g \Vert / \sqrt{D}$", ylabel="density", xlim=(0, 2))
     absolute.set(xlabel=r"$\Vert g \Vert - \sqrt{D}$", xlim=(-3, 3))
-    relative.legend()
-    stamp(fig, "closed form, no simulation")
     alt = f"densities of the norm. Standard deviations, relative and absolute, {'; '.join(notes)}."
-    return finish(fig, None, alt, title)
+    return finish(fig, "closed form, no simulation", alt, title)
 
 
 @styled
@@ -96,7 +78,6 @@ def cone_sizes(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
         ax.errorbar(part["degrees"], part["mean"] / d, error, fmt="o", color=style.colour, markersize=4)
         gaps.append(((part["mean"] - exact[len(fine) :]).abs() / part["standard_error"]).max())
     ax.set(xlabel="half angle (degrees)", ylabel="statistical dimension / D", xticks=range(0, 91, 15))
-    ax.legend()
     alt = (
         "statistical dimension over D rises from about 0 to 1 with the angle, the nearer to sin squared the "
         f"larger D. Monte Carlo points lie at most {max(gaps):.1f} standard errors from the exact curves."
@@ -157,8 +138,7 @@ def transition_map(
 def sharpening(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """Left: successes against k / D, one colour a dimension, with the exact curve where there is one. Right: 10-90 % width.
 
-    rows: one setting in several dimensions, from one of the simulations. The width is over D, both axes logarithmic, with a
-    dotted line of slope -1/2.
+    rows: one setting in several dimensions, of one simulation. The width is over D, both axes logarithmic; dotted: slope -1/2.
     """
     size = _size_column(rows)
     fig, ((left, right),) = figure(1, 2, size=(9.6, 3.6), gridspec_kw={"width_ratios": [1.5, 1]})
@@ -174,7 +154,6 @@ def sharpening(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
         widths[int(d)] = float((moved["high"] - moved["low"]).iloc[0]) / d
     left.axvline(float(part["predicted"].iloc[0]) / d, color=NEUTRAL, linestyle=":", label="predicted")
     left.set(xlabel=f"{size} / D", ylabel="share of successes")
-    left.legend()
     width = pd.Series(widths, dtype=float).dropna()
     right.plot(width.index, width, "o-", color=SERIES[0])
     slope = width.iloc[:1].to_numpy() * np.sqrt(width.index[:1].to_numpy() / width.index)
@@ -193,16 +172,14 @@ def bias_against_dimension(moved: pd.DataFrame, *, title: str = "") -> BookFigur
     """(measured - predicted) / D against D, one curve an epsilon: rows of ``transitions`` of ellipsoids."""
     require_rows(moved, ("ambient", "epsilon", "difference"))
     fig, ax = panel()
-    notes = []
     known = moved.dropna(subset=["difference"]).sort_values("ambient")
-    for _, style, part in series(known, "epsilon", "ε = {:g}", sort=True):
-        ax.plot(part["ambient"], part["difference"], "o-", color=style.colour, label=style.label)
-        notes.append(f"{style.label}: {part['difference'].iloc[0]:+.3f} to {part['difference'].iloc[-1]:+.3f}")
+    drawn = lines(ax, known, "epsilon", "ambient", "difference", "ε = {:g}", sort=True, marker="o")
+    ends = ((label, part["difference"].iloc[[0, -1]]) for label, part in drawn)
+    notes = [f"{label}: {first:+.3f} to {last:+.3f}" for label, (first, last) in ends]
     ax.axhline(0, color=NEUTRAL, linestyle=":", linewidth=1.2)
     ax.set(xscale="log", xlabel="D", ylabel="(measured − predicted) / D")
     plain_ticks(ax.xaxis, sorted(moved["ambient"].unique()))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:+.0f} %"))
-    ax.legend()
     alt = f"the measured transition against the predicted one, over the dimension. {'; '.join(notes)}."
     return finish(fig, moved, alt, title)
 
@@ -215,24 +192,14 @@ def crossing_slider(limits: Mapping[float, Limit], *, control: str = "ε =", tit
     positions = {}
     for epsilon, limit in limits.items():
         p, room = limit.curve(201)[["p", "G"]].to_numpy().T
-        positions[f"{epsilon:g}"] = {
-            "removed fraction n / D": (p, p),
-            "room seen from there, G(R(n))": (p, room),
-            "limit": (np.array([limit.removed, limit.removed]), np.array([0.0, limit.removed])),
-        }
+        sides = {"removed fraction n / D": (p, p), "room seen from there, G(R(n))": (p, room)}
+        positions[f"{epsilon:g}"] = sides | {"limit": (np.repeat(limit.removed, 2), np.array([0.0, limit.removed]))}
     notes = "; ".join(f"{epsilon:g}: {limit.removed:.2f}" for epsilon, limit in limits.items())
     name = "epsilon" if control == "ε =" else control.removesuffix(" =")
-    return slider_figure(
-        positions,
-        control=control,
-        x_label="removed fraction n / D",
-        y_label="both sides of the equation",
-        title=title,
-        x_range=(0, 1),
-        y_range=(0, 1.02),
-        start=len(positions) // 2,
-        alt=f"{title}: a rising diagonal and a falling curve. They cross, by {name}, at {notes}.",
-    )
+    axes: dict[str, Any] = {"x_label": "removed fraction n / D", "y_label": "both sides of the equation"}
+    axes |= {"x_range": (0, 1), "y_range": (0, 1.02), "start": len(positions) // 2}
+    alt = f"{title}: a rising diagonal and a falling curve. They cross, by {name}, at {notes}."
+    return slider_figure(positions, control=control, title=title, alt=alt, **axes)
 
 
 @styled
@@ -240,13 +207,10 @@ def limits_against_epsilon(rows: pd.DataFrame, *, title: str = "") -> BookFigure
     """Removed fraction against epsilon, one curve a ``limit``: means over trials. rows: limit, epsilon, removed."""
     require_rows(rows, ("limit", "epsilon", "removed"))
     fig, ax = panel()
-    notes = []
-    for kind, style, part in series(rows, "limit"):
-        mean = spread(ax, part, "epsilon", "removed", style, middle="mean", within=100)
-        notes.append(f"{kind} from {mean.iloc[0]:.2f} to {mean.iloc[-1]:.2f}")
+    drawn = spreads(ax, rows, "limit", "epsilon", "removed", middle="mean", within=100)
+    notes = [f"{kind} from {mean.iloc[0]:.2f} to {mean.iloc[-1]:.2f}" for kind, mean in drawn]
     ax.set(xscale="log", xlabel="ε", ylabel="weights removed", ylim=(0, 1))
     ax.yaxis.set_major_formatter(percent)
-    ax.legend()
     return finish(fig, rows, f"weights removed against epsilon. {'; '.join(notes)}. Bands span all trials.", title)
 
 
@@ -263,29 +227,19 @@ def trace_slider(
     for label, spectrum in spectra.items():
         kept = 1 - normalised_width(distances, spectrum, epsilon)
         bound = [trace_bound(float(r), float(spectrum.mean()), epsilon) for r in distances]
-        positions[label] = {
-            "at least to keep, 1 − G(R)": (distances.numpy(), kept.numpy()),
-            "bound by the trace": (distances.numpy(), bound),
-        }
+        x = distances.numpy()
+        positions[label] = {"at least to keep, 1 − G(R)": (x, kept.numpy()), "bound by the trace": (x, bound)}
         notes.append(f"{label}: {kept[-1]:.2f} of at most {bound[-1]:.2f}")
-    return slider_figure(
-        positions,
-        control="spread of the spectrum",
-        x_label="distance R",
-        y_label="kept fraction",
-        title=title,
-        y_range=(0, 1.02),
-        start=len(positions) // 2,
-        alt=f"{title}: the kept fraction rises with the distance, below its bound. At R = {reach:g}, {'; '.join(notes)}.",
-    )
+    alt = f"{title}: the kept fraction rises with the distance, below its bound. At R = {reach:g}, {'; '.join(notes)}."
+    axes: dict[str, Any] = {"x_label": "distance R", "y_label": "kept fraction", "y_range": (0, 1.02)}
+    axes |= {"control": "spread of the spectrum", "start": len(positions) // 2}
+    return slider_figure(positions, title=title, alt=alt, **axes)
 
 
 _SIMULATED = (
     "simulation", "ambient", "angle", "degrees", "distance", "epsilon", "nonzero", "k", "measurements", "trials", "successes",
     "probability", "predicted", "seed",
 )  # fmt: skip
-
-
 _SIZES = {"measurements": "random measurements", "k": "dimension k of the subspace"}
 
 

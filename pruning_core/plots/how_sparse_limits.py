@@ -5,8 +5,8 @@ import pandas as pd
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import over_seeds, require_rows
 from pruning_core.papers.how_sparse.prunability import Prunability
-from pruning_core.plots.curves import band, set_sparsity_axis
-from pruning_core.plots.style import NEUTRAL, BookFigure, figure, finish, panel, percent, series, style_of, styled
+from pruning_core.plots.axes import bands, percent, set_sparsity_axis
+from pruning_core.plots.style import NEUTRAL, STYLES, BookFigure, figure, finish, panel, series, style_of, styled
 
 
 @styled
@@ -31,7 +31,6 @@ def predicted_against_measured(rows: pd.DataFrame, *, title: str = "") -> BookFi
     ax.set(xlabel="measured limit: loss within the tolerance", ylabel="predicted limit")
     ax.xaxis.set_major_formatter(percent)
     ax.yaxis.set_major_formatter(percent)
-    ax.legend()
     return finish(fig, rows, f"predicted against measured limit. Means: {'; '.join(notes)}.", title)
 
 
@@ -39,27 +38,24 @@ def predicted_against_measured(rows: pd.DataFrame, *, title: str = "") -> BookFi
 def transition(curves: pd.DataFrame, limits: pd.Series, *, title: str = "") -> BookFigure:
     """Accuracy (left) and loss (right) against the fraction removed, one line a strength; dashed: the predicted limit.
 
-    curves: removed, accuracy, loss, strength, of one seed. limits: strength -> predicted limit. The axis is logarithmic in
-    the fraction kept.
+    curves: removed, accuracy, loss, strength, of one seed, drawn as on ``set_sparsity_axis``. limits: strength -> predicted.
     """
     curves = curves[curves["removed"] <= 0.99]  # what lies beyond is chance
     if curves.empty:
         raise BadInput("there is no curve to draw.")
     fig, axes = figure(1, 2, size=(9.6, 3.8))
-    notes = []
-    for strength, style, part in series(curves.sort_values("removed"), "strength", "λ = {:g}", sort=True):
-        for ax, column in zip(axes[0], ("accuracy", "loss"), strict=True):
+    notes = {}
+    for ax, column, name in zip(axes[0], ("accuracy", "loss"), ("accuracy (%)", "loss"), strict=True):
+        for strength, style, part in series(curves.sort_values("removed"), "strength", "λ = {:g}", sort=True):
             ax.plot(part["removed"], part[column], color=style.colour, label=style.label)
             if strength in limits:
                 ax.axvline(float(limits[strength]), color=style.colour, linestyle="--", linewidth=1.2)
-        if strength in limits:
-            notes.append(f"{style.label} predicted {float(limits[strength]):.3f}")
-    for ax, name in zip(axes[0], ("accuracy (%)", "loss"), strict=True):
+                notes[strength] = f"{style.label} predicted {float(limits[strength]):.3f}"
         set_sparsity_axis(ax, curves["removed"].to_numpy(float))
         ax.set(xlabel="weights removed", ylabel=name)
     axes[0, 1].set_yscale("log")
-    axes[0, 0].legend()
-    return finish(fig, curves, f"accuracy and loss fall and rise sharply; dashed limits: {'; '.join(notes)}.", title)
+    dashed = "; ".join(notes.values())
+    return finish(fig, curves, f"accuracy and loss fall and rise sharply; dashed limits: {dashed}.", title)
 
 
 @styled
@@ -79,11 +75,11 @@ def fixed_point_and_loss(prunability: Prunability, rows: pd.DataFrame, *, title:
     measured = prunability.measured
     right.plot(measured["removed"], measured["loss"], color=style_of("l1").colour, label="loss")
     right.set(xlabel="weights removed", ylabel="loss on the images given", yscale="log")
-    lines = [*right.get_lines()]
+    curves = [*right.get_lines()]
     if measured["accuracy"].notna().all():
         other = right.twinx()
         other.grid(visible=False)
-        lines += other.plot(measured["removed"], measured["accuracy"], color=style_of("dense").colour, label="accuracy")
+        curves += other.plot("removed", "accuracy", data=measured, color=style_of("dense").colour, label="accuracy")
         other.set(ylabel="accuracy (%)")
         other.spines["right"].set_visible(True)
     actual = prunability.actual.within_epsilon
@@ -92,14 +88,11 @@ def fixed_point_and_loss(prunability: Prunability, rows: pd.DataFrame, *, title:
         if actual is not None:
             ax.axvline(actual, color=NEUTRAL, linestyle=":", linewidth=1.6, label="measured limit")
         ax.xaxis.set_major_formatter(percent)
-    left.legend()
-    right.legend(handles=lines, loc="center left")
-    measured_limit = "no fraction kept the loss within the tolerance"
-    if actual is not None:
-        measured_limit = f"the measured limit is {actual:.2f}"
+    right.legend(handles=curves, loc="center left")
+    met = "no fraction kept the loss within the tolerance" if actual is None else f"the measured limit is {actual:.2f}"
     first, last = measured["loss"].iloc[[0, -1]]
     alt = (
-        f"a rising and a falling curve cross at {prunability.removed:.2f}, the predicted limit; {measured_limit}. "
+        f"a rising and a falling curve cross at {prunability.removed:.2f}, the predicted limit; {met}. "
         f"Beside it the loss goes from {first:.2g} to {last:.2g}."
     )
     return finish(fig, rows, alt, title)
@@ -114,17 +107,12 @@ def rounds_against_control(rows: pd.DataFrame, *, title: str = "") -> BookFigure
     require_rows(rows, ("label", "rounds", "predicted", "distance"))
     fig, axes = figure(1, 2, size=(9.6, 3.6))
     notes = []
-    drawn = (("rounds", "l1", "cut, train on"), ("rounds without cuts", "dense", "train on, no cuts"))
-    for label, method, name in drawn:
-        part, style = rows[rows["label"] == label], style_of(method)._replace(label=name)
-        for ax, column, highest in zip(axes[0], ("predicted", "distance"), (1, None), strict=True):
-            curve = over_seeds(part, ["rounds"], column)
-            if not curve.empty:
-                band(ax, curve, "rounds", style, low=0, high=highest)
-                notes.append(f"{name}: {column} from {curve['mean'].iloc[0]:.3g} to {curve['mean'].iloc[-1]:.3g}")
-    for ax, name in zip(axes[0], ("predicted limit", "distance R at the limit"), strict=True):
-        ax.set(xlabel="round", ylabel=name)
-        ax.set_xticks(sorted(rows["rounds"].unique()))
+    styles = STYLES["control"]
+    panels = ("predicted", "predicted limit", 1), ("distance", "distance R at the limit", None)
+    for ax, (column, name, highest) in zip(axes[0], panels, strict=True):
+        points = over_seeds(rows[rows["label"].isin(styles)], ["label", "rounds"], column)
+        for label, curve in bands(ax, points, "rounds", 0, highest, by="label", styles=styles):
+            notes.append(f"{label}: {column} from {curve['mean'].iloc[0]:.3g} to {curve['mean'].iloc[-1]:.3g}")
+        ax.set(xlabel="round", ylabel=name, xticks=sorted(rows["rounds"].unique()))
     axes[0, 0].yaxis.set_major_formatter(percent)
-    axes[0, 0].legend()
     return finish(fig, rows, f"two panels over pruning rounds. {'; '.join(notes)}.", title)

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from pruning_core.errors import BadInput
-from pruning_core.plots.style import METHOD_STYLE, NEUTRAL, SYMBOLS, MethodStyle, series_style, style_of
+from pruning_core.plots.style import LOOK, METHOD_STYLE, NEUTRAL, SYMBOLS, MethodStyle, series_style, style_of
 
 Curve = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
 
-_AXIS = {"color": NEUTRAL, "gridcolor": "rgba(121,121,121,0.25)", "zeroline": False, "linecolor": NEUTRAL}
+PLOTLY: dict[str, Any] = LOOK["plotly"]
 _SCRIPT = Path(__file__).with_name("slider.js").read_text(encoding="utf-8")
 
 
@@ -45,22 +45,15 @@ class SliderFigure:
     def to_html(self) -> str:
         """Return one self-contained ``<div>``; only plotly.js is looked for, below the site's own root."""
         spec = {"data": self.data, "layout": self.layout}
-
-        # "</" would end the script early if a label contained it
-        def dump(value: Any) -> str:
-            return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
-
-        name = f"slider-{zlib.crc32(dump([spec, self.names]).encode()):08x}"
-        call = f"pruningSlider({dump(name)}, {dump(spec)}, {dump(self.names)}, {self.per_position});"
+        name = f"slider-{zlib.crc32(_dump([spec, self.names]).encode()):08x}"
+        call = f"pruningSlider({_dump(name)}, {_dump(spec)}, {_dump(self.names)}, {self.per_position});"
         alt, control = html.escape(self.alt, quote=True), html.escape(self.control, quote=True)
         look = "min-width:6em;padding:.2em;color:inherit;background:none;border:1px solid;border-radius:4px"
         button = f'<button type="button" class="play" disabled style="{look}">\u25b6 play</button>' if self.play else ""
-        unboxed = "{background:none!important;padding:0!important;color:inherit}"
         return (
-            f"<style>.text_html:has(> .pruning-slider){unboxed}</style>"
+            "<style>.text_html:has(> .pruning-slider){background:none!important;padding:0!important;color:inherit}</style>"
             f'<div class="pruning-slider" id="{name}">'
-            f'<div class="plot" role="img" aria-label="{alt}" '
-            f'style="min-height:{self.layout["height"]}px"></div>'
+            f'<div class="plot" role="img" aria-label="{alt}" style="min-height:{self.layout["height"]}px"></div>'
             f'<div style="display:flex;gap:.75em;color:{NEUTRAL}">{button}'
             f'<label style="display:flex;gap:.75em;align-items:center;flex:1"><span>{control}</span>'
             f'<input type="range" min="0" max="{len(self.names) - 1}" step="1" value="{self.start}" disabled '
@@ -74,14 +67,8 @@ class SliderFigure:
         for i, name in enumerate(self.names):
             visible = [j // self.per_position == i for j in range(len(self.data))]
             steps.append({"label": name, "method": "restyle", "args": [{"visible": visible}]})
-        slider = {
-            "active": self.start,
-            "steps": steps,
-            "currentvalue": {"prefix": f"{self.control}: "},
-            "pad": {"t": 40},
-            "font": {"color": NEUTRAL},
-        }
-        return {"data": self.data, "layout": self.layout | {"sliders": [slider]}}
+        slider = {"active": self.start, "steps": steps, "currentvalue": {"prefix": f"{self.control}: "}}
+        return {"data": self.data, "layout": self.layout | {"sliders": [slider | PLOTLY["slider"]]}}
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         return {"text/html": self.to_html(), "application/vnd.plotly.v1+json": self.to_plotly(), "text/plain": self.alt}
@@ -117,10 +104,9 @@ def slider_figure(
     if not alt.strip():
         raise BadInput("a slider figure needs an alt text.")
     methods = all(name.lower().replace("-", "_") in METHOD_STYLE for name in names)
-    looks = {name: style_of(name) if methods else series_style(i, name) for i, name in enumerate(names)} | dict(
-        styles or {}
-    )
-    data, all_x, all_y = [], [], []
+    looks = {name: style_of(name) if methods else series_style(i, name) for i, name in enumerate(names)}
+    looks |= styles or {}
+    data, all_x, all_y = [], [], [np.zeros(int(mode == "bars"))]  # a bar that does not start at 0 misleads
     for i, position in enumerate(positions.values()):
         for name, (x, y) in position.items():
             xs, ys = np.asarray(x, float), np.asarray(y, float)
@@ -129,12 +115,10 @@ def slider_figure(
             all_x.append(xs)
             all_y.append(ys)
             data.append(_trace(looks[name], xs, ys, mode, visible=i == start))
-    if mode == "bars":
-        all_y.append(np.zeros(1))  # a bar that does not start at 0 misleads
     layout = page_layout(title, 380, l=60, r=15, t=80 if title else 40, b=50) | {
         "showlegend": len(names) > 1,
-        "xaxis": _AXIS | {"title": {"text": x_label}} | _range(all_x, x_range, x_log),
-        "yaxis": _AXIS | {"title": {"text": y_label}} | _range(all_y, y_range, y_log),
+        "xaxis": PLOTLY["axis"] | {"title": {"text": x_label}} | _range(all_x, x_range, x_log),
+        "yaxis": PLOTLY["axis"] | {"title": {"text": y_label}} | _range(all_y, y_range, y_log),
     }
     return SliderFigure(data, layout, list(positions), start, control, " ".join(alt.split()), play)
 
@@ -153,14 +137,13 @@ def check_positions(positions: Mapping[str, Mapping[str, Any]], start: int) -> l
 
 def page_layout(title: str, height: int, **margin: int) -> dict[str, Any]:
     """What the layouts of all sliders share; margins l, r, t and b in pixels."""
-    return {
-        "title": {"text": title, "y": 0.98, "yanchor": "top"},
-        "height": height,
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"color": NEUTRAL},
-        "margin": margin,
-    }
+    about = {"title": {"text": title, "y": 0.98, "yanchor": "top"}, "height": height, "margin": margin}
+    return about | PLOTLY["layout"]
+
+
+def _dump(value: Any) -> str:
+    """JSON in which no label that contains "</" can end the script early."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
 
 
 def _trace(style: MethodStyle, x: np.ndarray, y: np.ndarray, mode: str, visible: bool) -> dict[str, Any]:
@@ -169,22 +152,16 @@ def _trace(style: MethodStyle, x: np.ndarray, y: np.ndarray, mode: str, visible:
     trace: dict[str, Any] = {"name": style.label, "visible": visible} | points
     if mode == "bars":
         return trace | {"type": "bar", "marker": {"color": style.colour}}
-    return trace | {
-        "type": "scatter",
-        "mode": mode,
-        "line": {"color": style.colour, "width": 2.5},
-        "marker": {"color": style.colour, "symbol": SYMBOLS[style.marker], "size": 8},
-    }
+    marker = {"color": style.colour, "symbol": SYMBOLS[style.marker], "size": 8}
+    return trace | {"type": "scatter", "mode": mode, "line": {"color": style.colour, "width": 2.5}, "marker": marker}
 
 
 def _range(values: list[np.ndarray], given: tuple[float, float] | None, log: bool) -> dict[str, Any]:
     every = np.concatenate(values)
-    if log and (every.min() <= 0 or (given is not None and min(given) <= 0)):
+    if log and min([every.min(), *(given or ())]) <= 0:
         raise BadInput("a logarithmic axis needs positive values.")
-    low, high = given if given is not None else (float(every.min()), float(every.max()))
+    low, high = given or (float(every.min()), float(every.max()))
     if log:
         low, high = float(np.log10(low)), float(np.log10(high))
-    if given is None:
-        margin = 0.04 * (high - low) or 0.5
-        low, high = low - margin, high + margin
-    return {"type": "log" if log else "linear", "range": [low, high]}
+    margin = 0 if given else 0.04 * (high - low) or 0.5
+    return {"type": "log" if log else "linear", "range": [low - margin, high + margin]}

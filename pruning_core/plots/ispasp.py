@@ -1,6 +1,7 @@
 """Figures of the i-SpaSP chapter: decay of the residual, recovery maps, iterations to step through, spectra, times."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,22 +10,9 @@ import seaborn as sns
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import over_seeds
 from pruning_core.methods.ispasp import Recovery
-from pruning_core.plots.curves import method_lines
+from pruning_core.plots.axes import method_lines, plain_ticks, round_numbers
 from pruning_core.plots.interactive import Curve, SliderFigure, slider_figure
-from pruning_core.plots.style import (
-    NEUTRAL,
-    SERIES,
-    BookFigure,
-    figure,
-    finish,
-    panel,
-    panels_by,
-    plain_ticks,
-    round_numbers,
-    series,
-    style_of,
-    styled,
-)
+from pruning_core.plots.style import NEUTRAL, SERIES, BookFigure, facets, figure, finish, series, style_of, styled
 
 _LINES = ("-", "--", ":", "-.")
 
@@ -38,7 +26,7 @@ def decay_curves(
     rows: method, d_hid, p, s, residual, seed. ``slopes``: p -> exponent of the theory, drawn dotted a
     little above. The first of ``methods`` is a full line, the others are broken.
     """
-    fig, panels = panels_by(rows.sort_values("d_hid", kind="stable"), "d_hid", 4.8, 4.2, sharey=True)
+    fig, panels = facets(rows.sort_values("d_hid", kind="stable"), "d_hid", 4.8, 4.2, sharey=True)
     notes = []
     for ax, width, part in panels:
         for p, style, some in series(part, "p", "p = {:g}", sort=True):
@@ -56,7 +44,7 @@ def decay_curves(
         ax.set(xscale="log", yscale="log", xlabel="neurons kept", title=f"hidden width {width}")
         plain_ticks(ax.xaxis, round_numbers(part["s"].min(), part["s"].max()))
     left, right = panels[0][0], panels[-1][0]
-    left.set(ylabel="squared residual")
+    left.set_ylabel("squared residual")
     left.legend(loc="lower left")
     if len(methods) > 1:
         named = [(line, style_of(method).label) for line, method in zip(_LINES, methods, strict=False)]
@@ -83,7 +71,7 @@ def recovery_maps(rows: pd.DataFrame, *, methods: Sequence[str], title: str = ""
         ax.tick_params("y", rotation=0)
         ax.set(xlabel="outputs", ylabel="", title=style_of(method).label)
         notes.append(f"{style_of(method).label}: found in {100 * part['recovered'].mean():.0f} % of all draws")
-    axes[0, 0].set(ylabel="active neurons")
+    axes[0, 0].set_ylabel("active neurons")
     fig.colorbar(axes[0, 0].collections[0], ax=list(axes[0]), label="support found")
     return finish(fig, rows, f"heat maps over outputs and active neurons. {'; '.join(notes)}.", title)
 
@@ -94,7 +82,7 @@ def spectra(rows: pd.DataFrame, *, exponents: Sequence[float] = (1.0,), title: s
 
     rows: name, rank (from 1), size. ``exponents``: dotted lines ``rank ** -e`` for comparison; 1 is the border of p < 1.
     """
-    fig, ax = panel()
+    fig, ((ax,),) = figure()
     notes = []
     for i, (name, style, part) in enumerate(series(rows, "name")):
         curve = over_seeds(part, ["rank"], "size")
@@ -106,17 +94,15 @@ def spectra(rows: pd.DataFrame, *, exponents: Sequence[float] = (1.0,), title: s
         ax.plot(ranks, ranks**-e, ":", color=NEUTRAL, label=f"rank$^{{-{e:g}}}$")
     low = max(rows.loc[rows["size"] > 0, "size"].min(), 1e-4)
     ax.set(xscale="log", yscale="log", xlabel="rank", ylabel="activation sum / largest", ylim=(low, 1.5))
-    ax.legend()
     return finish(fig, rows, f"sorted activation sums. {'; '.join(notes)}.", title)
 
 
 @styled
 def times_against_width(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """Draw seconds of selection against the width of the layer, both logarithmic: one curve a method, bands over seeds."""
-    fig, ax = panel()
+    fig, ((ax,),) = figure()
     notes = method_lines(ax, rows, "hidden", "seconds")
     ax.set(xlabel="hidden units", ylabel="seconds")
-    ax.legend()
     return finish(fig, rows, f"seconds of selection against hidden units. {'; '.join(notes)}.", title)
 
 
@@ -134,25 +120,15 @@ def iterations_slider(recovery: Recovery, *, title: str = "") -> SliderFigure:
     positions: dict[str, dict[str, Curve]] = {}
     for t, (step, share) in enumerate(zip(recovery.steps, shares, strict=True), 1):
         y = step.importance.numpy() / max(float(step.importance.abs().max()), 1e-300)
-        kept, proposed, merged = (
-            np.isin(np.arange(len(y)), found) for found in (step.support, step.proposals, step.merged)
-        )
-        roles = {
-            "not proposed": ~merged,
-            "proposed, dropped": merged & ~kept & proposed,
-            "carried over, dropped": merged & ~kept & ~proposed,
-            "kept": kept,
-        }
+        kept, proposed, merged = (np.isin(np.arange(len(y)), s) for s in (step.support, step.proposals, step.merged))
+        dropped = merged & ~kept
+        roles = {"not proposed": ~merged, "proposed, dropped": dropped & proposed}
+        roles |= {"carried over, dropped": dropped & ~proposed, "kept": kept}
         positions[f"iteration {t}: residual {share:.3g}"] = {name: (rank[of], y[of]) for name, of in roles.items()}
-    sizes = ", ".join(f"{share:.2g}" for share in shares)
-    return slider_figure(
-        positions,
-        control="step",
-        x_label="rank of the activation sum",
-        y_label="importance / largest",
-        mode="markers",
-        title=title,
-        y_range=(-1.08, 1.08),
-        alt=f"{title}: neurons by rank of activation and importance, iteration by iteration; squared residual after each, "
-        f"relative to the start: {sizes}.",
+    axes: dict[str, Any] = {"x_label": "rank of the activation sum", "y_label": "importance / largest"}
+    axes |= {"y_range": (-1.08, 1.08), "mode": "markers"}
+    alt = (
+        f"{title}: neurons by rank of activation and importance, iteration by iteration; squared residual after each, "
+        f"relative to the start: {', '.join(f'{share:.2g}' for share in shares)}."
     )
+    return slider_figure(positions, control="step", title=title, alt=alt, **axes)

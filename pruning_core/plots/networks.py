@@ -8,7 +8,8 @@ from matplotlib.ticker import MaxNLocator
 
 from pruning_core.errors import known_name
 from pruning_core.experiments.intervals import require_rows
-from pruning_core.plots.style import COLOURS, BookFigure, finish, level, panel, percent, series, styled
+from pruning_core.plots.axes import level, lines, percent
+from pruning_core.plots.style import COLOURS, BookFigure, finish, panel, styled
 
 ROLES = {"produces": ("ochre", "P"), "normalises": ("mauve", "N"), "consumes": ("blue", "C")}
 """Role of a layer in a group -> colour and letter."""
@@ -30,7 +31,13 @@ def group_map(rows: pd.DataFrame, *, order: Sequence[str] | None = None, title: 
     layers = [layer for layer in order or dict.fromkeys(parts["layer"]) if layer in named]
     fig, ax = panel(size=(min(2.6 + 0.9 * len(groups), 9.6), 1.2 + 0.3 * len(layers)))
     for (group, layer), tile in parts.groupby(["group", "layer"], sort=False):
-        _tile(ax, groups.index(group), layers.index(layer), [r for r in ROLES if r in set(tile["role"])])
+        roles = [role for role in ROLES if role in set(tile["role"])]  # they share the tile
+        y, width = layers.index(layer), 0.84 / len(roles)
+        for i, role in enumerate(roles):
+            colour, letter = ROLES[role]
+            middle = groups.index(group) - 0.42 + i * width + width / 2
+            ax.bar(middle, 0.8, width, y - 0.4, color=COLOURS[colour])
+            ax.text(middle, y, letter, ha="center", va="center", fontsize=9, color="white", weight="bold")
     ax.set_xticks(range(len(groups)), groups, rotation=30, ha="right", rotation_mode="anchor", fontsize=9)
     ax.set_yticks(range(len(layers)), layers, fontsize=9)
     ax.set(xlim=(-0.6, len(groups) - 0.4), ylim=(len(layers) - 0.4, -0.6), xlabel="channel group", ylabel="layer")
@@ -41,16 +48,6 @@ def group_map(rows: pd.DataFrame, *, order: Sequence[str] | None = None, title: 
     tiles = tiles.assign(part=tiles["layer"] + " " + tiles["role"]).groupby("group")["part"].agg(", ".join)
     notes = "; ".join(f"{group}: {tiles[group]}" for group in groups)
     return finish(fig, None, f"tiles of layers against channel groups. {notes}.", title)
-
-
-def _tile(ax, x: int, y: int, roles: Sequence[str]) -> None:
-    """One square, shared by the roles that a layer has in a group."""
-    for i, role in enumerate(roles):
-        colour, letter = ROLES[role]
-        width = 0.84 / len(roles)
-        left = x - 0.42 + i * width
-        ax.bar(left + width / 2, 0.8, width, y - 0.4, color=COLOURS[colour])
-        ax.text(left + width / 2, y, letter, ha="center", va="center", fontsize=9, color="white", weight="bold")
 
 
 @styled
@@ -64,17 +61,14 @@ def difference_curve(rows: pd.DataFrame, *, floor: float | None = None, title: s
     fig, ax = panel()
     positive = rows.loc[rows["difference"] > 0, "difference"]
     lowest = 10.0 ** np.floor(np.log10(positive.min() if len(positive) else 1e-17))
-    notes = []
-    for name, style, curve in series(rows, "pair"):
-        size = curve["difference"]
-        ax.plot(curve["step"], size.clip(lower=lowest), color=style.colour, marker=style.marker, label=name)
-        notes.append(f"{name}: from {size.iloc[0]:.2g} to {size.iloc[-1]:.2g}")
+    drawn = lines(ax, rows.assign(height=rows["difference"].clip(lower=lowest)), "pair", "step", "height")
+    ends = ((name, curve["difference"].iloc[[0, -1]]) for name, curve in drawn)
+    notes = [f"{name}: from {first:.2g} to {last:.2g}" for name, (first, last) in ends]
     if floor is not None:
         level(ax, floor, "tolerated")
     ax.set_yscale("log")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="step", ylabel="largest difference of the outputs")
-    ax.legend()
     tolerated = f" The tolerated difference is {floor:.0e}." if floor is not None else ""
     return finish(fig, None, f"difference against step. {'; '.join(notes)}.{tolerated}", title)
 
@@ -83,18 +77,16 @@ def difference_curve(rows: pd.DataFrame, *, floor: float | None = None, title: s
 def leak_curves(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """Draw the size of weights that should be zero against the training step, one curve a ``way``.
 
-    rows: columns ``way``, ``step`` and ``size`` (mean size of the dead weights, relative to that of the living). Raises
-    BadInput for missing columns or no rows.
+    rows: ``way``, ``step``, ``size`` (mean of the dead weights / mean of the living). BadInput without a column or any row.
     """
     require_rows(rows, ("way", "step", "size"))
     fig, ax = panel()
-    notes = []
-    for way, style, curve in series(rows, "way"):
-        ax.plot(curve["step"], curve["size"], color=style.colour, marker=style.marker, label=way)
-        notes.append(f"{way}: {100 * curve['size'].iloc[-1]:.3g} % after {curve['step'].iloc[-1]} steps")
+    notes = [
+        f"{way}: {100 * curve['size'].iloc[-1]:.3g} % after {curve['step'].iloc[-1]} steps"
+        for way, curve in lines(ax, rows, "way", "step", "size")
+    ]
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(percent)
     ax.set(xlabel="step after the cut", ylabel="size of dead weights / size of living")
-    ax.legend()
     alt = f"mean size of dead weights, relative to living ones, against steps. {'; '.join(notes)}."
     return finish(fig, None, alt, title)

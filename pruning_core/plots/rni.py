@@ -1,6 +1,7 @@
 """Figures of the chapter on receding importances."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,10 +9,12 @@ import torch
 
 from pruning_core.errors import BadInput
 from pruning_core.experiments.importances import BINS
+from pruning_core.experiments.intervals import require_rows
 from pruning_core.papers.rni.settling import receding_force, receding_threshold, settled
+from pruning_core.plots.axes import plain_ticks
 from pruning_core.plots.curves import accuracy_against_sparsity
 from pruning_core.plots.interactive import SliderFigure, slider_figure
-from pruning_core.plots.style import BookFigure, figure, finish, plain_ticks, set_alt, style_of, styled
+from pruning_core.plots.style import BookFigure, figure, finish, set_alt, style_of, styled
 
 MIDDLES = (np.arange(BINS) + 0.5) / BINS  # of the bins
 
@@ -22,19 +25,11 @@ def force_slider(shifts: Sequence[float], *, title: str = "") -> SliderFigure:
     Beside it, at the height of the bump, the force of an L1 penalty on the importance itself: the same everywhere.
     """
     g = torch.linspace(-9, 6, 301, dtype=torch.float64)
-    level = np.full(len(g), 0.26)
-    positions = {
-        f"{b:g}": {"rni": (g.numpy(), receding_force(g, b).numpy()), "slimming": (g.numpy(), level)} for b in shifts
-    }
-    return slider_figure(
-        positions,
-        control="b =",
-        x_label="raw scale g",
-        y_label="force towards smaller scales",
-        title=title,
-        y_range=(0, 0.28),
-        alt=f"{title}: RNI's force is a bump whose top moves from g = -1.2 to the left as b grows; L1's is a level line.",
-    )
+    level = g.numpy(), np.full(len(g), 0.26)
+    positions = {f"{b:g}": {"rni": (g.numpy(), receding_force(g, b).numpy()), "slimming": level} for b in shifts}
+    axes: dict[str, Any] = {"x_label": "raw scale g", "y_label": "force towards smaller scales", "y_range": (0, 0.28)}
+    alt = f"{title}: RNI's force is a bump whose top moves from g = -1.2 to the left as b grows; L1's is a level line."
+    return slider_figure(positions, control="b =", title=title, alt=alt, **axes)
 
 
 def settled_slider(strengths: Sequence[float], *, b: float = 0.0, title: str = "") -> SliderFigure:
@@ -45,18 +40,13 @@ def settled_slider(strengths: Sequence[float], *, b: float = 0.0, title: str = "
         curves = {"rni": settled(targets, strength, "rni", b), "slimming": settled(targets, strength, "l1")}
         positions[f"{strength:g}"] = {name: (targets.numpy(), y.numpy()) for name, y in curves.items()}
     jumps = "; ".join(f"{strength:g}: {receding_threshold(strength, b):.2f}" for strength in strengths)
-    return slider_figure(
-        positions,
-        control="strength λ =",
-        x_label="importance that the data loss asks for",
-        y_label="importance that settles",
-        title=title,
-        y_range=(0, 1),
-        x_range=(0, 1),
-        start=len(positions) // 2,
-        alt=f"{title}: under L1 every importance loses the same; under RNI weak ones fall to 0 and strong ones hardly move. "
-        f"The jump lies, by strength, at {jumps}.",
+    alt = (
+        f"{title}: under L1 every importance loses the same; under RNI weak ones fall to 0 and strong ones hardly move. "
+        f"The jump lies, by strength, at {jumps}."
     )
+    axes: dict[str, Any] = {"x_label": "importance that the data loss asks for", "y_label": "importance that settles"}
+    axes |= {"x_range": (0, 1), "y_range": (0, 1), "start": len(positions) // 2}
+    return slider_figure(positions, control="strength λ =", title=title, alt=alt, **axes)
 
 
 def histogram_slider(rows: pd.DataFrame, methods: Sequence[str], *, title: str = "") -> SliderFigure:
@@ -70,18 +60,10 @@ def histogram_slider(rows: pd.DataFrame, methods: Sequence[str], *, title: str =
         f"{epoch:g}": {m: (MIDDLES, _shares(run.at[epoch, "histogram"])) for m, run in runs.items()} for epoch in epochs
     }
     ends = "; ".join(f"{style_of(m).label}: {run['receded_share'].iloc[-1]:.0%} receded" for m, run in runs.items())
-    return slider_figure(
-        positions,
-        control="epoch",
-        x_label="importance / largest",
-        y_label="share of channels (cut off at 0.2)",
-        title=title,
-        mode="bars",
-        y_range=(0, 0.2),  # the heap at 0 would leave no room for all the others
-        start=len(positions) - 1,
-        play=True,
-        alt=f"{title}: histograms of importances over the epochs. At the end, {ends}.",
-    )
+    alt = f"{title}: histograms of importances over the epochs. At the end, {ends}."
+    axes: dict[str, Any] = {"x_label": "importance / largest", "y_label": "share of channels (cut off at 0.2)"}
+    axes |= {"y_range": (0, 0.2), "mode": "bars"}  # the heap at 0 would leave no room for all the others
+    return slider_figure(positions, control="epoch", title=title, alt=alt, start=len(positions) - 1, play=True, **axes)
 
 
 def _shares(histogram: str) -> np.ndarray:
@@ -105,16 +87,14 @@ def histograms(rows: pd.DataFrame, methods: Sequence[str], *, title: str = "") -
         receded, between = part["receded_share"].mean(), part["mid_share"].mean()
         notes.append(f"{style.label}: {receded:.0%} below a tenth, {between:.0%} between")
     axes[0, 0].set_ylabel("share of channels")
-    alt = f"histograms of importances, logarithmic. {'; '.join(notes)} a tenth and a half."
-    return finish(fig, rows, alt, title)
+    return finish(fig, rows, f"histograms of importances, logarithmic. {'; '.join(notes)} a tenth and a half.", title)
 
 
 @styled
 def recession(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """The share of channels that recede, and test accuracy below it, against the penalty's strength: rows of Importances
     with a column ``strength``, mean and single seeds."""
-    if rows.empty or "strength" not in rows:
-        raise BadInput("the share that recedes is drawn from rows with a column 'strength'.")
+    require_rows(rows, ("strength", "receded_share", "accuracy"))
     fig, axes = figure(1, 2, size=(9.6, 3.2))
     style = style_of("rni")
     means = rows.groupby("strength")[["receded_share", "accuracy"]].mean()
@@ -125,10 +105,7 @@ def recession(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
         plain_ticks(ax.xaxis, list(means.index))
     axes[0, 0].set_ylim(0, 1)
     axes[0, 1].set_ylim(min(90.0, float(rows["accuracy"].min()) - 1), 100)  # tenths of a point are noise
-    notes = "; ".join(
-        f"{strength:g}: {share:.0%} recede, {accuracy:.1f} % accurate"
-        for strength, share, accuracy in means.itertuples()
-    )
+    notes = "; ".join(f"{x:g}: {share:.0%} recede, {right:.1f} % accurate" for x, share, right in means.itertuples())
     return finish(fig, rows, f"share that recedes and accuracy by strength. {notes}.", title)
 
 

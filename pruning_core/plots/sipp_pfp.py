@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from pruning_core.plots.curves import method_lines
-from pruning_core.plots.style import NEUTRAL, BookFigure, finish, panel, plain_ticks, round_numbers, styled
+from pruning_core.plots.axes import method_lines, plain_ticks, round_numbers
+from pruning_core.plots.style import NEUTRAL, BookFigure, finish, panel, styled
 
 
 @styled
@@ -20,5 +20,4 @@ def error_against_draws(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     ax.plot(draws, 0.85 * low * np.sqrt(draws[-1] / draws), ":", color=NEUTRAL, label=r"$1/\sqrt{m}$")
     ax.set(xlabel="draws", ylabel="mean relative error")
     plain_ticks(ax.yaxis, round_numbers(0.7 * low, 1.2 * rows["relative_error"].max()))
-    ax.legend()
     return finish(fig, rows, f"relative error against draws. {'; '.join(notes)}.", title)

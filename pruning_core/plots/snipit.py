@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,9 +11,9 @@ from torch import Tensor
 
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import over_seeds, require_rows
-from pruning_core.plots.curves import band
-from pruning_core.plots.interactive import SliderFigure, check_positions, page_layout
-from pruning_core.plots.style import AXIS_NAMES, COLOURS, NEUTRAL, BookFigure, figure, finish, panel, style_of, styled
+from pruning_core.plots.axes import AXIS_NAMES, bands
+from pruning_core.plots.interactive import PLOTLY, SliderFigure, check_positions, page_layout
+from pruning_core.plots.style import COLOURS, BookFigure, figure, finish, panel, style_of, styled
 
 
 def parse_layers(rows: pd.DataFrame) -> pd.DataFrame:
@@ -44,16 +43,12 @@ def layer_lines(rows: pd.DataFrame, *, y: str = "density", title: str = "") -> B
     """
     points = over_seeds(parse_layers(rows), ["method", "position", "layer"], y)
     fig, ax = panel()
-    notes = []
-    for name, line in points.groupby("method", sort=False):
-        style = style_of(str(name))
-        band(ax, line, "position", style)
-        notes.append(f"{style.label}: {', '.join(f'{value:.3g}' for value in line['mean'])}")
+    drawn = bands(ax, points, "position")
+    notes = [f"{label}: {', '.join(f'{value:.3g}' for value in line['mean'])}" for label, line in drawn]
     names = points.drop_duplicates("position").sort_values("position")
     ax.set_xticks(names["position"], list(names["layer"]), rotation=45, ha="right", fontsize=8)
     labels = {"density": "weights kept", "width": "units kept (fraction)"}
     ax.set(ylabel=labels.get(y, y.replace("_", " ")), yscale="log" if (points["mean"] > 0).all() else "linear")
-    ax.legend()
     return finish(fig, rows, f"What each layer keeps, from front to back. {'; '.join(notes)}.", title)
 
 
@@ -69,13 +64,9 @@ def accuracy_against_cost(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     if points.empty:
         raise BadInput("there is no row with an accuracy to draw.")
     fig, ax = panel()
-    notes = []
-    for name, curve in points.groupby("method", sort=False):
-        style, curve = style_of(str(name)), curve.sort_values(cost)
-        band(ax, curve, cost, style, 0, 100)
-        notes.append(f"{style.label}: {curve['mean'].iloc[0]:.3g} % at {curve[cost].iloc[0]:.2g}")
+    drawn = bands(ax, points, cost, 0, 100)
+    notes = [f"{label}: {curve['mean'].iloc[0]:.3g} % at {curve[cost].iloc[0]:.2g}" for label, curve in drawn]
     ax.set(xscale="log", xlabel=AXIS_NAMES[cost], ylabel=AXIS_NAMES["accuracy"])
-    ax.legend()
     return finish(fig, rows, f"Accuracy against training macs; the cheapest point of {'; '.join(notes)}.", title)
 
 
@@ -103,7 +94,6 @@ def elasticity_curves(curves: pd.DataFrame, *, title: str = "", colours: Mapping
         ax.plot(seen.index, seen, color=colour, label=style.label)
         notes.append(f"{style.label} from {seen.max():.1f} to {seen.min():.1f}")
     ax.set(xscale="log", xlabel="share of weights with at least this elasticity", ylabel="log10 elasticity")
-    ax.legend()
     return finish(fig, curves, f"Sorted elasticities on a logarithmic scale: {'; '.join(notes)}.", title)
 
 
@@ -118,17 +108,14 @@ def success_against_epsilon(rows: pd.DataFrame, *, title: str = "", columns: int
     notes = []
     for attack, ax in zip(attacks, axes.flat, strict=False):
         points = over_seeds(turned[turned["attack"] == attack], ["method", "epsilon"], "turned")
-        for name, curve in points.groupby("method", sort=False):
-            style = style_of(str(name))
-            band(ax, curve, "epsilon", style, 0, 100)
+        for label, curve in bands(ax, points, "epsilon", 0, 100):
             middle = curve.iloc[len(curve) // 2]
-            notes.append(f"{attack}, {style.label}: {middle['mean']:.0f} % at {middle['epsilon']:g}")
+            notes.append(f"{attack}, {label}: {middle['mean']:.0f} % at {middle['epsilon']:g}")
         ax.set(title=attack.replace("_", " "), xlabel="epsilon")
     for ax in axes.flat[len(attacks) :]:
         ax.set_visible(False)
     for ax in axes[:, 0]:
         ax.set_ylabel("images turned (%)")
-    axes[0, 0].legend()
     return finish(fig, rows, f"Success of attacks against epsilon. {'; '.join(notes)}.", title)
 
 
@@ -173,16 +160,6 @@ def saliency_grid(
     return finish(fig, pd.DataFrame() if rows is None else rows, alt, title)
 
 
-_KEPT: dict[str, Any] = {
-    "type": "heatmap",
-    "zmin": 0,
-    "zmax": 1,
-    "colorscale": "Viridis",
-    "colorbar": {"title": {"text": "kept"}, "tickfont": {"color": NEUTRAL}},
-    "hovertemplate": "%{fullData.name}: %{z:.2f} kept<extra></extra>",
-}
-
-
 def mask_slider(
     positions: Mapping[str, Mapping[str, Tensor]], *, control: str, title: str = "", cells: int = 40, start: int = 0
 ) -> SliderFigure:
@@ -202,16 +179,15 @@ def mask_slider(
                 "showscale": layer == layers[-1],
                 "visible": i == start,
             }
-            data.append(_KEPT | place | {"z": np.round(shares, 3).tolist(), "name": layer})
+            data.append(PLOTLY["heat_map"] | place | {"z": np.round(shares, 3).tolist(), "name": layer})
         kept = ", ".join(f"{masks[layer].double().mean():.2%} of {layer}" for layer in layers)
         notes.append(f"at {label}: {kept}")
     layout = page_layout(title, 340, l=40, r=15, t=60, b=40)
-    axis = {"color": NEUTRAL, "showgrid": False, "zeroline": False, "showticklabels": False}
     width = 1 / len(layers)
     for j, (number, layer) in enumerate(zip(numbers, layers, strict=True)):
         across = {"domain": [j * width, (j + 1) * width - 0.04], "title": {"text": f"{layer}: inputs"}}
-        layout[f"xaxis{number}"] = axis | across | {"anchor": f"y{number}"}
-        layout[f"yaxis{number}"] = axis | {"anchor": f"x{number}", "autorange": "reversed"}
+        layout[f"xaxis{number}"] = PLOTLY["bare_axis"] | across | {"anchor": f"y{number}"}
+        layout[f"yaxis{number}"] = PLOTLY["bare_axis"] | {"anchor": f"x{number}", "autorange": "reversed"}
     alt = f"{title}: the masks of {', '.join(layers)}, as blocks. Kept {'; '.join(notes)}."
     return SliderFigure(data, layout, list(positions), start, control, alt)
 

@@ -9,7 +9,7 @@ import html
 import io
 import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec
@@ -20,7 +20,6 @@ import pandas as pd
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 P = ParamSpec("P")
 
@@ -33,18 +32,19 @@ class MethodStyle(NamedTuple):
     label: str
 
 
-_LOOK: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("style.yml").read_text(encoding="utf-8"))
-COLOURS: dict[str, str] = _LOOK["colours"]
-NEUTRAL: str = _LOOK["neutral"]
-SERIES = tuple(COLOURS[name] for name in _LOOK["series"])
+LOOK: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("style.yml").read_text(encoding="utf-8"))
+COLOURS: dict[str, str] = LOOK["colours"]
+NEUTRAL: str = LOOK["neutral"]
+SERIES = tuple(COLOURS[name] for name in LOOK["series"])
 """The colours, in order, of curves that are no methods."""
-SYMBOLS: dict[str, str] = _LOOK["markers"]  # of plotly
+SYMBOLS: dict[str, str] = LOOK["markers"]  # of plotly
 MARKERS = tuple(SYMBOLS)
-AXIS_NAMES: dict[str, str] = _LOOK["axes"]
-METHOD_STYLE = {
-    name: MethodStyle(COLOURS[hue], marker, label) for name, (hue, marker, label) in _LOOK["methods"].items()
+STYLES = {
+    section: {name: MethodStyle(COLOURS[hue], marker, label) for name, (hue, marker, label) in LOOK[section].items()}
+    for section in ("methods", "spreads", "rounds", "control")
 }
-RC: Any = _LOOK["matplotlib"]  # Any: matplotlib types the keys as a closed list that grows with its version
+METHOD_STYLE = STYLES["methods"]
+RC: Any = LOOK["matplotlib"]  # Any: matplotlib types the keys as a closed list that grows with its version
 SVG_LIMIT = 400_000  # bytes; a larger drawing is sent as PNG
 
 
@@ -58,8 +58,7 @@ def style_of(method: str) -> MethodStyle:
         return METHOD_STYLE[key]
     used = {(style.colour, style.marker) for style in METHOD_STYLE.values()}
     free = [(c, m) for m in reversed(MARKERS) for c in COLOURS.values() if (c, m) not in used]
-    colour, marker = free[zlib.crc32(key.encode()) % len(free)]
-    return MethodStyle(colour, marker, method)
+    return MethodStyle(*free[zlib.crc32(key.encode()) % len(free)], method)
 
 
 def series_style(i: int, label: object) -> MethodStyle:
@@ -116,8 +115,7 @@ def figure(
 ) -> tuple[BookFigure, np.ndarray]:
     """Make a figure in the book's style and its axes, always as an array of shape (rows, columns).
 
-    ``size`` is in inches (default 6.4 x 3.8 a panel, at most 9.6 wide). pyplot is not involved: nothing is
-    kept alive and nothing is shown twice.
+    ``size`` is in inches (default 6.4 x 3.8 a panel, at most 9.6 wide). Without pyplot, nothing is kept alive or shown twice.
     """
     with mpl.rc_context(RC):
         fig = BookFigure(figsize=size or (min(6.4 * columns, 9.6), 3.8 * rows), layout="constrained")
@@ -132,7 +130,7 @@ def panel(**options: Any) -> tuple[BookFigure, Axes]:
     return fig, axes[0, 0]
 
 
-def panels_by(
+def facets(
     rows: pd.DataFrame, column: str, width: float, height: float = 3.8, **subplots: Any
 ) -> tuple[BookFigure, list[tuple[Axes, Any, pd.DataFrame]]]:
     """A figure with a panel for each value of ``column``, in the order of the rows: its axes, the value and its rows.
@@ -144,16 +142,13 @@ def panels_by(
     return fig, [(ax, value, part) for ax, (value, part) in zip(axes[0], groups, strict=True)]
 
 
-def level(ax: Axes, height: float, name: str) -> None:
-    """A dotted horizontal line with its name at the left end."""
-    ax.axhline(height, color=NEUTRAL, linestyle=":", linewidth=1.2)
-    ax.annotate(name, (0.005, height), xycoords=("axes fraction", "data"), fontsize=8, va="bottom")
-
-
-def finish(fig: BookFigure, rows: pd.DataFrame | None, alt: str, title: str = "") -> BookFigure:
-    """Write the title, stamp the figure with where its ``rows`` come from (None: no stamp), and set its alt text."""
-    if title and fig.panels == 1 and not fig.axes[0].get_title():
-        fig.axes[0].set_title(title)
+def finish(fig: BookFigure, rows: pd.DataFrame | str | None, alt: str, title: str = "") -> BookFigure:
+    """Write the title, a legend in the first panel if there is none, the stamp of ``rows`` (None: no stamp), the alt text."""
+    first = fig.axes[0]
+    if first.get_legend_handles_labels()[0] and not (first.get_legend() or fig.legends):
+        first.legend()
+    if title and fig.panels == 1 and not first.get_title():
+        first.set_title(title)
     elif title:
         fig.suptitle(title, color=NEUTRAL, fontsize=11)
     if rows is not None:
@@ -165,22 +160,6 @@ def finish(fig: BookFigure, rows: pd.DataFrame | None, alt: str, title: str = ""
 def titled(title: str, text: str) -> str:
     """The text after the title, if there is one: how every alt text begins."""
     return f"{title}: {text}" if title else text
-
-
-def percent(share: float, _: float | None = None) -> str:
-    """A fraction as text; as a tick's label the position is given too."""
-    return f"{100 * share:.4g} %"
-
-
-def round_numbers(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten, from 0.01 to 5000, that lie between ``low`` and ``high``."""
-    return [n for power in range(-2, 4) for n in (10.0**power, 2 * 10.0**power, 5 * 10.0**power) if low <= n <= high]
-
-
-def plain_ticks(axis, ticks: Sequence[float]) -> None:
-    """Numbers in place of powers of ten on a short logarithmic axis."""
-    axis.set_ticks(ticks, labels=[f"{t:g}" for t in ticks])
-    axis.set_minor_locator(NullLocator())
 
 
 def styled(draw: Callable[P, BookFigure]) -> Callable[P, BookFigure]:
