@@ -23,8 +23,8 @@ from pruning_core.models.build import MODELS
 from pruning_core.models.published import check_published
 from pruning_core.progress import progress_bar
 from pruning_core.records.files import cache_root, remove_leftovers
-from pruning_core.records.hashes import content_hash
-from pruning_core.records.machine import environment
+from pruning_core.records.files import content_hash
+from pruning_core.records.table import environment
 from pruning_core.records.table import read_rows, write_rows
 from pruning_core.training.optimizers import LearningRate, Optimizer
 from pruning_core.version import CHEAP, PROFILES, code_of

@@ -17,8 +17,8 @@ from pruning_core.masks.sites import check_batches, find_sites
 from pruning_core.methods.base import Method, View, as_method
 from pruning_core.models.modes import undisturbed
 from pruning_core.records.files import cache_root
-from pruning_core.records.hashes import content_hash
-from pruning_core.records.machine import environment
+from pruning_core.records.files import content_hash
+from pruning_core.records.table import environment
 from pruning_core.records.table import read_rows, write_rows
 from pruning_core.version import PROFILES, code_of
 
