@@ -58,16 +58,16 @@ def load_raw(name: str, root: Path) -> Raw:
         raw = _fetch(name, root)
         _store(path, raw)
         return raw
-    raw = packaged()
-    _verify(raw, CONTENT[name], f"the copy of {name} in the installed package")
+    raw = _verified(packaged(), CONTENT[name], f"the copy of {name} in the installed package")
     with contextlib.suppress(BadInput):  # it only spares the parsing next time
         _store(path, raw)
     return raw
 
 
-def _verify(raw: Raw, expected: str | None, what: str) -> None:
+def _verified(raw: Raw, expected: str | None, what: str) -> Raw:
     if expected is not None and content_sha256(raw) != expected:
         raise CorruptFile(f"{what} is not the published set: its SHA-256 differs.")
+    return raw
 
 
 def _store(path: Path, raw: Raw) -> None:
@@ -103,15 +103,12 @@ def _temporary_folder(root: Path) -> Iterator[Path]:
 
 
 def _fetch(name: str, root: Path) -> Raw:
-    own = ("torchvision", partial(sources.from_torchvision, name, root))
-    ways: list[sources.Way] = [own, *sources.PACKAGES.get(name, [])]
+    own: sources.Way = ("torchvision", partial(sources.from_torchvision, name, root))
     reasons = []
-    for what, source in ways:
+    for what, source in [own, *sources.PACKAGES.get(name, [])]:
         with _temporary_folder(root) as temporary:
             try:
-                raw = source(temporary)
-                _verify(raw, CONTENT.get(name), f"what {what} delivered")
-                return raw
+                return _verified(source(temporary), CONTENT.get(name), f"what {what} delivered")
             except Exception as error:  # whatever is wrong with one source, the next may do
                 reasons.append(f"{what}: {_one_line(error)}")
     raise _not_to_be_had(name, reasons, root, f"the files of torchvision.datasets.{sources.TORCHVISION[name][0]}")
