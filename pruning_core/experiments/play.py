@@ -15,8 +15,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pruning_core.experiments.network_stages import prune_stage, recalibrate, rewind, shrink
-from pruning_core.experiments.rows import attacked, measured
+from pruning_core.experiments.network_stages import attacked, measured, prune_stage, recalibrate, rewind, shrink
 from pruning_core.experiments.stages import (
     Attack,
     Load,
@@ -28,8 +27,7 @@ from pruning_core.experiments.stages import (
     Shrink,
     Train,
 )
-from pruning_core.experiments.state import State
-from pruning_core.experiments.steps import Step
+from pruning_core.experiments.state import State, Step
 from pruning_core.models.cost import count_macs, training_macs
 from pruning_core.models.layers.gates import ChannelGate, HardConcreteGate
 from pruning_core.models.layers.scored import Scored

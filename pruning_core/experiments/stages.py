@@ -113,8 +113,8 @@ class Train:
         check_fields(self)
         if self.average is not None:
             WeightAverage(self.average)  # refuses what cannot work
-        if self.average is not None and self.keep != "last":
-            raise BadInput("a training ends with its average or with its best epoch, not with both.")
+            if self.keep != "last":
+                raise BadInput("a training ends with its average or with its best epoch, not with both.")
         if self.during is not None and not self.during.epochs(self.epochs):
             raise BadInput(
                 f"an event every {self.during.k} epochs after epoch {self.during.after} never takes place in {self.epochs}."

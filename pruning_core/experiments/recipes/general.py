@@ -15,6 +15,11 @@ from pruning_core.methods.base import Method
 
 Timeline = list[Stage]
 
+__all__ = [
+    "before_training", "cascade", "dense", "dense_one_shot", "during_training", "iterative", "lottery_ticket",
+    "prune_and_fine_tune", "prune_and_shrink", "retrain_once",
+]  # fmt: skip
+
 
 def dense(epochs: int) -> Timeline:
     """Training alone: the reference of every comparison."""
