@@ -16,9 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pruning_core.checks import Maybe, Whole, check
-from pruning_core.data.augmentation import Augmentation
 from pruning_core.data.downloads import image_folder, load_raw
-from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS, DatasetInfo, Normalisation
+from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS, Augmentation, DatasetInfo, Normalisation
 from pruning_core.data.splits import FileSplit, ImageReader, Split, mixed, split_indices
 from pruning_core.errors import BadInput, known_name
 from pruning_core.records.files import cache_root

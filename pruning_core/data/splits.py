@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pruning_core.checks import Whole, check
-from pruning_core.data.augmentation import Augmentation
+from pruning_core.data.sets import Augmentation
 from pruning_core.errors import BadInput, CorruptFile
 
 

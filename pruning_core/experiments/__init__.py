@@ -7,17 +7,6 @@ from pruning_core.experiments.intervals import Interval, mean_interval, over_see
 from pruning_core.experiments.network_stages import recalibrate
 
 __all__ = [
-    "Experiment",
-    "Interval",
-    "final_state",
-    "importances",
-    "mean_interval",
-    "over_seeds",
-    "paired_difference",
-    "recalibrate",
-    "recipes",
-    "run",
-    "run_all",
-    "seconds_of_choice",
-    "study",
-]
+    "Experiment", "Interval", "final_state", "importances", "mean_interval", "over_seeds", "paired_difference",
+    "recalibrate", "recipes", "run", "run_all", "seconds_of_choice", "study",
+]  # fmt: skip

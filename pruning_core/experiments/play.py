@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,9 +42,7 @@ SECONDS_BETWEEN_SAVES = 10.0
 
 def play(state: State, step: Step, seed: int, checkpoint: Path | None = None, progress: bool = True) -> None:
     """Do what one step says, in place. ``seed`` is the step's own; ``checkpoint`` is for interrupted trainings."""
-    started = time.perf_counter()
-    before = state.seconds
-    stage = step.stage
+    started, stage = time.perf_counter(), step.stage
     if isinstance(stage, Train):
         _train(state, stage, seed, checkpoint, progress)
         return
@@ -63,7 +62,7 @@ def play(state: State, step: Step, seed: int, checkpoint: Path | None = None, pr
         state.rows.append(measured(state, stage))
     elif isinstance(stage, Attack):
         state.rows += attacked(state, stage, seed)
-    state.seconds = before + time.perf_counter() - started
+    state.seconds += time.perf_counter() - started
     if isinstance(stage, Measure):
         state.rows[-1]["seconds"] = state.seconds
 
@@ -100,25 +99,22 @@ def _train(state: State, stage: Train, seed: int, checkpoint: Path | None, progr
 
 
 def _trainer(state: State, stage: Train, seed: int) -> Trainer:
-    experiment, penalties = state.experiment, stage.penalty or ()
+    penalties = stage.penalty or ()
 
     def penalty(model: nn.Module) -> torch.Tensor:
         return torch.stack([s * method.penalty(model, state.masks).reshape(()) for method, s in penalties]).sum()
 
+    asked: dict[str, Any] = {name: getattr(stage, name) for name in ("epochs", "precision", "keep", "average")}
+    for name in ("optimizer", "learning_rate", "batch_size"):
+        asked[name] = getattr(stage, name) or getattr(state.experiment, name)
     return Trainer(
         state.model,
-        stage.optimizer or experiment.optimizer,
-        epochs=stage.epochs,
-        learning_rate=stage.learning_rate or experiment.learning_rate,
-        batch_size=stage.batch_size or experiment.batch_size,
         loss=CrossEntropy(stage.label_smoothing),
         masks=state.masks,
         penalty=penalty if penalties else None,
         only=trained_only(stage, state.model),
-        precision=stage.precision,
         seed=seed,
-        keep=stage.keep,
-        average=stage.average,
+        **asked,
     )
 
 

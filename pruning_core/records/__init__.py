@@ -12,18 +12,6 @@ from pruning_core.records.files import (
 from pruning_core.records.table import COLUMNS, collect, environment, load, read_rows, write_rows
 
 __all__ = [
-    "COLUMNS",
-    "cache_root",
-    "collect",
-    "content_hash",
-    "environment",
-    "file_sha256",
-    "load",
-    "load_tensors",
-    "read_rows",
-    "remove_leftovers",
-    "results_root",
-    "save_tensors",
-    "write_atomically",
-    "write_rows",
-]
+    "COLUMNS", "cache_root", "collect", "content_hash", "environment", "file_sha256", "load", "load_tensors",
+    "read_rows", "remove_leftovers", "results_root", "save_tensors", "write_atomically", "write_rows",
+]  # fmt: skip
