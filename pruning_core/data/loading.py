@@ -7,7 +7,7 @@ All are stratified by class, do not overlap, and are the same for everybody, alw
 """
 
 import os
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -192,10 +192,12 @@ def _from_files(request: _Request) -> dict[str, Split]:
     test_files, test_labels = _listed_tiny(folder / "val", classes)
     mean, std = request.normalisation.mean, request.normalisation.std
     reader = ImageReader(request.shape[1], mean, std, request.augmentation, request.dtype)
+    side = request.augmentation.side if request.augmentation else None  # a fixed one holds for all splits
+    plain = replace(reader, augmentation=Augmentation(side=side) if side else None)
     splits: dict[str, Split] = {}
     for split, indices in request.chosen(labels, test_labels).items():
         own, known = (test_files, test_labels) if split == "test" else (files, labels)
-        chosen_reader = reader if split == "train" else reader.without_augmentation()
         numbers = torch.from_numpy(known[indices].astype(np.int64))
+        chosen_reader = reader if split == "train" else plain
         splits[split] = FileSplit([own[i] for i in indices], numbers, chosen_reader, request.device)
     return splits

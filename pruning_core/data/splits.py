@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -112,11 +112,6 @@ class ImageReader:
     std: tuple[float, ...]
     augmentation: Augmentation | None = None
     dtype: torch.dtype = torch.float32
-
-    def without_augmentation(self) -> ImageReader:
-        """The reader of the splits that are not trained on; a fixed ``side`` stays."""
-        fixed = self.augmentation.side if self.augmentation else None
-        return replace(self, augmentation=Augmentation(side=fixed) if fixed else None)
 
     def batch(self, items: list[tuple[Path, int, int | None]]) -> list[Tensor]:
         """Images (N, 3, side, side) and labels (N,) of files, each with its label and its seed."""

@@ -1,9 +1,4 @@
-"""Playing a timeline: what every stage does to the state of a run.
-
-A run is a flat list of steps, each with its (round, of). After every training the state is kept under the hash of all
-steps so far, so a killed run resumes, and experiments that begin alike share their beginning: no dense network is
-trained twice.
-"""
+"""Playing a timeline: what every stage does to the state of a run, and what happens while it trains."""
 
 from __future__ import annotations
 
@@ -16,18 +11,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pruning_core.experiments import stages
 from pruning_core.experiments.network_stages import attacked, measured, prune_stage, recalibrate, rewind, shrink
-from pruning_core.experiments.stages import (
-    Attack,
-    Load,
-    Measure,
-    Prune,
-    RecalibrateBatchNorm,
-    Rewind,
-    Save,
-    Shrink,
-    Train,
-)
 from pruning_core.experiments.state import State, Step
 from pruning_core.models.cost import count_macs, training_macs
 from pruning_core.models.layers.gates import ChannelGate, HardConcreteGate
@@ -43,31 +28,31 @@ SECONDS_BETWEEN_SAVES = 10.0
 def play(state: State, step: Step, seed: int, checkpoint: Path | None = None, progress: bool = True) -> None:
     """Do what one step says, in place. ``seed`` is the step's own; ``checkpoint`` is for interrupted trainings."""
     started, stage = time.perf_counter(), step.stage
-    if isinstance(stage, Train):
+    if isinstance(stage, stages.Train):
         _train(state, stage, seed, checkpoint, progress)
         return
-    if isinstance(stage, Prune):
+    if isinstance(stage, stages.Prune):
         prune_stage(state, stage, step, seed)
-    elif isinstance(stage, Save):
+    elif isinstance(stage, stages.Save):
         state.snapshots[stage.label] = state.snapshot()
-    elif isinstance(stage, Load):
+    elif isinstance(stage, stages.Load):
         load_published(state.model, state.experiment.model, stage.weights, stage.classes)
-    elif isinstance(stage, Rewind):
+    elif isinstance(stage, stages.Rewind):
         rewind(state, stage, seed)
-    elif isinstance(stage, Shrink):
+    elif isinstance(stage, stages.Shrink):
         shrink(state)
-    elif isinstance(stage, RecalibrateBatchNorm):
+    elif isinstance(stage, stages.RecalibrateBatchNorm):
         recalibrate(state.model, state.data.train, stage.samples, seed)
-    elif isinstance(stage, Measure):
+    elif isinstance(stage, stages.Measure):
         state.rows.append(measured(state, stage))
-    elif isinstance(stage, Attack):
+    elif isinstance(stage, stages.Attack):
         state.rows += attacked(state, stage, seed)
     state.seconds += time.perf_counter() - started
-    if isinstance(stage, Measure):
+    if isinstance(stage, stages.Measure):
         state.rows[-1]["seconds"] = state.seconds
 
 
-def _train(state: State, stage: Train, seed: int, checkpoint: Path | None, progress: bool) -> None:
+def _train(state: State, stage: stages.Train, seed: int, checkpoint: Path | None, progress: bool) -> None:
     data, epochs = state.data, stage.epochs
     resumed = state.load(checkpoint) if checkpoint is not None and checkpoint.exists() else None
     trainer = _trainer(state, stage, seed)
@@ -98,7 +83,7 @@ def _train(state: State, stage: Train, seed: int, checkpoint: Path | None, progr
     state.masks = trainer.masks
 
 
-def _trainer(state: State, stage: Train, seed: int) -> Trainer:
+def _trainer(state: State, stage: stages.Train, seed: int) -> Trainer:
     penalties = stage.penalty or ()
 
     def penalty(model: nn.Module) -> torch.Tensor:
@@ -118,7 +103,7 @@ def _trainer(state: State, stage: Train, seed: int) -> Trainer:
     )
 
 
-def trained_only(stage: Train, model: nn.Module) -> Callable[[str], bool] | None:
+def trained_only(stage: stages.Train, model: nn.Module) -> Callable[[str], bool] | None:
     """Which parameters a stage trains, by name: None for all.
 
     Gates are those of channels and scores of weights; in a network without either, the scales of batch norm.
@@ -137,11 +122,11 @@ def trained_only(stage: Train, model: nn.Module) -> Callable[[str], bool] | None
     return lambda name: (name in names) == (stage.only == "gates")
 
 
-def _event(state: State, training: Train, trainer: Trainer, round: int, of: int, seed: int) -> Trainer:
+def _event(state: State, training: stages.Train, trainer: Trainer, round: int, of: int, seed: int) -> Trainer:
     """What happens between two epochs; the optimizer goes on with what is left of its state."""
     assert training.during is not None
     for position, stage in enumerate(training.during.stages):
-        if not isinstance(stage, Shrink):
+        if not isinstance(stage, stages.Shrink):
             play(state, Step(stage, round, of), seed + 7919 * trainer.epoch + position)
             trainer.masks = state.masks
             continue

@@ -173,8 +173,7 @@ def _parts(stage: Each, model: nn.Module, find: Callable[[], list[Group]]) -> li
     if not isinstance(stage.parts, str):
         return [(pattern,) for pattern in stage.parts]
     kind = type(model).__name__
-    named = blocks(model) if stage.parts == "blocks" else []
-    if stage.parts == "blocks" and not named:
+    if stage.parts == "blocks" and not blocks(model):
         raise BadInput(
             f"{kind} has no residual blocks that are known: set is_block = True in the class of its blocks, "
             "or name the parts of Each by patterns."
@@ -185,7 +184,7 @@ def _parts(stage: Each, model: nn.Module, find: Callable[[], list[Group]]) -> li
         parts = [tuple(dict.fromkeys(m.layer for m in group.produces if not m.is_buffer)) for group in groups]
     else:
         # Blocks without anything to prune inside, such as an inverted residual without expansion, are passed over.
-        inside = [n for n in named if any(all(m.layer.startswith(f"{n}.") for m in g.produces) for g in groups)]
+        inside = [n for n in blocks(model) if any(all(m.layer.startswith(f"{n}.") for m in g.produces) for g in groups)]
         parts = [(f"{name}.*",) for name in inside]
     if not parts:
         what = "group" if stage.parts == "groups" else "residual block with a group"

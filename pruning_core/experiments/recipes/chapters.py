@@ -171,25 +171,27 @@ def magnitude_rewind_during(
     ``across``: "global", one threshold for all layers, or "layer", the same fraction in each.
     """
     check_early(early, epochs)
-    cut = Prune("magnitude", replace(to(sparsity, "magnitude"), across=across), schedule="snip_it")
+    cut = Prune("magnitude", Budget(sparsity, across=across), schedule="snip_it")
     cuts = Every(every, (cut, Rewind("early", what="weights")), max(after - early, 0), snip_it_rounds(steps))
     return [Train(early), Save("early"), Train(epochs - early, during=cuts)]
 
 
 def l0(strength: float, epochs: int, fine_tune: int) -> Timeline:
     """Train with gates, remove what the gates have shut, fine-tune (Louizos et al. 2018)."""
-    return _penalised("l0", strength, epochs, fine_tune, Budget(below=0.0, of="channels"))
+    cut = Prune("l0", Budget(below=0.0, of="channels"))
+    return [Train(epochs, penalty=("l0", strength)), cut, *fine_tuned(Train(fine_tune))]
 
 
 def hoyer_square(strength: float, epochs: int, fine_tune: int, below: float = 1e-3) -> Timeline:
     """Train with the Hoyer-Square penalty, remove all weights that became small, fine-tune (Yang et al. 2020)."""
-    return _penalised("hoyer_square", strength, epochs, fine_tune, Budget(below=below))
+    cut = Prune("hoyer_square", Budget(below=below))
+    return [Train(epochs, penalty=("hoyer_square", strength)), cut, *fine_tuned(Train(fine_tune))]
 
 
 def group_hoyer_square(strength: float, epochs: int, fine_tune: int, below: float = 1e-3) -> Timeline:
     """Train with the group penalty, cut out the channels that became small, fine-tune (Yang et al. 2020)."""
-    budget = Budget(below=below, of="channels")
-    return _penalised("group_hoyer_square", strength, epochs, fine_tune, budget, shrink=True)
+    cut = Prune("group_hoyer_square", Budget(below=below, of="channels"))
+    return [Train(epochs, penalty=("group_hoyer_square", strength)), cut, Shrink(), *fine_tuned(Train(fine_tune))]
 
 
 def efficient_convnets(sparsity: float, epochs: int, fine_tune: int) -> Timeline:
@@ -212,14 +214,6 @@ def tick_tock(
         # Gates included: the penalty depends on nothing else, so with frozen gates it would do nothing.
         timeline.append(Train(tocks, penalty=("gates", strength)))
     return [*timeline, Shrink(), *fine_tuned(Train(fine_tune))]
-
-
-def _penalised(
-    method: str, strength: float, epochs: int, fine_tune: int, budget: Budget, shrink: bool = False
-) -> Timeline:
-    """Train with the method's penalty, cut once, fine-tune without it."""
-    cut: Timeline = [Prune(method, budget), *([Shrink()] if shrink else [])]
-    return [Train(epochs, penalty=(method, strength)), *cut, *fine_tuned(Train(fine_tune))]
 
 
 def l1_one_shot(sparsity: float, epochs: int, strength: float) -> Timeline:

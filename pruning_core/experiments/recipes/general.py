@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
 from pruning_core.checks import Whole, check
@@ -72,7 +71,7 @@ def lottery_ticket(sparsity: float, epochs: int, rounds: int, early: int = 0, ac
     ``across``: "global", one threshold for all layers, or "layer", the same fraction in each.
     """
     check_early(early, epochs)
-    cut = Prune("magnitude", replace(to(sparsity, "magnitude"), across=across), schedule="geometric")
+    cut = Prune("magnitude", Budget(sparsity, across=across), schedule="geometric")
     rest = epochs - early
     return [Train(early), Save("early"), Repeat(rounds, (Train(rest), cut, Rewind("early"))), Train(rest)]
 
@@ -114,10 +113,9 @@ def cascade(
     if after == "rewind" and not 0 < again.epochs <= epochs:
         raise BadInput(f"weights of {again.epochs} epochs before the end of {epochs} do not exist.")
     back: dict[str, Timeline] = {"go on": [], "random": [Rewind("new")], "rewind": [Rewind("early")]}
-    first: Timeline = [Train(epochs)]
+    timeline: Timeline = [Train(epochs)]
     if after == "rewind":
-        first = [Train(epochs - again.epochs), Save("early"), Train(again.epochs)]
-    timeline = first
+        timeline = [Train(epochs - again.epochs), Save("early"), Train(again.epochs)]
     for group in groups:
         timeline += [Prune(method, Budget(1 - kept, of="weights", across=across), **options) for kept in group]
         # Labels of their own: the same sparsity after other epochs is not the same measurement.
