@@ -66,8 +66,7 @@ def paired_difference(
             mean, low, high, n = mean_interval(gap.to_numpy())
             better = first if low > 0 else second if high < 0 else "open"
             found.append((f"{asked:.4g}", mean, low, high, n, better))
-    columns = ["removed", "points", "low", "high", "seeds", "better"]
-    return pd.DataFrame(found, columns=columns).round(2)
+    return pd.DataFrame(found, columns=["removed", "points", "low", "high", "seeds", "better"]).round(2)
 
 
 def over_seeds(rows: pd.DataFrame, by: Sequence[str], value: str, keep: Sequence[str] = ()) -> pd.DataFrame:

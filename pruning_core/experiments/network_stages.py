@@ -42,10 +42,9 @@ def prune_stage(state: State, stage: Prune, step: Step, seed: int) -> None:
             target = fraction_after(stage.schedule, i, n, budget.to)
             now = replace(budget, to=_of_what_is_left(state, sites, target, budget.of))
         batches = _scoring_batches(state, stage, seed + number)
-        choice = prune_step(
+        state.masks = prune_step(
             state.model, method, now, sites, masks, batches, seed + number, None, state.example, round=i, of=n
-        )
-        state.masks = choice.masks
+        ).masks
     state.last |= {"method": method.name, "asked": budget.to, "of": budget.of}
     if sites.groups:
         # Of all channels that the method could remove, in or out of scope, the share that is gone or dead.

@@ -112,14 +112,8 @@ def trained_only(stage: stages.Train, model: nn.Module) -> Callable[[str], bool]
         return None
     gates = (HardConcreteGate, ChannelGate, Scored)
     kinds = gates if any(isinstance(module, gates) for module in model.modules()) else _BatchNorm
-    names = {
-        f"{name}.{leaf}"
-        for name, module in model.named_modules()
-        if isinstance(module, kinds)
-        for leaf, _ in module.named_parameters(recurse=False)
-        if leaf != "bias"
-    }
-    return lambda name: (name in names) == (stage.only == "gates")
+    layers = {name for name, module in model.named_modules() if isinstance(module, kinds)}
+    return lambda name: (name.rpartition(".")[0] in layers and not name.endswith(".bias")) == (stage.only == "gates")
 
 
 def _event(state: State, training: stages.Train, trainer: Trainer, round: int, of: int, seed: int) -> Trainer:
@@ -129,12 +123,11 @@ def _event(state: State, training: stages.Train, trainer: Trainer, round: int, o
         if not isinstance(stage, stages.Shrink):
             play(state, Step(stage, round, of), seed + 7919 * trainer.epoch + position)
             trainer.masks = state.masks
-            continue
-        kept = shrink(state)
-        if stage.fresh_optimizer:
+        elif stage.fresh_optimizer:
+            shrink(state)
             fresh = _trainer(state, training, seed)
             fresh.epoch, fresh.history, fresh.generator = trainer.epoch, trainer.history, trainer.generator
             trainer = fresh
         else:
-            trainer.slice_state(kept, state.model)
+            trainer.slice_state(shrink(state), state.model)
     return trainer

@@ -22,6 +22,7 @@ from pruning_core.training.averaging import WeightAverage
 from pruning_core.training.optimizers import LearningRate, Optimizer
 
 Penalty = tuple[str | Method, float]
+Penalties = tuple[tuple[Method, float], ...] | None
 
 
 def to(sparsity: float, method: str | Method) -> Budget:
@@ -47,7 +48,7 @@ def _stages(given: Iterable[Stage]) -> tuple[Stage, ...]:
     return stages
 
 
-def _penalties(given: Penalty | Iterable[Penalty] | None) -> tuple[tuple[Method, float], ...] | None:
+def _penalties(given: Penalty | Iterable[Penalty] | None) -> Penalties:
     """Pairs (method, strength): of one pair, or of several."""
     if given is None:
         return None
@@ -57,7 +58,6 @@ def _penalties(given: Penalty | Iterable[Penalty] | None) -> tuple[tuple[Method,
 
 
 def _patterns(given):
-    """A tuple, of several."""
     return given if given is None or isinstance(given, str) else tuple(given)
 
 
@@ -96,9 +96,7 @@ class Train:
     constraints = Constraints(epochs=Whole(at_least=0), only=Maybe(OneOf("gates", "weights", kind="part to train")))
 
     epochs: int
-    penalty: Becomes[Penalty | Iterable[Penalty] | None, tuple[tuple[Method, float], ...] | None] = Becomes(
-        _penalties, default=None
-    )
+    penalty: Becomes[Penalty | Iterable[Penalty] | None, Penalties] = Becomes(_penalties, default=None)
     only: Literal["gates", "weights"] | None = None
     during: Every | None = None
     keep: Literal["last", "best_validation"] = "last"

@@ -59,9 +59,8 @@ def during_training(
 
     ``shrink``: dead channels are cut out each time, and the optimizer starts anew.
     """
-    event: tuple[Stage, ...] = (Prune(method, to(sparsity, method), schedule="snip_it"),)
-    if shrink:
-        event += (Shrink(fresh_optimizer=True),)
+    cut = Prune(method, to(sparsity, method), schedule="snip_it")
+    event = (cut, Shrink(fresh_optimizer=True)) if shrink else (cut,)
     return [Train(epochs, during=Every(every, event, after, snip_it_rounds(steps)))]
 
 
