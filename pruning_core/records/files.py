@@ -98,11 +98,9 @@ def remove_leftovers(folder: str | os.PathLike) -> None:
 
 def _canonical(value: Any) -> Any:
     """``value`` as JSON types only, so that equal settings give equal text whatever their containers were."""
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float):
-        if math.isnan(value):
-            raise BadType("nan has no content hash: it is not even equal to itself.")
+    if isinstance(value, float) and math.isnan(value):
+        raise BadType("nan has no content hash: it is not even equal to itself.")
+    if value is None or isinstance(value, str | bool | int | float):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: _canonical(getattr(value, f.name)) for f in dataclasses.fields(value) if f.compare}

@@ -9,17 +9,8 @@ from dataclasses import replace
 
 from pruning_core.checks import Real, Whole, check
 from pruning_core.errors import BadInput
-from pruning_core.experiments.recipes.general import (
-    Timeline,
-    before_training,
-    check_early,
-    cut_to,
-    during_training,
-    fine_tuned,
-    prune_and_shrink,
-    snip_it_rounds,
-)
-from pruning_core.experiments.stages import Each, Every, Importances, Measure, Prune, Rewind, Save, Shrink, Train, to
+from pruning_core.experiments.recipes.general import Timeline, before_training, cut_to, during_training, fine_tuned
+from pruning_core.experiments.stages import Each, Every, Importances, Measure, Prune, Rewind, Shrink, Train, to
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.schedules import fraction_after, tick_tock_rounds
 from pruning_core.methods.base import Method, as_method
@@ -28,9 +19,9 @@ from pruning_core.methods.rigl import Rigl
 from pruning_core.training.optimizers import LearningRate, Optimizer
 
 __all__ = [
-    "cnip_it", "cnip_it_during", "efficient_convnets", "grasp", "group_hoyer_square", "hoyer_square", "ispasp", "l0",
-    "l1_in_rounds", "l1_one_shot", "magnitude_rewind_during", "rare_gems", "receding", "rigl", "scaled_from_scratch",
-    "smart_ratio", "snap", "snap_it", "snap_it_during", "snip", "snip_it", "snip_it_during", "synflow", "tick_tock",
+    "cnip_it", "cnip_it_during", "grasp", "group_hoyer_square", "hoyer_square", "ispasp", "l0", "l1_in_rounds",
+    "l1_one_shot", "rare_gems", "receding", "rigl", "scaled_from_scratch", "smart_ratio", "snap", "snap_it",
+    "snap_it_during", "snip", "snip_it", "snip_it_during", "synflow", "tick_tock",
 ]  # fmt: skip
 
 ISPASP_TUNING = Optimizer("sgd", lr=0.01, nesterov=True, weight_decay=5e-4, decay_norm_and_bias=False)
@@ -163,19 +154,6 @@ def synflow(sparsity: float, epochs: int) -> Timeline:
     return before_training("synflow", sparsity, epochs)
 
 
-def magnitude_rewind_during(
-    sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 4, early: int = 0, across: str = "global"
-) -> Timeline:
-    """Magnitude pruning during training, weights put back to epoch ``early`` after each cut: IMP as SNIP-it's code does it.
-
-    ``across``: "global", one threshold for all layers, or "layer", the same fraction in each.
-    """
-    check_early(early, epochs)
-    cut = Prune("magnitude", Budget(sparsity, across=across), schedule="snip_it")
-    cuts = Every(every, (cut, Rewind("early", what="weights")), max(after - early, 0), snip_it_rounds(steps))
-    return [Train(early), Save("early"), Train(epochs - early, during=cuts)]
-
-
 def l0(strength: float, epochs: int, fine_tune: int) -> Timeline:
     """Train with gates, remove what the gates have shut, fine-tune (Louizos et al. 2018)."""
     cut = Prune("l0", Budget(below=0.0, of="channels"))
@@ -192,11 +170,6 @@ def group_hoyer_square(strength: float, epochs: int, fine_tune: int, below: floa
     """Train with the group penalty, cut out the channels that became small, fine-tune (Yang et al. 2020)."""
     cut = Prune("group_hoyer_square", Budget(below=below, of="channels"))
     return [Train(epochs, penalty=("group_hoyer_square", strength)), cut, Shrink(), *fine_tuned(Train(fine_tune))]
-
-
-def efficient_convnets(sparsity: float, epochs: int, fine_tune: int) -> Timeline:
-    """Train, cut the filters of smallest norm in every layer, fine-tune (Li et al. 2017)."""
-    return prune_and_shrink("efficient_convnets", sparsity, epochs, fine_tune)
 
 
 def tick_tock(

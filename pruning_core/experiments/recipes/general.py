@@ -15,8 +15,8 @@ from pruning_core.methods.base import Method
 Timeline = list[Stage]
 
 __all__ = [
-    "before_training", "cascade", "dense", "dense_one_shot", "during_training", "iterative", "lottery_ticket",
-    "prune_and_fine_tune", "prune_and_shrink", "retrain_once",
+    "before_training", "cascade", "dense", "dense_one_shot", "during_training", "efficient_convnets", "iterative",
+    "lottery_ticket", "magnitude_rewind_during", "prune_and_fine_tune", "prune_and_shrink", "retrain_once",
 ]  # fmt: skip
 
 
@@ -75,9 +75,27 @@ def lottery_ticket(sparsity: float, epochs: int, rounds: int, early: int = 0, ac
     return [Train(early), Save("early"), Repeat(rounds, (Train(rest), cut, Rewind("early"))), Train(rest)]
 
 
+def magnitude_rewind_during(
+    sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 4, early: int = 0, across: str = "global"
+) -> Timeline:
+    """Magnitude pruning during training, weights put back to epoch ``early`` after each cut: IMP as SNIP-it's code does it.
+
+    ``across``: "global", one threshold for all layers, or "layer", the same fraction in each.
+    """
+    check_early(early, epochs)
+    cut = Prune("magnitude", Budget(sparsity, across=across), schedule="snip_it")
+    cuts = Every(every, (cut, Rewind("early", what="weights")), max(after - early, 0), snip_it_rounds(steps))
+    return [Train(early), Save("early"), Train(epochs - early, during=cuts)]
+
+
 def prune_and_shrink(method: str | Method, sparsity: float, epochs: int, fine_tune: int) -> Timeline:
     """Train, remove channels, cut them out of the network, fine-tune the small one (Li et al. 2017)."""
     return [Train(epochs), cut_to(sparsity, method), Shrink(), *fine_tuned(Train(fine_tune))]
+
+
+def efficient_convnets(sparsity: float, epochs: int, fine_tune: int) -> Timeline:
+    """Train, cut the filters of smallest norm in every layer, fine-tune (Li et al. 2017)."""
+    return prune_and_shrink("efficient_convnets", sparsity, epochs, fine_tune)
 
 
 def retrain_once(method: str | Method, sparsity: float, epochs: int, retrain: int) -> Timeline:
