@@ -19,8 +19,7 @@ from typing import Any
 import yaml
 
 from pruning_core.errors import BadInput, PruningError, known_name
-from pruning_core.records.files import file_sha256, write_atomically
-from pruning_core.records.hashes import content_hash
+from pruning_core.records.files import content_hash, file_sha256, write_atomically
 from pruning_core.version import CHEAP, LONG, PACKAGE, PROFILES, REPOSITORY
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -222,7 +221,7 @@ def _failure(path: Path, error: Exception, kept: Path | None) -> str:
 
 def page_stamp(profile: str, parameters: Mapping[str, Any], settings: Mapping[str, Any], seconds: float) -> str:
     """The line below a page's title that says how its numbers and figures were made."""
-    from pruning_core.records.machine import environment
+    from pruning_core.records.table import environment
 
     facts = environment(parameters.get("device") or "cpu")
     first, seeds = parameters.get("seed", 0), parameters.get("seeds") or settings.get("seeds") or 1

@@ -1,27 +1,18 @@
 """The image sets of the book: ``load_data(name)`` gives four fixed splits, normalised, on one device."""
 
-from pruning_core.data.augmentation import Augmentation
 from pruning_core.data.loading import Data, data_root, load_data
 from pruning_core.data.sets import (
     AUGMENTATIONS,
     DATASETS,
     IMAGENETTE_CLASSES,
     NORMALISATIONS,
+    Augmentation,
     DatasetInfo,
     Normalisation,
 )
 from pruning_core.data.splits import Split
 
 __all__ = [
-    "AUGMENTATIONS",
-    "DATASETS",
-    "IMAGENETTE_CLASSES",
-    "NORMALISATIONS",
-    "Augmentation",
-    "Data",
-    "DatasetInfo",
-    "Normalisation",
-    "Split",
-    "data_root",
-    "load_data",
-]
+    "AUGMENTATIONS", "DATASETS", "IMAGENETTE_CLASSES", "NORMALISATIONS", "Augmentation", "Data", "DatasetInfo",
+    "Normalisation", "Split", "data_root", "load_data",
+]  # fmt: skip

@@ -48,26 +48,22 @@ def load_raw(name: str, root: Path) -> Raw:
     """
     path = root / f"{name}.safetensors"
     packaged = sources.IN_PYTHON_PACKAGES.get(name)
+    # A set of an installed package can be parsed again: its file only spares the time.
+    forgiven = (BadInput,) if packaged else ()
     if path.exists():
-        try:
+        with contextlib.suppress(*forgiven):
             return _read(path, CONTENT.get(name))
-        except CorruptFile:
-            if packaged is None:
-                raise
-    if packaged is None:
-        raw = _fetch(name, root)
-        _store(path, raw)
-        return raw
-    raw = packaged()
-    _verify(raw, CONTENT[name], f"the copy of {name} in the installed package")
-    with contextlib.suppress(BadInput):  # it only spares the parsing next time
+    what = f"the copy of {name} in the installed package"
+    raw = _verified(packaged(), CONTENT[name], what) if packaged else _fetch(name, root)
+    with contextlib.suppress(*forgiven):
         _store(path, raw)
     return raw
 
 
-def _verify(raw: Raw, expected: str | None, what: str) -> None:
+def _verified(raw: Raw, expected: str | None, what: str) -> Raw:
     if expected is not None and content_sha256(raw) != expected:
         raise CorruptFile(f"{what} is not the published set: its SHA-256 differs.")
+    return raw
 
 
 def _store(path: Path, raw: Raw) -> None:
@@ -103,29 +99,21 @@ def _temporary_folder(root: Path) -> Iterator[Path]:
 
 
 def _fetch(name: str, root: Path) -> Raw:
-    own = ("torchvision", partial(sources.from_torchvision, name, root))
-    ways: list[sources.Way] = [own, *sources.PACKAGES.get(name, [])]
-    reasons = []
-    for what, source in ways:
+    own: sources.Way = ("torchvision", partial(sources.from_torchvision, name, root))
+    errors: dict[str, Exception] = {}
+    for what, source in [own, *sources.PACKAGES.get(name, [])]:
         with _temporary_folder(root) as temporary:
             try:
-                raw = source(temporary)
-                _verify(raw, CONTENT.get(name), f"what {what} delivered")
-                return raw
+                return _verified(source(temporary), CONTENT.get(name), f"what {what} delivered")
             except Exception as error:  # whatever is wrong with one source, the next may do
-                reasons.append(f"{what}: {_one_line(error)}")
-    raise _not_to_be_had(name, reasons, root, f"the files of torchvision.datasets.{sources.TORCHVISION[name][0]}")
+                errors[what] = error
+    raise _not_to_be_had(name, errors, root, f"the files of torchvision.datasets.{sources.TORCHVISION[name][0]}")
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{error or type(error).__name__}".split())[:200].rstrip(".")
-
-
-def _not_to_be_had(name: str, reasons: list[str], root: Path, files: str) -> BadInput:
-    return BadInput(f"cannot get {name} ({'; '.join(reasons)}): put {files} into {root}, or try again with a network.")
-
-
-# --- sets of image files
+def _not_to_be_had(name: str, errors: dict[str, Exception], root: Path, files: str) -> BadInput:
+    lines = {what: " ".join((str(error) or type(error).__name__).split()) for what, error in errors.items()}
+    reasons = "; ".join(f"{what}: {line[:200].rstrip('.')}" for what, line in lines.items())
+    return BadInput(f"cannot get {name} ({reasons}): put {files} into {root}, or try again with a network.")
 
 
 def image_folder(name: str, root: Path) -> Path:
@@ -149,5 +137,5 @@ def image_folder(name: str, root: Path) -> Path:
             os.replace(temporary / wanted.name, wanted)
         except Exception as error:
             files = f"the unpacked {wanted.name} with its train and val folders"
-            raise _not_to_be_had(name, [f"torchvision: {_one_line(error)}"], root, files) from error
+            raise _not_to_be_had(name, {"torchvision": error}, root, files) from error
     return wanted

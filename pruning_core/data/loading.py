@@ -7,7 +7,7 @@ All are stratified by class, do not overlap, and are the same for everybody, alw
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pruning_core.checks import Maybe, Whole, check
-from pruning_core.data.augmentation import Augmentation
 from pruning_core.data.downloads import image_folder, load_raw
-from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS, DatasetInfo, Normalisation
+from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS, Augmentation, DatasetInfo, Normalisation
 from pruning_core.data.splits import FileSplit, ImageReader, Split, mixed, split_indices
 from pruning_core.errors import BadInput, known_name
 from pruning_core.records.files import cache_root
@@ -44,10 +43,6 @@ def data_root() -> Path:
     return Path(named).expanduser() if named else cache_root() / "data"
 
 
-_WITH_TEST = {"score": 0.05, "validation": 0.05}
-_WITHOUT_TEST = {"test": 0.2, "score": 0.08, "validation": 0.08}
-
-
 @dataclass(frozen=True)
 class _Request:
     """What ``load_data`` was asked for, checked: its names looked up, its defaults filled in."""
@@ -70,9 +65,9 @@ class _Request:
     def chosen(self, labels: np.ndarray, test_labels: np.ndarray | None) -> dict[str, np.ndarray]:
         """Split -> indices, into the test set for "test" where there is one, else into the training set."""
         if test_labels is None:
-            chosen = split_indices(labels, _WITHOUT_TEST, self.seed)
+            chosen = split_indices(labels, {"test": 0.2, "score": 0.08, "validation": 0.08}, self.seed)
         else:
-            chosen = split_indices(labels, _WITH_TEST, self.seed)
+            chosen = split_indices(labels, {"score": 0.05, "validation": 0.05}, self.seed)
             chosen["test"] = mixed(test_labels, np.arange(len(test_labels)), self.seed + 1)
         total, classes = sum(len(part) for part in chosen.values()), self.info.classes
         if self.limit is None or self.limit >= total:
@@ -99,7 +94,9 @@ def load_data(
     random_labels: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Data:
-    """Load a set by name; ``digits`` and ``mnist5k`` never need a network, the others are fetched on first use.
+    """Load a set by name: its splits train, score, validation and test, in the shares of this file's first lines.
+
+    ``digits`` and ``mnist5k`` never need a network, the others are fetched on first use.
 
     Args:
         name: one of ``DATASETS``.
@@ -112,12 +109,8 @@ def load_data(
         random_labels: shuffle the labels of the training split, of no other, by this seed: what can a network learn by heart?
         dtype: of the images.
 
-    Returns:
-        Data with the splits train, score, validation and test; the shares are in this file's first lines.
-
-    Raises:
-        UnknownName: no such set or recipe. CorruptFile: a damaged file. BadInput: a limit that leaves a split with fewer
-        images than classes, a recipe for other channels, a set that cannot be had.
+    Raises UnknownName for no such set or recipe, CorruptFile for a damaged file, BadInput for a limit that leaves a split
+    with fewer images than classes, a recipe for other channels, and a set that cannot be had.
 
     >>> load_data("digits").shape
     (1, 8, 8)
@@ -132,33 +125,26 @@ def load_data(
         augmentation = AUGMENTATIONS[known_name("augmentation", augment, AUGMENTATIONS)]
     folder = Path(root).expanduser() if root is not None else data_root()
     request = _Request(info, folder, torch.device(device), normalisation, augmentation, seed, limit, dtype)
-    _check(request, normalise, augment)
+    if len(normalisation.mean) not in (1, info.shape[0]):
+        raise BadInput(f"the normalisation {normalise!r} is for 3 channels, {name} has {info.shape[0]}.")
+    if augmentation and augmentation.scale and info.kind == "tensor":
+        raise BadInput(f"the augmentation {augment!r} is for sets read from files, {name} is not one.")
+    if request.device.type == "cuda" and not torch.cuda.is_available():
+        raise BadInput(f"device={str(request.device)!r} was asked for, but torch sees no GPU.")
     splits = _from_files(request) if info.kind == "folder" else _from_memory(request)
     if random_labels is not None:
         labels = splits["train"].labels
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(random_labels))
         splits["train"].labels = labels[order.to(labels.device)]
-    return Data(name, request.shape, info.classes, **splits, normalisation=request.normalisation)
-
-
-def _check(request: _Request, normalise: str | None, augment: str | None) -> None:
-    info = request.info
-    channels = info.shape[0]
-    if len(request.normalisation.mean) not in (1, channels):
-        raise BadInput(f"the normalisation {normalise!r} is for 3 channels, {info.name} has {channels}.")
-    if request.augmentation and request.augmentation.scale and info.kind == "tensor":
-        raise BadInput(f"the augmentation {augment!r} is for sets read from files, {info.name} is not one.")
-    if request.device.type == "cuda" and not torch.cuda.is_available():
-        raise BadInput(f"device={str(request.device)!r} was asked for, but torch sees no GPU.")
+    return Data(name, request.shape, info.classes, **splits, normalisation=normalisation)
 
 
 def _from_memory(request: _Request) -> dict[str, Split]:
     raw = load_raw(request.info.name, request.root)
     top = 16.0 if request.info.name == "digits" else 255.0
-    normalisation, device, shape = request.normalisation, request.device, request.shape
-    mean, std = (
-        torch.tensor(v, device=device).expand(shape[0]).view(-1, 1, 1) for v in (normalisation.mean, normalisation.std)
-    )
+    device, shape = request.device, request.shape
+    channels = (torch.tensor(values, device=device).expand(shape[0]) for values in astuple(request.normalisation))
+    mean, std = (values.view(-1, 1, 1) for values in channels)
     black = (-mean / std).flatten().to(request.dtype)
     splits = {}
     for split, indices in request.chosen(raw["train_labels"], raw.get("test_labels")).items():
@@ -206,10 +192,12 @@ def _from_files(request: _Request) -> dict[str, Split]:
     test_files, test_labels = _listed_tiny(folder / "val", classes)
     mean, std = request.normalisation.mean, request.normalisation.std
     reader = ImageReader(request.shape[1], mean, std, request.augmentation, request.dtype)
+    side = request.augmentation.side if request.augmentation else None  # a fixed one holds for all splits
+    plain = replace(reader, augmentation=Augmentation(side=side) if side else None)
     splits: dict[str, Split] = {}
     for split, indices in request.chosen(labels, test_labels).items():
         own, known = (test_files, test_labels) if split == "test" else (files, labels)
-        chosen_reader = reader if split == "train" else reader.without_augmentation()
         numbers = torch.from_numpy(known[indices].astype(np.int64))
+        chosen_reader = reader if split == "train" else plain
         splits[split] = FileSplit([own[i] for i in indices], numbers, chosen_reader, request.device)
     return splits

@@ -1,12 +1,17 @@
-"""What the image sets are, and how the papers normalise and augment them: the tables of ``sets.yml`` by name."""
+"""What the image sets are, and how the papers normalise and augment them: the tables of ``sets.yml`` by name.
+
+Augmentation changes whole batches at a time on their device. All its draws come from the generator that is given, so that a
+run can be repeated bit by bit.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import yaml
-
-from pruning_core.data.augmentation import Augmentation
+from torch import Tensor
+from torch.nn import functional as F
 
 Floats = tuple[float, ...]
 
@@ -32,6 +37,62 @@ class DatasetInfo:
     source: str
     licence: str
     kind: Literal["tensor", "folder"] = "tensor"
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What a training image goes through at random. All fields at rest: nothing.
+
+    pad: a crop of the image's size, at random after padding with so many black pixels at each edge.
+    flip: the probability of a left-right flip.
+    rotate: a turn by an angle from [-rotate, rotate] degrees, nearest pixel, black corners.
+    scale: smallest and largest share of the area for a random resized crop (sets read from files only).
+    side: every image, of all splits, is first resized to this square. No randomness, but the papers' recipes hold it.
+    """
+
+    pad: int = 0
+    flip: float = 0.0
+    rotate: float = 0.0
+    scale: tuple[float, float] | None = None
+    side: int | None = None
+
+    def __call__(self, x: Tensor, black: Tensor, generator: torch.Generator) -> Tensor:
+        """A new batch from ``x`` (N, C, H, W), in which a black pixel has the values ``black`` (C,)."""
+        if self.rotate:
+            x = _rotated(x, black, self.rotate, generator)
+        if self.pad or self.flip:
+            x = _cropped_and_flipped(x, black, self.pad, self.flip, generator)
+        return x
+
+
+def _uniform(n: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    return torch.rand(n, generator=generator, device=generator.device).to(device)
+
+
+def _cropped_and_flipped(x: Tensor, black: Tensor, pad: int, flip: float, generator: torch.Generator) -> Tensor:
+    n, channels, height, width = x.shape
+    rows = torch.arange(height, device=x.device).expand(n, height)
+    columns = torch.arange(width, device=x.device).expand(n, width)
+    if flip:
+        turned = _uniform(n, generator, x.device) < flip
+        columns = torch.where(turned[:, None], width - 1 - columns, columns)
+    if pad:
+        shifts = torch.randint(2 * pad + 1, (2, n, 1), generator=generator, device=generator.device).to(x.device)
+        rows, columns = rows + shifts[0], columns + shifts[1]
+        framed = black.view(1, -1, 1, 1).expand(n, channels, height + 2 * pad, width + 2 * pad).clone()
+        framed[:, :, pad:-pad, pad:-pad] = x
+        x = framed
+    x = x.gather(2, rows[:, None, :, None].expand(n, channels, height, x.shape[3]))
+    return x.gather(3, columns[:, None, None, :].expand(n, channels, height, width))
+
+
+def _rotated(x: Tensor, black: Tensor, degrees: float, generator: torch.Generator) -> Tensor:
+    angle = torch.deg2rad((2 * _uniform(len(x), generator, x.device) - 1) * degrees)
+    cos, sin, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
+    turn = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
+    grid = F.affine_grid(turn.to(x.dtype), list(x.shape), align_corners=False)
+    level = black.view(1, -1, 1, 1)
+    return F.grid_sample(x - level, grid, mode="nearest", align_corners=False) + level
 
 
 def _tables() -> dict[str, dict[str, dict[str, Any]]]:

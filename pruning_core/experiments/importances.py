@@ -1,15 +1,20 @@
-"""The importances of channels, and how they are spread."""
+"""What channel methods say of a network outside of any run: importances, their spread, and how long a choice takes."""
 
 from __future__ import annotations
+
+import statistics
+import time
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pruning_core.errors import BadInput
+from pruning_core.masks.budgets import Budget
 from pruning_core.masks.masks import Masks
-from pruning_core.masks.sites import find_sites
+from pruning_core.masks.sites import check_batches, find_sites
 from pruning_core.methods.base import Method, View, as_method
+from pruning_core.models.modes import undisturbed
 
 BINS = 40
 
@@ -52,3 +57,25 @@ def spread(values: Tensor) -> dict[str, float | str]:
         "largest_importance": largest,
         "histogram": " ".join(str(int(count)) for count in counts),
     }
+
+
+def seconds_of_choice(
+    model: nn.Module, method: str | Method, sparsity: float, batches, *, repeats: int = 3, seed: int = 0
+) -> float:
+    """Median seconds that a channel method takes to choose, without the search for groups, which all methods share.
+
+    With several repeats a first run is not counted. The network is left as it was.
+    """
+    chosen = as_method(method)
+    given = check_batches(batches, "inputs", chosen.name)
+    example = next(iter(given))[0][:1]
+    sites = find_sites(model, channels=True, example_input=example, refuses=chosen.refuses)
+    budget = Budget(sparsity, of="channels", across="layer")
+    times = []
+    for _ in range(repeats + (repeats > 1)):
+        view = View(model, sites, Masks(), given, F.cross_entropy, torch.Generator().manual_seed(seed), example)
+        with undisturbed(model):
+            started = time.perf_counter()
+            chosen.choose(view, budget)
+            times.append(time.perf_counter() - started)
+    return statistics.median(times[-repeats:])

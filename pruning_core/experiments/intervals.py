@@ -66,8 +66,7 @@ def paired_difference(
             mean, low, high, n = mean_interval(gap.to_numpy())
             better = first if low > 0 else second if high < 0 else "open"
             found.append((f"{asked:.4g}", mean, low, high, n, better))
-    columns = ["removed", "points", "low", "high", "seeds", "better"]
-    return pd.DataFrame(found, columns=columns).round(2)
+    return pd.DataFrame(found, columns=["removed", "points", "low", "high", "seeds", "better"]).round(2)
 
 
 def over_seeds(rows: pd.DataFrame, by: Sequence[str], value: str, keep: Sequence[str] = ()) -> pd.DataFrame:
@@ -80,10 +79,6 @@ def over_seeds(rows: pd.DataFrame, by: Sequence[str], value: str, keep: Sequence
     found = []
     for key, group in rows.dropna(subset=[value]).groupby(list(by), sort=True, dropna=False):
         per_seed = group.groupby("seed", dropna=False)[value].mean() if "seed" in group else group[value]
-        interval = mean_interval(per_seed.to_numpy(float))
-        found.append(
-            dict(zip(by, key, strict=True))
-            | {column: float(group[column].mean()) for column in keep}
-            | {"mean": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}
-        )
+        kept = {column: float(group[column].mean()) for column in keep}
+        found.append(dict(zip(by, key, strict=True)) | kept | mean_interval(per_seed.to_numpy(float))._asdict())
     return pd.DataFrame(found, columns=[*by, *keep, "mean", "low", "high", "n"])

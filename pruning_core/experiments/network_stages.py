@@ -1,8 +1,10 @@
-"""Playing the stages that change a network without training it: Prune, Rewind, Shrink, RecalibrateBatchNorm."""
+"""Playing the stages that train nothing: those that change a network, and those that write down rows about it."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,17 +12,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput, BudgetError
-from pruning_core.experiments.stages import Prune, Rewind
-from pruning_core.experiments.state import State, built
-from pruning_core.experiments.steps import Step
+from pruning_core.experiments.importances import importances, spread
+from pruning_core.experiments.stages import Attack, Importances, Measure, Prune, Rewind
+from pruning_core.experiments.state import State, Step, built
+from pruning_core.masks.groups import any_alive
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.removal import Kept
+from pruning_core.masks.reports import make_report
 from pruning_core.masks.schedules import fraction_after
 from pruning_core.masks.sites import Sites, find_sites
 from pruning_core.methods.base import Method
 from pruning_core.methods.shrinking import shrunk
 from pruning_core.models.modes import evaluating
 from pruning_core.pruning import prune_step
+from pruning_core.training.attacks import attack
+from pruning_core.training.evaluation import evaluate
 
 
 def prune_stage(state: State, stage: Prune, step: Step, seed: int) -> None:
@@ -35,19 +41,16 @@ def prune_stage(state: State, stage: Prune, step: Step, seed: int) -> None:
         if budget.to is not None:
             target = fraction_after(stage.schedule, i, n, budget.to)
             now = replace(budget, to=_of_what_is_left(state, sites, target, budget.of))
-        batches = None
-        if method.needs in ("inputs", "labels"):
-            batches = _scoring_batches(state, stage, torch.Generator().manual_seed(seed + number))
-        choice = prune_step(
+        batches = _scoring_batches(state, stage, seed + number)
+        state.masks = prune_step(
             state.model, method, now, sites, masks, batches, seed + number, None, state.example, round=i, of=n
-        )
-        state.masks = choice.masks
+        ).masks
     state.last |= {"method": method.name, "asked": budget.to, "of": budget.of}
     if sites.groups:
         # Of all channels that the method could remove, in or out of scope, the share that is gone or dead.
         groups = _sites(state, method).groups
-        _note_channels(state, groups)
         living = sum(int(group.alive(state.masks).sum()) for group in groups.values())
+        state.dense["channels"] = {name: group.size for name, group in groups.items()} | state.dense["channels"]
         state.last |= {"channels_removed": 1 - living / sum(state.dense["channels"].values())}
 
 
@@ -59,30 +62,27 @@ def _sites(state: State, method: Method, scope: list[str] | None = None) -> Site
     )
 
 
-def _note_channels(state: State, groups) -> None:
-    for name, group in groups.items():
-        state.dense["channels"].setdefault(name, group.size)
-
-
-def _scoring_batches(state: State, stage: Prune, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
+def _scoring_batches(state: State, stage: Prune, seed: int) -> list[tuple[Tensor, Tensor]] | None:
+    if stage.method.needs not in ("inputs", "labels"):
+        return None
     if stage.batches == "score" and stage.samples > len(state.data.score):
         raise BadInput(
             f"{stage.samples} samples were asked for, but the split for scoring holds {len(state.data.score)}; "
             "ask for fewer, or use batches='train'."
         )
+    generator = torch.Generator().manual_seed(seed)
     return some_batches(getattr(state.data, stage.batches), stage.samples, stage.batch_size, generator)
 
 
 def _of_what_is_left(state: State, sites: Sites, target: float, of: str) -> float:
     """``target`` counts the network as built; after a removal the budget is a fraction of what is still there."""
-    _note_channels(state, sites.groups)
     if of == "channels":
-        names, now = list(sites.groups), sum(group.size for group in sites.groups.values())
+        sizes = {name: group.size for name, group in sites.groups.items()}
+        state.dense[of] = sizes | state.dense[of]
     else:
-        names = list(sites.weights)
-        positions = sites.positions or {}
-        now = sum(sites.shapes[n].numel() * (positions.get(n, 0) if of == "macs" else 1) for n in names)
-    whole = sum(state.dense[of][name] for name in names)
+        places = sites.positions or {}
+        sizes = {n: sites.shapes[n].numel() * (places.get(n, 0) if of == "macs" else 1) for n in sites.weights}
+    now, whole = sum(sizes.values()), sum(state.dense[of][name] for name in sizes)
     if now == whole:
         return target
     left = (1 - target) * whole / now
@@ -122,13 +122,12 @@ def shrink(state: State) -> Kept:
 
 def recalibrate(model: nn.Module, split: Split, samples: int, seed: int = 0) -> None:
     """Replace the running statistics of batch norm by plain averages over ``samples`` of ``split``, in place."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    if not norms:
+    momenta = {m: m.momentum for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats}
+    if not momenta:
         return
-    momenta = {norm: norm.momentum for norm in norms}
     device = next(model.parameters()).device
     with evaluating(model), torch.no_grad():
-        for norm in norms:
+        for norm in momenta:
             norm.reset_running_stats()
             norm.momentum = None  # a plain average over the batches
             norm.train()
@@ -141,11 +140,74 @@ def recalibrate(model: nn.Module, split: Split, samples: int, seed: int = 0) -> 
 
 def some_batches(split: Split, samples: int, size: int, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
     """Batches with ``samples`` random samples of a split."""
-    batches, count = [], 0
-    for inputs, labels in split.batches(min(size, samples), generator):
-        take = min(len(labels), samples - count)
-        batches.append((inputs[:take], labels[:take]))
-        count += take
-        if count >= samples:
-            break
-    return batches
+    size = min(size, samples)
+    batches = split.batches(size, generator)
+    return [(x[:missing], y[:missing]) for missing, (x, y) in zip(range(samples, 0, -size), batches, strict=False)]
+
+
+def measured(state: State, stage: Measure) -> dict[str, Any]:
+    """Accuracy, sparsity, sizes and costs of the network as it is now.
+
+    ``generalisation_gap``: accuracy on as many training images as there are test images, minus test accuracy, in points.
+    ``dead_layers``: layers without a living weight; ``dead_units``: output rows without one, of the network as built.
+    ``by_layer``: "layer:living weights/weights:living rows/rows", of the network as built, separated by spaces. An
+    Importances stage adds what importances.spread says, and ``importance``, the method whose scores they are.
+    """
+    data, model = state.data, state.model
+    sites = find_sites(model, channels=False, example_input=state.example)
+    report = make_report("", None, "weights", state.masks, sites)
+    alive = {of: report.removed[of][1] - report.removed[of][0] for of in ("weights", "macs")}
+    whole = {of: sum(state.dense[of].values()) for of in ("weights", "macs")}
+    test, validation = evaluate(model, data.test), evaluate(model, data.validation)
+    fitted = evaluate(model, data.train.subset(min(len(data.train), len(data.test))))
+    layers = _by_layer(state)
+    spreads = {}
+    if isinstance(stage, Importances):
+        scores = importances(model, stage.method, state.example, traced=state.traced())
+        spreads = {"importance": stage.method.name, **spread(torch.cat(list(scores.values())))}
+    return {
+        **_about(state, stage),
+        "channels_removed": state.last.get("channels_removed", 0.0),
+        "sparsity": 1 - alive["weights"] / whole["weights"],
+        "macs_removed": 1 - alive["macs"] / whole["macs"],
+        "parameters": sum(p.numel() for p in model.parameters()) - report.removed["weights"][0],
+        "macs": alive["macs"],
+        "training_macs": state.training_macs,
+        "accuracy": test.accuracy,
+        "loss": test.loss,
+        "validation_accuracy": validation.accuracy,
+        "validation_loss": validation.loss,
+        "fitted_accuracy": fitted.accuracy,
+        "generalisation_gap": fitted.accuracy - test.accuracy,
+        "dead_layers": sum(weights == 0 for _, weights, _, _, _ in layers),
+        "dead_units": sum(rows - living for _, _, _, living, rows in layers),
+        "by_layer": " ".join(f"{name}:{alive}/{total}:{living}/{rows}" for name, alive, total, living, rows in layers),
+        **spreads,
+    }
+
+
+def attacked(state: State, stage: Attack, seed: int) -> list[dict[str, Any]]:
+    """One row an epsilon: ``attack_success`` is the share of images, in [0, 1], that the attack turns (or finds wrong)."""
+    test = state.data.test
+    inputs, labels = next(iter(test.batches(min(stage.samples, len(test)))))
+    options = dict(stage.options)
+    result = attack(state.model, inputs, labels, stage.name, epsilons=stage.epsilons, seed=seed, **options)
+    about = _about(state, stage) | {"attack": stage.name, "training_macs": state.training_macs}
+    return [about | row for row in result.rows()]
+
+
+def _about(state: State, stage: Measure | Attack) -> dict[str, Any]:
+    return {"label": stage.label, "epoch": state.epoch, "method": "dense", "asked": 0.0, "of": "weights", **state.last}
+
+
+def _by_layer(state: State) -> list[tuple[str, int, int, int, int]]:
+    """(layer, living weights, weights as built, living rows, rows as built); a row lives if one of its weights does."""
+    found = []
+    for name, total in state.dense["weights"].items():
+        layer = name.rpartition(".")[0]
+        shape = state.model.get_parameter(name).shape
+        mask = state.masks.get(name)
+        weights = math.prod(shape) if mask is None else int(torch.count_nonzero(mask))
+        rows = shape[0] if mask is None else int(any_alive(mask, 0).sum())
+        found.append((layer, weights, total, rows, state.dense["rows"][name]))
+    return found

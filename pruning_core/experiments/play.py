@@ -1,35 +1,19 @@
-"""Playing a timeline: what every stage does to the state of a run.
-
-A run is a flat list of steps, each with its (round, of). After every training the state is kept under the hash of all
-steps so far, so a killed run resumes, and experiments that begin alike share their beginning: no dense network is
-trained twice.
-"""
+"""Playing a timeline: what every stage does to the state of a run, and what happens while it trains."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pruning_core.experiments.network_stages import prune_stage, recalibrate, rewind, shrink
-from pruning_core.experiments.rows import attacked, measured
-from pruning_core.experiments.stages import (
-    Attack,
-    Load,
-    Measure,
-    Prune,
-    RecalibrateBatchNorm,
-    Rewind,
-    Save,
-    Shrink,
-    Train,
-)
-from pruning_core.experiments.state import State
-from pruning_core.experiments.steps import Step
+from pruning_core.experiments import stages
+from pruning_core.experiments.network_stages import attacked, measured, prune_stage, recalibrate, rewind, shrink
+from pruning_core.experiments.state import State, Step
 from pruning_core.models.cost import count_macs, training_macs
 from pruning_core.models.layers.gates import ChannelGate, HardConcreteGate
 from pruning_core.models.layers.scored import Scored
@@ -43,34 +27,32 @@ SECONDS_BETWEEN_SAVES = 10.0
 
 def play(state: State, step: Step, seed: int, checkpoint: Path | None = None, progress: bool = True) -> None:
     """Do what one step says, in place. ``seed`` is the step's own; ``checkpoint`` is for interrupted trainings."""
-    started = time.perf_counter()
-    before = state.seconds
-    stage = step.stage
-    if isinstance(stage, Train):
+    started, stage = time.perf_counter(), step.stage
+    if isinstance(stage, stages.Train):
         _train(state, stage, seed, checkpoint, progress)
         return
-    if isinstance(stage, Prune):
+    if isinstance(stage, stages.Prune):
         prune_stage(state, stage, step, seed)
-    elif isinstance(stage, Save):
+    elif isinstance(stage, stages.Save):
         state.snapshots[stage.label] = state.snapshot()
-    elif isinstance(stage, Load):
+    elif isinstance(stage, stages.Load):
         load_published(state.model, state.experiment.model, stage.weights, stage.classes)
-    elif isinstance(stage, Rewind):
+    elif isinstance(stage, stages.Rewind):
         rewind(state, stage, seed)
-    elif isinstance(stage, Shrink):
+    elif isinstance(stage, stages.Shrink):
         shrink(state)
-    elif isinstance(stage, RecalibrateBatchNorm):
+    elif isinstance(stage, stages.RecalibrateBatchNorm):
         recalibrate(state.model, state.data.train, stage.samples, seed)
-    elif isinstance(stage, Measure):
+    elif isinstance(stage, stages.Measure):
         state.rows.append(measured(state, stage))
-    elif isinstance(stage, Attack):
+    elif isinstance(stage, stages.Attack):
         state.rows += attacked(state, stage, seed)
-    state.seconds = before + time.perf_counter() - started
-    if isinstance(stage, Measure):
+    state.seconds += time.perf_counter() - started
+    if isinstance(stage, stages.Measure):
         state.rows[-1]["seconds"] = state.seconds
 
 
-def _train(state: State, stage: Train, seed: int, checkpoint: Path | None, progress: bool) -> None:
+def _train(state: State, stage: stages.Train, seed: int, checkpoint: Path | None, progress: bool) -> None:
     data, epochs = state.data, stage.epochs
     resumed = state.load(checkpoint) if checkpoint is not None and checkpoint.exists() else None
     trainer = _trainer(state, stage, seed)
@@ -101,30 +83,27 @@ def _train(state: State, stage: Train, seed: int, checkpoint: Path | None, progr
     state.masks = trainer.masks
 
 
-def _trainer(state: State, stage: Train, seed: int) -> Trainer:
-    experiment, penalties = state.experiment, stage.penalty or ()
+def _trainer(state: State, stage: stages.Train, seed: int) -> Trainer:
+    penalties = stage.penalty or ()
 
     def penalty(model: nn.Module) -> torch.Tensor:
         return torch.stack([s * method.penalty(model, state.masks).reshape(()) for method, s in penalties]).sum()
 
+    asked: dict[str, Any] = {name: getattr(stage, name) for name in ("epochs", "precision", "keep", "average")}
+    for name in ("optimizer", "learning_rate", "batch_size"):
+        asked[name] = getattr(stage, name) or getattr(state.experiment, name)
     return Trainer(
         state.model,
-        stage.optimizer or experiment.optimizer,
-        epochs=stage.epochs,
-        learning_rate=stage.learning_rate or experiment.learning_rate,
-        batch_size=stage.batch_size or experiment.batch_size,
         loss=CrossEntropy(stage.label_smoothing),
         masks=state.masks,
         penalty=penalty if penalties else None,
         only=trained_only(stage, state.model),
-        precision=stage.precision,
         seed=seed,
-        keep=stage.keep,
-        average=stage.average,
+        **asked,
     )
 
 
-def trained_only(stage: Train, model: nn.Module) -> Callable[[str], bool] | None:
+def trained_only(stage: stages.Train, model: nn.Module) -> Callable[[str], bool] | None:
     """Which parameters a stage trains, by name: None for all.
 
     Gates are those of channels and scores of weights; in a network without either, the scales of batch norm.
@@ -133,29 +112,22 @@ def trained_only(stage: Train, model: nn.Module) -> Callable[[str], bool] | None
         return None
     gates = (HardConcreteGate, ChannelGate, Scored)
     kinds = gates if any(isinstance(module, gates) for module in model.modules()) else _BatchNorm
-    names = {
-        f"{name}.{leaf}"
-        for name, module in model.named_modules()
-        if isinstance(module, kinds)
-        for leaf, _ in module.named_parameters(recurse=False)
-        if leaf != "bias"
-    }
-    return lambda name: (name in names) == (stage.only == "gates")
+    layers = {name for name, module in model.named_modules() if isinstance(module, kinds)}
+    return lambda name: (name.rpartition(".")[0] in layers and not name.endswith(".bias")) == (stage.only == "gates")
 
 
-def _event(state: State, training: Train, trainer: Trainer, round: int, of: int, seed: int) -> Trainer:
+def _event(state: State, training: stages.Train, trainer: Trainer, round: int, of: int, seed: int) -> Trainer:
     """What happens between two epochs; the optimizer goes on with what is left of its state."""
     assert training.during is not None
     for position, stage in enumerate(training.during.stages):
-        if not isinstance(stage, Shrink):
+        if not isinstance(stage, stages.Shrink):
             play(state, Step(stage, round, of), seed + 7919 * trainer.epoch + position)
             trainer.masks = state.masks
-            continue
-        kept = shrink(state)
-        if stage.fresh_optimizer:
+        elif stage.fresh_optimizer:
+            shrink(state)
             fresh = _trainer(state, training, seed)
             fresh.epoch, fresh.history, fresh.generator = trainer.epoch, trainer.history, trainer.generator
             trainer = fresh
         else:
-            trainer.slice_state(kept, state.model)
+            trainer.slice_state(shrink(state), state.model)
     return trainer

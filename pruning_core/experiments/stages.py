@@ -22,6 +22,7 @@ from pruning_core.training.averaging import WeightAverage
 from pruning_core.training.optimizers import LearningRate, Optimizer
 
 Penalty = tuple[str | Method, float]
+Penalties = tuple[tuple[Method, float], ...] | None
 
 
 def to(sparsity: float, method: str | Method) -> Budget:
@@ -47,7 +48,7 @@ def _stages(given: Iterable[Stage]) -> tuple[Stage, ...]:
     return stages
 
 
-def _penalties(given: Penalty | Iterable[Penalty] | None) -> tuple[tuple[Method, float], ...] | None:
+def _penalties(given: Penalty | Iterable[Penalty] | None) -> Penalties:
     """Pairs (method, strength): of one pair, or of several."""
     if given is None:
         return None
@@ -57,7 +58,6 @@ def _penalties(given: Penalty | Iterable[Penalty] | None) -> tuple[tuple[Method,
 
 
 def _patterns(given):
-    """A tuple, of several."""
     return given if given is None or isinstance(given, str) else tuple(given)
 
 
@@ -96,9 +96,7 @@ class Train:
     constraints = Constraints(epochs=Whole(at_least=0), only=Maybe(OneOf("gates", "weights", kind="part to train")))
 
     epochs: int
-    penalty: Becomes[Penalty | Iterable[Penalty] | None, tuple[tuple[Method, float], ...] | None] = Becomes(
-        _penalties, default=None
-    )
+    penalty: Becomes[Penalty | Iterable[Penalty] | None, Penalties] = Becomes(_penalties, default=None)
     only: Literal["gates", "weights"] | None = None
     during: Every | None = None
     keep: Literal["last", "best_validation"] = "last"
@@ -113,8 +111,8 @@ class Train:
         check_fields(self)
         if self.average is not None:
             WeightAverage(self.average)  # refuses what cannot work
-        if self.average is not None and self.keep != "last":
-            raise BadInput("a training ends with its average or with its best epoch, not with both.")
+            if self.keep != "last":
+                raise BadInput("a training ends with its average or with its best epoch, not with both.")
         if self.during is not None and not self.during.epochs(self.epochs):
             raise BadInput(
                 f"an event every {self.during.k} epochs after epoch {self.during.after} never takes place in {self.epochs}."
@@ -173,9 +171,7 @@ class Load:
 
     def __post_init__(self):
         if not isinstance(self.weights, str) or not self.weights:
-            raise BadType(
-                f"weights are the name that torchvision gives them, like 'IMAGENET1K_V1', not {self.weights!r}."
-            )
+            raise BadType(f"weights have a name at torchvision, like 'IMAGENET1K_V1', and are not {self.weights!r}.")
 
 
 @dataclass(frozen=True)
@@ -287,7 +283,5 @@ def every_stage(stages: Iterable[Stage]) -> Iterator[Stage]:
     """The stages, and those that they hold: inside ``during``, Each and Repeat."""
     for stage in stages:
         yield stage
-        if isinstance(stage, Train) and stage.during is not None:
-            yield from every_stage(stage.during.stages)
-        elif isinstance(stage, Each | Repeat):
-            yield from every_stage(stage.stages)
+        holder = stage.during if isinstance(stage, Train) else stage
+        yield from every_stage(getattr(holder, "stages", ()))

@@ -1,17 +1,20 @@
-"""The state of a run: what changes, how it begins, and how it is kept on disk so that a killed run goes on."""
+"""The state of a run: what changes, how it begins, and how it is kept on disk so that a killed run goes on. And its steps: a
+timeline as a flat list, each step with its round and the part of the network that it is narrowed to."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pruning_core.data.loading import Data, load_data
 from pruning_core.errors import BadInput
-from pruning_core.experiments.stages import Train, every_stage
+from pruning_core.experiments.stages import Each, Prune, Repeat, Stage, Train, every_stage
 from pruning_core.masks.groups import Group
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.sites import find_sites
@@ -63,14 +66,12 @@ class State:
 
     def save(self, path: Path, trainer: Trainer | None = None) -> None:
         """Write everything needed to go on, atomically."""
-        tensors = {f"model:{name}": tensor for name, tensor in self.model.state_dict().items()}
-        tensors |= {f"mask:{name}": mask for name, mask in self.masks.items()}
-        for label, snapshot in self.snapshots.items():
-            tensors |= {f"snapshot:{label}:{name}": tensor for name, tensor in snapshot.items()}
+        parts: dict[str, Mapping[str, Tensor]] = {"model": self.model.state_dict(), "mask": self.masks}
+        parts |= {f"snapshot:{label}": snapshot for label, snapshot in self.snapshots.items()}
         info: dict[str, Any] = {"kind": "run"} | {name: getattr(self, name) for name in KEPT_AS_JSON}
         if trainer is not None:
-            inner, info["trainer"] = trainer.state_dict()
-            tensors |= {f"trainer:{name}": tensor for name, tensor in inner.items()}
+            parts["trainer"], info["trainer"] = trainer.state_dict()
+        tensors = {f"{part}:{name}": tensor for part, held in parts.items() for name, tensor in held.items()}
         save_tensors(path, tensors, info)
 
     def load(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -78,23 +79,26 @@ class State:
         tensors, info = load_tensors(path)
         if info.get("kind") != "run":
             raise BadInput(f"{path} is not the checkpoint of a run.")
-        part: dict[str, dict[str, Tensor]] = {kind: {} for kind in ("model", "mask", "snapshot", "trainer")}
-        for key, tensor in tensors.items():
-            kind, _, name = key.partition(":")
-            part[kind][name] = tensor
-        fit_tensors(self.model, part["model"], str(path))
+        parts = _in_parts(tensors)
+        fit_tensors(self.model, parts.get("model", {}), str(path))
         self.model.to(self.experiment.device)
-        self.masks = Masks(part["mask"])
-        self.snapshots = {}
-        for key, tensor in part["snapshot"].items():
-            label, _, name = key.partition(":")
-            self.snapshots.setdefault(label, {})[name] = tensor
+        self.masks = Masks(parts.get("mask", {}))
+        self.snapshots = _in_parts(parts.get("snapshot", {}))
         for name in KEPT_AS_JSON:
             setattr(self, name, info[name])
-        return (part["trainer"], info["trainer"]) if "trainer" in info else None
+        return (parts.get("trainer", {}), info["trainer"]) if "trainer" in info else None
 
     def snapshot(self) -> dict[str, Tensor]:
         return {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+
+
+def _in_parts(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """By what stands before the first colon of their names."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        part, _, name = key.partition(":")
+        parts.setdefault(part, {})[name] = tensor
+    return parts
 
 
 def built(experiment: Experiment, data: Data, seed: int) -> nn.Module:
@@ -105,14 +109,8 @@ def built(experiment: Experiment, data: Data, seed: int) -> nn.Module:
 
 def start(experiment: Experiment) -> State:
     """The state before the first stage: the network built after the seed is set, and prepared for its penalties."""
-    data = load_data(
-        experiment.data,
-        device=experiment.device,
-        normalise=experiment.normalise,
-        augment=experiment.augment,
-        limit=experiment.limit,
-        random_labels=experiment.random_labels,
-    )
+    options = ("device", "normalise", "augment", "limit", "random_labels")
+    data = load_data(experiment.data, **{option: getattr(experiment, option) for option in options})
     model = built(experiment, data, experiment.seed).to(experiment.device)
     state = State(experiment, data, model, Masks())
     trainings = [stage for stage in every_stage(experiment.timeline) if isinstance(stage, Train)]
@@ -131,3 +129,64 @@ def start(experiment: Experiment) -> State:
     }
     state.snapshots["init"] = state.snapshot()
     return state
+
+
+class Step(NamedTuple):
+    """One stage to play, as round ``round`` of ``of``, narrowed to the layers of ``part``."""
+
+    stage: Stage
+    round: int = 1
+    of: int = 1
+    part: tuple[str, ...] | None = None
+
+
+def flatten(
+    stages: Iterable[Stage], model: nn.Module, groups: Callable[[], list[Group]], **place: Any
+) -> Iterator[Step]:
+    """The steps of a timeline in order, Repeat and Each unrolled; ``groups()`` gives the channel groups, where they matter,
+    ``place`` the round, of and part of all steps that are not in a Repeat or an Each among the stages."""
+    for stage in stages:
+        if isinstance(stage, Repeat):
+            for i in range(1, stage.n + 1):
+                yield from flatten(stage.stages, model, groups, **place | {"round": i, "of": stage.n})
+        elif isinstance(stage, Each):
+            for part in _parts(stage, model, groups):
+                yield from flatten(stage.stages, model, groups, **place | {"part": part})
+        else:
+            yield Step(stage, **place)
+
+
+def blocks(model: nn.Module) -> list[str]:
+    """The names of a network's residual blocks: torchvision's, and all modules whose attribute ``is_block`` is true."""
+    from torchvision import models
+
+    kinds = attrgetter(
+        "resnet.BasicBlock", "resnet.Bottleneck", "regnet.ResBottleneckBlock", "mobilenetv2.InvertedResidual",
+        "mobilenetv3.InvertedResidual", "mnasnet._InvertedResidual", "efficientnet.MBConv", "efficientnet.FusedMBConv",
+        "convnext.CNBlock", "vision_transformer.EncoderBlock", "swin_transformer.SwinTransformerBlock",
+        "maxvit.MaxVitBlock",
+    )(models)  # fmt: skip
+    return [n for n, m in model.named_modules() if isinstance(m, kinds) or getattr(m, "is_block", False)]
+
+
+def _parts(stage: Each, model: nn.Module, find: Callable[[], list[Group]]) -> list[tuple[str, ...]]:
+    if not isinstance(stage.parts, str):
+        return [(pattern,) for pattern in stage.parts]
+    kind = type(model).__name__
+    if stage.parts == "blocks" and not blocks(model):
+        raise BadInput(
+            f"{kind} has no residual blocks that are known: set is_block = True in the class of its blocks, "
+            "or name the parts of Each by patterns."
+        )
+    methods = [inner.method for inner in stage.stages if isinstance(inner, Prune)]
+    groups = [g for g in find() if g.reason_fixed is None and not any(m.refuses(model, g) for m in methods)]
+    if stage.parts == "groups":
+        parts = [tuple(dict.fromkeys(m.layer for m in group.produces if not m.is_buffer)) for group in groups]
+    else:
+        # Blocks without anything to prune inside, such as an inverted residual without expansion, are passed over.
+        inside = [n for n in blocks(model) if any(all(m.layer.startswith(f"{n}.") for m in g.produces) for g in groups)]
+        parts = [(f"{name}.*",) for name in inside]
+    if not parts:
+        what = "group" if stage.parts == "groups" else "residual block with a group"
+        raise BadInput(f"{kind} has no {what} of channels that the methods of Each could prune.")
+    return parts

@@ -21,8 +21,6 @@ from pruning_core.errors import BadInput, BadType, CorruptFile
 from pruning_core.records.files import write_atomically
 
 FORMAT = "pruning-core tensors 1"
-HEADER_LENGTH_BYTES = 8
-LARGEST_HEADER = 100_000_000  # the limit of the safetensors format
 
 
 def save_tensors(path: str | PathLike, tensors: Mapping[str, Tensor], info: Mapping[str, Any] | None = None) -> None:
@@ -110,7 +108,6 @@ def refuse_foreign(path: str | PathLike, stored: Mapping[str, Any], wanted: Mapp
 
 
 def _plain(name: str, tensor: Tensor) -> Tensor:
-    """A contiguous copy on the CPU that shares memory with no other name."""
     if not isinstance(name, str) or not isinstance(tensor, Tensor):
         raise BadType(f"a checkpoint maps names to tensors, not {name!r} to {type(tensor).__name__}.")
     if tensor.layout != torch.strided:
@@ -120,16 +117,11 @@ def _plain(name: str, tensor: Tensor) -> Tensor:
 
 def _metadata(path: str | PathLike, content: bytes) -> dict[str, str]:
     """The metadata of a safetensors header, read by hand: safetensors shows it for mapped files only."""
-    length = int.from_bytes(content[:HEADER_LENGTH_BYTES], "little")
-    if len(content) <= HEADER_LENGTH_BYTES or length > LARGEST_HEADER:
-        raise CorruptFile(f"{path} is not a safetensors file.")
-    if len(content) < HEADER_LENGTH_BYTES + length:
-        raise CorruptFile(f"{path} is truncated: it ends inside its header.")
+    end = 8 + int.from_bytes(content[:8], "little")
     try:
-        header = json.loads(content[HEADER_LENGTH_BYTES : HEADER_LENGTH_BYTES + length])
-        return dict(header.get("__metadata__") or {})
+        return dict(json.loads(content[8:end]).get("__metadata__") or {})
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise CorruptFile(f"{path} is damaged, or not a safetensors file: its header cannot be read.") from error
+        raise CorruptFile(f"{path} is no safetensors file, or its header is truncated or damaged.") from error
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:

@@ -1,17 +1,24 @@
-"""One measurement is one tidy row: files of rows with a checksum, and all records as one table."""
+"""One measurement is one tidy row: files of rows with a checksum, all records as one table, and what made a row."""
 
+import contextlib
+import functools
 import json
 import math
 import os
+import platform
+import re
+import subprocess
 from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from pruning_core.checks import plain
 from pruning_core.errors import BadInput, BadType, CorruptFile, known_name
-from pruning_core.records.files import cache_root, results_root, write_atomically
-from pruning_core.records.hashes import digest
-from pruning_core.version import CHEAP, LONG, source_hash
+from pruning_core.records.files import cache_root, digest, is_checkout, results_root, write_atomically
+from pruning_core.version import CHEAP, LONG, REPOSITORY, source_hash
 
 if TYPE_CHECKING:
     import pandas
@@ -85,11 +92,6 @@ def _record_files(folders: tuple[str | os.PathLike, ...]) -> Iterator[Path]:
             raise BadInput(f"no folder of records at {place}.")
 
 
-def _valid(row: dict) -> bool:
-    """Whether the code of now would give this row: long runs outlive an edit, cheap ones do not."""
-    return row.get("profile") not in CHEAP or row.get("code", source_hash()) == source_hash()
-
-
 def collect(
     profiles: Iterable[str] = LONG, target: str | os.PathLike | None = None, skip: Iterable[str] = ()
 ) -> list[Path]:
@@ -100,7 +102,6 @@ def collect(
     hash. Returns the files that were written. Raises CorruptFile for a record that cannot be trusted.
     """
     wanted, left_out = set(profiles), set(skip)
-    folder = Path(target) if target is not None else results_root()
     gathered: dict[str, list[dict]] = {}
     for file in sorted((cache_root() / "records").glob("*.json")):
         rows = read_rows(file)
@@ -110,11 +111,10 @@ def collect(
             gathered.setdefault(name, []).extend(rows)
     written = []
     for name, rows in sorted(gathered.items()):
-        path = folder / f"{name}.json"
+        path = Path(results_root() if target is None else target) / f"{name}.json"
         held = read_rows(path) if path.exists() else []
         known = {row.get("experiment") for row in held}
-        fresh = [row for row in rows if row.get("experiment") not in known]
-        if fresh:
+        if fresh := [row for row in rows if row.get("experiment") not in known]:
             write_rows(path, held + fresh)
             written.append(path)
     return written
@@ -133,8 +133,12 @@ def load(*folders: str | os.PathLike, **equal_to: Any) -> "pandas.DataFrame":
 
     rows: list[dict] = []
     seen: set[str] = set()
+    void = () if folders else CHEAP  # profiles that do not outlive an edit of the code
     for file in _record_files(folders):
-        fresh = [row for row in read_rows(file) if row.get("experiment") not in seen and (folders or _valid(row))]
+        fresh = [row for row in read_rows(file) if row.get("experiment") not in seen]
+        fresh = [
+            row for row in fresh if row.get("profile") not in void or row.get("code", source_hash()) == source_hash()
+        ]
         seen.update(row["experiment"] for row in fresh if row.get("experiment") is not None)
         rows += fresh
     frame = pandas.DataFrame(rows)
@@ -148,3 +152,50 @@ def load(*folders: str | os.PathLike, **equal_to: Any) -> "pandas.DataFrame":
         else:
             frame = frame[column.isna() if value is None else column == value]
     return frame.reset_index(drop=True)
+
+
+@functools.cache
+def _revision() -> str:
+    """The short git hash of the checkout, "+dirty" when the code (not the results) differs from it."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(REPOSITORY), *arguments]
+        return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10).strip()
+
+    # Without a .git of its own an installed copy would report the project that it is installed into.
+    if not (is_checkout() and (REPOSITORY / ".git").exists()):
+        return "unknown"
+    try:
+        changed = git("status", "--porcelain", "--", "pruning_core", "notebooks")
+        return git("rev-parse", "--short", "HEAD") + ("+dirty" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+@functools.cache
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        if named := re.search("^model name.*?:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE):
+            return named[1].strip()
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def environment(device: Any = "cpu") -> dict[str, str | int]:
+    """What a reader must know about the machine behind a number, as columns of a row: versions, the ``revision`` of the
+    checkout, ``device`` (the model name of the processor or GPU), ``threads`` that torch uses on the CPU."""
+    device = torch.device(device)
+    return {
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("torch", "torchvision", "numpy")},
+        "package": _version("pruning-core"),
+        "revision": _revision(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+    }

@@ -10,9 +10,8 @@ import torch
 from PIL import Image
 
 from pruning_core.data import downloads, sources
-from pruning_core.data.augmentation import Augmentation
 from pruning_core.data.loading import data_root, load_data
-from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS
+from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS, Augmentation
 from pruning_core.data.splits import FileSplit, Split, split_indices
 from pruning_core.errors import BadInput, BadType, CorruptFile, UnknownName
 

@@ -18,7 +18,7 @@ from pruning_core.experiments import experiment as experiments
 from pruning_core.experiments import recipes
 from pruning_core.experiments.experiment import final_state
 from pruning_core.experiments.network_stages import recalibrate
-from pruning_core.experiments.steps import flatten
+from pruning_core.experiments.state import flatten
 from pruning_core.masks.tracing import find_groups
 
 SETTINGS = {

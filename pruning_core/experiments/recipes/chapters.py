@@ -1,4 +1,5 @@
-"""The recipes of chapters 1 (i-SpaSP), 3 (receding neuron importances) and 5 (How Sparse Can We Prune)."""
+"""The recipes of chapters 1 (i-SpaSP), 3 (receding neuron importances), 4 (SNIP-it's methods and what its paper compares
+them with) and 5 (How Sparse Can We Prune)."""
 
 from __future__ import annotations
 
@@ -8,14 +9,20 @@ from dataclasses import replace
 
 from pruning_core.checks import Real, Whole, check
 from pruning_core.errors import BadInput
-from pruning_core.experiments.recipes.general import Timeline, cut_to, fine_tuned
+from pruning_core.experiments.recipes.general import Timeline, before_training, cut_to, during_training, fine_tuned
 from pruning_core.experiments.stages import Each, Every, Importances, Measure, Prune, Rewind, Shrink, Train, to
 from pruning_core.masks.budgets import Budget
-from pruning_core.masks.schedules import fraction_after
+from pruning_core.masks.schedules import fraction_after, tick_tock_rounds
 from pruning_core.methods.base import Method, as_method
 from pruning_core.methods.rare_gems import RareGems
 from pruning_core.methods.rigl import Rigl
 from pruning_core.training.optimizers import LearningRate, Optimizer
+
+__all__ = [
+    "cnip_it", "cnip_it_during", "grasp", "group_hoyer_square", "hoyer_square", "ispasp", "l0", "l1_in_rounds",
+    "l1_one_shot", "rare_gems", "receding", "rigl", "scaled_from_scratch", "smart_ratio", "snap", "snap_it",
+    "snap_it_during", "snip", "snip_it", "snip_it_during", "synflow", "tick_tock",
+]  # fmt: skip
 
 ISPASP_TUNING = Optimizer("sgd", lr=0.01, nesterov=True, weight_decay=5e-4, decay_norm_and_bias=False)
 """The authors' optimizer after a cut, for ResNet-34; for MobileNetV2 the weight decay is 4e-5."""
@@ -36,14 +43,13 @@ def ispasp(
     a cut is the authors': label smoothing 0.1, a constant rate between the cuts and a cosine at the end.
     """
     short = Train(between, optimizer=optimizer, learning_rate=LearningRate(), label_smoothing=0.1)
-    tuning: Timeline = [short] if between else []
-    cuts: Timeline
+    after: Timeline = [Shrink(), *([short] if between else [])]
+    cuts: Timeline = []
     if isinstance(sparsity, Mapping):
-        cuts = []
         for site, fraction in sparsity.items():
-            cuts += [Prune(method, Budget(of="channels", across={site: fraction})), Shrink(), *tuning]
+            cuts += [Prune(method, Budget(of="channels", across={site: fraction})), *after]
     else:
-        cuts = [Each(parts, (cut_to(sparsity, method), Shrink(), *tuning))]
+        cuts = [Each(parts, (cut_to(sparsity, method), *after))]
     last = Train(fine_tune, optimizer=optimizer, learning_rate=LearningRate("cosine"), label_smoothing=0.1)
     return [Train(epochs), *cuts, *fine_tuned(last)]
 
@@ -98,11 +104,95 @@ def scaled_from_scratch(sparsity: float, epochs: int, scope: tuple[str, ...] | N
     return [cut, Rewind("new"), Shrink(), Train(epochs, learning_rate=receding_rate(epochs))]
 
 
+def snip(sparsity: float, epochs: int) -> Timeline:
+    """One cut by elasticity, then training (Lee et al. 2019)."""
+    return before_training("snip", sparsity, epochs)
+
+
+def snip_it(sparsity: float, epochs: int, steps: int = 5) -> Timeline:
+    """The same cut in steps, each on what the last one left, then training (Verdenius et al. 2020)."""
+    return before_training("snip", sparsity, epochs, steps)
+
+
+def snip_it_during(sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 4) -> Timeline:
+    """The steps of SNIP-it spread over the training (Verdenius et al. 2020)."""
+    return during_training("snip", sparsity, epochs, steps, every, after)
+
+
+def snap(sparsity: float, epochs: int) -> Timeline:
+    """One cut of whole channels by elasticity; the smaller network is trained (Verdenius et al. 2020)."""
+    return before_training("snap", sparsity, epochs, shrink=True)
+
+
+def snap_it(sparsity: float, epochs: int, steps: int = 5) -> Timeline:
+    """The cut of whole channels in steps; the smaller network is trained (Verdenius et al. 2020)."""
+    return before_training("snap", sparsity, epochs, steps, shrink=True)
+
+
+def snap_it_during(sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 4) -> Timeline:
+    """Channels go during training; the network shrinks each time, and the optimizer starts anew (Verdenius et al. 2020)."""
+    return during_training("snap", sparsity, epochs, steps, every, after, shrink=True)
+
+
+def cnip_it(sparsity: float, epochs: int, steps: int = 5) -> Timeline:
+    """Weights and channels by one threshold, in steps, then training (Verdenius et al. 2020)."""
+    return before_training("cnip", sparsity, epochs, steps, shrink=True)
+
+
+def cnip_it_during(sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 4) -> Timeline:
+    """Weights and channels by one threshold, during training (Verdenius et al. 2020)."""
+    return during_training("cnip", sparsity, epochs, steps, every, after, shrink=True)
+
+
+def grasp(sparsity: float, epochs: int) -> Timeline:
+    """One cut that keeps the gradient flowing, then training (Wang et al. 2020)."""
+    return before_training("grasp", sparsity, epochs)
+
+
+def synflow(sparsity: float, epochs: int) -> Timeline:
+    """A hundred small cuts without data, then training (Tanaka et al. 2020)."""
+    return before_training("synflow", sparsity, epochs)
+
+
+def l0(strength: float, epochs: int, fine_tune: int) -> Timeline:
+    """Train with gates, remove what the gates have shut, fine-tune (Louizos et al. 2018)."""
+    cut = Prune("l0", Budget(below=0.0, of="channels"))
+    return [Train(epochs, penalty=("l0", strength)), cut, *fine_tuned(Train(fine_tune))]
+
+
+def hoyer_square(strength: float, epochs: int, fine_tune: int, below: float = 1e-3) -> Timeline:
+    """Train with the Hoyer-Square penalty, remove all weights that became small, fine-tune (Yang et al. 2020)."""
+    cut = Prune("hoyer_square", Budget(below=below))
+    return [Train(epochs, penalty=("hoyer_square", strength)), cut, *fine_tuned(Train(fine_tune))]
+
+
+def group_hoyer_square(strength: float, epochs: int, fine_tune: int, below: float = 1e-3) -> Timeline:
+    """Train with the group penalty, cut out the channels that became small, fine-tune (Yang et al. 2020)."""
+    cut = Prune("group_hoyer_square", Budget(below=below, of="channels"))
+    return [Train(epochs, penalty=("group_hoyer_square", strength)), cut, Shrink(), *fine_tuned(Train(fine_tune))]
+
+
+def tick_tock(
+    sparsity: float, epochs: int, fine_tune: int, ticks: int = 10, tocks: int = 10, strength: float = 1e-3
+) -> Timeline:
+    """Train; tick: train the gates, cut, again and again; tock: train everything and pull the gates to zero; fine-tune
+    (You et al. 2019). One cut comes before the first tick; the targets rise by 0.05 a cut."""
+    ticks = check("ticks", ticks, Whole(at_least=1))
+    rounds = tick_tock_rounds(sparsity)
+    targets = [fraction_after("tick_tock", i, rounds, sparsity) for i in range(1, rounds + 1)]
+    timeline: Timeline = [Train(epochs, only="weights"), cut_to(targets[0], "gates")]
+    for start in range(1, rounds, ticks):
+        for target in targets[start : start + ticks]:
+            timeline += [Train(1, only="gates"), cut_to(target, "gates")]
+        # Gates included: the penalty depends on nothing else, so with frozen gates it would do nothing.
+        timeline.append(Train(tocks, penalty=("gates", strength)))
+    return [*timeline, Shrink(), *fine_tuned(Train(fine_tune))]
+
+
 def l1_one_shot(sparsity: float, epochs: int, strength: float) -> Timeline:
     """Train with an l1 penalty on all parameters, then one global cut by magnitude and no fine-tuning: LOMP, or GOP in its
     code (Zhang et al. 2024). ``strength`` multiplies the sum of absolute values."""
-    penalty = ("l1", check("strength", strength, Real(at_least=0)))
-    return [Train(epochs, penalty=penalty), Measure("dense"), cut_to(sparsity, "magnitude"), Measure("pruned")]
+    return l1_in_rounds(sparsity, epochs, strength, rounds=1, retrain=0)
 
 
 def l1_in_rounds(sparsity: float, epochs: int, strength: float, rounds: int, retrain: int) -> Timeline:
@@ -170,8 +260,7 @@ def rare_gems(
         raise BadInput(f"a search of {epochs_mine} epochs has no cut; it needs more than {period}.")
     gems = RareGems(signed=signed)
     cut = Prune(gems, to(sparsity, gems), schedule="geometric")
-    search = Train(
-        epochs_mine, penalty=(gems, strength), only="gates", during=Every(period, (cut,), after=1, times=cuts)
-    )
+    during = Every(period, (cut,), after=1, times=cuts)
+    search = Train(epochs_mine, penalty=(gems, strength), only="gates", during=during)
     ticket = Prune(RareGems(signed=signed, finish=True), to(sparsity, gems))
     return [search, ticket, Measure("mined"), Train(epochs_tune, only="weights", optimizer=optimizer)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
 from pruning_core.checks import Whole, check
@@ -14,6 +13,11 @@ from pruning_core.masks.budgets import Budget
 from pruning_core.methods.base import Method
 
 Timeline = list[Stage]
+
+__all__ = [
+    "before_training", "cascade", "dense", "dense_one_shot", "during_training", "efficient_convnets", "iterative",
+    "lottery_ticket", "magnitude_rewind_during", "prune_and_fine_tune", "prune_and_shrink", "retrain_once",
+]  # fmt: skip
 
 
 def dense(epochs: int) -> Timeline:
@@ -55,9 +59,8 @@ def during_training(
 
     ``shrink``: dead channels are cut out each time, and the optimizer starts anew.
     """
-    event: tuple[Stage, ...] = (Prune(method, to(sparsity, method), schedule="snip_it"),)
-    if shrink:
-        event += (Shrink(fresh_optimizer=True),)
+    cut = Prune(method, to(sparsity, method), schedule="snip_it")
+    event = (cut, Shrink(fresh_optimizer=True)) if shrink else (cut,)
     return [Train(epochs, during=Every(every, event, after, snip_it_rounds(steps)))]
 
 
@@ -67,14 +70,32 @@ def lottery_ticket(sparsity: float, epochs: int, rounds: int, early: int = 0, ac
     ``across``: "global", one threshold for all layers, or "layer", the same fraction in each.
     """
     check_early(early, epochs)
-    cut = Prune("magnitude", replace(to(sparsity, "magnitude"), across=across), schedule="geometric")
+    cut = Prune("magnitude", Budget(sparsity, across=across), schedule="geometric")
     rest = epochs - early
     return [Train(early), Save("early"), Repeat(rounds, (Train(rest), cut, Rewind("early"))), Train(rest)]
+
+
+def magnitude_rewind_during(
+    sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 4, early: int = 0, across: str = "global"
+) -> Timeline:
+    """Magnitude pruning during training, weights put back to epoch ``early`` after each cut: IMP as SNIP-it's code does it.
+
+    ``across``: "global", one threshold for all layers, or "layer", the same fraction in each.
+    """
+    check_early(early, epochs)
+    cut = Prune("magnitude", Budget(sparsity, across=across), schedule="snip_it")
+    cuts = Every(every, (cut, Rewind("early", what="weights")), max(after - early, 0), snip_it_rounds(steps))
+    return [Train(early), Save("early"), Train(epochs - early, during=cuts)]
 
 
 def prune_and_shrink(method: str | Method, sparsity: float, epochs: int, fine_tune: int) -> Timeline:
     """Train, remove channels, cut them out of the network, fine-tune the small one (Li et al. 2017)."""
     return [Train(epochs), cut_to(sparsity, method), Shrink(), *fine_tuned(Train(fine_tune))]
+
+
+def efficient_convnets(sparsity: float, epochs: int, fine_tune: int) -> Timeline:
+    """Train, cut the filters of smallest norm in every layer, fine-tune (Li et al. 2017)."""
+    return prune_and_shrink("efficient_convnets", sparsity, epochs, fine_tune)
 
 
 def retrain_once(method: str | Method, sparsity: float, epochs: int, retrain: int) -> Timeline:
@@ -109,10 +130,9 @@ def cascade(
     if after == "rewind" and not 0 < again.epochs <= epochs:
         raise BadInput(f"weights of {again.epochs} epochs before the end of {epochs} do not exist.")
     back: dict[str, Timeline] = {"go on": [], "random": [Rewind("new")], "rewind": [Rewind("early")]}
-    first: Timeline = [Train(epochs)]
+    timeline: Timeline = [Train(epochs)]
     if after == "rewind":
-        first = [Train(epochs - again.epochs), Save("early"), Train(again.epochs)]
-    timeline = first
+        timeline = [Train(epochs - again.epochs), Save("early"), Train(again.epochs)]
     for group in groups:
         timeline += [Prune(method, Budget(1 - kept, of="weights", across=across), **options) for kept in group]
         # Labels of their own: the same sparsity after other epochs is not the same measurement.

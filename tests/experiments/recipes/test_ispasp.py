@@ -10,11 +10,11 @@ import pruning_core as pc
 from pruning_core.data.sets import IMAGENETTE_CLASSES
 from pruning_core.errors import BadInput, BadType, PruningError, UnknownName
 from pruning_core.experiments.experiment import Experiment, final_state, run
+from pruning_core.experiments.importances import seconds_of_choice
 from pruning_core.experiments.network_stages import some_batches
 from pruning_core.experiments.recipes.chapters import ispasp
 from pruning_core.experiments.stages import Each, Load, Measure, Prune, Shrink, Train
-from pruning_core.experiments.steps import blocks, flatten
-from pruning_core.experiments.studies import seconds_of_choice
+from pruning_core.experiments.state import blocks, flatten
 from pruning_core.masks.tracing import find_groups
 from pruning_core.models import published
 from pruning_core.papers.ispasp.configurations import kept_width
