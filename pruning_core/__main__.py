@@ -77,8 +77,7 @@ def _notebooks(arguments: argparse.Namespace) -> None:
 
 
 def _collect(arguments: argparse.Namespace) -> None:
-    written = records.collect(arguments.profiles)
-    print(f"{len(written)} files of {records.results_root()} have new rows")
+    print(f"{len(records.collect(arguments.profiles))} files of {records.results_root()} have new rows")
 
 
 def _page(arguments: argparse.Namespace) -> None:

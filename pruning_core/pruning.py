@@ -164,8 +164,8 @@ def prune_step(
 ) -> Choice:
     """One choice of ``method``, applied to ``model`` in place: new values first, then the masks.
 
-    ``original`` may be a network with the values that ``model`` has now, which saves a copy. Whatever the method, told that
-    this is cut ``round`` of ``of``, did to the network while it looked is undone. BudgetError if it missed the budget.
+    ``original`` may be a network with the values that ``model`` has now, which saves a copy. The method hears that this
+    is cut ``round`` of ``of``; what it does to the network while it looks is undone. BudgetError: it missed the budget.
     """
     generator = torch.Generator().manual_seed(seed)
     if example_input is None and batches is not None:
@@ -232,8 +232,7 @@ def example_for(model: nn.Module, example_input=None, batches=None):
         return example_input
     if batches is not None:
         return next(iter(batches))[0][:1]
-    recipe = getattr(model, "recipe", None)
-    if recipe is None:
+    if (recipe := getattr(model, "recipe", None)) is None:
         return None
     noise = torch.randn((1, *recipe["shape"]), generator=torch.Generator().manual_seed(0))
     return noise.to(next(model.parameters()))

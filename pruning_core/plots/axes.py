@@ -1,4 +1,4 @@
-"""What is drawn into one panel: lines and curves with bands, named levels, ticks, and the axis with a wide sparse end."""
+"""What is drawn into one panel: lines, curves with bands, named levels, ticks, and the axis with a wide sparse end."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -43,7 +43,7 @@ def band(ax: Axes, curve: pd.DataFrame, x: str, style: MethodStyle, low: Any = N
 def bands(
     ax: Axes, points: pd.DataFrame, x: str, low: Any = None, high: Any = None, *, by: str = "method", styles: Any = None
 ) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Draw a :func:`band` for each value of ``by``, a method or a key of ``styles``; yield its label and its points by x."""
+    """Draw a :func:`band` for each value of ``by``, a method or a key of ``styles``; yield its label and its points."""
     for name, curve in points.sort_values([by, x]).groupby(by):
         style = (styles or {}).get(str(name)) or style_of(str(name))
         band(ax, curve, x, style, low, high)
@@ -53,8 +53,8 @@ def bands(
 def spreads(
     ax: Axes, rows: pd.DataFrame, by: str, x: str, y: str, *, middle: str = "median", within: float = 50
 ) -> Iterator[tuple[str, pd.Series]]:
-    """Draw, for each value of ``by``, the ``middle`` of ``y`` at each ``x`` ("median" or "mean") in a band over the central
-    ``within`` percent; yield the label of each curve and the curve itself, x -> middle."""
+    """Draw, for each value of ``by``, the ``middle`` of ``y`` at each ``x`` ("median" or "mean") in a band over the
+    central ``within`` percent; yield the label of each curve and the curve itself, x -> middle."""
     for _, style, part in series(rows, by):
         drawn: dict[str, Any] = {"color": style.colour, "marker": style.marker, "label": style.label}
         look = drawn | {"markeredgewidth": 0, "err_kws": {"alpha": 0.18, "linewidth": 0}, "legend": False}
@@ -65,7 +65,7 @@ def spreads(
 def method_lines(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> list[str]:
     """Draw means over seeds of ``y`` against ``x``, both logarithmic: a line a method, with its band.
 
-    Returns what an alt text says of each line. A band ends at half of the mean: intervals of few seeds may reach below zero.
+    Returns what an alt text says of each. A band ends at half of the mean: intervals of few seeds may reach below zero.
     """
     notes = []
     for name, part in rows.groupby("method", sort=False):

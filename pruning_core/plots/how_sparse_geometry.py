@@ -138,7 +138,7 @@ def transition_map(
 def sharpening(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """Left: successes against k / D, one colour a dimension, with the exact curve where there is one. Right: 10-90 % width.
 
-    rows: one setting in several dimensions, of one simulation. The width is over D, both axes logarithmic; dotted: slope -1/2.
+    rows: of one simulation, one setting in several dimensions. The width is over D, both axes logarithmic, dotted -1/2.
     """
     size = _size_column(rows)
     fig, ((left, right),) = figure(1, 2, size=(9.6, 3.6), gridspec_kw={"width_ratios": [1.5, 1]})
@@ -232,8 +232,8 @@ def trace_slider(
         notes.append(f"{label}: {kept[-1]:.2f} of at most {bound[-1]:.2f}")
     alt = f"{title}: the kept fraction rises with the distance, below its bound. At R = {reach:g}, {'; '.join(notes)}."
     axes: dict[str, Any] = {"x_label": "distance R", "y_label": "kept fraction", "y_range": (0, 1.02)}
-    axes |= {"control": "spread of the spectrum", "start": len(positions) // 2}
-    return slider_figure(positions, title=title, alt=alt, **axes)
+    start = len(positions) // 2
+    return slider_figure(positions, control="spread of the spectrum", title=title, alt=alt, start=start, **axes)
 
 
 _SIMULATED = (

@@ -38,7 +38,7 @@ def predicted_against_measured(rows: pd.DataFrame, *, title: str = "") -> BookFi
 def transition(curves: pd.DataFrame, limits: pd.Series, *, title: str = "") -> BookFigure:
     """Accuracy (left) and loss (right) against the fraction removed, one line a strength; dashed: the predicted limit.
 
-    curves: removed, accuracy, loss, strength, of one seed, drawn as on ``set_sparsity_axis``. limits: strength -> predicted.
+    curves: removed (logarithmic in what is kept), accuracy, loss, strength, of one seed. limits: strength -> predicted.
     """
     curves = curves[curves["removed"] <= 0.99]  # what lies beyond is chance
     if curves.empty:

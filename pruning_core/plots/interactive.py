@@ -20,6 +20,7 @@ from pruning_core.plots.style import LOOK, METHOD_STYLE, NEUTRAL, SYMBOLS, Metho
 Curve = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
 
 PLOTLY: dict[str, Any] = LOOK["plotly"]
+_UNBOXED = "background:none!important;padding:0!important;color:inherit"
 _SCRIPT = Path(__file__).with_name("slider.js").read_text(encoding="utf-8")
 
 
@@ -51,7 +52,7 @@ class SliderFigure:
         look = "min-width:6em;padding:.2em;color:inherit;background:none;border:1px solid;border-radius:4px"
         button = f'<button type="button" class="play" disabled style="{look}">\u25b6 play</button>' if self.play else ""
         return (
-            "<style>.text_html:has(> .pruning-slider){background:none!important;padding:0!important;color:inherit}</style>"
+            f"<style>.text_html:has(> .pruning-slider){{{_UNBOXED}}}</style>"
             f'<div class="pruning-slider" id="{name}">'
             f'<div class="plot" role="img" aria-label="{alt}" style="min-height:{self.layout["height"]}px"></div>'
             f'<div style="display:flex;gap:.75em;color:{NEUTRAL}">{button}'

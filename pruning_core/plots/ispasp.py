@@ -126,9 +126,8 @@ def iterations_slider(recovery: Recovery, *, title: str = "") -> SliderFigure:
         roles |= {"carried over, dropped": dropped & ~proposed, "kept": kept}
         positions[f"iteration {t}: residual {share:.3g}"] = {name: (rank[of], y[of]) for name, of in roles.items()}
     axes: dict[str, Any] = {"x_label": "rank of the activation sum", "y_label": "importance / largest"}
-    axes |= {"y_range": (-1.08, 1.08), "mode": "markers"}
     alt = (
         f"{title}: neurons by rank of activation and importance, iteration by iteration; squared residual after each, "
         f"relative to the start: {', '.join(f'{share:.2g}' for share in shares)}."
     )
-    return slider_figure(positions, control="step", title=title, alt=alt, **axes)
+    return slider_figure(positions, control="step", title=title, alt=alt, y_range=(-1.08, 1.08), mode="markers", **axes)

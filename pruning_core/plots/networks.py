@@ -77,7 +77,7 @@ def difference_curve(rows: pd.DataFrame, *, floor: float | None = None, title: s
 def leak_curves(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """Draw the size of weights that should be zero against the training step, one curve a ``way``.
 
-    rows: ``way``, ``step``, ``size`` (mean of the dead weights / mean of the living). BadInput without a column or any row.
+    rows: way, step, size (mean of the dead weights / mean of the living). BadInput without a column or any row.
     """
     require_rows(rows, ("way", "step", "size"))
     fig, ax = panel()

@@ -115,7 +115,7 @@ def figure(
 ) -> tuple[BookFigure, np.ndarray]:
     """Make a figure in the book's style and its axes, always as an array of shape (rows, columns).
 
-    ``size`` is in inches (default 6.4 x 3.8 a panel, at most 9.6 wide). Without pyplot, nothing is kept alive or shown twice.
+    ``size`` in inches (default 6.4 x 3.8 a panel, at most 9.6 wide). No pyplot: nothing is kept alive or shown twice.
     """
     with mpl.rc_context(RC):
         fig = BookFigure(figsize=size or (min(6.4 * columns, 9.6), 3.8 * rows), layout="constrained")
@@ -143,7 +143,7 @@ def facets(
 
 
 def finish(fig: BookFigure, rows: pd.DataFrame | str | None, alt: str, title: str = "") -> BookFigure:
-    """Write the title, a legend in the first panel if there is none, the stamp of ``rows`` (None: no stamp), the alt text."""
+    """Write the title, a legend in the first panel if there is none, a stamp of ``rows`` (unless None), and the alt text."""
     first = fig.axes[0]
     if first.get_legend_handles_labels()[0] and not (first.get_legend() or fig.legends):
         first.legend()
