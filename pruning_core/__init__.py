@@ -1,8 +1,8 @@
-"""Neural network pruning: five papers on one footing. The public names; ``plots``, ``claims``, ``records`` and ``recipes``
-are imported when they are first asked for."""
+"""Neural network pruning: five papers on one footing. The public names; ``plots``, ``claims``, ``records``, ``recipes`` and
+``predict_limit`` are imported when they are first asked for, and pandas and scipy with them."""
 
 from importlib import import_module
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from pruning_core.data import DATASETS, load_data
 from pruning_core.errors import PruningError
@@ -34,7 +34,6 @@ from pruning_core.models.cost import count_macs, count_parameters
 from pruning_core.models.layers import prunable_attention
 from pruning_core.models.storage import load_pruned, save_network
 from pruning_core.models.timing import latency
-from pruning_core.papers.how_sparse.prunability import predict_limit
 from pruning_core.papers.rni.pipeline import prune_finetune, train
 from pruning_core.pruning import PruneResult, prune
 from pruning_core.training.evaluation import evaluate
@@ -42,6 +41,9 @@ from pruning_core.training.fit import fit
 from pruning_core.training.optimizers import LearningRate, Optimizer
 from pruning_core.training.trainer import Trainer
 from pruning_core.version import __version__
+
+if TYPE_CHECKING:
+    from pruning_core.papers.how_sparse import predict_limit
 
 __all__ = [
     "DATASETS", "METHODS", "MODELS", "Attack", "Budget", "Choice", "Each", "Every", "Experiment", "Importances",
@@ -56,7 +58,13 @@ __all__ = [
 _ROOMS = {"claims": "book.claims", "plots": "plots", "recipes": "experiments.recipes", "records": "records"}
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
+    if name == "predict_limit":
+        return import_module(f"{__name__}.papers.how_sparse").predict_limit
     if name not in _ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return import_module(f"{__name__}.{_ROOMS[name]}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ROOMS, *__all__})

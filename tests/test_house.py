@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,3 +77,18 @@ def test_every_folder_of_tests_is_a_room() -> None:
     tests = ROOT / "tests"
     folders = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")} - {Path(".")}
     assert [f for f in folders if f.parts[0] not in others and not (PACKAGE / f / "__init__.py").is_file()] == []
+
+
+def test_the_package_starts_without_what_only_some_of_it_needs() -> None:
+    late = ("pandas", "scipy", "matplotlib", "torchvision", "torch_pruning", "torch._dynamo", "sklearn", "numba")
+    program = f"import sys, pruning_core; print([name for name in {late} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_what_is_imported_late_is_listed_and_found() -> None:
+    import pruning_core
+
+    assert {"plots", "claims", "records", "recipes", *pruning_core.__all__} <= set(dir(pruning_core))
+    assert callable(pruning_core.predict_limit)
+    with pytest.raises(AttributeError, match="no attribute 'plot'"):
+        pruning_core.plot  # noqa: B018

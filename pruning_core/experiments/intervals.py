@@ -2,23 +2,24 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
-from scipy.special import stdtrit
 
 from pruning_core.errors import BadInput
 
+if TYPE_CHECKING:  # pandas and scipy wait until they are used: the package is to start as fast as torch
+    import pandas as pd
 
-def require_columns(rows: pd.DataFrame, columns: Sequence[str]) -> None:
+
+def require_columns(rows: "pd.DataFrame", columns: Sequence[str]) -> None:
     """Raise BadInput when ``rows`` lack one of the ``columns``."""
     for column in columns:
         if column not in rows:
             raise BadInput(f"the rows lack the column {column!r}; they have {', '.join(map(str, rows.columns))}.")
 
 
-def require_rows(rows: pd.DataFrame, columns: Sequence[str]) -> None:
+def require_rows(rows: "pd.DataFrame", columns: Sequence[str]) -> None:
     """Raise BadInput when ``rows`` lack one of the ``columns``, or there are none."""
     require_columns(rows, columns)
     if rows.empty:
@@ -41,6 +42,8 @@ def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> 
     >>> print(f"{interval.mean} in [{interval.low:.4f}, {interval.high:.4f}], n = {interval.n}")
     2.0 in [-0.4841, 4.4841], n = 3
     """
+    from scipy.special import stdtrit
+
     v = np.asarray(values, float)
     v = v[~np.isnan(v)]
     if len(v) < 2:
@@ -51,14 +54,16 @@ def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> 
 
 
 def paired_difference(
-    rows: pd.DataFrame, first: str, second: str, *, by: str = "method", value: str = "accuracy"
-) -> pd.DataFrame:
+    rows: "pd.DataFrame", first: str, second: str, *, by: str = "method", value: str = "accuracy"
+) -> "pd.DataFrame":
     """``first`` minus ``second`` (values of ``by``) at each asked sparsity, paired by seed, with its 95 % interval.
 
     Two methods start from the same networks seed by seed, so an interval for their difference must come from differences.
     Columns: removed, points, low, high, seeds, better ("open" where zero lies in the interval); empty where the two
     have no seed in common.
     """
+    import pandas as pd
+
     wide = rows.pivot_table(index=["asked", "seed"], columns=by, values=value)
     found = []
     if {first, second} <= set(wide.columns):
@@ -69,12 +74,14 @@ def paired_difference(
     return pd.DataFrame(found, columns=["removed", "points", "low", "high", "seeds", "better"]).round(2)
 
 
-def over_seeds(rows: pd.DataFrame, by: Sequence[str], value: str, keep: Sequence[str] = ()) -> pd.DataFrame:
+def over_seeds(rows: "pd.DataFrame", by: Sequence[str], value: str, keep: Sequence[str] = ()) -> "pd.DataFrame":
     """One row for each group of ``by``: mean of ``value`` over seeds with its 95 % interval, and means of ``keep``.
 
     Columns: ``by``, ``keep``, mean, low, high (both NaN with one seed), n (seeds). Several rows of one seed
     count as their mean. Raises BadInput for a missing column.
     """
+    import pandas as pd
+
     require_columns(rows, (*by, value, *keep))
     found = []
     for key, group in rows.dropna(subset=[value]).groupby(list(by), sort=True, dropna=False):

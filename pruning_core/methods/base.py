@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Literal, NamedTuple, dataclass_transform, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, dataclass_transform, get_args
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +11,9 @@ from pruning_core.checks import Constraints, OneOf, check_fields
 from pruning_core.errors import BadInput, BadType, Unprunable, known_name
 from pruning_core.masks import Budget, Group, Masks, Member, Scores, Sites, allocate
 from pruning_core.masks.scores import COMBINERS, combine
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Needs = Literal["nothing", "shape", "inputs", "labels"]
 COMBINED = Constraints(combine=OneOf(*COMBINERS, kind="combination"))
@@ -151,8 +153,10 @@ def as_method(method: str | Method) -> Method:
     return METHODS[known_name("method", method, METHODS)]()
 
 
-def methods_table() -> pd.DataFrame:
+def methods_table() -> "pd.DataFrame":
     """All registered methods: name, what they prune, what they need, parameters with defaults, citation, first sentence."""
+    import pandas as pd
+
     rows = []
     for name, method in sorted(METHODS.items()):
         parameters = ", ".join(f"{f.name}={f.default!r}" for f in fields(method))
