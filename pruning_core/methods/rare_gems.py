@@ -51,7 +51,9 @@ class RareGems(Method):
             layer: Any = model.get_submodule(path)
             if not isinstance(layer, PRODUCERS) or leaf != "weight" or not path:
                 kind = type(layer).__name__
-                raise Unprunable(f"scores go on convolutions and linear layers in a network, not on {name!r} ({kind}).")
+                raise Unprunable(
+                    f"scores go on convolutions and linear layers inside a network, not on {name!r} of a {kind}."
+                )
             if not isinstance(model.get_submodule(path.rpartition(".")[0]), Scored):
                 if self.signed:
                     layer.weight.data.sign_().mul_(math.sqrt(2 / layer.weight[0].numel()))

@@ -62,7 +62,7 @@ class RunningSensitivity:
         known_name("reduction over the kernel", kernel, ("reduce", "sum"))
         if not isinstance(layer, (nn.Linear, nn.Conv2d)):
             raise Unprunable(
-                f"only linear and 2-d convolutional layers have sensitivities, not {type(layer).__name__}."
+                f"sensitivities are defined for linear and 2-d convolutional layers, not {type(layer).__name__}."
             )
         if kernel == "sum" and reduce != "max":
             raise BadInput("shares are summed over the kernel before a maximum, so kernel='sum' needs reduce='max'.")
