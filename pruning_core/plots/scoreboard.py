@@ -1,0 +1,53 @@
+"""The picture at the top of the Scoreboard: how many claims of each paper came to which verdict."""
+
+import pandas as pd
+from matplotlib.patches import Patch
+
+from pruning_core.experiments.intervals import require_rows
+from pruning_core.plots.style import COLOURS, NEUTRAL, BookFigure, figure, finish, styled
+
+_LOOK = {
+    "reproduced": (COLOURS["green"], ""),
+    "same trend": (COLOURS["sky"], ".."),
+    "open": (COLOURS["ochre"], "//"),
+    "not reproduced": (COLOURS["crimson"], "xx"),
+    "not run": (NEUTRAL, ""),
+}
+
+
+@styled
+def summary(board: pd.DataFrame) -> BookFigure:
+    """Stacked bars, a panel for falsifiable measurements at full and at reduced scale, counts and identities.
+
+    ``board``: rows of a scoreboard with the columns title, kind, seen, scale and verdict. What we expect ourselves and what
+    nobody has seen is left out. Raises BadInput for missing columns or no rows.
+    """
+    require_rows(board, ("title", "kind", "seen", "scale", "verdict"))
+    stated = board[board["seen"] != "own"]
+    measured = stated["kind"] == "measurement"
+    parts = {
+        "measurements, full scale": stated[measured & (stated["scale"] == "full")],
+        "measurements, reduced scale": stated[measured & (stated["scale"] == "reduced") & (stated["verdict"] != "not run")],
+        "counts (no evidence)": stated[stated["kind"] == "count"],
+        "identities (no evidence)": stated[stated["kind"] == "identity"],
+    }
+    titles = list(dict.fromkeys(board["title"]))[::-1]
+    fig, axes = figure(2, 2, size=(9.6, 6.0), sharey=True)
+    said = []
+    for ax, (name, part) in zip(axes.flat, parts.items(), strict=True):
+        counts = pd.crosstab(part["title"], part["verdict"]).reindex(index=titles, columns=list(_LOOK), fill_value=0)
+        left = pd.Series(0, index=titles)
+        for verdict, (colour, hatch) in _LOOK.items():
+            bars = ax.barh(titles, counts[verdict], left=left, color=colour, alpha=0.35 if verdict == "not run" else 1)
+            for bar in bars:
+                bar.set_hatch(hatch)
+            ax.bar_label(bars, [str(n) if n else "" for n in counts[verdict]], label_type="center", fontsize=8,
+                         color=NEUTRAL if verdict == "not run" else "white")  # fmt: skip
+            left = left + counts[verdict]
+        ax.set_title(name)
+        ax.set_xlabel("verdicts")
+        total = counts.sum()
+        said.append(f"{name}: " + (", ".join(f"{n} {word}" for word, n in total.items() if n) or "none"))
+    handles = [Patch(facecolor=c, hatch=h, label=w, alpha=0.35 if w == "not run" else 1) for w, (c, h) in _LOOK.items()]
+    fig.legend(handles=handles, loc="outside lower center", ncols=5)
+    return finish(fig, None, "Bars of verdicts for each paper. " + "; ".join(said) + ".")
