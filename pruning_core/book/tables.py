@@ -34,26 +34,32 @@ def read_table(path: Path, what: str) -> Any:
             line = error.problem_mark.line
             ids = re.findall(r"(?m)^ *- id: *(\S+)", "\n".join(text.splitlines()[: line + 1]))
             why = f"{error.problem} in line {line + 1}" + (f", in the claim {ids[-1]!r}" if ids else "")
-        raise BadInput(f"the {what} {path} cannot be read: {why}.") from error
+        raise BadInput(f"cannot read the {what} {path}: {why}.") from error
 
 
 @cache
-def _check(schema: Path, part: str) -> Any:
+def _check(part: str) -> Any:
     import fastjsonschema
 
-    content = yaml.safe_load(schema.read_text(encoding="utf-8"))
+    content = yaml.safe_load(Path(__file__).with_name("schema.yml").read_text(encoding="utf-8"))
     return fastjsonschema.compile({**content["$defs"][part], "$defs": content["$defs"]})
 
 
-def check_table(content: Any, schema: Path, part: str, name: str) -> None:
-    """Raise BadInput for the first thing that breaks the definition ``part`` of a JSON schema (draft 7, a YAML file).
+def check_table(content: Any, part: str, name: str) -> None:
+    """Raise BadInput for the first thing that breaks the definition ``part`` of ``schema.yml``.
 
     ``name`` says what is checked, as in "the claim 'a'". A definition with a description speaks by it.
+
+    >>> check_table({"quick": {"1_sparsity": {"epochs": 3}}}, "profiles", "the profiles")
+    >>> check_table({"quick": {"1_sparsity": 3}}, "profiles", "the profiles")
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadInput: 'quick.1_sparsity' of the profiles must be object or null.
     """
     from fastjsonschema import JsonSchemaValueException
 
     try:
-        _check(schema, part)(content)
+        _check(part)(content)
     except JsonSchemaValueException as error:
         path = ".".join(map(str, error.path[1:]))
         at = f"{path!r} of {name}" if path else name

@@ -2,16 +2,17 @@
 
 import pandas as pd
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from pruning_core.experiments.intervals import require_rows
 from pruning_core.plots.style import COLOURS, NEUTRAL, BookFigure, figure, finish, styled
 
 _LOOK = {
-    "reproduced": (COLOURS["green"], ""),
-    "same trend": (COLOURS["sky"], ".."),
-    "open": (COLOURS["ochre"], "//"),
-    "not reproduced": (COLOURS["crimson"], "xx"),
-    "not run": (NEUTRAL, ""),
+    "reproduced": (COLOURS["green"], 1.0),
+    "same trend": (COLOURS["sky"], 1.0),
+    "open": (COLOURS["ochre"], 1.0),
+    "not reproduced": (COLOURS["crimson"], 1.0),
+    "not run": (NEUTRAL, 0.3),
 }
 
 
@@ -27,7 +28,9 @@ def summary(board: pd.DataFrame) -> BookFigure:
     measured = stated["kind"] == "measurement"
     parts = {
         "measurements, full scale": stated[measured & (stated["scale"] == "full")],
-        "measurements, reduced scale": stated[measured & (stated["scale"] == "reduced") & (stated["verdict"] != "not run")],
+        "measurements, reduced scale": stated[
+            measured & (stated["scale"] == "reduced") & (stated["verdict"] != "not run")
+        ],
         "counts (no evidence)": stated[stated["kind"] == "count"],
         "identities (no evidence)": stated[stated["kind"] == "identity"],
     }
@@ -37,17 +40,16 @@ def summary(board: pd.DataFrame) -> BookFigure:
     for ax, (name, part) in zip(axes.flat, parts.items(), strict=True):
         counts = pd.crosstab(part["title"], part["verdict"]).reindex(index=titles, columns=list(_LOOK), fill_value=0)
         left = pd.Series(0, index=titles)
-        for verdict, (colour, hatch) in _LOOK.items():
-            bars = ax.barh(titles, counts[verdict], left=left, color=colour, alpha=0.35 if verdict == "not run" else 1)
-            for bar in bars:
-                bar.set_hatch(hatch)
-            ax.bar_label(bars, [str(n) if n else "" for n in counts[verdict]], label_type="center", fontsize=8,
-                         color=NEUTRAL if verdict == "not run" else "white")  # fmt: skip
+        for verdict, (colour, alpha) in _LOOK.items():
+            bars = ax.barh(titles, counts[verdict], left=left, color=colour, alpha=alpha)
+            labels, ink = [str(n) if n else "" for n in counts[verdict]], "white" if alpha == 1 else NEUTRAL
+            ax.bar_label(bars, labels, label_type="center", fontsize=8, color=ink)
             left = left + counts[verdict]
         ax.set_title(name)
         ax.set_xlabel("verdicts")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         total = counts.sum()
         said.append(f"{name}: " + (", ".join(f"{n} {word}" for word, n in total.items() if n) or "none"))
-    handles = [Patch(facecolor=c, hatch=h, label=w, alpha=0.35 if w == "not run" else 1) for w, (c, h) in _LOOK.items()]
+    handles = [Patch(color=colour, label=word, alpha=alpha) for word, (colour, alpha) in _LOOK.items()]
     fig.legend(handles=handles, loc="outside lower center", ncols=5)
     return finish(fig, None, "Bars of verdicts for each paper. " + "; ".join(said) + ".")

@@ -11,7 +11,6 @@ from pruning_core.book.tables import check_table, read_table
 from pruning_core.errors import BadInput, known_name
 from pruning_core.records.table import COLUMNS, ORIGIN
 
-SCHEMA = Path(__file__).with_name("schema.yml")
 CHOSEN = ("label", "model", "data", "width", "method", "epoch", "asked", "of")
 """The standard columns that say what was run: rows that answer a claim may differ in none that it does not name."""
 SELECTABLE = tuple(name for name in COLUMNS if name not in ("experiment", "seed", "profile", *ORIGIN))
@@ -86,8 +85,8 @@ class Claim:
 def load_claims(path: str | Path) -> list[Claim]:
     """Read and check the ledger; raise BadInput with one sentence for the first thing that is wrong.
 
-    Refused, besides what ``schema.yml`` says: a key that stands twice, an id used twice, an unknown paper, a number in
-    a claim that nobody has checked, a selection by an unknown column.
+    Refused, besides what the book's ``schema.yml`` says: a key that stands twice, an id used twice, an unknown paper, a
+    number in a claim that nobody has checked, a selection by an unknown column.
 
     >>> from pruning_core.version import REPOSITORY
     >>> claims = load_claims(REPOSITORY / "book" / "claims.yml")
@@ -99,7 +98,7 @@ def load_claims(path: str | Path) -> list[Claim]:
         raise BadInput(
             f"the ledger {path} must hold exactly the keys 'papers', 'pages', 'tags', 'measured' and 'claims'."
         )
-    check_table(document, SCHEMA, "ledger", f"the ledger {path}")
+    check_table(document, "ledger", f"the ledger {path}")
     claims = [_claim(entry, document) for entry in document["claims"]]
     for id, count in Counter(claim.id for claim in claims).items():
         if count > 1:
@@ -115,7 +114,7 @@ def _claim(entry: Any, document: Mapping[str, Any]) -> Claim:
     name = f"the claim {entry.get('id', 'without id') if isinstance(entry, dict) else 'without id'!r}"
     if isinstance(entry, dict) and isinstance(entry.get("ours"), dict):
         entry = entry | {"ours": [entry["ours"]]}
-    check_table(entry, SCHEMA, "claim", name)
+    check_table(entry, "claim", name)
     known_name(f"paper of {name}:", entry["paper"], document["papers"])
     if entry["seen"] == "unseen" and re.search(r"\d", _NAMES.sub("", entry["statement"])):
         raise BadInput(f"{name} prints a number that nobody has checked.")

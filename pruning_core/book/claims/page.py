@@ -29,7 +29,7 @@ def scoreboard(rows: pd.DataFrame, claims: Sequence[Claim]) -> pd.DataFrame:
     for claim in claims:
         found = list(zip(claim.ours or [None], verdicts(claim, read), strict=True))
         if claim.kind == "measurement" and claim.ours and all(setting.scale == "reduced" for setting in claim.ours):
-            found.insert(0, (None, Verdict("not run", "not run at full scale.")))
+            found.insert(0, (None, Verdict("not run", "")))
         table += [_row(claim, setting, verdict, read.frame) for setting, verdict in found]
     return pd.DataFrame(table)
 
@@ -126,8 +126,8 @@ def to_markdown(board: pd.DataFrame, picture: tuple[str, str] | None = None) -> 
     )
     texts = read_table(Path(__file__).with_name("page.yml"), "texts of the Scoreboard")
     marks = "\n".join(f"- *{mark}*: {meaning}" for mark, meaning in texts["marks"].items())
-    out = [texts["head"], image, summary(board), "", *_folded("How a verdict is reached", [texts["rules"]])]
-    out += _folded("How we know what a paper says", [marks])
+    out = [texts["head"], image, summary(board), "", *_folded("How a verdict is reached", ["\n" + texts["rules"]])]
+    out += _folded("How we know what a paper says", ["\n" + marks])
     for paper, part in board.groupby("paper", sort=False):
         out += ["", f"## {part['title'].iloc[0] or paper}", "", f"Source: {{cite:t}}`{paper}`.", ""]
         judged = part["id"].isin(part.loc[part["verdict"] != "not run", "id"])
@@ -143,7 +143,7 @@ def to_markdown(board: pd.DataFrame, picture: tuple[str, str] | None = None) -> 
 
 def _folded(title: str, lines: Sequence[str]) -> list[str]:
     """A dropdown, with the number of claims in its title; nothing for no lines."""
-    n = sum(line.startswith("- **") for line in lines)
+    n = sum(line.startswith("- ") for line in lines)
     return ["", f"::::{{dropdown}} {title}{f' ({n})' if n else ''}", *lines, "::::"] if lines else []
 
 
@@ -152,18 +152,13 @@ def _claims(board: pd.DataFrame) -> list[str]:
     out = []
     for _, part in board.groupby("id", sort=False):
         rows = list(part.itertuples())
-        note = (
-            f" {_text(rows[0].note)}."
-            if rows[0].note and rows[0].sentence.rstrip(".") != rows[0].note.rstrip(".")
-            else ""
-        )
-        out.append(
-            f"- **{_text(rows[0].statement)}** *{_text(rows[0].where)}*; {rows[0].seen}: {_text(rows[0].papers)}.{note}"
-        )
-        out += [f"  - {row.verdict}; {_text(_place(row))}. {_text(row.sentence)}" for row in rows]
-        if rows[0].page:
+        claim = rows[0]
+        note = f" {_text(claim.note)}." if claim.note and not claim.sentence.startswith(claim.note.rstrip(".")) else ""
+        out.append(f"- {_text(claim.statement)} *{_text(claim.where)}* ({claim.seen}: {_text(claim.papers)}){note}")
+        out += [f"  - **{row.verdict}**, {_text(_place(row))}. {_text(row.sentence)}" for row in rows]
+        if claim.page:
             again = dict.fromkeys(f"`{row.command}`" + (f" ({row.cost})" if row.cost else "") for row in rows)
-            out.append(f"  - {_link(rows[0].page)}: {', '.join(again)}")
+            out.append(f"  - {_link(claim.page)}: {', '.join(again)}")
     return out
 
 
