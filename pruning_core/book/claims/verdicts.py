@@ -118,23 +118,21 @@ def _judged(claim: Claim, setting: Setting, rows: Rows) -> Verdict:
             return Verdict("not run", _sentence(f"refused: {refused}"))
         if len(values):
             return _about(claim, setting, profile, values, used)
-    return _silent(
-        claim, f"no record of profile {setting.profile}" + ("" if setting.profile == "paper" else " or larger")
-    )
+    return _silent(claim, f"no record of profile {setting.profile}{'' if setting.profile == 'paper' else ' or larger'}")
 
 
 def _about(claim: Claim, setting: Setting, profile: str, values: pd.Series, used: pd.DataFrame) -> Verdict:
     seeds = tuple(sorted({int(seed) for seed in values.index.get_level_values("seed")}))
+    ours = ""
     if setting.over:
         interval, (word, reason) = Interval(math.nan, math.nan, math.nan, len(seeds)), _majority(claim, setting, values)
-        ours = ""
     else:
         interval = mean_interval(values.to_numpy(float))
+        if claim.kind == "count":
+            interval = interval._replace(low=interval.mean, high=interval.mean)
         word, reason = _word(claim, interval)
-        ours = f"ours {quantity_text(interval.mean, claim.unit)}"
-        if not math.isnan(interval.low):
-            ours += f" [{number_text(interval.low, claim.unit)}, {number_text(interval.high, claim.unit)}]"
-        ours += ": "
+        low, high = (number_text(end, claim.unit) for end in interval[1:3])
+        ours = f"ours {quantity_text(interval.mean, claim.unit)}" + (f" [{low}, {high}]: " if low != high else ": ")
     unclean = int(used["revision"].astype(str).str.endswith("+dirty").sum()) if "revision" in used else 0
     if unclean and word == "reproduced" and claim.kind != "unseen":
         word, reason = "open", f"{reason}, but by rows of an unclean revision, to be made again"
@@ -148,24 +146,19 @@ def _about(claim: Claim, setting: Setting, profile: str, values: pd.Series, used
 
 def _names(used: pd.DataFrame, name: str, size: str) -> str:
     """What the rows say of network or data: "vgg16_rni, width 0.125", "cifar10, 9,000 images"; empty if nothing."""
-    found = [str(value) for value in used[name].dropna().unique()] if name in used else []
+    found = [*map(str, used[name].dropna().unique())] if name in used else []
     sizes = [value for value in used[size].dropna().unique() if value != 1] if size in used else []
     return " / ".join(found) + "".join(f", width {v:.3g}" if size == "width" else f", {v:,.0f} {size}" for v in sizes)
 
 
 def _side(claim: Claim, ours: Interval) -> int:
     """1 if the whole interval lies on the claimed side, -1 on the other, 0 if it does not decide."""
-    low, high = _ends(claim, ours)
-    side = int(low > claim.than) - int(high < claim.than)
+    side = int(ours.low > claim.than) - int(ours.high < claim.than)
     return side if claim.direction == "above" else -side
 
 
 def _than(claim: Claim) -> str:
     return f"{claim.direction} {number_text(claim.than, claim.unit) if claim.than else 0}"
-
-
-def _ends(claim: Claim, ours: Interval) -> tuple[float, float]:
-    return (ours.mean, ours.mean) if claim.kind == "count" else (ours.low, ours.high)
 
 
 def _word(claim: Claim, ours: Interval) -> tuple[str, str]:
@@ -177,11 +170,9 @@ def _word(claim: Claim, ours: Interval) -> tuple[str, str]:
         words = {1: ("reproduced", _than(claim)), -1: ("not reproduced", f"not {_than(claim)}")}
         return words.get(side, ("open", f"the interval does not decide whether it is {_than(claim)}"))
     slack = 1e-9 * abs(claim.tolerance or 0) + 1e-12 * abs(claim.value)  # 0.5 and 0 must hold in binary too
-    low, high = (end - claim.value for end in _ends(claim, ours))
-    bound = (claim.tolerance or 0.0) + slack
-    reason = (
-        f"paper {quantity_text(claim.value, claim.unit)}, tolerance {number_text(claim.tolerance or 0, claim.unit)}"
-    )
+    low, high, tolerance = ours.low - claim.value, ours.high - claim.value, claim.tolerance or 0.0
+    bound = tolerance + slack
+    reason = f"paper {quantity_text(claim.value, claim.unit)}, tolerance {number_text(tolerance, claim.unit)}"
     if -bound <= low and high <= bound:
         return "reproduced", reason
     if low > bound or high < -bound:
