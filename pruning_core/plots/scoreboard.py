@@ -35,21 +35,22 @@ def summary(board: pd.DataFrame) -> BookFigure:
         "identities (no evidence)": stated[stated["kind"] == "identity"],
     }
     titles = list(dict.fromkeys(board["title"]))[::-1]
-    fig, axes = figure(2, 2, size=(9.6, 6.0), sharey=True)
+    shown = [titles, titles, *([t for t in titles if t in set(part["title"])] for part in list(parts.values())[2:])]
+    ratios = [len(names) + 1.5 for names in shown]
+    fig, axes = figure(4, 1, size=(6.4, 0.36 * sum(ratios) + 0.8), gridspec_kw={"height_ratios": ratios})
     said = []
-    for ax, (name, part) in zip(axes.flat, parts.items(), strict=True):
-        counts = pd.crosstab(part["title"], part["verdict"]).reindex(index=titles, columns=list(_LOOK), fill_value=0)
-        left = pd.Series(0, index=titles)
+    for ax, names, (name, part) in zip(axes.flat, shown, parts.items(), strict=True):
+        counts = pd.crosstab(part["title"], part["verdict"]).reindex(index=names, columns=list(_LOOK), fill_value=0)
+        left = pd.Series(0, index=names)
         for verdict, (colour, alpha) in _LOOK.items():
-            bars = ax.barh(titles, counts[verdict], left=left, color=colour, alpha=alpha)
+            bars = ax.barh(names, counts[verdict], left=left, color=colour, alpha=alpha)
             labels, ink = [str(n) if n else "" for n in counts[verdict]], "white" if alpha == 1 else NEUTRAL
             ax.bar_label(bars, labels, label_type="center", fontsize=8, color=ink)
             left = left + counts[verdict]
         ax.set_title(name)
-        ax.set_xlabel("verdicts")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        total = counts.sum()
-        said.append(f"{name}: " + (", ".join(f"{n} {word}" for word, n in total.items() if n) or "none"))
+        said.append(f"{name}: " + (", ".join(f"{n} {word}" for word, n in counts.sum().items() if n) or "none"))
+    axes[-1, 0].set_xlabel("verdicts")
     handles = [Patch(color=colour, label=word, alpha=alpha) for word, (colour, alpha) in _LOOK.items()]
-    fig.legend(handles=handles, loc="outside lower center", ncols=5)
+    fig.legend(handles=handles, loc="outside lower center", ncols=3)
     return finish(fig, None, "Bars of verdicts for each paper. " + "; ".join(said) + ".")

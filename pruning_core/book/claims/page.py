@@ -42,7 +42,7 @@ def _row(claim: Claim, setting: Setting | None, verdict: Verdict, rows: pd.DataF
         about[name] = about[name] or str(claim.setting.get(key, ""))
     said = {name: getattr(claim, name) for name in names} | {"papers": _papers_value(claim)}
     where = {"at": setting.at if setting else "", "scale": setting.scale if setting else "full"}
-    command = f"python -m pruning_core notebooks {claim.page} --profile {profile}" if claim.page else ""
+    command = f"python -m pruning_core notebooks {claim.page} --profile {profile}" if claim.page and claim.ours else ""
     cost = _cost(claim, rows) if verdict.word == "not run" and where["scale"] == "full" else ""
     return said | where | about | {"command": command, "cost": cost}
 
@@ -55,7 +55,7 @@ def _cost(claim: Claim, rows: pd.DataFrame) -> str:
     ran = rows[(rows["model"] == model) & (rows["data"] == data) & (rows["epoch"] > 0)]
     share = (ran["images"] / sum(DATASETS[str(data)].sizes)).fillna(1.0)
     hours = (ran["seconds"] / ran["epoch"] / ran["width"] ** 2 / share).median() * claim.epochs * LEAST_SEEDS / 3600
-    return f"about {hours:,.0f} hours for {LEAST_SEEDS} seeds" if hours > 0 else ""
+    return f"about {hours:,.0f} hours for {LEAST_SEEDS} seeds of one network" if hours > 0 else ""
 
 
 def _papers_value(claim: Claim) -> str:
@@ -153,10 +153,12 @@ def _claims(board: pd.DataFrame) -> list[str]:
     for _, part in board.groupby("id", sort=False):
         rows = list(part.itertuples())
         claim = rows[0]
-        note = f" {_text(claim.note)}." if claim.note and not claim.sentence.startswith(claim.note.rstrip(".")) else ""
+        note = (
+            f" {_sentence(claim.note)}." if claim.note and not claim.sentence.startswith(claim.note.rstrip(".")) else ""
+        )
         out.append(f"- {_text(claim.statement)} *{_text(claim.where)}* ({claim.seen}: {_text(claim.papers)}){note}")
-        out += [f"  - **{row.verdict}**, {_text(_place(row))}. {_text(row.sentence)}" for row in rows]
-        if claim.page:
+        out += [f"  - **{row.verdict}**, {_text(_place(row))}. {_sentence(row.sentence)}".rstrip() for row in rows]
+        if claim.command:
             again = dict.fromkeys(f"`{row.command}`" + (f" ({row.cost})" if row.cost else "") for row in rows)
             out.append(f"  - {_link(claim.page)}: {', '.join(again)}")
     return out
@@ -164,6 +166,10 @@ def _claims(board: pd.DataFrame) -> list[str]:
 
 def _text(text: str) -> str:
     return re.sub(r"([\\*_$<{\[|`])", r"\\\1", " ".join(str(text).split()))
+
+
+def _sentence(text: str) -> str:
+    return _text(text[:1].upper() + text[1:])
 
 
 @cache
