@@ -50,7 +50,11 @@ def _row(claim: Claim, setting: Setting | None, verdict: Verdict, rows: pd.DataF
 def _cost(claim: Claim, rows: pd.DataFrame) -> str:
     """What the claim's run would take at full width and on all images, at the pace of our rows of the same network."""
     model, data = claim.setting.get("model"), claim.setting.get("data")
-    if not claim.epochs or data not in DATASETS or not {"model", "data", "width", "images", "epoch"} <= set(rows):
+    if (
+        not claim.epochs
+        or data not in DATASETS
+        or not {"model", "data", "width", "images", "epoch", "seconds"} <= set(rows)
+    ):
         return ""
     ran = rows[(rows["model"] == model) & (rows["data"] == data) & (rows["epoch"] > 0)]
     share = (ran["images"] / sum(DATASETS[str(data)].sizes)).fillna(1.0)
@@ -59,9 +63,8 @@ def _cost(claim: Claim, rows: pd.DataFrame) -> str:
 
 
 def _papers_value(claim: Claim) -> str:
-    if claim.seen in ("unseen", "own"):
-        return "not seen" if claim.seen == "unseen" else "our expectation"
-    return "direction only" if claim.value is None else quantity_text(claim.value, claim.unit)
+    number = "direction only" if claim.value is None else quantity_text(claim.value, claim.unit)
+    return {"unseen": "not seen", "own": "our expectation"}.get(claim.seen, number)
 
 
 def side_by_side(paper: str, ids: Sequence[str] = (), rows: pd.DataFrame | None = None) -> Any:
@@ -97,13 +100,10 @@ def evidence(board: pd.DataFrame) -> pd.DataFrame:
 def summary(board: pd.DataFrame) -> str:
     """Two sentences on what the falsifiable claims of a board came to, at full and at reduced scale."""
     found = evidence(board)
-    full, reduced = (
-        found[found["scale"] == "full"],
-        found[(found["scale"] == "reduced") & (found["verdict"] != "not run")],
-    )
-    judged = full[full["verdict"] != "not run"]
-    only = reduced[~reduced["id"].isin(judged["id"])]
-    unclean = int((pd.concat([judged, reduced])["unclean"] > 0).sum())
+    run = found[found["verdict"] != "not run"]
+    judged = run[run["scale"] == "full"]
+    only = run[~run["id"].isin(judged["id"])]
+    unclean = int((run["unclean"] > 0).sum())
     return (
         f"The papers make {found['id'].nunique()} statements that we can read and that a measurement could refute; "
         f"{judged['id'].nunique()} are judged at full scale: {_counts(judged)}. "
@@ -119,12 +119,8 @@ def _counts(board: pd.DataFrame) -> str:
 
 def to_markdown(board: pd.DataFrame, picture: tuple[str, str] | None = None) -> str:
     """A board of :func:`scoreboard` as a MyST page. ``picture``: a file beside the page, and its alt text."""
-    image = (
-        f"```{{figure}} {picture[0]}\n:alt: {picture[1]}\n\nVerdicts by paper, scale and kind of claim.\n```\n"
-        if picture
-        else ""
-    )
     texts = read_table(Path(__file__).with_name("page.yml"), "texts of the Scoreboard")
+    image = texts["figure"].format(*picture) if picture else ""
     marks = "\n".join(f"- *{mark}*: {meaning}" for mark, meaning in texts["marks"].items())
     out = [texts["head"], image, summary(board), "", *_folded("How a verdict is reached", ["\n" + texts["rules"]])]
     out += _folded("How we know what a paper says", ["\n" + marks])

@@ -139,9 +139,8 @@ def _about(claim: Claim, setting: Setting, profile: str, values: pd.Series, used
     elif unclean:
         reason += "; rows of an unclean revision, to be made again"
     word = "no verdict" if claim.kind == "unseen" else word
-    network, data = _names(used, "model", "width"), _names(used, "data", "images")
-    sentence = _sentence(f"{ours}{reason}")
-    return Verdict(word, sentence, *interval[:3], seeds, profile, network, data, unclean)
+    names = _names(used, "model", "width"), _names(used, "data", "images")
+    return Verdict(word, _sentence(f"{ours}{reason}"), *interval[:3], seeds, profile, *names, unclean)
 
 
 def _names(used: pd.DataFrame, name: str, size: str) -> str:
