@@ -81,6 +81,7 @@ def side_by_side(paper: str, ids: Sequence[str] = (), rows: pd.DataFrame | None 
     board = scoreboard(records.load() if rows is None else rows, claims)
     silent = (board["verdict"] == "not run") & board["id"].isin(board.loc[board["verdict"] != "not run", "id"])
     board = board[~silent].assign(judged=lambda b: [_place(row) for row in b.itertuples()])
+    board["verdict"] += [" (reduced)" if row.scale == "reduced" and row.seeds else "" for row in board.itertuples()]
     names = {"papers": "paper", "seen": "how we know", "judged": "where", "sentence": "our rows"}
     table = board[["statement", "papers", "seen", "judged", "verdict", "sentence"]].rename(columns=names)
     return table.style.hide(axis="index").set_properties(None, **{"text-align": "left", "white-space": "normal"})

@@ -128,7 +128,7 @@ def _about(claim: Claim, setting: Setting, profile: str, values: pd.Series, used
         interval, (word, reason) = Interval(math.nan, math.nan, math.nan, len(seeds)), _majority(claim, setting, values)
     else:
         interval = mean_interval(values.to_numpy(float))
-        if claim.kind == "count":
+        if claim.kind == "count" and values.nunique() == 1:  # one row is enough, but all must agree
             interval = interval._replace(low=interval.mean, high=interval.mean)
         word, reason = _word(claim, interval)
         low, high = (number_text(end, claim.unit) for end in interval[1:3])

@@ -195,7 +195,7 @@ def test_a_chapter_shows_its_own_claims(rows):
     assert table.data["statement"].nunique() == sum(c.id.startswith("snipit-readme") for c in LEDGER) > 3
     assert set(table.data["verdict"]) == {"not run"}
     (row,) = side_by_side("verdenius2020snipit", ["snipit-readme-snapit-accuracy"], rows=rows).data.to_dict("records")
-    assert row["verdict"] == "not reproduced"
+    assert row["verdict"] == "not reproduced (reduced)"
     assert "reduced scale" in row["where"] and "vgg16_snip, width 0.25" in row["where"] and "3 seeds" in row["where"]
     with pytest.raises(BadInput, match="no such claim"):
         side_by_side("verdenius2020snipit", ["nothing"])
