@@ -95,10 +95,16 @@ def _page(arguments: argparse.Namespace) -> None:
 
 
 def _scoreboard(arguments: argparse.Namespace) -> None:
+    from pruning_core import records
     from pruning_core.book import claims
+    from pruning_core.plots import scoreboard, show
 
-    table = claims.write_scoreboard(REPOSITORY / "book" / "scoreboard.md")
-    print(table["verdict"].value_counts().to_string())
+    book = REPOSITORY / "book"
+    board = claims.scoreboard(records.load(), claims.load_claims(book / "claims.yml"))
+    picture = show(scoreboard.summary(board))
+    records.write_atomically(book / "scoreboard.svg", picture.data)
+    claims.write_page(book / "scoreboard.md", board, ("scoreboard.svg", picture.alt))
+    print(claims.summary(board))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,8 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from pruning_core.book.tables import check_table, read_table
 from pruning_core.errors import BadInput, PruningError, known_name
 from pruning_core.records.files import content_hash, file_sha256, write_atomically
 from pruning_core.version import CHEAP, LONG, PACKAGE, PROFILES, REPOSITORY
@@ -60,10 +59,8 @@ def read_profiles(path: Path, stem: str, profile: str) -> Settings:
     so that nobody takes quick numbers for long ones. Raises UnknownName for an unknown profile, notebook or knob.
     """
     known_name("profile", profile, PROFILES)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise BadInput(f"cannot read the profiles {path}: {error}") from error
+    content = read_table(path, "profiles") or {}
+    check_table(content, "profiles", f"the profiles {path}")
     for name in content:
         known_name(f"profile in {path}", name, PROFILES)
     name = f"{path.parent.name}/{stem}"

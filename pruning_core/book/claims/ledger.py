@@ -2,33 +2,24 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from pruning_core.book.tables import check_table, read_table
 from pruning_core.errors import BadInput, known_name
 from pruning_core.records.table import COLUMNS, ORIGIN
-from pruning_core.version import PROFILES
 
-MARKS = {
-    "code": "read in the official code or in outputs stored with it",
-    "run": "measured by running the official code",
-    "img": "read off a picture in the official repository",
-    "readme": "stated in the official README",
-    "abs": "stated in the abstract",
-    "cited": "read in a table of another paper",
-    "unseen": "nobody of us has seen it in a source; no number is printed",
-}
+CHOSEN = ("label", "model", "data", "width", "method", "epoch", "asked", "of")
+"""The standard columns that say what was run: rows that answer a claim may differ in none that it does not name."""
 SELECTABLE = tuple(name for name in COLUMNS if name not in ("experiment", "seed", "profile", *ORIGIN))
-"""The columns by which a claim may choose rows: what was run and measured, not where."""
+MEASURED = frozenset(COLUMNS) - frozenset(CHOSEN)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows with these values in these columns, and the column that is read from them."""
+    """Rows with these values in these columns (None: no value stored), and the column that is read from them."""
 
     where: Mapping[str, Any]
     column: str
@@ -44,11 +35,30 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Claim:
-    """One statement of a paper. ``value`` is what the paper prints, in the unit of the column that ``ours`` reads.
+class Setting:
+    """One network and data set in which a claim is judged.
 
-    ``direction`` says on which side of ``than`` our quantity must lie (0 unless given, 1 for a ratio). ``checked`` is false
-    where nobody has seen the statement in a source: such a claim carries no number of the paper.
+    ``at`` names it for the reader. ``scale`` is "full" where network and data are the paper's, else "reduced". Rows count
+    from ``profile`` upwards. With ``over``, every combination of these columns is a cell that is judged by itself, and the
+    clear majority of the cells decides.
+    """
+
+    ours: Selection | Comparison
+    at: str = ""
+    scale: Literal["full", "reduced"] = "full"
+    profile: str = "paper"
+    over: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement of a paper. ``value`` is what the paper prints, in the unit of the column that is read.
+
+    ``direction`` says on which side of ``than`` our quantity must lie (0 unless given, 1 for a ratio). ``kind``: a
+    measurement can fail; a count is of parameters or multiply-accumulates, the same for every seed; an identity follows
+    from a formula and cannot fail; a statement that nobody has seen gets no verdict. ``title`` is the paper's short name,
+    ``epochs`` the length of its training, ``page`` the notebook that makes the rows, ``measured`` the columns in which
+    rows may differ.
     """
 
     id: str
@@ -58,92 +68,85 @@ class Claim:
     seen: str
     source: str
     setting: Mapping[str, Any] = field(default_factory=dict)
-    checked: bool = True
+    kind: Literal["measurement", "count", "identity", "unseen"] = "measurement"
     value: float | None = None
     unit: str = ""
-    ours: Selection | Comparison | None = None
+    ours: tuple[Setting, ...] = ()
     direction: Literal["above", "below"] | None = None
     than: float = 0.0
     tolerance: float | None = None
-    profile: str = "paper"
-    deterministic: bool = False
     note: str = ""
+    title: str = ""
+    epochs: int | None = None
+    page: str = ""
+    measured: frozenset[str] = MEASURED
 
 
 def load_claims(path: str | Path) -> list[Claim]:
     """Read and check the ledger; raise BadInput with one sentence for the first thing that is wrong.
 
-    Refused: unknown or missing keys, ids used twice, an unknown source mark, a number without a tolerance, a
-    claim marked as seen without a source, a number in a claim that nobody has checked, a selection by an
-    unknown column.
+    Refused, besides what the book's ``schema.yml`` says: a key that stands twice, an id used twice, an unknown paper, a
+    number in a claim that nobody has checked, a selection by an unknown column.
+
+    >>> from pruning_core.version import REPOSITORY
+    >>> claims = load_claims(REPOSITORY / "book" / "claims.yml")
+    >>> next(claim.value for claim in claims if claim.id == "snipit-readme-snapit-accuracy")
+    -1.0
     """
-    try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise BadInput(f"the ledger {path} cannot be read: {' '.join(str(error).split())}.") from error
-    if not isinstance(document, dict) or set(document) != {"tags", "claims"}:
-        raise BadInput(f"the ledger {path} must hold exactly the keys 'tags' and 'claims'.")
-    tags = tuple(document["tags"] or ())
-    claims = [_claim(entry, tags) for entry in document["claims"] or ()]
+    document = read_table(Path(path), "ledger")
+    if not isinstance(document, dict) or set(document) != {"papers", "pages", "tags", "measured", "claims"}:
+        raise BadInput(
+            f"the ledger {path} must hold exactly the keys 'papers', 'pages', 'tags', 'measured' and 'claims'."
+        )
+    check_table(document, "ledger", f"the ledger {path}")
+    claims = [_claim(entry, document) for entry in document["claims"]]
     for id, count in Counter(claim.id for claim in claims).items():
         if count > 1:
             raise BadInput(f"the id {id!r} is used by {count} claims.")
     return claims
 
 
-def _claim(entry: Any, tags: tuple[str, ...]) -> Claim:
-    name = entry.get("id", "without id") if isinstance(entry, dict) else "without id"
-    if not isinstance(entry, dict):
-        raise BadInput(f"a claim must be a mapping, not {entry!r}.")
-    known = {f.name: f for f in fields(Claim)}
-    for key in entry:
-        known_name(f"key of the claim {name!r}:", key, known)
-    for key, f in known.items():
-        if f.default is MISSING and f.default_factory is MISSING and not entry.get(key):
-            raise BadInput(f"the claim {name!r} lacks {key!r}.")
-    given = dict(entry)
-    if given.get("ours") is not None:
-        given["ours"] = _ours(name, given["ours"], tags)
-        if isinstance(given["ours"], Comparison) and given["ours"].combine == "ratio":
-            given.setdefault("than", 1.0)
-    claim = Claim(**given)
-    _check(claim)
-    return claim
-
-
-def _ours(name: str, entry: Mapping[str, Any], tags: tuple[str, ...]) -> Selection | Comparison:
-    if "column" in entry:
-        where = {key: value for key, value in entry.items() if key != "column"}
-        for column in (*where, entry["column"]):
-            known_name(f"column in the selection of {name!r}:", column, (*SELECTABLE, *tags))
-        return Selection(where, entry["column"])
-    if not {"first", "second"} <= set(entry) <= {"first", "second", "combine"}:
-        raise BadInput(f"'ours' of the claim {name!r} must hold 'column' or 'first' and 'second'.")
-    first, second = _ours(name, entry["first"], tags), _ours(name, entry["second"], tags)
-    if not isinstance(first, Selection) or not isinstance(second, Selection):
-        raise BadInput(f"'first' and 'second' of the claim {name!r} must be selections.")
-    combine: Literal["difference", "ratio"] = entry.get("combine", "difference")
-    known_name(f"'combine' of the claim {name!r}:", combine, ("difference", "ratio"))
-    return Comparison(first, second, combine)
-
-
 # Names of networks, data sets, years and methods may hold digits; a result may not.
 _NAMES = re.compile(r"\b[A-Za-z][A-Za-z-]*-?\d+(?:-\d+)*\w*")
 
 
-def _check(claim: Claim) -> None:
-    name = claim.id
-    known_name(f"mark of the claim {name!r}:", claim.seen, MARKS)
-    known_name(f"profile of the claim {name!r}:", claim.profile, PROFILES)
-    if claim.checked == (claim.seen == "unseen"):
-        raise BadInput(f"the claim {name!r} has checked: {str(claim.checked).lower()} but is marked {claim.seen!r}.")
-    if not claim.checked and (claim.value is not None or re.search(r"\d", _NAMES.sub("", claim.statement))):
-        raise BadInput(f"the claim {name!r} prints a number that nobody has checked.")
-    if claim.value is not None and claim.tolerance is None and claim.ours is not None:
-        raise BadInput(f"the claim {name!r} has a number but no tolerance.")
-    if claim.ours is not None and claim.value is None and claim.direction is None:
-        raise BadInput(f"the claim {name!r} has neither a number nor a direction.")
-    if claim.direction not in (None, "above", "below"):
-        raise BadInput(f"the direction of the claim {name!r} must be 'above' or 'below', not {claim.direction!r}.")
-    if claim.ours is None and not claim.note:
-        raise BadInput(f"the claim {name!r} says neither how our number is computed nor, in a note, why there is none.")
+def _claim(entry: Any, document: Mapping[str, Any]) -> Claim:
+    name = f"the claim {entry.get('id', 'without id') if isinstance(entry, dict) else 'without id'!r}"
+    if isinstance(entry, dict) and isinstance(entry.get("ours"), dict):
+        entry = entry | {"ours": [entry["ours"]]}
+    check_table(entry, "claim", name)
+    known_name(f"paper of {name}:", entry["paper"], document["papers"])
+    if entry["seen"] == "unseen" and re.search(r"\d", _NAMES.sub("", entry["statement"])):
+        raise BadInput(f"{name} prints a number that nobody has checked.")
+    given = {key: value for key, value in entry.items() if key not in ("ours", "profile")}
+    columns = (*SELECTABLE, *document["tags"], *document["measured"])
+    profile = entry.get("profile", "paper")
+    settings = tuple(_setting(name, setting, columns, profile) for setting in entry.get("ours", ()))
+    if len(settings) > 1 and not all(setting.at for setting in settings):
+        raise BadInput(f"{name} has several settings, but one of them without a name 'at' and its 'scale'.")
+    if any(isinstance(s.ours, Comparison) and s.ours.combine == "ratio" for s in settings):
+        given.setdefault("than", 1.0)
+    pages = [prefix for prefix in document["pages"] if entry["id"].startswith(prefix)]
+    page = document["pages"][max(pages, key=len)] if pages else ""
+    measured = MEASURED | frozenset(document["measured"])
+    return Claim(**given, **document["papers"][entry["paper"]], ours=settings, page=page, measured=measured)
+
+
+def _setting(name: str, entry: Mapping[str, Any], columns: Iterable[str], profile: str) -> Setting:
+    about = {key: entry[key] for key in ("at", "scale") if key in entry} | {"profile": entry.get("profile", profile)}
+    rest = {k: v for k, v in entry.items() if k not in ("at", "scale", "profile", "over", "rule")}
+    over = tuple(entry.get("over", ()))
+    for column in over:
+        known_name(f"column in 'over' of {name}:", column, columns)
+    if "column" in rest:
+        return Setting(_selection(name, rest, columns), over=over, **about)
+    if not {"first", "second"} <= set(rest) <= {"first", "second", "combine"}:
+        raise BadInput(f"'ours' of {name} must hold 'column' or 'first' and 'second'.")
+    first, second = (_selection(name, rest[side], columns) for side in ("first", "second"))
+    return Setting(Comparison(first, second, rest.get("combine", "difference")), over=over, **about)
+
+
+def _selection(name: str, entry: Mapping[str, Any], columns: Iterable[str]) -> Selection:
+    for column in (*(key for key in entry if key != "column"), entry["column"]):
+        known_name(f"column in the selection of {name}:", column, columns)
+    return Selection({key: value for key, value in entry.items() if key != "column"}, entry["column"])

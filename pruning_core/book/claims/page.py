@@ -1,122 +1,188 @@
-"""The Scoreboard: every claim of the ledger with its verdict, as a table and as a page of the book."""
+"""The Scoreboard: every claim of the ledger with its verdicts, as a table and as a page of the book."""
 
-from collections.abc import Mapping, Sequence
+import json
+import re
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from pruning_core import records
-from pruning_core.book.claims.ledger import MARKS, Claim, load_claims
-from pruning_core.book.claims.verdicts import KINDS, RULES, quantity_text, verdict
+from pruning_core.book.claims.ledger import Claim, Setting, load_claims
+from pruning_core.book.claims.verdicts import LEAST_SEEDS, VERDICTS, Rows, Verdict, quantity_text, verdicts
+from pruning_core.book.tables import read_table
+from pruning_core.data.sets import DATASETS
 from pruning_core.errors import BadInput
 from pruning_core.version import REPOSITORY
 
 
 def scoreboard(rows: pd.DataFrame, claims: Sequence[Claim]) -> pd.DataFrame:
-    """One row a claim, with its verdict.
+    """One row for each setting in which a claim is judged; "not run" at full scale where all its settings are reduced.
 
-    Columns: id, paper, where, statement, seen, checked; papers (the paper's value as text), ours, low, high, seeds,
-    verdict, sentence.
+    Columns: id, paper, title, where, statement, kind, seen, note; papers (the paper's value as text); at, scale, network,
+    data, profile, seeds (their number) of the setting; ours, low, high, unclean, verdict, sentence of its rows; page,
+    command and cost (text, or empty) of running it again.
     """
-    table = []
+    read, table = Rows(rows), []
     for claim in claims:
-        kind, ours, (low, high), seeds, sentence = verdict(claim, rows)
-        said = {name: getattr(claim, name) for name in ("id", "paper", "where", "statement", "seen", "checked")}
-        found = {"ours": ours, "low": low, "high": high, "seeds": seeds, "verdict": kind, "sentence": sentence}
-        table.append(said | {"papers": _papers_value(claim)} | found)
+        found = list(zip(claim.ours or [None], verdicts(claim, read), strict=True))
+        if claim.kind == "measurement" and claim.ours and all(setting.scale == "reduced" for setting in claim.ours):
+            found.insert(0, (None, Verdict("not run", "")))
+        table += [_row(claim, setting, verdict, read.frame) for setting, verdict in found]
     return pd.DataFrame(table)
+
+
+def _row(claim: Claim, setting: Setting | None, verdict: Verdict, rows: pd.DataFrame) -> dict[str, Any]:
+    names = ("id", "paper", "title", "where", "statement", "kind", "seen", "note", "page")
+    profile = verdict.profile or (setting.profile if setting else "paper")
+    about = verdict._asdict() | {"seeds": len(verdict.seeds), "verdict": verdict.word, "profile": profile}
+    for name, key in (("network", "model"), ("data", "data")):
+        about[name] = about[name] or str(claim.setting.get(key, ""))
+    said = {name: getattr(claim, name) for name in names} | {"papers": _papers_value(claim)}
+    where = {"at": setting.at if setting else "", "scale": setting.scale if setting else "full"}
+    command = f"python -m pruning_core notebooks {claim.page} --profile {profile}" if claim.page and claim.ours else ""
+    cost = _cost(claim, rows) if verdict.word == "not run" and where["scale"] == "full" else ""
+    return said | where | about | {"command": command, "cost": cost}
+
+
+def _cost(claim: Claim, rows: pd.DataFrame) -> str:
+    """What the claim's run would take at full width and on all images, at the pace of our rows of the same network."""
+    model, data = claim.setting.get("model"), claim.setting.get("data")
+    if (
+        not claim.epochs
+        or data not in DATASETS
+        or not {"model", "data", "width", "images", "epoch", "seconds"} <= set(rows)
+    ):
+        return ""
+    ran = rows[(rows["model"] == model) & (rows["data"] == data) & (rows["epoch"] > 0)]
+    share = (ran["images"] / sum(DATASETS[str(data)].sizes)).fillna(1.0)
+    hours = (ran["seconds"] / ran["epoch"] / ran["width"] ** 2 / share).median() * claim.epochs * LEAST_SEEDS / 3600
+    return f"about {hours:,.0f} hours for {LEAST_SEEDS} seeds of one network" if hours > 0 else ""
+
+
+def _papers_value(claim: Claim) -> str:
+    number = "direction only" if claim.value is None else quantity_text(claim.value, claim.unit)
+    return {"unseen": "not seen", "own": "our expectation"}.get(claim.seen, number)
 
 
 def side_by_side(paper: str, ids: Sequence[str] = (), rows: pd.DataFrame | None = None) -> Any:
     """The claims of one paper with their verdicts, as a table for its chapter.
 
     ``ids``: beginnings of the claims' ids (none: all). ``rows``: default every record that can be found. Returns a styled
-    table: statement, the paper's value, how we know it, verdict, our rows. Raises BadInput when no claim is left.
+    table: statement, the paper's value, how we know it, where it was judged, verdict, our rows. Raises BadInput when no
+    claim is left.
     """
     every = load_claims(REPOSITORY / "book" / "claims.yml")
     claims = [c for c in every if c.paper == paper and (not ids or c.id.startswith(tuple(ids)))]
     if not claims:
         raise BadInput(f"the ledger has no such claim of {paper!r}.")
     board = scoreboard(records.load() if rows is None else rows, claims)
-    names = {"papers": "paper", "seen": "how we know", "sentence": "our rows"}
-    table = board[["statement", "papers", "seen", "verdict", "sentence"]].rename(columns=names)
+    silent = (board["verdict"] == "not run") & board["id"].isin(board.loc[board["verdict"] != "not run", "id"])
+    board = board[~silent].assign(judged=lambda b: [_place(row) for row in b.itertuples()])
+    board["verdict"] += [" (reduced)" if row.scale == "reduced" and row.seeds else "" for row in board.itertuples()]
+    names = {"papers": "paper", "seen": "how we know", "judged": "where", "sentence": "our rows"}
+    table = board[["statement", "papers", "seen", "judged", "verdict", "sentence"]].rename(columns=names)
     return table.style.hide(axis="index").set_properties(None, **{"text-align": "left", "white-space": "normal"})
 
 
-def _papers_value(claim: Claim) -> str:
-    if not claim.checked:
-        return "not seen"
-    if claim.value is not None:
-        return quantity_text(claim.value, claim.unit)
-    return "direction only"
+def _place(row: Any) -> str:
+    """Scale, network, data, profile and seeds of a verdict, as far as there are any."""
+    rows = f"profile {row.profile}, {row.seeds} seed{'s'[: row.seeds != 1]}" if row.seeds else ""
+    return "; ".join(dict.fromkeys(filter(None, (f"{row.scale} scale", row.at, row.network, row.data, rows))))
 
 
-def to_markdown(claims: Sequence[Claim], rows: pd.DataFrame, titles: Mapping[str, str] | None = None) -> str:
-    """The Scoreboard as a MyST page: the rules, a summary, one table a paper.
-
-    titles: heading of each paper by citation key (default: the key).
-    """
-    return _page(claims, scoreboard(rows, claims), titles or {})
+def evidence(board: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a board that are evidence about the papers: measurements that can fail, none expected by us only."""
+    return board[(board["kind"] == "measurement") & (board["seen"] != "own")]
 
 
-def _page(claims: Sequence[Claim], board: pd.DataFrame, titles: Mapping[str, str]) -> str:
-    papers = dict.fromkeys(claim.paper for claim in claims)
-    out = [_HEAD, "| mark | how we know what the paper says |", "|---|---|"]
-    out += [f"| {mark} | {meaning} |" for mark, meaning in MARKS.items()]
-    out += ["", "## Summary", "", "| paper | " + " | ".join(KINDS) + " |", "|---|" + "---:|" * len(KINDS)]
-    for paper in papers:
-        counts = board[board["paper"] == paper]["verdict"].value_counts()
-        cells = [f"{titles.get(paper, '')} {{cite:p}}`{paper}`", *(str(counts.get(kind, 0)) for kind in KINDS)]
-        out.append("| " + " | ".join(cells) + " |")
-    for paper in papers:
-        out += ["", f"## {titles.get(paper, paper)}", "", f"Source: {{cite:t}}`{paper}`.", ""]
-        out += ["| claim | paper, or its code | mark | verdict | our rows |", "|---|---:|---|---|---|"]
-        for claim, row in zip(claims, board.itertuples(), strict=True):
-            if claim.paper == paper:
-                note = f" ({claim.note})" if claim.note and claim.ours else ""
-                cells = [f"{claim.statement} *{claim.where}*{note}", row.papers, claim.seen, row.verdict, row.sentence]
-                out.append("| " + " | ".join(map(_cell, cells)) + " |")
+def summary(board: pd.DataFrame) -> str:
+    """Two sentences on what the falsifiable claims of a board came to, at full and at reduced scale."""
+    found = evidence(board)
+    run = found[found["verdict"] != "not run"]
+    judged = run[run["scale"] == "full"]
+    only = run[~run["id"].isin(judged["id"])]
+    unclean = int((run["unclean"] > 0).sum())
+    return (
+        f"The papers make {found['id'].nunique()} statements that we can read and that a measurement could refute; "
+        f"{judged['id'].nunique()} are judged at full scale: {_counts(judged)}. "
+        f"{only['id'].nunique()} more are judged at reduced scale only, in {len(only)} settings: {_counts(only)}; "
+        f"{unclean} of all these verdicts rest on rows that have to be made again, as their code was not committed."
+    )
+
+
+def _counts(board: pd.DataFrame) -> str:
+    counts = board["verdict"].value_counts()
+    return ", ".join(f"{counts.get(word, 0)} {word}" for word in VERDICTS if word != "not run")
+
+
+def to_markdown(board: pd.DataFrame, picture: tuple[str, str] | None = None) -> str:
+    """A board of :func:`scoreboard` as a MyST page. ``picture``: a file beside the page, and its alt text."""
+    texts = read_table(Path(__file__).with_name("page.yml"), "texts of the Scoreboard")
+    image = texts["figure"].format(*picture) if picture else ""
+    marks = "\n".join(f"- *{mark}*: {meaning}" for mark, meaning in texts["marks"].items())
+    out = [texts["head"], image, summary(board), "", *_folded("How a verdict is reached", ["\n" + texts["rules"]])]
+    out += _folded("How we know what a paper says", ["\n" + marks])
+    for paper, part in board.groupby("paper", sort=False):
+        out += ["", f"## {part['title'].iloc[0] or paper}", "", f"Source: {{cite:t}}`{paper}`.", ""]
+        judged = part["id"].isin(part.loc[part["verdict"] != "not run", "id"])
+        own, falsifiable = part["seen"] == "own", part["kind"] == "measurement"
+        out += _claims(part[judged & falsifiable & ~own]) or ["No falsifiable claim has been judged yet."]
+        for kind, name in (("count", "Counts"), ("identity", "Identities")):
+            out += _folded(name, _claims(part[judged & (part["kind"] == kind)]))
+        out += _folded("Expected by us, not stated by the paper", _claims(part[judged & own]))
+        out += _folded("Not run", _claims(part[~judged & (part["kind"] != "unseen")]))
+        out += _folded("Seen by nobody of us: no verdict", _claims(part[part["kind"] == "unseen"]))
     return "\n".join(out) + "\n"
 
 
-def _cell(text: Any) -> str:
-    return " ".join(str(text).split()).replace("|", "\\|")
+def _folded(title: str, lines: Sequence[str]) -> list[str]:
+    """A dropdown, with the number of claims in its title; nothing for no lines."""
+    n = sum(line.startswith("- ") for line in lines)
+    return ["", f"::::{{dropdown}} {title}{f' ({n})' if n else ''}", *lines, "::::"] if lines else []
 
 
-def write_scoreboard(
-    path: str | Path, ledger: str | Path | None = None, rows: pd.DataFrame | None = None
-) -> pd.DataFrame:
-    """Write the page ``book/scoreboard.md`` and return its table.
+def _claims(board: pd.DataFrame) -> list[str]:
+    """A list item a claim, in it one a setting, and how to run it again. Lists, since tables would be wider than a phone."""
+    out = []
+    for _, part in board.groupby("id", sort=False):
+        rows = list(part.itertuples())
+        claim = rows[0]
+        note = (
+            f" {_sentence(claim.note)}." if claim.note and not claim.sentence.startswith(claim.note.rstrip(".")) else ""
+        )
+        out.append(f"- {_text(claim.statement)} *{_text(claim.where)}* ({claim.seen}: {_text(claim.papers)}){note}")
+        out += [f"  - **{row.verdict}**, {_text(_place(row))}. {_sentence(row.sentence)}".rstrip() for row in rows]
+        if claim.command:
+            again = dict.fromkeys(f"`{row.command}`" + (f" ({row.cost})" if row.cost else "") for row in rows)
+            out.append(f"  - {_link(claim.page)}: {', '.join(again)}")
+    return out
 
-    ledger: default ``claims.yml`` beside ``path``. rows: default every record that can be found.
-    """
-    path = Path(path)
-    claims = load_claims(ledger if ledger is not None else path.parent / "claims.yml")
-    board = scoreboard(records.load() if rows is None else rows, claims)
-    records.write_atomically(path, _page(claims, board, TITLES))
-    return board
+
+def _text(text: str) -> str:
+    return re.sub(r"([\\*_$<{\[|`])", r"\\\1", " ".join(str(text).split()))
 
 
-TITLES = {
-    "wolfe2022ispasp": "i-SpaSP",
-    "baykal2019sipp": "SiPP",
-    "liebenwein2020pfp": "PFP",
-    "suteu2022rni": "RNI",
-    "verdenius2020snipit": "SNIP-it, SNAP-it, CNIP-it",
-    "zhang2024howsparse": "How sparse can we prune",
-}
+def _sentence(text: str) -> str:
+    return _text(text[:1].upper() + text[1:])
 
-_HEAD = f"""<!-- generated by pruning_core.book.claims.write_scoreboard; changes made here are lost -->
-# Scoreboard
 
-Each line is one statement of a paper beside what our own rows say about it.
-The verdicts are computed when the book is built. Nobody types them, and a page with many "not run" lines is
-an honest page: it lists what has still to be measured.
+@cache
+def _link(page: str) -> str:
+    """A link to the section of a notebook's page that shows the claims."""
+    notebook = REPOSITORY / "notebooks" / f"{page}.ipynb"
+    heading = ""
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if notebook.is_file() else ():
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code" and "side_by_side(" in source:
+            break
+        for title in re.findall(r"(?m)^#+ +(.+)$", source) if cell["cell_type"] == "markdown" else ():
+            heading = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+    return f'<a href="notebooks/{page}.html#{heading}">{page}</a>'
 
-## How a verdict is reached
 
-{RULES}
-A claim marked *unseen* is believed to stand in the paper, but none of us could look it up in a source.
-Its line has a statement and no number of the paper.
-"""
+def write_page(path: str | Path, board: pd.DataFrame, picture: tuple[str, str] | None = None) -> None:
+    """Write a board of :func:`scoreboard` as a page of the book. ``picture``: a file beside the page, and its alt text."""
+    records.write_atomically(path, to_markdown(board, picture))

@@ -1,0 +1,73 @@
+"""The book's YAML tables: no key twice, and a schema that says in one sentence what is wrong."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pruning_core.errors import BadInput, known_name
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML in which a key that stands twice in one mapping is an error; the last one would win otherwise."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_table(path: Path, what: str) -> Any:
+    """The content of a YAML file; BadInput, with ``what`` in its sentence, if it cannot be read or a key stands twice."""
+    text = ""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return yaml.load(text, _Loader)
+    except (OSError, yaml.YAMLError) as error:
+        why = " ".join(str(error).split())
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+            line = error.problem_mark.line
+            ids = re.findall(r"(?m)^ *- id: *(\S+)", "\n".join(text.splitlines()[: line + 1]))
+            why = f"{error.problem} in line {line + 1}" + (f", in the claim {ids[-1]!r}" if ids else "")
+        raise BadInput(f"cannot read the {what} {path}: {why}.") from error
+
+
+@cache
+def _check(part: str) -> Any:
+    import fastjsonschema
+
+    content = yaml.safe_load(Path(__file__).with_name("schema.yml").read_text(encoding="utf-8"))
+    return fastjsonschema.compile({**content["$defs"][part], "$defs": content["$defs"]})
+
+
+def check_table(content: Any, part: str, name: str) -> None:
+    """Raise BadInput for the first thing that breaks the definition ``part`` of ``schema.yml``.
+
+    ``name`` says what is checked, as in "the claim 'a'". A definition with a description speaks by it.
+
+    >>> check_table({"quick": {"1_sparsity": {"epochs": 3}}}, "profiles", "the profiles")
+    >>> check_table({"quick": {"1_sparsity": 3}}, "profiles", "the profiles")
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadInput: 'quick.1_sparsity' of the profiles must be object or null.
+    """
+    from fastjsonschema import JsonSchemaValueException
+
+    try:
+        _check(part)(content)
+    except JsonSchemaValueException as error:
+        path = ".".join(map(str, error.path[1:]))
+        at = f"{path!r} of {name}" if path else name
+        if "description" in error.definition:
+            raise BadInput(f"{name} {error.definition['description']}.") from None
+        if error.rule == "additionalProperties":
+            for key in error.value:
+                known_name(f"key of {at}:", key, error.definition["properties"])
+        if error.rule == "enum":
+            known_name(f"{path.rpartition('.')[2]} of {name}:", error.value, map(str, error.rule_definition))
+        raise BadInput(f"{at} {str(error.message).removeprefix(str(error.name)).strip()}.") from None
