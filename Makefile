@@ -53,10 +53,10 @@ page: $(READY)
 	$(PY) -m pruning_core page '$(NB)' --profile $(PROFILE)
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -q
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal -q
 
 test-all: $(READY)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -q -m 'not site'
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal -q -m 'not site'
 
 site-check: $(READY)
 	@test -s book/_build/html/index.html || { echo 'There is no site yet: run `make book` first.' >&2; exit 1; }

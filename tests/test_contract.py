@@ -18,7 +18,7 @@ from pruning_core.masks.sites import find_sites
 from pruning_core.methods.base import METHODS, as_method, counted
 from pruning_core.methods.shrinking import shrunk
 from pruning_core.models.layers.protocol import to_plain
-from pruning_core.models.zoo.initialisers import he_start
+from pruning_core.models.zoo.initialisers import STARTS
 from pruning_core.models.zoo.resnet import ResNet
 from pruning_core.pruning import prune_step
 from pruning_core.training.optimizers import Optimizer
@@ -66,7 +66,7 @@ def network(kind: str) -> nn.Module:
         torch.manual_seed(3)
         model = NETWORKS[kind]()
         if kind == "option a":
-            he_start(model)
+            STARTS["he"](model)
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.uniform_(module.weight, 0.5, 1.5)

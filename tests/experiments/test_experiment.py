@@ -225,6 +225,7 @@ def _start(cache: Path) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow  # the trainings of tests/experiments/test_interruptions.py are killed in the fast tier
 def test_killed_without_warning_and_run_again_gives_the_same_numbers(tmp_path, monkeypatch):
     killed = _start(tmp_path / "killed")
     deadline = time.monotonic() + 60
