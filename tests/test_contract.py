@@ -57,7 +57,7 @@ NETWORKS = {
     ),
     "residual": Residual,
     # resnet20 with one block a stage
-    "option a": lambda: ResNet(1, (1, 8, 8), 10, width=0.25, norm="batch"),
+    "option a": lambda: ResNet((1, 8, 8), 10, 0.5, "batch", channels=[16, 32, 64], blocks=[1, 1, 1]),
 }  # fmt: skip
 
 

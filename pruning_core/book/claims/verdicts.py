@@ -71,11 +71,14 @@ class Rows:
 
     def __init__(self, rows: pd.DataFrame):
         rows = rows.reset_index(drop=True)
+        # One tag may hold numbers in these rows and words or lists in those of another page.
+        for name in rows.select_dtypes(object).columns:
+            rows[name] = rows[name].map(lambda value: str(value) if isinstance(value, list | dict) else value)
         if "limit" in rows:
-            tagged = rows["limit"] > 1
-            rows = rows.assign(images=rows["limit"].where(tagged), limit=rows["limit"].where(~tagged))
+            limit = pd.to_numeric(rows["limit"], errors="coerce")
+            rows = rows.assign(images=limit.where(limit > 1), limit=limit.where(limit <= 1))
         if {"naive", "limit"} <= set(rows):
-            rows = rows.assign(naive_gap=(rows["naive"] - rows["limit"]).abs())
+            rows = rows.assign(naive_gap=(pd.to_numeric(rows["naive"], errors="coerce") - rows["limit"]).abs())
         self.frame = rows
         self._masks: dict[tuple[str, Any], np.ndarray] = {}
         self._codes: dict[str, np.ndarray] = {}
@@ -203,7 +206,11 @@ def _values(claim: Claim, setting: Setting, rows: Rows, profile: str) -> tuple[p
     if not all(mask.any() for mask in chosen):
         return pd.Series(dtype=float), used
     parts = [rows.frame.loc[mask, [*index, side.column]] for side, mask in zip(sides, chosen, strict=True)]
-    means = [part.groupby(index)[side.column].mean() for side, part in zip(sides, parts, strict=True)]
+    numbers = [
+        part.assign(value=pd.to_numeric(part[side.column], errors="coerce"))
+        for side, part in zip(sides, parts, strict=True)
+    ]
+    means = [part.groupby(index)["value"].mean() for part in numbers]
     if isinstance(ours, Selection):
         return means[0], used
     first, second = means[0].align(means[1], join="inner")

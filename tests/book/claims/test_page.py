@@ -15,6 +15,7 @@ from pruning_core.book.claims.page import evidence, scoreboard, side_by_side, su
 from pruning_core.book.claims.verdicts import VERDICTS
 from pruning_core.errors import BadInput
 from pruning_core.plots import scoreboard as picture
+from pruning_core.records.table import COLUMNS
 
 ROOT = Path(__file__).parents[3]
 LEDGER = load_claims(ROOT / "book" / "claims.yml")
@@ -123,6 +124,17 @@ def test_changing_one_stored_row_changes_the_claims_that_read_it(rows, board):
     different = (board[columns].fillna(0) != after[columns].fillna(0)).any(axis=1)
     assert set(board.loc[different, "id"]) == {"ispasp-abstract-efficiency"}
     assert set(board.loc[different, "at"]) == {at for at in board["at"] if "512 hidden units" in at}
+
+
+def test_rows_of_other_pages_with_tags_of_other_types_change_nothing(rows, board):
+    texts = {name: "a word" for name in rows.columns if name not in COLUMNS}
+    foreign = pd.DataFrame([
+        {"experiment": "f0", "profile": "standard", "seed": 0, "model": "lenet300", "data": "digits"} | texts,
+        {"experiment": "f1", "profile": "paper", "seed": 0} | {name: [1, 2] for name in texts},
+        {"experiment": "f2", "profile": "quick", "seed": 0} | {name: {"a": 1} for name in texts},
+    ])  # fmt: skip
+    again = scoreboard(pd.concat([rows, foreign], ignore_index=True), LEDGER)
+    pd.testing.assert_frame_equal(again, board)
 
 
 def test_nothing_in_the_ledger_pools(board):
