@@ -84,6 +84,9 @@ def test_pruning_and_shrinking_in_the_middle_of_training():
 def test_events_fire_after_the_epochs_that_the_docstring_names():
     assert pc.Every(4, [pc.Measure("x")], after=4).epochs(20) == [8, 12, 16, 20]
     assert pc.Every(2, [pc.Measure("x")], times=2).epochs(9) == [2, 4]
+    assert pc.Every(4, [pc.Measure("x")], after=-1).epochs(9) == [3, 7]
+    with pytest.raises(BadInput, match="the epoch of the first event, must be at least 1, not 0"):
+        pc.Every(4, [pc.Measure("x")], after=-4)
     with pytest.raises(BadInput, match="never takes place"):
         pc.Train(3, during=pc.Every(4, [pc.Measure("x")]))
 

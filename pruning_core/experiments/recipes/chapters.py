@@ -114,7 +114,7 @@ def snip_it(sparsity: float, epochs: int, steps: int = 5) -> Timeline:
     return before_training("snip", sparsity, epochs, steps)
 
 
-def snip_it_during(sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 4) -> Timeline:
+def snip_it_during(sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 5) -> Timeline:
     """The steps of SNIP-it spread over the training (Verdenius et al. 2020)."""
     return during_training("snip", sparsity, epochs, steps, every, after)
 
@@ -129,7 +129,7 @@ def snap_it(sparsity: float, epochs: int, steps: int = 5) -> Timeline:
     return before_training("snap", sparsity, epochs, steps, shrink=True)
 
 
-def snap_it_during(sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 4) -> Timeline:
+def snap_it_during(sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 5) -> Timeline:
     """Channels go during training; the network shrinks each time, and the optimizer starts anew (Verdenius et al. 2020)."""
     return during_training("snap", sparsity, epochs, steps, every, after, shrink=True)
 
@@ -139,7 +139,7 @@ def cnip_it(sparsity: float, epochs: int, steps: int = 5) -> Timeline:
     return before_training("cnip", sparsity, epochs, steps, shrink=True)
 
 
-def cnip_it_during(sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 4) -> Timeline:
+def cnip_it_during(sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 5) -> Timeline:
     """Weights and channels by one threshold, during training (Verdenius et al. 2020)."""
     return during_training("cnip", sparsity, epochs, steps, every, after, shrink=True)
 

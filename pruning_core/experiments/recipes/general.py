@@ -52,12 +52,12 @@ def during_training(
     epochs: int,
     steps: int = 5,
     every: int = 4,
-    after: int = 4,
+    after: int = 5,
     shrink: bool = False,
 ) -> Timeline:
     """Prune in SNIP-it's ``steps + 2`` cuts after epochs ``after + every``, ``after + 2 every``, ... of the training.
 
-    ``shrink``: dead channels are cut out each time, and the optimizer starts anew.
+    The official delay of 4 is ``after=5``, because epochs count from 0 there: cuts after 9, 13, ..., 33 epochs. ``shrink``: dead channels are cut out each time, and the optimizer starts anew.
     """
     cut = Prune(method, to(sparsity, method), schedule="snip_it")
     event = (cut, Shrink(fresh_optimizer=True)) if shrink else (cut,)
@@ -76,15 +76,19 @@ def lottery_ticket(sparsity: float, epochs: int, rounds: int, early: int = 0, ac
 
 
 def magnitude_rewind_during(
-    sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 4, early: int = 0, across: str = "global"
+    sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 5, early: int = 0, across: str = "global"
 ) -> Timeline:
     """Magnitude pruning during training, weights put back to epoch ``early`` after each cut: IMP as SNIP-it's code does it.
 
-    ``across``: "global", one threshold for all layers, or "layer", the same fraction in each.
+    Cuts come at the epochs of during_training, the first after ``early``. ``across``: "global", one threshold for all
+    layers, or "layer", the same fraction in each.
     """
     check_early(early, epochs)
     cut = Prune("magnitude", Budget(sparsity, across=across), schedule="snip_it")
-    cuts = Every(every, (cut, Rewind("early", what="weights")), max(after - early, 0), snip_it_rounds(steps))
+    every = check("every", every, Whole(at_least=1))
+    # The same epochs counted from ``early``; at or before it there is nothing yet that a cut could put back.
+    later = max(after - early, -((early - after) % every))
+    cuts = Every(every, (cut, Rewind("early", what="weights")), later, snip_it_rounds(steps))
     return [Train(early), Save("early"), Train(epochs - early, during=cuts)]
 
 
