@@ -18,7 +18,7 @@ from pruning_core.experiments.state import State, Step, built
 from pruning_core.masks.groups import any_alive
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.removal import Kept
-from pruning_core.masks.reports import make_report
+from pruning_core.masks.reports import NOTHING_CUT, make_report
 from pruning_core.masks.schedules import fraction_after
 from pruning_core.masks.sites import Sites, find_sites
 from pruning_core.methods.base import Method
@@ -42,9 +42,11 @@ def prune_stage(state: State, stage: Prune, step: Step, seed: int) -> None:
             target = fraction_after(stage.schedule, i, n, budget.to)
             now = replace(budget, to=_of_what_is_left(state, sites, target, budget.of))
         batches = _scoring_batches(state, stage, seed + number)
-        state.masks = prune_step(
+        state.masks, _, remarks = prune_step(
             state.model, method, now, sites, masks, batches, seed + number, None, state.example, round=i, of=n
-        ).masks
+        )
+        state.last.pop("remark", None)
+        state.last |= {"remark": NOTHING_CUT} if NOTHING_CUT in remarks else {}
     state.last |= {"method": method.name, "asked": budget.to, "of": budget.of}
     if sites.groups:
         # Of all channels that the method could remove, in or out of scope, the share that is gone or dead.
