@@ -170,7 +170,7 @@ def test_every_column_that_a_stage_writes_is_closed_to_tags():
         pc.Train(1),
         pc.Prune("ucs", 0.3),
         Importances("seen"),
-        pc.Prune("ucs", pc.Budget(below=-1.0, of="channels")),
+        pc.Prune("slimming", pc.Budget(below=-1.0, of="channels")),
     ]
     rows = pc.run(experiment([*timeline, attack], "vgg8", random_labels=1), progress=False)
     for column in {name for row in rows for name in row} - {"method"}:
