@@ -99,6 +99,10 @@ def prune(
     check_finite(model)
     method = as_method(method)
     if isinstance(sparsity, Budget):
+        if of is not None or across != "global":
+            raise BadInput(
+                "a Budget says itself what it counts and how it is spread; give neither of= nor across= beside it."
+            )
         budget, asked = sparsity, sparsity.to
     else:
         for_each = isinstance(across, Mapping)  # the sites have sparsities of their own
@@ -123,6 +127,8 @@ def prune(
             pruned, method, budget, sites, masks, batches, seed + i - 1, original, example_input, round=i, of=rounds
         )
     masks = Masks.dense(pruned, sites.weights) & masks
+    if masks.removed:  # in an earlier round than the last
+        remarks = tuple(remark for remark in remarks if remark != NOTHING_CUT)
     report = make_report(method.name, asked, budget.of, masks, sites, remarks + _held(masks, sites, budget))
     _check_sum_of_sites(report, budget)
     return PruneResult(pruned, masks, report, sites, example_input)

@@ -51,6 +51,14 @@ def test_a_threshold_that_takes_nothing_is_told_in_the_first_line(method):
     assert "nothing" not in cut(10.0).summary
 
 
+def test_a_budget_in_place_of_a_sparsity_says_all_about_it():
+    twice = pc.prune(network(), "hoyer_square", pc.Budget(below=0.01), rounds=2)
+    assert "nothing" not in twice.report.summary
+    assert twice.masks == pc.prune(network(), "hoyer_square", pc.Budget(below=0.01)).masks
+    with pytest.raises(BadInput, match="neither of= nor across="):
+        pc.prune(network(), "magnitude", pc.Budget(0.5), across="layer")
+
+
 def test_the_network_given_is_left_as_it_was():
     model = network()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -35,6 +35,7 @@ def prune_stage(state: State, stage: Prune, step: Step, seed: int) -> None:
     rounds = [(i, stage.rounds) for i in range(1, stage.rounds + 1)] if stage.rounds > 1 else [(step.round, step.of)]
     # Masks change no shape, so the sites are the same in every round; only Shrink makes a new search necessary.
     sites = _sites(state, method, scope=[*(step.part or ()), *(stage.scope or ())] or None)
+    idle: list[bool] = []
     for number, (i, n) in enumerate(rounds):
         masks = Masks.dense(state.model, sites.weights) & state.masks
         now = budget
@@ -45,8 +46,9 @@ def prune_stage(state: State, stage: Prune, step: Step, seed: int) -> None:
         state.masks, _, remarks = prune_step(
             state.model, method, now, sites, masks, batches, seed + number, None, state.example, round=i, of=n
         )
-        state.last.pop("remark", None)
-        state.last |= {"remark": NOTHING_CUT} if NOTHING_CUT in remarks else {}
+        idle.append(NOTHING_CUT in remarks)
+    state.last.pop("remark", None)
+    state.last |= {"remark": NOTHING_CUT} if all(idle) else {}
     state.last |= {"method": method.name, "asked": budget.to, "of": budget.of}
     if sites.groups:
         # Of all channels that the method could remove, in or out of scope, the share that is gone or dead.
