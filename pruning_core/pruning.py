@@ -16,7 +16,7 @@ from pruning_core.errors import BadInput, BudgetError, Unprunable, known_name
 from pruning_core.masks.budgets import SPARSITY, Budget
 from pruning_core.masks.groups import Member
 from pruning_core.masks.masks import Masks
-from pruning_core.masks.reports import Report, count_removed, make_report
+from pruning_core.masks.reports import NOTHING_CUT, Report, count_removed, make_report
 from pruning_core.masks.schedules import SCHEDULES, fraction_after
 from pruning_core.masks.sites import Scope, Sites, check_batches, find_sites
 from pruning_core.methods.base import Choice, Method, View, as_method, counted
@@ -70,7 +70,7 @@ class PruneResult:
 def prune(
     model: nn.Module,
     method: str | Method,
-    sparsity: float | None,
+    sparsity: float | Budget | None,
     *,
     of: str | None = None,
     across: str | Mapping[str, float] = "global",
@@ -86,8 +86,9 @@ def prune(
     ``method`` is a name of METHODS or an instance like ``Magnitude(normalise="l2")``. ``sparsity`` in [0, 1) is the
     fraction removed of what ``of`` counts: "weights", "channels" or "macs" (default: what the method prunes).
     ``across`` says how it is spread (see Budget); with a sparsity for each site there, the overall one may be None, and
-    otherwise must agree with them. ``batches`` is any iterable of (inputs, labels); ``example_input`` one
-    input with its batch dimension (default: taken from batches, or from the shape that build_model noted).
+    otherwise must agree with them; a Budget in its place says all three, or a threshold (``below``). ``batches`` is any
+    iterable of (inputs, labels); ``example_input`` one input with its batch dimension (default: taken from batches, or from
+    the shape that build_model noted).
     ``scope`` narrows the layers; ``rounds`` > 1 scores and cuts again and again, along ``schedule`` (of SCHEDULES).
 
     >>> import pruning_core, torch
@@ -97,9 +98,16 @@ def prune(
     """
     check_finite(model)
     method = as_method(method)
-    for_each = isinstance(across, Mapping)  # the sites have sparsities of their own
-    sparsity = check("sparsity", sparsity, Maybe(SPARSITY) if for_each else SPARSITY)
-    budget = Budget(None if for_each else sparsity, of=of or counted(method), across=across)  # type: ignore[arg-type]
+    if isinstance(sparsity, Budget):
+        if of is not None or across != "global":
+            raise BadInput(
+                "a Budget says itself what it counts and how it is spread; give neither of= nor across= beside it."
+            )
+        budget, asked = sparsity, sparsity.to
+    else:
+        for_each = isinstance(across, Mapping)  # the sites have sparsities of their own
+        asked = check("sparsity", sparsity, Maybe(SPARSITY) if for_each else SPARSITY)
+        budget = Budget(None if for_each else asked, of=of or counted(method), across=across)  # type: ignore[arg-type]
     rounds = check("rounds", rounds, Whole(at_least=1))
     known_name("schedule", schedule, SCHEDULES)
     batches = check_batches(batches, method.needs, method.name)
@@ -119,7 +127,9 @@ def prune(
             pruned, method, budget, sites, masks, batches, seed + i - 1, original, example_input, round=i, of=rounds
         )
     masks = Masks.dense(pruned, sites.weights) & masks
-    report = make_report(method.name, sparsity, budget.of, masks, sites, remarks + _held(masks, sites, budget))
+    if masks.removed:  # in an earlier round than the last
+        remarks = tuple(remark for remark in remarks if remark != NOTHING_CUT)
+    report = make_report(method.name, asked, budget.of, masks, sites, remarks + _held(masks, sites, budget))
     _check_sum_of_sites(report, budget)
     return PruneResult(pruned, masks, report, sites, example_input)
 
@@ -181,6 +191,8 @@ def prune_step(
                 raise BadInput(f"method {method.name!r} gave NaN or infinite values for {name!r}.")
             model.get_parameter(name).copy_(value)
     found.apply_(model)
+    if budget.below is not None and count_removed("weights", found, sites) == count_removed("weights", masks, sites):
+        choice = choice._replace(remarks=(*choice.remarks, NOTHING_CUT))
     return choice._replace(masks=found)
 
 

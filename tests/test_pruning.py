@@ -35,6 +35,30 @@ def test_the_result_says_what_was_asked_and_reached():
     assert "not prunable" in result._repr_html_()
 
 
+@pytest.mark.parametrize("method", ["hoyer_square", "group_hoyer_square", "slimming", "rni", "cnip"])
+def test_a_threshold_that_takes_nothing_is_told_in_the_first_line(method):
+    def cut(below):
+        budget = pc.Budget(below=below, of="weights" if method in ("hoyer_square", "cnip") else "channels")
+        return pc.prune(pc.build_model("vgg8", "digits", norm=norm, width=0.5), method, budget, batches=[(X, Y)]).report
+
+    norm = "sigmoid" if method == "rni" else "batch"
+    assert (cut(-1.0).asked, cut(-1.0).reached) == (None, 0.0)
+    first, *rest = cut(-1.0).summary.splitlines()
+    assert first.endswith(
+        "; nothing at all was cut, for no score is at or below the threshold: train longer, or with a stronger penalty"
+    )
+    assert not any("nothing" in line for line in rest)
+    assert "nothing" not in cut(10.0).summary
+
+
+def test_a_budget_in_place_of_a_sparsity_says_all_about_it():
+    twice = pc.prune(network(), "hoyer_square", pc.Budget(below=0.01), rounds=2)
+    assert "nothing" not in twice.report.summary
+    assert twice.masks == pc.prune(network(), "hoyer_square", pc.Budget(below=0.01)).masks
+    with pytest.raises(BadInput, match="neither of= nor across="):
+        pc.prune(network(), "magnitude", pc.Budget(0.5), across="layer")
+
+
 def test_the_network_given_is_left_as_it_was():
     model = network()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

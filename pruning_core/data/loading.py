@@ -72,6 +72,7 @@ class _Request:
         total, classes = sum(len(part) for part in chosen.values()), self.info.classes
         if self.limit is None or self.limit >= total:
             return chosen
+        test = chosen.pop("test")  # stays whole: a number is worth as much as the images that it is measured on
         shrunk = {name: part[: int(len(part) * self.limit / total)] for name, part in chosen.items()}
         if short := [name for name, part in shrunk.items() if len(part) < classes]:
             least = max(-(-classes * total // len(part)) for part in chosen.values())
@@ -79,7 +80,7 @@ class _Request:
                 f"limit={self.limit} leaves fewer images than classes ({classes}) in the {short[0]} split; "
                 f"at least {least} are needed."
             )
-        return shrunk
+        return shrunk | {"test": test}
 
 
 def load_data(
@@ -105,7 +106,8 @@ def load_data(
         normalise: a recipe of ``NORMALISATIONS``; None: the mean and standard deviation of the set itself.
         augment: a recipe of ``AUGMENTATIONS`` for the training split; None: no augmentation.
         seed: the order inside the splits, and so which images ``limit`` keeps. Never which split an image is in.
-        limit: at most so many images in all; every split shrinks in proportion.
+        limit: the splits but the test set, which is always whole, shrink as if so many images were kept in all: of CIFAR-10
+            (60,000 images) 9,000 leave 6,750 for training.
         random_labels: shuffle the labels of the training split, of no other, by this seed: what can a network learn by heart?
         dtype: of the images.
 

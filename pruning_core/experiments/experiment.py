@@ -4,7 +4,8 @@ the records of what is computed without a training: simulations, costs, times.""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -14,7 +15,7 @@ import torch
 
 from pruning_core.checks import Constraints, OneOf, Whole, check_fields
 from pruning_core.data.sets import DATASETS
-from pruning_core.errors import BadInput, known_name
+from pruning_core.errors import BadInput, CorruptFile, known_name
 from pruning_core.experiments.fields import Becomes
 from pruning_core.experiments.play import play
 from pruning_core.experiments.stages import Importances, Load, Measure, Prune, Stage, Train, every_stage
@@ -23,9 +24,16 @@ from pruning_core.models.build import MODELS
 from pruning_core.models.published import check_published
 from pruning_core.progress import progress_bar
 from pruning_core.records.files import cache_root, content_hash, remove_leftovers
-from pruning_core.records.table import environment, read_rows, write_rows
+from pruning_core.records.table import COLUMNS, environment, read_rows, write_rows
 from pruning_core.training.optimizers import LearningRate, Optimizer
 from pruning_core.version import CHEAP, PROFILES, code_of
+
+MEASURED = {
+    "code", "precision", "remark", "fitted_accuracy", "generalisation_gap", "dead_layers", "dead_units", "by_layer",
+    "importance", "receded_share", "mid_share", "largest_importance", "histogram", "attack", "epsilon", "attack_success",
+    "agreement", "distance", "n", "study",
+}  # fmt: skip
+"""Columns of rows beyond the standard ones (records.COLUMNS) and the fields of an experiment."""
 
 
 def _measured_at_the_end(stages: Iterable[Stage]) -> tuple[Stage, ...]:
@@ -39,7 +47,8 @@ class Experiment:
     only whether it is a cheap one: the records of smoke and quick are void as soon as the package's code changes).
 
     ``timeline`` is a list of stages; a ``Measure("final")`` is added where it does not end with one. ``optimizer``,
-    ``learning_rate`` and ``batch_size`` are what Train stages fall back to. ``tags`` are columns of the rows.
+    ``learning_rate`` and ``batch_size`` are what Train stages fall back to. ``tags`` are columns of the rows: new ones, or
+    ``method`` under a name of your own.
 
     >>> Experiment("lenet300", "digits", [Train(3)]).key == Experiment("lenet300", "digits", [Train(3)]).key
     True
@@ -72,8 +81,10 @@ class Experiment:
         for stage in every_stage(self.timeline):
             if isinstance(stage, Load):
                 check_published(self.model, stage.weights)
-        if clash := {f.name for f in fields(self)} & set(self.tags):
-            raise BadInput(f"the tag {sorted(clash)[0]!r} is a column of every row already.")
+        if clash := ({f.name for f in fields(self)} | set(COLUMNS) | MEASURED) & set(self.tags) - {"method"}:
+            raise BadInput(
+                f"the tag {sorted(clash)[0]!r} is a column of the rows already, and a tag must not replace it."
+            )
 
     def _content(self) -> dict[str, Any]:
         left_out = ("profile", "device", "tags", "timeline")
@@ -121,18 +132,29 @@ def run(experiment: Experiment, *, progress: bool = True, folder: Path | None = 
     path = experiment.record(folder)
     tags = dict(experiment.tags)
     if path.exists():
-        rows = read_rows(path)
+        rows = _recorded(path, experiment.key)
         if any(tag not in row for row in rows for tag in tags):
             write_rows(path, [tags | row for row in rows])
         return [row | tags for row in rows]
     for place in (path.parent, _checkpoint("").parent):
         remove_leftovers(place)
-    state = final_state(experiment, progress=progress)
     named = ("model", "data", "width", "seed", "limit", "random_labels", "profile")
     about = {name: value for name in named if (value := getattr(experiment, name)) is not None}
     about = {"experiment": experiment.key, **about, "code": code_of(experiment.profile)}
-    rows = [about | row | environment(experiment.device) | tags for row in state.rows]
+    with _threads(experiment):
+        state = _played(experiment, progress)
+        rows = [about | row | environment(experiment.device) | tags for row in state.rows]
     write_rows(path, rows)
+    return rows
+
+
+def _recorded(path: Path, key: str) -> list[dict[str, Any]]:
+    """The rows of a record that lies where those of ``key`` belong; CorruptFile if they are of something else."""
+    rows = read_rows(path)
+    if not rows or any(row.get("experiment") != key for row in rows):
+        raise CorruptFile(
+            f"{path} holds rows of something else than {key}: delete this file, and its own are made again."
+        )
     return rows
 
 
@@ -146,13 +168,20 @@ def run_all(experiments: Iterable[Experiment], *, progress: bool = True, folder:
 
 def final_state(experiment: Experiment, *, progress: bool = False) -> State:
     """The state at the end of an experiment, played again from its nearest checkpoint: the network itself, its masks."""
-    threads = torch.get_num_threads()
-    if experiment.profile in CHEAP and experiment.device == "cpu":
-        torch.set_num_threads(1)  # the same bits on every machine with the same versions, and two runs side by side
-    try:
+    with _threads(experiment):
         return _played(experiment, progress)
+
+
+@contextmanager
+def _threads(experiment: Experiment) -> Iterator[None]:
+    """One thread for a cheap run on the CPU: the same bits on every machine with the same versions, and two side by side."""
+    before = torch.get_num_threads()
+    if experiment.profile in CHEAP and torch.device(experiment.device).type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def _played(experiment: Experiment, progress: bool) -> State:
@@ -195,7 +224,7 @@ def study(settings: Mapping[str, Any], compute: Callable[[], Iterable[Mapping[st
     key = content_hash({"study": dict(settings), "code": code})
     path = cache_root() / "records" / f"{key}.json"
     if path.exists():
-        return pd.DataFrame(read_rows(path))
+        return pd.DataFrame(_recorded(path, key))
     started = time.perf_counter()
     rows = [dict(row) for row in compute()]
     if not rows:

@@ -67,7 +67,11 @@ def _train(state: State, stage: stages.Train, seed: int, checkpoint: Path | None
             result = trainer.train_epoch(data.train, data.validation if stage.keep == "best_validation" else None)
             state.epoch += 1
             state.training_macs += training_macs(cost, len(data.train))
-            state.last |= {"train_loss": result["loss"], "train_accuracy": result["accuracy"]}
+            state.last |= {
+                "train_loss": result["loss"],
+                "train_accuracy": result["accuracy"],
+                "precision": stage.precision,
+            }
             if trainer.epoch in events:
                 trainer = _event(state, stage, trainer, events[trainer.epoch], len(events), seed)
                 cost = count_macs(state.model, state.example)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pruning_core.checks import Constraints, Maybe, OneOf, Real, Several, Whole, check_fields
+from pruning_core.checks import Constraints, Maybe, OneOf, Real, Several, Whole, check, check_fields
 from pruning_core.errors import BadInput, BadType, known_name
 from pruning_core.experiments.fields import Becomes
 from pruning_core.experiments.importances import check_importance
@@ -65,10 +65,11 @@ def _patterns(given):
 class Every:
     """Plays ``stages`` after epochs ``after + k``, ``after + 2 k``, ... of the Train stage it belongs to.
 
-    ``times`` limits how often; the rounds that a schedule sees are the events that really take place.
+    ``after`` may be negative, as long as the first event follows an epoch. ``times`` limits how often; the rounds that a
+    schedule sees are the events that really take place.
     """
 
-    constraints = Constraints(k=Whole(at_least=1), after=Whole(at_least=0))
+    constraints = Constraints(k=Whole(at_least=1), after=Whole())
 
     k: int
     stages: Becomes[Iterable[Stage], tuple[Stage, ...]] = Becomes(_stages)
@@ -77,6 +78,7 @@ class Every:
 
     def __post_init__(self):
         check_fields(self)
+        check("after + k, the epoch of the first event,", self.after + self.k, Whole(at_least=1))
 
     def epochs(self, total: int) -> list[int]:
         """The epochs of a training of ``total`` after which the event fires."""

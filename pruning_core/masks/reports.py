@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     import pandas
 
 
+NOTHING_CUT = (
+    "nothing at all was cut, for no score is at or below the threshold: train longer, or with a stronger penalty"
+)
+"""The remark on a cut by a threshold that changed nothing; it stands in the first line of a report, and in rows."""
+
+
 @dataclass(frozen=True)
 class Report:
     """``removed`` maps "weights", "channels" and "macs" to (removed, total); macs count zeros as if they were skipped.
@@ -50,10 +56,11 @@ class Report:
     def summary(self) -> str:
         """What was asked and what was removed, and the remarks: a few lines."""
         asked = "no target" if self.asked is None else f"asked {self.asked:.2%} of {self.of}"
-        lines = [f"{self.method}: {asked}, reached {self.reached:.2%}"]
+        nothing = f"; {NOTHING_CUT}" if NOTHING_CUT in self.remarks else ""
+        lines = [f"{self.method}: {asked}, reached {self.reached:.2%}{nothing}"]
         for of, (removed, total) in self.removed.items():
             lines.append(f"  {of:9}{removed:>15,} of {total:>15,} removed ({self.fraction(of):.2%})")
-        return "\n".join([*lines, *(f"  note: {remark}" for remark in self.remarks)])
+        return "\n".join([*lines, *(f"  note: {remark}" for remark in self.remarks if remark != NOTHING_CUT)])
 
     def __str__(self) -> str:
         lines = [self.summary, self.layers.to_string(index=False, float_format=lambda value: f"{value:.3f}")]

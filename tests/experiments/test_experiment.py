@@ -13,13 +13,15 @@ import pytest
 import torch
 
 import pruning_core as pc
-from pruning_core.errors import BadInput, PruningError, UnknownName
+from pruning_core.errors import BadInput, CorruptFile, PruningError, UnknownName
 from pruning_core.experiments import experiment as experiments
 from pruning_core.experiments import recipes
 from pruning_core.experiments.experiment import final_state
 from pruning_core.experiments.network_stages import recalibrate
+from pruning_core.experiments.stages import Importances
 from pruning_core.experiments.state import flatten
 from pruning_core.masks.tracing import find_groups
+from pruning_core.training.trainer import Trainer
 
 SETTINGS = {
     "optimizer": pc.Optimizer("sgd", lr=0.1, momentum=0.9, weight_decay=5e-4),
@@ -84,6 +86,9 @@ def test_pruning_and_shrinking_in_the_middle_of_training():
 def test_events_fire_after_the_epochs_that_the_docstring_names():
     assert pc.Every(4, [pc.Measure("x")], after=4).epochs(20) == [8, 12, 16, 20]
     assert pc.Every(2, [pc.Measure("x")], times=2).epochs(9) == [2, 4]
+    assert pc.Every(4, [pc.Measure("x")], after=-1).epochs(9) == [3, 7]
+    with pytest.raises(BadInput, match="the epoch of the first event, must be at least 1, not 0"):
+        pc.Every(4, [pc.Measure("x")], after=-4)
     with pytest.raises(BadInput, match="never takes place"):
         pc.Train(3, during=pc.Every(4, [pc.Measure("x")]))
 
@@ -153,8 +158,56 @@ def test_tags_and_device_do_not_make_another_experiment_but_all_else_does():
     assert len({base.key, *(other.key for other in others)}) == 5
     tagged = pc.run(replace(base, tags={"figure": 1}), progress=False)
     assert tagged[0]["figure"] == 1
-    with pytest.raises(BadInput, match="'seed' is a column"):
-        replace(base, tags={"seed": 3})
+    for tag in ("seed", "accuracy", "threads", "attack_success", "remark"):
+        with pytest.raises(BadInput, match=f"the tag '{tag}' is a column of the rows already"):
+            replace(base, tags={tag: 99.9})
+    assert pc.run(replace(base, tags={"method": "mine"}), progress=False)[0]["method"] == "mine"
+
+
+def test_every_column_that_a_stage_writes_is_closed_to_tags():
+    attack = pc.Attack("fgsm", (0.1,), samples=8)
+    timeline = [
+        pc.Train(1),
+        pc.Prune("ucs", 0.3),
+        Importances("seen"),
+        pc.Prune("slimming", pc.Budget(below=-1.0, of="channels")),
+    ]
+    rows = pc.run(experiment([*timeline, attack], "vgg8", random_labels=1), progress=False)
+    for column in {name for row in rows for name in row} - {"method"}:
+        with pytest.raises(BadInput, match="column of the rows already"):
+            experiment([pc.Train(1)], tags={column: 0})
+
+
+@pytest.mark.parametrize("device", ["cpu", torch.device("cpu")])
+def test_rows_name_the_threads_and_the_precision_of_the_training(device, monkeypatch):
+    used = []
+    monkeypatch.setattr(Trainer, "train_epoch", _watched(Trainer.train_epoch, used))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        (row,) = run([pc.Train(1, precision="bfloat16")], device=device)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert (used, row["threads"], row["precision"]) == ([1], 1, "bfloat16")
+
+
+def _watched(train_epoch, used):
+    def watched(*arguments):
+        used.append(torch.get_num_threads())
+        return train_epoch(*arguments)
+
+    return watched
+
+
+def test_a_record_of_something_else_in_the_right_place_is_refused():
+    one, other = experiment([pc.Train(1)]), experiment([pc.Train(1)], seed=1)
+    pc.run(one, progress=False)
+    one.record().rename(other.record())
+    with pytest.raises(CorruptFile, match=f"{other.record().name} holds rows of something else .* delete this file"):
+        pc.run(other, progress=False)
+    other.record().unlink()
+    assert pc.run(other, progress=False)[0]["experiment"] == other.key
 
 
 def test_an_edited_method_of_ones_own_is_another_experiment():

@@ -114,7 +114,7 @@ def snip_it(sparsity: float, epochs: int, steps: int = 5) -> Timeline:
     return before_training("snip", sparsity, epochs, steps)
 
 
-def snip_it_during(sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 4) -> Timeline:
+def snip_it_during(sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 5) -> Timeline:
     """The steps of SNIP-it spread over the training (Verdenius et al. 2020)."""
     return during_training("snip", sparsity, epochs, steps, every, after)
 
@@ -129,7 +129,7 @@ def snap_it(sparsity: float, epochs: int, steps: int = 5) -> Timeline:
     return before_training("snap", sparsity, epochs, steps, shrink=True)
 
 
-def snap_it_during(sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 4) -> Timeline:
+def snap_it_during(sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 5) -> Timeline:
     """Channels go during training; the network shrinks each time, and the optimizer starts anew (Verdenius et al. 2020)."""
     return during_training("snap", sparsity, epochs, steps, every, after, shrink=True)
 
@@ -139,7 +139,7 @@ def cnip_it(sparsity: float, epochs: int, steps: int = 5) -> Timeline:
     return before_training("cnip", sparsity, epochs, steps, shrink=True)
 
 
-def cnip_it_during(sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 4) -> Timeline:
+def cnip_it_during(sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 5) -> Timeline:
     """Weights and channels by one threshold, during training (Verdenius et al. 2020)."""
     return during_training("cnip", sparsity, epochs, steps, every, after, shrink=True)
 
@@ -154,22 +154,36 @@ def synflow(sparsity: float, epochs: int) -> Timeline:
     return before_training("synflow", sparsity, epochs)
 
 
-def l0(strength: float, epochs: int, fine_tune: int) -> Timeline:
-    """Train with gates, remove what the gates have shut, fine-tune (Louizos et al. 2018)."""
-    cut = Prune("l0", Budget(below=0.0, of="channels"))
-    return [Train(epochs, penalty=("l0", strength)), cut, *fine_tuned(Train(fine_tune))]
+def l0(strength: float, epochs: int, fine_tune: int, optimizer: Optimizer | None = None) -> Timeline:
+    """Train with gates, remove what the gates have shut, fine-tune (Louizos et al. 2018).
+
+    A gate begins half open and is shut when its log alpha has fallen by 2.4. Adam moves it by its learning rate a step at
+    most, so a training of few steps needs an ``optimizer`` with a larger rate (the authors' has 120,000 steps of 0.001);
+    None: the experiment's. ``strength`` is their lambda over the number of training images, lambda being about 0.1.
+    """
+    train = Train(epochs, penalty=("l0", strength), optimizer=optimizer)
+    return [train, Prune("l0", Budget(below=0.0, of="channels")), *fine_tuned(Train(fine_tune), recalibrate=True)]
 
 
 def hoyer_square(strength: float, epochs: int, fine_tune: int, below: float = 1e-3) -> Timeline:
     """Train with the Hoyer-Square penalty, remove all weights that became small, fine-tune (Yang et al. 2020)."""
     cut = Prune("hoyer_square", Budget(below=below))
-    return [Train(epochs, penalty=("hoyer_square", strength)), cut, *fine_tuned(Train(fine_tune))]
+    train = Train(epochs, penalty=("hoyer_square", strength))
+    return [train, cut, *fine_tuned(Train(fine_tune), recalibrate=True)]
 
 
-def group_hoyer_square(strength: float, epochs: int, fine_tune: int, below: float = 1e-3) -> Timeline:
-    """Train with the group penalty, cut out the channels that became small, fine-tune (Yang et al. 2020)."""
+def group_hoyer_square(
+    strength: float, epochs: int, fine_tune: int, below: float = 1e-3, optimizer: Optimizer | None = None
+) -> Timeline:
+    """Train with the group penalty, cut out the channels that became small, fine-tune (Yang et al. 2020).
+
+    All weights of a channel must come below ``below`` together. At a constant rate Adam keeps moving each by that rate, so
+    the rate falls along a cosine; ``optimizer`` as for l0.
+    """
     cut = Prune("group_hoyer_square", Budget(below=below, of="channels"))
-    return [Train(epochs, penalty=("group_hoyer_square", strength)), cut, Shrink(), *fine_tuned(Train(fine_tune))]
+    penalty = ("group_hoyer_square", strength)
+    train = Train(epochs, penalty=penalty, optimizer=optimizer, learning_rate=LearningRate("cosine"))
+    return [train, cut, Shrink(), *fine_tuned(Train(fine_tune), recalibrate=True)]
 
 
 def tick_tock(
@@ -186,7 +200,7 @@ def tick_tock(
             timeline += [Train(1, only="gates"), cut_to(target, "gates")]
         # Gates included: the penalty depends on nothing else, so with frozen gates it would do nothing.
         timeline.append(Train(tocks, penalty=("gates", strength)))
-    return [*timeline, Shrink(), *fine_tuned(Train(fine_tune))]
+    return [*timeline, Shrink(), *fine_tuned(Train(fine_tune), recalibrate=True)]
 
 
 def l1_one_shot(sparsity: float, epochs: int, strength: float) -> Timeline:

@@ -8,7 +8,19 @@ from typing import Literal
 
 from pruning_core.checks import Whole, check
 from pruning_core.errors import BadInput, known_name
-from pruning_core.experiments.stages import Every, Measure, Prune, Repeat, Rewind, Save, Shrink, Stage, Train, to
+from pruning_core.experiments.stages import (
+    Every,
+    Measure,
+    Prune,
+    RecalibrateBatchNorm,
+    Repeat,
+    Rewind,
+    Save,
+    Shrink,
+    Stage,
+    Train,
+    to,
+)
 from pruning_core.masks.budgets import Budget
 from pruning_core.methods.base import Method
 
@@ -21,8 +33,8 @@ __all__ = [
 
 
 def dense(epochs: int) -> Timeline:
-    """Training alone: the reference of every comparison."""
-    return [Train(epochs)]
+    """Training alone: what networks that are pruned before or during training are compared with, measured like them."""
+    return [Train(epochs), RecalibrateBatchNorm()]
 
 
 def prune_and_fine_tune(method: str | Method, sparsity: float, epochs: int, fine_tune: int) -> Timeline:
@@ -41,9 +53,10 @@ def before_training(
 ) -> Timeline:
     """Prune the network as it was initialised, at once or in SNIP-it's ``steps + 2`` cuts, then train what is left.
 
-    ``shrink``: dead channels are cut out before the training.
+    ``shrink``: dead channels are cut out before the training. After it the statistics of batch norm are measured anew: with
+    few weights and a constant learning rate, running averages can be far off when the last epoch ends.
     """
-    return [cut_to(sparsity, method, steps), *([Shrink()] if shrink else []), Train(epochs)]
+    return [cut_to(sparsity, method, steps), *([Shrink()] if shrink else []), *dense(epochs)]
 
 
 def during_training(
@@ -52,16 +65,17 @@ def during_training(
     epochs: int,
     steps: int = 5,
     every: int = 4,
-    after: int = 4,
+    after: int = 5,
     shrink: bool = False,
 ) -> Timeline:
     """Prune in SNIP-it's ``steps + 2`` cuts after epochs ``after + every``, ``after + 2 every``, ... of the training.
 
+    The official delay of 4 is ``after=5``, because epochs count from 0 there: cuts after 9, 13, ..., 33 epochs.
     ``shrink``: dead channels are cut out each time, and the optimizer starts anew.
     """
     cut = Prune(method, to(sparsity, method), schedule="snip_it")
     event = (cut, Shrink(fresh_optimizer=True)) if shrink else (cut,)
-    return [Train(epochs, during=Every(every, event, after, snip_it_rounds(steps)))]
+    return [Train(epochs, during=Every(every, event, after, snip_it_rounds(steps))), RecalibrateBatchNorm()]
 
 
 def lottery_ticket(sparsity: float, epochs: int, rounds: int, early: int = 0, across: str = "global") -> Timeline:
@@ -76,16 +90,20 @@ def lottery_ticket(sparsity: float, epochs: int, rounds: int, early: int = 0, ac
 
 
 def magnitude_rewind_during(
-    sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 4, early: int = 0, across: str = "global"
+    sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 5, early: int = 0, across: str = "global"
 ) -> Timeline:
     """Magnitude pruning during training, weights put back to epoch ``early`` after each cut: IMP as SNIP-it's code does it.
 
-    ``across``: "global", one threshold for all layers, or "layer", the same fraction in each.
+    Cuts come at the epochs of during_training, the first after ``early``. ``across``: "global", one threshold for all
+    layers, or "layer", the same fraction in each.
     """
     check_early(early, epochs)
     cut = Prune("magnitude", Budget(sparsity, across=across), schedule="snip_it")
-    cuts = Every(every, (cut, Rewind("early", what="weights")), max(after - early, 0), snip_it_rounds(steps))
-    return [Train(early), Save("early"), Train(epochs - early, during=cuts)]
+    every = check("every", every, Whole(at_least=1))
+    # The same epochs counted from ``early``; at or before it there is nothing yet that a cut could put back.
+    later = max(after - early, -((early - after) % every))
+    cuts = Every(every, (cut, Rewind("early", what="weights")), later, snip_it_rounds(steps))
+    return [Train(early), Save("early"), Train(epochs - early, during=cuts), RecalibrateBatchNorm()]
 
 
 def prune_and_shrink(method: str | Method, sparsity: float, epochs: int, fine_tune: int) -> Timeline:
@@ -95,7 +113,8 @@ def prune_and_shrink(method: str | Method, sparsity: float, epochs: int, fine_tu
 
 def efficient_convnets(sparsity: float, epochs: int, fine_tune: int) -> Timeline:
     """Train, cut the filters of smallest norm in every layer, fine-tune (Li et al. 2017)."""
-    return prune_and_shrink("efficient_convnets", sparsity, epochs, fine_tune)
+    cut = cut_to(sparsity, "efficient_convnets")
+    return [Train(epochs), cut, Shrink(), *fine_tuned(Train(fine_tune), recalibrate=True)]
 
 
 def retrain_once(method: str | Method, sparsity: float, epochs: int, retrain: int) -> Timeline:
@@ -145,9 +164,10 @@ def dense_one_shot(sparsity: float, epochs: int, method: str | Method = "magnitu
     return [Train(epochs), Measure("dense"), cut_to(sparsity, method), Measure("pruned")]
 
 
-def fine_tuned(training: Train) -> Timeline:
-    """The end of most recipes: what a cut has left is measured, trained, and measured again."""
-    return [Measure("pruned"), training, Measure("fine-tuned")]
+def fine_tuned(training: Train, recalibrate: bool = False) -> Timeline:
+    """The end of most recipes: what a cut has left is measured, trained, and measured again; batch norm first, if so asked."""
+    first = [RecalibrateBatchNorm()] if recalibrate else []
+    return [*first, Measure("pruned"), training, *first, Measure("fine-tuned")]
 
 
 def cut_to(sparsity: float, method: str | Method, steps: int | None = None) -> Prune:

@@ -69,7 +69,7 @@ def train(
         lr: falls to a tenth twice. seed: governs initial weights, order and augmentation. device: None takes a GPU if any.
         reference: choose the best epoch on the test split, as the official code does.
         root: folder of the data set, into which it is fetched where it is missing; None: ``$PRUNING_DATA``, else the cache.
-        limit: at most so many images in all. width: factor on the number of channels. snapshots: keep all scales.
+        limit: see load_data. width: factor on the number of channels. snapshots: keep all scales.
 
     ``logs`` has one entry an epoch in each list: train_loss (without penalty), penalty (times its strength), lr,
     validation_acc and test_acc (fractions), importances if ``snapshots`` (norm name -> the scale that acts, a vector on the

@@ -7,6 +7,7 @@ import pytest
 
 import pruning_core as pc
 from pruning_core.experiments import recipes
+from pruning_core.masks.reports import NOTHING_CUT
 from pruning_core.masks.schedules import fraction_after, tick_tock_rounds
 
 
@@ -37,3 +38,19 @@ def test_recipes_with_penalties_reach_what_they_promise(tmp_path, monkeypatch):
     assert row["channels_removed"] == pytest.approx(0.5, abs=0.02)
     both = [pc.Train(2, penalty=(("l1", 1e-4), ("lp", 1e-9)))]
     assert math.isfinite(last(both)["accuracy"])
+
+
+def test_l0_and_the_group_penalty_remove_units_where_a_training_is_long_enough(empty_cache):
+    faster = pc.Optimizer("adam", 2e-2)
+    for timeline in (recipes.l0(1e-3, 12, 1, faster), recipes.group_hoyer_square(1.0, 20, 1, optimizer=faster)):
+        rows = pc.run(pc.Experiment("mlp5_snip", "digits", timeline, width=0.1, optimizer=faster), progress=False)
+        assert rows[0]["channels_removed"] > 0.02
+        assert rows[-1]["accuracy"] > 60
+        assert not any("remark" in row for row in rows)
+
+
+@pytest.mark.parametrize("name", ["l0", "group_hoyer_square"])
+def test_a_penalty_that_shuts_nothing_is_a_remark_in_rows_until_the_next_cut(name, empty_cache):
+    timeline = [*recipes.recipe(name, 1e-9, 1, 0), pc.Prune("random_channels", 0.5), pc.Measure("cut")]
+    rows = pc.run(pc.Experiment("mlp5_snip", "digits", timeline, width=0.1), progress=False)
+    assert [row.get("remark") for row in rows] == [NOTHING_CUT, NOTHING_CUT, None]
