@@ -72,8 +72,10 @@ class Rows:
     def __init__(self, rows: pd.DataFrame):
         rows = rows.reset_index(drop=True)
         # One tag may hold numbers in these rows and words or lists in those of another page.
-        for name in rows.select_dtypes(object).columns:
+        for name in filter(lambda name: pd.api.types.is_object_dtype(rows[name]), rows.columns):
             rows[name] = rows[name].map(lambda value: str(value) if isinstance(value, list | dict) else value)
+        if "precision" in rows:
+            rows = rows.fillna({"precision": "float32"})
         if "limit" in rows:
             limit = pd.to_numeric(rows["limit"], errors="coerce")
             rows = rows.assign(images=limit.where(limit > 1), limit=limit.where(limit <= 1))
