@@ -1,6 +1,7 @@
 """The built site as a reader meets it. Run by `make site-check`, after `make book`."""
 
 import json
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,12 @@ class _Page(HTMLParser):
             self.loaded.append(source)
 
 
+@cache
+def parsed(path: Path) -> _Page:
+    """A page, read once: the index alone links to every other one a hundred times."""
+    return _Page(path)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS)
 def test_every_notebook_has_a_page_with_its_outputs(path: str) -> None:
     assert (SITE / path).is_file()
@@ -59,19 +66,19 @@ def test_links_inside_the_site_lead_somewhere(path: str) -> None:
     from urllib.parse import unquote, urlsplit
 
     here = SITE / path
-    for link in _Page(here).links:
+    for link in parsed(here).links:
         parts = urlsplit(link)
         if parts.scheme or link == "#":
             continue
         target = (here.parent / unquote(parts.path)).resolve() if parts.path else here
         assert target.exists(), f"{path} links to {link}"
         if parts.fragment and target.suffix == ".html":
-            assert unquote(parts.fragment) in _Page(target).ids, f"{path} links to {link}"
+            assert unquote(parts.fragment) in parsed(target).ids, f"{path} links to {link}"
 
 
 @pytest.mark.parametrize("path", PAGES)
 def test_pictures_have_an_alternative_text(path: str) -> None:
-    for picture in _Page(SITE / path).pictures:
+    for picture in parsed(SITE / path).pictures:
         alt = picture.get("alt") or ""
         name = Path((picture.get("src") or "").split(",")[0]).name
         # Sphinx puts the file's name where the author gave no text
@@ -178,7 +185,7 @@ def test_widgets_are_alive(visit: Any) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS)
 def test_notebook_page_offers_download_and_launch(path: str) -> None:
-    links = _Page(SITE / path).links
+    links = parsed(SITE / path).links
     source = path.removesuffix(".html") + ".ipynb"
     assert any("colab" in link and link.endswith(source) for link in links), "no Colab button"
     assert any("mybinder" in link and link.endswith(source) for link in links), "no Binder button"
