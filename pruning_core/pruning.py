@@ -127,8 +127,8 @@ def prune(
             pruned, method, budget, sites, masks, batches, seed + i - 1, original, example_input, round=i, of=rounds
         )
     masks = Masks.dense(pruned, sites.weights) & masks
-    if masks.removed:  # in an earlier round than the last
-        remarks = tuple(remark for remark in remarks if remark != NOTHING_CUT)
+    if budget.below is not None and not masks.removed:
+        remarks = (*remarks, NOTHING_CUT)
     report = make_report(method.name, asked, budget.of, masks, sites, remarks + _held(masks, sites, budget))
     _check_sum_of_sites(report, budget)
     return PruneResult(pruned, masks, report, sites, example_input)
@@ -191,8 +191,6 @@ def prune_step(
                 raise BadInput(f"method {method.name!r} gave NaN or infinite values for {name!r}.")
             model.get_parameter(name).copy_(value)
     found.apply_(model)
-    if budget.below is not None and count_removed("weights", found, sites) == count_removed("weights", masks, sites):
-        choice = choice._replace(remarks=(*choice.remarks, NOTHING_CUT))
     return choice._replace(masks=found)
 
 

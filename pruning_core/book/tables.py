@@ -41,7 +41,7 @@ def read_table(path: Path, what: str) -> Any:
 def _check(part: str) -> Any:
     import fastjsonschema
 
-    content = yaml.safe_load(Path(__file__).with_name("schema.yml").read_text(encoding="utf-8"))
+    content = read_table(Path(__file__).with_name("schema.yml"), "schema")
     return fastjsonschema.compile({**content["$defs"][part], "$defs": content["$defs"]})
 
 

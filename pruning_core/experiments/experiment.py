@@ -28,7 +28,7 @@ from pruning_core.records.table import COLUMNS, environment, read_rows, write_ro
 from pruning_core.training.optimizers import LearningRate, Optimizer
 from pruning_core.version import CHEAP, PROFILES, code_of
 
-MEASURED = {
+FURTHER_COLUMNS = {
     "code", "precision", "remark", "fitted_accuracy", "generalisation_gap", "dead_layers", "dead_units", "by_layer",
     "importance", "receded_share", "mid_share", "largest_importance", "histogram", "attack", "epsilon", "attack_success",
     "agreement", "distance", "n", "study",
@@ -81,7 +81,7 @@ class Experiment:
         for stage in every_stage(self.timeline):
             if isinstance(stage, Load):
                 check_published(self.model, stage.weights)
-        if clash := ({f.name for f in fields(self)} | set(COLUMNS) | MEASURED) & set(self.tags) - {"method"}:
+        if clash := ({f.name for f in fields(self)} | set(COLUMNS) | FURTHER_COLUMNS) & set(self.tags) - {"method"}:
             raise BadInput(
                 f"the tag {sorted(clash)[0]!r} is a column of the rows already, and a tag must not replace it."
             )

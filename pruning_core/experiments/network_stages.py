@@ -18,7 +18,7 @@ from pruning_core.experiments.state import State, Step, built
 from pruning_core.masks.groups import any_alive
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.removal import Kept
-from pruning_core.masks.reports import NOTHING_CUT, make_report
+from pruning_core.masks.reports import NOTHING_CUT, count_removed, make_report
 from pruning_core.masks.schedules import fraction_after
 from pruning_core.masks.sites import Sites, find_sites
 from pruning_core.methods.base import Method
@@ -35,7 +35,7 @@ def prune_stage(state: State, stage: Prune, step: Step, seed: int) -> None:
     rounds = [(i, stage.rounds) for i in range(1, stage.rounds + 1)] if stage.rounds > 1 else [(step.round, step.of)]
     # Masks change no shape, so the sites are the same in every round; only Shrink makes a new search necessary.
     sites = _sites(state, method, scope=[*(step.part or ()), *(stage.scope or ())] or None)
-    idle: list[bool] = []
+    before = count_removed("weights", state.masks, sites)
     for number, (i, n) in enumerate(rounds):
         masks = Masks.dense(state.model, sites.weights) & state.masks
         now = budget
@@ -43,12 +43,12 @@ def prune_stage(state: State, stage: Prune, step: Step, seed: int) -> None:
             target = fraction_after(stage.schedule, i, n, budget.to)
             now = replace(budget, to=_of_what_is_left(state, sites, target, budget.of))
         batches = _scoring_batches(state, stage, seed + number)
-        state.masks, _, remarks = prune_step(
+        state.masks = prune_step(
             state.model, method, now, sites, masks, batches, seed + number, None, state.example, round=i, of=n
-        )
-        idle.append(NOTHING_CUT in remarks)
+        ).masks
     state.last.pop("remark", None)
-    state.last |= {"remark": NOTHING_CUT} if all(idle) else {}
+    if budget.below is not None and count_removed("weights", state.masks, sites) == before:
+        state.last["remark"] = NOTHING_CUT
     state.last |= {"method": method.name, "asked": budget.to, "of": budget.of}
     if sites.groups:
         # Of all channels that the method could remove, in or out of scope, the share that is gone or dead.

@@ -22,7 +22,7 @@ from pruning_core.masks.tracing import groups_and_positions
 from pruning_core.models.build import build_model
 from pruning_core.models.cost import output_positions
 from pruning_core.models.storage import fit_tensors
-from pruning_core.records.checkpoints import load_tensors, save_tensors
+from pruning_core.records.checkpoints import join_parts, load_tensors, save_tensors, split_parts
 from pruning_core.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -71,34 +71,24 @@ class State:
         info: dict[str, Any] = {"kind": "run"} | {name: getattr(self, name) for name in KEPT_AS_JSON}
         if trainer is not None:
             parts["trainer"], info["trainer"] = trainer.state_dict()
-        tensors = {f"{part}:{name}": tensor for part, held in parts.items() for name, tensor in held.items()}
-        save_tensors(path, tensors, info)
+        save_tensors(path, join_parts(parts), info)
 
     def load(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Take over a saved state; returns the trainer's own part, if there is one."""
         tensors, info = load_tensors(path)
         if info.get("kind") != "run":
             raise BadInput(f"{path} is not the checkpoint of a run.")
-        parts = _in_parts(tensors)
+        parts = split_parts(tensors)
         fit_tensors(self.model, parts.get("model", {}), str(path))
         self.model.to(self.experiment.device)
         self.masks = Masks(parts.get("mask", {}))
-        self.snapshots = _in_parts(parts.get("snapshot", {}))
+        self.snapshots = split_parts(parts.get("snapshot", {}))
         for name in KEPT_AS_JSON:
             setattr(self, name, info[name])
         return (parts.get("trainer", {}), info["trainer"]) if "trainer" in info else None
 
     def snapshot(self) -> dict[str, Tensor]:
         return {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
-
-
-def _in_parts(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """By what stands before the first colon of their names."""
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        part, _, name = key.partition(":")
-        parts.setdefault(part, {})[name] = tensor
-    return parts
 
 
 def built(experiment: Experiment, data: Data, seed: int) -> nn.Module:

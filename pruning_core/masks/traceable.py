@@ -33,8 +33,7 @@ def make_traceable(twin: nn.Module, arguments: tuple) -> None:
     for name, module in index_layers.items():
         with torch.device(arguments[0].device):
             stand_in = nn.Conv2d(widths[module], len(module.index), 1, module.stride, bias=False)
-        parent, _, child = name.rpartition(".")
-        setattr(twin.get_submodule(parent), child, stand_in.to(arguments[0].dtype).eval())
+        twin.set_submodule(name, stand_in.to(arguments[0].dtype).eval())
 
 
 def _summed(

@@ -23,6 +23,24 @@ from pruning_core.records.files import write_atomically
 FORMAT = "pruning-core tensors 1"
 
 
+def join_parts(parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors of several parts under names that say their part, as "mask:0.weight"; :func:`split_parts` undoes it."""
+    return {f"{part}:{name}": tensor for part, held in parts.items() for name, tensor in held.items()}
+
+
+def split_parts(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Tensors by what stands before the first colon of their names; a part without tensors is missing.
+
+    >>> split_parts({"mask:0.weight": torch.ones(1), "model:0.bias": torch.zeros(1)})
+    {'mask': {'0.weight': tensor([1.])}, 'model': {'0.bias': tensor([0.])}}
+    """
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        part, _, name = key.partition(":")
+        parts.setdefault(part, {})[name] = tensor
+    return parts
+
+
 def save_tensors(path: str | PathLike, tensors: Mapping[str, Tensor], info: Mapping[str, Any] | None = None) -> None:
     """Write named tensors and a JSON-able ``info`` into one safetensors file at ``path``.
 

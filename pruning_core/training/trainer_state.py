@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput
 from pruning_core.masks.masks import Masks
-from pruning_core.records.checkpoints import describe
+from pruning_core.records.checkpoints import describe, join_parts, split_parts
 from pruning_core.training.averaging import WeightAverage
 from pruning_core.training.optimizers import Optimizer, load_optimizer_state, optimizer_state, trained_by
 
@@ -76,7 +76,7 @@ class TrainerState:
             "best": self.best["state"] if self.best else {},
             "average": self.average.sums if self.average else {},
         }
-        tensors = {f"{part}:{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
+        tensors = join_parts(parts)
         tensors["generator"] = self.generator.get_state()
         best = self.best and {key: self.best[key] for key in ("epoch", "validation_accuracy")}
         info = {"kind": FORMAT, "epoch": self.epoch, "history": self.history, "best": best}
@@ -90,7 +90,8 @@ class TrainerState:
         tensors, info = state
         if info.get("kind") != FORMAT:
             raise BadInput("this is not the state of a training.")
-        weights = _part(tensors, "model:")
+        parts = split_parts(tensors)
+        weights = parts.get("model", {})
         own = self.model.state_dict()
         for name in sorted(own.keys() | weights.keys()):
             if name not in own or name not in weights or own[name].shape != weights[name].shape:
@@ -98,15 +99,15 @@ class TrainerState:
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(weights[name])
-        load_optimizer_state(self.model, self.optimizer, _part(tensors, "optimizer:"))
-        self.masks = Masks(_part(tensors, "mask:"))
+        load_optimizer_state(self.model, self.optimizer, parts.get("optimizer", {}))
+        self.masks = Masks(parts.get("mask", {}))
         self.generator.set_state(tensors["generator"])
         self.epoch = info["epoch"]
         self.history = [dict(row) for row in info["history"]]
-        self.best = info["best"] and {**info["best"], "state": _part(tensors, "best:")}
+        self.best = info["best"] and {**info["best"], "state": parts.get("best", {})}
         if self.average is not None:
             device = next(self.model.parameters()).device
-            self.average.load(_part(tensors, "average:"), info["steps_averaged"], device)
+            self.average.load(parts.get("average", {}), info["steps_averaged"], device)
 
     def slice_state(self, kept: Any, model: nn.Module) -> None:
         """Go on with ``model``, the smaller network that a removal of channels left: masks and optimizer state are cut alike.
@@ -144,7 +145,3 @@ class TrainerState:
         if self.keep == "best_validation" and (self.best is None or accuracy > self.best["validation_accuracy"]):
             state = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
             self.best = {"epoch": self.epoch, "validation_accuracy": accuracy, "state": state}
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pruning_core.book.tables import check_table, read_table
 from pruning_core.errors import BadInput, known_name
 from pruning_core.records.table import COLUMNS, ORIGIN
+from pruning_core.version import PROFILES
 
 CHOSEN = ("label", "model", "data", "width", "method", "epoch", "asked", "of")
 """The standard columns that say what was run: rows that answer a claim may differ in none that it does not name."""
@@ -94,10 +95,6 @@ def load_claims(path: str | Path) -> list[Claim]:
     -1.0
     """
     document = read_table(Path(path), "ledger")
-    if not isinstance(document, dict) or set(document) != {"papers", "pages", "tags", "measured", "claims"}:
-        raise BadInput(
-            f"the ledger {path} must hold exactly the keys 'papers', 'pages', 'tags', 'measured' and 'claims'."
-        )
     check_table(document, "ledger", f"the ledger {path}")
     claims = [_claim(entry, document) for entry in document["claims"]]
     for id, count in Counter(claim.id for claim in claims).items():
@@ -120,7 +117,7 @@ def _claim(entry: Any, document: Mapping[str, Any]) -> Claim:
         raise BadInput(f"{name} prints a number that nobody has checked.")
     given = {key: value for key, value in entry.items() if key not in ("ours", "profile")}
     columns = (*SELECTABLE, *document["tags"], *document["measured"])
-    profile = entry.get("profile", "paper")
+    profile = known_name(f"profile of {name}:", entry.get("profile", "paper"), PROFILES)
     settings = tuple(_setting(name, setting, columns, profile) for setting in entry.get("ours", ()))
     if len(settings) > 1 and not all(setting.at for setting in settings):
         raise BadInput(f"{name} has several settings, but one of them without a name 'at' and its 'scale'.")
@@ -133,7 +130,8 @@ def _claim(entry: Any, document: Mapping[str, Any]) -> Claim:
 
 
 def _setting(name: str, entry: Mapping[str, Any], columns: Iterable[str], profile: str) -> Setting:
-    about = {key: entry[key] for key in ("at", "scale") if key in entry} | {"profile": entry.get("profile", profile)}
+    about = {key: entry[key] for key in ("at", "scale") if key in entry}
+    about["profile"] = known_name(f"profile of {name}:", entry.get("profile", profile), PROFILES)
     rest = {k: v for k, v in entry.items() if k not in ("at", "scale", "profile", "over", "rule")}
     over = tuple(entry.get("over", ()))
     for column in over:

@@ -106,15 +106,16 @@ def magnitude_rewind_during(
     return [Train(early), Save("early"), Train(epochs - early, during=cuts), RecalibrateBatchNorm()]
 
 
-def prune_and_shrink(method: str | Method, sparsity: float, epochs: int, fine_tune: int) -> Timeline:
+def prune_and_shrink(
+    method: str | Method, sparsity: float, epochs: int, fine_tune: int, recalibrate: bool = False
+) -> Timeline:
     """Train, remove channels, cut them out of the network, fine-tune the small one (Li et al. 2017)."""
-    return [Train(epochs), cut_to(sparsity, method), Shrink(), *fine_tuned(Train(fine_tune))]
+    return [Train(epochs), cut_to(sparsity, method), Shrink(), *fine_tuned(Train(fine_tune), recalibrate)]
 
 
 def efficient_convnets(sparsity: float, epochs: int, fine_tune: int) -> Timeline:
     """Train, cut the filters of smallest norm in every layer, fine-tune (Li et al. 2017)."""
-    cut = cut_to(sparsity, "efficient_convnets")
-    return [Train(epochs), cut, Shrink(), *fine_tuned(Train(fine_tune), recalibrate=True)]
+    return prune_and_shrink("efficient_convnets", sparsity, epochs, fine_tune, recalibrate=True)
 
 
 def retrain_once(method: str | Method, sparsity: float, epochs: int, retrain: int) -> Timeline:

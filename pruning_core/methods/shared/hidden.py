@@ -126,8 +126,10 @@ class Hidden:
         (gradient,) = torch.autograd.grad(output, leaf, residual.detach())
         return self.per_channel(_over_positions(gradient))
 
-    def _of_others(self, maps: Tensor) -> Tensor:
+    def _of_others(self, maps: Tensor) -> Tensor | float:
         """What inputs that are no candidates add to the output: they are never removed."""
+        if bool((self.channel_of >= 0).all()):
+            return 0.0
         nothing = torch.zeros(self.size, dtype=torch.bool)
         return self.exact(self.masked(maps, nothing)) - self.exact(torch.zeros_like(maps[:1]))
 
