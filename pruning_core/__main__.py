@@ -76,6 +76,23 @@ def _notebooks(arguments: argparse.Namespace) -> None:
     print(f"{len(ran)} of {len(notebooks)} notebooks run, the others had not changed since their last run")
 
 
+def _sweep(arguments: argparse.Namespace) -> None:
+    from pruning_core.book import sweeps
+
+    how: dict[str, Any] = {"jobs": arguments.jobs, "scheduler": arguments.scheduler}
+    ran = sweeps.sweep(arguments.names, arguments.profile, **how)
+    print(f"{len(ran)} notebooks run at profile {arguments.profile}, the others had not changed since their last run")
+
+
+def _sweep_status(arguments: argparse.Namespace) -> None:
+    from pruning_core.book import sweeps
+
+    table = sweeps.sweep_status(arguments.profile)
+    print(table.to_string(index=False, float_format="{:.1f}".format, na_rep="?"))
+    totals = table[["done", "running", "failed", "waiting"]].sum()
+    print(", ".join(f"{n} {name}" for name, n in totals.items()), f"of {table['experiments'].sum()} experiments")
+
+
 def _collect(arguments: argparse.Namespace) -> None:
     print(f"{len(records.collect(arguments.profiles))} files of {records.results_root()} have new rows")
 
@@ -136,6 +153,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     notebooks.add_argument("--always", action="store_true", help="run also what has not changed")
     notebooks.add_argument("--check-stripped", action="store_true", help="only check that no outputs are stored")
+    sweep = command("sweep", _sweep, "run the notebooks at a long profile, their experiments on many workers")
+    sweep.add_argument("names", nargs="*", help="notebooks, as for the command notebooks; default: all")
+    sweep.add_argument("--profile", default="standard", help=f"one of {', '.join(PROFILES)} (default standard)")
+    sweep.add_argument("--jobs", type=int, default=2, help="how many processes of this machine (default 2)")
+    sweep.add_argument("--scheduler", help="the address of a dask scheduler, whose workers take the place of --jobs")
+    status = command("sweep-status", _sweep_status, "how far a sweep is: done, running, failed, core-hours left")
+    status.add_argument("--profile", default="standard", help=f"one of {', '.join(PROFILES)} (default standard)")
     command("page", _page, "run one notebook and build its page of the site", shared).add_argument("name")
     collect = command("collect", _collect, "copy the records of long runs to data/results, to be committed")
     collect.add_argument("profiles", nargs="*", default=LONG, help=f"which (default: {' '.join(LONG)})")

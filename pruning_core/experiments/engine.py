@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pruning_core.errors import BadInput, PruningError
 from pruning_core.experiments.experiment import Experiment
 from pruning_core.experiments.runs import beginnings, checkpoint, run, train_until
+from pruning_core.experiments.stages import Each, Repeat, Stage, Train
 from pruning_core.progress import progress_bar
 from pruning_core.records.files import write_atomically
 
@@ -88,6 +89,8 @@ def run_all(
     import pandas as pd
 
     listed = list(experiments)
+    if noted := os.environ.get("PRUNING_PLAN"):  # how a sweep learns what its notebooks ask for
+        note(Path(noted), listed, folder)
     tasks = plan(experiment for experiment in listed if not experiment.record(folder).exists())
     shared = {task.until for task in tasks if task.until}
     given = workers if workers is not None else os.environ.get("PRUNING_WORKERS")
@@ -95,14 +98,15 @@ def run_all(
     if isinstance(wanted, bool) or (isinstance(wanted, int) and wanted < 0):
         raise BadInput(f"workers is a number of processes, a scheduler's address or a Client, not {wanted!r}.")
     total = sum(task.until is None for task in tasks)
-    with progress_bar(progress, total=len(listed), initial=len(listed) - total, unit="run", desc="experiments") as bar:
-        failures: list[Failure] = []
+    # To start processes costs seconds: not for one experiment.
+    if wanted in (None, 0, 1) or (isinstance(wanted, int) and total < 2):
         outcomes = _here(tasks, shared, folder)
-        # To start processes costs seconds: not for one experiment, nor for a chain.
-        if wanted not in (None, 0, 1) and (not isinstance(wanted, int) or total > 1):
-            from pruning_core.experiments.workers import outcomes_of_workers
+    else:
+        from pruning_core.experiments.workers import outcomes_of_workers
 
-            outcomes = outcomes_of_workers(wanted, tasks, shared, folder)
+        outcomes = outcomes_of_workers(wanted, tasks, shared, folder)
+    failures: list[Failure] = []
+    with progress_bar(progress, total=len(listed), initial=len(listed) - total, unit="run", desc="experiments") as bar:
         for task, failure in outcomes:
             if task.until is None:
                 bar.update()
@@ -127,6 +131,25 @@ def plan(experiments: Iterable[Experiment]) -> list[Task]:
             after = begun
         tasks[key] = Task(experiment, None, after)
     return sorted(tasks.values(), key=lambda task: task.until is None)
+
+
+def note(path: Path, experiments: Iterable[Experiment], folder: Path | None) -> None:
+    """Add experiments to a list of what is to be run: a line of JSON each."""
+    with open(path, "a", encoding="utf-8") as file:
+        for experiment in experiments:
+            about = {name: getattr(experiment, name) for name in ("key", "model", "data", "width")}
+            about |= {"epochs": epochs_of(experiment.timeline), "record": str(experiment.record(folder).resolve())}
+            file.write(json.dumps(about) + "\n")
+
+
+def epochs_of(stages: Iterable[Stage]) -> int:
+    """How many epochs a timeline trains; an Each counts as one round, because only the network knows its parts."""
+    total = 0
+    for stage in stages:
+        total += stage.epochs if isinstance(stage, Train) else 0
+        if isinstance(stage, Repeat | Each):
+            total += (stage.n if isinstance(stage, Repeat) else 1) * epochs_of(stage.stages)
+    return total
 
 
 def _here(tasks: list[Task], shared: set[str], folder: Path | None) -> Iterator[tuple[Task, Failure | None]]:

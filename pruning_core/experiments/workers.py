@@ -20,7 +20,7 @@ from pruning_core.errors import BadInput
 from pruning_core.experiments.engine import Failure, Task, attempt, is_done
 from pruning_core.models.build import MODELS
 
-SECONDS_WITHOUT_SCHEDULER = 120.0
+SECONDS_TO_CONNECT, SECONDS_WITHOUT_SCHEDULER = 10.0, 120.0
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -58,14 +58,15 @@ def _client_of(workers: int | str) -> Any:
     """One client a number or an address, so that the workers of a notebook start once. Raises OSError without a scheduler."""
     distributed = _distributed()
     if isinstance(workers, str):
-        return distributed.Client(workers, timeout=10)
+        return distributed.Client(workers, timeout=SECONDS_TO_CONNECT)
     cluster = local_cluster(workers)
     client = distributed.Client(cluster)
     atexit.register(lambda: (client.close(), cluster.close()))
     return client
 
 
-def _connected(workers: Any) -> Any:
+def connect(workers: Any) -> Any:
+    """The client of a number of processes, of a scheduler's address, or the one that is given."""
     distributed = _distributed()
     if isinstance(workers, distributed.Client):
         return workers
@@ -98,7 +99,7 @@ def outcomes_of_workers(
 ) -> Iterator[tuple[Task, Failure | None]]:
     """Each task and what went wrong with it, as they end. Tasks that are lost with a scheduler are sent again."""
     distributed = _distributed()
-    client, left = _connected(workers), {task.key: task for task in tasks}
+    client, left = connect(workers), {task.key: task for task in tasks}
     while left:
         futures = _submitted(client, list(left.values()), shared, folder)
         try:
@@ -113,6 +114,9 @@ def outcomes_of_workers(
             client = _again(client)
             for key in [key for key, task in left.items() if is_done(task, folder)]:
                 yield left.pop(key), None
+        finally:
+            for future in futures:  # even where a traceback holds on to them: a later call asks anew
+                future.release()
 
 
 def _submitted(client: Any, tasks: list[Task], shared: set[str], folder: Path | None) -> dict[Any, str]:
