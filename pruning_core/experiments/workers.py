@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import ctypes
@@ -117,6 +118,8 @@ def outcomes_of_workers(
         finally:
             for future in futures:  # even where a traceback holds on to them: a later call asks anew
                 future.release()
+            with contextlib.suppress(Exception):  # a lost client has nothing left to forget
+                client.sync(asyncio.sleep, 0)
 
 
 def _submitted(client: Any, tasks: list[Task], shared: set[str], folder: Path | None) -> dict[Any, str]:
