@@ -124,6 +124,15 @@ def _scoreboard(arguments: argparse.Namespace) -> None:
     print(claims.summary(board))
 
 
+def _costs(arguments: argparse.Namespace) -> None:
+    from pruning_core.book import sweeps
+
+    table = sweeps.costs(records.load())
+    rows = [[p, m, d, on, str(n), f"{hours:.2f}"] for p, m, d, on, n, hours in table.itertuples(index=False)]
+    head = ["profile", "network", "data", "on", "experiments", "hours"]
+    print("\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows]))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pruning_core", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
@@ -164,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     collect = command("collect", _collect, "copy the records of long runs to data/results, to be committed")
     collect.add_argument("profiles", nargs="*", default=LONG, help=f"which (default: {' '.join(LONG)})")
     command("scoreboard", _scoreboard, "write the page of the papers' claims beside our results")
+    command("costs", _costs, "what the experiments cost that have records, as a table in Markdown")
     return parser
 
 
