@@ -318,11 +318,11 @@ def test_the_command_line_refuses_in_one_sentence(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("line", [
-    "run dense -p epochs {", "run dense -p epochs nan", "run dense -p epochs 2024-01-01", "run dense -p epochs 1 -p epochs_ 2",
+    "run dense -p epochs {", "run dense -p epochs nan", "run dense -p epochs 2024-01-01", "run dense -p epoch 2",
     f"run dense -p epochs 1 --seed {2**70}", "run dense -p epochs 1 --seed -1", "run dense -p epochs 1 --profile quik",
-    "run dense -p epochs 1 --data digit", "run prune_and_fine_tune -p method magnitud -p sparsity .5 -p epochs 1 -p fine_tune 1",
-    "collect nix", "page nowhere", "page 0_foundations", "notebooks 0_foundations/1 --jobs 0", "notebooks 0_foundations/1 -p epoch 1",
-    "notebooks 0_foundations/1 --profile ''", "sweep --jobs 0", "sweep-status --profile x",
+    "run dense -p epochs 1 --data digit", "run before_training -p method magnitud -p sparsity .5 -p epochs 1",
+    "collect nix", "page nowhere", "page 0_foundations", "notebooks 0_foundations/1 --jobs 0",
+    "notebooks 0_foundations/1 -p epoch 1", "notebooks 0_foundations/1 --profile ''", "sweep --jobs 0", "sweep-status --profile x",
 ])  # fmt: skip
 def test_a_line_that_cannot_work_gets_one_sentence_and_status_2(line, empty_cache, capsys):
     import shlex
