@@ -322,11 +322,10 @@ def test_the_command_line_refuses_in_one_sentence(capsys: pytest.CaptureFixture[
     f"run dense -p epochs 1 --seed {2**70}", "run dense -p epochs 1 --seed -1", "run dense -p epochs 1 --profile quik",
     "run dense -p epochs 1 --data digit", "run before_training -p method magnitud -p sparsity .5 -p epochs 1",
     "collect nix", "page nowhere", "page 0_foundations", "notebooks 0_foundations/1 --jobs 0",
-    "notebooks 0_foundations/1 -p epoch 1", "notebooks 0_foundations/1 --profile ''", "sweep --jobs 0", "sweep-status --profile x",
+    "notebooks 0_foundations/1 -p epoch 1", "notebooks 0_foundations/1 --profile ''", "sweep --jobs 0",
+    "sweep-status --profile x",
 ])  # fmt: skip
 def test_a_line_that_cannot_work_gets_one_sentence_and_status_2(line, empty_cache, capsys):
-    import shlex
-
     assert main(shlex.split(line)) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
