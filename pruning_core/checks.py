@@ -104,6 +104,22 @@ class Whole(Real):
         return f"be at least {self.at_least}" if math.isfinite(self.at_least) else f"be at most {self.at_most}"
 
 
+class Flag:
+    """True or False, and nothing that merely counts as one of them.
+
+    >>> check("channels_last", "no", Flag())
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadType: channels_last must be True or False, not 'no'.
+    """
+
+    def check(self, name: str, value: Any) -> bool:
+        given = plain(value)
+        if not isinstance(given, bool):
+            raise BadType(f"{name} must be True or False, not {_shown(given)}.")
+        return given
+
+
 class OneOf:
     """One of some names.
 

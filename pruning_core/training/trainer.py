@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pruning_core.checks import OneOf, Whole, check, check_finite
+from pruning_core.checks import Flag, OneOf, Whole, check, check_finite
 from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput, BadType, PruningError
 from pruning_core.masks.masks import Masks
@@ -20,7 +20,7 @@ from pruning_core.models.modes import modes_kept, own_random_numbers
 from pruning_core.training.averaging import WeightAverage
 from pruning_core.training.evaluation import PRECISIONS, CrossEntropy, check_split, evaluate, forward, like_model
 from pruning_core.training.optimizers import LearningRate, Optimizer, trained_by
-from pruning_core.training.trainer_state import TrainerState
+from pruning_core.training.trainer_state import TrainerState, lay_out
 
 Observer = Callable[["Trainer", dict[str, Any]], None]
 """Called after each epoch with the Trainer and the epoch's row, to which it may add JSON-able numbers."""
@@ -80,12 +80,12 @@ class Trainer(TrainerState):
         self.keep = check("keep", keep, OneOf("last", "best_validation"))
         _check_types(model, optimizer, learning_rate)
         self.model = model if device is None else model.to(device)
-        if channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.channels_last = check("channels_last", channels_last, Flag())
+        lay_out(model, self.channels_last)
         self.settings = optimizer or Optimizer()
         self.learning_rate = learning_rate or LearningRate()
         self.loss, self.penalty, self.only = loss or CrossEntropy(), penalty, only
-        self.channels_last, self.shuffle = channels_last, shuffle
+        self.shuffle = shuffle
         self.observers = tuple(observers)
         self.optimizer = self.settings.build(model, only)
         self.generator = torch.Generator().manual_seed(self.seed)
