@@ -95,6 +95,10 @@ def _trainer(state: State, stage: stages.Train, seed: int) -> Trainer:
     def penalty(model: nn.Module) -> torch.Tensor:
         return torch.stack([s * method.penalty(model, state.masks).reshape(()) for method, s in penalties]).sum()
 
+    def pull_(model: nn.Module) -> None:
+        for method, strength in penalties:
+            method.pull_(model, state.masks, strength)
+
     asked: dict[str, Any] = {name: getattr(stage, name) for name in ("epochs", "keep", "average")}
     for name in ("optimizer", "learning_rate", "batch_size"):
         asked[name] = getattr(stage, name) or getattr(state.experiment, name)
@@ -106,6 +110,7 @@ def _trainer(state: State, stage: stages.Train, seed: int) -> Trainer:
         loss=CrossEntropy(stage.label_smoothing),
         masks=state.masks,
         penalty=penalty if penalties else None,
+        pull_=pull_ if penalties and all(method.absolute for method, _ in penalties) else None,
         only=trained_only(stage, state.model),
         seed=seed,
         **asked,

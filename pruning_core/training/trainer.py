@@ -36,7 +36,8 @@ class Trainer(TrainerState):
 
     ``optimizer`` holds settings (:class:`Optimizer`); ``epochs`` is the length that the learning-rate schedule is made for.
     ``loss(outputs, labels)`` is a mean over the batch; ``penalty(model)`` a scalar tensor that is added to it and reported
-    apart. ``masks`` are kept exactly: gradients of dead weights are zeroed before clipping, the weights multiplied after each
+    apart; with ``pull_(model)``, which adds the gradient of the penalty in place, after the backward pass, the penalty itself is
+    only evaluated, at the end of each epoch. ``masks`` are kept exactly: gradients of dead weights are zeroed before clipping, the weights multiplied after each
     step. ``only(name)`` picks the parameters to train. ``precision="bfloat16"`` runs the forward pass under autocast (weights
     stay as they are); ``channels_last`` re-lays the weights of convolutions in memory. All random numbers (order,
     augmentation, dropout, noise) follow from ``seed``; the caller's global random state is left alone.
@@ -63,6 +64,7 @@ class Trainer(TrainerState):
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         masks: Mapping[str, Tensor] | None = None,
         penalty: Callable[[nn.Module], Tensor] | None = None,
+        pull_: Callable[[nn.Module], None] | None = None,
         only: Callable[[str], bool] | None = None,
         precision: Literal["float32", "bfloat16"] = "float32",
         channels_last: bool = False,
@@ -84,7 +86,7 @@ class Trainer(TrainerState):
         lay_out(model, self.channels_last)
         self.settings = optimizer or Optimizer()
         self.learning_rate = learning_rate or LearningRate()
-        self.loss, self.penalty, self.only = loss or CrossEntropy(), penalty, only
+        self.loss, self.penalty, self.pull_, self.only = loss or CrossEntropy(), penalty, pull_, only
         self.shuffle = shuffle
         self.observers = tuple(observers)
         self.optimizer = self.settings.build(model, only)
@@ -143,16 +145,21 @@ class Trainer(TrainerState):
             outputs = forward(model, inputs, self.precision)
             loss = self.loss(outputs, labels)
             losses.append(loss.detach())
-            if self.penalty is not None:
+            if self.penalty is not None and self.pull_ is None:
                 penalty = _one_number(self.penalty(model))
                 penalties.append(penalty.detach())
                 loss = loss + penalty
             loss.backward()
+            if self.pull_ is not None:
+                self.pull_(model)
             self._step(trained, projecting)
             sizes.append(len(labels))
             correct += (outputs.detach().max(1).indices == labels).sum()  # argmax is five times slower
             if len(sizes) % STEPS_BETWEEN_LOOKS == 0:
                 self._refuse_divergence(losses, penalties)
+        if self.penalty is not None and self.pull_ is not None:
+            with torch.no_grad():
+                penalties = [_one_number(self.penalty(model))] * len(losses)
         self._refuse_divergence(losses, penalties)
         self._refuse_broken_weights()
         weights = torch.tensor(sizes, dtype=torch.float64, device=correct.device) / sum(sizes)
