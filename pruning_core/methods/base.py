@@ -212,9 +212,7 @@ def survivors(tensor: Tensor, name: str, alive: Masks) -> Tensor:
 
 
 @torch.no_grad()
-def pull_to_zero_(
-    named: Iterable[tuple[str, nn.Parameter]], alive: Masks, strength: float, shift: float = 0.0
-) -> None:
+def pull_to_zero_(named: Iterable[tuple[str, nn.Parameter]], alive: Masks, strength: float, shift: float = 0.0) -> None:
     """Add ``strength * sign(w + shift)`` to the gradients of named parameters, in place.
 
     That is what autograd makes of ``strength * sum |w + shift|`` over what is alive, with sign(0) = 0. Frozen parameters and

@@ -36,11 +36,12 @@ class Trainer(TrainerState):
 
     ``optimizer`` holds settings (:class:`Optimizer`); ``epochs`` is the length that the learning-rate schedule is made for.
     ``loss(outputs, labels)`` is a mean over the batch; ``penalty(model)`` a scalar tensor that is added to it and reported
-    apart; with ``pull_(model)``, which adds the gradient of the penalty in place, after the backward pass, the penalty itself is
-    only evaluated, at the end of each epoch. ``masks`` are kept exactly: gradients of dead weights are zeroed before clipping, the weights multiplied after each
-    step. ``only(name)`` picks the parameters to train. ``precision="bfloat16"`` runs the forward pass under autocast (weights
-    stay as they are); ``channels_last`` re-lays the weights of convolutions in memory. All random numbers (order,
-    augmentation, dropout, noise) follow from ``seed``; the caller's global random state is left alone.
+    apart. Where ``pull_(model)`` adds the gradient of the penalty in place, after the backward pass, the penalty is never
+    differentiated, and evaluated only at the end of each epoch. ``masks`` are kept exactly: gradients of dead weights are
+    zeroed before clipping, the weights multiplied after each step. ``only(name)`` picks the parameters to train.
+    ``precision="bfloat16"`` runs the forward pass under autocast (weights stay as they are); ``channels_last`` re-lays the
+    weights of convolutions in memory. All random numbers (order, augmentation, dropout, noise) follow from ``seed``; the
+    caller's global random state is left alone.
     ``keep="best_validation"`` remembers the weights of the epoch with the best validation accuracy (the first on ties) for
     ``restore_best()``. ``shuffle=False`` takes the samples in order, without augmentation. ``device=None`` stays where the
     model is. ``observers`` are called as ``observer(trainer, row)`` after each epoch. ``average`` in (0, 1) keeps an

@@ -24,8 +24,14 @@ def played(experiment):
 TIMELINES = {
     "weights": recipes.prune_and_fine_tune("snip", 0.8, 2, 1),
     "channels": recipes.prune_and_shrink("l1_norm", 0.5, 2, 1),
-    "sensitivities": [pc.Train(1), pc.Prune("pfp", pc.Budget(0.5, of="weights"), batches="score", samples=8), pc.Shrink()],
-    "penalties": [pc.Train(2, penalty=("slimming", 1e-3), during=pc.Every(1, [pc.Prune("slimming", 0.3), pc.Shrink()]))],
+    "sensitivities": [
+        pc.Train(1),
+        pc.Prune("pfp", pc.Budget(0.5, of="weights"), batches="score", samples=8),
+        pc.Shrink(),
+    ],
+    "penalties": [
+        pc.Train(2, penalty=("slimming", 1e-3), during=pc.Every(1, [pc.Prune("slimming", 0.3), pc.Shrink()]))
+    ],
     "rewinding": recipes.lottery_ticket(0.5, 2, rounds=1, early=1),
     "statistics": [pc.Train(1), pc.RecalibrateBatchNorm(64), pc.Attack("fgsm", (0.1,), samples=8)],
     "average": [pc.Train(2, average=0.9, keep="last")],

@@ -17,7 +17,9 @@ LAYERS = {
     "convolution": (lambda: nn.Conv2d(3, 4, 3, padding=1), (3, 5, 5)),
     "grouped": (lambda: nn.Conv2d(4, 4, 2, groups=2, stride=2), (4, 6, 6)),
 }
-batches = [(torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(s)), torch.arange(16) % 10) for s in (0, 1)]
+batches = [
+    (torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(s)), torch.arange(16) % 10) for s in (0, 1)
+]
 
 
 def on(device, given):

@@ -165,7 +165,9 @@ def scales_of(model: nn.Module, group: Group) -> list[Member]:
 
 def norm_scales(model: nn.Module, method: str, sigmoid: bool) -> dict[str, nn.Parameter]:
     """The scales of all sigmoid (or of all ordinary) batch norms, by parameter name; raises Unprunable if none exist."""
-    norms = [(n, m) for n, m in model.named_modules() if isinstance(m, _BatchNorm) and isinstance(m, SIGMOID) == sigmoid]
+    norms = [
+        (n, m) for n, m in model.named_modules() if isinstance(m, _BatchNorm) and isinstance(m, SIGMOID) == sigmoid
+    ]
     found = {f"{name}.weight".lstrip("."): norm.weight for name, norm in norms if norm.weight is not None}
     if not found:
         kind = "sigmoid batch norm" if sigmoid else "ordinary batch norm with a scale"
