@@ -227,7 +227,9 @@ def pull_to_zero_(named: Iterable[tuple[str, nn.Parameter]], alive: Masks, stren
     for name, parameter in named:
         if not parameter.requires_grad:
             continue
-        signs = living((parameter + shift).sign_() if shift else parameter.sign(), name, alive)
+        signs = (parameter + shift).sign_() if shift else parameter.sign()
+        if name in alive:
+            signs.mul_(alive[name].to(signs.device))
         if parameter.grad is None:
             parameter.grad = signs.mul_(strength)
         else:
