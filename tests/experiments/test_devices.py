@@ -1,14 +1,10 @@
 """Experiments on a device: rows, checkpoints that any device reads, and several workers that share one."""
 
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-
 import pytest
 import torch
 
 import pruning_core as pc
-from pruning_core.experiments import recipes
-from pruning_core.experiments.experiment import final_state
+from pruning_core.experiments import final_state, recipes
 from pruning_core.experiments.importances import seconds_of_choice
 
 
@@ -71,14 +67,14 @@ def test_the_time_of_a_choice_is_taken_on_the_device(device):
     assert seconds_of_choice(model, "thinet", 0.5, list(data.score.subset(16).batches(8))) > 0
 
 
-@pytest.mark.slow  # two processes load torch
-def test_workers_that_share_a_device_give_the_rows_of_one(device, empty_cache):
+@pytest.mark.slow  # starts two processes
+def test_workers_that_share_a_device_give_the_rows_of_one(device, empty_cache, tmp_path, monkeypatch):
+    pytest.importorskip("distributed", reason="dask.distributed is an extra")
     experiments = [small([pc.Train(1), pc.Prune("l1_norm", 0.5)], device, seed=seed) for seed in (0, 1)]
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as workers:
-        found = list(workers.map(played, experiments))
-    for experiment, rows in zip(experiments, found, strict=True):
-        assert experiment.record().exists()
-        experiment.record().unlink()
-        (row,), (alone,) = rows, played(experiment)
-        assert row["accuracy"] == pytest.approx(alone["accuracy"], abs=0 if device == "cpu" else 3)
-        assert row["sparsity"] == alone["sparsity"]
+    rows = pc.run_all(experiments, workers=2, progress=False).set_index("seed")
+    monkeypatch.setenv("PRUNING_CACHE", str(tmp_path / "alone"))
+    alone = pc.run_all(experiments, progress=False).set_index("seed")
+    for seed in (0, 1):
+        difference = abs(rows["accuracy"][seed] - alone["accuracy"][seed])
+        assert difference <= (0 if device == "cpu" else 3)
+        assert rows["sparsity"][seed] == pytest.approx(alone["sparsity"][seed], abs=0.05)

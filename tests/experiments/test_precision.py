@@ -9,8 +9,7 @@ import pruning_core as pc
 from pruning_core import records
 from pruning_core.errors import BadType, UnknownName
 from pruning_core.experiments import experiment as experiments
-from pruning_core.experiments import recipes
-from pruning_core.experiments.experiment import final_state
+from pruning_core.experiments import final_state, recipes
 from pruning_core.records.files import results_root
 
 FAST = {"precision": "bfloat16", "channels_last": True}
