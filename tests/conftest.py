@@ -1,4 +1,4 @@
-"""What every test starts from: one thread, a cache folder of its own, and the four data splits of digits."""
+"""What every test starts from: one thread, a cache folder of its own; and the devices that some run on."""
 
 import os
 from pathlib import Path
@@ -23,3 +23,12 @@ def own_cache(tmp_path_factory, monkeypatch):
 def empty_cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("PRUNING_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=GPU)])
+def device(request) -> str:
+    """Each device in turn: what a test says about a GPU is said of the processor too, wherever it runs."""
+    return request.param

@@ -155,6 +155,19 @@ def test_the_same_seed_gives_the_same_bits(method, kind, batches):
         assert pc.prune(model, method, 0.5, batches=doubled(batches), seed=8).masks != first.masks
 
 
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_the_layout_in_memory_decides_nothing(method, batches):
+    model = ready("residual", method, batches)
+    given = doubled(batches)
+    plain = pc.prune(model, method, 0.5, batches=given)
+    model.to(memory_format=torch.channels_last)
+    assert not all(parameter.is_contiguous() for parameter in model.parameters())
+    last = pc.prune(model, method, 0.5, batches=given)
+    assert last.masks == plain.masks
+    if last.sites.groups:
+        torch.testing.assert_close(last.shrink()(given[0][0]), plain.shrink()(given[0][0]), rtol=1e-6, atol=1e-8)
+
+
 @pytest.mark.parametrize(("method", "kind"), CASES)
 def test_pruned_weights_stay_zero_in_training(method, kind, batches):
     digits = pc.load_data("digits")

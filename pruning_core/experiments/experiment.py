@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, Literal
 
 from pruning_core.checks import SEED, A, Constraints, Device, Maybe, OneOf, Real, Text, Whole, check, check_fields
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS
@@ -17,15 +17,18 @@ from pruning_core.models.build import MODELS, NORMS
 from pruning_core.models.published import check_published
 from pruning_core.records.files import cache_root, content_hash
 from pruning_core.records.table import COLUMNS, storable
+from pruning_core.training.evaluation import PRECISIONS, computes_bfloat16
 from pruning_core.training.optimizers import LearningRate, Optimizer
 from pruning_core.version import PROFILES, code_of
 
 FURTHER_COLUMNS = {
-    "code", "precision", "remark", "fitted_accuracy", "generalisation_gap", "dead_layers", "dead_units", "by_layer",
+    "code", "remark", "fitted_accuracy", "generalisation_gap", "dead_layers", "dead_units", "by_layer",
     "importance", "receded_share", "mid_share", "largest_importance", "histogram", "attack", "epsilon", "attack_success",
     "agreement", "distance", "n", "study",
 }  # fmt: skip
 """Columns of rows beyond the standard ones (records.COLUMNS) and the fields of an experiment."""
+YOUNGER = {"precision": "float32", "channels_last": False}
+"""Fields younger than stored records: where they say what was always done, they are no part of the hash."""
 
 
 def _measured_at_the_end(stages: Iterable[Stage]) -> tuple[Stage, ...]:
@@ -39,8 +42,10 @@ class Experiment:
     only whether it is a cheap one: the records of smoke and quick are void as soon as the package's code changes).
 
     ``timeline`` is a list of stages; a ``Measure("final")`` is added where it does not end with one. ``optimizer``,
-    ``learning_rate`` and ``batch_size`` are what Train stages fall back to. ``tags`` are columns of the rows: new ones, or
-    ``method`` under a name of your own.
+    ``learning_rate`` and ``batch_size`` are what Train stages fall back to. ``precision`` and ``channels_last`` are the
+    Trainer's, for every Train stage ("bfloat16" of one stage holds for that stage): "auto" becomes bfloat16 with
+    channels_last where ``device`` computes in it, else float32, which suits convolutional networks. ``tags`` are columns of
+    the rows: new ones, or ``method`` under a name of your own.
 
     >>> Experiment("lenet300", "digits", [Train(3)]).key == Experiment("lenet300", "digits", [Train(3)]).key
     True
@@ -60,6 +65,7 @@ class Experiment:
         limit=Maybe(Whole(at_least=1)),
         random_labels=Maybe(SEED),
         profile=OneOf(*PROFILES),
+        precision=OneOf(*PRECISIONS, "auto"),
         device=Device(),
         tags=A(Mapping),
     )
@@ -78,6 +84,8 @@ class Experiment:
     limit: int | None = None
     random_labels: int | None = None
     profile: str = "quick"
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    channels_last: bool = False
     device: str = "cpu"
     tags: Mapping[str, Any] = field(default_factory=dict)
 
@@ -94,6 +102,10 @@ class Experiment:
                 known_name(kind, name, known)
         for tag, value in self.tags.items():
             storable(value, check("each tag", tag, Text()))
+        if self.precision == "auto":  # before any hash, which names what is really done
+            fast = computes_bfloat16(self.device)
+            object.__setattr__(self, "precision", "bfloat16" if fast else "float32")
+            object.__setattr__(self, "channels_last", self.channels_last or fast)
         for stage in every_stage(self.timeline):
             if isinstance(stage, Load):
                 check_published(self.model, stage.weights)
@@ -105,6 +117,7 @@ class Experiment:
     def _content(self) -> dict[str, Any]:
         left_out = ("profile", "device", "tags", "timeline")
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        settings = {name: value for name, value in settings.items() if name not in YOUNGER or value != YOUNGER[name]}
         # Cheap runs follow every edit of the code; a sweep of days must survive an edit, but not a new version.
         return settings | {"code": code_of(self.profile)}
 

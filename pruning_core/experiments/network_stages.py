@@ -27,6 +27,7 @@ from pruning_core.models.modes import evaluating
 from pruning_core.pruning import prune_step
 from pruning_core.training.attacks import attack
 from pruning_core.training.evaluation import evaluate
+from pruning_core.training.trainer_state import lay_out
 
 
 def prune_stage(state: State, stage: Prune, step: Step, seed: int) -> None:
@@ -118,6 +119,7 @@ def shrink(state: State) -> Kept:
     """Cut dead channels out of the network, its masks and snapshots; returns what is kept."""
     sites = find_sites(state.model, channels=True, example_input=state.example, traced=state.traced())
     state.model, kept = shrunk(state.model, state.masks, sites, state.example)
+    lay_out(state.model, state.experiment.channels_last)
     state.masks = kept.masks(state.masks)
     for label, snapshot in state.snapshots.items():
         state.snapshots[label] = {name: kept.slice(name, tensor) for name, tensor in snapshot.items()}

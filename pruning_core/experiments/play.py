@@ -70,8 +70,10 @@ def _train(state: State, stage: stages.Train, seed: int, checkpoint: Path | None
             state.last |= {
                 "train_loss": result["loss"],
                 "train_accuracy": result["accuracy"],
-                "precision": stage.precision,
+                "precision": trainer.precision,
             }
+            if trainer.channels_last:  # rows without the column come from weights as torch lays them by itself
+                state.last["channels_last"] = True
             if trainer.epoch in events:
                 trainer = _event(state, stage, trainer, events[trainer.epoch], len(events), seed)
                 cost = count_macs(state.model, state.example)
@@ -93,14 +95,22 @@ def _trainer(state: State, stage: stages.Train, seed: int) -> Trainer:
     def penalty(model: nn.Module) -> torch.Tensor:
         return torch.stack([s * method.penalty(model, state.masks).reshape(()) for method, s in penalties]).sum()
 
-    asked: dict[str, Any] = {name: getattr(stage, name) for name in ("epochs", "precision", "keep", "average")}
+    def pull_(model: nn.Module) -> None:
+        for method, strength in penalties:
+            method.pull_(model, state.masks, strength)
+
+    asked: dict[str, Any] = {name: getattr(stage, name) for name in ("epochs", "keep", "average")}
     for name in ("optimizer", "learning_rate", "batch_size"):
         asked[name] = getattr(stage, name) or getattr(state.experiment, name)
+    either = (stage.precision, state.experiment.precision)
+    asked["precision"] = "bfloat16" if "bfloat16" in either else "float32"
+    asked["channels_last"] = state.experiment.channels_last
     return Trainer(
         state.model,
         loss=CrossEntropy(stage.label_smoothing),
         masks=state.masks,
         penalty=penalty if penalties else None,
+        pull_=pull_ if penalties and all(method.absolute for method, _ in penalties) else None,
         only=trained_only(stage, state.model),
         seed=seed,
         **asked,

@@ -72,7 +72,8 @@ class Train(Checked):
     ``penalty``: (method, strength), or several such pairs, added to the loss. ``only``: "gates" trains the gates alone,
     "weights" all but the gates; scores of weights count as gates. ``during``: events. ``keep="best_validation"`` ends with
     the weights of the best validation epoch. ``average`` in (0, 1), say 0.999: ends with an exponential moving average of
-    the weights over this training's steps, bias corrected.
+    the weights over this training's steps, bias corrected. ``precision="bfloat16"`` computes this training under autocast;
+    an experiment can say so of all its trainings.
     """
 
     constraints = Constraints(

@@ -24,6 +24,7 @@ from pruning_core.models.cost import output_positions
 from pruning_core.models.storage import fit_tensors
 from pruning_core.records.checkpoints import join_parts, load_tensors, save_tensors, split_parts
 from pruning_core.training.trainer import Trainer
+from pruning_core.training.trainer_state import lay_out
 
 if TYPE_CHECKING:
     from pruning_core.experiments.experiment import Experiment
@@ -81,6 +82,7 @@ class State:
         parts = split_parts(tensors)
         fit_tensors(self.model, parts.get("model", {}), str(path))
         self.model.to(self.experiment.device)
+        lay_out(self.model, self.experiment.channels_last)
         self.masks = Masks(parts.get("mask", {}))
         self.snapshots = split_parts(parts.get("snapshot", {}))
         for name in KEPT_AS_JSON:
@@ -109,6 +111,7 @@ def start(experiment: Experiment) -> State:
         for method in dict.fromkeys(method for training in trainings for method, _ in training.penalty or ()):
             model = method.prepare(model, state.example)
     state.model = model.to(experiment.device)
+    lay_out(state.model, experiment.channels_last)  # from the start, so that it does not matter where a run goes on
     positions = output_positions(model, state.example)
     weights = {name: model.get_parameter(name) for name in find_sites(model, channels=False).weights}
     state.dense = {

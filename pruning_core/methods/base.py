@@ -81,7 +81,8 @@ class Method:
 
     ``needs``: "nothing", "shape" (an example input), "inputs" or "labels". ``counts``: what a sparsity counts when nothing
     else is said ("" means the unit itself). ``revives``: its masks may bring dead weights back, so they replace the old
-    ones; those of all other methods are cut by what was alive before. Most methods override only ``score``.
+    ones; those of all other methods are cut by what was alive before. ``absolute``: its penalty is a sum of absolute values,
+    whose gradient ``pull_`` adds in place. Most methods override only ``score``.
     """
 
     constraints: ClassVar[Constraints] = Constraints(
@@ -94,6 +95,7 @@ class Method:
     needs: ClassVar[Needs] = "nothing"
     counts: ClassVar[Literal["", "weights", "channels", "macs"]] = ""
     revives: ClassVar[bool] = False
+    absolute: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -105,6 +107,11 @@ class Method:
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Added to the training loss, times the strength that the Train stage gives; dead channels contribute nothing."""
         raise BadInput(f"{self.name!r} has no penalty; it cannot be used as one in training.")
+
+    def pull_(self, model: nn.Module, alive: Masks, strength: float) -> None:
+        """Add ``strength`` times the gradient of ``penalty`` to the gradients of the parameters, in place: the same numbers
+        as by autograd, for less. Methods that are ``absolute`` have it (see :func:`pull_to_zero_`)."""
+        raise NotImplementedError
 
     def refuses(self, model: nn.Module, group: Group) -> str | None:
         """Why this method cannot prune a group whose channels could be removed; None when it can."""
@@ -206,6 +213,31 @@ def survivors(tensor: Tensor, name: str, alive: Masks) -> Tensor:
     """``tensor`` without the dead entries of the parameter ``name``: a vector where there is a mask."""
     mask = alive.get(name)
     return tensor if mask is None else tensor[mask.to(tensor.device)]
+
+
+@torch.no_grad()
+def pull_to_zero_(named: Iterable[tuple[str, nn.Parameter]], alive: Masks, strength: float, shift: float = 0.0) -> None:
+    """Add ``strength * sign(w + shift)`` to the gradients of named parameters, in place.
+
+    That is what autograd makes of ``strength * sum |w + shift|`` over what is alive, with sign(0) = 0. Frozen parameters and
+    dead entries get nothing; a parameter without a gradient gets one.
+
+    >>> layer = nn.Linear(3, 1, bias=False)
+    >>> layer.weight.data = torch.tensor([[2.0, -1.0, 0.0]])
+    >>> pull_to_zero_(layer.named_parameters(), Masks(), 0.5)
+    >>> layer.weight.grad
+    tensor([[ 0.5000, -0.5000,  0.0000]])
+    """
+    for name, parameter in named:
+        if not parameter.requires_grad:
+            continue
+        signs = (parameter + shift).sign_() if shift else parameter.sign()
+        if name in alive:
+            signs.mul_(alive[name].to(signs.device))
+        if parameter.grad is None:
+            parameter.grad = signs.mul_(strength)
+        else:
+            parameter.grad.add_(signs, alpha=strength)
 
 
 def summed(parts: Iterable[Tensor], otherwise: str) -> Tensor:

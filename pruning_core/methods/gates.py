@@ -12,9 +12,10 @@ ours acts, because a penalty on gates can move nothing else.
 import torch
 from torch import Tensor, nn
 
+from pruning_core.errors import Unprunable
 from pruning_core.masks import Group, Masks, Scores
 from pruning_core.masks.scores import combine
-from pruning_core.methods.base import COMBINED, View, living, register, summed
+from pruning_core.methods.base import COMBINED, View, living, pull_to_zero_, register
 from pruning_core.methods.shared.elasticities import Sensitivity
 from pruning_core.methods.shared.swapping import gates_behind_norms, gates_of
 from pruning_core.models.layers.gates import ChannelGate
@@ -28,7 +29,7 @@ class GateDecorators(Sensitivity):
     """
 
     name, citation = "gates", "you2019gate"
-    unit = "channel"
+    unit, absolute = "channel", True
     constraints = COMBINED
 
     combine: str = "sum"
@@ -48,9 +49,10 @@ class GateDecorators(Sensitivity):
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Sum of the absolute gates that are alive."""
-        gates = ((name, m.weight) for name, m in model.named_modules() if isinstance(m, ChannelGate))
-        parts = (living(gate, f"{name}.weight", alive).abs().sum() for name, gate in gates)
-        return summed(parts, "the network has no gates; Gate Decorators prepare it before training.")
+        return torch.stack([living(gate, name, alive).abs().sum() for name, gate in _gates(model).items()]).sum()
+
+    def pull_(self, model: nn.Module, alive: Masks, strength: float) -> None:
+        pull_to_zero_(_gates(model).items(), alive, strength)
 
     def refuses(self, model: nn.Module, group: Group) -> str | None:
         return None if gates_of(model, group, ChannelGate) else "they have no gate"
@@ -67,3 +69,11 @@ class GateDecorators(Sensitivity):
             scores[name] = combine(parts, self.combine).abs()
         total = torch.stack([score.sum() for score in scores.values()]).sum()
         return Scores({name: score / total if total > 0 else score for name, score in scores.items()})
+
+
+def _gates(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The gates of channels, by the name of the parameter; raises Unprunable if there are none."""
+    found = {f"{name}.weight": m.weight for name, m in model.named_modules() if isinstance(m, ChannelGate)}
+    if not found:
+        raise Unprunable("the network has no gates; Gate Decorators prepare it before training.")
+    return found

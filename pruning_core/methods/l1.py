@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.checks import Constraints, OneOf, Real
+from pruning_core.errors import Unprunable
 from pruning_core.masks import Masks, Scores
-from pruning_core.methods.base import Method, View, register, summed, survivors
+from pruning_core.methods.base import Method, View, pull_to_zero_, register, survivors
 
 SHIFT = 1e-8
 
@@ -32,10 +33,16 @@ class _Norm(Method):
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Sum over tensors of the norms of what is alive, shifted: all parameters, or those of two or more dimensions."""
-        named = [(n, p) for n, p in model.named_parameters() if self.over == "all" or p.dim() >= 2]
-        what = "parameter" if self.over == "all" else "weight matrix"
-        parts = (self.norm(survivors(parameter, name, alive) + SHIFT) for name, parameter in named)
-        return summed(parts, f"{type(model).__name__} has no {what} that could be penalised.")
+        named = self.penalised(model).items()
+        return torch.stack([self.norm(survivors(parameter, name, alive) + SHIFT) for name, parameter in named]).sum()
+
+    def penalised(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """The parameters that the penalty sums over, by name; raises Unprunable if there are none."""
+        found = {n: p for n, p in model.named_parameters() if self.over == "all" or p.dim() >= 2}
+        if not found:
+            what = "parameter" if self.over == "all" else "weight matrix"
+            raise Unprunable(f"{type(model).__name__} has no {what} that could be penalised.")
+        return found
 
     def score(self, view: View) -> Scores:
         return Scores({name: weight.abs() for name, weight in view.weights().items()})
@@ -48,10 +55,13 @@ class L1(_Norm):
     ``over``: all parameters, biases and norms included, or weight matrices only.
     """
 
-    name = "l1"
+    name, absolute = "l1", True
 
     def norm(self, tensor: Tensor) -> Tensor:
         return tensor.abs().sum()
+
+    def pull_(self, model: nn.Module, alive: Masks, strength: float) -> None:
+        pull_to_zero_(self.penalised(model).items(), alive, strength, SHIFT)
 
 
 @register

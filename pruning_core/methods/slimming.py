@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from pruning_core.checks import Constraints, OneOf
 from pruning_core.masks import Masks, Scores
 from pruning_core.masks.scores import NORMALISERS
-from pruning_core.methods.base import View, register
-from pruning_core.methods.shared.batch_norm_scales import Thresholded, living_scales
+from pruning_core.methods.base import View, pull_to_zero_, register
+from pruning_core.methods.shared.batch_norm_scales import Thresholded, living_scales, norm_scales
 
 
 @register
@@ -23,6 +23,7 @@ class Slimming(Thresholded):
     """
 
     name, citation = "slimming", "liu2017slimming"
+    absolute = True
     constraints = Constraints(normalise=OneOf(*NORMALISERS, kind="normaliser"))
 
     normalise: str = "none"
@@ -30,6 +31,9 @@ class Slimming(Thresholded):
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:
         """Sum of |gamma| over all ordinary batch norms, also of channels that cannot be pruned; dead ones count nothing."""
         return living_scales(model, alive, self.name, sigmoid=False).abs().sum()
+
+    def pull_(self, model: nn.Module, alive: Masks, strength: float) -> None:
+        pull_to_zero_(norm_scales(model, self.name, sigmoid=False).items(), alive, strength)
 
     def score(self, view: View) -> Scores:
         return super().score(view).normalised(self.normalise)

@@ -91,7 +91,8 @@ def build_model(
 
     Returns:
         The network in training mode on the CPU, mapping (N, C, H, W) to logits (N, classes), with an attribute
-        ``recipe`` for :func:`rebuild`. One seed gives the same convolutions and linear layers for every ``norm``.
+        ``recipe`` for :func:`rebuild`. One seed gives the same convolutions and linear layers for every ``norm``. Inside
+        ``with torch.device("meta")`` it has shapes but no values, and nothing is drawn: enough to count parameters.
 
     Raises:
         UnknownName: no such network, data set or norm. BadInput: images too small, or no such combination.
@@ -99,20 +100,16 @@ def build_model(
     >>> sum(p.numel() for p in build_model("lenet300", "mnist", seed=0).parameters())
     266610
     """
-    shape, classes = _shape_and_classes(data)
-    width = check("width", width, Real(above=0))
-    known_name("norm", norm, NORMS)
     seed = check("seed", seed, Maybe(SEED))
     with torch.random.fork_rng(devices=[]):
-        start = int(torch.randint(2**62, ())) if seed is None else seed
+        start = int(torch.randint(2**62, (), device="cpu")) if seed is None else seed
         torch.default_generator.manual_seed(start)  # not torch.manual_seed, which would touch the GPUs' state too
-        if isinstance(name, str) and name.startswith("torchvision/"):
-            model = _torchvision(name, shape, classes, width, norm)
-        else:
-            model = _own(name, shape, classes, width, norm, start)
+        model = _architecture(name, data, width, norm)
+        if name in MODELS and not next(model.parameters()).is_meta:
+            torch.default_generator.manual_seed(start)  # again: norms decide how many numbers were drawn so far
+            MODELS[name].initialise(model)
     if seed is None:
-        torch.randint(2**62, ())  # the state was restored above: move on, or the next network would be the same
-    model.recipe = recipe_for(name, shape, classes, width, norm)  # type: ignore[assignment]
+        torch.randint(2**62, (), device="cpu")  # the state was restored above: the next network must be another one
     return model
 
 
@@ -121,20 +118,27 @@ def recipe_for(name: str, shape: Shape, classes: int, width: float = 1.0, norm: 
     return {"name": name, "shape": list(shape), "classes": classes, "width": float(width), "norm": norm}
 
 
-def _own(name: str, shape: Shape, classes: int, width: float, norm: str, seed: int) -> nn.Module:
-    info = MODELS[known_name("model", name, [*MODELS, "torchvision/<name>"])]
-    if norm not in info.norms:
-        raise BadInput(f"{name} cannot have norm={norm!r}; allowed: {', '.join(info.norms)}.")
-    if min(shape[1:]) < info.smallest:
-        raise BadInput(f"{name} needs images of at least {info.smallest}x{info.smallest}, not {shape[1]}x{shape[2]}.")
-    model = info.build(shape, classes, width, norm)
-    torch.default_generator.manual_seed(seed)  # again: building has drawn more or fewer numbers, depending on the norm
-    info.initialise(model)
+def _architecture(name: str, data: Any, width: float, norm: str) -> nn.Module:
+    """The network with its recipe and with weights as torch draws them: those of the paper are not drawn yet."""
+    shape, classes = _shape_and_classes(data)
+    width = check("width", width, Real(above=0))
+    known_name("norm", norm, NORMS)
+    if isinstance(name, str) and name.startswith("torchvision/"):
+        model = _torchvision(name, shape, classes, width, norm)
+    else:
+        info = MODELS[known_name("model", name, [*MODELS, "torchvision/<name>"])]
+        if norm not in info.norms:
+            raise BadInput(f"{name} cannot have norm={norm!r}; allowed: {', '.join(info.norms)}.")
+        if min(shape[1:]) < (side := info.smallest):
+            raise BadInput(f"{name} needs images of at least {side}x{side}, not {shape[1]}x{shape[2]}.")
+        model = info.build(shape, classes, width, norm)
+    model.recipe = recipe_for(name, shape, classes, width, norm)  # type: ignore[assignment]
     return model
 
 
 def rebuild(recipe: Mapping[str, Any]) -> nn.Module:
-    """The architecture that ``model.recipe`` describes, with fresh weights, to be overwritten by a state dict.
+    """The architecture that ``model.recipe`` describes, to be overwritten by a state dict: its weights are not the paper's
+    (drawing those takes seconds where they are orthogonal), and the global random state stays as it is.
 
     Raises BadInput for a recipe that lacks an entry or has one too many.
     """
@@ -142,4 +146,5 @@ def rebuild(recipe: Mapping[str, Any]) -> nn.Module:
     if not isinstance(recipe, Mapping) or set(recipe) != needed:
         raise BadInput(f"a recipe of a network has exactly the entries {', '.join(sorted(needed))}; got {recipe!r}.")
     data: Any = (tuple(recipe["shape"]), recipe["classes"])
-    return build_model(recipe["name"], data, width=recipe["width"], norm=recipe["norm"], seed=0)
+    with torch.random.fork_rng(devices=[]):
+        return _architecture(recipe["name"], data, recipe["width"], recipe["norm"])

@@ -120,6 +120,16 @@ def like_model(model: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Tensor
     return inputs.to(reference.device, dtype, non_blocking=True), labels.to(reference.device, non_blocking=True)
 
 
+def computes_bfloat16(device: torch.device | str = "cpu") -> bool:
+    """Whether ``device`` has instructions for products in bfloat16: elsewhere autocast works too, but gains nothing.
+
+    They are AVX512-BF16 or AMX of a processor, and tensor cores of a GPU; False for a GPU that is not there.
+    """
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def forward(model: nn.Module, inputs: Tensor, precision: str) -> Any:
     """Outputs of ``model``, in float32 also where "bfloat16" computes them under autocast."""
     if precision == "float32":

@@ -20,7 +20,7 @@ from pruning_core.models.modes import modes_kept, own_random_numbers
 from pruning_core.training.averaging import WeightAverage
 from pruning_core.training.evaluation import PRECISIONS, CrossEntropy, check_split, evaluate, forward, like_model
 from pruning_core.training.optimizers import LearningRate, Optimizer, trained_by
-from pruning_core.training.trainer_state import TrainerState
+from pruning_core.training.trainer_state import TrainerState, lay_out
 
 Observer = Callable[["Trainer", dict[str, Any]], None]
 """Called after each epoch with the Trainer and the epoch's row, to which it may add JSON-able numbers."""
@@ -36,10 +36,12 @@ class Trainer(TrainerState):
 
     ``optimizer`` holds settings (:class:`Optimizer`); ``epochs`` is the length that the learning-rate schedule is made for.
     ``loss(outputs, labels)`` is a mean over the batch; ``penalty(model)`` a scalar tensor that is added to it and reported
-    apart. ``masks`` are kept exactly: gradients of dead weights are zeroed before clipping, the weights multiplied after each
-    step. ``only(name)`` picks the parameters to train. ``precision="bfloat16"`` runs the forward pass under autocast (weights
-    stay as they are); ``channels_last`` re-lays the weights of convolutions in memory. All random numbers (order,
-    augmentation, dropout, noise) follow from ``seed``; the caller's global random state is left alone.
+    apart. Where ``pull_(model)`` adds the gradient of the penalty in place, after the backward pass, the penalty is never
+    differentiated, and evaluated only at the end of each epoch. ``masks`` are kept exactly: gradients of dead weights are
+    zeroed before clipping, the weights multiplied after each step. ``only(name)`` picks the parameters to train.
+    ``precision="bfloat16"`` runs the forward pass under autocast (weights stay as they are); ``channels_last`` re-lays the
+    weights of convolutions in memory. All random numbers (order, augmentation, dropout, noise) follow from ``seed``; the
+    caller's global random state is left alone.
     ``keep="best_validation"`` remembers the weights of the epoch with the best validation accuracy (the first on ties) for
     ``restore_best()``. ``shuffle=False`` takes the samples in order, without augmentation. ``device=None`` stays where the
     model is. ``observers`` are called as ``observer(trainer, row)`` after each epoch. ``average`` in (0, 1) keeps an
@@ -63,6 +65,7 @@ class Trainer(TrainerState):
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         masks: Mapping[str, Tensor] | None = None,
         penalty: Callable[[nn.Module], Tensor] | None = None,
+        pull_: Callable[[nn.Module], None] | None = None,
         only: Callable[[str], bool] | None = None,
         precision: Literal["float32", "bfloat16"] = "float32",
         channels_last: bool = False,
@@ -80,12 +83,11 @@ class Trainer(TrainerState):
         self.keep = check("keep", keep, OneOf("last", "best_validation"))
         _check_types(model, optimizer, learning_rate)
         self.model = model if device is None else model.to(check("device", device, Device()))
-        if channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.channels_last = check("channels_last", channels_last, Flag())
+        lay_out(model, self.channels_last)
         self.settings = optimizer or Optimizer()
         self.learning_rate = learning_rate or LearningRate()
-        self.loss, self.penalty, self.only = loss or CrossEntropy(), penalty, only
-        self.channels_last = check("channels_last", channels_last, Flag())
+        self.loss, self.penalty, self.pull_, self.only = loss or CrossEntropy(), penalty, pull_, only
         self.shuffle = check("shuffle", shuffle, Flag())
         self.observers = tuple(observers)
         self.optimizer = self.settings.build(model, only)
@@ -144,16 +146,21 @@ class Trainer(TrainerState):
             outputs = forward(model, inputs, self.precision)
             loss = self.loss(outputs, labels)
             losses.append(loss.detach())
-            if self.penalty is not None:
+            if self.penalty is not None and self.pull_ is None:
                 penalty = _one_number(self.penalty(model))
                 penalties.append(penalty.detach())
                 loss = loss + penalty
             loss.backward()
+            if self.pull_ is not None:
+                self.pull_(model)
             self._step(trained, projecting)
             sizes.append(len(labels))
             correct += (outputs.detach().max(1).indices == labels).sum()  # argmax is five times slower
             if len(sizes) % STEPS_BETWEEN_LOOKS == 0:
                 self._refuse_divergence(losses, penalties)
+        if self.penalty is not None and self.pull_ is not None:
+            with torch.no_grad():
+                penalties = [_one_number(self.penalty(model))] * len(losses)
         self._refuse_divergence(losses, penalties)
         self._refuse_broken_weights()
         weights = torch.tensor(sizes, dtype=torch.float64, device=correct.device) / sum(sizes)

@@ -16,6 +16,12 @@ from pruning_core.training.optimizers import Optimizer, load_optimizer_state, op
 FORMAT = "training 1"
 
 
+def lay_out(model: nn.Module, channels_last: bool) -> None:
+    """With ``channels_last``, lay the weights of convolutions out with the channels innermost, in place."""
+    if channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 class TrainerState:
     """The part of a Trainer that outlives an epoch; :class:`.trainer.Trainer` fills it and makes the steps."""
 
@@ -27,6 +33,7 @@ class TrainerState:
     epoch: int = 0  # completed ones
     history: list[dict[str, Any]]
     keep: str
+    channels_last: bool
     best: dict[str, Any] | None = None  # {"epoch", "validation_accuracy", "state"}
     average: WeightAverage | None
     _checked: tuple[object, ...] = ()
@@ -126,6 +133,7 @@ class TrainerState:
         if self.average is not None:
             self.average.slice(kept, names)
         self.model, self.best, self._checked = model, None, ()
+        lay_out(model, self.channels_last)
         self.optimizer = self.settings.build(model, self.only)
         load_optimizer_state(model, self.optimizer, stepped)
         self.masks = Masks(masks)

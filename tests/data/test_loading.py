@@ -252,6 +252,19 @@ def test_image_files_behave_like_tensors(folder):
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_images_come_to_the_device_that_is_asked_for(folder, device):
+    """Read by worker processes from 256 images on; the epoch is that of the CPU."""
+    here, there = (load_data("imagenette", root=folder, device=place) for place in ("cpu", device))
+    for split in ("train", "test"):
+        epochs = [list(getattr(data, split).batches(90, generator(3))) for data in (here, there)]
+        for (x, y), (theirs, labels) in zip(*epochs, strict=True):
+            assert theirs.device.type == labels.device.type == device
+            assert torch.equal(theirs.cpu(), x) and torch.equal(labels.cpu(), y)
+    digits = load_data("digits", device=device, random_labels=1)
+    assert {t.device.type for t in (digits.train.inputs, digits.train.labels, digits.test.inputs)} == {device}
+    assert torch.equal(digits.train.labels.cpu(), load_data("digits", random_labels=1).train.labels)
+
+
 def test_folders_that_are_empty_missing_or_of_another_set(folder, tmp_path, no_sources):
     with pytest.raises(BadInput, match=r"tiny_imagenet is a folder that you have.*tiny-imagenet-200"):
         load_data("tiny_imagenet", root=tmp_path / "elsewhere")

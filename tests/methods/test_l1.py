@@ -1,5 +1,7 @@
 """L1, Lp and what holds for every penalty: its gradient, dead weights, layers that it needs, bad arguments."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -14,6 +16,7 @@ from pruning_core.methods.gates import GateDecorators
 from pruning_core.methods.hoyer import GroupHoyerSquare, HoyerSquare
 from pruning_core.methods.l0 import L0
 from pruning_core.methods.l1 import L1, Lp
+from pruning_core.methods.slimming import Slimming
 from tests.methods.penalised_networks import network
 
 PENALTIES = [HoyerSquare(), GroupHoyerSquare(), L1(), L1(over="weights"), Lp(), Lp(p=0.5, over="weights")]
@@ -54,6 +57,46 @@ def test_dead_weights_contribute_nothing(method):
     assert method.penalty(small, dead).item() == pytest.approx(method.penalty(alone, Masks()).item(), rel=1e-6)
 
 
+ABSOLUTE = [L1(), L1(over="weights"), Slimming(), GateDecorators()]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("method", ABSOLUTE, ids=repr)
+def test_what_is_pulled_in_place_is_the_gradient_of_autograd_bit_for_bit(method, masked):
+    model = method.prepare(network(), torch.zeros(1, 1, 8, 8).double()).float()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.view(-1)[:2] = torch.tensor([0.0, -1e-8])[: parameter.numel()]  # at the kink, and at L1's own
+    generator = torch.Generator().manual_seed(0)
+    drawn = {n: torch.rand(p.shape, generator=generator) < 0.5 for n, p in model.named_parameters()}
+    masks = Masks(drawn if masked else {})
+    masks.apply_(model)
+    model[0].weight.requires_grad_(False)
+    x = torch.randn(3, 1, 8, 8, generator=generator)
+    for _ in range(2):  # without gradients before, and on top of them
+        model(x).logsumexp(1).sum().backward()
+    twin = copy.deepcopy(model)
+    for parameter, own in zip(model.parameters(), twin.parameters(), strict=True):
+        own.grad = None if parameter.grad is None else parameter.grad.clone()
+    model[8].bias.grad = twin[8].bias.grad = None
+    (0.3 * method.penalty(model, masks)).backward()
+    method.pull_(twin, masks, 0.3)
+    moved = 0
+    for (name, parameter), own in zip(model.named_parameters(), twin.parameters(), strict=True):
+        if parameter.grad is None:
+            assert own.grad is None, name
+            continue
+        assert torch.equal(parameter.grad, own.grad), name
+        moved += torch.count_nonzero(own.grad).item()
+    assert moved
+
+
+def test_methods_that_are_absolute_say_so_and_all_others_have_nothing_to_pull():
+    assert {name for name, method in pc.METHODS.items() if method.absolute} == {"l1", "slimming", "gates"}
+    with pytest.raises(NotImplementedError):
+        Lp().pull_(network(), Masks(), 1.0)
+
+
 def test_methods_without_their_layers_say_so():
     with pytest.raises(Unprunable, match="no gates"):
         GateDecorators().penalty(network(), Masks())
@@ -66,6 +109,9 @@ def test_methods_without_their_layers_say_so():
             method.penalty(nn.BatchNorm1d(3), Masks())
     with pytest.raises(Unprunable, match="no parameter"):
         L1().penalty(nn.ReLU(), Masks())
+    for method, lacking in ((L1(), nn.ReLU()), (Slimming(), nn.ReLU()), (GateDecorators(), network())):
+        with pytest.raises(Unprunable, match=r"no (parameter|ordinary batch norm|gates)"):
+            method.pull_(lacking, Masks(), 1.0)
 
 
 @pytest.mark.parametrize(

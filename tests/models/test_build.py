@@ -1,6 +1,7 @@
 """Models: the sizes of the papers' tables, every input that the mathematics allows, rebuilding by recipe."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from pruning_core import prune
 from pruning_core.errors import BadInput, BadType, UnknownName
 from pruning_core.models import MODELS
-from pruning_core.models.build import build_model, rebuild
+from pruning_core.models.build import build_model, rebuild, recipe_for
 from pruning_core.models.layers.index import ChannelIndex
 from pruning_core.models.layers.norms import SigmoidBatchNorm2d
 from pruning_core.models.zoo.base import NETWORKS
@@ -24,7 +25,7 @@ def count(model):
 def on_meta(name, shape, classes, width=1.0, norm="batch"):
     """The network without memory, for what only its shapes tell."""
     with torch.device("meta"):
-        return MODELS[name].build(shape, classes, width, norm)
+        return build_model(name, (shape, classes), width=width, norm=norm)
 
 
 def test_every_entry_of_the_table_is_a_network():
@@ -67,9 +68,35 @@ def test_layers_with_weights(name, layers):
     ("vgg11_bn", 132_868_840), ("vgg16_bn", 138_365_992),
 ])  # fmt: skip
 def test_parameters_of_the_networks_for_imagenet(name, parameters):
-    with torch.device("meta"):  # the counts need no memory
-        model = build_model(f"torchvision/{name}", "imagenet", seed=0)
-    assert count(model) == parameters
+    assert count(on_meta(f"torchvision/{name}", (3, 224, 224), 1000)) == parameters
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_nothing_is_drawn_where_weights_are_not_used(name, monkeypatch):
+    def refuse(model):
+        pytest.fail("the paper's weights were drawn")
+
+    info = MODELS[name]
+    monkeypatch.setitem(MODELS, name, replace(info, initialise=refuse))
+    shapes = [parameter.shape for parameter in on_meta(name, info.shape, 10, width=0.1).parameters()]
+    again = rebuild(recipe_for(name, info.shape, 10, width=0.1))
+    assert [parameter.shape for parameter in again.parameters()] == shapes
+    assert torch.isfinite(torch.cat([parameter.flatten() for parameter in again.parameters()])).all()
+    with pytest.raises(pytest.fail.Exception):
+        build_model(name, (info.shape, 10), width=0.1, seed=0)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_weights_are_those_that_the_initialiser_draws_after_the_seed(name):
+    info = MODELS[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        expected = info.build(info.shape, 10, 0.25, "batch")
+        torch.manual_seed(3)
+        info.initialise(expected)
+    built = build_model(name, (info.shape, 10), width=0.25, seed=3)
+    for one, other in zip(expected.state_dict().values(), built.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("name", ["densenet22", "wrn16_8", "wrn28_2", "cnn5", "cnn60k", "lenet500"])

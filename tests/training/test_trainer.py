@@ -54,6 +54,31 @@ def test_a_penalty_is_added_and_reported_apart(digits):
     assert float(penalty(pulled)) < 0.75 * float(penalty(plain))
 
 
+def test_a_penalty_that_is_pulled_in_place_is_never_differentiated_and_reported_at_the_end_of_an_epoch(digits):
+    values = []
+
+    def penalty(model):
+        assert not torch.is_grad_enabled()
+        values.append(0.01 * sum(p.abs().sum() for p in model.parameters()))
+        return values[-1]
+
+    def pull_(model):
+        for parameter in model.parameters():
+            parameter.grad.add_(parameter.sign(), alpha=0.01)
+
+    options = {"epochs": 2, "masks": some_masks(network())}
+    own = Trainer(network(), Optimizer(lr=0.05), penalty=penalty, pull_=pull_, **options)
+    by_autograd = Trainer(
+        network(), Optimizer(lr=0.05), penalty=lambda m: 0.01 * sum(p.abs().sum() for p in m.parameters()), **options
+    )
+    for epoch in (1, 2):
+        row, other = own.train_epoch(digits.train), by_autograd.train_epoch(digits.train)
+        assert len(values) == epoch
+        assert row["penalty"] == pytest.approx(float(values[-1]), rel=1e-12)
+        assert row["loss"] == other["loss"]
+    assert same(own.model, by_autograd.model)
+
+
 @pytest.mark.parametrize("settings", ALL[:3], ids=lambda s: s.name + "+clip" * bool(s.clip))
 def test_masks_set_in_the_middle_leave_no_momentum_behind(digits, settings):
     model = network()

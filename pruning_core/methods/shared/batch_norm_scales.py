@@ -163,13 +163,18 @@ def scales_of(model: nn.Module, group: Group) -> list[Member]:
     return [m for m in found if isinstance(model.get_submodule(m.layer), _BatchNorm)]
 
 
-def living_scales(model: nn.Module, alive: Masks, method: str, sigmoid: bool) -> Tensor:
-    """All scales of sigmoid (or of ordinary) batch norms that are alive, as one vector; raises Unprunable if none exist."""
-    parts = []
-    for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm) and isinstance(module, SIGMOID) == sigmoid and module.weight is not None:
-            parts.append(survivors(module.weight, f"{name}.weight" if name else "weight", alive))
-    if not parts:
+def norm_scales(model: nn.Module, method: str, sigmoid: bool) -> dict[str, nn.Parameter]:
+    """The scales of all sigmoid (or of all ordinary) batch norms, by parameter name; raises Unprunable if none exist."""
+    norms = [
+        (n, m) for n, m in model.named_modules() if isinstance(m, _BatchNorm) and isinstance(m, SIGMOID) == sigmoid
+    ]
+    found = {f"{name}.weight".lstrip("."): norm.weight for name, norm in norms if norm.weight is not None}
+    if not found:
         kind = "sigmoid batch norm" if sigmoid else "ordinary batch norm with a scale"
         raise Unprunable(f"{type(model).__name__} has no {kind}, so {method!r} can penalise nothing; prepare it first.")
-    return torch.cat(parts)
+    return found
+
+
+def living_scales(model: nn.Module, alive: Masks, method: str, sigmoid: bool) -> Tensor:
+    """All scales of sigmoid (or of ordinary) batch norms that are alive, as one vector; raises Unprunable if none exist."""
+    return torch.cat([survivors(scale, name, alive) for name, scale in norm_scales(model, method, sigmoid).items()])

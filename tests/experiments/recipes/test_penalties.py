@@ -4,9 +4,11 @@ import itertools
 import math
 
 import pytest
+import torch
 
 import pruning_core as pc
-from pruning_core.experiments import recipes
+from pruning_core import METHODS
+from pruning_core.experiments import final_state, recipes
 from pruning_core.masks.reports import NOTHING_CUT
 from pruning_core.masks.schedules import fraction_after, tick_tock_rounds
 
@@ -38,6 +40,21 @@ def test_recipes_with_penalties_reach_what_they_promise(tmp_path, monkeypatch):
     assert row["channels_removed"] == pytest.approx(0.5, abs=0.02)
     both = [pc.Train(2, penalty=(("l1", 1e-4), ("lp", 1e-9)))]
     assert math.isfinite(last(both)["accuracy"])
+
+
+@pytest.mark.parametrize(("name", "model"), [("l1", "mlp5_snip"), ("slimming", "vgg8"), ("gates", "vgg8")])
+def test_a_penalty_pulled_in_place_trains_the_same_weights_bit_for_bit(name, model, monkeypatch, tmp_path):
+    """Through a cut in the middle, momentum and clipping, as by autograd."""
+    cut = pc.Every(1, [pc.Prune("random" if name == "l1" else "random_channels", 0.5)], times=1)
+    timeline = [pc.Train(3, penalty=(name, 1e-3), during=cut)]
+    settings = {"optimizer": pc.Optimizer("sgd", 0.02, weight_decay=1e-3, clip=5.0), "width": 0.25, "limit": 300}
+    found = []
+    for absolute in (True, False):
+        monkeypatch.setattr(METHODS[name], "absolute", absolute)
+        monkeypatch.setenv("PRUNING_CACHE", str(tmp_path / str(absolute)))
+        found.append(final_state(pc.Experiment(model, "digits", timeline, **settings)))
+    for pulled, differentiated in zip(*(state.model.state_dict().values() for state in found), strict=True):
+        assert torch.equal(pulled, differentiated)
 
 
 def test_l0_and_the_group_penalty_remove_units_where_a_training_is_long_enough(empty_cache):

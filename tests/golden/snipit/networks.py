@@ -10,7 +10,7 @@ from torch import nn
 
 from pruning_core.masks.sites import find_sites
 from pruning_core.masks.tracing import find_groups
-from pruning_core.models.build import build_model
+from pruning_core.models.build import rebuild, recipe_for
 from pruning_core.models.cost import count_parameters
 from pruning_core.papers.snipit.counts import compressed_bits, harmonic_mean, reference_flops
 
@@ -34,7 +34,9 @@ def network_counts(z):
         name, _, size = start.partition("/")
         channels, side = map(int, re.fullmatch(r"(\d+)x(\d+)", size).groups())
         classes = int(z[f"{start}/classes"]) if f"{start}/classes" in z else 10
-        model = build_model(NAMES[name], ((channels, side, side), classes), seed=0)
+        model = rebuild(recipe_for(NAMES[name], (channels, side, side), classes))
+        for parameter in model.parameters():  # sizes count what is not 0; the paper's weights would take a while
+            nn.init.ones_(parameter)
         example = torch.zeros(1, channels, side, side)
         weights = {n: model.get_parameter(n).numel() for n in find_sites(model, channels=False).weights}
         layers = list(weights.values())
