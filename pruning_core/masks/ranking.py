@@ -75,7 +75,8 @@ class Ranking:
                 equal &= living
         of_each = np.array([np.count_nonzero(equal) for equal in tied])
         already = np.array([np.count_nonzero(e[p]) for e, p in zip(tied, self.protected, strict=True)])
-        share = share_out(ties + int(already.sum()), of_each, already, of_each)
+        total = ties + int(already.sum())
+        share = of_each if total == of_each.sum() else share_out(total, of_each, already, of_each)
         for part, equal, count in zip(keep, tied, share, strict=True):
             part[np.flatnonzero(equal)[:count]] = True
 
