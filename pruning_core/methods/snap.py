@@ -28,6 +28,9 @@ class Snap(Sensitivity):
 
     combine: str = "sum"
 
+    def shrinks(self) -> bool:
+        return True
+
     def score(self, view: View) -> Scores:
         groups = view.sites.groups
         gradients, loss = self.gradients(view, producing_parameters(groups.values()))
