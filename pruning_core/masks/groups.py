@@ -91,7 +91,7 @@ def expand(keep: Mapping[str, Tensor], groups: Mapping[str, Group], shapes: Mapp
     ``shapes`` gives the shape of every parameter. Masking the consumers' columns too makes masked and removed
     channels equal for any activation: a zeroed producer alone does not silence a sigmoid or a shift behind it.
     """
-    masks: dict[str, Tensor] = {}
+    lines: dict[str, dict[int, Tensor]] = {}
     for name, alive in keep.items():
         group = groups[name]
         if alive.shape != (group.size,) or alive.dtype != torch.bool:
@@ -99,10 +99,18 @@ def expand(keep: Mapping[str, Tensor], groups: Mapping[str, Group], shapes: Mapp
         if bool(alive.all()):
             continue
         for member in group.members:
-            if member.is_buffer:
-                continue
-            shape = shapes[member.parameter]
-            mask = masks.setdefault(member.parameter, torch.ones(shape, dtype=torch.bool))
-            dead = member.indices[~alive[member.channels]]
-            mask.index_fill_(member.dim, dead, False)
-    return Masks(masks)
+            if not member.is_buffer:
+                shape = shapes[member.parameter]
+                line = lines.setdefault(member.parameter, {}).setdefault(
+                    member.dim, torch.ones(shape[member.dim], dtype=torch.bool)
+                )
+                line.index_fill_(0, member.indices[~alive[member.channels]], False)
+    return Masks({name: _crossed(dims, shapes[name]) for name, dims in lines.items()})
+
+
+def _crossed(lines: Mapping[int, Tensor], shape: torch.Size) -> Tensor:
+    """The mask of this shape that is alive where the line of every dim is."""
+    mask = torch.ones([1] * len(shape), dtype=torch.bool)
+    for dim, line in lines.items():
+        mask = mask & line.view([-1 if i == dim else 1 for i in range(len(shape))])
+    return mask.expand(shape).contiguous()

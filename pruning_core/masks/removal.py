@@ -16,13 +16,17 @@ from pruning_core.models.storage import set_sizes
 
 
 class Kept:
-    """What is left of every tensor after a removal: name -> {dim: kept indices}.
+    """What is left of every tensor after a removal, name -> {dim: kept indices}, and of the channels of every group.
 
-    The same slices apply to weights, masks, snapshots for rewinding, momentum and moments of the optimizer.
+    The same slices apply to weights, masks, snapshots for rewinding, momentum and moments of the optimizer. ``unread`` are
+    inputs, in ascending order, that index layers do not find any more.
     """
 
-    def __init__(self, slices: Mapping[str, Mapping[int, Tensor]]):
+    def __init__(
+        self, slices: Mapping[str, Mapping[int, Tensor]], channels: Mapping[str, Tensor], unread: Mapping[str, Tensor]
+    ):
         self.slices = {name: dict(dims) for name, dims in slices.items()}
+        self.channels, self.unread = channels, unread
 
     def slice(self, name: str, tensor: Tensor) -> Tensor:
         """The kept part of ``tensor``, which has the shape that parameter or buffer ``name`` had before the removal."""
@@ -38,6 +42,28 @@ class Kept:
             tensor = wider.index_copy_(dim, indices.to(tensor.device), tensor)
         return tensor
 
+    def group(self, group: Group) -> Group:
+        """``group``, one of those whose channels were cut, in the smaller network."""
+        alive = self.channels[group.name]
+        number = alive.cumsum(0) - 1
+
+        def member(one: Member, reads: bool = False) -> Member:
+            left = alive[one.channels]
+            indices = one.indices[left]
+            if one.is_buffer and reads:
+                indices = _renumbered(indices, self.unread.get(one.parameter))
+            elif one.dim in (dims := self.slices.get(one.parameter, {})):
+                indices = torch.searchsorted(dims[one.dim], indices)
+            return replace(one, indices=indices, channels=number[one.channels[left]])
+
+        return replace(
+            group,
+            size=int(alive.sum()),
+            produces=tuple(map(member, group.produces)),
+            normalises=tuple(map(member, group.normalises)),
+            consumes=tuple(member(one, reads=True) for one in group.consumes),
+        )
+
     def masks(self, masks: Mapping[str, Tensor]) -> Masks:
         """The masks of the smaller network; entries that are alive everywhere are dropped."""
         sliced = {name: self.slice(name, mask) for name, mask in masks.items()}
@@ -49,26 +75,36 @@ def remove(model: nn.Module, masks: Mapping[str, Tensor], groups: Iterable[Group
 
     Returns the slices, to carry optimizer state and snapshots along. Raises BadInput where a group would be empty.
     """
-    groups = list(groups)
     parameters = dict(model.named_parameters())
     buffers = dict(model.named_buffers())
-    alive = {group.name: group.alive(masks) for group in groups}
+    dropped: dict[str, dict[int, list[Tensor]]] = {}
+    unread: dict[str, list[Tensor]] = {}
+    channels: dict[str, Tensor] = {}
     for group in groups:
-        if not bool(alive[group.name].any()):
+        alive = channels[group.name] = group.alive(masks)
+        if bool(alive.all()):
+            continue
+        if not bool(alive.any()):
             raise BadInput(f"group {group.name!r} has no channel left; keep at least one.")
-    dropped, renumber = _dead_entries(groups, alive)
+        for member in group.members:
+            dead = member.indices[~alive[member.channels]]
+            if member.is_buffer and any(member is reader for reader in group.consumes):
+                unread.setdefault(member.parameter, []).append(dead)
+            else:
+                dropped.setdefault(member.parameter, {}).setdefault(member.dim, []).append(dead)
+
     slices: dict[str, dict[int, Tensor]] = {}
     for name, dims in dropped.items():
         shape = (parameters[name] if name in parameters else buffers[name]).shape
         slices[name] = {
-            dim: torch.ones(shape[dim], dtype=torch.bool).index_fill(0, dead, False).nonzero().flatten()
+            dim: torch.ones(shape[dim], dtype=torch.bool).index_fill(0, torch.cat(dead), False).nonzero().flatten()
             for dim, dead in dims.items()
         }
-    kept = Kept(slices)
-    owners = sorted({name.rpartition(".")[0] for name in {*slices, *renumber}})
+    kept = Kept(slices, channels, {name: torch.cat(dead).unique() for name, dead in unread.items()})
+    owners = sorted({name.rpartition(".")[0] for name in {*slices, *unread}})
     with torch.no_grad():
         for owner in owners:
-            _shrink_module(model.get_submodule(owner), owner, kept, renumber.get(f"{owner}.index"))
+            _shrink_module(model.get_submodule(owner), owner, kept)
         for name, mask in masks.items():
             parameter = model.get_parameter(name)
             if int(torch.count_nonzero(mask)) < parameter.numel():  # dead weights beside those that were cut out
@@ -76,66 +112,16 @@ def remove(model: nn.Module, masks: Mapping[str, Tensor], groups: Iterable[Group
     return kept
 
 
-def smaller_groups(groups: Iterable[Group], masks: Mapping[str, Tensor]) -> list[Group]:
-    """``groups`` with the channels and entries that they have in the network that :func:`remove` leaves of theirs."""
-    groups = list(groups)
-    alive = {group.name: group.alive(masks) for group in groups}
-    dropped, renumber = _dead_entries(groups, alive)
-
-    def smaller(member: Member, living: Tensor, reads: bool) -> Member:
-        left = living[member.channels]
-        indices, channels = member.indices[left], member.channels[left]
-        if member.is_buffer and reads:
-            dead = renumber.get(member.parameter)
-        else:
-            dead = dropped.get(member.parameter, {}).get(member.dim)
-        indices = indices if dead is None else _without(dead, indices)
-        return replace(member, indices=indices, channels=living.cumsum(0)[channels] - 1)
-
-    return [
-        replace(
-            group,
-            size=int(alive[group.name].sum()),
-            produces=tuple(smaller(member, alive[group.name], False) for member in group.produces),
-            normalises=tuple(smaller(member, alive[group.name], False) for member in group.normalises),
-            consumes=tuple(smaller(member, alive[group.name], True) for member in group.consumes),
-        )
-        for group in groups
-    ]
+def _renumbered(indices: Tensor, cut: Tensor | None) -> Tensor:
+    """The numbers that entries have once those of ``cut``, in ascending order, are gone."""
+    return indices if cut is None else indices - torch.searchsorted(cut, indices)
 
 
-def _dead_entries(
-    groups: Iterable[Group], alive: Mapping[str, Tensor]
-) -> tuple[dict[str, dict[int, Tensor]], dict[str, Tensor]]:
-    """The entries of dead channels, in ascending order: name -> {dim: indices} of the tensors that lose them, and
-    name -> indices of the index layers that no longer find them among their inputs."""
-    dropped: dict[str, dict[int, list[Tensor]]] = {}
-    renumber: dict[str, list[Tensor]] = {}
-    for group in groups:
-        living = alive[group.name]
-        if bool(living.all()):
-            continue
-        for member in group.members:
-            dead = member.indices[~living[member.channels]]
-            if member.is_buffer and any(member is reader for reader in group.consumes):
-                renumber.setdefault(member.parameter, []).append(dead)
-            else:
-                dropped.setdefault(member.parameter, {}).setdefault(member.dim, []).append(dead)
-    joined = {name: {dim: torch.cat(dead).unique() for dim, dead in dims.items()} for name, dims in dropped.items()}
-    return joined, {name: torch.cat(dead).unique() for name, dead in renumber.items()}
-
-
-def _without(dead: Tensor, indices: Tensor) -> Tensor:
-    """The numbers of the entries ``indices`` once the ``dead`` ones, in ascending order, are cut out."""
-    return indices - torch.searchsorted(dead, indices)
-
-
-def _shrink_module(module: nn.Module, owner: str, kept: Kept, dead: Tensor | None) -> None:
+def _shrink_module(module: nn.Module, owner: str, kept: Kept) -> None:
     if isinstance(module, ChannelIndex):
         index = kept.slice(f"{owner}.index", module.index.cpu())
-        if dead is not None:
-            renumbered = _without(dead, index)
-            index = torch.where(torch.isin(index, dead), torch.full_like(index, -1), renumbered)
+        if (unread := kept.unread.get(f"{owner}.index")) is not None:
+            index = torch.where(torch.isin(index, unread), -1, _renumbered(index, unread))
         module.index = index.to(module.index.device)
         return
     # The vectors of a norm share the slices of its scale, or of its running mean where it has no scale.

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pruning_core.errors import Unprunable
+from pruning_core.errors import PruningError, Unprunable
 from pruning_core.masks import Masks, Sites, remove
-from pruning_core.masks.removal import Kept, smaller_groups
+from pruning_core.masks.removal import Kept
 from pruning_core.models.modes import evaluating
 
 
@@ -43,33 +43,31 @@ class LivingPart(NamedTuple):
     sites: Sites
     masks: Masks
     kept: Kept
-    channels: Mapping[str, Tensor]
-    whole: Sites
+    shapes: Mapping[str, torch.Size]
 
     def spread(self, name: str, score: Tensor) -> Tensor:
-        """The score of a parameter or a group of this network as one of the whole network's; dead ones score 0."""
-        if name not in self.channels:
-            return self.kept.spread(name, score, self.whole.shapes[name])
-        alive = self.channels[name].to(score.device)
+        """The score of a parameter or a group of this network as one of the whole network's; what is dead scores 0."""
+        if name not in self.sites.groups:
+            return self.kept.spread(name, score, self.shapes[name])
+        alive = self.kept.channels[name].to(score.device)
         return score.new_zeros(len(alive)).masked_scatter_(alive, score)
 
 
 def living_part(model: nn.Module, masks: Masks, sites: Sites, example_input) -> LivingPart | None:
     """What is left of a masked network when its dead channels are cut out; None where there are none, where a group has
     no others, and where the outputs would change."""
-    channels = {name: group.alive(masks) for name, group in sites.groups.items()}
-    if all(map(torch.all, channels.values())) or not all(map(torch.any, channels.values())):
+    if not masks.removed:
         return None
     try:
         small, kept = _cut(model, masks, sites)
+        if not kept.slices:
+            return None
         compare(model, small, example_input)
-    except Unprunable:
+    except PruningError:
         return None
     shapes = {name: parameter.shape for name, parameter in small.named_parameters()}
-    groups = {group.name: group for group in smaller_groups(sites.groups.values(), masks)}
-    return LivingPart(
-        small, replace(sites, shapes=shapes, groups=groups), kept.masks(masks), kept, channels, whole=sites
-    )
+    groups = {name: kept.group(group) for name, group in sites.groups.items()}
+    return LivingPart(small, replace(sites, shapes=shapes, groups=groups), kept.masks(masks), kept, sites.shapes)
 
 
 def compare(masked: nn.Module, small: nn.Module, example_input) -> None:
