@@ -91,7 +91,7 @@ def expand(keep: Mapping[str, Tensor], groups: Mapping[str, Group], shapes: Mapp
     ``shapes`` gives the shape of every parameter. Masking the consumers' columns too makes masked and removed
     channels equal for any activation: a zeroed producer alone does not silence a sigmoid or a shift behind it.
     """
-    lines: dict[str, dict[int, Tensor]] = {}
+    lines: dict[str, dict[int, np.ndarray]] = {}
     for name, alive in keep.items():
         group = groups[name]
         if alive.shape != (group.size,) or alive.dtype != torch.bool:
@@ -100,17 +100,15 @@ def expand(keep: Mapping[str, Tensor], groups: Mapping[str, Group], shapes: Mapp
             continue
         for member in group.members:
             if not member.is_buffer:
-                shape = shapes[member.parameter]
-                line = lines.setdefault(member.parameter, {}).setdefault(
-                    member.dim, torch.ones(shape[member.dim], dtype=torch.bool)
-                )
-                line.index_fill_(0, member.indices[~alive[member.channels]], False)
-    return Masks({name: _crossed(dims, shapes[name]) for name, dims in lines.items()})
+                of_parameter = lines.setdefault(member.parameter, {})
+                line = of_parameter.setdefault(member.dim, np.ones(shapes[member.parameter][member.dim], dtype=bool))
+                line[member.indices[~alive[member.channels]].numpy()] = False
+    return Masks({name: _crossed(of_dim, shapes[name]) for name, of_dim in lines.items()})
 
 
-def _crossed(lines: Mapping[int, Tensor], shape: torch.Size) -> Tensor:
-    """The mask of this shape that is alive where the line of every dim is."""
-    mask = torch.ones([1] * len(shape), dtype=torch.bool)
+def _crossed(lines: Mapping[int, np.ndarray], shape: torch.Size) -> Tensor:
+    """The mask of this shape that is alive where the line of every dim is; numpy crosses them many times faster than torch."""
+    mask = np.ones([1] * len(shape), dtype=bool)
     for dim, line in lines.items():
-        mask = mask & line.view([-1 if i == dim else 1 for i in range(len(shape))])
-    return mask.expand(shape).contiguous()
+        mask = mask & line.reshape([-1 if i == dim else 1 for i in range(len(shape))])
+    return torch.from_numpy(mask if mask.shape == shape else np.broadcast_to(mask, shape).copy())
