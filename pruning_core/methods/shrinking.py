@@ -72,7 +72,9 @@ def living_part(model: nn.Module, masks: Masks, sites: Sites, example_input) -> 
 
 def compare(masked: nn.Module, small: nn.Module, example_input) -> None:
     """Raise Unprunable unless both networks give the same output on the example, in evaluation mode."""
+    device = next(masked.parameters()).device
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
+    arguments = tuple(part.to(device) if isinstance(part, Tensor) else part for part in arguments)
     outputs = []
     for network in (masked, small):
         with evaluating(network), torch.no_grad():
