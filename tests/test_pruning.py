@@ -7,6 +7,7 @@ from torch import nn
 
 import pruning_core as pc
 from pruning_core.errors import BadInput, BudgetError, CorruptFile, PruningError, UnknownName, Unprunable
+from pruning_core.masks import sites
 
 
 def network() -> nn.Module:
@@ -29,10 +30,20 @@ def test_the_result_says_what_was_asked_and_reached():
     assert report.removed["weights"] == (weights // 2, weights)
     macs = 8 * 9 * 36 + 288 * 10
     assert report.removed["macs"] == (macs // 2, macs)
+    assert "layers" not in vars(report)  # the table is made when it is asked for
     assert report.layers["removed"].sum() == weights // 2
     assert "outputs of the network" in report.not_prunable["channels of 4"]
     assert "asked 50.00% of channels, reached 50.00%" in str(report)
     assert "not prunable" in result._repr_html_()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("small", [0, sites.SMALL])
+def test_multiply_accumulates_are_counted_by_values_as_by_shapes(small, dtype, monkeypatch):
+    monkeypatch.setattr(sites, "SMALL", small)
+    removed = pc.prune(network().to(dtype), "magnitude", 0.5, of="macs", example_input=X[:1]).report.removed["macs"]
+    assert removed[1] == 8 * 9 * 36 + 288 * 10
+    assert abs(removed[0] - removed[1] / 2) <= 36
 
 
 @pytest.mark.parametrize("method", ["hoyer_square", "group_hoyer_square", "slimming", "rni", "cnip"])

@@ -75,7 +75,8 @@ class Ranking:
                 equal &= living
         of_each = np.array([np.count_nonzero(equal) for equal in tied])
         already = np.array([np.count_nonzero(e[p]) for e, p in zip(tied, self.protected, strict=True)])
-        share = share_out(ties + int(already.sum()), of_each, already, of_each)
+        total = ties + int(already.sum())
+        share = of_each if total == of_each.sum() else share_out(total, of_each, already, of_each)
         for part, equal, count in zip(keep, tied, share, strict=True):
             part[np.flatnonzero(equal)[:count]] = True
 
@@ -88,21 +89,8 @@ class Ranking:
 def share_out(total: int, shares: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     """Whole numbers between ``lower`` and ``upper`` that add up to ``total``, as nearly in proportion to ``shares`` as
     the bounds allow: clip(c * shares) with the c that fits, then largest remainders."""
-    low, high = 0.0, 1.0
     filled = shares > 0
-
-    def at(c: float) -> np.ndarray:
-        return np.clip(c * shares, lower, upper)
-
-    while at(high).sum() < total and high < 1e300:
-        high *= 2
-    for _ in range(200):
-        middle = (low + high) / 2
-        if at(middle).sum() < total:
-            low = middle
-        else:
-            high = middle
-    exact = at(high)
+    exact = np.clip(_factor(total, shares, lower, upper) * shares, lower, upper)
     whole = np.clip(np.floor(exact + 1e-9), lower, upper).astype(np.int64)
     remainder = np.where(whole < upper, exact - whole, -np.inf)
     missing = int(total - whole.sum())
@@ -121,3 +109,24 @@ def share_out(total: int, shares: np.ndarray, lower: np.ndarray, upper: np.ndarr
         whole[givers] -= 1
         missing = int(total - whole.sum())
     return whole
+
+
+def _factor(total: int, shares: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:
+    """The least c, to the last bit, for which clip(c * shares) adds up to ``total``."""
+
+    def too_small(c: float) -> bool:
+        return np.minimum(np.maximum(c * shares, lower), upper).sum() < total
+
+    low, high = 0.0, 1.0
+    while too_small(high) and high < 1e300:
+        high *= 2
+    # Neighbouring numbers have none between them; towards zero, where numbers lie ever closer, 200 halvings are enough.
+    for _ in range(200):
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        if too_small(middle):
+            low = middle
+        else:
+            high = middle
+    return high

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from pruning_core.errors import BadInput
-from pruning_core.masks.groups import Group
+from pruning_core.masks.groups import Group, Member
 from pruning_core.masks.masks import Masks
 from pruning_core.models.layers.index import ChannelIndex
 from pruning_core.models.storage import set_sizes
 
 
 class Kept:
-    """What is left of every tensor after a removal: name -> {dim: kept indices}.
+    """What is left of every tensor after a removal, name -> {dim: kept indices}, and of the channels of every group.
 
-    The same slices apply to weights, masks, snapshots for rewinding, momentum and moments of the optimizer.
+    The same slices apply to weights, masks, snapshots for rewinding, momentum and moments of the optimizer. ``unread`` are
+    inputs, in ascending order, that index layers do not find any more.
     """
 
-    def __init__(self, slices: Mapping[str, Mapping[int, Tensor]]):
+    def __init__(
+        self, slices: Mapping[str, Mapping[int, Tensor]], channels: Mapping[str, Tensor], unread: Mapping[str, Tensor]
+    ):
         self.slices = {name: dict(dims) for name, dims in slices.items()}
+        self.channels, self.unread = channels, unread
 
     def slice(self, name: str, tensor: Tensor) -> Tensor:
         """The kept part of ``tensor``, which has the shape that parameter or buffer ``name`` had before the removal."""
@@ -29,6 +34,35 @@ class Kept:
             if tensor.dim() > dim:
                 tensor = tensor.index_select(dim, indices.to(tensor.device))
         return tensor.contiguous()
+
+    def spread(self, name: str, tensor: Tensor, shape: torch.Size) -> Tensor:
+        """The other way round: ``tensor`` in a tensor of the ``shape`` before the removal, zeros where entries were cut."""
+        for dim, indices in self.slices.get(name, {}).items():
+            wider = tensor.new_zeros([*tensor.shape[:dim], shape[dim], *tensor.shape[dim + 1 :]])
+            tensor = wider.index_copy_(dim, indices.to(tensor.device), tensor)
+        return tensor
+
+    def group(self, group: Group) -> Group:
+        """``group``, one of those whose channels were cut, in the smaller network."""
+        alive = self.channels[group.name]
+        number = alive.cumsum(0) - 1
+
+        def member(one: Member, reads: bool = False) -> Member:
+            left = alive[one.channels]
+            indices = one.indices[left]
+            if one.is_buffer and reads:
+                indices = _renumbered(indices, self.unread.get(one.parameter))
+            elif one.dim in (dims := self.slices.get(one.parameter, {})):
+                indices = torch.searchsorted(dims[one.dim], indices)
+            return replace(one, indices=indices, channels=number[one.channels[left]])
+
+        return replace(
+            group,
+            size=int(alive.sum()),
+            produces=tuple(map(member, group.produces)),
+            normalises=tuple(map(member, group.normalises)),
+            consumes=tuple(member(one, reads=True) for one in group.consumes),
+        )
 
     def masks(self, masks: Mapping[str, Tensor]) -> Masks:
         """The masks of the smaller network; entries that are alive everywhere are dropped."""
@@ -44,9 +78,10 @@ def remove(model: nn.Module, masks: Mapping[str, Tensor], groups: Iterable[Group
     parameters = dict(model.named_parameters())
     buffers = dict(model.named_buffers())
     dropped: dict[str, dict[int, list[Tensor]]] = {}
-    renumber: dict[str, list[Tensor]] = {}
+    unread: dict[str, list[Tensor]] = {}
+    channels: dict[str, Tensor] = {}
     for group in groups:
-        alive = group.alive(masks)
+        alive = channels[group.name] = group.alive(masks)
         if bool(alive.all()):
             continue
         if not bool(alive.any()):
@@ -54,7 +89,7 @@ def remove(model: nn.Module, masks: Mapping[str, Tensor], groups: Iterable[Group
         for member in group.members:
             dead = member.indices[~alive[member.channels]]
             if member.is_buffer and any(member is reader for reader in group.consumes):
-                renumber.setdefault(member.parameter, []).append(dead)
+                unread.setdefault(member.parameter, []).append(dead)
             else:
                 dropped.setdefault(member.parameter, {}).setdefault(member.dim, []).append(dead)
 
@@ -65,11 +100,11 @@ def remove(model: nn.Module, masks: Mapping[str, Tensor], groups: Iterable[Group
             dim: torch.ones(shape[dim], dtype=torch.bool).index_fill(0, torch.cat(dead), False).nonzero().flatten()
             for dim, dead in dims.items()
         }
-    kept = Kept(slices)
-    owners = sorted({name.rpartition(".")[0] for name in {*slices, *renumber}})
+    kept = Kept(slices, channels, {name: torch.cat(dead).unique() for name, dead in unread.items()})
+    owners = sorted({name.rpartition(".")[0] for name in {*slices, *unread}})
     with torch.no_grad():
         for owner in owners:
-            _shrink_module(model.get_submodule(owner), owner, kept, renumber.get(f"{owner}.index", []))
+            _shrink_module(model.get_submodule(owner), owner, kept)
         for name, mask in masks.items():
             parameter = model.get_parameter(name)
             if int(torch.count_nonzero(mask)) < parameter.numel():  # dead weights beside those that were cut out
@@ -77,13 +112,16 @@ def remove(model: nn.Module, masks: Mapping[str, Tensor], groups: Iterable[Group
     return kept
 
 
-def _shrink_module(module: nn.Module, owner: str, kept: Kept, index_dead: list[Tensor]) -> None:
+def _renumbered(indices: Tensor, cut: Tensor | None) -> Tensor:
+    """The numbers that entries have once those of ``cut``, in ascending order, are gone."""
+    return indices if cut is None else indices - torch.searchsorted(cut, indices)
+
+
+def _shrink_module(module: nn.Module, owner: str, kept: Kept) -> None:
     if isinstance(module, ChannelIndex):
         index = kept.slice(f"{owner}.index", module.index.cpu())
-        if index_dead:
-            dead = torch.cat(index_dead)
-            renumbered = index - (dead[None, :] < index[:, None]).sum(1)
-            index = torch.where(torch.isin(index, dead), torch.full_like(index, -1), renumbered)
+        if (unread := kept.unread.get(f"{owner}.index")) is not None:
+            index = torch.where(torch.isin(index, unread), -1, _renumbered(index, unread))
         module.index = index.to(module.index.device)
         return
     # The vectors of a norm share the slices of its scale, or of its running mean where it has no scale.

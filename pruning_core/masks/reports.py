@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,23 +23,34 @@ NOTHING_CUT = (
     "nothing at all was cut, for no score is at or below the threshold: train longer, or with a stronger penalty"
 )
 """The remark on a cut by a threshold that changed nothing; it stands in the first line of a report, and in rows."""
+COLUMNS = ["layer", "weights", "removed", "sparsity", "rows", "empty_rows", "macs", "macs_removed"]
 
 
 @dataclass(frozen=True)
 class Report:
     """``removed`` maps "weights", "channels" and "macs" to (removed, total); macs count zeros as if they were skipped.
 
-    For methods that prune single weights, "channels" counts output rows without any weight left. ``layers`` has one
-    row a layer, ``not_prunable`` maps layers and groups to the reason.
+    For methods that prune single weights, "channels" counts output rows without any weight left. ``rows`` has a tuple a
+    layer, the entries of ``COLUMNS``, which ``layers`` shows as a table; ``not_prunable`` maps layers and groups to the
+    reason.
     """
 
     method: str
     asked: float | None
     of: str
     removed: Mapping[str, tuple[int, int]]
-    layers: pandas.DataFrame
+    rows: tuple[tuple, ...]
     not_prunable: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+
+    @cached_property
+    def layers(self) -> pandas.DataFrame:
+        """One row a layer; without the columns of macs where they were not counted. Made when first asked for: a table takes
+        longer than the cut of a small network."""
+        import pandas
+
+        table = pandas.DataFrame(self.rows, columns=COLUMNS)
+        return table if "macs" in self.removed else table.drop(columns=["macs", "macs_removed"])
 
     @property
     def reached(self) -> float:
@@ -98,8 +110,6 @@ def make_report(
     method: str, asked: float | None, of: str, masks: Mapping[str, Tensor], sites: Sites, remarks=()
 ) -> Report:
     """Count what ``masks`` remove at ``sites``."""
-    import pandas
-
     rows = []
     for name in sites.weights:
         shape = sites.shapes[name]
@@ -109,16 +119,12 @@ def make_report(
         empty = 0 if mask is None else int((~any_alive(mask, 0)).sum())
         cost = sites.positions[name] if sites.positions is not None else 0
         rows.append((name, total, dead, dead / total, shape[0], empty, total * cost, dead * cost))
-    columns = ["layer", "weights", "removed", "sparsity", "rows", "empty_rows", "macs", "macs_removed"]
-    layers = pandas.DataFrame(rows, columns=columns)
     removed = {"weights": count_removed("weights", masks, sites), "channels": count_removed("channels", masks, sites)}
     if not sites.groups:
-        removed["channels"] = int(layers["empty_rows"].sum()), int(layers["rows"].sum())
+        removed["channels"] = sum(row[5] for row in rows), sum(row[4] for row in rows)
     if sites.positions is not None:
         removed["macs"] = count_removed("macs", masks, sites)
-    else:
-        layers = layers.drop(columns=["macs", "macs_removed"])
-    return Report(method, asked, of, removed, layers, dict(sites.excluded), tuple(remarks))
+    return Report(method, asked, of, removed, tuple(rows), dict(sites.excluded), tuple(remarks))
 
 
 def layer_density(

@@ -11,6 +11,7 @@ from pruning_core.checks import Constraints, OneOf, check_fields
 from pruning_core.errors import BadInput, BadType, Unprunable, known_name
 from pruning_core.masks import Budget, Group, Masks, Member, Scores, Sites, allocate
 from pruning_core.masks.scores import COMBINERS, NORMALISERS, combine
+from pruning_core.methods.shrinking import living_part
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +48,17 @@ class View:
     def parameter(self, name: str) -> Tensor:
         """One parameter, without gradient, in float32 or better."""
         return raised(self.model.get_parameter(name).detach())
+
+    def of_living(self, score: "Callable[[View], Scores]") -> Scores:
+        """``score`` of the network without its dead channels, where they can be cut out; dead weights and channels score 0.
+
+        It costs what the living part costs. Only for scores that :meth:`Method.shrinks` allows.
+        """
+        part = living_part(self.model, self.alive, self.sites, self.example_input)
+        if part is None:
+            return score(self)
+        found = score(replace(self, model=part.model, sites=part.sites, alive=part.masks))
+        return Scores({name: part.spread(name, values) for name, values in found.items()})
 
     def random_scores(self, channels: bool) -> Scores:
         """A score for each channel, or for each weight, drawn uniformly from [0, 1)."""
@@ -121,13 +133,24 @@ class Method:
         """Whether the budget holds to the unit; False for a reference behaviour that meets it on average only."""
         return True
 
+    def shrinks(self) -> bool:
+        """Whether dead channels may be cut out before living ones are scored, which must not change any score.
+
+        True for products with gradients in evaluation mode: where every column that reads a channel is zero, no output and
+        no other gradient depends on it, and its own are zero. False wherever a score counts entries or channels of a
+        layer (means, quantiles, shares of a budget), draws random numbers by shape (as dropout does in training mode), or
+        reads weights or activations of the dead channels themselves.
+        """
+        return False
+
     def score(self, view: View) -> Scores:
         """One tensor a site, larger is more important: a parameter's shape, or (channels,) for a group."""
         raise NotImplementedError
 
     def choose(self, view: View, budget: Budget) -> Choice:
         """Masks that meet the budget; by default those of the highest scores."""
-        return Choice(allocate(self.score(view), budget, view.alive, view.sites))
+        scores = view.of_living(self.score) if self.shrinks() else self.score(view)
+        return Choice(allocate(scores, budget, view.alive, view.sites))
 
 
 METHODS: dict[str, type[Method]] = {}

@@ -36,26 +36,30 @@ class Cnip(elasticities.Sensitivity):
 
     combine: str = "sum"
 
+    def shrinks(self) -> bool:
+        return True
+
     def score(self, view: View) -> Scores:
         """The channels' half of the scores; ``choose`` ranks the weights beside them."""
-        return self._elasticities(view)[1]
+        return Scores({name: score for name, score in self._elasticities(view).items() if name in view.sites.groups})
 
     def choose(self, view: View, budget: Budget) -> Choice:
         if budget.across != "global":
             raise BudgetError("cnip compares weights and channels over the whole network; across must be 'global'.")
-        weights, channels = self._elasticities(view)
+        scores = view.of_living(self._elasticities)
+        weights, channels = (Scores({n: scores[n] for n in names}) for names in (view.sites.weights, view.sites.groups))
         if budget.below is not None:
             return Choice(_below(view, budget.below, budget.keep_at_least, weights, channels)[1])
         return Choice((_by_channels if budget.of == "channels" else _by_weights)(view, budget, weights, channels))
 
-    def _elasticities(self, view: View) -> tuple[Scores, Scores]:
+    def _elasticities(self, view: View) -> Scores:
+        """Those of weights, by parameter, and those of channels, by group."""
         groups = view.sites.groups
         names = dict.fromkeys([*view.sites.weights, *elasticities.producing_parameters(groups.values())])
         gradients, loss = self.gradients(view, names)
         of_scope = {name: gradients[name] for name in view.sites.weights}
         weights = elasticities.weight_elasticities(view.model, of_scope, loss)
-        channels = elasticities.channel_elasticities(view.model, gradients, loss, groups, self.combine)
-        return Scores(weights), Scores(channels)
+        return Scores(weights | elasticities.channel_elasticities(view.model, gradients, loss, groups, self.combine))
 
 
 def _below(view: View, threshold: float, keep: int, weights: Scores, channels: Scores) -> tuple[Masks, Masks]:

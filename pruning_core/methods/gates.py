@@ -57,6 +57,9 @@ class GateDecorators(Sensitivity):
     def refuses(self, model: nn.Module, group: Group) -> str | None:
         return None if gates_of(model, group, ChannelGate) else "they have no gate"
 
+    def shrinks(self) -> bool:
+        return not self.reference  # in training mode dropout draws as many numbers as there are channels
+
     def score(self, view: View) -> Scores:
         groups = view.sites.groups
         gates = {name: gates_of(view.model, group, ChannelGate) for name, group in groups.items()}

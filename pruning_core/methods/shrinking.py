@@ -2,11 +2,13 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pruning_core.errors import Unprunable
+from pruning_core.errors import PruningError, Unprunable
 from pruning_core.masks import Masks, Sites, remove
 from pruning_core.masks.removal import Kept
 from pruning_core.models.modes import evaluating
@@ -14,11 +16,9 @@ from pruning_core.models.modes import evaluating
 
 def shrunk(model: nn.Module, masks: Masks, sites: Sites, example_input=None) -> tuple[nn.Module, Kept]:
     """A smaller copy of a masked network, and the slices that made it. The two are compared before it is returned."""
-    # The tensors are shared until it is clear which of them will be cut anyway.
-    originals = [*model.parameters(), *model.buffers()]
-    small = copy.deepcopy(model, {id(tensor): tensor for tensor in originals})
-    kept = remove(small, masks, sites.groups.values())
-    shared = {id(tensor) for tensor in originals}
+    small, kept = _cut(model, masks, sites)
+    # Until here the two share the tensors of which nothing was cut.
+    shared = {id(tensor) for tensor in [*model.parameters(), *model.buffers()]}
     for module in small.modules():
         for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             if id(tensor) in shared:
@@ -30,9 +30,51 @@ def shrunk(model: nn.Module, masks: Masks, sites: Sites, example_input=None) -> 
     return small, kept
 
 
+def _cut(model: nn.Module, masks: Masks, sites: Sites) -> tuple[nn.Module, Kept]:
+    """The same without copies of the tensors of which nothing is cut, and without the comparison."""
+    small = copy.deepcopy(model, {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]})
+    return small, remove(small, masks, sites.groups.values())
+
+
+class LivingPart(NamedTuple):
+    """A network without its dead channels, which shares other tensors with the whole one, with its sites and masks."""
+
+    model: nn.Module
+    sites: Sites
+    masks: Masks
+    kept: Kept
+    shapes: Mapping[str, torch.Size]
+
+    def spread(self, name: str, score: Tensor) -> Tensor:
+        """The score of a parameter or a group of this network as one of the whole network's; what is dead scores 0."""
+        if name not in self.sites.groups:
+            return self.kept.spread(name, score, self.shapes[name])
+        alive = self.kept.channels[name].to(score.device)
+        return score.new_zeros(len(alive)).masked_scatter_(alive, score)
+
+
+def living_part(model: nn.Module, masks: Masks, sites: Sites, example_input) -> LivingPart | None:
+    """What is left of a masked network when its dead channels are cut out; None where there are none, where a group has
+    no others, and where the outputs would change."""
+    if not masks.removed:
+        return None
+    try:
+        small, kept = _cut(model, masks, sites)
+        if not kept.slices:
+            return None
+        compare(model, small, example_input)
+    except PruningError:
+        return None
+    shapes = {name: parameter.shape for name, parameter in small.named_parameters()}
+    groups = {name: kept.group(group) for name, group in sites.groups.items()}
+    return LivingPart(small, replace(sites, shapes=shapes, groups=groups), kept.masks(masks), kept, sites.shapes)
+
+
 def compare(masked: nn.Module, small: nn.Module, example_input) -> None:
     """Raise Unprunable unless both networks give the same output on the example, in evaluation mode."""
+    device = next(masked.parameters()).device
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
+    arguments = tuple(part.to(device) if isinstance(part, Tensor) else part for part in arguments)
     outputs = []
     for network in (masked, small):
         with evaluating(network), torch.no_grad():

@@ -2,9 +2,8 @@ r"""SNAP and SNAP-it: the elasticity of the loss to a whole channel (Verdenius e
 
     e(j) = | 1 / L * dL/dc_j |,      c_j = 1 multiplies output j of a layer, before its norm
 
-It is computed from the gradients of the layer's weights: ``dL/dc_j = sum_k W_jk dL/dW_jk + b_j dL/db_j``, since the
-output is linear in them (shared/elasticities.py). So a channel's elasticity is the signed sum of its weights' elasticities, and
-the weights of a channel may matter much one by one and nothing together.
+It equals the signed sum of the elasticities of the channel's weights, since the output is linear in them
+(shared/elasticities.py), so the weights of a channel may matter much one by one and nothing together.
 
 SNAP-it repeats the cut on the network that is left. The official code cannot do residual networks; here the layers
 that make one channel together share one gate.
@@ -12,7 +11,7 @@ that make one channel together share one gate.
 
 from pruning_core.masks import Scores
 from pruning_core.methods.base import COMBINED, View, register
-from pruning_core.methods.shared.elasticities import Sensitivity, channel_elasticities, producing_parameters
+from pruning_core.methods.shared.elasticities import Sensitivity, gate_elasticities, statistic_loss
 
 
 @register
@@ -28,7 +27,10 @@ class Snap(Sensitivity):
 
     combine: str = "sum"
 
+    def shrinks(self) -> bool:
+        return True
+
     def score(self, view: View) -> Scores:
-        groups = view.sites.groups
-        gradients, loss = self.gradients(view, producing_parameters(groups.values()))
-        return Scores(channel_elasticities(view.model, gradients, loss, groups, self.combine))
+        loss = statistic_loss(self.loss, view.loss)
+        batches = view.batches or ()
+        return Scores(gate_elasticities(view.model, view.sites.groups, batches, loss, self.batches, self.combine))

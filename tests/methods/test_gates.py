@@ -88,9 +88,12 @@ def test_tocks_pull_the_gates_towards_zero():
 
 def test_gate_scores_are_the_elasticities_of_the_gates(batches):
     model = GateDecorators().prepare(network(), batches[0][0][:1])
+    generator = torch.Generator().manual_seed(
+        0
+    )  # of some draws, one layer would keep its best channel only because it must
     for module in model.modules():
         if isinstance(module, ChannelGate):
-            nn.init.uniform_(module.weight, 0.2, 2)
+            nn.init.uniform_(module.weight, 0.2, 2, generator=generator)
     result = pc.prune(model, GateDecorators(), 0.5, batches=batches)
     model.eval()
     loss = torch.stack([nn.functional.cross_entropy(model(x), y) for x, y in batches]).mean()

@@ -8,13 +8,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from pruning_core.masks.groups import Group, Member
 from pruning_core.masks.sites import find_sites
 from pruning_core.methods.shared.elasticities import (
     channel_elasticities,
+    gate_elasticities,
     loss_gradients,
     producing_parameters,
     weight_elasticities,
 )
+from tests.masks.test_groups import NETWORKS, made
 from tests.methods.gradient_networks import conv, residual
 
 
@@ -74,6 +77,48 @@ def test_members_of_a_residual_sum_share_one_gate(batches):
         (derivative,) = torch.autograd.grad(value, shared)
         ours = channel_elasticities(model, gradients, loss, {name: group})[name]
         torch.testing.assert_close(ours, (derivative / value).abs().detach(), rtol=1e-9, atol=1e-13)
+
+
+class Twice(nn.Module):
+    """A layer that is called two times, and one that is never called: its weights are used all the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.again, self.uncalled, self.last = (
+            nn.Linear(n, m) for n, m in [(8, 6), (6, 6), (6, 6), (6, 4)]
+        )
+
+    def forward(self, x):
+        x = torch.tanh(self.again(torch.tanh(self.again(torch.tanh(self.first(x))))))
+        return self.last(torch.tanh(F.linear(x, self.uncalled.weight, self.uncalled.bias)))
+
+
+@pytest.mark.parametrize("how", ["sum", "mean", "max", "first"])
+@pytest.mark.parametrize("kind", [*NETWORKS, "residual", "twice"])
+def test_gates_that_hooks_put_behind_layers_say_the_same(kind, how):
+    shape = {"residual": (1, 8, 8), "twice": (8,)}.get(kind, (2, 8, 8))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = residual().eval() if kind == "residual" else Twice().double() if kind == "twice" else made(kind)
+        inputs = [torch.randn(6, *shape).double() for _ in range(3)]
+        given = [(x, model(x.flip(0)).argmax(1)) for x in inputs]
+    if kind == "twice":  # a search follows calls only
+        groups = {n: group(n, 6) for n in ("first", "again", "uncalled")}
+    else:
+        groups = find_sites(model, channels=True, example_input=inputs[0][:1]).groups
+    gradients, loss = loss_gradients(model, producing_parameters(groups.values()), given, F.cross_entropy, 2)
+    expected = channel_elasticities(model, gradients, loss, groups, how)
+    found = gate_elasticities(model, groups, given, F.cross_entropy, 2, how)
+    assert found.keys() == expected.keys()
+    for name, scores in expected.items():
+        torch.testing.assert_close(found[name], scores, rtol=1e-9, atol=1e-13)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def group(layer: str, size: int) -> Group:
+    """The channels that one linear layer makes."""
+    every = torch.arange(size)
+    return Group(layer, size, (Member(f"{layer}.weight", 0, every, every), Member(f"{layer}.bias", 0, every, every)))
 
 
 def test_a_weights_elasticity_is_the_relative_change_of_the_loss(batches):
