@@ -1,0 +1,129 @@
+"""Sentences of the pages that state a result, each with the condition on the stored rows that makes it true."""
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pruning_core.book.claims.verdicts import LEAST_SEEDS
+from pruning_core.errors import BadInput, PruningError
+from pruning_core.experiments.intervals import Interval, mean_interval, require_columns
+from pruning_core.records.files import results_root
+from pruning_core.records.table import load, select
+from pruning_core.version import LONG
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Unbacked(PruningError):
+    """A sentence of the book that the stored rows do not support."""
+
+
+def backed(sentence: str, *conditions: bool) -> None:
+    """Show a sentence (Markdown) that states a result, if all ``conditions`` on the stored rows hold.
+
+    Raises Unbacked if one does not hold: then the rows have changed, and the sentence has to be written anew. Raises
+    BadInput without any condition.
+
+    >>> backed("Three is more than two.", 3 > 2, 3 != 2)
+    <IPython.core.display.Markdown object>
+    >>> backed("Two is more than three.", 2 > 3)
+    Traceback (most recent call last):
+    ...
+    pruning_core.book.sentences.Unbacked: condition 1 of 1 does not hold on the stored rows: Two is more than three.
+    """
+    from IPython.display import Markdown, display
+
+    if not conditions:
+        raise BadInput(f"a result needs a condition on the stored rows: {sentence}")
+    for number, holds in enumerate(conditions, 1):
+        if not holds:
+            raise Unbacked(f"condition {number} of {len(conditions)} does not hold on the stored rows: {sentence}")
+    display(Markdown(sentence))
+
+
+@functools.cache
+def _long_rows() -> "pd.DataFrame":
+    return load(results_root(), profile=LONG)
+
+
+def stored_rows(**equal_to: Any) -> "pd.DataFrame":
+    """The rows stored with the book (profiles standard and paper), read once a process, whose columns have these values.
+
+    A list stands for one of several values, None for none; as in :func:`pruning_core.records.load`, but without the
+    records of this machine, on which no sentence of the book may depend. Raises BadInput where no row is left,
+    UnknownName for a column of no row.
+
+    >>> sorted(stored_rows(model="ffn2_ispasp", label="fine-tuned", epoch=20)["seed"].unique().tolist())
+    [0, 1, 2, 3, 4]
+    """
+    rows = select(_long_rows(), **equal_to)
+    if rows.empty:
+        raise BadInput(f"no stored row has {', '.join(f'{name} = {value!r}' for name, value in equal_to.items())}.")
+    return rows
+
+
+def means(rows: "pd.DataFrame", over: str | Sequence[str], value: str = "accuracy") -> dict[Any, Interval]:
+    """The mean of ``value`` over seeds with its 95 % interval, for each setting: a value of ``over``, or a tuple of several.
+
+    Raises BadInput for a missing column, and where one seed has several rows in a setting: they differ in something that
+    ``rows`` should have been chosen by.
+    """
+    columns = [over] if isinstance(over, str) else list(over)
+    require_columns(rows, (*columns, value, "seed"))
+    found = rows.dropna(subset=[value])
+    if (twice := found.duplicated([*columns, "seed"])).any():
+        key = found.loc[twice, [*columns, "seed"]].iloc[0].to_dict()
+        raise BadInput(f"several rows have {', '.join(f'{name} = {entry}' for name, entry in key.items())}.")
+    groups = found.groupby(over if isinstance(over, str) else columns)[value]
+    return {key: mean_interval(values.to_numpy(float)) for key, values in groups}
+
+
+def gaps(
+    rows: "pd.DataFrame",
+    first: Any,
+    second: Any,
+    over: str | Sequence[str] = "asked",
+    by: str = "method",
+    value: str = "accuracy",
+) -> dict[Any, Interval]:
+    """``first`` minus ``second`` (values of ``by``), paired by seed, with its 95 % interval, for each setting as in
+    :func:`means`; settings that only one of them has are left out. Raises BadInput as there, and where none is left.
+
+    >>> import pandas as pd
+    >>> seeds = {"seed": [0, 1, 2] * 2, "asked": 0.5, "method": ["snip"] * 3 + ["random"] * 3}
+    >>> found = gaps(pd.DataFrame(seeds | {"accuracy": [90, 92, 91, 80, 81, 82]}), "snip", "random")
+    >>> print(points(found[0.5]), clear(found))
+    +10.0 points [7.5, 12.5] {0.5: 'ahead'}
+    """
+    columns = [over] if isinstance(over, str) else list(over)
+    sides = [rows[rows[by] == name] for name in (first, second)]
+    for side in sides:
+        means(side, over, value)  # refuses several rows of one seed
+    mine, other = (side.set_index([*columns, "seed"])[value].astype(float) for side in sides)
+    differences = (mine - other).dropna().reset_index()
+    if differences.empty:
+        raise BadInput(f"no row of {first!r} and {second!r} has the same {', '.join(columns)} and seed.")
+    return means(differences, over, value)
+
+
+def clear(found: Mapping[Any, Interval]) -> dict[Any, str]:
+    """For each setting "ahead" where the whole interval lies above zero, "behind" where below, else "open", as with fewer
+    than three seeds."""
+    sides = {key: gap.side if gap.n >= LEAST_SEEDS else 0 for key, gap in found.items()}
+    return {key: ("open", "ahead", "behind")[side] for key, side in sides.items()}
+
+
+def points(gap: Interval, digits: int = 1) -> str:
+    """A difference of percentages with its interval, "+2.7 points [1.7, 3.7]"."""
+    return f"{gap.mean:+.{digits}f} points [{gap.low:.{digits}f}, {gap.high:.{digits}f}]"
+
+
+def percents(fractions: Iterable[float]) -> str:
+    """Fractions as a list of percentages.
+
+    >>> percents([0.5, 0.9, 0.995])
+    '50, 90 and 99.5 %'
+    """
+    words = [f"{100 * fraction:.4g}" for fraction in fractions]
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:]))) + " %"
