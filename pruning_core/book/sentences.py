@@ -93,7 +93,7 @@ def gaps(
     >>> import pandas as pd
     >>> seeds = {"seed": [0, 1, 2] * 2, "asked": 0.5, "method": ["snip"] * 3 + ["random"] * 3}
     >>> found = gaps(pd.DataFrame(seeds | {"accuracy": [90, 92, 91, 80, 81, 82]}), "snip", "random")
-    >>> print(points(found[0.5]), clear(found))
+    >>> print(in_points(found[0.5]), clear(found))
     +10.0 points [7.5, 12.5] {0.5: 'ahead'}
     """
     columns = [over] if isinstance(over, str) else list(over)
@@ -114,7 +114,7 @@ def clear(found: Mapping[Any, Interval]) -> dict[Any, str]:
     return {key: ("open", "ahead", "behind")[side] for key, side in sides.items()}
 
 
-def points(gap: Interval, digits: int = 1) -> str:
+def in_points(gap: Interval, digits: int = 1) -> str:
     """A difference of percentages with its interval, "+2.7 points [1.7, 3.7]"."""
     return f"{gap.mean:+.{digits}f} points [{gap.low:.{digits}f}, {gap.high:.{digits}f}]"
 
