@@ -6,7 +6,7 @@ from pruning_core.book.claims.page import scoreboard, side_by_side, to_markdown
 from pruning_core.book.claims.verdicts import Verdict, verdict
 from pruning_core.book.exercises import check
 from pruning_core.book.notebooks import profile_settings, run_notebook
-from pruning_core.book.sentences import backed, clear, gaps, in_points, means, percents, stored_rows
+from pruning_core.book.sentences import backed, clear, gaps, in_points, in_words, means, percents, stored_rows
 
 __all__ = [
     "Claim",
@@ -17,6 +17,7 @@ __all__ = [
     "find_notebooks",
     "gaps",
     "in_points",
+    "in_words",
     "load_claims",
     "means",
     "percents",

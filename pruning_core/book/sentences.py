@@ -75,8 +75,12 @@ def means(rows: "pd.DataFrame", over: str | Sequence[str], value: str = "accurac
     if (twice := found.duplicated([*columns, "seed"])).any():
         key = found.loc[twice, [*columns, "seed"]].iloc[0].to_dict()
         raise BadInput(f"several rows have {', '.join(f'{name} = {entry}' for name, entry in key.items())}.")
-    groups = found.groupby(over if isinstance(over, str) else columns)[value]
-    return {key: mean_interval(values.to_numpy(float)) for key, values in groups}
+    groups = found.groupby(columns)[value]
+    keys = {key: tuple(round(part, 9) if isinstance(part, float) else part for part in key) for key, _ in groups}
+    return {
+        keys[key][0] if isinstance(over, str) else keys[key]: mean_interval(values.to_numpy(float))
+        for key, values in groups
+    }
 
 
 def gaps(
@@ -125,5 +129,26 @@ def percents(fractions: Iterable[float]) -> str:
     >>> percents([0.5, 0.9, 0.995])
     '50, 90 and 99.5 %'
     """
-    words = [f"{100 * fraction:.4g}" for fraction in fractions]
-    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:]))) + " %"
+    return f"{_listed([f'{100 * fraction:.4g}' for fraction in fractions])} %"
+
+
+def in_words(found: Mapping[Any, Interval]) -> str:
+    """What :func:`clear` says of every setting, the unfavourable ones included; settings up to 1 are fractions.
+
+    >>> above, below, across = Interval(1, 0.5, 1.5, 5), Interval(-1, -1.5, -0.5, 5), Interval(0, -1, 1, 5)
+    >>> in_words({0.5: across, 0.8: above, 0.9: above, 0.95: below})
+    'clearly ahead at 80 and 90 %, clearly behind at 95 % and open at 50 %'
+    >>> in_words({25: below, 51: below})
+    'clearly behind at 25 and 51'
+    """
+    sides = clear(found)
+    parts = []
+    for side, words in (("ahead", "clearly ahead"), ("behind", "clearly behind"), ("open", "open")):
+        if at := [key for key, found_side in sides.items() if found_side == side]:
+            fractions = all(isinstance(key, float) and key <= 1 for key in at)
+            parts.append(f"{words} at {percents(at) if fractions else _listed([f'{key:g}' for key in at])}")
+    return _listed(parts)
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
