@@ -1,7 +1,7 @@
 """Sentences of the pages that state a result, each with the condition on the stored rows that makes it true."""
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pruning_core.book.claims.verdicts import LEAST_SEEDS
@@ -66,15 +66,15 @@ def stored_rows(**equal_to: Any) -> "pd.DataFrame":
 def means(rows: "pd.DataFrame", over: str | Sequence[str], value: str = "accuracy") -> dict[Any, Interval]:
     """The mean of ``value`` over seeds with its 95 % interval, for each setting: a value of ``over``, or a tuple of several.
 
-    Raises BadInput for a missing column, and where one seed has several rows in a setting: they differ in something that
-    ``rows`` should have been chosen by.
+    Raises BadInput for a missing column, and where one seed has several values in a setting: its rows differ in something
+    that they should have been chosen by.
     """
     columns = [over] if isinstance(over, str) else list(over)
     require_columns(rows, (*columns, value, "seed"))
-    found = rows.dropna(subset=[value])
+    found = rows.dropna(subset=[value]).drop_duplicates([*columns, "seed", value])
     if (twice := found.duplicated([*columns, "seed"])).any():
         key = found.loc[twice, [*columns, "seed"]].iloc[0].to_dict()
-        raise BadInput(f"several rows have {', '.join(f'{name} = {entry}' for name, entry in key.items())}.")
+        raise BadInput(f"several values of {value} have {', '.join(f'{name} = {entry}' for name, entry in key.items())}.")
     groups = found.groupby(columns)[value]
     keys = {key: tuple(round(part, 9) if isinstance(part, float) else part for part in key) for key, _ in groups}
     return {
@@ -103,8 +103,8 @@ def gaps(
     columns = [over] if isinstance(over, str) else list(over)
     sides = [rows[rows[by] == name] for name in (first, second)]
     for side in sides:
-        means(side, over, value)  # refuses several rows of one seed
-    mine, other = (side.set_index([*columns, "seed"])[value].astype(float) for side in sides)
+        means(side, over, value)  # refuses several values of one seed
+    mine, other = (side.groupby([*columns, "seed"])[value].first().astype(float) for side in sides)
     differences = (mine - other).dropna().reset_index()
     if differences.empty:
         raise BadInput(f"no row of {first!r} and {second!r} has the same {', '.join(columns)} and seed.")
@@ -123,13 +123,13 @@ def in_points(gap: Interval, digits: int = 1) -> str:
     return f"{gap.mean:+.{digits}f} points [{gap.low:.{digits}f}, {gap.high:.{digits}f}]"
 
 
-def percents(fractions: Iterable[float]) -> str:
-    """Fractions as a list of percentages.
+def percents(*fractions: float) -> str:
+    """Fractions as a list of percentages, to three digits.
 
-    >>> percents([0.5, 0.9, 0.995])
+    >>> percents(0.5, 0.9, 0.995)
     '50, 90 and 99.5 %'
     """
-    return f"{_listed([f'{100 * fraction:.4g}' for fraction in fractions])} %"
+    return f"{_listed([f'{100 * fraction:.3g}' for fraction in fractions])} %"
 
 
 def in_words(found: Mapping[Any, Interval]) -> str:
@@ -146,7 +146,7 @@ def in_words(found: Mapping[Any, Interval]) -> str:
     for side, words in (("ahead", "clearly ahead"), ("behind", "clearly behind"), ("open", "open")):
         if at := [key for key, found_side in sides.items() if found_side == side]:
             fractions = all(isinstance(key, float) and key <= 1 for key in at)
-            parts.append(f"{words} at {percents(at) if fractions else _listed([f'{key:g}' for key in at])}")
+            parts.append(f"{words} at {percents(*at) if fractions else _listed([f'{key:g}' for key in at])}")
     return _listed(parts)
 
 
