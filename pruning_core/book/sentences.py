@@ -74,7 +74,9 @@ def means(rows: "pd.DataFrame", over: str | Sequence[str], value: str = "accurac
     found = rows.dropna(subset=[value]).drop_duplicates([*columns, "seed", value])
     if (twice := found.duplicated([*columns, "seed"])).any():
         key = found.loc[twice, [*columns, "seed"]].iloc[0].to_dict()
-        raise BadInput(f"several values of {value} have {', '.join(f'{name} = {entry}' for name, entry in key.items())}.")
+        raise BadInput(
+            f"several values of {value} have {', '.join(f'{name} = {entry}' for name, entry in key.items())}."
+        )
     groups = found.groupby(columns)[value]
     keys = {key: tuple(round(part, 9) if isinstance(part, float) else part for part in key) for key, _ in groups}
     return {
