@@ -6,8 +6,7 @@ from unittest.mock import patch
 import pandas as pd
 import pytest
 
-from pruning_core.book import backed, clear, gaps, in_points, in_words, means, percents, stored_rows
-from pruning_core.book.sentences import Unbacked
+from pruning_core.book.sentences import Unbacked, backed, clear, gaps, in_points, in_words, means, percents, stored_rows
 from pruning_core.errors import BadInput, UnknownName
 from pruning_core.experiments import paired_difference
 from pruning_core.experiments.intervals import Interval
