@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from pruning_core import DATASETS, MODELS, Experiment, methods_table, recipes, records, run
-from pruning_core.errors import BadInput, PruningError, known_name
+from pruning_core.errors import BadInput, BadType, PruningError, known_name
 from pruning_core.version import LONG, PROFILES, REPOSITORY
 
 
@@ -40,7 +40,10 @@ def _data(arguments: argparse.Namespace) -> None:
 
 def _given(pairs: list[tuple[str, str]]) -> dict[str, Any]:
     """``-p name value`` as parameters; the value is read as YAML, as papermill does."""
-    return {name: yaml.safe_load(value) for name, value in pairs}
+    try:
+        return {name: yaml.safe_load(value) for name, value in pairs}
+    except yaml.YAMLError as error:
+        raise BadInput(f"a value of -p is no YAML: {' '.join(str(error).split())}") from error
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -76,7 +79,26 @@ def _notebooks(arguments: argparse.Namespace) -> None:
     print(f"{len(ran)} of {len(notebooks)} notebooks run, the others had not changed since their last run")
 
 
+def _sweep(arguments: argparse.Namespace) -> None:
+    from pruning_core.book import sweeps
+
+    how: dict[str, Any] = {"jobs": arguments.jobs, "scheduler": arguments.scheduler}
+    ran = sweeps.sweep(arguments.names, arguments.profile, **how)
+    print(f"{len(ran)} notebooks run at profile {arguments.profile}, the others had not changed since their last run")
+
+
+def _sweep_status(arguments: argparse.Namespace) -> None:
+    from pruning_core.book import sweeps
+
+    table = sweeps.sweep_status(arguments.profile)
+    print(table.to_string(index=False, float_format="{:.1f}".format, na_rep="?"))
+    totals = table[["done", "running", "failed", "waiting"]].sum()
+    print(", ".join(f"{n} {name}" for name, n in totals.items()), f"of {table['experiments'].sum()} experiments")
+
+
 def _collect(arguments: argparse.Namespace) -> None:
+    for profile in arguments.profiles:
+        known_name("profile", profile, PROFILES)
     print(f"{len(records.collect(arguments.profiles))} files of {records.results_root()} have new rows")
 
 
@@ -105,6 +127,15 @@ def _scoreboard(arguments: argparse.Namespace) -> None:
     records.write_atomically(book / "scoreboard.svg", picture.data)
     claims.write_page(book / "scoreboard.md", board, ("scoreboard.svg", picture.alt))
     print(claims.summary(board))
+
+
+def _costs(arguments: argparse.Namespace) -> None:
+    from pruning_core.book import sweeps
+
+    table = sweeps.costs(records.load())
+    rows = [[p, m, d, on, str(n), f"{hours:.2f}"] for p, m, d, on, n, hours in table.itertuples(index=False)]
+    head = ["profile", "network", "data", "on", "experiments", "hours"]
+    print("\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows]))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -136,21 +167,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     notebooks.add_argument("--always", action="store_true", help="run also what has not changed")
     notebooks.add_argument("--check-stripped", action="store_true", help="only check that no outputs are stored")
+    sweep = command("sweep", _sweep, "run the notebooks at a long profile, their experiments on many workers")
+    sweep.add_argument("names", nargs="*", help="notebooks, as for the command notebooks; default: all")
+    sweep.add_argument("--profile", default="standard", help=f"one of {', '.join(PROFILES)} (default standard)")
+    sweep.add_argument("--jobs", type=int, default=2, help="how many processes of this machine (default 2)")
+    sweep.add_argument("--scheduler", help="the address of a dask scheduler, whose workers take the place of --jobs")
+    status = command("sweep-status", _sweep_status, "how far a sweep is: done, running, failed, core-hours left")
+    status.add_argument("--profile", default="standard", help=f"one of {', '.join(PROFILES)} (default standard)")
     command("page", _page, "run one notebook and build its page of the site", shared).add_argument("name")
     collect = command("collect", _collect, "copy the records of long runs to data/results, to be committed")
     collect.add_argument("profiles", nargs="*", default=LONG, help=f"which (default: {' '.join(LONG)})")
     command("scoreboard", _scoreboard, "write the page of the papers' claims beside our results")
+    command("costs", _costs, "what the experiments cost that have records, as a table in Markdown")
     return parser
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it succeeded, 1 with one sentence on stderr if it was refused or failed."""
+    """Run one command; 0 if it succeeded, with one sentence on stderr 2 if it was refused and 1 if it failed."""
     arguments = _parser().parse_args(given)
     try:
         arguments.function(arguments)
     except PruningError as error:
         print(error, file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, BadInput | BadType) else 1
     except subprocess.CalledProcessError as error:
         return error.returncode
     except KeyboardInterrupt:

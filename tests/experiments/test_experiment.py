@@ -14,10 +14,9 @@ import torch
 
 import pruning_core as pc
 from pruning_core.errors import BadInput, CorruptFile, PruningError, UnknownName
-from pruning_core.experiments import experiment as experiments
-from pruning_core.experiments import recipes
-from pruning_core.experiments.experiment import final_state
+from pruning_core.experiments import recipes, runs
 from pruning_core.experiments.network_stages import recalibrate
+from pruning_core.experiments.runs import final_state
 from pruning_core.experiments.stages import Importances
 from pruning_core.experiments.state import flatten
 from pruning_core.masks.tracing import find_groups
@@ -142,7 +141,7 @@ def test_batch_norm_statistics_are_measured_anew():
 def test_a_record_is_read_the_second_time(monkeypatch):
     timeline = recipes.dense(1)
     first = run(timeline)
-    monkeypatch.setattr(experiments, "_played", lambda *_: pytest.fail("played again"))
+    monkeypatch.setattr(runs, "_played", lambda *_: pytest.fail("played again"))
     assert run(timeline) == first
 
 
@@ -210,6 +209,17 @@ def test_a_record_of_something_else_in_the_right_place_is_refused():
     assert pc.run(other, progress=False)[0]["experiment"] == other.key
 
 
+def test_a_checkpoint_of_something_else_in_the_right_place_is_refused():
+    one, other = (experiment([pc.Train(epochs), pc.Measure("x")]) for epochs in (1, 2))
+    pc.run(one, progress=False)
+    (mine,), (theirs,) = map(runs.beginnings, (one, other))
+    runs.checkpoint(mine).rename(runs.checkpoint(theirs))
+    with pytest.raises(CorruptFile, match=f"{theirs}.safetensors is not the checkpoint that belongs there: delete it"):
+        pc.run(other, progress=False)
+    runs.checkpoint(theirs).unlink()
+    assert pc.run(other, progress=False)[0]["epoch"] == 2
+
+
 def test_an_edited_method_of_ones_own_is_another_experiment():
     from dataclasses import dataclass
 
@@ -236,9 +246,11 @@ def test_an_edited_method_of_ones_own_is_another_experiment():
 
 def test_the_same_dense_network_is_trained_once(monkeypatch):
     trained = []
-    original = experiments.play
+    original = runs.play
     monkeypatch.setattr(
-        experiments, "play", lambda state, step, *rest: (trained.append(step.stage), original(state, step, *rest))
+        runs,
+        "play",
+        lambda state, step, *rest, **options: (trained.append(step.stage), original(state, step, *rest, **options)),
     )
     for method in ("magnitude", "random", "l1_norm"):
         run(recipes.prune_and_fine_tune(method, 0.5, 2, 1))
@@ -314,7 +326,7 @@ def test_two_processes_may_run_the_same_experiment(tmp_path):
         (lambda: pc.Prune("magnitude", 0.5, schedule="cubik"), UnknownName, "did you mean 'cubic'"),
         (lambda: pc.Train(-1), BadInput, "epochs must be at least 0"),
         (lambda: pc.Repeat(0, [pc.Train(1)]), BadInput, "n must be at least 1"),
-        (lambda: pc.Repeat(2, ["train"]), PruningError, "not a stage"),
+        (lambda: pc.Repeat(2, ["train"]), PruningError, "each of stages must be a stage, not 'train'"),
         (lambda: pc.Rewind(what="biases"), UnknownName, "Allowed: all, weights"),
         (lambda: recipes.recipe("dens"), UnknownName, "did you mean 'dense'"),
     ],
