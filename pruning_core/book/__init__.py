@@ -6,18 +6,27 @@ from pruning_core.book.claims.page import scoreboard, side_by_side, to_markdown
 from pruning_core.book.claims.verdicts import Verdict, verdict
 from pruning_core.book.exercises import check
 from pruning_core.book.notebooks import profile_settings, run_notebook
+from pruning_core.book.sentences import backed, clear, gaps, in_points, in_words, means, percents, stored_rows
 
 __all__ = [
     "Claim",
     "Verdict",
+    "backed",
     "check",
+    "clear",
     "find_notebooks",
+    "gaps",
+    "in_points",
+    "in_words",
     "load_claims",
+    "means",
+    "percents",
     "profile_settings",
     "run_notebook",
     "run_notebooks",
     "scoreboard",
     "side_by_side",
+    "stored_rows",
     "to_markdown",
     "verdict",
-]
+]  # fmt: skip

@@ -34,6 +34,11 @@ class Interval(NamedTuple):
     high: float
     n: int
 
+    @property
+    def side(self) -> int:
+        """1 where the whole interval lies above zero, -1 where below, 0 where it holds zero or does not exist."""
+        return int(self.low > 0) - int(self.high < 0)
+
 
 def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
     """The mean of the values (one a seed) and its two-sided t-interval.
@@ -68,9 +73,8 @@ def paired_difference(
     found = []
     if {first, second} <= set(wide.columns):
         for asked, gap in (wide[first] - wide[second]).dropna().groupby("asked"):
-            mean, low, high, n = mean_interval(gap.to_numpy())
-            better = first if low > 0 else second if high < 0 else "open"
-            found.append((f"{asked:.4g}", mean, low, high, n, better))
+            interval = mean_interval(gap.to_numpy())
+            found.append((f"{asked:.4g}", *interval, ("open", first, second)[interval.side]))
     return pd.DataFrame(found, columns=["removed", "points", "low", "high", "seeds", "better"]).round(2)
 
 

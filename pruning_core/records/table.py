@@ -120,6 +120,20 @@ def collect(
     return written
 
 
+def select(frame: "pandas.DataFrame", **equal_to: Any) -> "pandas.DataFrame":
+    """The rows of a table whose columns have these values: one, one of several in a list, or none (None).
+
+    Raises UnknownName for a column that the table does not have.
+    """
+    for name, value in equal_to.items():
+        column = frame[known_name("column", name, frame.columns)]
+        if isinstance(value, list | tuple | set):
+            frame = frame[column.isin(list(value))]
+        else:
+            frame = frame[column.isna() if value is None else column == value]
+    return frame.reset_index(drop=True)
+
+
 def load(*folders: str | os.PathLike, **equal_to: Any) -> "pandas.DataFrame":
     """All rows of all ``*.json`` records below the folders (or of single files) as one table.
 
@@ -143,15 +157,7 @@ def load(*folders: str | os.PathLike, **equal_to: Any) -> "pandas.DataFrame":
         rows += fresh
     frame = pandas.DataFrame(rows)
     frame = frame.reindex(columns=[*COLUMNS, *(name for name in frame.columns if name not in COLUMNS)])
-    if not rows:
-        return frame
-    for name, value in equal_to.items():
-        column = frame[known_name("column", name, frame.columns)]
-        if isinstance(value, list | tuple | set):
-            frame = frame[column.isin(list(value))]
-        else:
-            frame = frame[column.isna() if value is None else column == value]
-    return frame.reset_index(drop=True)
+    return select(frame, **equal_to) if rows else frame
 
 
 @functools.cache

@@ -1,78 +1,117 @@
-"""Sentences of the pages that state a result, recomputed from the stored rows they speak of."""
+"""Every sentence of the pages that states a result is true of the stored rows, and none stands outside of a backed cell."""
 
+import ast
+import re
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import nbformat
+import numpy as np
 import pytest
+import yaml
 
-from pruning_core import records
+from pruning_core.book.chapters import SOURCES, find_notebooks
+from pruning_core.book.sentences import Unbacked, _long_rows
 from pruning_core.data import load_data
-from pruning_core.experiments import paired_difference
+
+BACKED = re.compile(r"\bbacked\(")
+RESULT = re.compile(
+    r"\d ?(%|points\b)|\b(is|are|was|were|clearly|points) \W?(ahead|behind)\b|\b(clearly|significant(ly)?)\b"
+    r"|\b(beats?|wins?|won|outlasts?|outperforms?|collapses|as (good|accurate)|no better|far (below|above|from))\b"
+    r"|\b(better|worse|higher|lower|faster|slower) than\b|\b(highest|lowest|best|worst) (mean|accuracy|of all)\b"
+)
+"""Words of a sentence that may state a result. Sentences that state none are named, with the reason, in sentences.yml."""
+
+NOT_PROSE = re.compile(r"^(`{3,}).*?^\1\s*$|^\$\$.*?\$\$|^#.*?$|^\|.*?$", re.MULTILINE | re.DOTALL)
+SETTINGS = {
+    *("seed", "asked", "epoch", "width", "kept", "strength", "draws", "p", "d_hid", "hidden", "epsilon", "points"),
+    *("rounds", "factor"),
+}
+"""Columns of numbers that say what was run."""
+
+ALLOWED: dict[str, dict[str, list[str]]] = yaml.safe_load(
+    Path(__file__).with_name("sentences.yml").read_text(encoding="utf-8")
+)
 
 
-@pytest.fixture(scope="module")
-def stored():
-    rows = records.load(records.results_root())
-    return rows[rows["profile"].isin(["standard", "paper"])]
+def named(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
 
 
-def clear(rows, first, second):
-    """Who is clearly ahead, at each fraction removed."""
-    found = paired_difference(rows, first, second)
-    return dict(zip(found["removed"].astype(float), found["better"], strict=True))
+def code_cells(path: Path) -> list[Any]:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
-def test_feed_forward_networks_of_ten_units_differ_widely_after_fine_tuning(stored):
-    rows = stored[(stored["model"] == "ffn2_ispasp") & (stored["label"] == "fine-tuned")]
-    means = rows.groupby(["kept", "method"])["accuracy"].mean().unstack("method")
-    ten = means.loc[10].round()
-    assert [ten[m] for m in ("imitation", "greedy", "ispasp", "random_channels", "weight_product")] == [
-        53,
-        66,
-        90,
-        90,
-        91,
-    ]
-    assert (means.loc[25:].max(axis=1) - means.loc[25:].min(axis=1)).max() < 2.5
+WITH_RESULTS = [path for path in find_notebooks() if any(BACKED.search(cell.source) for cell in code_cells(path))]
 
 
-def test_the_choice_of_ispasp_outlasts_fine_tuning_on_digits_only_where_little_is_kept(stored):
-    rows = stored[(stored["label"] == "fine-tuned") & stored["kept"].notna()]
-    basic, other, vit = (rows[rows["model"] == name] for name in ("basic4", "inverted4", "vit_tiny"))
-    assert clear(basic, "ispasp", "random_channels") == {0.6: "open", 0.8: "ispasp", 0.9: "ispasp"}
-    assert set(clear(basic, "ispasp", "activation_sum").values()) == {"open"}
-    assert clear(other, "ispasp", "random_channels") == {0.8: "ispasp"}
-    assert clear(vit, "ispasp", "random_channels") == {0.8: "open"}
-    assert rows[rows["model"] == "resnet20"]["seed"].nunique() == 2
+def imports(source: str) -> str:
+    """The import statements at the top level of a cell."""
+    nodes = [node for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return "\n".join(map(ast.unparse, nodes))
 
 
-def test_rni_beside_l1_and_uniform_scaling(stored):
-    rows = stored[stored["profile"].eq("standard") & stored["of"].eq("channels")]
-    mine = stored[stored["importance"].notna()]
-    last = rows[rows["experiment"].isin(mine["experiment"]) & rows["label"].eq("fine-tuned")]
-    residual, digits = (last[last["model"] == name] for name in ("resnet20", "vgg8"))
-    before = mine[mine["label"].eq("dense") & mine["model"].eq("resnet20")]
-    assert clear(before, "rni", "slimming") == {0.0: "slimming"}
-    assert clear(before, "rni", "ucs") == {0.0: "open"}
-    assert clear(residual, "rni", "slimming") == {0.5: "slimming", 0.8: "open"}
-    assert clear(residual, "rni", "ucs") == {0.5: "ucs", 0.8: "ucs"}
-    assert clear(residual, "rni", "random_channels") == dict.fromkeys((0.5, 0.8), "random_channels")
-    assert clear(digits, "rni", "slimming")[0.9] == "rni"
-    assert clear(digits, "rni_no_penalty", "slimming")[0.9] == "open"
-    chain = mine[mine["label"].eq("dense") & mine["model"].eq("vgg16_rni") & mine["method"].eq("slimming")]
-    assert sorted(set(chain["accuracy"].round())) == [10, 26, 33]
+def results(path: Path) -> list[str]:
+    """The sentences that the backed cells of a notebook show; nothing else of it runs but its imports."""
+    shown: list[Any] = []
+    scope: dict[str, Any] = {}
+    with patch("IPython.display.display", shown.append):
+        for cell in code_cells(path):
+            exec(cell.source if BACKED.search(cell.source) else imports(cell.source), scope)
+    return [entry.data for entry in shown]
 
 
-def test_about_half_of_the_rows_are_null_at_most(stored):
-    rows = stored[stored["study"].eq("null rows") & stored["label"].ne("curve")]
-    shares = rows.groupby(["inputs", "strength"])["null_fraction"]
-    assert shares.max()["normalised"].max() <= 0.2
-    assert shares.mean()["0 to 1"].round(1).tolist() == [0.3, 0.5, 0.3]
-    assert (
-        rows[rows["inputs"].eq("0 to 1") & rows["strength"].between(1e-4, 1e-3)]["null_fraction"]
-        .between(0.45, 0.52)
-        .all()
+def sentences(text: str) -> list[str]:
+    """The sentences of a cell's prose, without headings, tables, formulas, exercises and their solutions."""
+    prose = re.sub(r"\s+", " ", NOT_PROSE.sub("\n\n- ", text))
+    return [part.strip(" -") for part in re.split(r"(?<=[.!?:]) (?=[A-Z*`$-])| - ", prose) if part.strip(" -")]
+
+
+@pytest.mark.parametrize("path", WITH_RESULTS, ids=named)
+def test_the_stored_rows_support_every_result(path: Path) -> None:
+    said = results(path)
+    assert len(said) >= sum(1 for cell in code_cells(path) if BACKED.search(cell.source))
+    assert [sentence for sentence in said if re.search(r"\b(nan|inf)\b", sentence)] == []
+
+
+@pytest.mark.parametrize("path", WITH_RESULTS, ids=named)
+def test_no_result_survives_rows_that_say_something_else(path: Path) -> None:
+    """Measured values dealt out anew among the rows that hold any: conditions that hold here too would be empty."""
+    rows = _long_rows().copy()
+    measured = [c for c in rows.select_dtypes("number") if c not in SETTINGS]
+    random = np.random.default_rng(0)
+    for column in measured:
+        values = rows[column].dropna().unique()  # equal values stay equal: rows of one network repeat what it measured
+        rows[column] = rows[column].map(dict(zip(values, random.permutation(values), strict=True)))
+    with patch("pruning_core.book.sentences._long_rows", return_value=rows), pytest.raises(Unbacked):
+        results(path)
+
+
+@pytest.mark.parametrize("path", WITH_RESULTS, ids=named)
+def test_the_code_behind_a_result_is_folded(path: Path) -> None:
+    cells = [cell for cell in code_cells(path) if BACKED.search(cell.source)]
+    assert [cell.id for cell in cells if "hide-input" not in cell.metadata.get("tags", [])] == []
+
+
+@pytest.mark.parametrize("path", find_notebooks(), ids=named)
+def test_no_result_stands_in_running_text(path: Path) -> None:
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+    suspect = [sentence for cell in cells for sentence in sentences(cell) if RESULT.search(sentence)]
+    allowed = [start for starts in ALLOWED.get(named(path), {}).values() for start in starts]
+    assert [sentence for sentence in suspect if not sentence.startswith(tuple(allowed))] == [], (
+        "put a result behind backed(...), or name the sentence in tests/notebooks/sentences.yml with the reason"
+    )
+    assert [start for start in allowed if not any(sentence.startswith(start) for sentence in suspect)] == [], (
+        "no longer needed"
     )
 
 
-def test_nine_thousand_images_in_all_are_6750_for_training():
+def test_reasons_are_given_for_notebooks_that_exist() -> None:
+    assert set(ALLOWED) <= {named(path) for path in SOURCES.glob("*/*.ipynb")}
+
+
+def test_nine_thousand_images_in_all_are_6750_for_training() -> None:
     share = 9_000 / 60_000  # of CIFAR-10, the score, validation and test images included
     assert int(45_000 * share) == 6_750
     train = load_data("mnist5k", limit=1_000).train
