@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from pruning_core.masks.ranking import Ranking, share_out
 from pruning_core.masks.reports import count_removed
 from pruning_core.masks.scores import Scores
 from pruning_core.masks.sites import Sites
+from pruning_core.records.files import HASHED_UNLESS_DEFAULT
 
 OF = ("weights", "channels", "macs")
 ACROSS = ("global", "layer", "uniform", "erk", "smart_ratio")
@@ -38,10 +39,15 @@ class Budget:
     left whole; Evci et al. 2020), "erk" (Erdos-Renyi kernel densities, same paper), "smart_ratio" (keep ratios that fall
     with depth, the last linear layer at 0.3; Su et al. 2020), or {site: fraction removed}.
     ``below``: instead of ``to``, remove every score <= below. ``keep_at_least``: this many units of a site always stay.
+    ``round_to``: what the budget leaves of each group of channels is rounded up to a multiple of it, or to all that is
+    alive where that is less; so up to ``round_to - 1`` more channels of each group stay, and never fewer.
     """
 
     constraints = Constraints(
-        of=OneOf(*OF, kind="unit of a budget"), below=Maybe(Real()), keep_at_least=Whole(at_least=0)
+        of=OneOf(*OF, kind="unit of a budget"),
+        below=Maybe(Real()),
+        keep_at_least=Whole(at_least=0),
+        round_to=Whole(at_least=1),
     )
 
     to: float | None = None
@@ -49,6 +55,7 @@ class Budget:
     across: str | Mapping[str, float] = "global"
     below: float | None = None
     keep_at_least: int = 1
+    round_to: int = field(default=1, metadata=HASHED_UNLESS_DEFAULT)
 
     def __post_init__(self):
         object.__setattr__(self, "to", check("sparsity", self.to, Maybe(SPARSITY)))
@@ -66,13 +73,15 @@ class Budget:
 
 def allocate(scores: Scores, budget: Budget, alive: Masks, sites: Sites) -> Masks:
     """Masks that keep the highest scores and meet the budget exactly, or within one channel where channels are counted
-    in weights or MACs.
+    in weights or MACs; with ``round_to`` above 1, each group then keeps the next best up to the next multiple.
 
     ``scores`` has one tensor a site: of a parameter's shape, or (channels,) for a group. Dead units stay dead whatever
     they score. Equal scores at the cut are spread over the sites in proportion, the lower index kept first.
     Raises BudgetError when the budget cannot be met.
     """
     channels = any(name in sites.groups for name in scores)
+    if budget.round_to > 1 and not channels:
+        raise BadInput(f"round_to={budget.round_to} rounds numbers of channels, and these are scores of single weights.")
     expected = sites.score_shapes(channels)
     _check_sites(scores, expected)
     names = list(expected)
@@ -88,15 +97,21 @@ def allocate(scores: Scores, budget: Budget, alive: Masks, sites: Sites) -> Mask
         chosen = {name: torch.from_numpy(bools).view(expected[name]) for name, bools in zip(names, keep, strict=True)}
         return alive & (expand(chosen, sites.groups, sites.shapes) if channels else Masks(chosen))
 
+    keep = _kept(budget, ranking, sites, channels, masks)
+    return masks(keep if budget.round_to == 1 else ranking.rounded_up(keep, budget.round_to))
+
+
+def _kept(budget: Budget, ranking: Ranking, sites: Sites, channels: bool, masks: Chosen) -> list[np.ndarray]:
+    """Which units the budget keeps, site by site, before their numbers are rounded."""
     if budget.below is not None:
-        return masks(ranking.above(budget.below))
+        return ranking.above(budget.below)
     natural = "channels" if channels else "weights"
     if not channels and budget.of == "channels":
         raise BudgetError("this method prunes single weights; its budget counts weights or macs, not channels.")
     if isinstance(budget.across, Mapping):
         if budget.of != natural:
             raise BudgetError(f"a sparsity for each site counts {natural} here, not {budget.of}.")
-        return masks(ranking.top_of_each(_mapped_counts(budget.across, ranking)))
+        return ranking.top_of_each(_mapped_counts(budget.across, ranking))
     assert budget.to is not None
     choose = _chooser(budget, ranking, sites, channels)
     if budget.of == natural:
@@ -106,11 +121,11 @@ def allocate(scores: Scores, budget: Budget, alive: Masks, sites: Sites) -> Mask
             raise BudgetError(
                 f"the network already lacks {have:.4%} of its {natural}; sparsity {budget.to} would mean to revive some."
             )
-        return masks(choose(kept))
+        return choose(kept)
     return _by_cost(budget, ranking, sites, masks, choose)
 
 
-def _by_cost(budget: Budget, ranking: Ranking, sites: Sites, masks: Chosen, choose: Chooser) -> Masks:
+def _by_cost(budget: Budget, ranking: Ranking, sites: Sites, masks: Chosen, choose: Chooser) -> list[np.ndarray]:
     """Bisect the number of units kept until the weights or MACs left come closest to the budget."""
     assert budget.to is not None
     _, whole = count_removed(budget.of, {}, sites)
@@ -138,7 +153,7 @@ def _by_cost(budget: Budget, ranking: Ranking, sites: Sites, masks: Chosen, choo
             low = middle
         else:
             high = middle
-    return masks(choose(min((low, high), key=lambda kept: abs(left(kept) - target))))
+    return choose(min((low, high), key=lambda kept: abs(left(kept) - target)))
 
 
 def _chooser(budget: Budget, ranking: Ranking, sites: Sites, channels: bool) -> Chooser:
