@@ -20,7 +20,8 @@ from pruning_core.masks.reports import NOTHING_CUT, Report, count_removed, make_
 from pruning_core.masks.schedules import SCHEDULES, fraction_after
 from pruning_core.masks.sites import Scope, Sites, check_batches, find_sites
 from pruning_core.methods.base import Choice, Method, View, as_method, check_rounding, counted
-from pruning_core.methods.shrinking import shrunk
+from pruning_core.methods.shrinking import compare, shrunk
+from pruning_core.models import folding
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.models.modes import undisturbed
 from pruning_core.models.storage import save_network
@@ -40,17 +41,34 @@ class PruneResult:
     sites: Sites
     example_input: object = None
 
-    def shrink(self) -> nn.Module:
+    def shrink(self, *, fold_batch_norm: bool = False, channels_last: bool = False) -> nn.Module:
         """A smaller, plain network with the same outputs: dead channels are cut out, special layers made ordinary.
 
+        For inference, ``fold_batch_norm=True`` folds batch norms into the layers in front of them where the outputs stay
+        equal (:func:`~pruning_core.models.fold_batch_norm`); the result is in evaluation mode, so fine-tune before.
+        ``channels_last=True`` stores filters in that memory format, in which convolutions are often faster.
         Raises Unprunable if the method prunes single weights, or if the outputs of the two networks differ.
+
+        >>> conv, norm, head = nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.Conv2d(16, 1, 1)
+        >>> result = prune(nn.Sequential(conv, norm, head), "l1_norm", 0.5, example_input=torch.zeros(1, 1, 4, 4))
+        >>> result.shrink(fold_batch_norm=True, channels_last=True)
+        Sequential(
+          (0): Conv2d(1, 8, kernel_size=(3, 3), stride=(1, 1))
+          (1): Identity()
+          (2): Conv2d(8, 1, kernel_size=(1, 1), stride=(1, 1))
+        )
         """
         if not self.sites.groups:
             raise Unprunable(
                 f"{self.report.method!r} removed single weights, which leave no smaller network; only whole channels do."
             )
         small, _ = shrunk(self.model, self.masks, self.sites, self.example_input)
-        return to_plain(small)
+        small = to_plain(small)
+        if fold_batch_norm:
+            folded = folding.fold_batch_norm(small, self.example_input)
+            compare(small, folded, self.example_input)
+            small = folded
+        return small.to(memory_format=torch.channels_last) if channels_last else small
 
     def save(self, path: str | PathLike) -> None:
         """Write one safetensors file (JSON and checksum inside): the shrunk network for channel methods, else the masked
@@ -137,6 +155,8 @@ def prune(
     masks = Masks.dense(pruned, sites.weights) & masks
     if budget.below is not None and not masks.removed:
         remarks = (*remarks, NOTHING_CUT)
+    if budget.round_to > 1:
+        remarks = (*remarks, f"numbers of channels kept are rounded up to multiples of {budget.round_to}")
     report = make_report(method.name, asked, budget.of, masks, sites, remarks + _held(masks, sites, budget))
     _check_sum_of_sites(report, budget)
     return PruneResult(pruned, masks, report, sites, example_input)

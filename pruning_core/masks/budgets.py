@@ -39,8 +39,9 @@ class Budget:
     left whole; Evci et al. 2020), "erk" (Erdos-Renyi kernel densities, same paper), "smart_ratio" (keep ratios that fall
     with depth, the last linear layer at 0.3; Su et al. 2020), or {site: fraction removed}.
     ``below``: instead of ``to``, remove every score <= below. ``keep_at_least``: this many units of a site always stay.
-    ``round_to``: what the budget leaves of each group of channels is rounded up to a multiple of it, or to all that is
-    alive where that is less; so up to ``round_to - 1`` more channels of each group stay, and never fewer.
+    ``round_to``: what is kept of each group of channels is rounded up to a multiple of it, or to all that is alive where
+    that is less. So never more is removed than asked: of channels up to ``round_to - 1`` a group less, of weights or MACs
+    as little less as multiples allow.
     """
 
     constraints = Constraints(
@@ -81,7 +82,9 @@ def allocate(scores: Scores, budget: Budget, alive: Masks, sites: Sites) -> Mask
     """
     channels = any(name in sites.groups for name in scores)
     if budget.round_to > 1 and not channels:
-        raise BadInput(f"round_to={budget.round_to} rounds numbers of channels, and these are scores of single weights.")
+        raise BadInput(
+            f"round_to={budget.round_to} rounds numbers of channels, and these are scores of single weights."
+        )
     expected = sites.score_shapes(channels)
     _check_sites(scores, expected)
     names = list(expected)
@@ -94,24 +97,19 @@ def allocate(scores: Scores, budget: Budget, alive: Masks, sites: Sites) -> Mask
     ranking = Ranking(names, flat, living, [budget.keep_at_least] * len(names))
 
     def masks(keep: list[np.ndarray]) -> Masks:
+        keep = keep if budget.round_to == 1 else ranking.rounded_up(keep, budget.round_to)
         chosen = {name: torch.from_numpy(bools).view(expected[name]) for name, bools in zip(names, keep, strict=True)}
         return alive & (expand(chosen, sites.groups, sites.shapes) if channels else Masks(chosen))
 
-    keep = _kept(budget, ranking, sites, channels, masks)
-    return masks(keep if budget.round_to == 1 else ranking.rounded_up(keep, budget.round_to))
-
-
-def _kept(budget: Budget, ranking: Ranking, sites: Sites, channels: bool, masks: Chosen) -> list[np.ndarray]:
-    """Which units the budget keeps, site by site, before their numbers are rounded."""
     if budget.below is not None:
-        return ranking.above(budget.below)
+        return masks(ranking.above(budget.below))
     natural = "channels" if channels else "weights"
     if not channels and budget.of == "channels":
         raise BudgetError("this method prunes single weights; its budget counts weights or macs, not channels.")
     if isinstance(budget.across, Mapping):
         if budget.of != natural:
             raise BudgetError(f"a sparsity for each site counts {natural} here, not {budget.of}.")
-        return ranking.top_of_each(_mapped_counts(budget.across, ranking))
+        return masks(ranking.top_of_each(_mapped_counts(budget.across, ranking)))
     assert budget.to is not None
     choose = _chooser(budget, ranking, sites, channels)
     if budget.of == natural:
@@ -121,12 +119,12 @@ def _kept(budget: Budget, ranking: Ranking, sites: Sites, channels: bool, masks:
             raise BudgetError(
                 f"the network already lacks {have:.4%} of its {natural}; sparsity {budget.to} would mean to revive some."
             )
-        return choose(kept)
+        return masks(choose(kept))
     return _by_cost(budget, ranking, sites, masks, choose)
 
 
-def _by_cost(budget: Budget, ranking: Ranking, sites: Sites, masks: Chosen, choose: Chooser) -> list[np.ndarray]:
-    """Bisect the number of units kept until the weights or MACs left come closest to the budget."""
+def _by_cost(budget: Budget, ranking: Ranking, sites: Sites, masks: Chosen, choose: Chooser) -> Masks:
+    """Bisect the number of units kept until the weights or MACs left come closest to the budget, from above if rounded."""
     assert budget.to is not None
     _, whole = count_removed(budget.of, {}, sites)
     target = (1 - budget.to) * whole
@@ -145,7 +143,8 @@ def _by_cost(budget: Budget, ranking: Ranking, sites: Sites, masks: Chosen, choo
     if target < least - 0.5 * (left(min(low + 1, high)) - least):
         raise BudgetError(
             f"at most {1 - least / whole:.4%} of the {budget.of} can be removed "
-            f"(at least {budget.keep_at_least} of each site stays, outputs stay); sparsity {budget.to} cannot be met."
+            f"(at least {max(budget.keep_at_least, budget.round_to)} of each site stays, outputs stay); sparsity {budget.to} "
+            "cannot be met."
         )
     while high - low > 1:
         middle = (low + high) // 2
@@ -153,7 +152,9 @@ def _by_cost(budget: Budget, ranking: Ranking, sites: Sites, masks: Chosen, choo
             low = middle
         else:
             high = middle
-    return choose(min((low, high), key=lambda kept: abs(left(kept) - target)))
+    if budget.round_to > 1:
+        return masks(choose(low if left(low) >= target else high))
+    return masks(choose(min((low, high), key=lambda kept: abs(left(kept) - target))))
 
 
 def _chooser(budget: Budget, ranking: Ranking, sites: Sites, channels: bool) -> Chooser:

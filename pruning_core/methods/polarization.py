@@ -8,6 +8,7 @@ every step. The paper's code then cuts each layer where the histogram of its sca
 minimum from the left: ``threshold="histogram"``.
 """
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np

@@ -1,5 +1,6 @@
 """How fast a network and a sparse matrix product are: seconds, as medians with their quartiles."""
 
+import copy
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,26 +12,54 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.checks import Real, Several, Whole, check
+from pruning_core.errors import BadInput
+from pruning_core.models import folding
 from pruning_core.models.cost import check_example
 from pruning_core.models.modes import observing
 
 
 class Timing(NamedTuple):
-    """Median and quartiles of ``n`` repeated measurements, in seconds."""
+    """Median and quartiles of ``n`` repeated measurements, in seconds, and with how many ``threads`` on the processor."""
 
     median: float
     q1: float
     q3: float
     n: int
+    threads: int
 
 
-def latency(model: nn.Module, example: Tensor, repeats: int = 30, warmup: int = 5) -> Timing:
+def latency(
+    model: nn.Module,
+    example: Tensor,
+    repeats: int = 30,
+    warmup: int = 5,
+    *,
+    channels_last: bool = False,
+    fold_batch_norm: bool = False,
+) -> Timing:
     """Seconds of one forward pass over the whole batch ``example``, in evaluation mode, without gradients.
 
-    The input stays the same; ``warmup`` passes are not timed; on a GPU each pass is waited for. Raises
-    BadInput when ``repeats`` < 1 or ``warmup`` < 0.
+    The input stays the same; ``warmup`` passes are not timed; on a GPU each pass is waited for. torch computes with as many
+    threads as ``torch.set_num_threads`` says. The options time a copy: with the channels of each pixel side by side in
+    memory (``channels_last``, of weights and input), and without the batch norms that
+    :func:`~pruning_core.models.fold_batch_norm` can fold. Raises BadInput when ``repeats`` < 1 or ``warmup`` < 0, or for
+    ``channels_last`` of an input that is no batch of images.
+
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+    >>> timing = latency(network, torch.zeros(1, 3, 8, 8), channels_last=True, fold_batch_norm=True)
+    >>> 0 < timing.q1 <= timing.median <= timing.q3
+    True
     """
     check_example(example)
+    if channels_last and example.dim() != 4:
+        raise BadInput(
+            f"channels_last is an order of images (N, C, H, W), and the example has shape {tuple(example.shape)}."
+        )
+    if fold_batch_norm:
+        model = folding.fold_batch_norm(model, example)
+    if channels_last:
+        model = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        example = example.to(memory_format=torch.channels_last)
     with observing(model):
         return time_calls(lambda: model(example), repeats, warmup, example.device)
 
@@ -50,7 +79,7 @@ def time_calls(
         if index >= warmup:
             seconds.append(time.perf_counter() - start)
     q1, median, q3 = np.quantile(seconds, (0.25, 0.5, 0.75)).tolist()
-    return Timing(median, q1, q3, repeats)
+    return Timing(median, q1, q3, repeats, torch.get_num_threads())
 
 
 def csr_speed(

@@ -132,8 +132,8 @@ def content_hash(value: Any) -> str:
 
     Dataclasses become ``{"type": class name, field: value, ...}`` without the fields declared ``compare=False`` (what does
     not take part in ``==`` is no part of the identity either) and those with HASHED_UNLESS_DEFAULT at their default; tuples
-    equal lists; the order of keys does not count; floats enter by ``repr``, so 1 and 1.0 differ. Raises BadType for anything else, paths included: where a file lies must not
-    decide what it is.
+    equal lists; the order of keys does not count; floats enter by ``repr``, so 1 and 1.0 differ. Raises BadType for anything
+    else, paths included: where a file lies must not decide what it is.
 
     >>> content_hash({"a": 1, "b": (2, 3)}) == content_hash({"b": [2, 3], "a": 1})
     True
