@@ -140,7 +140,7 @@ def _by_cost(budget: Budget, ranking: Ranking, sites: Sites, masks: Chosen, choo
             f"sparsity {budget.to} would mean to revive some."
         )
     # Within half of the last unit that could go, the budget counts as met.
-    if target < least - 0.5 * (left(min(low + 1, high)) - least):
+    if target < least - 0.5 * max(left(min(low + 1, high)) - least, 1):
         raise BudgetError(
             f"at most {1 - least / whole:.4%} of the {budget.of} can be removed "
             f"(at least {max(budget.keep_at_least, budget.round_to)} of each site stays, outputs stay); sparsity {budget.to} "

@@ -3,9 +3,9 @@
 import copy
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -62,6 +62,28 @@ def latency(
         example = example.to(memory_format=torch.channels_last)
     with observing(model):
         return time_calls(lambda: model(example), repeats, warmup, example.device)
+
+
+def latency_in_turns(networks: Mapping[Any, nn.Module], example: Tensor, turns: int = 10) -> list[dict[str, Any]]:
+    """Latencies of several networks that can be compared on a machine that does other things as well.
+
+    In each of ``turns`` rounds every network has one pass over the batch ``example``, after one that is not timed. Returns
+    one dict a measurement: ``network`` (its key), ``turn``, ``time`` in seconds, and ``relative``: the time divided by that
+    of the first network in the same turn. Raises BadInput when there is no network or ``turns`` < 1.
+
+    >>> rows = latency_in_turns({"wide": nn.Linear(64, 64), "narrow": nn.Linear(64, 8)}, torch.zeros(1, 64), turns=2)
+    >>> [(row["network"], row["turn"]) for row in rows]
+    [('wide', 0), ('narrow', 0), ('wide', 1), ('narrow', 1)]
+    """
+    turns = check("turns", turns, Whole(at_least=1))
+    if not networks:
+        raise BadInput("there is no network whose latency could be measured.")
+    rows = []
+    for turn in range(turns):
+        times = {key: latency(network, example, repeats=1, warmup=1).median for key, network in networks.items()}
+        first = next(iter(times.values()))
+        rows += [{"network": key, "turn": turn, "time": time, "relative": time / first} for key, time in times.items()]
+    return rows
 
 
 def time_calls(

@@ -66,6 +66,25 @@ def time_against_macs(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
 
 
 @styled
+def cost_of_widths(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
+    """Draw the time per multiply-accumulate against the width, in units of the cheapest width: medians and quartiles.
+
+    rows: one a measurement, with ``layer`` (one curve each), ``width`` (marked where it is a multiple of 16) and
+    ``time_per_mac`` in seconds.
+    """
+    cheapest = rows.groupby(["layer", "width"])["time_per_mac"].median().min()
+    fig, ax = panel(size=(7.2, 3.6))
+    notes = []
+    for layer, median in spreads(ax, rows.assign(cost=rows["time_per_mac"] / cheapest), "layer", "width", "cost"):
+        notes.append(f"{layer}: {', '.join(f'{cost:.2f} at {width}' for width, cost in median.items())}")
+    multiples = range(16, int(rows["width"].max()) + 1, 16)
+    for width in (width for width in multiples if width >= rows["width"].min()):
+        ax.axvline(width, color=NEUTRAL, linestyle=":", linewidth=1)
+    ax.set(xlabel="channels (dotted: multiples of 16)", ylabel="time of one multiply-accumulate", ylim=(0, None))
+    return finish(fig, rows, f"time of one multiply-accumulate, 1 for the cheapest width. {'; '.join(notes)}.", title)
+
+
+@styled
 def csr_break_even(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """Draw how many times faster a compressed-sparse-row product is than the dense one, against the sparsity.
 

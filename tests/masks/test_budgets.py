@@ -244,7 +244,10 @@ def test_rounding_of_thresholds_and_of_sparsities_for_each_site():
 
     assert left(Budget(below=6.5, round_to=4), Masks()) == {"g8": [4, 5, 6, 7], "g10": [6, 7, 8, 9]}
     across = {"g8": 0.75, "g10": 0.1}  # 2 of 8, and 9 of 10, of which the next multiple would be 12
-    assert left(Budget(of="channels", across=across, round_to=4), Masks()) == {"g8": [4, 5, 6, 7], "g10": list(range(10))}
+    assert left(Budget(of="channels", across=across, round_to=4), Masks()) == {
+        "g8": [4, 5, 6, 7],
+        "g10": list(range(10)),
+    }
     alive = allocate(scores, Budget(of="channels", across={"g10": 0.3}), Masks(), sites)
     assert left(Budget(0.3, of="channels", round_to=4), alive)["g10"] == list(range(3, 10))  # 7 are alive
     with pytest.raises(BudgetError, match="at least 4 of each site stays"):

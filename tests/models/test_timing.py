@@ -32,6 +32,14 @@ def test_options_time_a_copy_in_the_order_and_with_the_layers_asked_for():
     assert network[0].weight.is_contiguous()
 
 
+def test_networks_take_turns_and_are_compared_with_the_first():
+    networks = {("a", 1): nn.Linear(4, 4), ("b", 2): nn.Linear(4, 2)}
+    rows = timing.latency_in_turns(networks, torch.zeros(3, 4), turns=3)
+    assert [(row["network"], row["turn"]) for row in rows] == [(key, turn) for turn in range(3) for key in networks]
+    assert all(first["relative"] == 1 for first in rows[::2])
+    assert all(b["relative"] == b["time"] / a["time"] for a, b in zip(rows[::2], rows[1::2], strict=True))
+
+
 def test_csr_products_are_timed_at_each_sparsity():
     rows = timing.csr_speed([0.5, 0.99], size=(64, 128), columns=8, repeats=3)
     assert [row["sparsity"] for row in rows] == [0.5, 0.99]
@@ -43,6 +51,7 @@ def test_csr_products_are_timed_at_each_sparsity():
     [
         (lambda: timing.latency(nn.Linear(2, 2), torch.zeros(1, 2), repeats=0), BadInput, "repeats"),
         (lambda: timing.latency(nn.Linear(2, 2), torch.zeros(1, 2), channels_last=True), BadInput, "order of images"),
+        (lambda: timing.latency_in_turns({}, torch.zeros(1, 2)), BadInput, "no network"),
         (lambda: timing.csr_speed([1.5]), BadInput, r"must lie in \[0, 1\]"),
     ],
 )
