@@ -67,18 +67,20 @@ def time_against_macs(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
 
 @styled
 def cost_of_widths(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
-    """Draw the time per multiply-accumulate against the width, in units of the cheapest width: medians and quartiles.
+    """Draw the time per multiply-accumulate against the width of a layer, in units of the cheapest width.
 
-    rows: one a measurement, with ``layer`` (one curve each), ``width`` (marked where it is a multiple of 16) and
-    ``time_per_mac`` in seconds.
+    rows: one a measurement, with ``layer`` (one curve each), ``width`` and ``time_per_mac`` in seconds, of which the least
+    counts. Dotted lines stand at multiples of 16.
     """
-    cheapest = rows.groupby(["layer", "width"])["time_per_mac"].median().min()
+    points = rows.groupby(["layer", "width"], as_index=False)["time_per_mac"].min()
+    points["cost"] = points["time_per_mac"] / points["time_per_mac"].min()
     fig, ax = panel(size=(7.2, 3.6))
     notes = []
-    for layer, median in spreads(ax, rows.assign(cost=rows["time_per_mac"] / cheapest), "layer", "width", "cost"):
-        notes.append(f"{layer}: {', '.join(f'{cost:.2f} at {width}' for width, cost in median.items())}")
-    multiples = range(16, int(rows["width"].max()) + 1, 16)
-    for width in (width for width in multiples if width >= rows["width"].min()):
+    for layer, curve in lines(ax, points, "layer", "width", "cost"):
+        costs = zip(curve["cost"], curve["width"], strict=True)
+        notes.append(f"{layer}: {', '.join(f'{cost:.2f} at {width}' for cost, width in costs)}")
+    narrowest, widest = points["width"].min(), points["width"].max()
+    for width in range(16 * -(-narrowest // 16), widest + 1, 16):
         ax.axvline(width, color=NEUTRAL, linestyle=":", linewidth=1)
     ax.set(xlabel="channels (dotted: multiples of 16)", ylabel="time of one multiply-accumulate", ylim=(0, None))
     return finish(fig, rows, f"time of one multiply-accumulate, 1 for the cheapest width. {'; '.join(notes)}.", title)
