@@ -1,13 +1,15 @@
 """What a user gains: a ResNet-50 as torchvision gives it against half of its channels, step by step, batch 1 and 8.
 
-    python tests/benchmarks/bench_gains.py [--threads 1] [--repeats 9] [--batches 1 8] [--sparsity 0.5] [--compile]
+    python tests/benchmarks/bench_gains.py [--threads 1] [--repeats 9] [--batches 1 8] [--compile]
+    python tests/benchmarks/bench_gains.py --sparsity 0.7 --of macs --round-to 16
 
 Networks of one batch size take turns; times are the processor's own, medians, so that other work on the machine does not
 count; with one thread that is the latency. Each step keeps those before it, and the last line treats the dense network in
 the same way. ``--compile`` adds torch.compile with frozen weights, which needs a C++ compiler and minutes. bfloat16 is
 compared with bfloat16. Nothing is asserted.
 
-Half of the channels of a ResNet-50 are multiples of 8 already; what ``round_to`` brings shows at other sparsities, like 0.4.
+Half of the channels of a ResNet-50 are multiples of 8 already; what rounding brings shows where both ways cost as many MACs,
+as in the second line above.
 """
 
 import argparse
@@ -23,14 +25,14 @@ from pruning_core.models import fold_batch_norm
 from stopwatch import processor_seconds
 
 
-def networks(model: nn.Module, example: Tensor, sparsity: float) -> dict[str, nn.Module]:
+def networks(model: nn.Module, example: Tensor, sparsity: float, of: str, round_to: int) -> dict[str, nn.Module]:
     """The dense network and what each step makes of it."""
-    cut = partial(prune, model, "l1_norm", sparsity, across="layer", example_input=example)
-    rounded = cut(round_to=8)
+    cut = partial(prune, model, "l1_norm", sparsity, of=of, across="layer", example_input=example)
+    rounded = cut(round_to=round_to)
     return {
         "dense": model,
-        f"{100 * sparsity:g} % of the channels removed": cut().shrink(),
-        "... round_to=8": rounded.shrink(),
+        f"{100 * sparsity:g} % of the {of} removed": cut().shrink(),
+        f"... round_to={round_to}": rounded.shrink(),
         "... fold_batch_norm": rounded.shrink(fold_batch_norm=True),
         "... channels_last": rounded.shrink(fold_batch_norm=True, channels_last=True),
         "dense, folded, channels_last": fold_batch_norm(model, example).to(memory_format=torch.channels_last),
@@ -57,12 +59,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--sparsity", type=float, default=0.5)
+    parser.add_argument("--of", choices=["channels", "macs"], default="channels")
+    parser.add_argument("--round-to", type=int, default=8)
     parser.add_argument("--compile", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     example = torch.randn(1, 3, 224, 224)
-    made = networks(torchvision.models.resnet50(weights=None).eval(), example, arguments.sparsity)
+    dense = torchvision.models.resnet50(weights=None).eval()
+    made = networks(dense, example, arguments.sparsity, arguments.of, arguments.round_to)
     macs = {step: count_macs(network, example) for step, network in made.items()}
     print(
         f"{arguments.threads} threads, torch {torch.__version__}, processor time, median of {arguments.repeats} turns"
