@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from pruning_core.models.modes import observing
 
-# Exactly these: a subclass may do more with its weight, or more than its norm, than the formula knows.
+# Exactly these: a subclass may do more than the formula knows.
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -87,15 +87,20 @@ def _pairs(model: nn.Module, example) -> list[tuple[Any, Any]]:
     def after_norm(norm: nn.Module, inputs: tuple, output: Tensor) -> None:
         readers.running = None
 
+    device = next((parameter.device for parameter in model.parameters()), None)
+    arguments = example if isinstance(example, tuple) else (example,)
+    arguments = tuple(part.to(device) if isinstance(part, Tensor) else part for part in arguments)
     with ExitStack() as hooks, observing(model):
         for module in model.modules():
-            if _can_take_a_norm(module):
+            if module._forward_pre_hooks or module._forward_hooks:
+                continue  # they may change what it computes
+            if type(module) in LAYERS and not _grouped_transposed(module):
                 hooks.enter_context(module.register_forward_hook(after_layer))
             elif type(module) in NORMS and module.running_mean is not None:
                 hooks.enter_context(module.register_forward_pre_hook(before_norm))
                 hooks.enter_context(module.register_forward_hook(after_norm))
         with readers:
-            readers.note(model(*example) if isinstance(example, tuple) else model(example))
+            readers.note(model(*arguments))
     pairs = []
     for layer, output in made:
         norm, *others = readers.of[id(output)] or [None]
@@ -105,7 +110,6 @@ def _pairs(model: nn.Module, example) -> list[tuple[Any, Any]]:
     return pairs
 
 
-def _can_take_a_norm(module: nn.Module) -> bool:
-    """Whether it is a layer whose weight nothing else makes or changes, of the kinds that the formula holds for."""
-    hooked = module._forward_pre_hooks or module._forward_hooks
-    return type(module) in LAYERS and not hooked and (not isinstance(module, _ConvTransposeNd) or module.groups == 1)
+def _grouped_transposed(module: nn.Module) -> bool:
+    """Whether its weight has the outputs of one group only side by side, which torch's formula does not know."""
+    return isinstance(module, _ConvTransposeNd) and module.groups > 1

@@ -104,6 +104,7 @@ def squared(layer: nn.Module) -> nn.Module:
         (lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)), 1),
         (lambda: nn.Sequential(weight_norm(nn.Conv2d(2, 4, 3)), nn.BatchNorm2d(4)), 1),
         (lambda: nn.Sequential(squared(nn.Conv2d(2, 4, 3)), nn.BatchNorm2d(4)), 1),
+        (lambda: nn.Sequential(nn.Conv2d(2, 4, 3), squared(nn.BatchNorm2d(4))), 1),
         (lambda: nn.Sequential(nn.ConvTranspose2d(2, 4, 3, groups=2), nn.BatchNorm2d(4)), 1),
         (lambda: nn.Sequential(nn.ConvTranspose2d(2, 4, 3), nn.BatchNorm2d(4)), 0),
         (lambda: nn.Sequential(nn.Conv2d(2, 4, 3, padding=1, groups=2), nn.BatchNorm2d(4, affine=False)), 0),
