@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning_core.checks import Real, Several, Whole, check
+from pruning_core.checks import SEED, Maybe, Real, Several, Whole, check
 from pruning_core.data.loading import Data
 from pruning_core.data.sets import DATASETS
 from pruning_core.errors import BadInput, BadType, known_name
-from pruning_core.models.zoo.base import NETWORKS, ModelInfo, Shape
+from pruning_core.models.zoo.base import NETWORKS, NORMS, ModelInfo, Shape
 from pruning_core.models.zoo.chains import chain
 from pruning_core.models.zoo.densenet import DenseNet
 from pruning_core.models.zoo.initialisers import STARTS
@@ -101,7 +101,8 @@ def build_model(
     """
     shape, classes = _shape_and_classes(data)
     width = check("width", width, Real(above=0))
-    known_name("norm", norm, ["batch", "sigmoid", "none"])
+    known_name("norm", norm, NORMS)
+    seed = check("seed", seed, Maybe(SEED))
     with torch.random.fork_rng(devices=[]):
         start = int(torch.randint(2**62, ())) if seed is None else seed
         torch.default_generator.manual_seed(start)  # not torch.manual_seed, which would touch the GPUs' state too
