@@ -19,8 +19,9 @@ from pruning_core.masks.masks import Masks
 from pruning_core.masks.reports import NOTHING_CUT, Report, count_removed, make_report
 from pruning_core.masks.schedules import SCHEDULES, fraction_after
 from pruning_core.masks.sites import Scope, Sites, check_batches, find_sites
-from pruning_core.methods.base import Choice, Method, View, as_method, counted
-from pruning_core.methods.shrinking import shrunk
+from pruning_core.methods.base import Choice, Method, View, as_method, check_rounding, counted
+from pruning_core.methods.shrinking import compare, shrunk
+from pruning_core.models import folding
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.models.modes import undisturbed
 from pruning_core.models.storage import save_network
@@ -40,17 +41,34 @@ class PruneResult:
     sites: Sites
     example_input: object = None
 
-    def shrink(self) -> nn.Module:
+    def shrink(self, *, fold_batch_norm: bool = False, channels_last: bool = False) -> nn.Module:
         """A smaller, plain network with the same outputs: dead channels are cut out, special layers made ordinary.
 
+        For inference, ``fold_batch_norm=True`` folds batch norms into the layers in front of them where the outputs stay
+        equal (:func:`~pruning_core.models.fold_batch_norm`); the result is in evaluation mode, so fine-tune before.
+        ``channels_last=True`` stores filters in that memory format, in which convolutions are often faster.
         Raises Unprunable if the method prunes single weights, or if the outputs of the two networks differ.
+
+        >>> conv, norm, head = nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.Conv2d(16, 1, 1)
+        >>> result = prune(nn.Sequential(conv, norm, head), "l1_norm", 0.5, example_input=torch.zeros(1, 1, 4, 4))
+        >>> result.shrink(fold_batch_norm=True, channels_last=True)
+        Sequential(
+          (0): Conv2d(1, 8, kernel_size=(3, 3), stride=(1, 1))
+          (1): Identity()
+          (2): Conv2d(8, 1, kernel_size=(1, 1), stride=(1, 1))
+        )
         """
         if not self.sites.groups:
             raise Unprunable(
                 f"{self.report.method!r} removed single weights, which leave no smaller network; only whole channels do."
             )
         small, _ = shrunk(self.model, self.masks, self.sites, self.example_input)
-        return to_plain(small)
+        small = to_plain(small)
+        if fold_batch_norm:
+            folded = folding.fold_batch_norm(small, self.example_input)
+            compare(small, folded, self.example_input)
+            small = folded
+        return small.to(memory_format=torch.channels_last) if channels_last else small
 
     def save(self, path: str | PathLike) -> None:
         """Write one safetensors file (JSON and checksum inside): the shrunk network for channel methods, else the masked
@@ -74,6 +92,7 @@ def prune(
     *,
     of: str | None = None,
     across: str | Mapping[str, float] = "global",
+    round_to: int = 1,
     batches=None,
     example_input=None,
     scope: Scope = None,
@@ -86,28 +105,35 @@ def prune(
     ``method`` is a name of METHODS or an instance like ``Magnitude(normalise="l2")``. ``sparsity`` in [0, 1) is the
     fraction removed of what ``of`` counts: "weights", "channels" or "macs" (default: what the method prunes).
     ``across`` says how it is spread (see Budget); with a sparsity for each site there, the overall one may be None, and
-    otherwise must agree with them; a Budget in its place says all three, or a threshold (``below``). ``batches`` is any
-    iterable of (inputs, labels); ``example_input`` one input with its batch dimension (default: taken from batches, or from
-    the shape that build_model noted).
+    otherwise must agree with them. ``round_to`` (8 or 16, as wide as the processor's registers): what is kept of each group
+    of channels is rounded up to a multiple, so a little less than ``sparsity`` goes. A Budget in place of the sparsity says
+    all this, or a threshold (``below``). ``batches`` is any iterable of (inputs, labels); ``example_input`` one input with
+    its batch dimension (default: taken from batches, or from the shape that build_model noted).
     ``scope`` narrows the layers; ``rounds`` > 1 scores and cuts again and again, along ``schedule`` (of SCHEDULES).
 
     >>> import pruning_core, torch
     >>> result = pruning_core.prune(torch.nn.Linear(4, 2), "magnitude", 0.5)
     >>> result.masks.sparsity
     0.5
+    >>> network = torch.nn.Sequential(torch.nn.Linear(4, 20), torch.nn.ReLU(), torch.nn.Linear(20, 2))
+    >>> pruning_core.prune(network, "l1_norm", 0.7, round_to=8, example_input=torch.zeros(1, 4)).shrink()[0].out_features
+    8
     """
     check_finite(model)
     method = as_method(method)
     if isinstance(sparsity, Budget):
-        if of is not None or across != "global":
+        if of is not None or across != "global" or round_to != 1:
             raise BadInput(
-                "a Budget says itself what it counts and how it is spread; give neither of= nor across= beside it."
+                "a Budget says itself what it counts, how it is spread and rounded; give neither of= nor across= nor "
+                "round_to= beside it."
             )
         budget, asked = sparsity, sparsity.to
     else:
         for_each = isinstance(across, Mapping)  # the sites have sparsities of their own
         asked = check("sparsity", sparsity, Maybe(SPARSITY) if for_each else SPARSITY)
-        budget = Budget(None if for_each else asked, of=of or counted(method), across=across)  # type: ignore[arg-type]
+        to = None if for_each else asked
+        budget = Budget(to, of=of or counted(method), across=across, round_to=round_to)  # type: ignore[arg-type]
+    check_rounding(method, budget)
     rounds = check("rounds", rounds, Whole(at_least=1))
     known_name("schedule", schedule, SCHEDULES)
     seed = check("seed", seed, SEED)
@@ -130,6 +156,8 @@ def prune(
     masks = Masks.dense(pruned, sites.weights) & masks
     if budget.below is not None and not masks.removed:
         remarks = (*remarks, NOTHING_CUT)
+    if budget.round_to > 1:
+        remarks = (*remarks, f"numbers of channels kept are rounded up to multiples of {budget.round_to}")
     report = make_report(method.name, asked, budget.of, masks, sites, remarks + _held(masks, sites, budget))
     _check_sum_of_sites(report, budget)
     return PruneResult(pruned, masks, report, sites, example_input)
@@ -148,11 +176,11 @@ def _refuse_without_example(method: Method, budget: Budget) -> None:
 
 
 def _check_sum_of_sites(report: Report, budget: Budget) -> None:
-    """Where each site has a sparsity of its own, they must agree with the overall one, to one unit a site."""
+    """Where each site has a sparsity of its own, they must agree with the overall one, to what rounding does to a site."""
     if report.asked is None or not isinstance(budget.across, Mapping):
         return
     removed, total = report.removed[report.of]
-    if abs(removed - report.asked * total) > len(budget.across):
+    if abs(removed - report.asked * total) > len(budget.across) * budget.round_to:
         raise BudgetError(
             f"the sparsities of the sites remove {removed / total:.4f} of all {report.of}, not the {report.asked} asked for; "
             "give None as the overall sparsity to let them decide."
@@ -186,6 +214,7 @@ def prune_step(
         choice = method.choose(view, budget)
     found = choice.masks if method.revives else masks & choice.masks
     _check_reached(method, budget, found, sites)
+    _check_rounded(method, budget, found, masks, sites)
     with torch.no_grad():
         for name, value in choice.values.items():
             if not torch.isfinite(value).all():
@@ -205,10 +234,22 @@ def _check_reached(method: Method, budget: Budget, masks: Masks, sites: Sites) -
         tolerance = max(_cost_of_largest_channel(sites, budget.of), 1)
     elif budget.of == "macs" and sites.positions:
         tolerance = max(sites.positions.values())
-    if abs(removed - budget.to * total) > tolerance:
+    rounding = (budget.round_to - 1) * len(sites.groups) * max(tolerance, 1)
+    if not -tolerance - rounding <= removed - budget.to * total <= tolerance:
         raise BudgetError(
             f"method {method.name!r} removed {removed:,} of {total:,} {budget.of}, but sparsity {budget.to} was asked for."
         )
+
+
+def _check_rounded(method: Method, budget: Budget, masks: Masks, before: Masks, sites: Sites) -> None:
+    """Every group keeps a multiple of ``round_to``, or all that it had."""
+    for name, group in sites.groups.items() if budget.round_to > 1 else ():
+        kept = int(group.alive(masks).sum())
+        if kept % budget.round_to and kept < int(group.alive(before).sum()):
+            raise BudgetError(
+                f"method {method.name!r} keeps {kept} channels of {name!r}, which is no multiple of "
+                f"round_to={budget.round_to}: it does not round."
+            )
 
 
 def _cost_of_largest_channel(sites: Sites, of: str) -> int:

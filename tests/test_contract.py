@@ -145,6 +145,18 @@ def test_the_budget_is_met_exactly(method, kind, sparsity, batches):
         assert all(torch.equal(a, b) for a, b in zip(result.model.parameters(), model.parameters(), strict=True))
 
 
+@pytest.mark.parametrize(("method", "kind"), CHANNELS)
+def test_numbers_of_channels_are_rounded_up_in_every_round(method, kind, batches):
+    model = ready(kind, method, batches)
+    result = pc.prune(model, method, 0.5, of="channels", round_to=4, rounds=2, batches=doubled(batches))
+    exact = pc.prune(model, method, 0.5, of="channels", rounds=2, batches=doubled(batches))
+    left = {name: (int(group.alive(result.masks).sum()), group.size) for name, group in result.sites.groups.items()}
+    assert all(count % 4 == 0 for count, _ in left.values())
+    assert any(count < size for count, size in left.values())
+    assert 0 <= exact.report.removed["channels"][0] - result.report.removed["channels"][0] <= 3 * len(left)
+    assert "multiples of 4" in str(result.report)
+
+
 @pytest.mark.parametrize(("method", "kind"), CASES)
 def test_the_same_seed_gives_the_same_bits(method, kind, batches):
     model = ready(kind, method, batches)

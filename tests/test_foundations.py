@@ -70,6 +70,10 @@ def test_figures_say_what_their_rows_say():
         {"batch": 1, "kind": "masked", "macs_removed": [0.0] * 3 + [0.5] * 3, "relative": [1, 1, 4, 2, 3, 9]}
     )
     assert "masked: 3.00 at 50 % removed" in alt_text(draw.time_against_macs(clock))
+    widths = pd.DataFrame({"layer": "conv", "width": [15, 15, 16, 17], "time_per_mac": [9e-9, 3e-9, 2e-9, 4e-9]})
+    drawn = draw.cost_of_widths(widths)
+    assert "conv: 1.50 at 15, 1.00 at 16, 2.00 at 17" in alt_text(drawn)
+    assert [line.get_xdata()[0] for line in drawn.axes[0].lines if line.get_linestyle() == ":"] == [16]
     speed = pd.DataFrame({"sparsity": [0.5, 0.9], "speedup": [0.5, 2.0]})
     assert "2 times at 90 %" in alt_text(draw.csr_break_even(speed))
     rounds = pd.DataFrame({"schedule": "linear", "round": [0, 1, 2], "removed": [0.0, 0.4, 0.8]})

@@ -68,6 +68,10 @@ def test_a_budget_in_place_of_a_sparsity_says_all_about_it():
     assert twice.masks == pc.prune(network(), "hoyer_square", pc.Budget(below=0.01)).masks
     with pytest.raises(BadInput, match="neither of= nor across="):
         pc.prune(network(), "magnitude", pc.Budget(0.5), across="layer")
+    with pytest.raises(BadInput, match="round_to= beside it"):
+        pc.prune(network(), "l1_norm", pc.Budget(0.5, of="channels"), round_to=8, example_input=X[:1])
+    with pytest.raises(BadInput, match="'random' removes single weights"):
+        pc.Prune("random", pc.Budget(0.5, round_to=8))
 
 
 def test_the_network_given_is_left_as_it_was():
@@ -194,6 +198,25 @@ def test_nothing_half_written_stays_where_nothing_can_be_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_method_that_does_not_round_is_found_out():
+    slimming = pc.METHODS["ucs"](reference=True)  # quantiles of the official code decide
+    model = pc.build_model("vgg8", "digits", width=0.5)
+    for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
+        nn.init.uniform_(norm.weight, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(BudgetError, match="no multiple of round_to=8: it does not round"):
+        pc.prune(model, slimming, 0.5, round_to=8, batches=[(X, Y)])
+
+
+def test_the_smaller_network_can_be_made_ready_for_inference():
+    result = pc.prune(network().double().train(), "l1_norm", 0.5, example_input=X[:1].double())
+    plain, ready = result.shrink(), result.shrink(fold_batch_norm=True, channels_last=True)
+    assert plain.training and not ready.training
+    assert isinstance(plain[1], nn.BatchNorm2d) and isinstance(ready[1], nn.Identity)
+    assert ready[0].weight.is_contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        assert (plain.eval()(X.double()) - ready(X.double())).abs().max() < 1e-12
+
+
 def test_weights_leave_no_smaller_network():
     with pytest.raises(Unprunable, match="only whole channels do"):
         pc.prune(network(), "magnitude", 0.5).shrink()
@@ -231,6 +254,7 @@ def test_bad_arguments_get_one_clear_sentence(arguments, kind, match):
         ({"across": "globl"}, "did you mean 'global'"), ({"of": "flops"}, "Allowed: channels, macs, weights"),
         ({"of": "channels"}, "prunes single weights"), ({"of": "macs"}, "needs example_input"),
         ({"rounds": 0}, "rounds must be at least 1"), ({"across": {"4.weigh": 0.5}}, "did you mean '4.weight'"),
+        ({"round_to": 8}, "round_to=8 rounds numbers of channels, and method 'magnitude'"), ({"round_to": 0}, "at least 1"),
         ({"batches": X}, "single batch into a list"), ({"batches": 3}, "iterable"),
     ],
 )  # fmt: skip

@@ -16,7 +16,7 @@ from pruning_core.experiments.fields import Becomes, Penalties, Penalty, pattern
 from pruning_core.experiments.importances import check_importance
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.schedules import SCHEDULES
-from pruning_core.methods.base import Method, as_method, counted
+from pruning_core.methods.base import Method, as_method, check_rounding, counted
 from pruning_core.training.attacks import ATTACKS
 from pruning_core.training.evaluation import PRECISIONS
 from pruning_core.training.optimizers import LearningRate, Optimizer
@@ -141,6 +141,7 @@ class Prune(Checked):
         if not callable(self.schedule):
             known_name("schedule", self.schedule, SCHEDULES)
         super().__post_init__()
+        check_rounding(self.method, self.budget)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from pruning_core.masks.ranking import Ranking, share_out
 from pruning_core.masks.reports import count_removed
 from pruning_core.masks.scores import Scores
 from pruning_core.masks.sites import Sites
+from pruning_core.records.files import HASHED_UNLESS_DEFAULT
 
 OF = ("weights", "channels", "macs")
 ACROSS = ("global", "layer", "uniform", "erk", "smart_ratio")
@@ -38,10 +39,16 @@ class Budget:
     left whole; Evci et al. 2020), "erk" (Erdos-Renyi kernel densities, same paper), "smart_ratio" (keep ratios that fall
     with depth, the last linear layer at 0.3; Su et al. 2020), or {site: fraction removed}.
     ``below``: instead of ``to``, remove every score <= below. ``keep_at_least``: this many units of a site always stay.
+    ``round_to``: what is kept of each group of channels is rounded up to a multiple of it, or to all that is alive where
+    that is less. So never more is removed than asked: of channels up to ``round_to - 1`` a group less, of weights or MACs
+    as little less as multiples allow.
     """
 
     constraints = Constraints(
-        of=OneOf(*OF, kind="unit of a budget"), below=Maybe(Real()), keep_at_least=Whole(at_least=0)
+        of=OneOf(*OF, kind="unit of a budget"),
+        below=Maybe(Real()),
+        keep_at_least=Whole(at_least=0),
+        round_to=Whole(at_least=1),
     )
 
     to: float | None = None
@@ -49,6 +56,7 @@ class Budget:
     across: str | Mapping[str, float] = "global"
     below: float | None = None
     keep_at_least: int = 1
+    round_to: int = field(default=1, metadata=HASHED_UNLESS_DEFAULT)
 
     def __post_init__(self):
         object.__setattr__(self, "to", check("sparsity", self.to, Maybe(SPARSITY)))
@@ -68,13 +76,17 @@ class Budget:
 
 def allocate(scores: Scores, budget: Budget, alive: Masks, sites: Sites) -> Masks:
     """Masks that keep the highest scores and meet the budget exactly, or within one channel where channels are counted
-    in weights or MACs.
+    in weights or MACs; with ``round_to`` above 1, each group then keeps the next best up to the next multiple.
 
     ``scores`` has one tensor a site: of a parameter's shape, or (channels,) for a group. Dead units stay dead whatever
     they score. Equal scores at the cut are spread over the sites in proportion, the lower index kept first.
     Raises BudgetError when the budget cannot be met.
     """
     channels = any(name in sites.groups for name in scores)
+    if budget.round_to > 1 and not channels:
+        raise BadInput(
+            f"round_to={budget.round_to} rounds numbers of channels, and these are scores of single weights."
+        )
     expected = sites.score_shapes(channels)
     _check_sites(scores, expected)
     names = list(expected)
@@ -87,6 +99,7 @@ def allocate(scores: Scores, budget: Budget, alive: Masks, sites: Sites) -> Mask
     ranking = Ranking(names, flat, living, [budget.keep_at_least] * len(names))
 
     def masks(keep: list[np.ndarray]) -> Masks:
+        keep = keep if budget.round_to == 1 else ranking.rounded_up(keep, budget.round_to)
         chosen = {name: torch.from_numpy(bools).view(expected[name]) for name, bools in zip(names, keep, strict=True)}
         return alive & (expand(chosen, sites.groups, sites.shapes) if channels else Masks(chosen))
 
@@ -113,7 +126,7 @@ def allocate(scores: Scores, budget: Budget, alive: Masks, sites: Sites) -> Mask
 
 
 def _by_cost(budget: Budget, ranking: Ranking, sites: Sites, masks: Chosen, choose: Chooser) -> Masks:
-    """Bisect the number of units kept until the weights or MACs left come closest to the budget."""
+    """Bisect the number of units kept until the weights or MACs left come closest to the budget, from above if rounded."""
     assert budget.to is not None
     _, whole = count_removed(budget.of, {}, sites)
     target = (1 - budget.to) * whole
@@ -129,10 +142,11 @@ def _by_cost(budget: Budget, ranking: Ranking, sites: Sites, masks: Chosen, choo
             f"sparsity {budget.to} would mean to revive some."
         )
     # Within half of the last unit that could go, the budget counts as met.
-    if target < least - 0.5 * (left(min(low + 1, high)) - least):
+    if target < least - 0.5 * max(left(min(low + 1, high)) - least, 1):
         raise BudgetError(
             f"at most {1 - least / whole:.4%} of the {budget.of} can be removed "
-            f"(at least {budget.keep_at_least} of each site stays, outputs stay); sparsity {budget.to} cannot be met."
+            f"(at least {max(budget.keep_at_least, budget.round_to)} of each site stays, outputs stay); sparsity {budget.to} "
+            "cannot be met."
         )
     while high - low > 1:
         middle = (low + high) // 2
@@ -140,6 +154,8 @@ def _by_cost(budget: Budget, ranking: Ranking, sites: Sites, masks: Chosen, choo
             low = middle
         else:
             high = middle
+    if budget.round_to > 1:
+        return masks(choose(low if left(low) >= target else high))
     return masks(choose(min((low, high), key=lambda kept: abs(left(kept) - target))))
 
 

@@ -85,6 +85,11 @@ class Ranking:
         sites = zip(self.names, self.scores, self.living, counts, strict=True)
         return [Ranking([name], [score], [living], [0]).top(int(count))[0] for name, score, living, count in sites]
 
+    def rounded_up(self, keep: list[np.ndarray], multiple: int) -> list[np.ndarray]:
+        """``keep`` and the next best of each site, up to a multiple, or to all that is alive where that is less."""
+        counts = np.array([np.count_nonzero(part) for part in keep])
+        return self.top_of_each(np.minimum(-(-counts // multiple) * multiple, self.alive_counts))
+
 
 def share_out(total: int, shares: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     """Whole numbers between ``lower`` and ``upper`` that add up to ``total``, as nearly in proportion to ``shares`` as

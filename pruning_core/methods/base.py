@@ -204,6 +204,14 @@ def counted(method: Method) -> Literal["weights", "channels", "macs"]:
     return method.counts or ("weights" if method.unit == "weight" else "channels")
 
 
+def check_rounding(method: Method, budget: Budget) -> None:
+    """BadInput when a budget rounds numbers of channels and the method removes single weights."""
+    if budget.round_to > 1 and method.unit != "channel":
+        raise BadInput(
+            f"round_to={budget.round_to} rounds numbers of channels, and method {method.name!r} removes single weights."
+        )
+
+
 def weight_rows(group: Group) -> list[Member]:
     """The weights (not biases, not index layers) that produce a group's channels."""
     return [m for m in group.produces if m.parameter.endswith(".weight")]

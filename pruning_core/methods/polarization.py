@@ -8,6 +8,7 @@ every step. The paper's code then cuts each layer where the histogram of its sca
 minimum from the left: ``threshold="histogram"``.
 """
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -74,17 +75,19 @@ class Polarization(BatchNormScale):
                 "threshold='histogram' finds how much goes by itself: give Budget(below=0.2), the highest threshold that "
                 "may be used, and no sparsity."
             )
-        return _cut_at_gaps(view, self.score(view), budget.below, budget.keep_at_least)
+        return _cut_at_gaps(view, self.score(view), budget)
 
 
-def _cut_at_gaps(view: View, scores: Scores, highest: float, keep_at_least: int) -> Choice:
-    """Each layer cut at its own gap, or at ``highest`` where the gap lies above."""
+def _cut_at_gaps(view: View, scores: Scores, budget: Budget) -> Choice:
+    """Each layer cut at its own gap, or at the budget's threshold where the gap lies above."""
+    highest = budget.below
+    assert highest is not None
     living = {name: score[view.sites.groups[name].alive(view.alive).to(score.device)] for name, score in scores.items()}
     gaps = {name: histogram_threshold(score) if len(score) else None for name, score in living.items()}
     cuts = {name: -1.0 if gap is None else min(gap, highest) for name, gap in gaps.items()}
     # What scores above its layer's threshold is above 0 now.
     shifted = Scores({name: score.double() - cuts[name] for name, score in scores.items()})
-    above = Budget(below=0.0, of="channels", keep_at_least=keep_at_least)
+    above = replace(budget, below=0.0)
     remarks = []
     for name, gap in gaps.items():
         if gap is None:

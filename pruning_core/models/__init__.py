@@ -10,8 +10,9 @@ from pruning_core.models.cost import (
     size_on_disk,
     sparsity_of,
 )
+from pruning_core.models.folding import fold_batch_norm
 from pruning_core.models.storage import load_pruned, save_network
-from pruning_core.models.timing import csr_speed, latency
+from pruning_core.models.timing import csr_speed, latency, latency_in_turns
 from pruning_core.models.zoo.base import ModelInfo
 
 __all__ = [
@@ -21,7 +22,9 @@ __all__ = [
     "count_macs",
     "count_parameters",
     "csr_speed",
+    "fold_batch_norm",
     "latency",
+    "latency_in_turns",
     "layer_inputs",
     "load_pruned",
     "macs_by_layer",

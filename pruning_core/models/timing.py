@@ -1,38 +1,89 @@
 """How fast a network and a sparse matrix product are: seconds, as medians with their quartiles."""
 
+import copy
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pruning_core.checks import Real, Several, Whole, check
+from pruning_core.errors import BadInput
+from pruning_core.models import folding
 from pruning_core.models.cost import check_example
 from pruning_core.models.modes import observing
 
 
 class Timing(NamedTuple):
-    """Median and quartiles of ``n`` repeated measurements, in seconds."""
+    """Median and quartiles of ``n`` repeated measurements, in seconds, and with how many ``threads`` on the processor."""
 
     median: float
     q1: float
     q3: float
     n: int
+    threads: int
 
 
-def latency(model: nn.Module, example: Tensor, repeats: int = 30, warmup: int = 5) -> Timing:
+def latency(
+    model: nn.Module,
+    example: Tensor,
+    repeats: int = 30,
+    warmup: int = 5,
+    *,
+    channels_last: bool = False,
+    fold_batch_norm: bool = False,
+) -> Timing:
     """Seconds of one forward pass over the whole batch ``example``, in evaluation mode, without gradients.
 
-    The input stays the same; ``warmup`` passes are not timed; on a GPU each pass is waited for. Raises
-    BadInput when ``repeats`` < 1 or ``warmup`` < 0.
+    The input stays the same; ``warmup`` passes are not timed; on a GPU each pass is waited for. torch computes with as many
+    threads as ``torch.set_num_threads`` says. The options time a copy: with the channels of each pixel side by side in
+    memory (``channels_last``, of weights and input), and without the batch norms that
+    :func:`~pruning_core.models.fold_batch_norm` can fold. Raises BadInput when ``repeats`` < 1 or ``warmup`` < 0, or for
+    ``channels_last`` of an input that is no batch of images.
+
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+    >>> timing = latency(network, torch.zeros(1, 3, 8, 8), channels_last=True, fold_batch_norm=True)
+    >>> 0 < timing.q1 <= timing.median <= timing.q3
+    True
     """
     check_example(example)
+    if channels_last and example.dim() != 4:
+        raise BadInput(
+            f"channels_last is an order of images (N, C, H, W), and the example has shape {tuple(example.shape)}."
+        )
+    if fold_batch_norm:
+        model = folding.fold_batch_norm(model, example)
+    if channels_last:
+        model = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        example = example.to(memory_format=torch.channels_last)
     with observing(model):
         return time_calls(lambda: model(example), repeats, warmup, example.device)
+
+
+def latency_in_turns(networks: Mapping[Any, nn.Module], example: Tensor, turns: int = 10) -> list[dict[str, Any]]:
+    """Latencies of several networks that can be compared on a machine that does other things as well.
+
+    In each of ``turns`` rounds every network has one pass over the batch ``example``, after one that is not timed. Returns
+    one dict a measurement: ``network`` (its key), ``turn``, ``time`` in seconds, and ``relative``: the time divided by that
+    of the first network in the same turn. Raises BadInput when there is no network or ``turns`` < 1.
+
+    >>> rows = latency_in_turns({"wide": nn.Linear(64, 64), "narrow": nn.Linear(64, 8)}, torch.zeros(1, 64), turns=2)
+    >>> [(row["network"], row["turn"]) for row in rows]
+    [('wide', 0), ('narrow', 0), ('wide', 1), ('narrow', 1)]
+    """
+    turns = check("turns", turns, Whole(at_least=1))
+    if not networks:
+        raise BadInput("there is no network whose latency could be measured.")
+    rows = []
+    for turn in range(turns):
+        times = {key: latency(network, example, repeats=1, warmup=1).median for key, network in networks.items()}
+        first = next(iter(times.values()))
+        rows += [{"network": key, "turn": turn, "time": time, "relative": time / first} for key, time in times.items()]
+    return rows
 
 
 def time_calls(
@@ -50,7 +101,7 @@ def time_calls(
         if index >= warmup:
             seconds.append(time.perf_counter() - start)
     q1, median, q3 = np.quantile(seconds, (0.25, 0.5, 0.75)).tolist()
-    return Timing(median, q1, q3, repeats)
+    return Timing(median, q1, q3, repeats, torch.get_num_threads())
 
 
 def csr_speed(

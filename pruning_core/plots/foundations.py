@@ -66,6 +66,27 @@ def time_against_macs(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
 
 
 @styled
+def cost_of_widths(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
+    """Draw the time per multiply-accumulate against the width of a layer, in units of the cheapest width.
+
+    rows: one a measurement, with ``layer`` (one curve each), ``width`` and ``time_per_mac`` in seconds, of which the least
+    counts. Dotted lines stand at multiples of 16.
+    """
+    points = rows.groupby(["layer", "width"], as_index=False)["time_per_mac"].min()
+    points["cost"] = points["time_per_mac"] / points["time_per_mac"].min()
+    fig, ax = panel(size=(7.2, 3.6))
+    notes = []
+    for layer, curve in lines(ax, points, "layer", "width", "cost"):
+        costs = zip(curve["cost"], curve["width"], strict=True)
+        notes.append(f"{layer}: {', '.join(f'{cost:.2f} at {width}' for cost, width in costs)}")
+    narrowest, widest = points["width"].min(), points["width"].max()
+    for width in range(16 * -(-narrowest // 16), widest + 1, 16):
+        ax.axvline(width, color=NEUTRAL, linestyle=":", linewidth=1)
+    ax.set(xlabel="channels (dotted: multiples of 16)", ylabel="time of one multiply-accumulate", ylim=(0, None))
+    return finish(fig, rows, f"time of one multiply-accumulate, 1 for the cheapest width. {'; '.join(notes)}.", title)
+
+
+@styled
 def csr_break_even(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """Draw how many times faster a compressed-sparse-row product is than the dense one, against the sparsity.
 

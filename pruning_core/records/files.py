@@ -33,6 +33,9 @@ _NOT_WRITABLE = {
 
 _SECONDS_OF_A_WEEK = 7 * 24 * 3600
 
+HASHED_UNLESS_DEFAULT = {"hashed": "unless default"}
+"""Metadata of a dataclass's field that came later: at its default it does not enter a content hash, so old records stay."""
+
 
 def is_checkout() -> bool:
     """Whether the package lies in its repository, and not in site-packages."""
@@ -158,7 +161,7 @@ def _canonical(value: Any) -> Any:
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: _canonical(getattr(value, f.name)) for f in dataclasses.fields(value) if f.compare}
+        fields = {f.name: _canonical(getattr(value, f.name)) for f in dataclasses.fields(value) if _enters(f, value)}
         if "type" in fields:
             raise BadType(f"{type(value).__name__} has a field named 'type', which its content hash needs itself.")
         return {"type": type(value).__name__, **fields}
@@ -174,13 +177,18 @@ def _canonical(value: Any) -> Any:
     )
 
 
+def _enters(field: dataclasses.Field, value: Any) -> bool:
+    at_default = getattr(value, field.name) == field.default
+    return field.compare and not (field.metadata == HASHED_UNLESS_DEFAULT and at_default)
+
+
 def content_hash(value: Any) -> str:
     """16 hex characters of the SHA-256 of ``value`` as canonical JSON: the name under which its result is stored.
 
     Dataclasses become ``{"type": class name, field: value, ...}`` without the fields declared ``compare=False`` (what does
-    not take part in ``==`` is no part of the identity either); tuples equal lists; the order of keys does not count; floats
-    enter by ``repr``, so 1 and 1.0 differ. Raises BadType for anything else, paths included: where a file lies must not
-    decide what it is.
+    not take part in ``==`` is no part of the identity either) and those with HASHED_UNLESS_DEFAULT at their default; tuples
+    equal lists; the order of keys does not count; floats enter by ``repr``, so 1 and 1.0 differ. Raises BadType for anything
+    else, paths included: where a file lies must not decide what it is.
 
     >>> content_hash({"a": 1, "b": (2, 3)}) == content_hash({"b": [2, 3], "a": 1})
     True

@@ -14,6 +14,7 @@ from pruning_core.masks.budgets import Budget, allocate
 from pruning_core.masks.groups import Group, Member
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.ranking import share_out
+from pruning_core.masks.reports import count_removed
 from pruning_core.masks.scores import Scores
 from pruning_core.masks.sites import Sites
 
@@ -207,12 +208,61 @@ def test_channels_are_exact_and_weights_come_within_one_channel(sparsity, of, se
         assert abs(removed - sparsity * total) <= 16  # the largest channel
 
 
+@given(
+    st.floats(0, 0.9),
+    st.sampled_from(["channels", "weights"]),
+    st.sampled_from(["global", "layer"]),
+    st.sampled_from([2, 3, 4, 16]),
+    st.integers(0, 1000),
+)
+@settings(max_examples=100, deadline=None)
+def test_rounded_groups_keep_multiples_or_all_and_never_less_than_asked(sparsity, of, across, multiple, seed):
+    sites = two_groups()
+    generator = torch.Generator().manual_seed(seed)
+    scores = Scores({name: torch.randint(5, (g.size,), generator=generator) / 4 for name, g in sites.groups.items()})
+    most, total = count_removed(of, allocate(scores, Budget(below=2.0, round_to=multiple), Masks(), sites), sites)
+    sparsity = min(sparsity, most / total)
+    masks = allocate(scores, Budget(sparsity, of=of, across=across, round_to=multiple), Masks(), sites)
+    exact = allocate(scores, Budget(sparsity, of=of, across=across), Masks(), sites)
+    for name, group in sites.groups.items():
+        alive = group.alive(masks)
+        assert int(alive.sum()) % multiple == 0 or alive.all()
+        assert alive.all() or scores[name][alive].min() >= scores[name][~alive].max()
+        if of == "channels":
+            assert (alive | ~group.alive(exact)).all()
+            assert int(alive.sum()) - int(group.alive(exact).sum()) < multiple
+    assert count_removed(of, masks, sites)[0] <= sparsity * total + 0.5 + 1e-6
+
+
+def test_rounding_of_thresholds_and_of_sparsities_for_each_site():
+    sites = two_groups()
+    scores = Scores({"g8": torch.arange(8.0), "g10": torch.arange(10.0)})
+
+    def left(budget, alive):
+        masks = allocate(scores, budget, alive, sites)
+        return {name: group.alive(masks).nonzero().flatten().tolist() for name, group in sites.groups.items()}
+
+    assert left(Budget(below=6.5, round_to=4), Masks()) == {"g8": [4, 5, 6, 7], "g10": [6, 7, 8, 9]}
+    across = {"g8": 0.75, "g10": 0.1}  # 2 of 8, and 9 of 10, of which the next multiple would be 12
+    assert left(Budget(of="channels", across=across, round_to=4), Masks()) == {
+        "g8": [4, 5, 6, 7],
+        "g10": list(range(10)),
+    }
+    alive = allocate(scores, Budget(of="channels", across={"g10": 0.3}), Masks(), sites)
+    assert left(Budget(0.3, of="channels", round_to=4), alive)["g10"] == list(range(3, 10))  # 7 are alive
+    with pytest.raises(BudgetError, match="at least 4 of each site stays"):
+        allocate(scores, Budget(0.9, round_to=4), Masks(), sites)
+    with pytest.raises(BadInput, match="round_to=4 rounds numbers of channels"):
+        allocate(Scores({"a": torch.rand(4, 5)}), Budget(0.5, round_to=4), Masks(), sites_of({"a": torch.rand(4, 5)}))
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         {"to": 1.0}, {"to": -0.1}, {"to": float("nan")}, {"to": "0.5"}, {"to": True}, {}, {"to": 0.5, "below": 1.0},
         {"below": float("inf")}, {"to": 0.5, "of": "flops"}, {"to": 0.5, "across": "everywhere"},
         {"to": 0.5, "across": {"a": 0.5}}, {"across": {"a": 1.5}}, {"to": 0.5, "keep_at_least": -1},
+        {"to": 0.5, "round_to": 0}, {"to": 0.5, "round_to": 8.0},
     ],
 )  # fmt: skip
 def test_bad_budgets_are_refused(arguments):
