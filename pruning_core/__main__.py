@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from pruning_core import DATASETS, MODELS, Experiment, methods_table, recipes, records, run
-from pruning_core.errors import BadInput, PruningError, known_name
+from pruning_core.errors import BadInput, BadType, PruningError, known_name
 from pruning_core.version import LONG, PROFILES, REPOSITORY
 
 
@@ -40,7 +40,10 @@ def _data(arguments: argparse.Namespace) -> None:
 
 def _given(pairs: list[tuple[str, str]]) -> dict[str, Any]:
     """``-p name value`` as parameters; the value is read as YAML, as papermill does."""
-    return {name: yaml.safe_load(value) for name, value in pairs}
+    try:
+        return {name: yaml.safe_load(value) for name, value in pairs}
+    except yaml.YAMLError as error:
+        raise BadInput(f"a value of -p is no YAML: {' '.join(str(error).split())}") from error
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -94,6 +97,8 @@ def _sweep_status(arguments: argparse.Namespace) -> None:
 
 
 def _collect(arguments: argparse.Namespace) -> None:
+    for profile in arguments.profiles:
+        known_name("profile", profile, PROFILES)
     print(f"{len(records.collect(arguments.profiles))} files of {records.results_root()} have new rows")
 
 
@@ -178,13 +183,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it succeeded, 1 with one sentence on stderr if it was refused or failed."""
+    """Run one command; 0 if it succeeded, with one sentence on stderr 2 if it was refused and 1 if it failed."""
     arguments = _parser().parse_args(given)
     try:
         arguments.function(arguments)
     except PruningError as error:
         print(error, file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, BadInput | BadType) else 1
     except subprocess.CalledProcessError as error:
         return error.returncode
     except KeyboardInterrupt:

@@ -3,8 +3,6 @@
 A constraint is a small value, and :func:`check` holds an argument against it. numpy's and torch's scalars are numbers like
 Python's own and come out as those; a bool is no number, and NaN is never one that can be worked with.
 
->>> check("epochs", np.int64(3), Whole(at_least=1))
-3
 >>> check("clip", "1", Maybe(Real(above=0)))
 Traceback (most recent call last):
 ...
@@ -16,7 +14,7 @@ from __future__ import annotations
 import math
 import reprlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any, ClassVar, Protocol
 
@@ -47,10 +45,6 @@ class Real:
 
     >>> check("lr", np.float32(0.5), Real(above=0)), check("lr", 1, Real(above=0))
     (0.5, 1)
-    >>> check("sparsity", 1.5, Real(at_least=0, below=1))
-    Traceback (most recent call last):
-    ...
-    pruning_core.errors.BadInput: sparsity must lie in [0, 1), not 1.5.
     """
 
     kind: ClassVar[str] = "a number"
@@ -85,13 +79,7 @@ class Real:
 
 @dataclass(frozen=True)
 class Whole(Real):
-    """A whole number within its bounds; 2.0 is none.
-
-    >>> check("n", 7, Whole(1, 5))
-    Traceback (most recent call last):
-    ...
-    pruning_core.errors.BadInput: n must be between 1 and 5, not 7.
-    """
+    """A whole number within its bounds; 2.0 is none."""
 
     kind = "a whole number"
     types = (int,)
@@ -104,14 +92,18 @@ class Whole(Real):
         return f"be at least {self.at_least}" if math.isfinite(self.at_least) else f"be at most {self.at_most}"
 
 
-class Flag:
-    """True or False, and nothing that merely counts as one of them.
+class OneOf:
+    """One of some names; ``kind`` is what the message calls them."""
 
-    >>> check("channels_last", "no", Flag())
-    Traceback (most recent call last):
-    ...
-    pruning_core.errors.BadType: channels_last must be True or False, not 'no'.
-    """
+    def __init__(self, *names: str, kind: str | None = None):
+        self.names, self.kind = names, kind
+
+    def check(self, name: str, value: Any) -> str:
+        return known_name(self.kind or name, value, self.names)
+
+
+class Flag:
+    """True or False, and nothing that is only taken for one of them."""
 
     def check(self, name: str, value: Any) -> bool:
         given = plain(value)
@@ -120,20 +112,54 @@ class Flag:
         return given
 
 
-class OneOf:
-    """One of some names.
-
-    >>> check("precision", "float23", OneOf("float32", "bfloat16"))
-    Traceback (most recent call last):
-    ...
-    pruning_core.errors.UnknownName: unknown precision 'float23': did you mean 'float32'? Allowed: bfloat16, float32.
-    """
-
-    def __init__(self, *names: str, kind: str | None = None):
-        self.names, self.kind = names, kind
+class Text:
+    """A text that is not empty."""
 
     def check(self, name: str, value: Any) -> str:
-        return known_name(self.kind or name, value, self.names)
+        if not isinstance(value, str):
+            raise BadType(f"{name} must be a text, not {_shown(value)}.")
+        if not value:
+            raise BadInput(f"{name} must not be empty.")
+        return str(value)
+
+
+@dataclass(frozen=True)
+class A:
+    """An object of some type; ``kind`` is what the message calls it."""
+
+    type: Any
+    kind: str | None = None
+
+    def check(self, name: str, value: Any) -> Any:
+        if not isinstance(value, self.type):
+            raise BadType(f"{name} must be {self.kind or f'of type {self.type.__name__}'}, not {_shown(value)}.")
+        return value
+
+
+class Device:
+    """The name of a device of torch, or one of its devices; comes out as its name.
+
+    >>> check("device", torch.device("cpu"), Device())
+    'cpu'
+    >>> check("device", "gpu", Device())
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadInput: device must be a device of torch, such as 'cpu' or 'cuda:0', not 'gpu'.
+    """
+
+    def check(self, name: str, value: Any) -> str:
+        if not isinstance(value, str | torch.device):
+            raise BadType(f"{name} must be a device of torch, such as 'cpu' or 'cuda:0', not {_shown(value)}.")
+        try:
+            return str(torch.device(value))
+        except RuntimeError:
+            raise BadInput(
+                f"{name} must be a device of torch, such as 'cpu' or 'cuda:0', not {_shown(value)}."
+            ) from None
+
+
+SEED = Whole(0, 2**62)
+"""What a seed must be: torch takes no larger one, and neighbours of it are seeds as well."""
 
 
 @dataclass(frozen=True)
@@ -178,32 +204,40 @@ def check(name: str, value: Any, constraint: Constraint) -> Any:
     return constraint.check(name, value)
 
 
-def check_fields(instance: Any) -> None:
-    """Hold the fields of a dataclass against the class attribute ``constraints`` (field -> constraint), bases included.
-
-    Call it in ``__post_init__``. Scalars of numpy and torch, and lists, become plain numbers and tuples in their fields.
+class Checked:
+    """A base of dataclasses whose fields are held against their constraints when one is made.
 
     >>> @dataclass(frozen=True)
-    ... class Halving:
+    ... class Halving(Checked):
     ...     constraints = Constraints(rounds=Whole(at_least=1))
     ...     rounds: int = 1
-    ...
-    ...     def __post_init__(self):
-    ...         check_fields(self)
     >>> Halving(np.int8(4))
     Halving(rounds=4)
     """
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def check_fields(instance: Any) -> None:
+    """Hold the fields of a dataclass against the class attribute ``constraints`` (field -> constraint), bases included.
+
+    A field whose default is True or False is a Flag without being named. Scalars of numpy and torch, and lists, become plain
+    numbers and tuples. What equals the default becomes the default: a width of 1 and one of 1.0 are one value, with one hash.
+    """
+    defaults = {field.name: field.default for field in fields(instance)}
+    constraints: dict[str, Constraint] = {name: Flag() for name, value in defaults.items() if isinstance(value, bool)}
     for base in reversed(type(instance).__mro__):
-        for field, constraint in vars(base).get("constraints", {}).items():
-            object.__setattr__(instance, field, constraint.check(field, getattr(instance, field)))
+        constraints |= vars(base).get("constraints", {})
+    for name in constraints.keys() & defaults.keys():  # a base may know what a field must be that not all classes have
+        value, default = constraints[name].check(name, getattr(instance, name)), defaults[name]
+        if isinstance(value, int | float) and not isinstance(value, bool) and value == default:
+            value = default
+        object.__setattr__(instance, name, value)
 
 
 def plain(value: Any) -> Any:
-    """``value``, a scalar of numpy or torch as the number of Python that it is.
-
-    >>> plain(torch.tensor(2)), plain("a")
-    (2, 'a')
-    """
+    """``value``, a scalar of numpy or torch as the number of Python that it is."""
     return value.item() if isinstance(value, np.generic | np.ndarray | Tensor) and value.ndim == 0 else value
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pruning_core.checks import Maybe, Whole, check, check_finite
+from pruning_core.checks import SEED, Maybe, Whole, check, check_finite
 from pruning_core.errors import BadInput, BudgetError, Unprunable, known_name
 from pruning_core.masks.budgets import SPARSITY, Budget
 from pruning_core.masks.groups import Member
@@ -110,6 +110,7 @@ def prune(
         budget = Budget(None if for_each else asked, of=of or counted(method), across=across)  # type: ignore[arg-type]
     rounds = check("rounds", rounds, Whole(at_least=1))
     known_name("schedule", schedule, SCHEDULES)
+    seed = check("seed", seed, SEED)
     batches = check_batches(batches, method.needs, method.name)
     example_input = example_for(model, example_input, batches)
     if example_input is None:

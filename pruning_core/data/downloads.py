@@ -18,7 +18,7 @@ import numpy as np
 from pruning_core.data import sources
 from pruning_core.data.sources import Raw
 from pruning_core.errors import BadInput, CorruptFile
-from pruning_core.records.files import write_atomically
+from pruning_core.records.files import partial_prefix, remove_leftovers, write_atomically
 
 FORMAT = "pruning-core images 1"
 CONTENT = {
@@ -91,7 +91,8 @@ def _read(path: Path, expected: str | None) -> Raw:
 def _temporary_folder(root: Path) -> Iterator[Path]:
     try:
         root.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(dir=root, prefix=".partial-", ignore_cleanup_errors=True)
+        remove_leftovers(root)
+        folder = tempfile.TemporaryDirectory(dir=root, prefix=partial_prefix(), ignore_cleanup_errors=True)
     except OSError as error:
         raise BadInput(f"cannot write into the data folder {root}: {error.strerror}.") from error
     with folder as name:

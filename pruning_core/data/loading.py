@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pruning_core.checks import Maybe, Whole, check
+from pruning_core.checks import SEED, Device, Maybe, Whole, check
 from pruning_core.data.downloads import image_folder, load_raw
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS, Augmentation, DatasetInfo, Normalisation
 from pruning_core.data.splits import FileSplit, ImageReader, Split, mixed, split_indices
-from pruning_core.errors import BadInput, known_name
+from pruning_core.errors import BadInput, BadType, known_name
 from pruning_core.records.files import cache_root
 
 
@@ -118,7 +118,10 @@ def load_data(
     (1, 8, 8)
     """
     limit = check("limit", limit, Maybe(Whole(at_least=1)))
-    random_labels = check("random_labels, the seed of the shuffle,", random_labels, Maybe(Whole(at_least=0)))
+    random_labels = check("random_labels, the seed of the shuffle,", random_labels, Maybe(SEED))
+    seed, device = check("seed", seed, SEED), check("device", device, Device())
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise BadType(f"dtype is a floating-point type of torch, such as torch.float32, not {dtype!r}.")
     info = DATASETS[known_name("data set", name, DATASETS)]
     normalisation, augmentation = Normalisation(info.mean, info.std), None
     if normalise is not None:

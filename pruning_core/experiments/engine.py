@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-class ExperimentsFailed(BadInput):
+class ExperimentsFailed(PruningError):
     """Some experiments of a list failed, each twice unless the failure was certain; ``failures`` has an entry for each.
 
     The others have run, and have their records.

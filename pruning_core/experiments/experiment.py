@@ -8,15 +8,15 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any, Literal
 
-from pruning_core.checks import Constraints, Flag, OneOf, Whole, check_fields
-from pruning_core.data.sets import DATASETS
+from pruning_core.checks import SEED, A, Constraints, Device, Maybe, OneOf, Real, Text, Whole, check, check_fields
+from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS
 from pruning_core.errors import BadInput, known_name
 from pruning_core.experiments.fields import Becomes
-from pruning_core.experiments.stages import Importances, Load, Measure, Prune, Stage, Train, every_stage
-from pruning_core.models.build import MODELS
+from pruning_core.experiments.stages import Importances, Load, Measure, Prune, Stage, Train, every_stage, stages_of
+from pruning_core.models.build import MODELS, NORMS
 from pruning_core.models.published import check_published
 from pruning_core.records.files import cache_root, content_hash
-from pruning_core.records.table import COLUMNS
+from pruning_core.records.table import COLUMNS, storable
 from pruning_core.training.evaluation import PRECISIONS, computes_bfloat16
 from pruning_core.training.optimizers import LearningRate, Optimizer
 from pruning_core.version import PROFILES, code_of
@@ -32,7 +32,7 @@ YOUNGER = {"precision": "float32", "channels_last": False}
 
 
 def _measured_at_the_end(stages: Iterable[Stage]) -> tuple[Stage, ...]:
-    timeline = tuple(stages)
+    timeline = stages_of(stages)
     return timeline if timeline and isinstance(timeline[-1], Measure) else (*timeline, Measure())
 
 
@@ -52,7 +52,22 @@ class Experiment:
     """
 
     constraints = Constraints(
-        seed=Whole(at_least=0), profile=OneOf(*PROFILES), precision=OneOf(*PRECISIONS, "auto"), channels_last=Flag()
+        model=Text(),
+        data=Text(),
+        seed=SEED,
+        width=Real(above=0),
+        norm=OneOf(*NORMS),
+        optimizer=A(Optimizer),
+        learning_rate=A(LearningRate),
+        batch_size=Whole(at_least=1),
+        normalise=Maybe(Text()),
+        augment=Maybe(Text()),
+        limit=Maybe(Whole(at_least=1)),
+        random_labels=Maybe(SEED),
+        profile=OneOf(*PROFILES),
+        precision=OneOf(*PRECISIONS, "auto"),
+        device=Device(),
+        tags=A(Mapping),
     )
 
     model: str
@@ -75,14 +90,22 @@ class Experiment:
     tags: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
+        check_fields(self)
         if not self.model.startswith("torchvision/"):
             known_name("model", self.model, MODELS)
         known_name("data set", self.data, DATASETS)
-        check_fields(self)
         if self.precision == "auto":  # before any hash, which names what is really done
             fast = computes_bfloat16(self.device)
             object.__setattr__(self, "precision", "bfloat16" if fast else "float32")
             object.__setattr__(self, "channels_last", self.channels_last or fast)
+        for kind, name, known in (
+            ("normalisation", self.normalise, NORMALISATIONS),
+            ("augmentation", self.augment, AUGMENTATIONS),
+        ):
+            if name is not None:
+                known_name(kind, name, known)
+        for tag, value in self.tags.items():
+            storable(value, check("each tag", tag, Text()))
         for stage in every_stage(self.timeline):
             if isinstance(stage, Load):
                 check_published(self.model, stage.weights)

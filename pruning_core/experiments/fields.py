@@ -1,9 +1,16 @@
-"""Fields of a dataclass that normalise what they are given, typed as what they keep."""
+"""Fields of a dataclass that normalise what they are given, typed as what they keep; what penalties and patterns become."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
+
+from pruning_core.checks import A, Real, Several, Text, check
+from pruning_core.errors import BadType
+from pruning_core.methods.base import Method, as_method
+
+Penalty = tuple[str | Method, float]
+Penalties = tuple[tuple[Method, float], ...] | None
 
 _Given = TypeVar("_Given")
 _Kept = TypeVar("_Kept")
@@ -25,3 +32,22 @@ class Becomes(Generic[_Given, _Kept]):
 
     def __set__(self, instance: object, value: _Given) -> None:
         vars(instance)[self.name] = self.convert(value)
+
+
+def penalties(given: Penalty | Iterable[Penalty] | None) -> Penalties:
+    """Pairs (method, strength): of one pair, or of several."""
+    if given is None:
+        return None
+    pairs = check("a penalty", given, Several(A(object), at_least=1))
+    pairs = pairs if isinstance(pairs[0], tuple | list) else (pairs,)
+    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
+        raise BadType("a penalty is a pair (method, strength), or several such pairs.")
+    strength = Real(at_least=0)
+    return tuple((as_method(method), float(check("the strength of a penalty", s, strength))) for method, s in pairs)
+
+
+def patterns(given: str | Iterable[str] | None) -> Any:
+    """Patterns on names of layers as a tuple; a text alone, which is a name of parts, stays."""
+    if given is None or isinstance(given, str):
+        return given and str(given)
+    return check("patterns", given, Several(Text(), at_least=1))

@@ -10,19 +10,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pruning_core.checks import Constraints, Maybe, OneOf, Real, Several, Whole, check, check_fields
+from pruning_core.checks import A, Checked, Constraints, Maybe, OneOf, Real, Several, Text, Whole, check
 from pruning_core.errors import BadInput, BadType, known_name
-from pruning_core.experiments.fields import Becomes
+from pruning_core.experiments.fields import Becomes, Penalties, Penalty, patterns, penalties
 from pruning_core.experiments.importances import check_importance
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.schedules import SCHEDULES
 from pruning_core.methods.base import Method, as_method, counted
 from pruning_core.training.attacks import ATTACKS
-from pruning_core.training.averaging import WeightAverage
+from pruning_core.training.evaluation import PRECISIONS
 from pruning_core.training.optimizers import LearningRate, Optimizer
-
-Penalty = tuple[str | Method, float]
-Penalties = tuple[tuple[Method, float], ...] | None
 
 
 def to(sparsity: float, method: str | Method) -> Budget:
@@ -40,44 +37,27 @@ class _Target(Becomes[Budget | float, Budget]):
         super().__set__(stage, value if isinstance(value, Budget) else to(value, stage.method))
 
 
-def _stages(given: Iterable[Stage]) -> tuple[Stage, ...]:
-    stages = tuple(given)
-    for stage in stages:
-        if not isinstance(stage, Stage):
-            raise BadType(f"{stage!r} is not a stage of a timeline.")
-    return stages
-
-
-def _penalties(given: Penalty | Iterable[Penalty] | None) -> Penalties:
-    """Pairs (method, strength): of one pair, or of several."""
-    if given is None:
-        return None
-    pairs: Any = tuple(given)
-    pairs = pairs if isinstance(pairs[0], tuple | list) else (pairs,)
-    return tuple((as_method(method), float(strength)) for method, strength in pairs)
-
-
-def _patterns(given):
-    return given if given is None or isinstance(given, str) else tuple(given)
+def stages_of(given: Iterable[Stage]) -> tuple[Stage, ...]:
+    return check("stages", given, Several(A(Stage, "a stage")))
 
 
 @dataclass(frozen=True)
-class Every:
+class Every(Checked):
     """Plays ``stages`` after epochs ``after + k``, ``after + 2 k``, ... of the Train stage it belongs to.
 
     ``after`` may be negative, as long as the first event follows an epoch. ``times`` limits how often; the rounds that a
     schedule sees are the events that really take place.
     """
 
-    constraints = Constraints(k=Whole(at_least=1), after=Whole())
+    constraints = Constraints(k=Whole(at_least=1), after=Whole(), times=Maybe(Whole(at_least=1)))
 
     k: int
-    stages: Becomes[Iterable[Stage], tuple[Stage, ...]] = Becomes(_stages)
+    stages: Becomes[Iterable[Stage], tuple[Stage, ...]] = Becomes(stages_of)
     after: int = 0
     times: int | None = None
 
     def __post_init__(self):
-        check_fields(self)
+        super().__post_init__()
         check("after + k, the epoch of the first event,", self.after + self.k, Whole(at_least=1))
 
     def epochs(self, total: int) -> list[int]:
@@ -86,7 +66,7 @@ class Every:
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(Checked):
     """Trains for ``epochs``. What is None is taken from the experiment.
 
     ``penalty``: (method, strength), or several such pairs, added to the loss. ``only``: "gates" trains the gates alone,
@@ -96,10 +76,21 @@ class Train:
     an experiment can say so of all its trainings.
     """
 
-    constraints = Constraints(epochs=Whole(at_least=0), only=Maybe(OneOf("gates", "weights", kind="part to train")))
+    constraints = Constraints(
+        epochs=Whole(at_least=0),
+        only=Maybe(OneOf("gates", "weights", kind="part to train")),
+        during=Maybe(A(Every)),
+        keep=OneOf("last", "best_validation", kind="epoch to keep"),
+        optimizer=Maybe(A(Optimizer)),
+        learning_rate=Maybe(A(LearningRate)),
+        batch_size=Maybe(Whole(at_least=1)),
+        label_smoothing=Real(at_least=0, below=1),
+        precision=OneOf(*PRECISIONS),
+        average=Maybe(Real(above=0, below=1)),
+    )
 
     epochs: int
-    penalty: Becomes[Penalty | Iterable[Penalty] | None, Penalties] = Becomes(_penalties, default=None)
+    penalty: Becomes[Penalty | Iterable[Penalty] | None, Penalties] = Becomes(penalties, default=None)
     only: Literal["gates", "weights"] | None = None
     during: Every | None = None
     keep: Literal["last", "best_validation"] = "last"
@@ -111,11 +102,9 @@ class Train:
     average: float | None = None
 
     def __post_init__(self):
-        check_fields(self)
-        if self.average is not None:
-            WeightAverage(self.average)  # refuses what cannot work
-            if self.keep != "last":
-                raise BadInput("a training ends with its average or with its best epoch, not with both.")
+        super().__post_init__()
+        if self.average is not None and self.keep != "last":
+            raise BadInput("a training ends with its average or with its best epoch, not with both.")
         if self.during is not None and not self.during.epochs(self.epochs):
             raise BadInput(
                 f"an event every {self.during.k} epochs after epoch {self.during.after} never takes place in {self.epochs}."
@@ -125,7 +114,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Prune:
+class Prune(Checked):
     """Prunes to ``budget`` (a Budget, or the fraction removed of what the method prunes), in ``rounds`` rounds.
 
     With one round inside a Repeat or Every the schedule follows their rounds. ``scope`` as in prune().
@@ -143,7 +132,7 @@ class Prune:
     budget: Becomes[Budget | float, Budget] = _Target()
     rounds: int = 1
     schedule: str | Callable[..., float] = "one_shot"
-    scope: Becomes[Iterable[str] | None, tuple[str, ...] | None] = Becomes(_patterns, default=None)
+    scope: Becomes[Iterable[str] | None, tuple[str, ...] | None] = Becomes(patterns, default=None)
     batches: Literal["train", "score"] = "train"
     samples: int = 640
     batch_size: int = 128
@@ -151,65 +140,66 @@ class Prune:
     def __post_init__(self):
         if not callable(self.schedule):
             known_name("schedule", self.schedule, SCHEDULES)
-        check_fields(self)
+        super().__post_init__()
 
 
 @dataclass(frozen=True)
-class Save:
+class Save(Checked):
     """Keeps the weights of now under ``label``. "init" is always there."""
+
+    constraints = Constraints(label=Text())
 
     label: str
 
 
 @dataclass(frozen=True)
-class Load:
+class Load(Checked):
     """Takes over weights that torchvision publishes for one of its networks, by their name there: "IMAGENET1K_V1".
 
     They are downloaded once and checked against their published hash; nothing but tensors is read from the file.
     ``classes``: for a network with fewer outputs, which of the published classes they are (data.IMAGENETTE_CLASSES).
     """
 
+    constraints = Constraints(weights=Text(), classes=Maybe(Several(Whole(at_least=0), at_least=1)))
+
     weights: str
     classes: tuple[int, ...] | None = None
 
-    def __post_init__(self):
-        if not isinstance(self.weights, str) or not self.weights:
-            raise BadType(f"weights have a name at torchvision, like 'IMAGENET1K_V1', and are not {self.weights!r}.")
-
 
 @dataclass(frozen=True)
-class Rewind:
+class Rewind(Checked):
     """Puts back weights: those saved as ``to``, or fresh random ones ("new"). What is pruned stays pruned.
 
     ``what="weights"`` touches the prunable weights only, "all" also biases, norms and buffers.
     """
 
-    constraints = Constraints(what=OneOf("weights", "all", kind="part to rewind"))
+    constraints = Constraints(to=Text(), what=OneOf("weights", "all", kind="part to rewind"))
 
     to: str = "init"
     what: Literal["weights", "all"] = "all"
 
-    def __post_init__(self):
-        check_fields(self)
-
 
 @dataclass(frozen=True)
-class Shrink:
+class Shrink(Checked):
     """Cuts dead channels out. Inside ``during`` the optimizer state is cut along, unless ``fresh_optimizer``."""
 
     fresh_optimizer: bool = False
 
 
 @dataclass(frozen=True)
-class RecalibrateBatchNorm:
+class RecalibrateBatchNorm(Checked):
     """Measures the running statistics of batch norm anew, on ``samples`` of the training split."""
+
+    constraints = Constraints(samples=Whole(at_least=1))
 
     samples: int = 1024
 
 
 @dataclass(frozen=True)
-class Measure:
+class Measure(Checked):
     """Adds a row to the record: accuracy, sparsity, sizes, costs so far."""
+
+    constraints = Constraints(label=Text())
 
     label: str = "final"
 
@@ -225,7 +215,7 @@ class Importances(Measure):
 
 
 @dataclass(frozen=True)
-class Attack:
+class Attack(Checked):
     """Adds a row an epsilon: how often an adversarial attack turns ``samples`` test images (see attacks.attack).
 
     Attacks decide nothing: the network goes on as it was. ``options`` are those of attacks.attack, as pairs.
@@ -235,6 +225,7 @@ class Attack:
         name=OneOf(*ATTACKS, kind="attack"),
         epsilons=Several(Real(at_least=0), at_least=1, rising=True),
         samples=Whole(at_least=1),
+        label=Text(),
     )
 
     name: str
@@ -244,9 +235,12 @@ class Attack:
     label: str = "attack"
 
     def __post_init__(self):
-        check_fields(self)
+        super().__post_init__()
         object.__setattr__(self, "epsilons", tuple(map(float, self.epsilons)))
-        object.__setattr__(self, "options", tuple(sorted(dict(self.options).items())))
+        try:
+            object.__setattr__(self, "options", tuple(sorted(dict(self.options).items())))
+        except (TypeError, ValueError):
+            raise BadType(f"options of an attack are pairs (name, value), and not {self.options!r}.") from None
 
 
 @dataclass(frozen=True)
@@ -258,8 +252,8 @@ class Each:
     over.
     """
 
-    parts: Becomes[str | Iterable[str], str | tuple[str, ...]] = Becomes(_patterns)
-    stages: Becomes[Iterable[Stage], tuple[Stage, ...]] = Becomes(_stages)
+    parts: Becomes[str | Iterable[str], str | tuple[str, ...]] = Becomes(patterns)
+    stages: Becomes[Iterable[Stage], tuple[Stage, ...]] = Becomes(stages_of)
 
     def __post_init__(self):
         if isinstance(self.parts, str):
@@ -267,16 +261,13 @@ class Each:
 
 
 @dataclass(frozen=True)
-class Repeat:
+class Repeat(Checked):
     """Plays ``stages`` ``n`` times."""
 
     constraints = Constraints(n=Whole(at_least=1))
 
     n: int
-    stages: Becomes[Iterable[Stage], tuple[Stage, ...]] = Becomes(_stages)
-
-    def __post_init__(self):
-        check_fields(self)
+    stages: Becomes[Iterable[Stage], tuple[Stage, ...]] = Becomes(stages_of)
 
 
 Stage = Train | Prune | Save | Load | Rewind | Shrink | RecalibrateBatchNorm | Measure | Attack | Each | Repeat

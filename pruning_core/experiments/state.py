@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.data.loading import Data, load_data
-from pruning_core.errors import BadInput
+from pruning_core.errors import BadInput, CorruptFile
 from pruning_core.experiments.stages import Each, Prune, Repeat, Stage, Train, every_stage
 from pruning_core.masks.groups import Group
 from pruning_core.masks.masks import Masks
@@ -66,10 +66,10 @@ class State:
         return next(iter(self.data.train.batches(1)))[0].to(self.experiment.device)
 
     def save(self, path: Path, trainer: Trainer | None = None) -> None:
-        """Write everything needed to go on, atomically."""
+        """Write everything needed to go on, atomically. The file knows its own name, and is believed under no other."""
         parts: dict[str, Mapping[str, Tensor]] = {"model": self.model.state_dict(), "mask": self.masks}
         parts |= {f"snapshot:{label}": snapshot for label, snapshot in self.snapshots.items()}
-        info: dict[str, Any] = {"kind": "run"} | {name: getattr(self, name) for name in KEPT_AS_JSON}
+        info: dict[str, Any] = {"kind": "run", "name": path.stem} | {name: getattr(self, name) for name in KEPT_AS_JSON}
         if trainer is not None:
             parts["trainer"], info["trainer"] = trainer.state_dict()
         save_tensors(path, join_parts(parts), info)
@@ -77,8 +77,8 @@ class State:
     def load(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Take over a saved state; returns the trainer's own part, if there is one."""
         tensors, info = load_tensors(path)
-        if info.get("kind") != "run":
-            raise BadInput(f"{path} is not the checkpoint of a run.")
+        if info.get("kind") != "run" or info.get("name") != path.stem:
+            raise CorruptFile(f"{path} is not the checkpoint that belongs there: delete it, and it is made again.")
         parts = split_parts(tensors)
         fit_tensors(self.model, parts.get("model", {}), str(path))
         self.model.to(self.experiment.device)

@@ -54,6 +54,8 @@ class Budget:
         object.__setattr__(self, "to", check("sparsity", self.to, Maybe(SPARSITY)))
         check_fields(self)
         if isinstance(self.across, Mapping):
+            if not self.across:
+                raise BadInput("a sparsity for each site needs a site at least: across={} would prune nothing.")
             for site, fraction in self.across.items():
                 check(f"the sparsity of {site!r}", fraction, SPARSITY)
             if self.to is not None:

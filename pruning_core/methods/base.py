@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pruning_core.checks import Constraints, OneOf, check_fields
 from pruning_core.errors import BadInput, BadType, Unprunable, known_name
 from pruning_core.masks import Budget, Group, Masks, Member, Scores, Sites, allocate
-from pruning_core.masks.scores import COMBINERS, combine
+from pruning_core.masks.scores import COMBINERS, NORMALISERS, combine
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,6 +84,10 @@ class Method:
     ones; those of all other methods are cut by what was alive before. ``absolute``: its penalty is a sum of absolute values,
     whose gradient ``pull_`` adds in place. Most methods override only ``score``.
     """
+
+    constraints: ClassVar[Constraints] = Constraints(
+        combine=OneOf(*COMBINERS, kind="combination"), normalise=OneOf(*NORMALISERS, kind="normaliser")
+    )  # of parameters that several methods have
 
     name: ClassVar[str]
     citation: ClassVar[str]

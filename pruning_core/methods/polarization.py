@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import Constraints, Maybe, OneOf, Real, check
+from pruning_core.checks import Constraints, Maybe, OneOf, Real
 from pruning_core.errors import BadInput, BadType
 from pruning_core.masks import Budget, Masks, Scores, allocate
 from pruning_core.methods.base import Choice, View, raised, register
@@ -37,7 +37,9 @@ class Polarization(BatchNormScale):
     """
 
     name, citation = "polarization", "zhuang2020polarization"
-    constraints = Constraints(t=Real(), upper=Real(above=0), threshold=OneOf("budget", "histogram"))
+    constraints = Constraints(
+        t=Real(), upper=Real(above=0), start=Maybe(Real(above=0)), threshold=OneOf("budget", "histogram")
+    )
 
     t: float = 1.4
     upper: float = 1.0
@@ -46,7 +48,8 @@ class Polarization(BatchNormScale):
 
     def __post_init__(self):
         super().__post_init__()
-        check("start", self.start, Maybe(Real(above=0, at_most=self.upper)))
+        if self.start is not None and self.start > self.upper:
+            raise BadInput(f"start={self.start:g} lies above the bound of the scales, upper={self.upper:g}.")
 
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Swap ordinary batch norms for ones clamped to [0, upper], their scales at ``start``; in place."""

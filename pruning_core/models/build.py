@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning_core.checks import Real, Several, Whole, check
+from pruning_core.checks import SEED, Maybe, Real, Several, Whole, check
 from pruning_core.data.loading import Data
 from pruning_core.data.sets import DATASETS
 from pruning_core.errors import BadInput, BadType, known_name
-from pruning_core.models.zoo.base import NETWORKS, ModelInfo, Shape
+from pruning_core.models.zoo.base import NETWORKS, NORMS, ModelInfo, Shape
 from pruning_core.models.zoo.chains import chain
 from pruning_core.models.zoo.densenet import DenseNet
 from pruning_core.models.zoo.initialisers import STARTS
@@ -100,6 +100,7 @@ def build_model(
     >>> sum(p.numel() for p in build_model("lenet300", "mnist", seed=0).parameters())
     266610
     """
+    seed = check("seed", seed, Maybe(SEED))
     with torch.random.fork_rng(devices=[]):
         start = int(torch.randint(2**62, (), device="cpu")) if seed is None else seed
         torch.default_generator.manual_seed(start)  # not torch.manual_seed, which would touch the GPUs' state too
@@ -121,7 +122,7 @@ def _architecture(name: str, data: Any, width: float, norm: str) -> nn.Module:
     """The network with its recipe and with weights as torch draws them: those of the paper are not drawn yet."""
     shape, classes = _shape_and_classes(data)
     width = check("width", width, Real(above=0))
-    known_name("norm", norm, ["batch", "sigmoid", "none"])
+    known_name("norm", norm, NORMS)
     if isinstance(name, str) and name.startswith("torchvision/"):
         model = _torchvision(name, shape, classes, width, norm)
     else:

@@ -7,7 +7,10 @@ import hashlib
 import json
 import math
 import os
+import platform
 import secrets
+import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,8 @@ _NOT_WRITABLE = {
     errno.EISDIR: "the path is a folder",
     errno.ENAMETOOLONG: "the name is too long",
 }
+
+_SECONDS_OF_A_WEEK = 7 * 24 * 3600
 
 
 def is_checkout() -> bool:
@@ -62,9 +67,8 @@ def write_atomically(path: str | os.PathLike, writer: Callable[[Path], None] | b
     suffix in the same folder, synced to the disk and then renamed over ``path``. Folders are made. When anything fails the
     temporary file goes and what was at ``path`` stays. Raises BadInput when the path cannot be written.
     """
-    path = Path(path)
-    # The leading dot hides what a killed process leaves behind from every search for records.
-    temporary = path.with_name(f".partial-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+    path = _replaceable(path)
+    temporary = path.with_name(f"{partial_prefix()}{secrets.token_hex(4)}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(writer, str):
@@ -85,15 +89,66 @@ def write_atomically(path: str | os.PathLike, writer: Callable[[Path], None] | b
             temporary.unlink()
 
 
+def _replaceable(path: str | os.PathLike) -> Path:
+    """Where a file may be written: a new name, or a regular file (the one that a link leads to); BadInput otherwise."""
+    place = Path(path)
+    if not place.name or "\0" in str(place):
+        raise BadInput(f"cannot write {str(path)!r}: this is no name of a file.")
+    try:
+        if place.is_symlink():
+            place = place.resolve(strict=True)
+        if (
+            place.exists() and not place.is_file() and not place.is_dir()
+        ):  # a folder gets its own words when it is renamed over
+            raise BadInput(f"cannot write {path}: there is something that is no regular file.")
+    except (FileNotFoundError, RuntimeError) as error:
+        raise BadInput(f"cannot write {path}: it is a link that leads nowhere.") from error
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            raise
+        raise BadInput(f"cannot write {path}: {_NOT_WRITABLE[error.errno]}.") from error
+    return place
+
+
+def partial_prefix() -> str:
+    """The beginning of this process's temporary names: a dot, which hides what a killed process leaves behind from every
+    search for records; the machine, the namespace in which process numbers count (containers have their own), the process."""
+    return f".partial-{_place()}-{os.getpid()}-"
+
+
+def _place() -> str:
+    try:
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:  # no Linux
+        namespace = 0
+    return f"{hashlib.sha256(platform.node().encode()).hexdigest()[:8]}.{namespace}"
+
+
 def remove_leftovers(folder: str | os.PathLike) -> None:
-    """Delete the temporary files that killed processes of this machine left in ``folder``."""
-    for file in Path(folder).glob(".partial-*"):
+    """Delete the temporary files and folders that killed processes left in ``folder``: those of processes that surely run no
+    more, and what is older than a week, of any machine that shares the folder."""
+    for left in Path(folder).glob(".partial-*"):
         try:
-            os.kill(int(file.name.split("-")[1]), 0)
-        except ProcessLookupError:
-            file.unlink(missing_ok=True)
-        except (OSError, ValueError):
-            continue  # still being written, or none of ours
+            _, place, process, _ = left.name.split("-", 3)
+            dead = place == _place() and not _lives(int(process))
+            if not dead and time.time() - left.stat().st_mtime < _SECONDS_OF_A_WEEK:
+                continue
+        except (OSError, ValueError):  # gone already, or none of ours
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _canonical(value: Any) -> Any:

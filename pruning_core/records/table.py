@@ -36,7 +36,7 @@ COLUMNS = (
 """The standard columns. Sparsities are fractions removed, accuracies percent, losses means, times seconds."""
 
 
-def _storable(value: Any, where: str) -> Any:
+def storable(value: Any, where: str) -> Any:
     """A row's entry as strict JSON; nan and infinities become null because JSON has no word for them."""
     value = plain(value)
     if isinstance(value, float):
@@ -44,9 +44,9 @@ def _storable(value: Any, where: str) -> Any:
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, list | tuple):
-        return [_storable(entry, where) for entry in value]
+        return [storable(entry, where) for entry in value]
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {key: _storable(entry, where) for key, entry in value.items()}
+        return {key: storable(entry, where) for key, entry in value.items()}
     raise BadType(f"the column {where!r} of a row holds a {type(value).__name__}, which a record cannot store.")
 
 
@@ -56,7 +56,7 @@ def write_rows(path: str | os.PathLike, rows: list[dict]) -> None:
     Entries may be None, bool, int, float, str, numpy or torch scalars, and lists and dicts of these. Raises BadType
     (naming the column) for others, BadInput when the path cannot be written.
     """
-    stored = [{str(name): _storable(value, str(name)) for name, value in row.items()} for row in rows]
+    stored = [{str(name): storable(value, str(name)) for name, value in row.items()} for row in rows]
     lines = ",\n".join(json.dumps(row) for row in stored)
     head = f'{{"format": {json.dumps(FORMAT)}, "sha256": "{digest(stored)}", "rows": ['
     write_atomically(path, f"{head}\n{lines}\n]}}\n" if stored else f"{head}]}}\n")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pruning_core.checks import Flag, OneOf, Whole, check, check_finite
+from pruning_core.checks import SEED, Device, Flag, OneOf, Whole, check, check_finite
 from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput, BadType, PruningError
 from pruning_core.masks.masks import Masks
@@ -78,17 +78,17 @@ class Trainer(TrainerState):
     ):
         self.epochs = check("epochs", epochs, Whole(at_least=0))
         self.batch_size = check("batch_size", batch_size, Whole(at_least=1))
-        self.seed = check("seed", seed, Whole(at_least=0))
+        self.seed = check("seed", seed, SEED)
         self.precision = check("precision", precision, OneOf(*PRECISIONS))
         self.keep = check("keep", keep, OneOf("last", "best_validation"))
         _check_types(model, optimizer, learning_rate)
-        self.model = model if device is None else model.to(device)
+        self.model = model if device is None else model.to(check("device", device, Device()))
         self.channels_last = check("channels_last", channels_last, Flag())
         lay_out(model, self.channels_last)
         self.settings = optimizer or Optimizer()
         self.learning_rate = learning_rate or LearningRate()
         self.loss, self.penalty, self.pull_, self.only = loss or CrossEntropy(), penalty, pull_, only
-        self.shuffle = shuffle
+        self.shuffle = check("shuffle", shuffle, Flag())
         self.observers = tuple(observers)
         self.optimizer = self.settings.build(model, only)
         self.generator = torch.Generator().manual_seed(self.seed)

@@ -1,6 +1,7 @@
 """The notebook runner: profiles, stamps, resuming, and failures that nobody can mistake for results."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -309,9 +310,26 @@ def test_outputs_in_a_stored_notebook_are_found(book: Path) -> None:
 
 
 def test_the_command_line_refuses_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["notebooks", "0_fundations/1"]) == 1
+    assert main(["notebooks", "0_fundations/1"]) == 2
     assert "unknown notebook '0_fundations/1'" in capsys.readouterr().err
-    assert main(["run", "dens"]) == 1
+    assert main(["run", "dens"]) == 2
     assert "did you mean 'dense'" in capsys.readouterr().err
-    assert main(["run", "dense"]) == 1
+    assert main(["run", "dense"]) == 2
     assert "dense needs epochs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", [
+    "run dense -p epochs {", "run dense -p epochs nan", "run dense -p epochs 2024-01-01", "run dense -p epoch 2",
+    f"run dense -p epochs 1 --seed {2**70}", "run dense -p epochs 1 --seed -1", "run dense -p epochs 1 --profile quik",
+    "run dense -p epochs 1 --data digit", "run before_training -p method magnitud -p sparsity .5 -p epochs 1",
+    "collect nix", "page nowhere", "page 0_foundations", "notebooks 0_foundations/1 --jobs 0",
+    "notebooks 0_foundations/1 -p epoch 1", "notebooks 0_foundations/1 --profile ''", "sweep --jobs 0",
+    "sweep-status --profile x",
+])  # fmt: skip
+def test_a_line_that_cannot_work_gets_one_sentence_and_status_2(line, empty_cache, capsys):
+    assert main(shlex.split(line)) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.endswith("\n")
+    assert len(printed.err.splitlines()) == 1
+    assert not list(empty_cache.glob("records/*.json"))

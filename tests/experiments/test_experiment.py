@@ -209,6 +209,17 @@ def test_a_record_of_something_else_in_the_right_place_is_refused():
     assert pc.run(other, progress=False)[0]["experiment"] == other.key
 
 
+def test_a_checkpoint_of_something_else_in_the_right_place_is_refused():
+    one, other = (experiment([pc.Train(epochs), pc.Measure("x")]) for epochs in (1, 2))
+    pc.run(one, progress=False)
+    (mine,), (theirs,) = map(runs.beginnings, (one, other))
+    runs.checkpoint(mine).rename(runs.checkpoint(theirs))
+    with pytest.raises(CorruptFile, match=f"{theirs}.safetensors is not the checkpoint that belongs there: delete it"):
+        pc.run(other, progress=False)
+    runs.checkpoint(theirs).unlink()
+    assert pc.run(other, progress=False)[0]["epoch"] == 2
+
+
 def test_an_edited_method_of_ones_own_is_another_experiment():
     from dataclasses import dataclass
 
@@ -315,7 +326,7 @@ def test_two_processes_may_run_the_same_experiment(tmp_path):
         (lambda: pc.Prune("magnitude", 0.5, schedule="cubik"), UnknownName, "did you mean 'cubic'"),
         (lambda: pc.Train(-1), BadInput, "epochs must be at least 0"),
         (lambda: pc.Repeat(0, [pc.Train(1)]), BadInput, "n must be at least 1"),
-        (lambda: pc.Repeat(2, ["train"]), PruningError, "not a stage"),
+        (lambda: pc.Repeat(2, ["train"]), PruningError, "each of stages must be a stage, not 'train'"),
         (lambda: pc.Rewind(what="biases"), UnknownName, "Allowed: all, weights"),
         (lambda: recipes.recipe("dens"), UnknownName, "did you mean 'dense'"),
     ],

@@ -12,7 +12,7 @@ import pytest
 
 from pruning_core import records
 from pruning_core.errors import BadInput, BadType, CorruptFile, UnknownName
-from pruning_core.records import table
+from pruning_core.records import files, table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,3 +241,61 @@ def test_collect_gathers_long_runs_by_network_and_data(tmp_path, monkeypatch):
     record("ff", "paper")
     assert [path.name for path in records.collect(["paper"], target)] == ["torchvision-resnet18-digits.json"]
     assert sorted(records.load(target)["experiment"]) == ["aa", "aa", "bb", "dd", "ff"]
+
+
+def _dead_process() -> int:
+    process = multiprocessing.get_context("fork").Process(target=int)
+    process.start()
+    process.join()
+    assert process.pid is not None
+    return process.pid
+
+
+def test_only_what_surely_nobody_writes_any_more_is_swept(tmp_path, monkeypatch):
+    mine, dead, week = files.partial_prefix(), _dead_process(), 8 * 24 * 3600
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(files.platform, "node", lambda: "another machine")
+        other = files.partial_prefix()
+    stays = [
+        f"{mine}a-r.json",
+        f"{other}b-r.json",
+        other.replace(str(os.getpid()), str(dead)) + "c-r.json",
+        ".partial-x",
+    ]
+    goes = [mine.replace(f"-{os.getpid()}-", f"-{dead}-") + "d-r.json", f"{other}e-r.json"]
+    for name in stays + goes:
+        (tmp_path / name).write_text("half")
+    old = tmp_path / goes[-1]
+    os.utime(old, (old.stat().st_mtime - week,) * 2)
+    folder = tmp_path / (mine.replace(f"-{os.getpid()}-", f"-{dead}-") + "f")  # of a killed download
+    (folder / "package").mkdir(parents=True)
+    files.remove_leftovers(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(stays)
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "dangling link", "folder", "no name", "a zero byte"])
+def test_only_files_are_replaced(tmp_path, kind):
+    place = {"no name": pathlib.Path(), "a zero byte": tmp_path / "a\0b"}.get(kind, tmp_path / "place")
+    if kind == "device":
+        place.symlink_to("/dev/null")
+    elif kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "dangling link":
+        place.symlink_to(tmp_path / "nowhere")
+    elif kind == "folder":
+        place.mkdir()
+    before = os.listdir(tmp_path)
+    with pytest.raises(BadInput, match="cannot write") as caught:
+        records.write_atomically(place, "new")
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == before
+
+
+def test_a_link_to_a_file_stays_a_link(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    file, link = tmp_path / "elsewhere" / "r.json", tmp_path / "link"
+    file.write_text("old")
+    link.symlink_to(file)
+    records.write_atomically(link, "new")
+    assert link.is_symlink()
+    assert file.read_text() == "new"

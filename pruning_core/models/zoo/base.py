@@ -23,6 +23,10 @@ NETWORKS: dict[str, dict[str, Any]] = yaml.load(
 )
 
 
+NORMS = ("batch", "sigmoid", "none")
+"""What may stand behind layers, where a network has a choice."""
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """One variant of the literature: how it is built, and what ``networks.yml`` says about it."""
@@ -34,7 +38,7 @@ class ModelInfo:
     parameters: int  # at `shape` and `classes`, width 1, the variant's own norm
     shape: Shape = (3, 32, 32)
     classes: int = 10
-    norms: tuple[str, ...] = ("batch", "sigmoid", "none")
+    norms: tuple[str, ...] = NORMS
     smallest: int = 1  # height and width of the smallest image that passes all layers
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import pruning_core as pc
 from pruning_core.data.sets import IMAGENETTE_CLASSES
-from pruning_core.errors import BadInput, BadType, PruningError, UnknownName
+from pruning_core.errors import BadInput, PruningError, UnknownName
 from pruning_core.experiments.experiment import Experiment
 from pruning_core.experiments.importances import seconds_of_choice
 from pruning_core.experiments.network_stages import some_batches
@@ -206,7 +206,7 @@ def test_wrong_names_of_weights_are_refused_before_any_work():
         basic([Load("IMAGENET1K_V1")])
     with pytest.raises(UnknownName, match="IMAGENET1K_V1"):
         Experiment("torchvision/resnet18", "imagenet", [Load("IMAGENET1K_V9")])
-    with pytest.raises(BadType):
+    with pytest.raises(BadInput, match="weights must not be empty"):
         Load("")
 
 
