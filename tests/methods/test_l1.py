@@ -127,7 +127,7 @@ def test_methods_without_their_layers_say_so():
         (lambda: recipes.tick_tock(0.5, 1, 1, ticks=0), "ticks must be at least 1"),
         (lambda: recipes.tick_tock(0.5, 1, 1, ticks=-1), "ticks must be at least 1"),
         (lambda: pc.Train(2, only="norms"), "part to train"),
-        (lambda: pc.Train(2, average=1.0), "moving average"),
+        (lambda: pc.Train(2, average=1.0), "average must lie in"),
         (lambda: pc.Train(2, average=0.9, keep="best_validation"), "not with both"),
         (lambda: pc.Train(2, penalty=(("magnitude", 1.0),)).penalty[0][0].penalty(network(), Masks()), "no penalty"),
         (lambda: as_method("hoyer"), "unknown method"),
