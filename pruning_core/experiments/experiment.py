@@ -142,8 +142,8 @@ def run(experiment: Experiment, *, progress: bool = True, folder: Path | None = 
     about = {name: value for name in named if (value := getattr(experiment, name)) is not None}
     about = {"experiment": experiment.key, **about, "code": code_of(experiment.profile)}
     with _threads(experiment):
-        state = _played(experiment, progress)
-        rows = [about | row | environment(experiment.device) | tags for row in state.rows]
+        origin = environment(experiment.device)  # of the start: the code may be edited while this runs
+        rows = [about | row | origin | tags for row in _played(experiment, progress).rows]
     write_rows(path, rows)
     return rows
 
@@ -225,11 +225,11 @@ def study(settings: Mapping[str, Any], compute: Callable[[], Iterable[Mapping[st
     path = cache_root() / "records" / f"{key}.json"
     if path.exists():
         return pd.DataFrame(_recorded(path, key))
-    started = time.perf_counter()
+    origin, started = environment(), time.perf_counter()
     rows = [dict(row) for row in compute()]
     if not rows:
         raise BadInput(f"the study {dict(settings)} has no rows.")
     about = {"experiment": key, "profile": profile, "code": code, "seconds": time.perf_counter() - started}
     about |= {"study": str(settings.get("name", "studies"))}
-    write_rows(path, [about | row | environment() for row in rows])
+    write_rows(path, [about | row | origin for row in rows])
     return pd.DataFrame(read_rows(path))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pruning_core.errors import BadInput, BadType, Unprunable
 from pruning_core.masks.groups import Group
 from pruning_core.masks.tracing import PRODUCERS, groups_and_positions
-from pruning_core.models.cost import output_positions, weightless_copy
+from pruning_core.models.cost import check_example, output_positions, values_cost_little, weightless_copy
 
 PRUNABLE = (*PRODUCERS, nn.Bilinear, nn.RNNBase, nn.MultiheadAttention)
 
@@ -90,8 +90,10 @@ def _refuse_without_channels(model: nn.Module, excluded: Mapping[str, str]) -> N
 
 
 def _positions(model: nn.Module, example_input) -> dict[str, int]:
-    """Output positions by layer; shapes are enough, so values are computed only where the forward pass needs them."""
-    example = example_input[0] if isinstance(example_input, tuple) else example_input
+    """Output positions by layer; shapes are enough, so values are computed only where they cost little or are needed."""
+    example = check_example(example_input[0] if isinstance(example_input, tuple) else example_input)
+    if values_cost_little(model, example):
+        return output_positions(model, example)
     try:
         return output_positions(weightless_copy(model), example.to("meta"))
     except Exception:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pruning_core.errors import BadInput, BadType
 from pruning_core.version import REPOSITORY
 
@@ -27,6 +29,15 @@ _NOT_WRITABLE = {
     errno.EISDIR: "the path is a folder",
     errno.ENAMETOOLONG: "the name is too long",
 }
+
+
+SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""What reads YAML: libyaml's parser where PyYAML was built with it, which takes an eighth of the time."""
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a table in YAML that comes with the package."""
+    return yaml.load(path.read_text(encoding="utf-8"), SafeLoader)
 
 
 def is_checkout() -> bool:
