@@ -60,11 +60,11 @@ for title, build in SMALL.items():
         return lambda: pc.prune(model, "magnitude", 0.9, example_input=example), theirs
 
 
-for title, network, shape in (("MLP5", "mlp5_snip", (1, 28, 28)), ("Conv6", "conv6_snip", (3, 32, 32))):
+for title, network, shape, size in (("MLP5", "mlp5_snip", (1, 28, 28), 128), ("Conv6", "conv6_snip", (3, 32, 32), 8)):
 
     @row(f"SNAP-it, seven cuts, {title}", f"{peers.REBUILT}: a smaller network after every cut", at_most=1.0, turns=3)
-    def snap_it(network: str = network, shape: tuple[int, ...] = shape) -> Made:
-        model, batches = pc.build_model(network, (shape, 10), seed=0).eval(), drawn(5, 128, shape)
+    def snap_it(network: str = network, shape: tuple[int, ...] = shape, size: int = size) -> Made:
+        model, batches = pc.build_model(network, (shape, 10), seed=0).eval(), drawn(5, size, shape)
         how = {"rounds": 7, "schedule": "snip_it", "batches": batches}
 
         def sizes(ours: pc.PruneResult, theirs: nn.Module) -> str:

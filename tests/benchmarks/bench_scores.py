@@ -19,7 +19,7 @@ from pruning_core.papers.how_sparse import Hessian, spectrum
 from stopwatch import Made, drawn, megabytes, row
 
 IMAGE = (3, 32, 32)
-GRADIENTS = {"Conv6": ("conv6_snip", 128), "ResNet-18": ("resnet18_snip", 64)}
+GRADIENTS = {"Conv6": ("conv6_snip", 32), "ResNet-18": ("resnet18_snip", 64)}
 
 
 def scoring(
@@ -106,7 +106,7 @@ for method, reduce in (("SiPP", "mean"), ("PFP", "max")):
         return sensitivities_of(16, reduce), theirs, difference
 
 
-@row("SiPP sensitivities, memory for 256 points", "for 64 points", at_most=1.1, turns=3, unit="MB")
+@row("SiPP sensitivities, memory for 256 points", "for 64 points", at_most=1.1, turns=2, unit="MB")
 def memory_of_sensitivities() -> Made:
     return tuple(lambda n=n: megabytes("bench_scores:sensitivities_of", n) for n in (256, 64))  # type: ignore[return-value]
 
@@ -142,18 +142,18 @@ def block_at_once(images: int) -> Callable[[], object]:
     return lambda: two_layer(torch.cat([*work.hidden()]), work.reader, 51)
 
 
-@row("i-SpaSP, block of ResNet-34, 64 images", f"{REBUILT}: passes in all 20 iterations", at_most=0.1, turns=3)
+@row("i-SpaSP, block of ResNet-34, 32 images", f"{REBUILT}: passes in all 20 iterations", at_most=0.1, turns=3)
 def ispasp() -> Made:
-    work = Block(64)
-    return block_by_chunks(64), lambda: peers.ispasp_block(work.hidden, work.reader, 51)
+    work = Block(32)
+    return block_by_chunks(32), lambda: peers.ispasp_block(work.hidden, work.reader, 51)
 
 
-@row("i-SpaSP, memory for 512 images", "for 128 images", at_most=1.1, turns=3, unit="MB")
+@row("i-SpaSP, memory for 512 images", "for 128 images", at_most=1.1, turns=2, unit="MB")
 def memory_of_ispasp() -> Made:
     return tuple(lambda n=n: megabytes("bench_scores:block_by_chunks", n) for n in (512, 128))  # type: ignore[return-value]
 
 
-@row("i-SpaSP, memory for 512 images, by chunks", "all maps at once", at_most=0.5, turns=3, unit="MB")
+@row("i-SpaSP, memory for 512 images, by chunks", "all maps at once", at_most=0.5, turns=2, unit="MB")
 def memory_of_chunks() -> Made:
     chunks, whole = "bench_scores:block_by_chunks", "bench_scores:block_at_once"
     return lambda: megabytes(chunks, 512), lambda: megabytes(whole, 512)

@@ -61,14 +61,21 @@ def main() -> None:
         f"{made['device']}, torch {made['torch']}, Python {platform.python_version()}; baseline: {stored.get('device')}"
     )
     content: dict[str, Any] = {**made, "rows": {}}
+    places = [(arguments.json, {}), (BASELINE if arguments.update else None, stored["rows"])]
     with progress_bar(True, iterable=rows, unit="row") as bar:
         for row in bar:
             bar.set_description(row.name[:40])
-            content["rows"][row.name] = found = measured(row, arguments.turns)
+            try:
+                found = measured(row, arguments.turns)
+            except Exception as error:  # the other rows can still be measured
+                bar.write(f"failed  {row.name}: {type(error).__name__}: {error}")
+                continue
+            content["rows"][row.name] = found
             bar.write(line(row, found, stored["rows"].get(row.name)))
-    for path, kept in ((arguments.json, {}), (BASELINE if arguments.update else None, stored["rows"])):
-        if path is not None:
-            path.write_text(json.dumps({**content, "rows": kept | content["rows"]}, indent=1) + "\n", encoding="utf-8")
+            for path, kept in places:  # after every row: a run that is stopped leaves what it has found
+                if path is not None:
+                    text = json.dumps({**content, "rows": kept | content["rows"]}, indent=1)
+                    path.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -54,8 +54,7 @@ def measured(row: Row, turns: int | None = None) -> dict[str, Any]:
     """Medians of ours and of the peer, median and quartiles of their ratio. A first round warms up and does not count; who
     begins alternates."""
     ours, peer, *remark = row.make()
-    results = [ours(), peer()]
-    readings = [_timed(call) if row.unit == "s" else call for call in (ours, peer)]
+    results, readings = zip(*(_warmed(call, row.unit == "s") for call in (ours, peer)), strict=True)
     pairs = []
     for turn in range(turns or row.turns):
         gc.collect()
@@ -71,18 +70,25 @@ def measured(row: Row, turns: int | None = None) -> dict[str, Any]:
     return found | ({"remark": remark[0](*results)} if remark else {})
 
 
-def _timed(call: Call) -> Callable[[], float]:
-    def once(times: int) -> float:
+def _warmed(call: Call, timed: bool) -> tuple[Any, Callable[[], float]]:
+    """The result of a first call, and what gives a reading: seconds a call, over as many calls as a reading needs."""
+
+    def spent(times: int) -> float:
         gc.disable()
         start = time.process_time()
         for _ in range(times):
             call()
-        spent = time.process_time() - start
+        seconds = time.process_time() - start
         gc.enable()
-        return spent / times
+        return seconds / times
 
-    times = math.ceil(SHORTEST / max(once(1), SHORTEST / 1000))
-    return lambda: once(times)
+    start = time.process_time()
+    result = call()
+    if not timed:
+        return result, call
+    first = time.process_time() - start  # imports and compilation included, so a short one is read again
+    times = 1 if first > 100 * SHORTEST else math.ceil(SHORTEST / max(spent(1), SHORTEST / 1000))
+    return result, lambda: spent(times)
 
 
 def _rounded(value: float) -> float:
