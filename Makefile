@@ -24,7 +24,7 @@ help:
 	@echo 'make page NB=0_foundations/1_sparsity   run one notebook and build its page'
 	@echo 'make lab         open the notebooks in JupyterLab'
 	@echo 'make sweep       the long runs (PROFILE=standard or paper), resumable'
-	@echo 'make bench       speed, as ratios against other ways of doing the same'
+	@echo 'make bench       speed and memory, as ratios, compared with the stored ones (ROWS="--only SNIP")'
 	@echo 'make check       lint, format, types, floors of the package, notebooks stored without outputs'
 	@echo 'make format      put code and notebooks into the form that `make check` wants'
 	@echo 'make site-check  the built site in a headless browser'
@@ -85,7 +85,7 @@ sweep: $(READY)
 	$(PY) -m snakemake --snakefile notebooks/Snakefile --cores $(JOBS) --rerun-incomplete --config profile=$(PROFILE)
 
 bench: $(READY)
-	@for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(PY) "$$file" || exit 1; done
+	OMP_NUM_THREADS=1 $(PY) tests/benchmarks/run.py $(ROWS)
 
 lock: $(READY)
 	uv pip compile --upgrade --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \

@@ -14,7 +14,7 @@ from pruning_core.experiments.state import start
 from pruning_core.version import REPOSITORY
 from stopwatch import Made, row, seconds_of_process
 
-PROCESS = {"turns": 5, "unit": "s of a process"}
+PROCESS = {"turns": 3, "unit": "s of a process"}
 FIRST_CUT = """
 import torch, pruning_core as pc
 model, example = pc.build_model("lenet5", "mnist5k", seed=0), torch.ones(1, 1, 28, 28)

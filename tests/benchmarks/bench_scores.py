@@ -106,7 +106,7 @@ for method, reduce in (("SiPP", "mean"), ("PFP", "max")):
         return sensitivities_of(16, reduce), theirs, difference
 
 
-@row("SiPP sensitivities, memory for 256 points", "for 64 points", at_most=1.1, turns=2, unit="MB")
+@row("SiPP sensitivities, memory for 256 points", "for 64 points", at_most=1.1, turns=1, unit="MB")
 def memory_of_sensitivities() -> Made:
     return tuple(lambda n=n: megabytes("bench_scores:sensitivities_of", n) for n in (256, 64))  # type: ignore[return-value]
 
@@ -148,12 +148,12 @@ def ispasp() -> Made:
     return block_by_chunks(32), lambda: peers.ispasp_block(work.hidden, work.reader, 51)
 
 
-@row("i-SpaSP, memory for 512 images", "for 128 images", at_most=1.1, turns=2, unit="MB")
+@row("i-SpaSP, memory for 512 images", "for 128 images", at_most=1.1, turns=1, unit="MB")
 def memory_of_ispasp() -> Made:
     return tuple(lambda n=n: megabytes("bench_scores:block_by_chunks", n) for n in (512, 128))  # type: ignore[return-value]
 
 
-@row("i-SpaSP, memory for 512 images, by chunks", "all maps at once", at_most=0.5, turns=2, unit="MB")
+@row("i-SpaSP, memory for 512 images, by chunks", "all maps at once", at_most=0.5, turns=1, unit="MB")
 def memory_of_chunks() -> Made:
     chunks, whole = "bench_scores:block_by_chunks", "bench_scores:block_at_once"
     return lambda: megabytes(chunks, 512), lambda: megabytes(whole, 512)

@@ -58,31 +58,31 @@ def resident(split: Split, size: int) -> Callable:
 
 
 def epochs(name: str, samples: int, peer: Callable | None = None, masked: bool = False, **options) -> Made:
-    """An epoch of the Trainer and one by hand, over ``samples`` random images of 32 x 32, in batches of 128."""
+    """An epoch of the Trainer and one by hand, over ``samples`` random images of 32 x 32, in batches of 64."""
     split = Split(*drawn(1, samples, (3, 32, 32))[0])
     model, twin = (pc.build_model(name, "cifar10", seed=0) for _ in range(2))
     masks = {n: torch.rand_like(p) > 0.5 for n, p in model.named_parameters() if p.dim() > 1} if masked else None
-    trainer = pc.Trainer(model, SGD, epochs=10**6, batch_size=128, masks=masks, **options)
-    return lambda: trainer.train_epoch(split), by_hand(twin, (peer or resident)(split, 128), **options)
+    trainer = pc.Trainer(model, SGD, epochs=10**6, batch_size=64, masks=masks, **options)
+    return lambda: trainer.train_epoch(split), by_hand(twin, (peer or resident)(split, 64), **options)
 
 
 for label, options in OPTIONS.items():
 
-    @row(f"Epoch of Conv6, {label}", "the plain loop, the same", at_most=1.05, turns=5)
+    @row(f"Epoch of Conv6, {label}", "the plain loop, the same", at_most=1.05, turns=3)
     def conv6(options=options) -> Made:
-        return epochs("conv6_snip", 512, **options)
+        return epochs("conv6_snip", 128, **options)
 
 
 for label in [label for label in OPTIONS if label != "float32"]:
 
-    @row(f"Epoch of ResNet-20, {label}", "the Trainer in float32", at_most=0.9, turns=5)
+    @row(f"Epoch of ResNet-20, {label}", "the Trainer in float32", at_most=0.9, turns=3)
     def faster(options=OPTIONS[label]) -> Made:
-        return epochs("resnet20", 512, **options)[0], epochs("resnet20", 512)[0]
+        return epochs("resnet20", 256, **options)[0], epochs("resnet20", 256)[0]
 
 
-@row("Epoch of Conv6, half of the weights masked", "the plain loop without masks", at_most=1.05, turns=5)
+@row("Epoch of Conv6, half of the weights masked", "the plain loop without masks", at_most=1.05, turns=3)
 def masked() -> Made:
-    return epochs("conv6_snip", 512, masked=True)
+    return epochs("conv6_snip", 128, masked=True)
 
 
 @row("Epoch of LeNet-300-100", "the plain loop", at_most=1.1, turns=9)
@@ -99,7 +99,7 @@ def loader() -> Made:
     return epochs("lenet300", 4096, batches)
 
 
-@row("Epoch of FC5 with L1", "the plain loop with the same penalty", at_most=0.9, turns=5)
+@row("Epoch of FC5 with L1", "the plain loop with the same penalty", at_most=0.9, turns=3)
 def fc5_with_l1() -> Made:
     strength = 1e-5
     stage = pc.Train(1, optimizer=SGD, penalty=((L1(), strength),), batch_size=128)

@@ -51,10 +51,12 @@ def row(name: str, peer: str, **settings: Any) -> Callable[[Callable[[], Made]],
 
 
 def measured(row: Row, turns: int | None = None) -> dict[str, Any]:
-    """Medians of ours and of the peer, median and quartiles of their ratio. A first round warms up and does not count; who
-    begins alternates."""
+    """Medians of ours and of the peer, median and quartiles of their ratio, over rounds in which who begins alternates. Where
+    calls are timed, a first round warms up and does not count."""
     ours, peer, *remark = row.make()
-    results, readings = zip(*(_warmed(call, row.unit == "s") for call in (ours, peer)), strict=True)
+    results, readings = [], [ours, peer]
+    if row.unit == "s":
+        results, readings = map(list, zip(*map(_warmed, (ours, peer)), strict=True))
     pairs = []
     for turn in range(turns or row.turns):
         gc.collect()
@@ -70,7 +72,7 @@ def measured(row: Row, turns: int | None = None) -> dict[str, Any]:
     return found | ({"remark": remark[0](*results)} if remark else {})
 
 
-def _warmed(call: Call, timed: bool) -> tuple[Any, Callable[[], float]]:
+def _warmed(call: Call) -> tuple[Any, Callable[[], float]]:
     """The result of a first call, and what gives a reading: seconds a call, over as many calls as a reading needs."""
 
     def spent(times: int) -> float:
@@ -84,8 +86,6 @@ def _warmed(call: Call, timed: bool) -> tuple[Any, Callable[[], float]]:
 
     start = time.process_time()
     result = call()
-    if not timed:
-        return result, call
     first = time.process_time() - start  # imports and compilation included, so a short one is read again
     times = 1 if first > 100 * SHORTEST else math.ceil(SHORTEST / max(spent(1), SHORTEST / 1000))
     return result, lambda: spent(times)
