@@ -92,12 +92,13 @@ def _refuse_without_channels(model: nn.Module, excluded: Mapping[str, str]) -> N
 def _positions(model: nn.Module, example_input) -> dict[str, int]:
     """Output positions by layer; shapes are enough, so values are computed only where they cost little or are needed."""
     example = check_example(example_input[0] if isinstance(example_input, tuple) else example_input)
-    if values_cost_little(model, example):
-        return output_positions(model, example)
     try:
-        return output_positions(weightless_copy(model), example.to("meta"))
-    except Exception:
-        return output_positions(model, example)
+        if not values_cost_little(model, example):
+            return output_positions(weightless_copy(model), example.to("meta"))
+    except Exception:  # a forward pass that looks at values
+        pass
+    like = next(model.parameters())
+    return output_positions(model, example.to(like.device, like.dtype if example.is_floating_point() else None))
 
 
 def _scope(model: nn.Module, scope: Scope) -> InScope:

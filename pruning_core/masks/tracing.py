@@ -57,10 +57,12 @@ def groups_and_positions(
     try:
         with limited(time_limit):
             found = None
-            if not values_cost_little(model, arguments):
-                # It fails where a forward pass looks at values, or at tensors that are no buffers.
+            # Values fail where the example lies elsewhere than the network, shapes where a forward pass looks at values.
+            for values in (True, False) if values_cost_little(model, arguments) else (False,):
                 with contextlib.suppress(Exception):
-                    found = _search(DependencyGraph(), finder, weightless_copy(model), _to(arguments, "meta"))
+                    twin = copy.deepcopy(model) if values else weightless_copy(model)
+                    found = _search(DependencyGraph(), finder, twin, arguments if values else _to(arguments, "meta"))
+                    break
             entries, positions = found or _search(DependencyGraph(), finder, copy.deepcopy(model), arguments)
     except OutOfTime:
         raise Unprunable(
