@@ -15,7 +15,7 @@ export PYTHONNOUSERSITE := 1
 # Empty = bytecode may be written: dozens of processes import the same modules.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help book notebooks site test test-all page lab sweep bench check format strip site-check lock clean
+.PHONY: help book notebooks site test test-all page lab sweep sweep-status bench check format strip site-check lock clean
 
 help:
 	@echo 'make book        run every notebook (PROFILE=quick) and build the site: book/_build/html/index.html'
@@ -23,7 +23,8 @@ help:
 	@echo 'make test-all    the same with the slow ones'
 	@echo 'make page NB=0_foundations/1_sparsity   run one notebook and build its page'
 	@echo 'make lab         open the notebooks in JupyterLab'
-	@echo 'make sweep       the long runs (PROFILE=standard or paper), resumable'
+	@echo 'make sweep       the long runs (PROFILE=standard or paper), resumable; SCHEDULER=address for many machines'
+	@echo 'make sweep-status   how far they are'
 	@echo 'make bench       speed and memory, as ratios, compared with the stored ones (ROWS="--only SNIP")'
 	@echo 'make check       lint, format, types, floors of the package, notebooks stored without outputs'
 	@echo 'make format      put code and notebooks into the form that `make check` wants'
@@ -82,7 +83,10 @@ lab: $(READY)
 	$(PY) -m jupyterlab notebooks
 
 sweep: $(READY)
-	$(PY) -m snakemake --snakefile notebooks/Snakefile --cores $(JOBS) --rerun-incomplete --config profile=$(PROFILE)
+	$(PY) -m pruning_core sweep --profile $(PROFILE) --jobs $(JOBS) $(if $(SCHEDULER),--scheduler '$(SCHEDULER)')
+
+sweep-status: $(READY)
+	$(PY) -m pruning_core sweep-status --profile $(PROFILE)
 
 bench: $(READY)
 	OMP_NUM_THREADS=1 $(PY) tests/benchmarks/run.py $(ROWS)
@@ -92,6 +96,6 @@ lock: $(READY)
 		pyproject.toml --extra attacks --extra book --extra sweep --extra test -o requirements.lock
 
 clean:
-	rm -rf book/_build book/_failed book/notebooks book/api book/scoreboard.md book/scoreboard.svg tests/artefacts
+	rm -rf book/_build book/_failed book/notebooks book/api book/scoreboard.md book/scoreboard.svg book/costs.md tests/artefacts
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from pruning_core.data import DATASETS, load_data
 from pruning_core.errors import PruningError
-from pruning_core.experiments.experiment import Experiment, run, run_all
+from pruning_core.experiments.engine import run_all
+from pruning_core.experiments.experiment import Experiment
+from pruning_core.experiments.runs import run
 from pruning_core.experiments.stages import (
     Attack,
     Each,

@@ -76,6 +76,23 @@ def _notebooks(arguments: argparse.Namespace) -> None:
     print(f"{len(ran)} of {len(notebooks)} notebooks run, the others had not changed since their last run")
 
 
+def _sweep(arguments: argparse.Namespace) -> None:
+    from pruning_core.book import sweeps
+
+    how: dict[str, Any] = {"jobs": arguments.jobs, "scheduler": arguments.scheduler}
+    ran = sweeps.sweep(arguments.names, arguments.profile, **how)
+    print(f"{len(ran)} notebooks run at profile {arguments.profile}, the others had not changed since their last run")
+
+
+def _sweep_status(arguments: argparse.Namespace) -> None:
+    from pruning_core.book import sweeps
+
+    table = sweeps.sweep_status(arguments.profile)
+    print(table.to_string(index=False, float_format="{:.1f}".format, na_rep="?"))
+    totals = table[["done", "running", "failed", "waiting"]].sum()
+    print(", ".join(f"{n} {name}" for name, n in totals.items()), f"of {table['experiments'].sum()} experiments")
+
+
 def _collect(arguments: argparse.Namespace) -> None:
     print(f"{len(records.collect(arguments.profiles))} files of {records.results_root()} have new rows")
 
@@ -107,6 +124,15 @@ def _scoreboard(arguments: argparse.Namespace) -> None:
     print(claims.summary(board))
 
 
+def _costs(arguments: argparse.Namespace) -> None:
+    from pruning_core.book import sweeps
+
+    table = sweeps.costs(records.load())
+    rows = [[p, m, d, on, str(n), f"{hours:.2f}"] for p, m, d, on, n, hours in table.itertuples(index=False)]
+    head = ["profile", "network", "data", "on", "experiments", "hours"]
+    print("\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows]))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pruning_core", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
@@ -136,10 +162,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     notebooks.add_argument("--always", action="store_true", help="run also what has not changed")
     notebooks.add_argument("--check-stripped", action="store_true", help="only check that no outputs are stored")
+    sweep = command("sweep", _sweep, "run the notebooks at a long profile, their experiments on many workers")
+    sweep.add_argument("names", nargs="*", help="notebooks, as for the command notebooks; default: all")
+    sweep.add_argument("--profile", default="standard", help=f"one of {', '.join(PROFILES)} (default standard)")
+    sweep.add_argument("--jobs", type=int, default=2, help="how many processes of this machine (default 2)")
+    sweep.add_argument("--scheduler", help="the address of a dask scheduler, whose workers take the place of --jobs")
+    status = command("sweep-status", _sweep_status, "how far a sweep is: done, running, failed, core-hours left")
+    status.add_argument("--profile", default="standard", help=f"one of {', '.join(PROFILES)} (default standard)")
     command("page", _page, "run one notebook and build its page of the site", shared).add_argument("name")
     collect = command("collect", _collect, "copy the records of long runs to data/results, to be committed")
     collect.add_argument("profiles", nargs="*", default=LONG, help=f"which (default: {' '.join(LONG)})")
     command("scoreboard", _scoreboard, "write the page of the papers' claims beside our results")
+    command("costs", _costs, "what the experiments cost that have records, as a table in Markdown")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Everything the site needs beside the executed notebooks: JavaScript, reference pages, scoreboard."""
+"""Everything the site needs beside the executed notebooks: JavaScript, reference pages, scoreboard, costs."""
 
 import subprocess
 import sys
@@ -15,6 +15,8 @@ def main() -> None:
     assets.place()
     api_pages.write()
     subprocess.run([sys.executable, "-m", "pruning_core", "scoreboard"], cwd=REPOSITORY, check=True)
+    with open(REPOSITORY / "book" / "costs.md", "w", encoding="utf-8") as page:
+        subprocess.run([sys.executable, "-m", "pruning_core", "costs"], cwd=REPOSITORY, check=True, stdout=page)
 
 
 if __name__ == "__main__":

@@ -71,9 +71,14 @@ def _leave_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _run(source: Path, profile: str, parameters: Mapping[str, Any], output: Path, failed: Path) -> float:
+def _run(
+    source: Path, profile: str, parameters: Mapping[str, Any], output: Path, failed: Path, plan: Path | None
+) -> float:
     """In a worker process: run one notebook, return the seconds it took."""
     started = time.monotonic()
+    if plan is not None:
+        write_atomically(plan, "")
+        os.environ["PRUNING_PLAN"] = str(plan)
     run_notebook(source, profile, parameters, output=output, failed=failed)
     return time.monotonic() - started
 
@@ -87,8 +92,10 @@ def run_notebooks(
     executed: Path = EXECUTED,
     failed: Path = FAILED,
     always: bool = False,
+    plans: Path | None = None,
 ) -> list[Path]:
     """Run those notebooks that changed since they last ran, ``jobs`` at a time; return the ones that were run.
+    ``plans``: a folder for lists of the experiments that they ask for.
 
     Each finished notebook is in place at once (written under another name, then renamed), so an interrupted call is
     simply repeated. A failing notebook does not stop the others; at the end NotebookFailed lists all failures.
@@ -105,7 +112,8 @@ def run_notebooks(
         for source in due:
             aside = (failed / source.parent.name / source.stem).with_suffix(".failed.ipynb")
             target = executed_path(source, executed)
-            running[pool.submit(_run, source, profile, parameters, target, aside)] = source
+            plan = None if plans is None else executed_path(source, plans).with_suffix(".plan")
+            running[pool.submit(_run, source, profile, parameters, target, aside, plan)] = source
         return _finished(running, f"notebooks ({profile})")
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

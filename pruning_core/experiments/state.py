@@ -131,7 +131,7 @@ class Step(NamedTuple):
 
 
 def flatten(
-    stages: Iterable[Stage], model: nn.Module, groups: Callable[[], list[Group]], **place: Any
+    stages: Iterable[Stage], model: nn.Module | None, groups: Callable[[], list[Group]], **place: Any
 ) -> Iterator[Step]:
     """The steps of a timeline in order, Repeat and Each unrolled; ``groups()`` gives the channel groups, where they matter,
     ``place`` the round, of and part of all steps that are not in a Repeat or an Each among the stages."""
@@ -159,9 +159,10 @@ def blocks(model: nn.Module) -> list[str]:
     return [n for n, m in model.named_modules() if isinstance(m, kinds) or getattr(m, "is_block", False)]
 
 
-def _parts(stage: Each, model: nn.Module, find: Callable[[], list[Group]]) -> list[tuple[str, ...]]:
+def _parts(stage: Each, model: nn.Module | None, find: Callable[[], list[Group]]) -> list[tuple[str, ...]]:
     if not isinstance(stage.parts, str):
         return [(pattern,) for pattern in stage.parts]
+    assert model is not None, "only the network itself knows its blocks and groups"
     kind = type(model).__name__
     if stage.parts == "blocks" and not blocks(model):
         raise BadInput(

@@ -14,10 +14,9 @@ import torch
 
 import pruning_core as pc
 from pruning_core.errors import BadInput, CorruptFile, PruningError, UnknownName
-from pruning_core.experiments import experiment as experiments
-from pruning_core.experiments import recipes
-from pruning_core.experiments.experiment import final_state
+from pruning_core.experiments import recipes, runs
 from pruning_core.experiments.network_stages import recalibrate
+from pruning_core.experiments.runs import final_state
 from pruning_core.experiments.stages import Importances
 from pruning_core.experiments.state import flatten
 from pruning_core.masks.tracing import find_groups
@@ -159,7 +158,7 @@ def test_batch_norm_statistics_are_measured_anew():
 def test_a_record_is_read_the_second_time(monkeypatch):
     timeline = recipes.dense(1)
     first = run(timeline)
-    monkeypatch.setattr(experiments, "_played", lambda *_: pytest.fail("played again"))
+    monkeypatch.setattr(runs, "_played", lambda *_: pytest.fail("played again"))
     assert run(timeline) == first
 
 
@@ -253,9 +252,11 @@ def test_an_edited_method_of_ones_own_is_another_experiment():
 
 def test_the_same_dense_network_is_trained_once(monkeypatch):
     trained = []
-    original = experiments.play
+    original = runs.play
     monkeypatch.setattr(
-        experiments, "play", lambda state, step, *rest: (trained.append(step.stage), original(state, step, *rest))
+        runs,
+        "play",
+        lambda state, step, *rest, **options: (trained.append(step.stage), original(state, step, *rest, **options)),
     )
     for method in ("magnitude", "random", "l1_norm"):
         run(recipes.prune_and_fine_tune(method, 0.5, 2, 1))

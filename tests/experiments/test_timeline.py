@@ -5,7 +5,7 @@ import torch
 
 import pruning_core as pc
 from pruning_core.experiments import play, recipes
-from pruning_core.experiments.experiment import final_state
+from pruning_core.experiments.runs import final_state
 from pruning_core.masks.schedules import fraction_after
 from pruning_core.models.layers.gates import HardConcreteGate
 from pruning_core.training.trainer import Trainer

@@ -10,7 +10,8 @@ from torch import nn
 import pruning_core as pc
 from pruning_core.errors import BadInput, Unprunable
 from pruning_core.experiments import recipes
-from pruning_core.experiments.experiment import Experiment, final_state, run
+from pruning_core.experiments.experiment import Experiment
+from pruning_core.experiments.runs import final_state, run
 from pruning_core.experiments.stages import Measure, Prune, Train
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.masks import Masks

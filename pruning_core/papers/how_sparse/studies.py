@@ -13,9 +13,10 @@ from typing import Any
 import pandas as pd
 
 from pruning_core.checks import Whole, check
-from pruning_core.experiments.experiment import Experiment, final_state
+from pruning_core.experiments.experiment import Experiment
 from pruning_core.experiments.intervals import require_columns
 from pruning_core.experiments.recipes.chapters import l1_in_rounds
+from pruning_core.experiments.runs import final_state
 from pruning_core.experiments.stages import Prune, Train
 from pruning_core.experiments.state import State
 from pruning_core.papers.how_sparse.prunability import Prunability, predict_limit, small_share

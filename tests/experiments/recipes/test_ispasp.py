@@ -9,10 +9,11 @@ from torch import nn
 import pruning_core as pc
 from pruning_core.data.sets import IMAGENETTE_CLASSES
 from pruning_core.errors import BadInput, BadType, PruningError, UnknownName
-from pruning_core.experiments.experiment import Experiment, final_state, run
+from pruning_core.experiments.experiment import Experiment
 from pruning_core.experiments.importances import seconds_of_choice
 from pruning_core.experiments.network_stages import some_batches
 from pruning_core.experiments.recipes.chapters import ispasp
+from pruning_core.experiments.runs import final_state, run
 from pruning_core.experiments.stages import Each, Load, Measure, Prune, Shrink, Train
 from pruning_core.experiments.state import blocks, flatten
 from pruning_core.masks.tracing import find_groups

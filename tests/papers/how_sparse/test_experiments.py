@@ -9,7 +9,8 @@ import torch
 from pruning_core.data.sets import AUGMENTATIONS, NORMALISATIONS
 from pruning_core.errors import BadInput, BadType, UnknownName
 from pruning_core.experiments import recipes
-from pruning_core.experiments.experiment import Experiment, final_state, run
+from pruning_core.experiments.experiment import Experiment
+from pruning_core.experiments.runs import final_state, run
 from pruning_core.experiments.stages import Measure, Prune, Train
 from pruning_core.papers.how_sparse.configurations import CONFIGURATIONS, SteppedPerIteration, configured_experiments
 from pruning_core.training.optimizers import LearningRate, Optimizer

@@ -12,7 +12,7 @@ from sklearn.linear_model import OrthogonalMatchingPursuit
 
 from pruning_core import version
 from pruning_core.errors import BadInput, UnknownName
-from pruning_core.experiments.experiment import study
+from pruning_core.experiments.studies import study
 from pruning_core.models.cost import norm_operations
 from pruning_core.papers.ispasp.configurations import (
     EXPANSIONS,

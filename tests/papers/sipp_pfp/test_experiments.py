@@ -9,7 +9,8 @@ import torch
 from pruning_core.data.sets import AUGMENTATIONS
 from pruning_core.errors import BadInput, UnknownName
 from pruning_core.experiments import recipes
-from pruning_core.experiments.experiment import Experiment, final_state, run
+from pruning_core.experiments.experiment import Experiment
+from pruning_core.experiments.runs import final_state, run
 from pruning_core.experiments.stages import Prune, Rewind, Save, Train
 from pruning_core.papers.sipp_pfp.guarantee import (
     RULES,

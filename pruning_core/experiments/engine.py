@@ -1,0 +1,189 @@
+"""Many experiments as one graph: shared beginnings are trained once, then what hangs on them runs side by side.
+
+Without workers everything runs here, one after the other. With workers the graph goes to dask.distributed: its scheduler
+gives tasks to processes, on this machine or on others, and each task is an experiment (or a shared beginning) that leaves
+its record (or checkpoint) in the cache folder, which all of them see. So a graph that is lost with its scheduler is only
+sent again: what has a record is not computed twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pruning_core.errors import BadInput, PruningError
+from pruning_core.experiments.experiment import Experiment
+from pruning_core.experiments.runs import beginnings, checkpoint, run, train_until
+from pruning_core.experiments.stages import Each, Repeat, Stage, Train
+from pruning_core.progress import progress_bar
+from pruning_core.records.files import write_atomically
+
+if TYPE_CHECKING:
+    import distributed
+    import pandas
+
+
+class ExperimentsFailed(BadInput):
+    """Some experiments of a list failed, each twice unless the failure was certain; ``failures`` has an entry for each.
+
+    The others have run, and have their records.
+    """
+
+    def __init__(self, failures: list[Failure], of: int):
+        self.failures = failures
+        kinds = Counter(failure.error for failure in failures)
+        lines = [f"{error}{f' ({n} times)' if n > 1 else ''}" for error, n in kinds.most_common(5)]
+        more = f"; and {len(kinds) - 5} other errors" if len(kinds) > 5 else ""
+        super().__init__(f"{len(failures)} of {of} experiments failed: {'; '.join(lines)}{more}")
+
+
+class Failure(NamedTuple):
+    """What went wrong with the experiment of that key, in one line, and where."""
+
+    key: str
+    error: str
+    trace: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """An experiment to be run (``until`` is None), or its beginning up to the training ``until``; ``after``: the key of the
+    task that has to come first."""
+
+    experiment: Experiment
+    until: str | None = None
+    after: str | None = None
+
+    @property
+    def key(self) -> str:
+        return self.until or self.experiment.key
+
+
+def run_all(
+    experiments: Iterable[Experiment],
+    *,
+    workers: int | str | distributed.Client | None = None,
+    progress: bool = True,
+    folder: Path | None = None,
+) -> pandas.DataFrame:
+    """All rows of many experiments as one DataFrame, with a progress bar over the experiments.
+
+    ``workers``: None runs them here, one after the other (unless ``$PRUNING_WORKERS`` says otherwise); a number starts
+    that many processes on this machine; the address of a dask scheduler or a ``distributed.Client`` sends them to its
+    workers, which must see the same ``$PRUNING_CACHE`` and have the same version of this package. Rows are the same.
+
+    An experiment that fails is tried once more (not where the failure is certain, as for bad input), keeps its error beside
+    its record, and does not stop the others. Raises ExperimentsFailed at the end of all if there were any.
+
+    >>> from pruning_core.experiments import recipes
+    >>> lenets = [Experiment("lenet300", "digits", recipes.dense(1), seed=s, profile="smoke") for s in (0, 1)]
+    >>> run_all(lenets, progress=False)["seed"].tolist()
+    [0, 1]
+    """
+    import pandas as pd
+
+    listed = list(experiments)
+    if noted := os.environ.get("PRUNING_PLAN"):  # how a sweep learns what its notebooks ask for
+        note(Path(noted), listed, folder)
+    tasks = plan(experiment for experiment in listed if not experiment.record(folder).exists())
+    shared = {task.until for task in tasks if task.until}
+    given = workers if workers is not None else os.environ.get("PRUNING_WORKERS")
+    wanted = int(given) if isinstance(given, str) and given.isdigit() else given
+    if isinstance(wanted, bool) or (isinstance(wanted, int) and wanted < 0):
+        raise BadInput(f"workers is a number of processes, a scheduler's address or a Client, not {wanted!r}.")
+    total = sum(task.until is None for task in tasks)
+    # To start processes costs seconds: not for one experiment.
+    if wanted in (None, 0, 1) or (isinstance(wanted, int) and total < 2):
+        outcomes = _here(tasks, shared, folder)
+    else:
+        from pruning_core.experiments.workers import outcomes_of_workers
+
+        outcomes = outcomes_of_workers(wanted, tasks, shared, folder)
+    failures: list[Failure] = []
+    with progress_bar(progress, total=len(listed), initial=len(listed) - total, unit="run", desc="experiments") as bar:
+        for task, failure in outcomes:
+            if task.until is None:
+                bar.update()
+                failures += [failure] if failure else []
+    if failures:
+        raise ExperimentsFailed(failures, len(listed))
+    return pd.DataFrame([row for experiment in listed for row in run(experiment, progress=False, folder=folder)])
+
+
+def plan(experiments: Iterable[Experiment]) -> list[Task]:
+    """The tasks of some experiments, in an order in which they can be done: first what several begin with."""
+    different = {experiment.key: experiment for experiment in experiments}
+    chains = {key: beginnings(experiment) for key, experiment in different.items()}
+    times = Counter(begun for chain in chains.values() for begun in chain)
+    tasks: dict[str, Task] = {}
+    for key, experiment in different.items():
+        after = None
+        for begun in chains[key]:
+            if times[begun] == 1:
+                break
+            tasks.setdefault(begun, Task(experiment, begun, after))
+            after = begun
+        tasks[key] = Task(experiment, None, after)
+    return sorted(tasks.values(), key=lambda task: task.until is None)
+
+
+def note(path: Path, experiments: Iterable[Experiment], folder: Path | None) -> None:
+    """Add experiments to a list of what is to be run: a line of JSON each."""
+    with open(path, "a", encoding="utf-8") as file:
+        for experiment in experiments:
+            about = {name: getattr(experiment, name) for name in ("key", "model", "data", "width")}
+            about |= {"epochs": epochs_of(experiment.timeline), "record": str(experiment.record(folder).resolve())}
+            file.write(json.dumps(about) + "\n")
+
+
+def epochs_of(stages: Iterable[Stage]) -> int:
+    """How many epochs a timeline trains; an Each counts as one round, because only the network knows its parts."""
+    total = 0
+    for stage in stages:
+        total += stage.epochs if isinstance(stage, Train) else 0
+        if isinstance(stage, Repeat | Each):
+            total += (stage.n if isinstance(stage, Repeat) else 1) * epochs_of(stage.stages)
+    return total
+
+
+def _here(tasks: list[Task], shared: set[str], folder: Path | None) -> Iterator[tuple[Task, Failure | None]]:
+    for task in tasks:
+        if task.until is None:  # a beginning is trained by the first that needs it
+            yield task, attempt(task, shared, folder)
+
+
+def attempt(task: Task, shared: Iterable[str], folder: Path | None) -> Failure | None:
+    """Do a task, and once more if it fails for a reason that may pass; what went wrong, if it did, is kept in a file."""
+    for again in (True, False):
+        try:
+            if task.until is not None:
+                train_until(task.experiment, task.until)
+            else:
+                run(task.experiment, progress=False, folder=folder, shared=list(shared))
+                error_file(task.experiment, folder).unlink(missing_ok=True)
+            return None
+        except Exception as error:
+            if again and not isinstance(error, PruningError):
+                continue
+            text = f"{type(error).__name__}: {error}" if not isinstance(error, PruningError) else str(error)
+            failure = Failure(task.key, text, traceback.format_exc())
+            if task.until is None:
+                about = {"experiment": repr(task.experiment), **failure._asdict()}
+                write_atomically(error_file(task.experiment, folder), json.dumps(about, indent=1))
+            return failure
+    raise AssertionError("unreachable")
+
+
+def error_file(experiment: Experiment, folder: Path | None = None) -> Path:
+    """Where the last error of an experiment is kept until it succeeds."""
+    return experiment.record(folder).with_suffix(".error")
+
+
+def is_done(task: Task, folder: Path | None) -> bool:
+    return (checkpoint(task.until) if task.until else task.experiment.record(folder)).exists()

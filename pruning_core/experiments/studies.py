@@ -1,0 +1,43 @@
+"""Studies: the records of what is computed without a training, such as simulations, costs and times."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pruning_core.errors import BadInput, known_name
+from pruning_core.experiments.runs import recorded
+from pruning_core.records.files import cache_root, content_hash
+from pruning_core.records.locks import exclusive
+from pruning_core.records.table import environment, read_rows, write_rows
+from pruning_core.version import PROFILES, code_of
+
+
+def study(settings: Mapping[str, Any], compute: Callable[[], Iterable[Mapping[str, Any]]], *, profile: str = "quick"):
+    """The rows that ``compute()`` gives, as a DataFrame: read from their record when there is one, else recorded.
+
+    ``settings`` name the study and hold all that decides its rows: equal settings, equal record. Each row is joined by the
+    profile, the versions and the machine, and by ``seconds`` of the whole study unless it has its own. As with experiments,
+    records of smoke and quick are void when the package's code changes, and two processes never compute the same study.
+
+    Raises BadInput when ``compute`` gives no row.
+    """
+    import pandas as pd
+
+    known_name("profile", profile, PROFILES)
+    code = code_of(profile)
+    key = content_hash({"study": dict(settings), "code": code})
+    path = cache_root() / "records" / f"{key}.json"
+    if not path.exists():
+        with exclusive(path):
+            if not path.exists():
+                origin, started = environment(), time.perf_counter()
+                rows = [dict(row) for row in compute()]
+                if not rows:
+                    raise BadInput(f"the study {dict(settings)} has no rows.")
+                about = {"experiment": key, "profile": profile, "code": code, "seconds": time.perf_counter() - started}
+                about |= {"study": str(settings.get("name", "studies"))}
+                write_rows(path, [about | row | origin for row in rows])
+                return pd.DataFrame(read_rows(path))
+    return pd.DataFrame(recorded(path, key))

@@ -1,0 +1,170 @@
+"""Tasks on the workers of dask.distributed: processes of this machine, a cluster's, or those of a scheduler elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import ctypes
+import functools
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pruning_core.data.sets import DATASETS
+from pruning_core.errors import BadInput
+from pruning_core.experiments.engine import Failure, Task, attempt, is_done
+from pruning_core.models.build import MODELS
+
+SECONDS_TO_CONNECT, SECONDS_WITHOUT_SCHEDULER = 10.0, 120.0
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def _distributed() -> Any:
+    try:
+        import distributed
+    except ImportError as error:
+        raise BadInput(
+            "workers need dask.distributed: `pip install 'pruning-core[sweep]'`; without workers everything runs in sequence."
+        ) from error
+    return distributed
+
+
+def local_cluster(processes: int, dashboard: str | None = None) -> Any:
+    """A ``LocalCluster`` whose workers do one task at a time, each on one thread, with all the memory that there is.
+
+    ``dashboard``: where its page is served, such as ":8787". A task whose worker dies is given to another one, ten times.
+    """
+    distributed = _distributed()
+    import dask
+
+    settings = {
+        "distributed.nanny.pre-spawn-environ": dict.fromkeys(_THREADS, "1"),
+        "distributed.scheduler.allowed-failures": 10,
+        "distributed.worker.profile.enabled": False,
+    }
+    with dask.config.set(settings):
+        return distributed.LocalCluster(
+            n_workers=processes, threads_per_worker=1, memory_limit=None, dashboard_address=dashboard, silence_logs=50
+        )
+
+
+@functools.cache
+def _client_of(workers: int | str) -> Any:
+    """One client a number or an address, so that the workers of a notebook start once. Raises OSError without a scheduler."""
+    distributed = _distributed()
+    if isinstance(workers, str):
+        return distributed.Client(workers, timeout=SECONDS_TO_CONNECT)
+    cluster = local_cluster(workers)
+    client = distributed.Client(cluster)
+    atexit.register(lambda: (client.close(), cluster.close()))
+    return client
+
+
+def connect(workers: Any) -> Any:
+    """The client of a number of processes, of a scheduler's address, or the one that is given."""
+    distributed = _distributed()
+    if isinstance(workers, distributed.Client):
+        return workers
+    if not isinstance(workers, int | str):
+        raise BadInput(f"workers is a number of processes, a scheduler's address or a Client, not {workers!r}.")
+    try:
+        client = _client_of(workers)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"there is no dask scheduler at {workers!r}.") from error
+    return client if client.status == "running" else _again(client)
+
+
+def _again(client: Any) -> Any:
+    """A client of the scheduler that takes the place of the one that ``client`` has lost: waits two minutes for it."""
+    address, given_up = client.scheduler.address, time.monotonic() + SECONDS_WITHOUT_SCHEDULER
+    with contextlib.suppress(Exception):  # what is lost need not say good-bye
+        client.close(timeout=1)
+    _client_of.cache_clear()
+    while True:
+        try:
+            return _client_of(address)
+        except OSError as error:
+            if time.monotonic() > given_up:
+                raise BadInput(f"the scheduler at {address} was lost, and did not come back.") from error
+            time.sleep(1.0)
+
+
+def outcomes_of_workers(
+    workers: Any, tasks: list[Task], shared: set[str], folder: Path | None
+) -> Iterator[tuple[Task, Failure | None]]:
+    """Each task and what went wrong with it, as they end. Tasks that are lost with a scheduler are sent again."""
+    distributed = _distributed()
+    client, left = connect(workers), {task.key: task for task in tasks}
+    while left:
+        futures = _submitted(client, list(left.values()), shared, folder)
+        try:
+            for future in distributed.as_completed(list(futures)):
+                key = futures[future]
+                try:
+                    failure = future.result()
+                except distributed.KilledWorker:
+                    failure = Failure(key, "its worker died again and again (is there too little memory?)", "")
+                yield left.pop(key), failure
+        except (distributed.CancelledError, distributed.comm.CommClosedError, OSError):
+            client = _again(client)
+            for key in [key for key, task in left.items() if is_done(task, folder)]:
+                yield left.pop(key), None
+        finally:
+            for future in futures:  # even where a traceback holds on to them: a later call asks anew
+                future.release()
+            with contextlib.suppress(Exception):  # a lost client has nothing left to forget
+                client.sync(asyncio.sleep, 0)
+
+
+def _submitted(client: Any, tasks: list[Task], shared: set[str], folder: Path | None) -> dict[Any, str]:
+    """The futures of tasks, in their order, and the keys of the tasks. Two sweeps that want the same share one future."""
+    sent: dict[str, Any] = {}
+    place = None if folder is None else str(folder)
+    for task in tasks:
+        # Networks and data sets that were registered in this process only are sent along.
+        known = (MODELS.get(task.experiment.model), DATASETS[task.experiment.data])
+        before = sent.get(task.after) if task.after else None
+        sent[task.key] = client.submit(
+            work, task, sorted(shared), place, known, before, key=f"{task.key}-{place}", pure=False
+        )
+    return {future: key for key, future in sent.items()}
+
+
+def work(task: Task, shared: list[str], folder: str | None, known: tuple[Any, Any], before: Failure | None):
+    """What a worker does: the task's failure, or None. ``before``: how the task went that this one comes after."""
+    if before is not None:
+        return before._replace(key=task.key)
+    _keep_freed_memory()
+    experiment = task.experiment
+    if known[0] is not None:
+        MODELS.setdefault(experiment.model, known[0])
+    DATASETS.setdefault(experiment.data, known[1])
+    if device := _own_device(experiment.device):
+        task = replace(task, experiment=replace(experiment, device=device))
+    return attempt(task, shared, None if folder is None else Path(folder))
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Undo for this process what dask sets for its workers (MALLOC_TRIM_THRESHOLD_): glibc then maps every larger tensor
+    anew and gives it back at once, and small trainings take twice as long."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # no glibc
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 256 << 20)  # M_TRIM_THRESHOLD
+
+
+def _own_device(asked: Any) -> str | None:
+    """The device of this worker: ``$PRUNING_DEVICE``; else, of several GPUs, the one that the worker's number falls on."""
+    if named := os.environ.get("PRUNING_DEVICE"):
+        return named
+    if str(asked) != "cuda" or torch.cuda.device_count() < 2:
+        return None
+    name = str(_distributed().get_worker().name)
+    return f"cuda:{int(name) % torch.cuda.device_count()}" if name.isdigit() else None
