@@ -83,6 +83,7 @@ def test_every_folder_of_tests_is_a_room() -> None:
 LATE = {"pandas", "scipy", "matplotlib", "torchvision", "torch_pruning", "torch._dynamo", "sklearn", "numba"}
 STARTS: dict[str, tuple[set[str], str]] = {
     "import": (LATE, ""),
+    "plots": ({"seaborn", "scipy", "torch._dynamo"}, "pc.plots"),
     "weights": (
         {"torch._dynamo", "torch._inductor", "scipy", "numba"},
         """
