@@ -1,6 +1,5 @@
 """What the package itself takes: its import, a first cut, a measurement, reading claims and records."""
 
-import json
 import tempfile
 from pathlib import Path
 
@@ -60,18 +59,6 @@ def growth_with_records() -> Made:
     place = Path(tempfile.mkdtemp(prefix="records-"))
     few, many = _records(place / "few", 100), _records(place / "many", 800)
     return lambda: pc.records.load(many), lambda: [pc.records.load(few) for _ in range(8)]
-
-
-@row("Records written and read, 2,000 rows", "json.dumps and json.loads", at_most=5.0)
-def record() -> Made:
-    path = Path(tempfile.mkdtemp(prefix="records-")) / "rows.json"
-    made = [{"experiment": "a", "label": f"{r}", "accuracy": r / 7, "loss": r / 9} for r in range(2000)]
-
-    def ours() -> None:
-        pc.records.write_rows(path, made)
-        pc.records.read_rows(path)
-
-    return ours, lambda: json.loads(json.dumps(made))
 
 
 @row("VGG-16 saved and loaded", "built, torch.save and torch.load", at_most=2.0)

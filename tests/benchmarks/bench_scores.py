@@ -68,9 +68,9 @@ def synflow() -> Made:
     return lambda: pc.prune(model, "synflow", 0.9), passes
 
 
-def sensitivities_of(points: int, reduce: str = "mean", name: str = "vgg16") -> Callable[[], dict[str, Tensor]]:
-    """Sensitivities of all layers of a network of a quarter of its width, for images that are drawn chunk by chunk."""
-    model = pc.build_model(name, "cifar10", width=0.25, seed=0).eval().requires_grad_(False)
+def sensitivities_of(points: int, reduce: str = "mean") -> Callable[[], dict[str, Tensor]]:
+    """Sensitivities of all layers of a VGG-16 of a quarter of its width, for images that are drawn chunk by chunk."""
+    model = pc.build_model("vgg16", "cifar10", width=0.25, seed=0).eval().requires_grad_(False)
     layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
 
     def ours() -> dict[str, Tensor]:

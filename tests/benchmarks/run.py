@@ -43,6 +43,12 @@ def line(row: Row, found: dict[str, Any], old: dict[str, Any] | None) -> str:
     return f"{word(found, old):7s} {row.name:52s} {values} {ratio}{before}\n         against {row.peer}{remark}"
 
 
+def store(path: Path, head: dict[str, str], found: dict[str, Any]) -> None:
+    """Writes JSON with one row a line; rows that do not exist any more are left out."""
+    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in found.items() if name in ROWS)
+    path.write_text(f'{json.dumps(head, indent=1)[:-2]},\n "rows": {{\n{lines}\n }}\n}}\n', encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", default=[], help="rows whose names contain this; may be repeated")
@@ -60,8 +66,9 @@ def main() -> None:
     print(
         f"{made['device']}, torch {made['torch']}, Python {platform.python_version()}; baseline: {stored.get('device')}"
     )
-    content: dict[str, Any] = {**made, "rows": {}}
-    places = [(arguments.json, {}), (BASELINE if arguments.update else None, stored["rows"])]
+    rows_found: dict[str, Any] = {}
+    places = [(arguments.json, {})] if arguments.json else []
+    places += [(BASELINE, stored["rows"])] if arguments.update else []
     with progress_bar(True, iterable=rows, unit="row") as bar:
         for row in bar:
             bar.set_description(row.name[:40])
@@ -70,12 +77,10 @@ def main() -> None:
             except Exception as error:  # the other rows can still be measured
                 bar.write(f"failed  {row.name}: {type(error).__name__}: {error}")
                 continue
-            content["rows"][row.name] = found
+            rows_found[row.name] = found
             bar.write(line(row, found, stored["rows"].get(row.name)))
             for path, kept in places:  # after every row: a run that is stopped leaves what it has found
-                if path is not None:
-                    text = json.dumps({**content, "rows": kept | content["rows"]}, indent=1)
-                    path.write_text(text + "\n", encoding="utf-8")
+                store(path, made, kept | rows_found)
 
 
 if __name__ == "__main__":

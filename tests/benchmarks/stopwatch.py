@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 SHORTEST = 0.02  # seconds of processor time that one reading takes at least; what is shorter is called several times
+APART = 1.05
 Call = Callable[[], Any]
 Made = tuple[Call, Call] | tuple[Call, Call, Callable[[Any, Any], str]]
 
@@ -96,7 +97,7 @@ def _rounded(value: float) -> float:
 
 
 def word(new: Mapping[str, Any], old: Mapping[str, Any] | None) -> str:
-    """How a ratio stands to the stored one: "same" unless their quartiles lie apart.
+    """How a ratio stands to the stored one: "same" unless their quartiles lie apart, by more than two runs of one code do.
 
     >>> word({"quartiles": [0.4, 0.5]}, {"quartiles": [0.6, 0.7]})
     'better'
@@ -104,7 +105,7 @@ def word(new: Mapping[str, Any], old: Mapping[str, Any] | None) -> str:
     if old is None:
         return "new"
     (low, high), (before_low, before_high) = new["quartiles"], old["quartiles"]
-    return "better" if high < before_low else "worse" if low > before_high else "same"
+    return "better" if high * APART < before_low else "worse" if low > before_high * APART else "same"
 
 
 def in_process(program: str, *arguments: object) -> subprocess.CompletedProcess:

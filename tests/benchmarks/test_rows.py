@@ -56,7 +56,12 @@ def held(megabytes: int):
 
 def test_words_compare_quartiles():
     stored = {"quartiles": [0.6, 0.7]}
-    for quartiles, said in (([0.4, 0.5], "better"), ([0.5, 0.65], "same"), ([0.8, 0.9], "worse")):
+    for quartiles, said in (
+        ([0.4, 0.5], "better"),
+        ([0.5, 0.65], "same"),
+        ([0.71, 0.72], "same"),
+        ([0.8, 0.9], "worse"),
+    ):
         assert word({"quartiles": quartiles}, stored) == said
     assert word(stored, None) == "new"
 
