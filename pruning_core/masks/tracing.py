@@ -55,7 +55,7 @@ def groups_and_positions(
     # A tuple: a bare tensor would be unpacked along its batch and tried sample by sample, and counted twice.
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
     try:
-        with limited(time_limit):
+        with limited(time_limit), own_random_numbers(model):
             found = None
             # Values fail where the example lies elsewhere than the network, shapes where a forward pass looks at values.
             for values in (True, False) if values_cost_little(model, arguments) else (False,):
@@ -85,7 +85,7 @@ def _search(graph: Any, finder: Any, twin: nn.Module, arguments: tuple):
     """What torch-pruning finds in ``twin``, a copy that it may change: (members, problems, channels) of every group."""
     make_traceable(twin, arguments)
     names = {module: name for name, module in twin.named_modules()}
-    with warnings.catch_warnings(), torch.enable_grad(), own_random_numbers(twin):
+    with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
         finders = dict.fromkeys((HardConcreteGate, ChannelGate), finder)
         with counting_positions(twin) as positions:
