@@ -25,7 +25,7 @@ help:
 	@echo 'make lab         open the notebooks in JupyterLab'
 	@echo 'make sweep       the long runs (PROFILE=standard or paper), resumable; SCHEDULER=address for many machines'
 	@echo 'make sweep-status   how far they are'
-	@echo 'make bench       speed, as ratios against other ways of doing the same'
+	@echo 'make bench       speed and memory, as ratios, compared with the stored ones (ROWS="--only SNIP")'
 	@echo 'make check       lint, format, types, floors of the package, notebooks stored without outputs'
 	@echo 'make format      put code and notebooks into the form that `make check` wants'
 	@echo 'make site-check  the built site in a headless browser'
@@ -89,7 +89,7 @@ sweep-status: $(READY)
 	$(PY) -m pruning_core sweep-status --profile $(PROFILE)
 
 bench: $(READY)
-	@for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(PY) "$$file" || exit 1; done
+	OMP_NUM_THREADS=1 $(PY) tests/benchmarks/run.py $(ROWS)
 
 lock: $(READY)
 	uv pip compile --upgrade --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \

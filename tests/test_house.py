@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
 
 import nbformat
 import pytest
@@ -79,10 +80,31 @@ def test_every_folder_of_tests_is_a_room() -> None:
     assert [f for f in folders if f.parts[0] not in others and not (PACKAGE / f / "__init__.py").is_file()] == []
 
 
-def test_the_package_starts_without_what_only_some_of_it_needs() -> None:
-    late = ("pandas", "scipy", "matplotlib", "torchvision", "torch_pruning", "torch._dynamo", "sklearn", "numba")
-    program = f"import sys, pruning_core; print([name for name in {late} if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
+LATE = {"pandas", "scipy", "matplotlib", "torchvision", "torch_pruning", "torch._dynamo", "sklearn", "numba"}
+STARTS: dict[str, tuple[set[str], str]] = {
+    "import": (LATE, ""),
+    "plots": ({"seaborn", "scipy", "torch._dynamo"}, "pc.plots"),
+    "weights": (
+        {"torch._dynamo", "torch._inductor", "scipy", "numba"},
+        """
+        pc.prune(pc.build_model("lenet300", "digits", seed=0), "magnitude", 0.9, example_input=torch.ones(1, 1, 8, 8))
+        """,
+    ),
+    "channels": (
+        {"torch._dynamo", "torch._inductor", "scipy", "numba"},
+        """
+        model, example = pc.build_model("lenet5", "mnist5k", seed=0), torch.ones(1, 1, 28, 28)
+        pc.prune(model, "l1_norm", 0.5, across="layer", example_input=example).shrink()
+        """,
+    ),
+}
+
+
+@pytest.mark.parametrize(("absent", "program"), STARTS.values(), ids=STARTS)
+def test_the_package_starts_without_what_only_some_of_it_needs(absent: set[str], program: str) -> None:
+    program = f"import sys, torch, pruning_core as pc\n{dedent(program)}\nprint(sorted({absent} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert found.stdout == "[]\n", found.stderr
 
 
 def test_what_is_imported_late_is_listed_and_found() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 
 from pruning_core.errors import known_name
+from pruning_core.records.files import read_yaml
 
 
 class Exercise(NamedTuple):
@@ -43,7 +43,7 @@ JUDGES: dict[str, Callable[[Any], bool]] = {"schedules/magnitude-mask": _is_magn
 
 EXERCISES: dict[str, Exercise] = {
     name: Exercise(**entry | {"right": JUDGES.get(name, entry["right"])})
-    for name, entry in yaml.safe_load(Path(__file__).with_suffix(".yml").read_text(encoding="utf-8")).items()
+    for name, entry in read_yaml(Path(__file__).with_suffix(".yml")).items()
 }
 """Name -> exercise, from the table in YAML beside this file, to which a chapter adds its own."""
 

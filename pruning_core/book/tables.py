@@ -8,9 +8,10 @@ from typing import Any
 import yaml
 
 from pruning_core.errors import BadInput, known_name
+from pruning_core.records.files import SafeLoader
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class _Loader(SafeLoader):  # type: ignore[misc]
     """YAML in which a key that stands twice in one mapping is an error; the last one would win otherwise."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from torch import Tensor
 from torch.nn import functional as F
+
+from pruning_core.records.files import read_yaml
 
 Floats = tuple[float, ...]
 
@@ -97,8 +98,7 @@ def _rotated(x: Tensor, black: Tensor, degrees: float, generator: torch.Generato
 
 def _tables() -> dict[str, dict[str, dict[str, Any]]]:
     """Table -> name -> field -> value, lists as tuples."""
-    text = Path(__file__).with_name("sets.yml").read_text(encoding="utf-8")
-    tables = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    tables = read_yaml(Path(__file__).with_name("sets.yml"))
     for entry in (entry for table in tables.values() for entry in table.values()):
         entry.update({field: tuple(value) for field, value in entry.items() if isinstance(value, list)})
     return tables

@@ -26,7 +26,7 @@ from pruning_core.methods.shrinking import shrunk
 from pruning_core.models.modes import evaluating
 from pruning_core.pruning import prune_step
 from pruning_core.training.attacks import attack
-from pruning_core.training.evaluation import evaluate
+from pruning_core.training.evaluation import evaluate_each
 from pruning_core.training.trainer_state import lay_out
 
 
@@ -164,8 +164,8 @@ def measured(state: State, stage: Measure) -> dict[str, Any]:
     report = make_report("", None, "weights", state.masks, sites)
     alive = {of: report.removed[of][1] - report.removed[of][0] for of in ("weights", "macs")}
     whole = {of: sum(state.dense[of].values()) for of in ("weights", "macs")}
-    test, validation = evaluate(model, data.test), evaluate(model, data.validation)
-    fitted = evaluate(model, data.train.subset(min(len(data.train), len(data.test))))
+    seen = data.train.subset(min(len(data.train), len(data.test)))
+    test, validation, fitted = evaluate_each(model, (data.test, data.validation, seen))
     layers = _by_layer(state)
     spreads = {}
     if isinstance(stage, Importances):

@@ -57,8 +57,9 @@ def _record(experiment: Experiment, path: Path, progress: bool, shared: Collecti
     about = {name: value for name in named if (value := getattr(experiment, name)) is not None}
     about = {"experiment": experiment.key, **about, "code": code_of(experiment.profile)}
     with _threads(experiment):
+        origin = environment(experiment.device)  # of the start: the code may be edited while this runs
         state, trained = _played(experiment, progress)
-        rows = [about | row | environment(experiment.device) | dict(experiment.tags) for row in state.rows]
+        rows = [about | row | origin | dict(experiment.tags) for row in state.rows]
     write_rows(path, rows)
     if shared is not None:
         for key in set(trained[1:-1]) - set(shared):

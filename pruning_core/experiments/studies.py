@@ -32,12 +32,12 @@ def study(settings: Mapping[str, Any], compute: Callable[[], Iterable[Mapping[st
     if not path.exists():
         with exclusive(path):
             if not path.exists():
-                started = time.perf_counter()
+                origin, started = environment(), time.perf_counter()
                 rows = [dict(row) for row in compute()]
                 if not rows:
                     raise BadInput(f"the study {dict(settings)} has no rows.")
                 about = {"experiment": key, "profile": profile, "code": code, "seconds": time.perf_counter() - started}
                 about |= {"study": str(settings.get("name", "studies"))}
-                write_rows(path, [about | row | environment() for row in rows])
+                write_rows(path, [about | row | origin for row in rows])
                 return pd.DataFrame(read_rows(path))
     return pd.DataFrame(recorded(path, key))

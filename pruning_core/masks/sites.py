@@ -13,11 +13,9 @@ from torch import Tensor, nn
 from pruning_core.errors import BadInput, BadType, Unprunable
 from pruning_core.masks.groups import Group
 from pruning_core.masks.tracing import PRODUCERS, groups_and_positions
-from pruning_core.models.cost import check_example, count_parameters, output_positions, weightless_copy
+from pruning_core.models.cost import check_example, output_positions, values_cost_little, weightless_copy
 
 PRUNABLE = (*PRODUCERS, nn.Bilinear, nn.RNNBase, nn.MultiheadAttention)
-SMALL = 500_000_000
-"""Parameters times input values, more than the multiply-accumulates of most networks, up to which values are computed."""
 
 Scope = Iterable[str] | Callable[[str, nn.Module], bool] | None
 InScope = Callable[..., bool]  # (name of a layer, module), or with exact=True of a parameter
@@ -92,12 +90,10 @@ def _refuse_without_channels(model: nn.Module, excluded: Mapping[str, str]) -> N
 
 
 def _positions(model: nn.Module, example_input) -> dict[str, int]:
-    """Output positions by layer. Shapes are enough, but their forward pass takes a large part of a millisecond an
-    operation, so a network that computes its values faster than that does."""
-    example = example_input[0] if isinstance(example_input, tuple) else example_input
-    small = count_parameters(model) * check_example(example)[0].numel() <= SMALL
+    """Output positions by layer; shapes are enough, so values are computed only where they cost little or are needed."""
+    example = check_example(example_input[0] if isinstance(example_input, tuple) else example_input)
     try:
-        if not small:
+        if not values_cost_little(model, example):
             return output_positions(weightless_copy(model), example.to("meta"))
     except Exception:  # a forward pass that looks at values
         pass

@@ -6,6 +6,7 @@ cannot be cut out exactly is returned as a group with a reason, never silently l
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from collections.abc import Iterator
@@ -22,10 +23,11 @@ from pruning_core.errors import BadInput, Unprunable
 from pruning_core.masks.groups import Group, Member
 from pruning_core.masks.time_limit import OutOfTime, limited
 from pruning_core.masks.traceable import gate_finder, make_traceable
-from pruning_core.models.cost import counting_positions, weightless_copy
+from pruning_core.models.cost import counting_positions, values_cost_little, weightless_copy
 from pruning_core.models.layers.attention import PrunableAttention
 from pruning_core.models.layers.gates import ChannelGate, HardConcreteGate
 from pruning_core.models.layers.index import ChannelIndex
+from pruning_core.models.modes import own_random_numbers
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 PRODUCERS = (*CONVOLUTIONS, nn.Linear)
@@ -53,11 +55,15 @@ def groups_and_positions(
     # A tuple: a bare tensor would be unpacked along its batch and tried sample by sample, and counted twice.
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
     try:
-        with limited(time_limit):
-            try:
-                entries, positions = _search(DependencyGraph(), finder, weightless_copy(model), _to(arguments, "meta"))
-            except Exception:  # a forward pass that looks at values, or tensors that are no buffers
-                entries, positions = _search(DependencyGraph(), finder, copy.deepcopy(model), arguments)
+        with limited(time_limit), own_random_numbers(model):
+            found = None
+            # Values fail where the example lies elsewhere than the network, shapes where a forward pass looks at values.
+            for values in (True, False) if values_cost_little(model, arguments) else (False,):
+                with contextlib.suppress(Exception):
+                    twin = copy.deepcopy(model) if values else weightless_copy(model)
+                    found = _search(DependencyGraph(), finder, twin, arguments if values else _to(arguments, "meta"))
+                    break
+            entries, positions = found or _search(DependencyGraph(), finder, copy.deepcopy(model), arguments)
     except OutOfTime:
         raise Unprunable(
             f"the channel groups of {type(model).__name__} were not found within {time_limit:g} s; prune weights instead."

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, NullLocator
@@ -55,6 +54,8 @@ def spreads(
 ) -> Iterator[tuple[str, pd.Series]]:
     """Draw, for each value of ``by``, the ``middle`` of ``y`` at each ``x`` ("median" or "mean") in a band over the
     central ``within`` percent; yield the label of each curve and the curve itself, x -> middle."""
+    import seaborn as sns  # slow to load, scipy.stats with it
+
     for _, style, part in series(rows, by):
         drawn: dict[str, Any] = {"color": style.colour, "marker": style.marker, "label": style.label}
         look = drawn | {"markeredgewidth": 0, "err_kws": {"alpha": 0.18, "linewidth": 0}, "legend": False}

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.patches import Patch
 
 from pruning_core.errors import BadInput, known_name
@@ -66,6 +65,8 @@ def layer_bars(rows: pd.DataFrame, *, by: str | None = None, title: str = "") ->
 
     rows: columns ``layer`` and ``sparsity`` (a fraction in [0, 1]); ``by`` (for instance ``method``) makes groups of bars.
     """
+    import seaborn as sns  # slow to load, scipy.stats with it
+
     styles = [style_of(str(name)) for name in (dict.fromkeys(rows[by]) if by else ["magnitude"])]
     drawn = rows.assign(bars=[style_of(str(name)).label for name in rows[by]] if by else styles[0].label)
     removed = drawn.pivot_table(index="layer", columns="bars", values="sparsity", sort=False)

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import over_seeds
@@ -59,6 +58,8 @@ def recovery_maps(rows: pd.DataFrame, *, methods: Sequence[str], title: str = ""
 
     rows: method, s, outputs, recovered (a fraction). One cell a pair, so that uneven grids stay readable.
     """
+    import seaborn as sns  # slow to load, scipy.stats with it
+
     fig, axes = figure(1, len(methods), size=(3.4 * len(methods) + 0.6, 3.9), sharey=True)
     notes = []
     for ax, method in zip(axes[0], methods, strict=True):

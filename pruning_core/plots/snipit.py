@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from torch import Tensor
 
 from pruning_core.errors import BadInput
@@ -122,6 +121,8 @@ def success_against_epsilon(rows: pd.DataFrame, *, title: str = "", columns: int
 @styled
 def confusion(matrices: Mapping[str, Tensor], *, title: str = "", rows: pd.DataFrame | None = None) -> BookFigure:
     """Draw confusion matrices side by side: rows the true class, columns the predicted one, in percent of the row."""
+    import seaborn as sns  # slow to load, scipy.stats with it
+
     if not matrices:
         raise BadInput("there is no confusion matrix to draw.")
     fig, axes = figure(1, len(matrices), size=(min(4.2 * len(matrices), 9.6), 3.9))

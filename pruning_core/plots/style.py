@@ -17,9 +17,10 @@ from typing import Any, NamedTuple, ParamSpec
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from pruning_core.records.files import read_yaml
 
 P = ParamSpec("P")
 
@@ -32,7 +33,7 @@ class MethodStyle(NamedTuple):
     label: str
 
 
-LOOK: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("style.yml").read_text(encoding="utf-8"))
+LOOK: dict[str, Any] = read_yaml(Path(__file__).with_name("style.yml"))
 COLOURS: dict[str, str] = LOOK["colours"]
 NEUTRAL: str = LOOK["neutral"]
 SERIES = tuple(COLOURS[name] for name in LOOK["series"])

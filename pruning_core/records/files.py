@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pruning_core.errors import BadInput, BadType
 from pruning_core.version import REPOSITORY
 
@@ -35,6 +37,15 @@ _SECONDS_OF_A_WEEK = 7 * 24 * 3600
 
 HASHED_UNLESS_DEFAULT = {"hashed": "unless default"}
 """Metadata of a dataclass's field that came later: at its default it does not enter a content hash, so old records stay."""
+
+
+SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""What reads YAML: libyaml's parser where PyYAML was built with it, which takes an eighth of the time."""
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a table in YAML that comes with the package."""
+    return yaml.load(path.read_text(encoding="utf-8"), SafeLoader)
 
 
 def is_checkout() -> bool:

@@ -186,6 +186,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine() or "unknown"
 
 
+@functools.cache
 def _version(package: str) -> str:
     try:
         return metadata.version(package)

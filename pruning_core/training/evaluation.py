@@ -1,6 +1,6 @@
 """Loss and accuracy of a network over a split, and the checks that find unusable data before any work is done."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from pruning_core.errors import BadInput, BadType, known_name
 from pruning_core.models.modes import observing
 
 PRECISIONS = ("float32", "bfloat16")
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -41,31 +42,42 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    model: nn.Module,
-    split: Split,
-    *,
-    batch_size: int = 512,
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-    precision: str = "float32",
+    model: nn.Module, split: Split, *, batch_size: int = 512, loss: Loss | None = None, precision: str = "float32"
 ) -> Evaluation:
     """Loss and accuracy of ``model`` over a split, in evaluation mode, in order and without augmentation.
 
     ``loss(outputs, labels)`` is a mean over the batch (default: cross-entropy). Mode, gradients and random state stay as
     they were. Raises BadInput for an empty split, a batch size < 1 or labels that the outputs cannot hold.
     """
+    return evaluate_each(model, [split], batch_size=batch_size, loss=loss, precision=precision)[0]
+
+
+def evaluate_each(
+    model: nn.Module,
+    splits: Sequence[Split],
+    *,
+    batch_size: int = 512,
+    loss: Loss | None = None,
+    precision: str = "float32",
+) -> list[Evaluation]:
+    """What ``evaluate`` says of each of some splits of one data set, which are checked by one forward pass. Arguments and
+    errors as there."""
     batch_size = check("batch_size", batch_size, Whole(at_least=1))
     known_name("precision", precision, PRECISIONS)
-    check_split(model, split)
-    loss = loss or CrossEntropy()
+    check_split(model, *splits)
+    with observing(model):
+        return [_evaluated(model, split, batch_size, loss or CrossEntropy(), precision) for split in splits]
+
+
+def _evaluated(model: nn.Module, split: Split, batch_size: int, loss: Loss, precision: str) -> Evaluation:
     losses: list[Tensor] = []
     correct: list[Tensor] = []
-    with observing(model):
-        for batch in split.batches(batch_size):
-            inputs, labels = like_model(model, *batch)
-            outputs = forward(model, inputs, precision)
-            losses.append(loss(outputs, labels).double() * len(labels))
-            hits = outputs.topk(min(5, outputs.shape[1]), dim=1).indices == labels[:, None]
-            correct.append(torch.stack([hits[:, 0].sum(), hits.sum()]))
+    for batch in split.batches(batch_size):
+        inputs, labels = like_model(model, *batch)
+        outputs = forward(model, inputs, precision)
+        losses.append(loss(outputs, labels).double() * len(labels))
+        hits = outputs.topk(min(5, outputs.shape[1]), dim=1).indices == labels[:, None]
+        correct.append(torch.stack([hits[:, 0].sum(), hits.sum()]))
     n, classes = len(split), outputs.shape[1]
     top1, top5 = torch.stack(correct).sum(0).tolist()
     return Evaluation(float(torch.stack(losses).sum()) / n, 100 * top1 / n, n, 100 * top5 / n if classes > 5 else None)
@@ -84,23 +96,28 @@ def confusion_matrix(model: nn.Module, split, batch_size: int = 512) -> Tensor:
     return torch.bincount(torch.cat(pairs), minlength=classes**2).view(classes, classes)
 
 
-def check_split(model: nn.Module, split: Split) -> None:
-    """Raise BadInput or BadType, before any work, unless ``model`` maps the inputs to (N, classes) for the labels."""
-    if not hasattr(split, "batches"):
-        raise BadType(f"a split of load_data(...) is needed, with inputs and labels, not {type(split).__name__}.")
-    if len(split) == 0:
-        raise BadInput("the split is empty: there is no sample to work with.")
-    inputs, labels = next(iter(split.batches(min(2, len(split)))))
-    every = getattr(split, "labels", labels)
-    if every.dtype != torch.long or every.dim() != 1:
-        raise BadType(f"labels must be int64 of shape (N,), not {every.dtype} of shape {tuple(every.shape)}.")
+def check_split(model: nn.Module, *splits: Split) -> None:
+    """Raise BadInput or BadType, before any work, unless ``model`` maps the inputs to (N, classes) for the labels.
+
+    The inputs are tried on those of the first split, of which the others have the shape.
+    """
+    for split in splits:
+        if not hasattr(split, "batches"):
+            raise BadType(f"a split of load_data(...) is needed, with inputs and labels, not {type(split).__name__}.")
+        if len(split) == 0:
+            raise BadInput("the split is empty: there is no sample to work with.")
+        labels = split.labels
+        if labels.dtype != torch.long or labels.dim() != 1:
+            raise BadType(f"labels must be int64 of shape (N,), not {labels.dtype} of shape {tuple(labels.shape)}.")
+    inputs, labels = next(iter(splits[0].batches(min(2, len(splits[0])))))
     try:
         with observing(model):
             outputs = model(like_model(model, inputs, labels)[0])
     except RuntimeError as error:
         shape = tuple(inputs.shape)
         raise BadInput(f"the network cannot take inputs of shape {shape}: {str(error).splitlines()[0]}") from error
-    check_logits(outputs, every)
+    for split in splits:
+        check_logits(outputs, split.labels)
 
 
 def check_logits(outputs: Any, labels: Tensor) -> None:

@@ -1,175 +1,128 @@
-"""How fast the Trainer is: against a bare loop over resident tensors, and against a DataLoader loop, in one
-run.
+"""An epoch of the Trainer against the loop that anybody would write by hand, and a step with the penalty of RNI."""
 
-    python tests/benchmarks/bench_training.py [--epochs 5] [--threads 1] [--resnet-samples 512]
-
-The loops take turns, epoch by epoch. "Speed of the Trainer" is (seconds of that loop) / (seconds of the Trainer), each in
-its fastest epoch, because whatever else the machine does can only slow an epoch down: 0.9 means 90 % of its speed,
-above 1 the Trainer is faster. On a machine that others use too, trust the processor time. Nothing is asserted.
-"""
-
-import argparse
-import copy
-import statistics
-import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import nn
-from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
-from pruning_core.data.loading import load_data
+import pruning_core as pc
 from pruning_core.data.splits import Split
-from pruning_core.masks.masks import Masks
-from pruning_core.models.build import build_model
-from pruning_core.training.evaluation import evaluate
-from pruning_core.training.optimizers import LearningRate, Optimizer
-from pruning_core.training.trainer import Trainer
+from pruning_core.experiments.play import play
+from pruning_core.experiments.recipes.chapters import RECEDING_OPTIMIZER
+from pruning_core.experiments.state import Step, start
+from pruning_core.methods.l1 import L1
+from pruning_core.methods.rni import RecedingNeurons
+from pruning_core.papers.rni.pipeline import penalty_of
+from stopwatch import Made, drawn, row
 
-BATCH = 128
-
-
-class OneByOne(Dataset):
-    """What a folder of pictures looks like to a DataLoader: one sample at a time, put together by its collate
-    function.
-    """
-
-    def __init__(self, split: Split):
-        self.split = split
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.split.inputs[index], self.split.labels[index]
+SGD = pc.Optimizer("sgd", lr=0.01, momentum=0.9)
+FAST = {"channels_last": True, "precision": "bfloat16"}
+OPTIONS = {"float32": {}, "channels_last": {"channels_last": True}, "bfloat16, channels_last": FAST}
 
 
-def bare_loop(model: nn.Module, optimizer: torch.optim.Optimizer, split: Split) -> Callable[[], None]:
-    """One epoch as anybody would write it by hand over two tensors."""
-    generator = torch.Generator().manual_seed(0)
+def by_hand(model: nn.Module, batches: Callable, penalty: float = 0.0, channels_last=False, precision="float32"):
+    """One epoch as anybody would write it."""
+    if channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(model.parameters(), SGD.lr, SGD.momentum)
 
     def epoch() -> None:
         model.train()
-        order = torch.randperm(len(split), generator=generator)
-        for start in range(0, len(split), BATCH):
-            chosen = order[start : start + BATCH]
+        for x, y in batches():
+            if channels_last:
+                x = x.contiguous(memory_format=torch.channels_last)
             optimizer.zero_grad()
-            functional.cross_entropy(model(split.inputs[chosen]), split.labels[chosen]).backward()
-            optimizer.step()
-
-    return epoch
-
-
-def loader_loop(model: nn.Module, optimizer: torch.optim.Optimizer, data: Dataset, workers: int) -> Callable[[], None]:
-    """One epoch over a shuffling DataLoader, with the running loss that tutorials print."""
-    loader: DataLoader = DataLoader(data, BATCH, shuffle=True, num_workers=workers)
-
-    def epoch() -> None:
-        model.train()
-        total = 0.0
-        for inputs, labels in loader:
-            optimizer.zero_grad()
-            loss = functional.cross_entropy(model(inputs), labels)
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+                outputs = model(x)
+            loss = F.cross_entropy(outputs.float(), y)
+            if penalty:
+                loss = loss + penalty * sum((p + 1e-8).abs().sum() for p in model.parameters())
             loss.backward()
             optimizer.step()
-            total += loss.item()
 
     return epoch
 
 
-def compare(name: str, model: nn.Module, split: Split, settings: Optimizer, epochs: int) -> None:
-    """Print the ratios of every loop to the Trainer's epoch."""
+def resident(split: Split, size: int) -> Callable:
+    """Batches of two tensors, in an order drawn anew for each epoch."""
+    generator = torch.Generator().manual_seed(0)
 
-    def trainer(masks: Masks | None = None) -> Trainer:
-        return Trainer(copy.deepcopy(model), settings, epochs=10**6, batch_size=BATCH, masks=masks)
+    def batches():
+        for chosen in torch.randperm(len(split), generator=generator).split(size):
+            yield split.inputs[chosen], split.labels[chosen]
 
-    def by_hand() -> tuple[nn.Module, torch.optim.Optimizer]:
-        twin = copy.deepcopy(model)
-        if settings.name == "sgd":
-            return twin, torch.optim.SGD(twin.parameters(), settings.lr, settings.momentum)
-        return twin, torch.optim.Adam(twin.parameters(), settings.lr)
-
-    ours = trainer()
-    masked = trainer(Masks({n: torch.rand_like(p) > 0.5 for n, p in model.named_parameters() if p.dim() > 1}))
-    resident = TensorDataset(split.inputs, split.labels)
-    loops: dict[str, Callable[[], object]] = {
-        "Trainer": lambda: ours.train_epoch(split),
-        "Trainer, half of the weights masked": lambda: masked.train_epoch(split),
-        "bare loop over resident tensors": bare_loop(*by_hand(), split),
-        "DataLoader over a TensorDataset": loader_loop(*by_hand(), resident, 0),
-        "DataLoader over samples, 2 workers": loader_loop(*by_hand(), OneByOne(split), 2),
-    }
-    measured: dict[str, list[tuple[float, float]]] = {label: [] for label in loops}
-    order = [label for label in loops if "workers" not in label]
-    for _ in range(epochs + 1):
-        for label in order:
-            measured[label].append(timed(loops[label]))
-        order = order[1:] + order[:1]  # nobody always comes after the same other
-    for label in set(loops) - set(order):  # leaving workers still run while the next loop begins, so these come last
-        measured[label] = [timed(loops[label]) for _ in range(min(epochs, 5))]
-    print(f"\n{name}, {settings.name}, {len(split)} samples, batch {BATCH}, {epochs} epochs")
-    print(f"  {'':36s} {'wall s':>8s} {'cpu s':>8s}   speed of the Trainer by wall and by cpu time")
-    ours_wall, ours_cpu = map(min, zip(*measured["Trainer"], strict=True))
-    for label, pairs in measured.items():
-        wall, cpu = map(min, zip(*pairs, strict=True))
-        by_cpu = "-" if "workers" in label else f"{cpu / ours_cpu:.2f}"
-        print(f"  {label:36s} {wall:8.3f} {cpu:8.3f}   {wall / ours_wall:5.2f} {by_cpu:>5s}")
+    return batches
 
 
-def timed(loop: Callable[[], object]) -> tuple[float, float]:
-    """Wall and processor seconds of one call."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    loop()
-    return time.perf_counter() - wall, time.process_time() - cpu
+def epochs(name: str, samples: int, peer: Callable | None = None, masked: bool = False, **options) -> Made:
+    """An epoch of the Trainer and one by hand, over ``samples`` random images of 32 x 32, in batches of 64."""
+    split = Split(*drawn(1, samples, (3, 32, 32))[0])
+    model, twin = (pc.build_model(name, "cifar10", seed=0) for _ in range(2))
+    masks = {n: torch.rand_like(p) > 0.5 for n, p in model.named_parameters() if p.dim() > 1} if masked else None
+    trainer = pc.Trainer(model, SGD, epochs=10**6, batch_size=64, masks=masks, **options)
+    return lambda: trainer.train_epoch(split), by_hand(twin, (peer or resident)(split, 64), **options)
 
 
-def precisions(split: Split, test: Split, epochs: int, seeds: int) -> None:
-    """Print accuracy and time of float32, bfloat16 and channels_last on the same real data."""
-    print(
-        f"\nLeNet-5 and ResNet-20 (quarter width), {len(split)} real samples, {epochs} epochs, {seeds} seeds: test accuracy"
-    )
-    for model_name, width in (("lenet5", 1.0), ("resnet20", 0.25)):
-        for label, options in (
-            ("float32", {}),
-            ("channels_last", {"channels_last": True}),
-            ("bfloat16", {"precision": "bfloat16"}),
-            ("bfloat16 + channels_last", {"precision": "bfloat16", "channels_last": True}),
-        ):
-            found, start = [], time.perf_counter()
-            for seed in range(seeds):
-                shape = tuple(split.inputs.shape[1:])
-                model = build_model(model_name, (shape, 10), width=width, seed=seed)
-                trainer = Trainer(
-                    model, Optimizer("sgd", lr=0.05), epochs=epochs, batch_size=64,
-                    learning_rate=LearningRate("cosine"), seed=seed, **options,
-                )  # fmt: skip
-                for _ in range(epochs):
-                    trainer.train_epoch(split)
-                found.append(evaluate(model, test).accuracy)
-            each = (time.perf_counter() - start) / seeds
-            mean, spread = statistics.mean(found), statistics.stdev(found) if seeds > 1 else 0.0
-            print(f"  {model_name:9s} {label:26s} {mean:6.2f} % ± {spread:.2f}   {each:6.2f} s a run")
+for label, options in OPTIONS.items():
+
+    @row(f"Epoch of Conv6, {label}", "the plain loop, the same", at_most=1.05, turns=3)
+    def conv6(options=options) -> Made:
+        return epochs("conv6_snip", 128, **options)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--resnet-samples", type=int, default=512)
-    parser.add_argument("--seeds", type=int, default=3)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    data = load_data("mnist5k")
-    lenet = build_model("lenet300", data, seed=0)
-    for optimizer in (Optimizer("sgd", lr=0.1), Optimizer("adam", lr=1e-3)):
-        compare("LeNet-300-100", lenet, data.train, optimizer, 4 * arguments.epochs)
-    coloured = data.train.inputs[: arguments.resnet_samples].repeat(1, 3, 1, 1)
-    split = Split(functional.pad(coloured, (2, 2, 2, 2)), data.train.labels[: arguments.resnet_samples])
-    resnet = build_model("resnet20", ((3, 32, 32), 10), seed=0)
-    compare("ResNet-20", resnet, split, Optimizer("sgd", lr=0.1), arguments.epochs)
-    precisions(data.train, data.test, 8, arguments.seeds)
+for label in [label for label in OPTIONS if label != "float32"]:
+
+    @row(f"Epoch of ResNet-20, {label}", "the Trainer in float32", at_most=0.9, turns=3)
+    def faster(options=OPTIONS[label]) -> Made:
+        return epochs("resnet20", 256, **options)[0], epochs("resnet20", 256)[0]
 
 
-if __name__ == "__main__":
-    main()
+@row("Epoch of Conv6, half of the weights masked", "the plain loop without masks", at_most=1.05, turns=3)
+def masked() -> Made:
+    return epochs("conv6_snip", 128, masked=True)
+
+
+@row("Epoch of LeNet-300-100", "the plain loop", at_most=1.1, turns=9)
+def perceptron() -> Made:
+    return epochs("lenet300", 4096)
+
+
+@row("Epoch of LeNet-300-100, by DataLoader", "a loop over torch's DataLoader", at_most=1.0, turns=9)
+def loader() -> Made:
+    def batches(split: Split, size: int) -> Callable:
+        loader: DataLoader = DataLoader(TensorDataset(split.inputs, split.labels), size, shuffle=True)
+        return lambda: loader
+
+    return epochs("lenet300", 4096, batches)
+
+
+@row("Epoch of FC5 with L1", "the plain loop with the same penalty", at_most=0.9, turns=3)
+def fc5_with_l1() -> Made:
+    strength = 1e-5
+    stage = pc.Train(1, optimizer=SGD, penalty=((L1(), strength),), batch_size=128)
+    state = start(pc.Experiment("fc5", "mnist5k", [stage]))
+    twin = pc.build_model("fc5", "mnist5k", seed=0)
+    plain = by_hand(twin, resident(state.data.train, 128), strength)
+    return lambda: play(state, Step(stage), 0, progress=False), plain
+
+
+@row("Step of VGG-16 with sigmoid norms and RNI's penalty", "the step without either", at_most=1.05, turns=15)
+def receding() -> Made:
+    ((x, y),) = drawn(1, 64, (3, 32, 32))
+
+    def step(norm: str, penalty) -> Callable[[], None]:
+        model = pc.build_model("vgg16_rni", "cifar10", norm=norm, width=0.25, seed=0).train()
+        optimizer = replace(RECEDING_OPTIMIZER, lr=0.01).build(model)
+
+        def call() -> None:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            (loss + penalty(model) if penalty else loss).backward()
+            optimizer.step()
+
+        return call
+
+    return step("sigmoid", penalty_of(RecedingNeurons(b=3.0), 1e-3)), step("batch", None)

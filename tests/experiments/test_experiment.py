@@ -20,6 +20,7 @@ from pruning_core.experiments.runs import final_state
 from pruning_core.experiments.stages import Importances
 from pruning_core.experiments.state import flatten
 from pruning_core.masks.tracing import find_groups
+from pruning_core.records import table
 from pruning_core.training.trainer import Trainer
 
 SETTINGS = {
@@ -50,6 +51,22 @@ def test_pruned_weights_stay_gone_through_fine_tuning():
     assert after["accuracy"] > before["accuracy"]
     assert after["training_macs"] == pytest.approx(2 * before["training_macs"])
     assert {"python", "torch", "device", "revision", "seed", "profile"} <= set(after)
+
+
+def test_rows_name_the_revision_of_the_start(monkeypatch):
+    revision = ["at the start"]
+    monkeypatch.setattr(table, "_revision", lambda: revision[0])
+
+    class Edited(pc.Method):
+        name, citation = "edited", "han2015learning"
+
+        def score(self, view):
+            revision[0] = "edited meanwhile"
+            return pc.Scores({name: weight.abs() for name, weight in view.weights().items()})
+
+    rows = run([pc.Measure("dense"), pc.Prune(Edited(), 0.5), pc.Measure("cut")])
+    assert [row["revision"] for row in rows] == ["at the start"] * 2
+    assert revision == ["edited meanwhile"]
 
 
 def test_iterative_pruning_ends_at_its_target():

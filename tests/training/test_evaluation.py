@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput, BadType
-from pruning_core.training.evaluation import CrossEntropy, evaluate
+from pruning_core.training.evaluation import CrossEntropy, evaluate, evaluate_each
 from pruning_core.training.fit import fit
 from tests.training.small_networks import network
 
@@ -27,6 +27,13 @@ def test_evaluating_changes_nothing(digits):
     assert evaluate(model, digits.test, batch_size=7).accuracy == evaluate(model, digits.test).accuracy
     assert model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_several_splits_are_evaluated_as_each_of_them(digits):
+    model, splits = network(norm=True), (digits.test, digits.validation, digits.train.subset(100))
+    assert evaluate_each(model, splits, batch_size=64) == [evaluate(model, split, batch_size=64) for split in splits]
+    with pytest.raises(BadInput, match="labels run from 0 to 10"):
+        evaluate_each(model, [digits.test, labelled([0, 10])])
 
 
 def labelled(labels, inputs=None):

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import nn
 
 from pruning_core.models.layers.norms import SigmoidBatchNorm2d
+from pruning_core.records.files import read_yaml
 
 Shape = tuple[int, int, int]
 Builder = Callable[[Shape, int, float, str], nn.Module]
@@ -18,9 +18,7 @@ Builder = Callable[[Shape, int, float, str], nn.Module]
 Initialiser = Callable[[nn.Module], None]
 LEAK = 0.05  # slope of SNIP-it's leaky ReLU
 
-NETWORKS: dict[str, dict[str, Any]] = yaml.load(
-    Path(__file__).with_name("networks.yml").read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-)
+NETWORKS: dict[str, dict[str, Any]] = read_yaml(Path(__file__).with_name("networks.yml"))
 
 
 NORMS = ("batch", "sigmoid", "none")

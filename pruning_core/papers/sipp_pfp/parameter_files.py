@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from pruning_core.data.sets import NORMALISATIONS
 from pruning_core.errors import BadInput, known_name
 from pruning_core.experiments.experiment import Experiment
@@ -17,6 +15,7 @@ from pruning_core.masks.budgets import Budget
 from pruning_core.methods.base import Method, as_method
 from pruning_core.methods.thinet import ThiNet
 from pruning_core.papers.sipp_pfp.spacings import SPACINGS, Fractions, compressed_before, in_groups
+from pruning_core.records.files import read_yaml
 from pruning_core.training.optimizers import LearningRate, Optimizer
 
 
@@ -68,7 +67,7 @@ class ParameterFile:
 
 def read_files(path: Path) -> dict[str, ParameterFile]:
     """The table in YAML, whose head says how it is written. Raises what the spacings and the two classes raise."""
-    table = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    table = read_yaml(path)
 
     def meant(kind: str, given: Any) -> Any:
         return table[kind][given] if isinstance(given, str) else given

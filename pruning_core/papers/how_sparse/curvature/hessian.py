@@ -8,7 +8,7 @@ gradients (Pearlmutter 1994):
 The network is in evaluation mode, so that every sample has a loss of its own, and H does not depend on how the samples
 are cut into batches. Coordinates are those of ``model.parameters()``, one tensor after the other, each row by row.
 
-Products are our own and not those of curvlinops, which is the oracle of our tests (tests/benchmarks/bench_curvature.py times
+Products are our own and not those of curvlinops, which is the oracle of our tests (tests/benchmarks/bench_scores.py times
 both): here batches, weights, buffers and modes are held together, so that H is one fixed matrix or an error, and the graph
 of the gradient is kept from one product to the next where it fits into memory.
 """
