@@ -1,6 +1,7 @@
 """The notebook runner: profiles, stamps, resuming, and failures that nobody can mistake for results."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
