@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import pruning_core as pc
-from pruning_core.experiments.experiment import final_state
+from pruning_core.experiments.runs import final_state
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.groups import expand
 from pruning_core.masks.masks import Masks
