@@ -1,7 +1,7 @@
 """Training: steps on weights under masks, evaluation, and attacks on what was trained."""
 
 from pruning_core.training.attacks import ATTACKS, attack
-from pruning_core.training.evaluation import confusion_matrix, evaluate
+from pruning_core.training.evaluation import computes_bfloat16, confusion_matrix, evaluate
 from pruning_core.training.fit import fit
 from pruning_core.training.optimizers import LearningRate, Optimizer
 from pruning_core.training.tensorboard import TensorBoard
@@ -14,6 +14,7 @@ __all__ = [
     "TensorBoard",
     "Trainer",
     "attack",
+    "computes_bfloat16",
     "confusion_matrix",
     "evaluate",
     "fit",
