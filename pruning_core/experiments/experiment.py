@@ -15,7 +15,7 @@ from pruning_core.experiments.fields import Becomes
 from pruning_core.experiments.stages import Importances, Load, Measure, Prune, Stage, Train, every_stage, stages_of
 from pruning_core.models.build import MODELS, NORMS
 from pruning_core.models.published import check_published
-from pruning_core.records.files import cache_root, content_hash
+from pruning_core.records.files import HASHED_UNLESS_DEFAULT, cache_root, content_hash, is_hashed
 from pruning_core.records.table import COLUMNS, storable
 from pruning_core.training.evaluation import PRECISIONS, computes_bfloat16
 from pruning_core.training.optimizers import LearningRate, Optimizer
@@ -27,8 +27,6 @@ FURTHER_COLUMNS = {
     "agreement", "distance", "n", "study",
 }  # fmt: skip
 """Columns of rows beyond the standard ones (records.COLUMNS) and the fields of an experiment."""
-YOUNGER = {"precision": "float32", "channels_last": False}
-"""Fields younger than stored records: where they say what was always done, they are no part of the hash."""
 
 
 def _measured_at_the_end(stages: Iterable[Stage]) -> tuple[Stage, ...]:
@@ -84,8 +82,8 @@ class Experiment:
     limit: int | None = None
     random_labels: int | None = None
     profile: str = "quick"
-    precision: Literal["float32", "bfloat16", "auto"] = "float32"
-    channels_last: bool = False
+    precision: Literal["float32", "bfloat16", "auto"] = field(default="float32", metadata=HASHED_UNLESS_DEFAULT)
+    channels_last: bool = field(default=False, metadata=HASHED_UNLESS_DEFAULT)
     device: str = "cpu"
     tags: Mapping[str, Any] = field(default_factory=dict)
 
@@ -116,8 +114,9 @@ class Experiment:
 
     def _content(self) -> dict[str, Any]:
         left_out = ("profile", "device", "tags", "timeline")
-        settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
-        settings = {name: value for name, value in settings.items() if name not in YOUNGER or value != YOUNGER[name]}
+        settings = {
+            f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out and is_hashed(f, self)
+        }
         # Cheap runs follow every edit of the code; a sweep of days must survive an edit, but not a new version.
         return settings | {"code": code_of(self.profile)}
 

@@ -172,7 +172,7 @@ def _canonical(value: Any) -> Any:
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: _canonical(getattr(value, f.name)) for f in dataclasses.fields(value) if _enters(f, value)}
+        fields = {f.name: _canonical(getattr(value, f.name)) for f in dataclasses.fields(value) if is_hashed(f, value)}
         if "type" in fields:
             raise BadType(f"{type(value).__name__} has a field named 'type', which its content hash needs itself.")
         return {"type": type(value).__name__, **fields}
@@ -188,7 +188,8 @@ def _canonical(value: Any) -> Any:
     )
 
 
-def _enters(field: dataclasses.Field, value: Any) -> bool:
+def is_hashed(field: dataclasses.Field, value: Any) -> bool:
+    """Whether a field of the dataclass instance ``value`` enters its content hash."""
     at_default = getattr(value, field.name) == field.default
     return field.compare and not (field.metadata == HASHED_UNLESS_DEFAULT and at_default)
 
