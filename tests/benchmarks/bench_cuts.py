@@ -76,7 +76,7 @@ for title, network, shape, size in (("MLP5", "mlp5_snip", (1, 28, 28), 128), ("C
 
 for name, turns in {**REMOVED, **SLOW}.items():
 
-    @row(f"Half of the channels of {name} removed", "torch-pruning", at_most=1.5, turns=turns, slow=name in SLOW)
+    @row(f"Half of the channels of {name} removed", "torch-pruning", at_most=1.0, turns=turns, slow=name in SLOW)
     def channel_removal(name: str = name) -> Made:
         example = torch.randn(1, 3, 224, 224)
         model = torchvision.models.get_model(name, weights=None).eval()

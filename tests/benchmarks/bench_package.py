@@ -61,7 +61,7 @@ def growth_with_records() -> Made:
     return lambda: pc.records.load(many), lambda: [pc.records.load(few) for _ in range(8)]
 
 
-@row("VGG-16 saved and loaded", "built, torch.save and torch.load", at_most=2.5)
+@row("VGG-16 saved and loaded", "built, torch.save and torch.load", at_most=2.0)
 def network() -> Made:
     model, place = pc.build_model("vgg16", "cifar10", seed=0), Path(tempfile.mkdtemp(prefix="network-"))
 

@@ -90,7 +90,7 @@ def perceptron() -> Made:
     return epochs("lenet300", 4096)
 
 
-@row("Epoch of LeNet-300-100, by DataLoader", "a loop over torch's DataLoader", at_most=1.0, turns=9)
+@row("Epoch of LeNet-300-100, by DataLoader", "a loop over torch's DataLoader", at_most=0.8, turns=9)
 def loader() -> Made:
     def batches(split: Split, size: int) -> Callable:
         loader: DataLoader = DataLoader(TensorDataset(split.inputs, split.labels), size, shuffle=True)
