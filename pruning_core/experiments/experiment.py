@@ -18,7 +18,7 @@ from pruning_core.models.published import check_published
 from pruning_core.records.files import HASHED_UNLESS_DEFAULT, cache_root, content_hash, is_hashed
 from pruning_core.records.table import COLUMNS, storable
 from pruning_core.training.evaluation import PRECISIONS, computes_bfloat16
-from pruning_core.training.optimizers import LearningRate, Optimizer
+from pruning_core.training.optimizers import LearningRate, Optimizer, Schedule
 from pruning_core.version import PROFILES, code_of
 
 FURTHER_COLUMNS = {
@@ -56,7 +56,7 @@ class Experiment:
         width=Real(above=0),
         norm=OneOf(*NORMS),
         optimizer=A(Optimizer),
-        learning_rate=A(LearningRate),
+        learning_rate=A(Schedule, "a schedule such as LearningRate('cosine')"),
         batch_size=Whole(at_least=1),
         normalise=Maybe(Text()),
         augment=Maybe(Text()),
@@ -75,7 +75,7 @@ class Experiment:
     width: float = 1.0
     norm: str = "batch"
     optimizer: Optimizer = field(default_factory=Optimizer)
-    learning_rate: LearningRate = field(default_factory=LearningRate)
+    learning_rate: Schedule = field(default_factory=LearningRate)
     batch_size: int = 128
     normalise: str | None = None
     augment: str | None = None

@@ -19,7 +19,7 @@ from pruning_core.masks.schedules import SCHEDULES
 from pruning_core.methods.base import Method, as_method, check_rounding, counted
 from pruning_core.training.attacks import ATTACKS
 from pruning_core.training.evaluation import PRECISIONS
-from pruning_core.training.optimizers import LearningRate, Optimizer
+from pruning_core.training.optimizers import Optimizer, Schedule
 
 
 def to(sparsity: float, method: str | Method) -> Budget:
@@ -82,7 +82,7 @@ class Train(Checked):
         during=Maybe(A(Every)),
         keep=OneOf("last", "best_validation", kind="epoch to keep"),
         optimizer=Maybe(A(Optimizer)),
-        learning_rate=Maybe(A(LearningRate)),
+        learning_rate=Maybe(A(Schedule, "a schedule such as LearningRate('cosine')")),
         batch_size=Maybe(Whole(at_least=1)),
         label_smoothing=Real(at_least=0, below=1),
         precision=OneOf(*PRECISIONS),
@@ -95,7 +95,7 @@ class Train(Checked):
     during: Every | None = None
     keep: Literal["last", "best_validation"] = "last"
     optimizer: Optimizer | None = None
-    learning_rate: LearningRate | None = None
+    learning_rate: Schedule | None = None
     batch_size: int | None = None
     label_smoothing: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"

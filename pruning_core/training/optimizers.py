@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -92,6 +92,14 @@ class Optimizer:
         if self.name == "adamw":
             return torch.optim.AdamW(groups, lr=self.lr, **kernels)
         return torch.optim.RMSprop(groups, lr=self.lr, foreach=True)
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """What steps a learning rate: a LearningRate, or an object of one's own with the same method."""
+
+    def factor(self, step: int, steps_per_epoch: int, epochs: int) -> float:
+        """The factor on the learning rate at ``step``."""
 
 
 @dataclass(frozen=True)
