@@ -57,7 +57,7 @@ print(list(pc.prune(pc.build_model("lenet300", "digits"), "magnitude", 0.5).repo
     place, seeds, *others = done.stdout.splitlines()
     assert Path(place).is_relative_to(site)
     assert int(seeds) >= 3
-    assert others == ["True", "True", "['weights', 'channels']"]
+    assert others == ["True", "True", "['weights', 'channels', 'macs']"]
 
 
 def test_a_downloaded_notebook_runs_in_an_empty_folder(installed):
