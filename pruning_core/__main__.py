@@ -71,8 +71,10 @@ def _notebooks(arguments: argparse.Namespace) -> None:
             raise BadInput(f"{len(dirty)} notebooks are stored with traces of a run; `make strip` removes them.")
         print(f"{len(notebooks)} notebooks are stored stripped")
         return
-    if not arguments.names and not arguments.into:
-        chapters.remove_strays()
+    if not arguments.into:
+        records.needs_checkout("to run notebooks for the site (without --into FOLDER)")
+        if not arguments.names:
+            chapters.remove_strays()
     executed = arguments.into or chapters.EXECUTED
     how: dict[str, Any] = {"jobs": arguments.jobs, "executed": executed, "always": arguments.always}
     ran = chapters.run_notebooks(notebooks, arguments.profile, _given(arguments.parameters), **how)
@@ -99,12 +101,14 @@ def _sweep_status(arguments: argparse.Namespace) -> None:
 def _collect(arguments: argparse.Namespace) -> None:
     for profile in arguments.profiles:
         known_name("profile", profile, PROFILES)
-    print(f"{len(records.collect(arguments.profiles))} files of {records.results_root()} have new rows")
+    written = records.collect(arguments.profiles)
+    print(f"{len(written)} files have new rows{': ' if written else ''}{', '.join(map(str, written))}")
 
 
 def _page(arguments: argparse.Namespace) -> None:
     from pruning_core.book import chapters
 
+    records.needs_checkout("to build a page")
     (source,) = chapters.find_notebooks([arguments.name])
     chapters.run_notebooks([source], arguments.profile, _given(arguments.parameters), jobs=1)
     chapters.remove_strays()
@@ -121,6 +125,7 @@ def _scoreboard(arguments: argparse.Namespace) -> None:
     from pruning_core.book import claims
     from pruning_core.plots import scoreboard, show
 
+    records.needs_checkout("to write the Scoreboard")
     book = REPOSITORY / "book"
     board = claims.scoreboard(records.load(), claims.load_claims(book / "claims.yml"))
     picture = show(scoreboard.summary(board))

@@ -7,7 +7,9 @@ from pathlib import Path
 __version__ = "0.1.0"
 
 PACKAGE = Path(__file__).resolve().parent
-REPOSITORY = PACKAGE.parent
+_SHIPPED = PACKAGE / "_shipped"
+REPOSITORY = _SHIPPED if _SHIPPED.is_dir() else PACKAGE.parent
+"""The checkout; for a package installed from a wheel, its copies of what it reads there (setup.py)."""
 
 PROFILES = ("smoke", "quick", "standard", "paper")
 """From a few seconds (tests) over half a minute (``make book``) and minutes (several seeds) to the paper's own scale."""

@@ -5,6 +5,7 @@ from pruning_core.records.files import (
     cache_root,
     content_hash,
     file_sha256,
+    needs_checkout,
     remove_leftovers,
     results_root,
     write_atomically,
@@ -13,5 +14,5 @@ from pruning_core.records.table import COLUMNS, collect, environment, load, read
 
 __all__ = [
     "COLUMNS", "cache_root", "collect", "content_hash", "environment", "file_sha256", "load", "load_tensors",
-    "read_rows", "remove_leftovers", "results_root", "save_tensors", "write_atomically", "write_rows",
+    "needs_checkout", "read_rows", "remove_leftovers", "results_root", "save_tensors", "write_atomically", "write_rows",
 ]  # fmt: skip

@@ -64,8 +64,14 @@ def cache_root() -> Path:
 
 
 def results_root() -> Path:
-    """The folder of the committed results: ``data/results`` of the repository (else in the cache)."""
-    return REPOSITORY / "data" / "results" if is_checkout() else cache_root() / "results"
+    """The folder of the results that are stored with the book: ``data/results`` of the repository, or its copy in a wheel."""
+    return REPOSITORY / "data" / "results"
+
+
+def needs_checkout(what: str) -> None:
+    """Raise BadInput, unless the package lies in its repository: ``what`` cannot be done elsewhere."""
+    if not is_checkout():
+        raise BadInput(f"{what} needs a checkout of the book's repository; this package was installed without it.")
 
 
 def file_sha256(path: str | os.PathLike) -> str:

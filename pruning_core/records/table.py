@@ -82,7 +82,7 @@ def read_rows(path: str | os.PathLike) -> list[dict]:
 
 
 def _record_files(folders: tuple[str | os.PathLike, ...]) -> Iterator[Path]:
-    usual = [place for place in (cache_root() / "records", results_root()) if place.is_dir()]
+    usual = [p for p in (cache_root() / "records", cache_root() / "results", results_root()) if p.is_dir()]
     for place in map(Path, folders or usual):
         if place.is_file():
             yield place
@@ -95,13 +95,15 @@ def _record_files(folders: tuple[str | os.PathLike, ...]) -> Iterator[Path]:
 def collect(
     profiles: Iterable[str] = LONG, target: str | os.PathLike | None = None, skip: Iterable[str] = ()
 ) -> list[Path]:
-    """Gather the records of this machine's runs in ``profiles`` below ``target`` (default: the committed results).
+    """Gather the records of this machine's runs in ``profiles`` below ``target`` (default: the results stored
+    with the book; for a package without its repository, ``results`` in the cache).
 
     One file a network and data set, ``<model>-<data>.json``, or a study without a network: a few files in the repository
     instead of thousands. Experiments that are there already stay as they are; ``skip`` leaves out experiments by their
     hash. Returns the files that were written. Raises CorruptFile for a record that cannot be trusted.
     """
     wanted, left_out = set(profiles), set(skip)
+    own = results_root() if is_checkout() else cache_root() / "results"
     gathered: dict[str, list[dict]] = {}
     for file in sorted((cache_root() / "records").glob("*.json")):
         rows = read_rows(file)
@@ -111,7 +113,7 @@ def collect(
             gathered.setdefault(name, []).extend(rows)
     written = []
     for name, rows in sorted(gathered.items()):
-        path = Path(results_root() if target is None else target) / f"{name}.json"
+        path = Path(own if target is None else target) / f"{name}.json"
         held = read_rows(path) if path.exists() else []
         known = {row.get("experiment") for row in held}
         if fresh := [row for row in rows if row.get("experiment") not in known]:
