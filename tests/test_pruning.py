@@ -7,7 +7,7 @@ from torch import nn
 
 import pruning_core as pc
 from pruning_core.errors import BadInput, BudgetError, CorruptFile, PruningError, UnknownName, Unprunable
-from pruning_core.masks import sites
+from pruning_core.models import cost
 
 
 def network() -> nn.Module:
@@ -38,9 +38,9 @@ def test_the_result_says_what_was_asked_and_reached():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("small", [0, sites.SMALL])
+@pytest.mark.parametrize("small", [0, cost.QUICK])
 def test_multiply_accumulates_are_counted_by_values_as_by_shapes(small, dtype, monkeypatch):
-    monkeypatch.setattr(sites, "SMALL", small)
+    monkeypatch.setattr(cost, "QUICK", small)
     removed = pc.prune(network().to(dtype), "magnitude", 0.5, of="macs", example_input=X[:1]).report.removed["macs"]
     assert removed[1] == 8 * 9 * 36 + 288 * 10
     assert abs(removed[0] - removed[1] / 2) <= 36

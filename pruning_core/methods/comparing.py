@@ -5,6 +5,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -128,7 +129,7 @@ def _trials(network: nn.Module, arguments) -> Iterator[Trial]:
     yield arguments, _run(network, arguments)
     generator = torch.Generator().manual_seed(0)
     for draw in (_noise, _within):
-        inputs = tree_map_only(Tensor, lambda part, draw=draw: draw(part, generator).to(part), arguments)
+        inputs = tree_map_only(Tensor, partial(draw, generator), arguments)
         with contextlib.suppress(Exception):
             outputs = _run(network, inputs)
             if all(bool(torch.isfinite(output).all()) for output in outputs):
@@ -136,20 +137,20 @@ def _trials(network: nn.Module, arguments) -> Iterator[Trial]:
                 return
 
 
-def _noise(part: Tensor, generator: torch.Generator) -> Tensor:
+def _noise(generator: torch.Generator, part: Tensor) -> Tensor:
     """Standard normal numbers; whole numbers between those of the example; what is true or false as it is."""
     if part.dtype == torch.bool or not part.numel():
         return part
     if not part.is_floating_point():
-        return torch.randint(min(0, int(part.min())), int(part.max()) + 1, part.shape, generator=generator)
-    return torch.randn(part.shape, generator=generator)
+        return torch.randint(min(0, int(part.min())), int(part.max()) + 1, part.shape, generator=generator).to(part)
+    return torch.randn(part.shape, generator=generator).to(part)
 
 
-def _within(part: Tensor, generator: torch.Generator) -> Tensor:
+def _within(generator: torch.Generator, part: Tensor) -> Tensor:
     if not part.is_floating_point() or not part.numel():
-        return _noise(part, generator)
+        return _noise(generator, part)
     low, high = float(part.min()), float(part.max())
-    return low + (high - low) * torch.rand(part.shape, generator=generator)
+    return low + (high - low) * torch.rand(part.shape, generator=generator).to(part)
 
 
 def _run(network: nn.Module, arguments) -> list[Tensor]:

@@ -33,7 +33,9 @@ def shrunk(model: nn.Module, masks: Masks, sites: Sites, example_input=None) -> 
 def _cut(model: nn.Module, masks: Masks, sites: Sites) -> tuple[nn.Module, Kept]:
     """The same without copies of the tensors of which nothing is cut, and without the comparison."""
     small = copy.deepcopy(model, {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]})
-    return small, remove(small, masks, sites.groups.values())
+    kept = remove(small, masks, sites.groups.values())
+    kept.masks(masks).carry(small)
+    return small, kept
 
 
 class LivingPart(NamedTuple):
