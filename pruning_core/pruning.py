@@ -28,6 +28,7 @@ from pruning_core.methods.shared.promises import (
 )
 from pruning_core.methods.shrinking import shrunk
 from pruning_core.models import folding
+from pruning_core.models.effective import zeros_out_of_use
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.models.modes import undisturbed
 from pruning_core.models.storage import save_network
@@ -177,6 +178,11 @@ def prune(
         remarks = (
             *remarks,
             f"{dead.removed:,} weights were dead before, by masks that were given or that the network carried",
+        )
+    if unused := zeros_out_of_use(pruned, found):
+        remarks = (
+            *remarks,
+            f"zeros of {', '.join(unused[:3])} are none of the weights in use, which are made of them anew",
         )
     if budget.below is not None and found.removed == dead.removed:
         remarks = (*remarks, NOTHING_CUT)
