@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from pruning_core.errors import Unprunable
@@ -92,17 +92,19 @@ def _double(tensor: Tensor) -> Tensor:
     return tensor.double() if tensor.is_floating_point() else tensor
 
 
-class _Lowered(TorchDispatchMode):
+class _Lowered(TorchFunctionMode):
     """Notes to what precision values in double precision are lowered while it is in force."""
 
     def __init__(self) -> None:
         super().__init__()
         self.epsilon = 0.0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
         found = func(*args, **(kwargs or {}))
-        if func is torch.ops.aten._to_copy.default and args[0].dtype == torch.float64 and found.is_floating_point():
-            self.epsilon = max(self.epsilon, torch.finfo(found.dtype).eps)
+        before = args[0].dtype if args and isinstance(args[0], Tensor) else None
+        after = found.dtype if isinstance(found, Tensor) and found.is_floating_point() else torch.float64
+        if before == torch.float64 != after:
+            self.epsilon = max(self.epsilon, torch.finfo(after).eps)
         return found
 
 

@@ -23,15 +23,6 @@ from pruning_core.models.modes import observing
 
 ATEN = torch.ops.aten
 QUICK = 5e10
-COUNTED = (
-    ATEN.convolution,
-    ATEN._convolution,
-    ATEN.cudnn_convolution,
-    ATEN.addmm,
-    ATEN.mm,
-    ATEN._trilinear,
-    ATEN.mkldnn_rnn_layer,
-)
 LAYERS = (_ConvNd, nn.Linear)
 QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 
