@@ -90,6 +90,7 @@ def fit_tensors(skeleton: nn.Module, state: dict[str, torch.Tensor], path: str, 
     if odd := sorted(own.keys() ^ state.keys()):
         raise BadInput(f"{misfit}: {_wrapped(own.keys(), state.keys()) or f'{odd[0]!r} is only in one of them'}.")
     first = {name: group[0] for group in [*tied, *_shared(own)] for name in group}
+    state = {name: state[name] for name in own}  # so that the first misfit is the first in the network
     changed = set()
     for name, tensor in state.items():
         owner, _, leaf = name.rpartition(".")
