@@ -8,23 +8,32 @@ from dataclasses import dataclass, replace
 from os import PathLike
 
 import torch
-from torch import nn
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from pruning_core.checks import SEED, Maybe, Whole, check, check_finite
-from pruning_core.errors import BadInput, BudgetError, Unprunable, known_name
+from pruning_core.errors import BadInput, BadType, Unprunable, known_name
 from pruning_core.masks.budgets import SPARSITY, Budget
-from pruning_core.masks.groups import Member
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.reports import NOTHING_CUT, Report, count_removed, make_report
 from pruning_core.masks.schedules import SCHEDULES, fraction_after
 from pruning_core.masks.sites import Scope, Sites, check_batches, find_sites
 from pruning_core.methods.base import Choice, Method, View, as_method, check_rounding, counted
-from pruning_core.methods.shrinking import compare, shrunk
+from pruning_core.methods.comparing import compare
+from pruning_core.methods.shared.promises import (
+    check_reached,
+    check_rounded,
+    check_sum_of_sites,
+    held,
+    refuse_without_example,
+)
+from pruning_core.methods.shrinking import shrunk
 from pruning_core.models import folding
+from pruning_core.models.effective import zeros_out_of_use
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.models.modes import undisturbed
 from pruning_core.models.storage import save_network
+from pruning_core.training.evaluation import Loss
+from pruning_core.training.losses import OfClasses, statistic
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ class PruneResult:
         small = to_plain(small)
         if fold_batch_norm:
             folded = folding.fold_batch_norm(small, self.example_input)
-            compare(small, folded, self.example_input)
+            compare(small, folded, self.example_input, precise=False)
             small = folded
         return small.to(memory_format=torch.channels_last) if channels_last else small
 
@@ -99,6 +108,8 @@ def prune(
     rounds: int = 1,
     schedule: str = "geometric",
     seed: int = 0,
+    loss: Loss | None = None,
+    masks: Mapping[str, Tensor] | None = None,
 ) -> PruneResult:
     """Prune a copy of ``model``; the network given is left as it was.
 
@@ -109,7 +120,10 @@ def prune(
     of channels is rounded up to a multiple, so a little less than ``sparsity`` goes. A Budget in place of the sparsity says
     all this, or a threshold (``below``). ``batches`` is any iterable of (inputs, labels); ``example_input`` one input with
     its batch dimension (default: taken from batches, or from the shape that build_model noted).
-    ``scope`` narrows the layers; ``rounds`` > 1 scores and cuts again and again, along ``schedule`` (of SCHEDULES).
+    ``loss(outputs, labels)``, a mean over samples, is what methods that look at labels differentiate, as torch.nn.MSELoss()
+    (default: cross-entropy, for labels that are classes). ``scope`` narrows the layers; ``rounds`` > 1 scores and cuts
+    again and again, along ``schedule`` (of SCHEDULES). ``masks`` say what is dead already: it stays dead, and counts as
+    removed (default: what a network out of an earlier ``prune`` or ``load_pruned`` carries, and is still zero; {} forgets).
 
     >>> import pruning_core, torch
     >>> result = pruning_core.prune(torch.nn.Linear(4, 2), "magnitude", 0.5)
@@ -137,54 +151,59 @@ def prune(
     rounds = check("rounds", rounds, Whole(at_least=1))
     known_name("schedule", schedule, SCHEDULES)
     seed = check("seed", seed, SEED)
+    objective = statistic(loss)
     batches = check_batches(batches, method.needs, method.name)
     example_input = example_for(model, example_input, batches)
     if example_input is None:
-        _refuse_without_example(method, budget)
+        refuse_without_example(method, budget)
+    dead = Masks.carried(model) if masks is None else _given(masks).check(model)
     pruned = copy.deepcopy(model)
+    dead.apply_(pruned)
     channels = method.unit == "channel"
     sites = find_sites(pruned, channels=channels, example_input=example_input, scope=scope, refuses=method.refuses)
-    overall, masks = budget.to, Masks()
+    overall, found = budget.to, dead
     remarks: tuple[str, ...] = ()
+    removed, total = count_removed(budget.of, dead, sites)
+    gone = removed / max(total, 1)
     for i in range(1, rounds + 1):
         if overall is not None:
-            budget = replace(budget, to=fraction_after(schedule, i, rounds, overall))
-        original = model if i == 1 else None
-        masks, _, remarks = prune_step(
-            pruned, method, budget, sites, masks, batches, seed + i - 1, original, example_input, round=i, of=rounds
+            budget = replace(budget, to=_after(schedule, i, rounds, overall, gone))
+        original = model if i == 1 and not dead.removed else None
+        found, _, remarks = prune_step(
+            pruned, method, budget, sites, found, batches, seed + i - 1, original, example_input, objective, i, rounds
         )
-    masks = Masks.dense(pruned, sites.weights) & masks
-    if budget.below is not None and not masks.removed:
+    found = Masks.dense(pruned, sites.weights) & found
+    found.carry(pruned)
+    if dead.removed:
+        remarks = (
+            *remarks,
+            f"{dead.removed:,} weights were dead before, by masks that were given or that the network carried",
+        )
+    if unused := zeros_out_of_use(pruned, found):
+        remarks = (
+            *remarks,
+            f"zeros of {', '.join(unused[:3])} are none of the weights in use, which are made of them anew",
+        )
+    if budget.below is not None and found.removed == dead.removed:
         remarks = (*remarks, NOTHING_CUT)
     if budget.round_to > 1:
         remarks = (*remarks, f"numbers of channels kept are rounded up to multiples of {budget.round_to}")
-    report = make_report(method.name, asked, budget.of, masks, sites, remarks + _held(masks, sites, budget))
-    _check_sum_of_sites(report, budget)
-    return PruneResult(pruned, masks, report, sites, example_input)
+    report = make_report(method.name, asked, budget.of, found, sites, remarks + held(found, sites, budget))
+    check_sum_of_sites(report, budget)
+    return PruneResult(pruned, found, report, sites, example_input)
 
 
-def _refuse_without_example(method: Method, budget: Budget) -> None:
-    if method.unit == "channel":
-        raise BadInput(
-            f"method {method.name!r} removes channels, so it needs example_input (or batches) to follow them through the "
-            "network."
-        )
-    if method.needs == "shape":
-        raise BadInput(f"method {method.name!r} needs example_input (or batches), to know the shape of an input.")
-    if budget.of == "macs":
-        raise BadInput("a budget of macs needs example_input (or batches), to know how often each weight is used.")
+def _given(masks: Mapping[str, Tensor]) -> Masks:
+    if not isinstance(masks, Mapping):
+        raise BadType(f"masks must map names of parameters to bool tensors, as PruneResult.masks does, not {masks!r}.")
+    return Masks(masks)
 
 
-def _check_sum_of_sites(report: Report, budget: Budget) -> None:
-    """Where each site has a sparsity of its own, they must agree with the overall one, to what rounding does to a site."""
-    if report.asked is None or not isinstance(budget.across, Mapping):
-        return
-    removed, total = report.removed[report.of]
-    if abs(removed - report.asked * total) > len(budget.across) * budget.round_to:
-        raise BudgetError(
-            f"the sparsities of the sites remove {removed / total:.4f} of all {report.of}, not the {report.asked} asked for; "
-            "give None as the overall sparsity to let them decide."
-        )
+def _after(schedule: str, i: int, rounds: int, overall: float, gone: float) -> float:
+    """The fraction removed after cut ``i`` where ``gone`` was removed before the first: the schedule runs over what is left."""
+    if i == rounds or overall <= gone:
+        return overall
+    return gone + (1 - gone) * fraction_after(schedule, i, rounds, (overall - gone) / (1 - gone))
 
 
 def prune_step(
@@ -197,7 +216,7 @@ def prune_step(
     seed: int = 0,
     original: nn.Module | None = None,
     example_input=None,
-    loss=F.cross_entropy,
+    loss: Loss | None = None,
     round: int = 1,
     of: int = 1,
 ) -> Choice:
@@ -207,75 +226,22 @@ def prune_step(
     is cut ``round`` of ``of``; what it does to the network while it looks is undone. BudgetError: it missed the budget.
     """
     generator = torch.Generator().manual_seed(seed)
+    loss = OfClasses() if loss is None else loss
     if example_input is None and batches is not None:
         example_input = next(iter(batches))[0][:1]
     with undisturbed(model, original):
         view = View(model, sites, masks, batches, loss, generator, example_input, round, of)
         choice = method.choose(view, budget)
     found = choice.masks if method.revives else masks & choice.masks
-    _check_reached(method, budget, found, sites)
-    _check_rounded(method, budget, found, masks, sites)
+    check_reached(method, budget, found, sites)
+    check_rounded(method, budget, found, masks, sites)
     with torch.no_grad():
         for name, value in choice.values.items():
             if not torch.isfinite(value).all():
                 raise BadInput(f"method {method.name!r} gave NaN or infinite values for {name!r}.")
             model.get_parameter(name).copy_(value)
     found.apply_(model)
-    return choice._replace(masks=found)
-
-
-def _check_reached(method: Method, budget: Budget, masks: Masks, sites: Sites) -> None:
-    """Whatever chose the masks, the budget holds exactly, or within one channel where groups force it."""
-    if budget.to is None or not method.meets_budget():
-        return
-    removed, total = count_removed(budget.of, masks, sites)
-    tolerance = 0.5 + 1e-6
-    if method.unit == "channel" and budget.of != "channels":
-        tolerance = max(_cost_of_largest_channel(sites, budget.of), 1)
-    elif budget.of == "macs" and sites.positions:
-        tolerance = max(sites.positions.values())
-    rounding = (budget.round_to - 1) * len(sites.groups) * max(tolerance, 1)
-    if not -tolerance - rounding <= removed - budget.to * total <= tolerance:
-        raise BudgetError(
-            f"method {method.name!r} removed {removed:,} of {total:,} {budget.of}, but sparsity {budget.to} was asked for."
-        )
-
-
-def _check_rounded(method: Method, budget: Budget, masks: Masks, before: Masks, sites: Sites) -> None:
-    """Every group keeps a multiple of ``round_to``, or all that it had."""
-    for name, group in sites.groups.items() if budget.round_to > 1 else ():
-        kept = int(group.alive(masks).sum())
-        if kept % budget.round_to and kept < int(group.alive(before).sum()):
-            raise BudgetError(
-                f"method {method.name!r} keeps {kept} channels of {name!r}, which is no multiple of "
-                f"round_to={budget.round_to}: it does not round."
-            )
-
-
-def _cost_of_largest_channel(sites: Sites, of: str) -> int:
-    costs = sites.positions if of == "macs" and sites.positions else {}
-
-    def cost(member: Member, size: int) -> int:
-        shape = sites.shapes[member.parameter]
-        return int(len(member.indices) / size * shape.numel() / shape[member.dim] * costs.get(member.parameter, 1))
-
-    return max(
-        sum(cost(member, group.size) for member in group.members if member.parameter in sites.weights)
-        for group in sites.groups.values()
-    )
-
-
-def _held(masks: Masks, sites: Sites, budget: Budget) -> tuple[str, ...]:
-    """Remarks on sites that only the stated minimum keeps from being emptied."""
-    if sites.groups:
-        left = {name: (int(group.alive(masks).sum()), group.size) for name, group in sites.groups.items()}
-    else:
-        left = {name: (int(torch.count_nonzero(masks[name])), masks[name].numel()) for name in sites.weights}
-    held = [name for name, (count, size) in left.items() if count <= budget.keep_at_least < size]
-    if not held or not budget.keep_at_least:
-        return ()
-    more = f" and {len(held) - 5} more" if len(held) > 5 else ""
-    return (f"kept at the minimum of {budget.keep_at_least}: {', '.join(held[:5])}{more}",)
+    return choice._replace(masks=found, remarks=(*choice.remarks, *view.remarks))
 
 
 def example_for(model: nn.Module, example_input=None, batches=None):

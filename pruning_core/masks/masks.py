@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.errors import BadInput, BadType
+from pruning_core.models.storage import CARRIED
 from pruning_core.records.checkpoints import load_tensors, save_tensors
 
 
@@ -119,6 +120,25 @@ class Masks(NamedTensors):
                 shapes = f"{tuple(mask.shape)}, the parameter {tuple(parameters[name].shape)}"
                 raise BadInput(f"the mask of {name!r} has shape {shapes}.")
         return self
+
+    @classmethod
+    def carried(cls, model: nn.Module) -> Masks:
+        """The masks that :meth:`carry` left on a network, for the parameters that it still has; a weight that is not zero
+        any more, as after training without masks, is alive."""
+        parameters = dict(model.named_parameters())
+        found = {}
+        for owner, module in model.named_modules():  # what was pruned may have become a part of another network
+            for name, mask in getattr(module, CARRIED, {}).items():
+                full = f"{owner}.{name}" if owner else name
+                if full in parameters and parameters[full].shape == mask.shape:
+                    found[full] = mask | (parameters[full].detach() != 0).cpu()
+        return cls({name: mask for name, mask in found.items() if not mask.all()})
+
+    def carry(self, model: nn.Module) -> None:
+        """Leave the masks on the network as a plain attribute, so that pruning it again knows what is dead."""
+        for module in model.modules():
+            vars(module).pop(CARRIED, None)
+        setattr(model, CARRIED, {name: mask for name, mask in self.items() if not mask.all()})
 
     @torch.no_grad()
     def apply_(self, model: nn.Module) -> None:

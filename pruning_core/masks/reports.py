@@ -32,7 +32,7 @@ class Report:
 
     For methods that prune single weights, "channels" counts output rows without any weight left. ``rows`` has a tuple a
     layer, the entries of ``COLUMNS``, which ``layers`` shows as a table; ``not_prunable`` maps layers and groups to the
-    reason.
+    reason; ``left_out`` says what share of the network's weights could not go, and why.
     """
 
     method: str
@@ -42,6 +42,7 @@ class Report:
     rows: tuple[tuple, ...]
     not_prunable: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    left_out: str = ""
 
     @cached_property
     def layers(self) -> pandas.DataFrame:
@@ -69,7 +70,8 @@ class Report:
         """What was asked and what was removed, and the remarks: a few lines."""
         asked = "no target" if self.asked is None else f"asked {self.asked:.2%} of {self.of}"
         nothing = f"; {NOTHING_CUT}" if NOTHING_CUT in self.remarks else ""
-        lines = [f"{self.method}: {asked}, reached {self.reached:.2%}{nothing}"]
+        left = f"; left out: {self.left_out}" if self.left_out else ""
+        lines = [f"{self.method}: {asked}, reached {self.reached:.2%}{nothing}{left}"]
         for of, (removed, total) in self.removed.items():
             lines.append(f"  {of:9}{removed:>15,} of {total:>15,} removed ({self.fraction(of):.2%})")
         return "\n".join([*lines, *(f"  note: {remark}" for remark in self.remarks if remark != NOTHING_CUT)])
@@ -124,7 +126,32 @@ def make_report(
         removed["channels"] = sum(row[5] for row in rows), sum(row[4] for row in rows)
     if sites.positions is not None:
         removed["macs"] = count_removed("macs", masks, sites)
-    return Report(method, asked, of, removed, tuple(rows), dict(sites.excluded), tuple(remarks))
+    return Report(method, asked, of, removed, tuple(rows), dict(sites.excluded), tuple(remarks), left_out(sites))
+
+
+def left_out(sites: Sites) -> str:
+    """The share of the network's weights (its tensors of two dimensions and more) of which nothing could go, with the reason
+    of the largest part; "" if there are none."""
+    if sites.groups:
+        reached = {member.parameter for group in sites.groups.values() for member in group.members}
+    else:
+        reached = set(sites.weights)
+    sizes = {name: math.prod(shape) for name, shape in sites.shapes.items() if len(shape) > 1}
+    reasons: dict[str, int] = {}
+    for name, size in sizes.items():
+        if name not in reached:
+            layer = name.rpartition(".")[0]
+            keys = [key for key in (name, layer, f"channels of {layer}") if key in sites.excluded]
+            reason = sites.excluded[keys[0]] if keys else "no channel that can go reaches them"
+            reasons[reason] = reasons.get(reason, 0) + size
+    packed = [name for name, reason in sites.excluded.items() if reason.startswith("quantised")]
+    parts = [f"{len(packed)} quantised layers"] if packed else []
+    if reasons:
+        share = sum(reasons.values()) / sum(sizes.values())
+        most = max(reasons, key=reasons.__getitem__)
+        mostly = "mostly " if len(reasons) > 1 else ""
+        parts.append(f"{share:.1%} of the network's weights ({mostly}{most})")
+    return " and ".join(parts)
 
 
 def layer_density(

@@ -9,11 +9,19 @@ from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from pruning_core.errors import BadInput, BadType, Unprunable
 from pruning_core.masks.groups import Group
 from pruning_core.masks.tracing import PRODUCERS, groups_and_positions
-from pruning_core.models.cost import check_example, output_positions, values_cost_little, weightless_copy
+from pruning_core.models.cost import (
+    check_example,
+    output_positions,
+    quantised_layers,
+    values_cost_little,
+    weightless_copy,
+)
+from pruning_core.models.effective import remakes_weight
 
 PRUNABLE = (*PRODUCERS, nn.Bilinear, nn.RNNBase, nn.MultiheadAttention)
 
@@ -40,7 +48,9 @@ def find_sites(
     in_scope = _scope(model, scope)
     weights, excluded = _weights(model, in_scope)
     if not weights:
-        raise Unprunable(f"{type(model).__name__} has no prunable layer" + (" in scope." if scope is not None else "."))
+        where = " in scope" if scope is not None else ""
+        reasons = "; ".join(f"{name}: {why}" for name, why in list(excluded.items())[:3] if why != "out of scope")
+        raise Unprunable(f"{type(model).__name__} has no prunable layer{where}{f' ({reasons})' if reasons else ''}.")
     groups: dict[str, Group] = {}
     positions: Mapping[str, int] | None = None
     if channels:
@@ -67,18 +77,32 @@ def find_sites(
 
 def _weights(model: nn.Module, in_scope: InScope) -> tuple[list[str], dict[str, str]]:
     """Names of the weights that may be pruned, and of what is left out, with the reason."""
-    weights, excluded = [], {}
+    weights = []
+    excluded = dict.fromkeys(
+        quantised_layers(model), "quantised, so nothing in it can be pruned: prune before quantising"
+    )
     for name, parameter in model.named_parameters():
         layer, _, _ = name.rpartition(".")
         module = model.get_submodule(layer)
         if parameter.dim() < 2 or not parameter.is_floating_point():
             continue
-        if (isinstance(module, PRUNABLE) and in_scope(layer, module)) or in_scope(name, module, exact=True):
+        if in_scope(name, module, exact=True):
+            weights.append(name)
+        elif isinstance(module, PRUNABLE) and remakes_weight(module):
+            excluded[name] = (
+                f"{type(module).__name__} computes with another weight made of it, in which zeros would not stay"
+            )
+        elif isinstance(module, PRUNABLE) and in_scope(layer, module):
             weights.append(name)
         elif isinstance(module, PRUNABLE):
             excluded[layer] = "out of scope"
         else:
-            excluded[name] = f"a weight of {type(module).__name__}, which is pruned only when scope names it"
+            kind = (
+                "parametrised weight"
+                if isinstance(module, ParametrizationList)
+                else f"weight of {type(module).__name__}"
+            )
+            excluded[name] = f"a {kind}, which is pruned only when scope names it"
     return weights, excluded
 
 

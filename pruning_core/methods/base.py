@@ -1,7 +1,7 @@
 """What every pruning method is: a frozen dataclass that looks at a View and returns Scores, or a whole Choice."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, dataclass_transform, get_args
 
 import torch
@@ -28,7 +28,7 @@ class View:
     ``batches`` can be iterated again and again and yields (inputs, labels), or is None for methods that need no data;
     ``loss(outputs, labels)`` is a mean per sample; ``generator`` is the only source of randomness; ``example_input`` is
     one input with its batch dimension (or a tuple of arguments), or None when none is known. This is cut ``round`` of
-    ``of``, as a schedule counts them.
+    ``of``, as a schedule counts them. What is appended to ``remarks`` stands in the report.
     """
 
     model: nn.Module
@@ -40,6 +40,14 @@ class View:
     example_input: object = None
     round: int = 1
     of: int = 1
+    remarks: list[str] = field(default_factory=list)
+
+    def note_zeros(self, gradients: Mapping[str, Tensor]) -> None:
+        """Remark where a ranking by ``gradients`` says nothing, as they are all zero (in front of a head of zeros, say)."""
+        zero = [name for name, gradient in gradients.items() if not bool(gradient.any())]
+        if zero:
+            of = f"{len(zero)} of {len(gradients)}" if len(zero) < len(gradients) else f"all {len(zero)}"
+            self.remarks.append(f"all gradients are zero in {of} tensors ({', '.join(zero[:3])}): nothing ranks them")
 
     def weights(self) -> dict[str, Tensor]:
         """The parameters in scope, without gradient, in float32 or better."""
@@ -277,21 +285,3 @@ def summed(parts: Iterable[Tensor], otherwise: str) -> Tensor:
     if not found:
         raise Unprunable(otherwise)
     return torch.stack(found).sum()
-
-
-def within_layers(budget: Budget) -> tuple[Budget, tuple[str, ...]]:
-    """A global budget as the same fraction of every layer, with a remark for the report; others as they are."""
-    if budget.across != "global":
-        return budget, ()
-    remark = "channels are compared within a layer only, so every layer lost the same fraction"
-    return replace(budget, across="layer"), (remark,)
-
-
-def channel_counts(view: View, budget: Budget) -> tuple[dict[str, int], tuple[str, ...]]:
-    """How many channels each group keeps, for methods that compare channels :func:`within_layers` only; remarks."""
-    if budget.below is not None:
-        raise BadInput("this method has no scores to compare with a threshold; give a sparsity.")
-    budget, remarks = within_layers(budget)
-    equal = Scores({name: torch.zeros(group.size) for name, group in view.sites.groups.items()})
-    masks = allocate(equal, budget, view.alive, view.sites)
-    return {name: int(group.alive(masks).sum()) for name, group in view.sites.groups.items()}, remarks

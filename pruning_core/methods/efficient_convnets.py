@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from pruning_core.masks import Budget, Scores, expand
-from pruning_core.methods.base import COMBINED, Choice, Method, View, channel_counts, register
+from pruning_core.methods.base import COMBINED, Choice, Method, View, register
 from pruning_core.methods.shared.reading import largest
+from pruning_core.methods.shared.within_layers import channel_counts
 
 
 @register

@@ -24,13 +24,15 @@ from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.elasticities import Sensitivity
 from pruning_core.models.modes import evaluating
 from pruning_core.training.evaluation import like_model
+from pruning_core.training.losses import Given
 
 
 @register
 class Grasp(Sensitivity):
     """Weights whose removal would not weaken the gradient go first: w * (Hessian times gradient).
 
-    ``temperature`` divides the logits. ``chunk`` samples are differentiated twice at a time (None: a batch).
+    ``temperature`` divides the logits of a classification, not outputs under another loss. ``chunk``
+    samples are differentiated twice at a time (None: a batch).
     """
 
     name, citation = "grasp", "wang2020grasp"
@@ -48,6 +50,7 @@ class Grasp(Sensitivity):
         with evaluating(view.model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             vector = _sum(torch.autograd.grad(loss, parameters, materialize_grads=True) for loss in self._losses(view))
             product = _sum(_product(loss, parameters, vector) for loss in self._losses(view))
+        view.note_zeros(dict(zip(names, vector, strict=True)))
         sign = -1.0 if self.reference else 1.0
         return Scores({name: sign * view.parameter(name) * hg for name, hg in zip(names, product, strict=True)})
 
@@ -57,7 +60,10 @@ class Grasp(Sensitivity):
             inputs, labels = like_model(view.model, batch[0], batch[1])
             size = self.chunk or len(labels)
             for part, target in zip(inputs.split(size), labels.split(size), strict=True):
-                yield view.loss(view.model(part) / self.temperature, target)
+                outputs = view.model(part)
+                if isinstance(outputs, Tensor) and type(view.loss) is not Given:
+                    outputs = outputs / self.temperature
+                yield view.loss(outputs, target)
 
 
 def _product(loss: Tensor, parameters: list[Tensor], vector: Sequence[Tensor]) -> Sequence[Tensor]:

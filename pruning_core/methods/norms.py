@@ -2,7 +2,7 @@ r"""Filter norms: a channel is as important as the filter that makes it.
 
     L1 norm            ``score(c) = sum |W[c]|``                         (Li et al. 2017)
     L2 norm            ``score(c) = sqrt(sum W[c]^2)``                   (He et al. 2018)
-    geometric median   ``score(c) = sum_j ||W[c] - W[j]||_2``            (He et al. 2019)
+    geometric median   ``score(c) = sum_j ||W[c] - W[j]||_2``            (He et al. 2019; j over living filters)
 
 W[c] is the row of a linear layer or the filter of a convolution that produces channel c. Where several layers produce
 it (a residual sum), ``combine`` says how their scores become one. The papers rank filters inside a layer; ``normalise``
@@ -12,9 +12,11 @@ makes layers comparable for a global budget, by default through their mean score
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from pruning_core.masks import Scores
-from pruning_core.methods.base import Method, View, register
+from pruning_core.masks import Group, Scores
+from pruning_core.masks.scores import combine
+from pruning_core.methods.base import Method, View, register, weight_rows
 
 
 @dataclass(frozen=True)
@@ -52,4 +54,15 @@ class GeometricMedian(_FilterNorm):
     name, citation = "geometric_median", "he2019fpgm"
 
     def score(self, view: View) -> Scores:
-        return view.per_channel(lambda rows: torch.cdist(rows, rows).sum(1), self.combine).normalised(self.normalise)
+        found = {name: self._distances(view, group) for name, group in view.sites.groups.items()}
+        return Scores(found).normalised(self.normalise)
+
+    def _distances(self, view: View, group: Group) -> Tensor:
+        """Sums of the distances of a group's filters to the living ones, (group.size,): the dead lie at zero, and count not."""
+        alive, parts = group.alive(view.alive), []
+        for member in weight_rows(group):
+            rows = view.parameter(member.parameter).movedim(member.dim, 0).flatten(1)
+            living = torch.ones(len(rows), dtype=torch.bool)
+            living[member.indices] = alive[member.channels]
+            parts.append(member.per_channel(torch.cdist(rows, rows[living.to(rows.device)]).sum(1), group.size))
+        return combine(parts, self.combine)

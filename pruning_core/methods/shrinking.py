@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pruning_core.errors import PruningError, Unprunable
+from pruning_core.errors import PruningError
 from pruning_core.masks import Masks, Sites, remove
 from pruning_core.masks.removal import Kept
-from pruning_core.models.modes import evaluating
+from pruning_core.methods.comparing import compare
 
 
 def shrunk(model: nn.Module, masks: Masks, sites: Sites, example_input=None) -> tuple[nn.Module, Kept]:
@@ -26,14 +26,16 @@ def shrunk(model: nn.Module, masks: Masks, sites: Sites, example_input=None) -> 
                 parameter = isinstance(tensor, nn.Parameter)
                 setattr(module, name, nn.Parameter(own, tensor.requires_grad) if parameter else own)
     if example_input is not None:
-        compare(model, small, example_input)
+        compare(model, small, example_input, kept)
     return small, kept
 
 
 def _cut(model: nn.Module, masks: Masks, sites: Sites) -> tuple[nn.Module, Kept]:
     """The same without copies of the tensors of which nothing is cut, and without the comparison."""
     small = copy.deepcopy(model, {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]})
-    return small, remove(small, masks, sites.groups.values())
+    kept = remove(small, masks, sites.groups.values())
+    kept.masks(masks).carry(small)
+    return small, kept
 
 
 class LivingPart(NamedTuple):
@@ -62,44 +64,11 @@ def living_part(model: nn.Module, masks: Masks, sites: Sites, example_input) -> 
         small, kept = _cut(model, masks, sites)
         if not kept.slices:
             return None
-        compare(model, small, example_input)
+        # In the network's own precision and on the example: this is done before every round, and a difference below the
+        # tolerance moves scores as little as rounding does; what a user is given is compared by shrunk().
+        compare(model, small, example_input, precise=False)
     except PruningError:
         return None
     shapes = {name: parameter.shape for name, parameter in small.named_parameters()}
     groups = {name: kept.group(group) for name, group in sites.groups.items()}
     return LivingPart(small, replace(sites, shapes=shapes, groups=groups), kept.masks(masks), kept, sites.shapes)
-
-
-def compare(masked: nn.Module, small: nn.Module, example_input) -> None:
-    """Raise Unprunable unless both networks give the same output on the example, in evaluation mode."""
-    device = next(masked.parameters()).device
-    arguments = example_input if isinstance(example_input, tuple) else (example_input,)
-    arguments = tuple(part.to(device) if isinstance(part, Tensor) else part for part in arguments)
-    outputs = []
-    for network in (masked, small):
-        with evaluating(network), torch.no_grad():
-            try:
-                outputs.append(tensors_of(network(*arguments)))
-            except Exception as error:
-                raise Unprunable(f"the smaller network does not run: {error}") from error
-    for large, little in zip(*outputs, strict=True):
-        if large.shape != little.shape:
-            raise Unprunable(
-                f"removing channels changed the output shape from {tuple(large.shape)} to {tuple(little.shape)}; "
-                "keep those layers out of scope."
-            )
-        scale = float(large.abs().max()) + 1e-12
-        difference = float((large - little).abs().max())
-        if not difference <= scale * (1e-9 if large.dtype == torch.float64 else 2e-3):
-            raise Unprunable(
-                f"masked and smaller network differ by {difference:.2g}; the network has a dependency of "
-                "channels that was not found, so prune weights instead."
-            )
-
-
-def tensors_of(output) -> list[Tensor]:
-    """The tensors in what a network puts out: one, or a nested collection of them and of None."""
-    if isinstance(output, Tensor):
-        return [output]
-    values = output.values() if isinstance(output, Mapping) else output
-    return [tensor for value in values for tensor in tensors_of(value)] if values is not None else []

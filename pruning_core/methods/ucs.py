@@ -2,8 +2,9 @@
 
 from pruning_core.errors import BadInput
 from pruning_core.masks import Budget
-from pruning_core.methods.base import Choice, View, register, within_layers
+from pruning_core.methods.base import Choice, View, register
 from pruning_core.methods.shared.batch_norm_scales import Thresholded
+from pruning_core.methods.shared.within_layers import within_layers
 
 
 @register

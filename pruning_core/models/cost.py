@@ -3,7 +3,8 @@
 One convention for cost in the whole book: a multiply-accumulate (MAC) is one product of a weight with an activation,
 counted in convolutions and linear layers for ONE sample. Batch norm, biases, activations and pooling are not counted,
 nor are products of two activations (the scores and the mixing inside attention), because no weight can be pruned from
-them. A zeroed weight still counts; only removing it (a smaller layer) lowers the number.
+them. A zeroed weight still counts; only removing it (a smaller layer) lowers the number. A bilinear layer counts the products
+of its weights with the first input and those of their sums with the second: (in1 + 1) in2 out.
 """
 
 import copy
@@ -22,8 +23,8 @@ from pruning_core.models.modes import observing
 
 ATEN = torch.ops.aten
 QUICK = 5e10
-COUNTED = (ATEN.convolution, ATEN._convolution, ATEN.cudnn_convolution, ATEN.addmm, ATEN.mm)
 LAYERS = (_ConvNd, nn.Linear)
+QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -65,7 +66,7 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
     """Multiply-accumulates of one forward pass for one sample (the convention is in the docstring of this module).
 
     ``example`` is a batch (N, ...) of which the first sample is used. Mode, gradients, buffers and RNG stay
-    as they were. Raises BadType or BadInput when ``example`` is no non-empty batch.
+    as they were. Raises BadType or BadInput when ``example`` is no non-empty batch, BadInput for quantised layers.
 
     >>> count_macs(nn.Conv2d(3, 8, 3, padding=1), torch.zeros(1, 3, 4, 4)) == 8 * 3 * 9 * 16
     True
@@ -81,9 +82,16 @@ def macs_by_layer(model: nn.Module, example: Tensor) -> dict[str, int]:
     """
     from torch.utils.flop_counter import FlopCounterMode  # imports triton, which takes longer than the rest of us
 
+    if quantised := quantised_layers(model):
+        raise BadInput(
+            f"layers {', '.join(quantised[:3])} are quantised, and multiply whole numbers, which are not counted; count before "
+            "quantising."
+        )
     found: dict[str, int] = {}
     running: list[list[int]] = []  # one [count at entry, counted inside children] for every module now being computed
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(
+        display=False, custom_mapping={ATEN._trilinear: _bilinear_flops, ATEN.mkldnn_rnn_layer: _recurrent_flops}
+    )
 
     def counted() -> int:
         flops = counter.get_flop_counts().get("Global", {})
@@ -108,6 +116,29 @@ def macs_by_layer(model: nn.Module, example: Tensor) -> dict[str, int]:
     return found
 
 
+def quantised_layers(model: nn.Module) -> list[str]:
+    """Names of the layers whose weights are packed whole numbers: nothing in them can be pruned or counted."""
+    packed = (
+        n for n, m in model.named_modules() if type(m).__module__.startswith(QUANTISED) and hasattr(m, "_packed_params")
+    )
+    return [name for name in packed if not name.endswith("_packed_params")]
+
+
+def _recurrent_flops(inputs, *weights, out_shape=None, **kwargs) -> int:
+    """The same for one layer and direction of an LSTM: (steps, N, in), (4 hidden, in), (4 hidden, hidden), biases."""
+    return 2 * inputs[0] * inputs[1] * sum(rows * columns for rows, columns in weights[:2])
+
+
+def _bilinear_flops(first, weight, second, *args, out_shape=None, **kwargs) -> int:
+    """Two operations a product, as torch counts; arguments are shapes: (N, in1), (out, in1, in2), (N, in2)."""
+    out, in1, in2 = weight
+    return 2 * first[0] * out * (in1 + 1) * in2
+
+
+UNKNOWN_TO_TORCH = {ATEN._trilinear: _bilinear_flops, ATEN.mkldnn_rnn_layer: _recurrent_flops}
+COUNTED = (ATEN.convolution, ATEN._convolution, ATEN.cudnn_convolution, ATEN.addmm, ATEN.mm, *UNKNOWN_TO_TORCH)
+
+
 def norm_operations(model: nn.Module, example: Tensor) -> int:
     """A multiplication and an addition for every value that passes a batch norm, for one sample: fvcore's convention.
 
@@ -124,10 +155,10 @@ def norm_operations(model: nn.Module, example: Tensor) -> int:
 def output_positions(model: nn.Module, example: Tensor) -> dict[str, int]:
     """Number of positions at which each weight of a convolution or linear layer is used for one sample, by layer name.
 
-    Height x width of the output for a convolution (of the input for a transposed one), 1 for a linear layer on (N, F),
-    the number of tokens on (N, T, F), also for the projections of attention (the tokens of its queries); so non-zero
-    weights x positions = MACs that are left. Layers that the forward pass never calls are missing; a layer called twice
-    has the sum. Arguments and errors as in ``count_macs``.
+    Height x width of the output for a convolution (of the input for a transposed one), 1 for a linear or bilinear layer on
+    (N, F), the number of tokens on (N, T, F), of steps for a recurrent layer, also for the projections of attention (the
+    tokens of its queries); so non-zero weights x positions = MACs that are left, of products with weights. Layers that the
+    forward pass never calls are missing; a layer called twice has the sum. Arguments and errors as in ``count_macs``.
     """
     with counting_positions(model) as found, observing(model):
         model(check_example(example)[:1])
@@ -141,12 +172,15 @@ def counting_positions(model: nn.Module) -> Iterator[dict[str, int]]:
 
     def leave(name: str) -> Callable:
         def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-            if isinstance(module, LAYERS):
+            if isinstance(module, (*LAYERS, nn.Bilinear)):
                 if isinstance(module, _ConvTransposeNd):
                     positions = inputs[0].numel() // module.in_channels
                 else:
                     positions = output.numel() // module.weight.shape[0]
                 found[name] = found.get(name, 0) + positions
+            elif isinstance(module, nn.RNNBase):
+                steps = output[0].data  # of a packed sequence, or the tensor itself
+                found[name] = found.get(name, 0) + steps.numel() // steps.shape[-1]
             elif isinstance(module, nn.MultiheadAttention):
                 # Its projections are computed by one function that calls no layer.
                 tokens = output[0].numel() // module.embed_dim

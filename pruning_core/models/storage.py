@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from os import PathLike
 from typing import Any
 
@@ -16,6 +16,11 @@ from pruning_core.models import build
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.records.checkpoints import load_tensors, save_tensors
 
+CARRIED = "pruning_masks"
+"""The attribute under which a pruned network carries its masks, name -> bool tensor (see Masks.carried)."""
+CUT = (nn.modules.conv._ConvNd, nn.Linear, _NormBase, nn.PReLU)
+"""Layers of torch that can lose channels, beside this package's own."""
+
 
 def save_network(
     model: nn.Module,
@@ -25,17 +30,27 @@ def save_network(
     plain: bool = False,
     like: nn.Module | None = None,
 ) -> None:
-    """Write ``model``, and its masks if given, to one file, atomically.
+    """Write ``model``, and its masks (default: those that it carries from ``prune``), to one file, atomically.
 
     ``like`` is the network before channels were removed (default: the same): from its ``recipe``, or from its name in
     torchvision, :func:`load_pruned` knows how to build it; any other class must be given when loading.
     ``plain`` notes that special layers were made ordinary.
     """
-    tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    tensors |= {f"mask:{name}": mask for name, mask in (masks or {}).items()}
+    state = model.state_dict(keep_vars=True)
+    tensors = {name: tensor.detach() for name, tensor in state.items()}
+    if masks is None:
+        carried = getattr(model, CARRIED, {}).items()
+        masks = {name: mask for name, mask in carried if name in state and state[name].shape == mask.shape}
+    tensors |= {f"mask:{name}": mask for name, mask in masks.items()}
     origin = like if like is not None else model
     recipe = getattr(origin, "recipe", None) or torchvision_recipe(origin)
-    info = {"kind": "network", "class": type(origin).__qualname__, "recipe": recipe, "plain": plain}
+    info = {
+        "kind": "network",
+        "class": type(origin).__qualname__,
+        "recipe": recipe,
+        "plain": plain,
+        "tied": _shared(state),
+    }
     save_tensors(path, tensors, info)
 
 
@@ -43,7 +58,8 @@ def load_pruned(path: str | PathLike, model: nn.Module | None = None) -> nn.Modu
     """The network saved by ``PruneResult.save``, in evaluation mode; nothing is unpickled.
 
     Networks of build_model and of torchvision are rebuilt by name. For a class of your own give an instance as
-    ``model``: a copy of it takes on the saved sizes and weights.
+    ``model``: a copy of it takes on the saved sizes and weights. Weights that were tied are tied, and the network carries
+    its masks, so that ``prune`` counts what is dead; ``Masks.load`` of the same file gives them to ``fit``.
     Raises CorruptFile for a file that is damaged or of another kind, BadInput for a network that does not fit.
     """
     tensors, info = load_tensors(path)
@@ -58,29 +74,69 @@ def load_pruned(path: str | PathLike, model: nn.Module | None = None) -> nn.Modu
     if info.get("plain"):
         skeleton = to_plain(skeleton)
     state = {name: tensor for name, tensor in tensors.items() if not name.startswith("mask:")}
-    fit_tensors(skeleton, state, str(path))
+    fit_tensors(skeleton, state, str(path), info.get("tied", ()))
+    masks = {name.removeprefix("mask:"): mask for name, mask in tensors.items() if name.startswith("mask:")}
+    setattr(skeleton, CARRIED, {name: mask for name, mask in masks.items() if not mask.all()})
     return skeleton.eval()
 
 
-def fit_tensors(skeleton: nn.Module, state: dict[str, torch.Tensor], path: str) -> None:
-    """Give every parameter and buffer the saved tensor, whatever its size, and correct the layers' sizes."""
-    own = skeleton.state_dict()
+def fit_tensors(skeleton: nn.Module, state: dict[str, torch.Tensor], path: str, tied: Iterable[list[str]] = ()) -> None:
+    """Give every parameter and buffer the saved tensor, with its number of channels, and correct the layers' sizes.
+
+    What is one tensor in the skeleton, or was one when it was saved (``tied``: groups of names), is one afterwards.
+    """
+    own = skeleton.state_dict(keep_vars=True)
     misfit = f"{path} does not fit {type(skeleton).__name__}"
     if odd := sorted(own.keys() ^ state.keys()):
-        raise BadInput(f"{misfit}: {odd[0]!r} is only in one of them.")
+        raise BadInput(f"{misfit}: {_wrapped(own.keys(), state.keys()) or f'{odd[0]!r} is only in one of them'}.")
+    first = {name: group[0] for group in [*tied, *_shared(own)] for name in group}
+    state = {name: state[name] for name in own}  # so that the first misfit is the first in the network
     changed = set()
     for name, tensor in state.items():
         owner, _, leaf = name.rpartition(".")
         module = skeleton.get_submodule(owner)
         if tensor.dim() != own[name].dim():
             raise BadInput(f"{misfit}: {name!r} has {tensor.dim()} dimensions, not {own[name].dim()}.")
-        if isinstance(getattr(module, leaf), nn.Parameter):
-            module.register_parameter(leaf, nn.Parameter(tensor, getattr(module, leaf).requires_grad))
-        else:
-            setattr(module, leaf, tensor)
+        if name != first.get(name, name) and not torch.equal(tensor, state[first[name]]):
+            raise BadInput(f"{misfit}: {name!r} and {first[name]!r} are one tensor there, but two in the file.")
+        fixed = 0 if not isinstance(module, CUT) and not type(module).__module__.startswith("pruning_core") else 2
+        if tensor.shape[fixed:] != own[name].shape[fixed:]:
+            shapes = f"{tuple(tensor.shape)}, not {tuple(own[name].shape)}"
+            raise BadInput(f"{misfit}: {name!r} has shape {shapes}, and pruning changes numbers of channels only.")
         changed.add(owner)
+    made: dict[str, Any] = {}
+    for name, tensor in state.items():
+        owner, _, leaf = name.rpartition(".")
+        module = skeleton.get_submodule(owner)
+        source = first.get(name, name)
+        if isinstance(own[name], nn.Parameter):
+            made.setdefault(source, nn.Parameter(state[source], own[source].requires_grad))
+            module.register_parameter(leaf, made[source])
+        else:
+            setattr(module, leaf, made.setdefault(source, tensor))
     for owner in changed:
         set_sizes(skeleton.get_submodule(owner))
+
+
+def _shared(tensors: Mapping[str, Tensor]) -> list[list[str]]:
+    """Groups of names that stand for one tensor."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in tensors.items():
+        names.setdefault(id(tensor), []).append(name)
+    return [group for group in names.values() if len(group) > 1]
+
+
+def _wrapped(own: Set[str], saved: Set[str]) -> str | None:
+    """What to do where the names differ by the prefix of a wrapper only; None where they differ otherwise."""
+    for prefix in ("module.", "_orig_mod."):
+        if own == {name.removeprefix(prefix) for name in saved}:
+            return (
+                f"names in the file begin with {prefix!r}, for a wrapped network was saved; give model= a network wrapped "
+                "alike, as torch.nn.DataParallel(network)"
+            )
+        if saved == {name.removeprefix(prefix) for name in own}:
+            return f"names in the network begin with {prefix!r}, for it is wrapped; give as model= what lies inside"
+    return None
 
 
 def torchvision_recipe(model: nn.Module) -> dict | None:

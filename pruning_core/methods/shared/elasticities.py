@@ -28,6 +28,7 @@ from pruning_core.masks.scores import combine
 from pruning_core.methods.base import Method, View, raised, weight_rows
 from pruning_core.models.modes import evaluating
 from pruning_core.training.evaluation import like_model
+from pruning_core.training.losses import OfClasses
 
 LOSSES = ("training", "nll_logits")
 SMALL = 1e-8  # keeps an elasticity finite where the loss is zero
@@ -39,7 +40,8 @@ def statistic_loss(name: str, training_loss: Callable[[Tensor, Tensor], Tensor])
     The second is what the official code of SNIP-it computes: a negative log-likelihood of logits that no softmax has
     seen. Its gradient is another one than that of cross-entropy, and so is the ranking.
     """
-    return training_loss if known_name("loss of the statistic", name, LOSSES) == "training" else nn.functional.nll_loss
+    known_name("loss of the statistic", name, LOSSES)
+    return training_loss if name == "training" else OfClasses(nn.functional.nll_loss)
 
 
 def loss_gradients(
@@ -78,7 +80,8 @@ def _mean_gradients(
         model.train(training)
         for batch in islice(batches, count):
             inputs, labels = like_model(model, batch[0], batch[1])
-            value = loss(raised(model(inputs)), labels)
+            outputs = model(inputs)
+            value = loss(raised(outputs) if isinstance(outputs, Tensor) else outputs, labels)
             number = float(value.detach())
             total, used = total + number, used + 1
             if not math.isfinite(total):
@@ -109,7 +112,9 @@ class Sensitivity(Method):
     def gradients(self, view: View, names: Iterable[str], training: bool = False) -> tuple[dict[str, Tensor], float]:
         """Gradients of the loss by the parameters ``names``, and the loss."""
         loss = statistic_loss(self.loss, view.loss)
-        return loss_gradients(view.model, names, view.batches or (), loss, self.batches, training)
+        gradients, value = loss_gradients(view.model, names, view.batches or (), loss, self.batches, training)
+        view.note_zeros(gradients)
+        return gradients, value
 
 
 def weight_elasticities(model: nn.Module, gradients: Mapping[str, Tensor], loss: float) -> dict[str, Tensor]:

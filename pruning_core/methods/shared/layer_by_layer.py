@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.masks import Budget, Group, expand
-from pruning_core.methods.base import Choice, Method, Needs, View, along, channel_counts
+from pruning_core.methods.base import Choice, Method, Needs, View, along
 from pruning_core.methods.shared.hidden import Hidden
 from pruning_core.methods.shared.reading import inputs_of
+from pruning_core.methods.shared.within_layers import channel_counts
 from pruning_core.models import layer_inputs
 from pruning_core.models.activations import Place, places
 

@@ -1,0 +1,196 @@
+"""Whether two networks are one function: their outputs, in double precision, on the example and on random inputs."""
+
+import contextlib
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
+
+from pruning_core.errors import Unprunable
+from pruning_core.masks.removal import Kept
+from pruning_core.models.modes import evaluating
+
+Trial = tuple[Any, list[Tensor]]  # arguments of a network, and its outputs
+
+
+def compare(masked: nn.Module, small: nn.Module, example_input, kept: Kept | None = None, precise: bool = True) -> None:
+    """Raise Unprunable unless both networks give the same outputs in evaluation mode.
+
+    Copies in double precision are compared, on the example and on random inputs like it, to 1e-9 of the largest output:
+    in single precision a dependency of channels that was not found hides behind the tolerance for rounding, on an example
+    of zeros behind the zeros. A network that cannot run in double precision, or lowers it on its way, is held to the
+    tolerance of its own type, the root of the machine epsilon. ``precise=False`` compares the networks themselves, on the
+    example alone: for two whose weights were rounded apart, or where a difference does no harm. ``kept``, the slices that
+    made ``small``, lets the message name the layer at which the two part.
+    """
+    device = next(masked.parameters()).device
+    arguments = example_input if isinstance(example_input, tuple) else (example_input,)
+    arguments = tree_map_only(Tensor, lambda part: part.to(device), arguments)
+    trials: list[Trial] = []
+    lowered = _Lowered()
+    if precise:
+        with contextlib.suppress(Exception), lowered:
+            trials = [*_trials(in_double(masked), tree_map_only(Tensor, _double, arguments))]
+    double = bool(trials)
+    if not double:
+        try:
+            trials = [*_trials(masked, arguments)] if precise else [(arguments, _run(masked, arguments))]
+        except Exception as error:
+            raise Unprunable(f"the network does not run on the example: {error}") from error
+    other = in_double(small) if double else small
+    for inputs, outputs in trials:
+        try:
+            found = _run(other, inputs)
+        except Exception as error:
+            raise Unprunable(f"the smaller network does not run: {error}") from error
+        for large, little in zip(outputs, found, strict=True):
+            if large.shape != little.shape:
+                raise Unprunable(
+                    f"removing channels changed the output shape from {tuple(large.shape)} to {tuple(little.shape)}; "
+                    "keep those layers out of scope."
+                )
+            tolerance = _tolerance(large, lowered.epsilon)
+            difference = _difference(large, little)
+            hidden = not bool(large.any())  # behind a head of zeros, say: the layers in front of it must agree
+            if not difference <= tolerance or hidden:
+                where = _parting(in_double(masked) if double else masked, other, inputs, kept, tolerance)
+                if hidden and not where:
+                    continue
+                raise Unprunable(
+                    f"masked and smaller network differ by {difference:.2g} of the largest output{where}; the network has "
+                    "a dependency of channels that was not found, so prune weights instead."
+                )
+
+
+def tensors_of(output) -> list[Tensor]:
+    """The tensors in what a network puts out: one, or a nested collection of them and of None."""
+    if isinstance(output, Tensor):
+        return [output]
+    values = output.values() if isinstance(output, Mapping) else output
+    return [tensor for value in values for tensor in tensors_of(value)] if values is not None else []
+
+
+def in_double(network: nn.Module) -> nn.Module:
+    """A copy in double precision, with parameters, buffers and tensors that are plain attributes of modules."""
+    attributes = [value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    memo: dict[int, Any] = {}
+    for tensor in [*network.parameters(), *network.buffers(), *attributes]:
+        if tensor.is_floating_point():
+            twin = tensor.detach().double()
+            memo[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
+    return copy.deepcopy(network, memo)
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+class _Lowered(TorchFunctionMode):
+    """Notes to what precision values in double precision are lowered while it is in force."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epsilon = 0.0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        before = args[0].dtype if args and isinstance(args[0], Tensor) else None
+        after = found.dtype if isinstance(found, Tensor) and found.is_floating_point() else torch.float64
+        if before == torch.float64 != after:
+            self.epsilon = max(self.epsilon, torch.finfo(after).eps)
+        return found
+
+
+def _tolerance(output: Tensor, lowered: float) -> float:
+    kind = output.dtype if output.is_floating_point() or output.is_complex() else torch.float64
+    epsilon = max(torch.finfo(kind).eps, lowered)
+    return 1e-9 if epsilon == torch.finfo(torch.float64).eps else math.sqrt(epsilon)
+
+
+def _difference(large: Tensor, little: Tensor) -> float:
+    """The largest difference as a fraction of the largest entry; NaN where one is NaN."""
+    if not large.numel():
+        return 0.0
+    wide, narrow = (tensor if tensor.is_complex() else tensor.double() for tensor in (large, little))
+    return float((wide - narrow).abs().max()) / (float(wide.abs().max()) + 1e-300)
+
+
+def _trials(network: nn.Module, arguments) -> Iterator[Trial]:
+    """The example and random inputs of its shapes and types, with the outputs.
+
+    Noise first; where the network does not take it (a logarithm, a table of limited length), what lies between the least
+    and the largest entry of the example.
+    """
+    yield arguments, _run(network, arguments)
+    generator = torch.Generator().manual_seed(0)
+    for draw in (_noise, _within):
+        inputs = tree_map_only(Tensor, partial(draw, generator), arguments)
+        with contextlib.suppress(Exception):
+            outputs = _run(network, inputs)
+            if all(bool(torch.isfinite(output).all()) for output in outputs):
+                yield inputs, outputs
+                return
+
+
+def _noise(generator: torch.Generator, part: Tensor) -> Tensor:
+    """Standard normal numbers; whole numbers between those of the example; what is true or false as it is."""
+    if part.dtype == torch.bool or not part.numel():
+        return part
+    if not part.is_floating_point():
+        return torch.randint(min(0, int(part.min())), int(part.max()) + 1, part.shape, generator=generator).to(part)
+    return torch.randn(part.shape, generator=generator).to(part)
+
+
+def _within(generator: torch.Generator, part: Tensor) -> Tensor:
+    if not part.is_floating_point() or not part.numel():
+        return _noise(generator, part)
+    low, high = float(part.min()), float(part.max())
+    return low + (high - low) * torch.rand(part.shape, generator=generator).to(part)
+
+
+def _run(network: nn.Module, arguments) -> list[Tensor]:
+    with evaluating(network), torch.no_grad():
+        return tensors_of(network(*arguments))
+
+
+def _parting(masked: nn.Module, small: nn.Module, inputs, kept: Kept | None, tolerance: float) -> str:
+    """The first layer whose outputs differ in other than the channels that were cut, in words; "" if none is found."""
+    if kept is None:
+        return ""
+    latest: Tensor | None = None
+    for (name, large), (_, little) in zip(_calls(masked, inputs), _calls(small, inputs), strict=False):
+        layer = masked.get_submodule(name)
+        latest = next(iter(kept.slices.get(f"{name}.weight", {0: latest}).values()), latest)
+        dim = -1 if isinstance(layer, nn.Linear) else 1
+        if (
+            large.shape != little.shape
+            and latest is not None
+            and large.dim() > 1
+            and int(latest.max()) < large.shape[dim]
+        ):
+            large = large.index_select(dim, latest.to(large.device))
+        if large.shape == little.shape and not _difference(large, little) <= tolerance:
+            return f", from {type(layer).__name__} {name!r} on"
+    return ""
+
+
+def _calls(network: nn.Module, inputs) -> list[tuple[str, Tensor]]:
+    """Name and output of every layer without children, in the order of the calls."""
+    found: list[tuple[str, Tensor]] = []
+
+    def noted(name: str) -> Callable:
+        return lambda layer, given, output: found.extend((name, tensor) for tensor in tensors_of(output)[:1])
+
+    with ExitStack() as hooks:
+        for name, layer in network.named_modules():
+            if not any(True for _ in layer.children()):
+                hooks.enter_context(layer.register_forward_hook(noted(name)))
+        _run(network, inputs)
+    return found
