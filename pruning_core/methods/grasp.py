@@ -22,8 +22,8 @@ from pruning_core.checks import Constraints, Maybe, Real, Whole
 from pruning_core.masks import Scores
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.elasticities import Sensitivity
+from pruning_core.models.calls import like_model
 from pruning_core.models.modes import evaluating
-from pruning_core.training.evaluation import like_model
 
 
 @register

@@ -26,8 +26,8 @@ from pruning_core.errors import BadInput, known_name
 from pruning_core.masks import Group, Member
 from pruning_core.masks.scores import combine
 from pruning_core.methods.base import Method, View, raised, weight_rows
+from pruning_core.models.calls import like_model
 from pruning_core.models.modes import evaluating
-from pruning_core.training.evaluation import like_model
 
 LOSSES = ("training", "nll_logits")
 SMALL = 1e-8  # keeps an elasticity finite where the loss is zero

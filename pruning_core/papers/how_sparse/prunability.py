@@ -12,13 +12,13 @@ from pruning_core.checks import Real, Whole, check
 from pruning_core.errors import BadInput
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.sites import Scope, find_sites
+from pruning_core.models.calls import like_model
 from pruning_core.papers.how_sparse.curvature.batches import Batches, Loss, batch_losses, loss_tolerance, pairs
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian, LivingHessian
 from pruning_core.papers.how_sparse.curvature.measures import Spectrum, null_row_share, spectrum
 from pruning_core.papers.how_sparse.geometry.kinematic import trace_bound
 from pruning_core.papers.how_sparse.prediction import ActualLimits, Limit, actual_limits, predict
 from pruning_core.progress import progress_bar
-from pruning_core.training.evaluation import like_model
 
 FEW_BATCHES = 10
 MUCH_NEGATIVE = 0.1

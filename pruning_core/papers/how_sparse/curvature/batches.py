@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pruning_core.errors import BadInput, BadType
-from pruning_core.training.evaluation import CrossEntropy, like_model
+from pruning_core.models.calls import like_model
+from pruning_core.training.losses import CrossEntropy
 
 Batch = tuple[Tensor, Tensor]  # inputs, labels
 Batches = Iterable[Batch]

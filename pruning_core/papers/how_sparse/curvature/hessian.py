@@ -26,7 +26,7 @@ from pruning_core.checks import Whole, check
 from pruning_core.errors import BadInput
 from pruning_core.papers.how_sparse.curvature.batches import Loss, finite_loss, forward_pass, held, refuse_training
 from pruning_core.papers.how_sparse.curvature.lanczos import rademacher
-from pruning_core.training.evaluation import CrossEntropy
+from pruning_core.training.losses import CrossEntropy
 
 Parameters = Callable[[str, Tensor], bool] | Iterable[str] | None
 UNUSED: Any = {"allow_unused": True, "materialize_grads": True}  # zeros for a parameter that takes no part
