@@ -22,6 +22,7 @@ from pruning_core.masks.sites import Scope, Sites, check_batches, find_sites
 from pruning_core.methods.base import Choice, Method, View, as_method, check_rounding, counted
 from pruning_core.methods.shrinking import compare, shrunk
 from pruning_core.models import folding
+from pruning_core.models.calls import first_sample, like_model
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.models.modes import undisturbed
 from pruning_core.models.storage import save_network
@@ -137,7 +138,7 @@ def prune(
     rounds = check("rounds", rounds, Whole(at_least=1))
     known_name("schedule", schedule, SCHEDULES)
     seed = check("seed", seed, SEED)
-    batches = check_batches(batches, method.needs, method.name)
+    batches = check_batches(batches, method.needs, method.name, model)
     example_input = example_for(model, example_input, batches)
     if example_input is None:
         _refuse_without_example(method, budget)
@@ -208,7 +209,7 @@ def prune_step(
     """
     generator = torch.Generator().manual_seed(seed)
     if example_input is None and batches is not None:
-        example_input = next(iter(batches))[0][:1]
+        example_input = first_sample(next(iter(batches))[0])
     with undisturbed(model, original):
         view = View(model, sites, masks, batches, loss, generator, example_input, round, of)
         choice = method.choose(view, budget)
@@ -281,9 +282,9 @@ def _held(masks: Masks, sites: Sites, budget: Budget) -> tuple[str, ...]:
 def example_for(model: nn.Module, example_input=None, batches=None):
     """One input of the network: as given, the first of the batches, or random numbers of the shape in ``model.recipe``."""
     if example_input is not None:
-        return example_input
+        return like_model(model, example_input, None)[0]
     if batches is not None:
-        return next(iter(batches))[0][:1]
+        return first_sample(like_model(model, next(iter(batches))[0], None)[0])
     if (recipe := getattr(model, "recipe", None)) is None:
         return None
     noise = torch.randn((1, *recipe["shape"]), generator=torch.Generator().manual_seed(0))

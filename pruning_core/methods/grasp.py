@@ -22,8 +22,9 @@ from pruning_core.checks import Constraints, Maybe, Real, Whole
 from pruning_core.masks import Scores
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.elasticities import Sensitivity
-from pruning_core.models.calls import like_model
+from pruning_core.models.calls import call, like_model, mapped, part, samples
 from pruning_core.models.modes import evaluating
+from pruning_core.training.losses import read_by
 
 
 @register
@@ -55,9 +56,11 @@ class Grasp(Sensitivity):
         """The loss of each chunk of the first batches, with its graph."""
         for batch in islice(view.batches or (), self.batches):
             inputs, labels = like_model(view.model, batch[0], batch[1])
-            size = self.chunk or len(labels)
-            for part, target in zip(inputs.split(size), labels.split(size), strict=True):
-                yield view.loss(view.model(part) / self.temperature, target)
+            size = self.chunk or samples(inputs)
+            for start in range(0, samples(inputs), size):
+                chosen = slice(start, start + size)
+                outputs = read_by(view.loss, call(view.model, part(inputs, chosen)))
+                yield view.loss(mapped(lambda t: t / self.temperature, outputs), part(labels, chosen))
 
 
 def _product(loss: Tensor, parameters: list[Tensor], vector: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pruning_core.errors import PruningError, Unprunable
 from pruning_core.masks import Masks, Sites, remove
 from pruning_core.masks.removal import Kept
+from pruning_core.models.calls import tensors_of
 from pruning_core.models.modes import evaluating
 
 
@@ -95,11 +96,3 @@ def compare(masked: nn.Module, small: nn.Module, example_input) -> None:
                 f"masked and smaller network differ by {difference:.2g}; the network has a dependency of "
                 "channels that was not found, so prune weights instead."
             )
-
-
-def tensors_of(output) -> list[Tensor]:
-    """The tensors in what a network puts out: one, or a nested collection of them and of None."""
-    if isinstance(output, Tensor):
-        return [output]
-    values = output.values() if isinstance(output, Mapping) else output
-    return [tensor for value in values for tensor in tensors_of(value)] if values is not None else []

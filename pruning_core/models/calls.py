@@ -1,13 +1,13 @@
 """How a network is called: with one tensor or several, on its device and in its type; and what its outputs hold."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pruning_core.errors import BadInput
+from pruning_core.errors import BadInput, PruningError
 
 HALF = (torch.float16, torch.bfloat16)
 LOGITS = ("logits", "out")  # of Hugging Face's and of torchvision's networks
@@ -18,15 +18,38 @@ def call(model: Callable, inputs: Any) -> Any:
     return model(inputs) if isinstance(inputs, Tensor) else model(*inputs)
 
 
+def tried(model: nn.Module, inputs: Any) -> Any:
+    """The same, raising BadInput in one sentence where the network cannot take its inputs."""
+    try:
+        return call(model, inputs)
+    except PruningError:
+        raise
+    except (RuntimeError, TypeError, IndexError, ValueError) as error:
+        shapes = " and ".join(str(tuple(tensor.shape)) for tensor in tensors_of(inputs))
+        kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors_of(inputs)}
+        shown = f"{shapes} ({', '.join(sorted(kinds))})"
+        shown += "; images are given as floating-point numbers" if "uint8" in kinds else ""
+        what = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BadInput(f"the network cannot take inputs of shape {shown}: {what}") from error
+
+
 def mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """``value``, a tensor or a nested collection, with every tensor replaced by ``change`` of it; the rest stays."""
+    """``value``, a tensor or a nested collection or dataclass, with ``change`` of every tensor in its place."""
     if isinstance(value, Tensor):
         return change(value)
+    named = {key: mapped(change, entry) for key, entry in _named(value).items()}
     if isinstance(value, Mapping):
-        return {key: mapped(change, entry) for key, entry in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)([mapped(change, entry) for entry in value]) if type(value) in (tuple, list) else value
-    return value
+        return named
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **named)
+    if hasattr(value, "_asdict"):
+        return type(value)(**named)
+    return type(value)(named.values()) if isinstance(value, tuple | list) else value
+
+
+def part(inputs: Any, chosen: slice) -> Any:
+    """Some samples of a batch; what has no batch dimension stays."""
+    return mapped(lambda tensor: tensor[chosen] if tensor.dim() else tensor, inputs)
 
 
 def first_sample(inputs: Any) -> Any:
@@ -35,7 +58,7 @@ def first_sample(inputs: Any) -> Any:
     >>> first_sample((torch.ones(4, 2), None))
     (tensor([[1., 1.]]), None)
     """
-    return mapped(lambda tensor: tensor[:1] if tensor.dim() else tensor, inputs)
+    return part(inputs, slice(1))
 
 
 def samples(inputs: Any) -> int:
@@ -109,7 +132,7 @@ def _named(outputs: Any) -> dict[Any, Any]:
     """The entries of a structured output by name, or by number."""
     if isinstance(outputs, Mapping):
         return dict(outputs)
-    if is_dataclass(outputs):
+    if is_dataclass(outputs) and not isinstance(outputs, type):
         return {field.name: getattr(outputs, field.name) for field in fields(outputs)}
     if hasattr(outputs, "_asdict"):
         return outputs._asdict()

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from pruning_core.data.feeds import Feed
 from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput, BadType
-from pruning_core.models.calls import call, like_model, logits, raised, samples
+from pruning_core.models.calls import like_model, samples, tried
 from pruning_core.models.modes import observing
-from pruning_core.training.losses import CrossEntropy, Loss, has_classes, loss_value, of_one_tensor
+from pruning_core.training.losses import CrossEntropy, Loss, has_classes, loss_value, read_by
 
 BROADCAST = "Using a target size"  # how torch's warning begins where a loss would pair every output with every label
 
@@ -58,26 +58,9 @@ def _looked_at(model: nn.Module, loss: Loss, split: Split | Feed) -> tuple[Look,
             f"a batch holds {size} inputs, but labels of shape {tuple(labels.shape)}: one a sample is needed."
         )
     inputs, labels = like_model(model, inputs, labels)
-    outputs = tried(model, inputs)
-    if not isinstance(outputs, Tensor) and of_one_tensor(loss):
-        outputs = logits(outputs)
-    outputs = raised(outputs)
+    outputs = read_by(loss, tried(model, inputs))
     _check_loss(loss, outputs, labels)
     return Look(has_classes(outputs, labels), size), outputs
-
-
-def tried(model: nn.Module, inputs: Any) -> Any:
-    """What the network puts out for ``inputs``; raises BadInput where it cannot take them."""
-    try:
-        return call(model, inputs)
-    except (RuntimeError, TypeError, IndexError, ValueError) as error:
-        parts = inputs if isinstance(inputs, tuple) else (inputs,)
-        shapes = " and ".join(str(tuple(part.shape)) for part in parts if isinstance(part, Tensor))
-        kinds = {str(part.dtype).removeprefix("torch.") for part in parts if isinstance(part, Tensor)}
-        what = str(error).strip().splitlines()[0]
-        raise BadInput(
-            f"the network cannot take inputs of shape {shapes} ({', '.join(sorted(kinds))}): {what}"
-        ) from error
 
 
 def _check_loss(loss: Loss, outputs: Any, labels: Any, whole: bool = False) -> None:

@@ -35,15 +35,18 @@ def of_one_tensor(loss: Loss) -> bool:
     return isinstance(loss, CrossEntropy | _Loss) or getattr(loss, "__module__", "") == functional.__name__
 
 
+def read_by(loss: Loss, outputs: Any) -> Any:
+    """What ``loss`` gets of the outputs: one of torch the logits of a dict, tuple or dataclass, any other loss all."""
+    return raised(logits(outputs) if of_one_tensor(loss) else outputs)
+
+
 def loss_value(loss: Loss, outputs: Any, labels: Any) -> Tensor:
-    """``loss(outputs, labels)``; of an output in a dict, tuple or dataclass, torch's losses get the logits, others all.
+    """``loss(outputs, labels)``, of the outputs that it reads.
 
     >>> float(loss_value(functional.mse_loss, {"logits": torch.ones(2, 1)}, torch.zeros(2, 1)))
     1.0
     """
-    if not isinstance(outputs, Tensor) and of_one_tensor(loss):
-        outputs = raised(logits(outputs))
-    return loss(outputs, labels)
+    return loss(outputs if isinstance(outputs, Tensor) else read_by(loss, outputs), labels)
 
 
 def has_classes(outputs: Any, labels: Any) -> bool:

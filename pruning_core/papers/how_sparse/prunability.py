@@ -12,13 +12,14 @@ from pruning_core.checks import Real, Whole, check
 from pruning_core.errors import BadInput
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.sites import Scope, find_sites
-from pruning_core.models.calls import like_model
+from pruning_core.models.calls import call, like_model, samples
 from pruning_core.papers.how_sparse.curvature.batches import Batches, Loss, batch_losses, loss_tolerance, pairs
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian, LivingHessian
 from pruning_core.papers.how_sparse.curvature.measures import Spectrum, null_row_share, spectrum
 from pruning_core.papers.how_sparse.geometry.kinematic import trace_bound
 from pruning_core.papers.how_sparse.prediction import ActualLimits, Limit, actual_limits, predict
 from pruning_core.progress import progress_bar
+from pruning_core.training.losses import CrossEntropy, has_classes, read_by
 
 FEW_BATCHES = 10
 MUCH_NEGATIVE = 0.1
@@ -96,7 +97,7 @@ def predict_limit(
     network that was pruned before.
     """
     points = check("points", points, Whole(at_least=2))
-    held = list(pairs(batches))
+    held = list(pairs(batches, model))
     losses = batch_losses(model, held, loss)
     epsilon = loss_tolerance(losses) if epsilon is None else check("epsilon", epsilon, Real(above=0))
     names = find_sites(model, channels=False, scope=scope).weights
@@ -154,7 +155,7 @@ def magnitude_curve(
     Columns removed, loss, accuracy; ``points`` rows, evenly spaced from 0 up to one weight less than all. Accuracy is NaN
     where labels are no classes. The model is left as it was.
     """
-    held = list(pairs(batches))
+    held = list(pairs(batches, model))
     pruned = copy.deepcopy(model)
     parameters = [pruned.get_parameter(name) for name in names]
     sizes = [parameter.numel() for parameter in parameters]
@@ -171,13 +172,13 @@ def magnitude_curve(
 
 def _loss_and_accuracy(model: nn.Module, held: Batches, loss: Loss | None) -> dict[str, float]:
     """Over all samples; the accuracy in percent, or NaN where labels are no classes."""
-    sizes = torch.tensor([len(inputs) for inputs, _ in held], dtype=torch.float64)
+    sizes = torch.tensor([samples(inputs) for inputs, _ in held], dtype=torch.float64)
     found = {"loss": float((batch_losses(model, held, loss) * sizes).sum() / sizes.sum()), "accuracy": math.nan}
     right = 0
     for batch in held:
         inputs, labels = like_model(model, *batch)
-        outputs = model(inputs)
-        if labels.dim() != 1 or labels.is_floating_point() or outputs.dim() != 2:
+        outputs = read_by(loss or CrossEntropy(), call(model, inputs))
+        if not has_classes(outputs, labels) or labels.dim() != 1:
             return found
         right += int((outputs.argmax(1) == labels).sum())
     return found | {"accuracy": 100 * right / int(sizes.sum())}
