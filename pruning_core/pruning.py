@@ -25,6 +25,7 @@ from pruning_core.models import folding
 from pruning_core.models.calls import first_sample, like_model
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.models.modes import undisturbed
+from pruning_core.models.ready import check_plain
 from pruning_core.models.storage import save_network
 
 
@@ -108,8 +109,8 @@ def prune(
     ``across`` says how it is spread (see Budget); with a sparsity for each site there, the overall one may be None, and
     otherwise must agree with them. ``round_to`` (8 or 16, as wide as the processor's registers): what is kept of each group
     of channels is rounded up to a multiple, so a little less than ``sparsity`` goes. A Budget in place of the sparsity says
-    all this, or a threshold (``below``). ``batches`` is any iterable of (inputs, labels); ``example_input`` one input with
-    its batch dimension (default: taken from batches, or from the shape that build_model noted).
+    all this, or a threshold (``below``). ``batches`` are what a :class:`~pruning_core.data.Feed` takes; ``example_input`` is
+    one input with its batch dimension, or a tuple of inputs (default: of the batches, or of the shape that build_model noted).
     ``scope`` narrows the layers; ``rounds`` > 1 scores and cuts again and again, along ``schedule`` (of SCHEDULES).
 
     >>> import pruning_core, torch
@@ -120,6 +121,7 @@ def prune(
     >>> pruning_core.prune(network, "l1_norm", 0.7, round_to=8, example_input=torch.zeros(1, 4)).shrink()[0].out_features
     8
     """
+    check_plain(model)
     check_finite(model)
     method = as_method(method)
     if isinstance(sparsity, Budget):

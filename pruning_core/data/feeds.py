@@ -37,10 +37,9 @@ class Feed:
             raise BadType(
                 f"batches are needed, not {kind}, whose entries are single samples: give DataLoader({kind}(...))."
             )
-        if not isinstance(source, Iterable) or isinstance(source, str | Mapping):
-            raise BadType(f"batches must be an iterable of (inputs, labels), not {type(source).__name__}.")
-        if isinstance(source, Tensor):
-            raise BadType("batches must be an iterable of (inputs, labels); put a single batch into a list.")
+        if not isinstance(source, Iterable) or isinstance(source, str | Mapping | Tensor):
+            remedy = "; put a single batch into a list" if isinstance(source, Mapping | Tensor) else ""
+            raise BadType(f"batches must be an iterable of (inputs, labels), not {type(source).__name__}{remedy}.")
         self.source = list(source) if isinstance(source, Iterator) else source
         self.model = model
 

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from pruning_core.data.feeds import Feed
 from pruning_core.errors import BadInput, BadType, Unprunable
@@ -42,7 +43,10 @@ def find_sites(
     in_scope = _scope(model, scope)
     weights, excluded = _weights(model, in_scope)
     if not weights:
-        raise Unprunable(f"{type(model).__name__} has no prunable layer" + (" in scope." if scope is not None else "."))
+        why = "".join(f" ({name}: {reason})" for name, reason in list(excluded.items())[:1])
+        raise Unprunable(
+            f"{type(model).__name__} has no prunable layer{' in scope' if scope is not None else ''}{why}."
+        )
     groups: dict[str, Group] = {}
     positions: Mapping[str, int] | None = None
     if channels:
@@ -77,6 +81,9 @@ def _weights(model: nn.Module, in_scope: InScope) -> tuple[list[str], dict[str, 
             continue
         if (isinstance(module, PRUNABLE) and in_scope(layer, module)) or in_scope(name, module, exact=True):
             weights.append(name)
+        elif isinstance(module, ParametrizationList):
+            remedy = "torch.nn.utils.parametrize.remove_parametrizations(layer, name) makes it a plain one"
+            excluded[name] = f"part of a parametrised weight; {remedy}"
         elif isinstance(module, PRUNABLE):
             excluded[layer] = "out of scope"
         else:

@@ -20,6 +20,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from pruning_core.errors import BadInput, BadType
 from pruning_core.models.calls import first_sample, tensors_of, tried
 from pruning_core.models.modes import observing
+from pruning_core.models.ready import check_shapes
 
 ATEN = torch.ops.aten
 QUICK = 5e10
@@ -33,6 +34,7 @@ def count_parameters(model: nn.Module) -> int:
     >>> count_parameters(nn.Linear(3, 2))
     8
     """
+    check_shapes(model)
     return sum(parameter.numel() for parameter in model.parameters())
 
 

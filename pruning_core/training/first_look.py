@@ -11,6 +11,7 @@ from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput, BadType
 from pruning_core.models.calls import like_model, samples, tried
 from pruning_core.models.modes import observing
+from pruning_core.models.ready import check_values
 from pruning_core.training.losses import CrossEntropy, Loss, has_classes, loss_value, read_by
 
 BROADCAST = "Using a target size"  # how torch's warning begins where a loss would pair every output with every label
@@ -33,6 +34,7 @@ def look(model: nn.Module, loss: Loss, *splits: Split | Feed) -> Look:
 
     The inputs are tried on those of the first split, of which the others have the shape.
     """
+    check_values(model)
     known = [split for split in splits if isinstance(getattr(split, "labels", None), Tensor)]
     for split in known:
         if len(split.labels) == 0:  # type: ignore[union-attr]

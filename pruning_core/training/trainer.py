@@ -19,6 +19,7 @@ from pruning_core.errors import BadInput, BadType, PruningError
 from pruning_core.masks.masks import Masks
 from pruning_core.models.calls import like_model, logits, mapped, samples
 from pruning_core.models.modes import own_random_numbers
+from pruning_core.models.ready import check_values
 from pruning_core.training.averaging import WeightAverage
 from pruning_core.training.epochs import channels_last, epoch_batches, steps_of, training
 from pruning_core.training.evaluation import PRECISIONS, Metric, check_metric, evaluate, forward
@@ -92,7 +93,8 @@ class Trainer(TrainerState):
         self.seed = check("seed", seed, SEED)
         self.precision = check("precision", precision, OneOf(*PRECISIONS))
         self.keep = check("keep", keep, OneOf("last", "best_validation"))
-        _check_types(model, optimizer, learning_rate)
+        check_values(model)
+        _check_types(optimizer, learning_rate)
         check_metric(metric)
         self.metric, self.steps = metric, check("steps_per_epoch", steps_per_epoch, Maybe(Whole(at_least=1)))
         self.model = model if device is None else model.to(check("device", device, Device()))
@@ -263,9 +265,7 @@ class Trainer(TrainerState):
         return any(isinstance(module, _BatchNorm) for module in self.model.modules())
 
 
-def _check_types(model: object, optimizer: object, learning_rate: object) -> None:
-    if not isinstance(model, nn.Module):
-        raise BadType(f"the model must be a torch.nn.Module, not {type(model).__name__}.")
+def _check_types(optimizer: object, learning_rate: object) -> None:
     if optimizer is not None and not isinstance(optimizer, Optimizer):
         raise BadType(f"optimizer holds settings, Optimizer('sgd', lr=0.1), not a {type(optimizer).__name__}.")
     if learning_rate is not None and not hasattr(learning_rate, "factor"):

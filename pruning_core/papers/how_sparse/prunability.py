@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -82,7 +83,8 @@ def predict_limit(
 
     Args:
         model: a trained network in evaluation mode; it is left as it was.
-        batches: (inputs, labels) of the training data, in batches as for training: their spread is the tolerance.
+        batches: (inputs, labels) of the training data, in batches as for training (a DataLoader, a list, ..., as for fit):
+            their spread is the tolerance.
         epsilon: the tolerance on the loss; None: the standard deviation of the batches' losses, as in the paper.
         loss: (outputs, labels) -> mean per sample; cross-entropy by default. scope: prunable layers, as in prune().
         masks: of a network that was pruned before. Its dead weights stay dead: they are no coordinates of the Hessian, and
@@ -101,6 +103,7 @@ def predict_limit(
     losses = batch_losses(model, held, loss)
     epsilon = loss_tolerance(losses) if epsilon is None else check("epsilon", epsilon, Real(above=0))
     names = find_sites(model, channels=False, scope=scope).weights
+    _refuse_frozen(model, names)
     whole = Hessian(model, held, loss, parameters=list(names))
     hessian = _of_the_living(whole, masks)
     if null_rows and hessian is not whole:
@@ -127,6 +130,16 @@ def small_share(model: nn.Module, below: float = 1e-3, scope: Scope = None) -> f
     names = find_sites(model, channels=False, scope=scope).weights
     magnitudes = torch.cat([model.get_parameter(name).detach().flatten().abs() for name in names])
     return float(magnitudes.lt(below).double().mean())
+
+
+def _refuse_frozen(model: nn.Module, names: Iterable[str]) -> None:
+    for name in names:
+        if not model.get_parameter(name).requires_grad:
+            layer = name.rpartition(".")[0]
+            raise BadInput(
+                f"{name!r} is frozen, so it has no curvature: leave it out, scope=['!{layer}'], or let it learn, "
+                "requires_grad_(True)."
+            )
 
 
 def _of_the_living(whole: Hessian, masks: Masks | None) -> Hessian | LivingHessian:

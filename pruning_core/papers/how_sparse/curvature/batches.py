@@ -39,10 +39,8 @@ def finite_loss(value: Tensor, number: int) -> float:
 def held(model: nn.Module, batches: Batches) -> tuple[list[Batch], Batch | None]:
     """The batches on the network's device; and, where all have one shape, the whole of which they are then parts."""
     found = [like_model(model, *batch) for batch in pairs(batches, model)]
-    if (
-        not all(isinstance(part, Tensor) for batch in found for part in batch)
-        or len({(x.shape[1:], x.dtype, y.shape[1:], y.dtype) for x, y in found}) > 1
-    ):
+    single = all(isinstance(tensor, Tensor) for batch in found for tensor in batch)
+    if not single or len({(x.shape[1:], x.dtype, y.shape[1:], y.dtype) for x, y in found}) > 1:
         return found, None
     sizes = [len(x) for x, _ in found]
     inputs, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
