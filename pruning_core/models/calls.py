@@ -79,13 +79,14 @@ def like_model(model: nn.Module, inputs: Any, labels: Any) -> tuple[Any, Any]:
     reference = next(model.parameters(), None)
     if reference is None:
         return inputs, labels
-    device, dtype = reference.device, reference.dtype
-    exact = torch.float32 if dtype in HALF else dtype
+    exact = torch.float32 if reference.dtype in HALF else reference.dtype
+    return _placed(inputs, reference.device, reference.dtype), _placed(labels, reference.device, exact)
 
-    def moved(to: torch.dtype) -> Callable[[Tensor], Tensor]:
-        return lambda t: t.to(device, to if t.is_floating_point() else t.dtype, non_blocking=True)
 
-    return mapped(moved(dtype), inputs), mapped(moved(exact), labels)
+def _placed(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    if not isinstance(value, Tensor):
+        return mapped(lambda tensor: _placed(tensor, device, dtype), value)
+    return value.to(device, dtype if value.is_floating_point() else value.dtype, non_blocking=True)
 
 
 def raised(outputs: Any) -> Any:

@@ -66,10 +66,12 @@ def hits(outputs: Tensor, labels: Tensor, loss: Loss, best: int = 1) -> tuple[Te
     >>> hits(torch.tensor([[0.0, 1.0], [0.0, 1.0]]), torch.tensor([1, 0]), CrossEntropy())
     (tensor(1), 2)
     """
-    # The largest alone by max: argmax and topk take several times as long.
-    found = outputs.max(1).indices[:, None] if best == 1 else outputs.topk(min(best, outputs.shape[1]), 1).indices
-    right, labelled = found == labels[:, None], labels.numel()
+    if best == 1:  # by max: argmax and topk take several times as long
+        right = outputs.max(1).indices == labels
+    else:
+        right = outputs.topk(min(best, outputs.shape[1]), 1).indices == labels[:, None]
+    labelled: int | Tensor = labels.numel()
     if (ignored := getattr(loss, "ignore_index", None)) is not None:
         counted = labels != ignored
-        right, labelled = right & counted[:, None], counted.sum()
+        right, labelled = right & (counted if best == 1 else counted[:, None]), counted.sum()
     return right.sum() if best == 1 else torch.stack([right[:, 0].sum(), right.sum()]), labelled
