@@ -19,6 +19,7 @@ from pruning_core.masks.schedules import SCHEDULES, fraction_after
 from pruning_core.masks.sites import Scope, Sites, check_batches, find_sites
 from pruning_core.methods.base import Choice, Method, View, as_method, check_rounding, counted
 from pruning_core.methods.comparing import compare
+from pruning_core.methods.shared.objective import OfClasses, statistic
 from pruning_core.methods.shared.promises import (
     check_reached,
     check_rounded,
@@ -28,12 +29,13 @@ from pruning_core.methods.shared.promises import (
 )
 from pruning_core.methods.shrinking import shrunk
 from pruning_core.models import folding
+from pruning_core.models.calls import first_sample, like_model
 from pruning_core.models.effective import zeros_out_of_use
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.models.modes import undisturbed
+from pruning_core.models.ready import check_plain
 from pruning_core.models.storage import save_network
-from pruning_core.training.evaluation import Loss
-from pruning_core.training.losses import OfClasses, statistic
+from pruning_core.training.losses import Loss
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,8 @@ def prune(
     ``across`` says how it is spread (see Budget); with a sparsity for each site there, the overall one may be None, and
     otherwise must agree with them. ``round_to`` (8 or 16, as wide as the processor's registers): what is kept of each group
     of channels is rounded up to a multiple, so a little less than ``sparsity`` goes. A Budget in place of the sparsity says
-    all this, or a threshold (``below``). ``batches`` is any iterable of (inputs, labels); ``example_input`` one input with
-    its batch dimension (default: taken from batches, or from the shape that build_model noted).
+    all this, or a threshold (``below``). ``batches`` are what a :class:`~pruning_core.data.Feed` takes; ``example_input`` is
+    one input with its batch dimension, or a tuple of inputs (default: of the batches, or of the shape that build_model noted).
     ``loss(outputs, labels)``, a mean over samples, is what methods that look at labels differentiate, as torch.nn.MSELoss()
     (default: cross-entropy, for labels that are classes). ``scope`` narrows the layers; ``rounds`` > 1 scores and cuts
     again and again, along ``schedule`` (of SCHEDULES). ``masks`` say what is dead already: it stays dead, and counts as
@@ -133,6 +135,7 @@ def prune(
     >>> pruning_core.prune(network, "l1_norm", 0.7, round_to=8, example_input=torch.zeros(1, 4)).shrink()[0].out_features
     8
     """
+    check_plain(model)
     check_finite(model)
     method = as_method(method)
     if isinstance(sparsity, Budget):
@@ -152,7 +155,7 @@ def prune(
     known_name("schedule", schedule, SCHEDULES)
     seed = check("seed", seed, SEED)
     objective = statistic(loss)
-    batches = check_batches(batches, method.needs, method.name)
+    batches = check_batches(batches, method.needs, method.name, model)
     example_input = example_for(model, example_input, batches)
     if example_input is None:
         refuse_without_example(method, budget)
@@ -228,7 +231,7 @@ def prune_step(
     generator = torch.Generator().manual_seed(seed)
     loss = OfClasses() if loss is None else loss
     if example_input is None and batches is not None:
-        example_input = next(iter(batches))[0][:1]
+        example_input = first_sample(next(iter(batches))[0])
     with undisturbed(model, original):
         view = View(model, sites, masks, batches, loss, generator, example_input, round, of)
         choice = method.choose(view, budget)
@@ -247,9 +250,9 @@ def prune_step(
 def example_for(model: nn.Module, example_input=None, batches=None):
     """One input of the network: as given, the first of the batches, or random numbers of the shape in ``model.recipe``."""
     if example_input is not None:
-        return example_input
+        return like_model(model, example_input, None)[0]
     if batches is not None:
-        return next(iter(batches))[0][:1]
+        return first_sample(like_model(model, next(iter(batches))[0], None)[0])
     if (recipe := getattr(model, "recipe", None)) is None:
         return None
     noise = torch.randn((1, *recipe["shape"]), generator=torch.Generator().manual_seed(0))

@@ -14,7 +14,7 @@ from pruning_core.experiments import stages
 from pruning_core.experiments.fields import Becomes
 from pruning_core.masks.budgets import Budget
 from pruning_core.methods.base import METHODS
-from pruning_core.training.evaluation import CrossEntropy
+from pruning_core.training.losses import CrossEntropy
 from pruning_core.training.optimizers import LearningRate, Optimizer
 
 STAGES = [kind for kind in vars(stages).values() if isinstance(kind, type) and kind.__module__ == stages.__name__]

@@ -1,5 +1,6 @@
 """The image sets of the book: ``load_data(name)`` gives four fixed splits, normalised, on one device."""
 
+from pruning_core.data.feeds import Feed
 from pruning_core.data.loading import Data, data_root, load_data
 from pruning_core.data.sets import (
     AUGMENTATIONS,
@@ -14,5 +15,5 @@ from pruning_core.data.splits import Split
 
 __all__ = [
     "AUGMENTATIONS", "DATASETS", "IMAGENETTE_CLASSES", "NORMALISATIONS", "Augmentation", "Data", "DatasetInfo",
-    "Normalisation", "Split", "data_root", "load_data",
+    "Feed", "Normalisation", "Split", "data_root", "load_data",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ from pruning_core.models.layers.gates import ChannelGate, HardConcreteGate
 from pruning_core.models.layers.scored import Scored
 from pruning_core.models.published import load_published
 from pruning_core.progress import progress_bar
-from pruning_core.training.evaluation import CrossEntropy
+from pruning_core.training.losses import CrossEntropy
 from pruning_core.training.trainer import Trainer
 
 SECONDS_BETWEEN_SAVES = 10.0

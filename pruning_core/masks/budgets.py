@@ -18,6 +18,7 @@ from pruning_core.masks.ranking import Ranking, share_out
 from pruning_core.masks.reports import count_removed
 from pruning_core.masks.scores import Scores
 from pruning_core.masks.sites import Sites
+from pruning_core.models.calls import raised
 from pruning_core.records.files import HASHED_UNLESS_DEFAULT
 
 OF = ("weights", "channels", "macs")
@@ -90,7 +91,7 @@ def allocate(scores: Scores, budget: Budget, alive: Masks, sites: Sites) -> Mask
     expected = sites.score_shapes(channels)
     _check_sites(scores, expected)
     names = list(expected)
-    flat = [scores[name].detach().flatten().cpu().numpy() for name in names]
+    flat = [raised(scores[name].detach()).flatten().cpu().numpy() for name in names]
     living: list[np.ndarray | None]
     if channels:
         living = [sites.groups[name].alive(alive).numpy() for name in names]

@@ -30,10 +30,11 @@ class Kept:
 
     def slice(self, name: str, tensor: Tensor) -> Tensor:
         """The kept part of ``tensor``, which has the shape that parameter or buffer ``name`` had before the removal."""
+        layout = _layout(tensor)
         for dim, indices in self.slices.get(name, {}).items():
             if tensor.dim() > dim:
                 tensor = tensor.index_select(dim, indices.to(tensor.device))
-        return tensor.contiguous()
+        return tensor.contiguous(memory_format=layout)
 
     def spread(self, name: str, tensor: Tensor, shape: torch.Size) -> Tensor:
         """The other way round: ``tensor`` in a tensor of the ``shape`` before the removal, zeros where entries were cut."""
@@ -110,6 +111,14 @@ def remove(model: nn.Module, masks: Mapping[str, Tensor], groups: Iterable[Group
             if int(torch.count_nonzero(mask)) < parameter.numel():  # dead weights beside those that were cut out
                 parameter.masked_fill_(~kept.slice(name, mask).to(parameter.device), 0)
     return kept
+
+
+def _layout(tensor: Tensor) -> torch.memory_format:
+    """``channels_last`` for filters that are laid out so and not the plain way too, else the plain way."""
+    turned = (
+        tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
+    )
+    return torch.channels_last if turned else torch.contiguous_format
 
 
 def _renumbered(indices: Tensor, cut: Tensor | None) -> Tensor:

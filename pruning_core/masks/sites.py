@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
+from pruning_core.data.feeds import Feed
 from pruning_core.errors import BadInput, BadType, Unprunable
 from pruning_core.masks.groups import Group
 from pruning_core.masks.tracing import PRODUCERS, groups_and_positions
+from pruning_core.models.calls import like_model, mapped
 from pruning_core.models.cost import (
     check_example,
     output_positions,
@@ -94,15 +96,13 @@ def _weights(model: nn.Module, in_scope: InScope) -> tuple[list[str], dict[str, 
             )
         elif isinstance(module, PRUNABLE) and in_scope(layer, module):
             weights.append(name)
+        elif isinstance(module, ParametrizationList):
+            remedy = "torch.nn.utils.parametrize.remove_parametrizations(layer, name) makes it a plain one"
+            excluded[name] = f"part of a parametrised weight; {remedy}"
         elif isinstance(module, PRUNABLE):
             excluded[layer] = "out of scope"
         else:
-            kind = (
-                "parametrised weight"
-                if isinstance(module, ParametrizationList)
-                else f"weight of {type(module).__name__}"
-            )
-            excluded[name] = f"a {kind}, which is pruned only when scope names it"
+            excluded[name] = f"a weight of {type(module).__name__}, which is pruned only when scope names it"
     return weights, excluded
 
 
@@ -115,14 +115,13 @@ def _refuse_without_channels(model: nn.Module, excluded: Mapping[str, str]) -> N
 
 def _positions(model: nn.Module, example_input) -> dict[str, int]:
     """Output positions by layer; shapes are enough, so values are computed only where they cost little or are needed."""
-    example = check_example(example_input[0] if isinstance(example_input, tuple) else example_input)
+    example = check_example(example_input)
     try:
         if not values_cost_little(model, example):
-            return output_positions(weightless_copy(model), example.to("meta"))
+            return output_positions(weightless_copy(model), mapped(lambda tensor: tensor.to("meta"), example))
     except Exception:  # a forward pass that looks at values
         pass
-    like = next(model.parameters())
-    return output_positions(model, example.to(like.device, like.dtype if example.is_floating_point() else None))
+    return output_positions(model, like_model(model, example, None)[0])
 
 
 def _scope(model: nn.Module, scope: Scope) -> InScope:
@@ -149,33 +148,19 @@ def _scope(model: nn.Module, scope: Scope) -> InScope:
     return inside
 
 
-def check_batches(batches, needs: str, method: str):
+def check_batches(batches, needs: str, method: str, model: nn.Module | None = None) -> Any:
     """Batches that can be iterated again and again, as (inputs, labels); refuses what is empty or lacks labels.
 
-    A bare tensor counts as inputs without labels, for methods that need none.
+    Methods that need no labels take inputs alone; ``model`` says in which order it takes inputs that a dict holds.
     """
-    if needs in ("nothing", "shape"):
-        if batches is None:
+    if batches is None:
+        if needs in ("nothing", "shape"):
             return None
-    elif batches is None:
         raise BadInput(f"method {method!r} needs batches of {'(inputs, labels)' if needs == 'labels' else 'inputs'}.")
-    if not isinstance(batches, Iterable):
-        raise BadType(f"batches must be an iterable of (inputs, labels), not {type(batches).__name__}.")
-    if isinstance(batches, Tensor):
-        raise BadType("batches must be an iterable of (inputs, labels); put a single batch into a list.")
-    again = list(batches) if iter(batches) is batches else batches
-    first = next(iter(again), None)
-    if first is None:
-        raise BadInput("batches is empty: there is nothing to compute scores on.")
-    if isinstance(first, Tensor):
-        if needs == "labels":
-            raise BadInput(f"method {method!r} needs labels; its batches must be pairs (inputs, labels).")
-        return [(inputs, None) for inputs in again]
-    if not isinstance(first, (tuple, list)) or len(first) < 2 or not isinstance(first[0], Tensor):
-        raise BadType("batches must yield pairs (inputs, labels) of tensors.")
-    if len(first[0]) == 0:
-        raise BadInput("the first of the batches holds no sample.")
-    return again
+    found = Feed(batches, model)
+    if found.first()[1] is None and needs == "labels":
+        raise BadInput(f"method {method!r} needs labels; its batches must be pairs (inputs, labels).")
+    return found
 
 
 @dataclass(frozen=True)

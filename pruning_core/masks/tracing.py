@@ -23,6 +23,7 @@ from pruning_core.errors import BadInput, Unprunable
 from pruning_core.masks.groups import Group, Member
 from pruning_core.masks.time_limit import OutOfTime, limited
 from pruning_core.masks.traceable import gate_finder, make_traceable
+from pruning_core.models.calls import tensors_of
 from pruning_core.models.cost import counting_positions, values_cost_little, weightless_copy
 from pruning_core.models.layers.attention import PrunableAttention
 from pruning_core.models.layers.gates import ChannelGate, HardConcreteGate
@@ -89,7 +90,7 @@ def _search(graph: Any, finder: Any, twin: nn.Module, arguments: tuple):
         warnings.simplefilter("ignore")
         finders = dict.fromkeys((HardConcreteGate, ChannelGate), finder)
         with counting_positions(twin) as positions:
-            graph.build_dependency(twin, arguments, customized_pruners=finders)
+            graph.build_dependency(twin, arguments, output_transform=tensors_of, customized_pruners=finders)
         found = [
             [(names.get(item.dep.target.module), item.dep, item.idxs, item.root_idxs) for item in group]
             for group in graph.get_all_groups(root_module_types=list(PRODUCERS))

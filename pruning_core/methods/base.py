@@ -12,6 +12,7 @@ from pruning_core.errors import BadInput, BadType, Unprunable, known_name
 from pruning_core.masks import Budget, Group, Masks, Member, Scores, Sites, allocate
 from pruning_core.masks.scores import COMBINERS, NORMALISERS, combine
 from pruning_core.methods.shrinking import living_part
+from pruning_core.models.calls import raised
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -235,11 +236,6 @@ def along(values: Tensor, like: Tensor, dim: int) -> Tensor:
     shape = [1] * like.dim()
     shape[dim] = -1
     return values.to(like).view(shape)
-
-
-def raised(tensor: Tensor) -> Tensor:
-    """Half precision raised to float32, in which scores are computed."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def living(tensor: Tensor, name: str, alive: Masks) -> Tensor:

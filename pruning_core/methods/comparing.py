@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map_only
 
 from pruning_core.errors import Unprunable
 from pruning_core.masks.removal import Kept
+from pruning_core.models.calls import tensors_of
 from pruning_core.models.modes import evaluating
 
 Trial = tuple[Any, list[Tensor]]  # arguments of a network, and its outputs
@@ -67,14 +68,6 @@ def compare(masked: nn.Module, small: nn.Module, example_input, kept: Kept | Non
                     f"masked and smaller network differ by {difference:.2g} of the largest output{where}; the network has "
                     "a dependency of channels that was not found, so prune weights instead."
                 )
-
-
-def tensors_of(output) -> list[Tensor]:
-    """The tensors in what a network puts out: one, or a nested collection of them and of None."""
-    if isinstance(output, Tensor):
-        return [output]
-    values = output.values() if isinstance(output, Mapping) else output
-    return [tensor for value in values for tensor in tensors_of(value)] if values is not None else []
 
 
 def in_double(network: nn.Module) -> nn.Module:

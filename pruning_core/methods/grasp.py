@@ -22,9 +22,9 @@ from pruning_core.checks import Constraints, Maybe, Real, Whole
 from pruning_core.masks import Scores
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.elasticities import Sensitivity
+from pruning_core.methods.shared.objective import Given
+from pruning_core.models.calls import call, like_model, logits, part, raised, samples
 from pruning_core.models.modes import evaluating
-from pruning_core.training.evaluation import like_model
-from pruning_core.training.losses import Given
 
 
 @register
@@ -58,12 +58,13 @@ class Grasp(Sensitivity):
         """The loss of each chunk of the first batches, with its graph."""
         for batch in islice(view.batches or (), self.batches):
             inputs, labels = like_model(view.model, batch[0], batch[1])
-            size = self.chunk or len(labels)
-            for part, target in zip(inputs.split(size), labels.split(size), strict=True):
-                outputs = view.model(part)
-                if isinstance(outputs, Tensor) and type(view.loss) is not Given:
-                    outputs = outputs / self.temperature
-                yield view.loss(outputs, target)
+            size = self.chunk or samples(inputs)
+            for start in range(0, samples(inputs), size):
+                chosen = slice(start, start + size)
+                outputs = call(view.model, part(inputs, chosen))
+                if type(view.loss) is not Given:
+                    outputs = raised(logits(outputs)) / self.temperature
+                yield view.loss(outputs, part(labels, chosen))
 
 
 def _product(loss: Tensor, parameters: list[Tensor], vector: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -19,7 +19,9 @@ from pruning_core.errors import BadInput
 from pruning_core.methods.base import View, along, register
 from pruning_core.methods.shared.hidden import Hidden
 from pruning_core.methods.shared.layer_by_layer import LayerByLayer, rescaled
+from pruning_core.models.calls import call, like_model, raised
 from pruning_core.models.modes import evaluating
+from pruning_core.training.losses import loss_value
 
 
 @register
@@ -88,7 +90,6 @@ def _at_the_end(view: View, hidden: Hidden, total: int) -> Losses:
 def _anywhere(view: View, hidden: Hidden, total: int) -> Losses:
     """By running the network once for each candidate, with the inputs of the reading layer scaled."""
     dim = -1 if isinstance(hidden.layer, nn.Linear) else 1
-    device = next(view.model.parameters()).device
     batches = chain.from_iterable(repeat(view.batches or ()))
 
     def scaled(factors: Tensor):
@@ -100,7 +101,7 @@ def _anywhere(view: View, hidden: Hidden, total: int) -> Losses:
 
     @torch.no_grad()
     def losses(chosen: list[int], candidates: Tensor) -> Tensor:
-        inputs, labels = next(batches)[:2]
+        inputs, labels = like_model(view.model, *next(batches)[:2])
         found = []
         for k in candidates.tolist():
             share = torch.zeros(hidden.size)
@@ -108,7 +109,7 @@ def _anywhere(view: View, hidden: Hidden, total: int) -> Losses:
             handle = hidden.layer.register_forward_pre_hook(scaled(hidden.per_input(share)), with_kwargs=True)
             try:
                 with evaluating(view.model):
-                    found.append(view.loss(view.model(inputs.to(device)), labels.to(device)))
+                    found.append(loss_value(view.loss, raised(call(view.model, inputs)), labels))
             finally:
                 handle.remove()
         return torch.stack(found).cpu()

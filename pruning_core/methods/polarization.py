@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from pruning_core.checks import Constraints, Maybe, OneOf, Real
 from pruning_core.errors import BadInput, BadType
 from pruning_core.masks import Budget, Masks, Scores, allocate
-from pruning_core.methods.base import Choice, View, raised, register
+from pruning_core.methods.base import Choice, View, register
 from pruning_core.methods.shared.batch_norm_scales import BatchNormScale, living_scales
 from pruning_core.methods.shared.swapping import swap_norms
+from pruning_core.models.calls import raised
 from pruning_core.models.layers.norms import ClampedBatchNorm1d, ClampedBatchNorm2d
 
 BINS = 100

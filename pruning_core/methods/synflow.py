@@ -20,7 +20,7 @@ from pruning_core.errors import BadInput, Unprunable
 from pruning_core.masks import Budget, Masks, Scores, allocate, fraction_after
 from pruning_core.masks.reports import count_removed
 from pruning_core.methods.base import Choice, Method, View, register
-from pruning_core.methods.comparing import tensors_of
+from pruning_core.models.calls import tensors_of
 from pruning_core.models.modes import evaluating
 
 SAMPLE = 2**18  # scores that a threshold between the rounds is read from

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.errors import Unprunable
+from pruning_core.models.calls import call, like_model
 from pruning_core.models.modes import evaluating
 
 
@@ -44,7 +45,6 @@ def layer_inputs(model: nn.Module, names: Iterable[str], batches: Iterable) -> I
 
         return remember
 
-    device = next(model.parameters()).device
     for batch in batches:
         seen.clear()
         # Nothing may stay in force while the caller has the turn: neither hooks, nor modes, nor the lack of gradients.
@@ -52,7 +52,7 @@ def layer_inputs(model: nn.Module, names: Iterable[str], batches: Iterable) -> I
             for name in names:
                 module = model.get_submodule(name)
                 hooks.enter_context(module.register_forward_pre_hook(hook(name), with_kwargs=True))
-            model(batch[0].to(device))
+            call(model, like_model(model, batch[0], None)[0])
         _refuse_unreached(names, seen)
         yield dict(seen)
 
@@ -104,15 +104,13 @@ def places(model: nn.Module, names: Iterable[str], example_input) -> dict[str, P
         return hook
 
     names = list(dict.fromkeys(names))
-    arguments = example_input if isinstance(example_input, tuple) else (example_input,)
-    device = next(model.parameters()).device
     with ExitStack() as hooks, evaluating(model), torch.no_grad():
         for name in names:
             hooks.enter_context(model.get_submodule(name).register_forward_hook(produced(name)))
         for name, module in model.named_modules():
             if isinstance(module, _BatchNorm):
                 hooks.enter_context(module.register_forward_pre_hook(read(name), with_kwargs=True))
-        result = model(*(part.to(device) if isinstance(part, Tensor) else part for part in arguments))
+        result = call(model, like_model(model, example_input, None)[0])
     _refuse_unreached(names, order)
     last = {name: is_from(result, name) for name in order}
     return {name: Place(order[name], None if last[name] else norms.get(name), last[name]) for name in order}

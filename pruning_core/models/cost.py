@@ -19,7 +19,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from pruning_core.errors import BadInput, BadType
+from pruning_core.models.calls import first_sample, tensors_of, tried
 from pruning_core.models.modes import observing
+from pruning_core.models.ready import check_shapes
 
 ATEN = torch.ops.aten
 QUICK = 5e10
@@ -33,6 +35,7 @@ def count_parameters(model: nn.Module) -> int:
     >>> count_parameters(nn.Linear(3, 2))
     8
     """
+    check_shapes(model)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -62,11 +65,12 @@ def size_on_disk(model: nn.Module) -> int:
     return len(safetensors.torch.save(dict(unique.values())))
 
 
-def count_macs(model: nn.Module, example: Tensor) -> int:
+def count_macs(model: nn.Module, example: Any) -> int:
     """Multiply-accumulates of one forward pass for one sample (the convention is in the docstring of this module).
 
-    ``example`` is a batch (N, ...) of which the first sample is used. Mode, gradients, buffers and RNG stay
-    as they were. Raises BadType or BadInput when ``example`` is no non-empty batch, BadInput for quantised layers.
+    ``example`` is a batch (N, ...), or a tuple of the arguments of ``forward``, of which the first sample is used. Mode,
+    gradients, buffers and RNG stay as they were. Raises BadType or BadInput when ``example`` is no non-empty batch, or not
+    one that the network takes, BadInput for quantised layers.
 
     >>> count_macs(nn.Conv2d(3, 8, 3, padding=1), torch.zeros(1, 3, 4, 4)) == 8 * 3 * 9 * 16
     True
@@ -74,7 +78,7 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
     return sum(macs_by_layer(model, example).values())
 
 
-def macs_by_layer(model: nn.Module, example: Tensor) -> dict[str, int]:
+def macs_by_layer(model: nn.Module, example: Any) -> dict[str, int]:
     """Multiply-accumulates for one sample, by the name of the module that computed them, in order of first use.
 
     Modules without any are left out; what a module computes itself, outside its children, is listed under its own name.
@@ -112,7 +116,7 @@ def macs_by_layer(model: nn.Module, example: Tensor) -> dict[str, int]:
         return hook
 
     with _hooks(model, leave, enter), observing(model), _plain_attention(), counter:
-        model(check_example(example)[:1])
+        tried(model, first_sample(check_example(example)))
     return found
 
 
@@ -139,7 +143,7 @@ UNKNOWN_TO_TORCH = {ATEN._trilinear: _bilinear_flops, ATEN.mkldnn_rnn_layer: _re
 COUNTED = (ATEN.convolution, ATEN._convolution, ATEN.cudnn_convolution, ATEN.addmm, ATEN.mm, *UNKNOWN_TO_TORCH)
 
 
-def norm_operations(model: nn.Module, example: Tensor) -> int:
+def norm_operations(model: nn.Module, example: Any) -> int:
     """A multiplication and an addition for every value that passes a batch norm, for one sample: fvcore's convention.
 
     ``count_macs`` leaves them out, as torch's counter does. Arguments and errors as there.
@@ -148,11 +152,11 @@ def norm_operations(model: nn.Module, example: Tensor) -> int:
     with ExitStack() as hooks, observing(model):
         for norm in (module for module in model.modules() if isinstance(module, _BatchNorm)):
             hooks.enter_context(norm.register_forward_hook(lambda _, inputs, output: found.append(2 * output.numel())))
-        model(check_example(example)[:1])
+        tried(model, first_sample(check_example(example)))
     return sum(found)
 
 
-def output_positions(model: nn.Module, example: Tensor) -> dict[str, int]:
+def output_positions(model: nn.Module, example: Any) -> dict[str, int]:
     """Number of positions at which each weight of a convolution or linear layer is used for one sample, by layer name.
 
     Height x width of the output for a convolution (of the input for a transposed one), 1 for a linear or bilinear layer on
@@ -161,7 +165,7 @@ def output_positions(model: nn.Module, example: Tensor) -> dict[str, int]:
     forward pass never calls are missing; a layer called twice has the sum. Arguments and errors as in ``count_macs``.
     """
     with counting_positions(model) as found, observing(model):
-        model(check_example(example)[:1])
+        tried(model, first_sample(check_example(example)))
     return found
 
 
@@ -223,12 +227,15 @@ def training_macs(macs: int, samples: int) -> int:
     return 3 * macs * samples
 
 
-def check_example(example: Tensor) -> Tensor:
-    """The example itself; BadType or BadInput unless it is a tensor that holds at least one sample."""
-    if not isinstance(example, Tensor):
-        raise BadType(f"the example input must be a tensor (N, ...), not {type(example).__name__}.")
-    if example.dim() == 0 or example.numel() == 0:
-        raise BadInput(f"the example input must hold at least one sample, but its shape is {tuple(example.shape)}.")
+def check_example(example: Any) -> Any:
+    """The example itself; BadType or BadInput unless it is a tensor, or a tuple with one, that holds at least one sample."""
+    first = example if isinstance(example, Tensor) else next(iter(tensors_of(example)), None)
+    if first is None or not isinstance(example, Tensor | tuple):
+        raise BadType(
+            f"the example input must be a tensor (N, ...), or a tuple of inputs, not {type(example).__name__}."
+        )
+    if first.dim() == 0 or first.numel() == 0:
+        raise BadInput(f"the example input must hold at least one sample, but its shape is {tuple(first.shape)}.")
     return example
 
 

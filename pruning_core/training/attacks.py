@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from pruning_core.checks import Maybe, Real, Several, Whole, check, check_finite
 from pruning_core.errors import BadInput, known_name
+from pruning_core.models.calls import like_model
 from pruning_core.models.modes import undisturbed
-from pruning_core.training.evaluation import check_logits, like_model
+from pruning_core.training.first_look import check_logits
 
 
 class AttackInfo(NamedTuple):

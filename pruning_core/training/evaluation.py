@@ -1,140 +1,139 @@
 """Loss and accuracy of a network over a split, and the checks that find unusable data before any work is done."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from pruning_core.checks import Constraints, Real, Whole, check, check_fields
-from pruning_core.data.splits import Split
+from pruning_core.checks import Whole, check
 from pruning_core.errors import BadInput, BadType, known_name
+from pruning_core.models.calls import call, like_model, logits, raised, samples
 from pruning_core.models.modes import observing
+from pruning_core.training.first_look import as_split, look
+from pruning_core.training.losses import CrossEntropy, Loss, hits, loss_value
 
 PRECISIONS = ("float32", "bfloat16")
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class CrossEntropy:
-    """Mean cross-entropy; with smoothing e the target is ``(1 - e) onehot + e / classes``. Logits (N, classes), labels (N,)."""
-
-    constraints = Constraints(label_smoothing=Real(at_least=0, below=1))
-
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return functional.cross_entropy(outputs, labels, label_smoothing=self.label_smoothing)
+Metric = Literal["accuracy"] | Callable[[Any, Any], Any] | None
 
 
 class Evaluation(NamedTuple):
-    """Mean loss per sample, accuracy in percent, number of samples, top-5 accuracy in percent (None up to 5 classes)."""
+    """Mean loss per sample, accuracy in percent (NaN where labels are no classes), number of samples, top-5 accuracy in
+    percent (None up to 5 classes), and what a metric of the caller's says (None without one)."""
 
     loss: float
     accuracy: float
     n: int
     accuracy5: float | None = None
+    metric: float | None = None
 
 
 def evaluate(
-    model: nn.Module, split: Split, *, batch_size: int = 512, loss: Loss | None = None, precision: str = "float32"
-) -> Evaluation:
-    """Loss and accuracy of ``model`` over a split, in evaluation mode, in order and without augmentation.
-
-    ``loss(outputs, labels)`` is a mean over the batch (default: cross-entropy). Mode, gradients and random state stay as
-    they were. Raises BadInput for an empty split, a batch size < 1 or labels that the outputs cannot hold.
-    """
-    return evaluate_each(model, [split], batch_size=batch_size, loss=loss, precision=precision)[0]
-
-
-def evaluate_each(
     model: nn.Module,
-    splits: Sequence[Split],
+    data: Any,
     *,
     batch_size: int = 512,
     loss: Loss | None = None,
     precision: str = "float32",
+    metric: Metric = "accuracy",
+) -> Evaluation:
+    """Loss and accuracy of ``model`` over a split, in evaluation mode, in order and without augmentation.
+
+    ``data`` may also be a DataLoader or another iterable of batches, in their own sizes; :class:`~pruning_core.data.Feed`
+    says what a batch is. ``loss(outputs, labels)`` is a mean over the batch (default: cross-entropy); outputs in a dict,
+    tuple or dataclass reach a loss of torch as the logits among them, and any other loss as they are. Accuracy is that of
+    classes (N, ...) for outputs (N, classes, ...), without labels that the loss ignores. ``metric`` is "accuracy", None, or
+    something more: a function (outputs, labels) -> mean over the batch, or an object with ``reset``, ``update(outputs,
+    labels)`` and ``compute``, as torchmetrics has them, which sees all batches. Mode, gradients and random state stay as
+    they were. Raises BadInput or BadType for no sample, a batch size < 1, or inputs, outputs, labels and loss that do not
+    fit.
+
+    >>> batches = [(torch.zeros(2, 3), torch.zeros(2, 1))]
+    >>> evaluate(nn.Linear(3, 1, bias=False), batches, loss=nn.MSELoss(), metric=lambda outputs, _: outputs.mean())
+    Evaluation(loss=0.0, accuracy=nan, n=2, accuracy5=None, metric=0.0)
+    """
+    return evaluate_each(model, [data], batch_size=batch_size, loss=loss, precision=precision, metric=metric)[0]
+
+
+def evaluate_each(
+    model: nn.Module,
+    splits: Sequence[Any],
+    *,
+    batch_size: int = 512,
+    loss: Loss | None = None,
+    precision: str = "float32",
+    metric: Metric = "accuracy",
 ) -> list[Evaluation]:
     """What ``evaluate`` says of each of some splits of one data set, which are checked by one forward pass. Arguments and
     errors as there."""
     batch_size = check("batch_size", batch_size, Whole(at_least=1))
     known_name("precision", precision, PRECISIONS)
-    check_split(model, *splits)
+    check_metric(metric)
+    splits, loss = [as_split(split, model) for split in splits], loss or CrossEntropy()
+    classes = look(model, loss, *splits).classes and metric is not None
     with observing(model):
-        return [_evaluated(model, split, batch_size, loss or CrossEntropy(), precision) for split in splits]
+        return [_evaluated(model, split, batch_size, loss, precision, metric, classes) for split in splits]
 
 
-def _evaluated(model: nn.Module, split: Split, batch_size: int, loss: Loss, precision: str) -> Evaluation:
+def check_metric(metric: object) -> None:
+    """Raise BadType or UnknownName for what is no metric."""
+    if isinstance(metric, str):
+        known_name("metric", metric, ("accuracy",))
+    elif metric is not None and not callable(metric) and not hasattr(metric, "update"):
+        raise BadType(f"metric is 'accuracy', a function (outputs, labels) -> number, or None, not {metric!r}.")
+
+
+def _evaluated(
+    model: nn.Module, split: Any, batch_size: int, loss: Loss, precision: str, metric: Any, classes: bool
+) -> Evaluation:
     losses: list[Tensor] = []
     correct: list[Tensor] = []
+    labelled: Any = 0
+    more: list[float] = []
+    sizes: list[int] = []
+    own, gathers = metric is not None and metric != "accuracy", hasattr(metric, "update")
+    if gathers:
+        metric.reset()
     for batch in split.batches(batch_size):
         inputs, labels = like_model(model, *batch)
         outputs = forward(model, inputs, precision)
-        losses.append(loss(outputs, labels).double() * len(labels))
-        hits = outputs.topk(min(5, outputs.shape[1]), dim=1).indices == labels[:, None]
-        correct.append(torch.stack([hits[:, 0].sum(), hits.sum()]))
-    n, classes = len(split), outputs.shape[1]
-    top1, top5 = torch.stack(correct).sum(0).tolist()
-    return Evaluation(float(torch.stack(losses).sum()) / n, 100 * top1 / n, n, 100 * top5 / n if classes > 5 else None)
+        sizes.append(samples(inputs))
+        losses.append(loss_value(loss, outputs, labels).double() * sizes[-1])
+        if classes:
+            right, count = hits(logits(outputs), labels, loss, best=5)
+            correct, labelled = [*correct, right], labelled + count
+        if gathers:
+            metric.update(outputs, labels)
+        elif own:
+            more.append(float(metric(outputs, labels)) * sizes[-1])
+    n = sum(sizes)
+    mean, told = float(torch.stack(losses).sum()) / n, None
+    if own:
+        told = float(metric.compute()) if gathers else sum(more) / n
+    if not int(labelled):
+        return Evaluation(mean, math.nan, n, None, told)
+    top1, top5 = (100 * count / int(labelled) for count in torch.stack(correct).sum(0).tolist())
+    return Evaluation(mean, top1, n, top5 if logits(outputs).shape[1] > 5 else None, told)
 
 
-def confusion_matrix(model: nn.Module, split, batch_size: int = 512) -> Tensor:
-    """Counts (true class, predicted class), int64, over a split, in evaluation mode. Raises what ``evaluate`` raises."""
-    check_split(model, split)
+def confusion_matrix(model: nn.Module, data: Any, batch_size: int = 512) -> Tensor:
+    """Counts (true class, predicted class), int64, over a split or batches, in evaluation mode. Raises what ``evaluate``
+    raises, and BadInput for labels (N, ...) of more than one dimension."""
+    split = as_split(data, model)
+    look(model, CrossEntropy(), split)
     pairs = []
     with observing(model):
         for batch in split.batches(batch_size):
             inputs, labels = like_model(model, *batch)
-            outputs = model(inputs)
+            outputs = logits(call(model, inputs))
+            if labels.dim() != 1:
+                raise BadInput(
+                    f"a confusion matrix needs one class a sample, not labels of shape {tuple(labels.shape)}."
+                )
             classes = outputs.shape[1]
             pairs.append(labels.cpu() * classes + outputs.argmax(1).cpu())
     return torch.bincount(torch.cat(pairs), minlength=classes**2).view(classes, classes)
-
-
-def check_split(model: nn.Module, *splits: Split) -> None:
-    """Raise BadInput or BadType, before any work, unless ``model`` maps the inputs to (N, classes) for the labels.
-
-    The inputs are tried on those of the first split, of which the others have the shape.
-    """
-    for split in splits:
-        if not hasattr(split, "batches"):
-            raise BadType(f"a split of load_data(...) is needed, with inputs and labels, not {type(split).__name__}.")
-        if len(split) == 0:
-            raise BadInput("the split is empty: there is no sample to work with.")
-        labels = split.labels
-        if labels.dtype != torch.long or labels.dim() != 1:
-            raise BadType(f"labels must be int64 of shape (N,), not {labels.dtype} of shape {tuple(labels.shape)}.")
-    inputs, labels = next(iter(splits[0].batches(min(2, len(splits[0])))))
-    try:
-        with observing(model):
-            outputs = model(like_model(model, inputs, labels)[0])
-    except RuntimeError as error:
-        shape = tuple(inputs.shape)
-        raise BadInput(f"the network cannot take inputs of shape {shape}: {str(error).splitlines()[0]}") from error
-    for split in splits:
-        check_logits(outputs, split.labels)
-
-
-def check_logits(outputs: Any, labels: Tensor) -> None:
-    """Raise BadInput unless ``outputs`` has the shape (N, classes), with enough classes for the labels."""
-    if not isinstance(outputs, Tensor) or outputs.dim() != 2:
-        found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise BadInput(f"the network must return logits of shape (N, classes), not {found}.")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= outputs.shape[1]:
-        raise BadInput(f"labels run from {low} to {high}, but the network has {outputs.shape[1]} outputs.")
-
-
-def like_model(model: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The batch on the device and (floating-point inputs) in the dtype of the model's parameters."""
-    reference = next(model.parameters(), inputs)
-    dtype = reference.dtype if inputs.is_floating_point() else inputs.dtype
-    return inputs.to(reference.device, dtype, non_blocking=True), labels.to(reference.device, non_blocking=True)
 
 
 def computes_bfloat16(device: torch.device | str = "cpu") -> bool:
@@ -147,10 +146,11 @@ def computes_bfloat16(device: torch.device | str = "cpu") -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def forward(model: nn.Module, inputs: Tensor, precision: str) -> Any:
-    """Outputs of ``model``, in float32 also where "bfloat16" computes them under autocast."""
+def forward(model: nn.Module, inputs: Any, precision: str) -> Any:
+    """Outputs of ``model``, a tensor in float32 also where half precision or "bfloat16", under autocast, computes it."""
     if precision == "float32":
-        return model(inputs)
-    with torch.autocast(inputs.device.type, torch.bfloat16):
-        outputs = model(inputs)
-    return outputs.float()
+        return raised(call(model, inputs))
+    device = next(model.parameters()).device.type
+    with torch.autocast(device, torch.bfloat16):
+        outputs = call(model, inputs)
+    return outputs.float() if isinstance(outputs, Tensor) else outputs

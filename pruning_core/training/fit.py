@@ -9,11 +9,10 @@ from typing import Any, Literal
 from torch import nn
 
 from pruning_core.checks import Whole, check
-from pruning_core.data.loading import Data
-from pruning_core.data.splits import Split
-from pruning_core.errors import BadInput, BadType, CorruptFile
+from pruning_core.errors import BadInput, CorruptFile
 from pruning_core.progress import progress_bar
 from pruning_core.records.checkpoints import load_tensors, refuse_foreign, save_tensors
+from pruning_core.training.first_look import as_split
 from pruning_core.training.optimizers import Optimizer
 from pruning_core.training.trainer import Trainer
 from pruning_core.training.trainer_state import FORMAT
@@ -30,21 +29,22 @@ class History(list):
 
 def fit(
     model: nn.Module,
-    data: Data | Split,
+    data: Any,
     *,
     epochs: int,
     optimizer: Optimizer | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 1,
     keep: Literal["last", "best_validation"] = "last",
-    validation: Split | None = None,
+    validation: Any = None,
     progress: bool = True,
     **options: Any,
 ) -> History:
     """Train ``model``, in place, for ``epochs`` epochs; returns one row an epoch, and the network as ``.model``.
 
     ``data`` is a data set, of which the train and the validation split are used (never the test split), or a split to train
-    on, with ``validation`` beside it. ``keep="best_validation"`` ends with the weights of the best validation epoch.
+    on, with ``validation`` beside it; each may be a DataLoader or another iterable of batches
+    (:class:`~pruning_core.data.Feed`). ``keep="best_validation"`` ends with the weights of the best validation epoch.
     ``options`` are those of :class:`Trainer`. With ``checkpoint`` (a path) the state is written there every
     ``checkpoint_every`` epochs: called again after a crash, the run goes on from it and ends with the same numbers bit for
     bit (on the CPU); called again after its end, it is read back. A run with other settings, data or initial weights than
@@ -54,6 +54,7 @@ def fit(
     checkpoint_every = check("checkpoint_every", checkpoint_every, Whole(at_least=1))
     trainer = Trainer(model, optimizer, epochs=epochs, keep=keep, **options)
     train, validation = _splits(data, validation)
+    train, validation = as_split(train, model), None if validation is None else as_split(validation, model)
     if keep == "best_validation" and validation is None:
         raise BadInput("keep='best_validation' needs a validation split.")
     trainer.check(train)
@@ -72,10 +73,8 @@ def fit(
 
 
 def _splits(data: Any, validation: Any) -> tuple[Any, Any]:
-    if hasattr(data, "batches"):
-        return data, validation
     if not hasattr(data, "train"):
-        raise BadType(f"data is a data set of load_data(...) or one of its splits, not {type(data).__name__}.")
+        return data, validation
     if validation is None and len(data.validation):
         validation = data.validation
     return data.train, validation

@@ -1,84 +1,77 @@
-"""Losses of a statistic, checked as they are used: cross-entropy where labels are classes, any other where it is given."""
+"""Losses on what a network puts out, and how often its largest output is the label."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
+from torch.nn.modules.loss import _Loss
 
-from pruning_core.errors import BadInput, BadType
+from pruning_core.checks import Constraints, Real, check_fields
+from pruning_core.models.calls import logits, raised
 
-REMEDY = (
-    "the loss is cross-entropy unless another is given, as loss=torch.nn.MSELoss() or loss=torch.nn.BCEWithLogitsLoss()"
-)
-
-
-class Given:
-    """A loss of the user's: what it raises becomes one sentence, and what it returns must be one number."""
-
-    def __init__(self, loss: Callable[[Any, Any], Tensor]):
-        self.loss = loss
-
-    def __call__(self, outputs: Any, labels: Any) -> Tensor:
-        try:
-            value = self.loss(outputs, labels)
-        except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise BadInput(f"loss= does not take {_shown(outputs)} and {_shown(labels)} as labels: {reason}") from error
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            raise BadInput(f"loss= must return one number, the mean over the samples, not {_shown(value)}.")
-        return value.reshape(())
+Loss = Callable[[Any, Any], Tensor]
 
 
-class OfClasses(Given):
-    """``loss`` of logits (N, classes, ...) and labels (N, ...): whole numbers below the number of classes, or the one that
-    the loss ignores; or probabilities of the logits' shape. Labels that are anything else get a BadInput naming ``loss=``.
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Mean cross-entropy; with smoothing e the target is ``(1 - e) onehot + e / classes``. Logits (N, classes), labels (N,)."""
 
-    >>> OfClasses()(torch.zeros(2, 4), torch.tensor([0, 3], dtype=torch.int32))
-    tensor(1.3863)
+    constraints = Constraints(label_smoothing=Real(at_least=0, below=1))
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(outputs, labels, label_smoothing=self.label_smoothing)
+
+
+def of_one_tensor(loss: Loss) -> bool:
+    """Whether a loss is known to take one tensor as outputs: ours, and those of torch."""
+    return isinstance(loss, CrossEntropy | _Loss) or getattr(loss, "__module__", "") == functional.__name__
+
+
+def read_by(loss: Loss, outputs: Any) -> Any:
+    """What ``loss`` gets of the outputs: one of torch the logits of a dict, tuple or dataclass, any other loss all."""
+    return raised(logits(outputs) if of_one_tensor(loss) else outputs)
+
+
+def loss_value(loss: Loss, outputs: Any, labels: Any) -> Tensor:
+    """``loss(outputs, labels)``, of the outputs that it reads.
+
+    >>> float(loss_value(functional.mse_loss, {"logits": torch.ones(2, 1)}, torch.zeros(2, 1)))
+    1.0
     """
-
-    def __init__(self, loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy):
-        super().__init__(loss)
-        self.ignored = getattr(loss, "ignore_index", -100)
-
-    def __call__(self, outputs: Any, labels: Any) -> Tensor:
-        if problem := _problem(outputs, labels, self.ignored):
-            raise BadInput(f"{problem}; {REMEDY}.")
-        return super().__call__(outputs, labels.to(outputs.dtype) if labels.is_floating_point() else labels.long())
+    return loss(outputs if isinstance(outputs, Tensor) else read_by(loss, outputs), labels)
 
 
-def statistic(loss: Callable[[Any, Any], Tensor] | None) -> Callable[[Any, Any], Tensor]:
-    """The loss as methods call it; None is cross-entropy. Raises BadType for what cannot be called."""
-    if loss is None:
-        return OfClasses()
-    if not callable(loss):
-        raise BadType(f"loss must be a function of (outputs, labels), not {_shown(loss)}.")
-    return OfClasses(loss) if isinstance(loss, nn.CrossEntropyLoss) or loss is functional.cross_entropy else Given(loss)
+def has_classes(outputs: Any, labels: Any) -> bool:
+    """Whether labels (N, ...) are classes that outputs (N, classes, ...) are scores of, by type and shape."""
+    if not isinstance(outputs, Tensor) or not isinstance(labels, Tensor) or labels.dtype != torch.long:
+        return False
+    fits = outputs.dim() == labels.dim() + 1 and outputs.shape[:1] + outputs.shape[2:] == labels.shape
+    return fits and outputs.shape[1] > 1
 
 
-def _problem(outputs: Any, labels: Any, ignored: int) -> str | None:
-    """Why these outputs and labels are no classification; None if they are."""
-    if not isinstance(outputs, Tensor) or not isinstance(labels, Tensor):
-        return f"classes need a tensor of logits and one of labels, not {_shown(outputs)} and {_shown(labels)}"
-    if outputs.dim() < 2 or outputs.shape[1] == 1:
-        return f"outputs of shape {tuple(outputs.shape)} have no two columns to choose a class from"
-    if labels.is_floating_point():
-        if labels.shape != outputs.shape:
-            return f"labels of {labels.dtype} are no classes"
-        if bool((labels < 0).any()) or not torch.allclose(labels.sum(1), labels.new_ones(()), atol=1e-2):
-            return "labels of the outputs' shape are no probabilities of classes, which add up to 1"
-        return None
-    expected = (*outputs.shape[:1], *outputs.shape[2:])
-    if labels.shape != expected:
-        return f"labels of shape {tuple(labels.shape)} are no classes for outputs of shape {tuple(outputs.shape)}"
-    classes = labels[labels != ignored]
-    if classes.numel() and (int(classes.min()) < 0 or int(classes.max()) >= outputs.shape[1]):
-        found = f"labels from {int(classes.min())} to {int(classes.max())}"
-        return f"{found} are no classes 0 to {outputs.shape[1] - 1} of {outputs.shape[1]} outputs"
-    return None
+def hits(outputs: Tensor, labels: Tensor, loss: Loss, best: int = 1) -> tuple[Tensor, int | Tensor]:
+    """How many labels are the largest output, and how many there are; with ``best`` > 1 the first is (2,): those that are
+    the largest, and those among the ``best`` largest.
 
+    Outputs (N, classes, ...), labels (N, ...); those equal to the ``ignore_index`` of the loss do not count.
 
-def _shown(value: Any) -> str:
-    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    >>> hits(torch.tensor([[0.0, 1.0], [0.0, 1.0]]), torch.tensor([1, 0]), CrossEntropy())
+    (tensor(1), 2)
+    """
+    if best == 1:  # by max: argmax and topk take several times as long
+        right = outputs.max(1).indices == labels
+    else:
+        right = outputs.topk(min(best, outputs.shape[1]), 1).indices == labels[:, None]
+    labelled: int | Tensor = labels.numel()
+    if (ignored := getattr(loss, "ignore_index", None)) is not None:
+        counted = labels != ignored
+        right, labelled = right & (counted if best == 1 else counted[:, None]), counted.sum()
+    return right.sum() if best == 1 else torch.stack([right[:, 0].sum(), right.sum()]), labelled

@@ -3,27 +3,34 @@
 Losses are means per sample, accuracies percent, times seconds.
 """
 
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pruning_core.checks import SEED, Device, Flag, OneOf, Whole, check, check_finite
+from pruning_core.checks import SEED, Device, Flag, Maybe, OneOf, Whole, check, check_finite
+from pruning_core.data.feeds import Feed
 from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput, BadType, PruningError
 from pruning_core.masks.masks import Masks
-from pruning_core.models.modes import modes_kept, own_random_numbers
+from pruning_core.models.calls import like_model, logits, mapped, samples
+from pruning_core.models.modes import own_random_numbers
+from pruning_core.models.ready import check_values
 from pruning_core.training.averaging import WeightAverage
-from pruning_core.training.evaluation import PRECISIONS, CrossEntropy, check_split, evaluate, forward, like_model
+from pruning_core.training.epochs import channels_last, epoch_batches, steps_of, training
+from pruning_core.training.evaluation import PRECISIONS, Metric, check_metric, evaluate, forward
+from pruning_core.training.first_look import as_split, look
+from pruning_core.training.losses import CrossEntropy, Loss, hits, loss_value
 from pruning_core.training.optimizers import LearningRate, Optimizer, trained_by
 from pruning_core.training.trainer_state import TrainerState, lay_out
 
 Observer = Callable[["Trainer", dict[str, Any]], None]
 """Called after each epoch with the Trainer and the epoch's row, to which it may add JSON-able numbers."""
+UNCOUNTED = 2**40  # steps of an epoch, where no schedule asks for their number
 STEPS_BETWEEN_LOOKS = 100  # looking at the loss waits for the device, so it is not done at every step
 
 
@@ -35,15 +42,18 @@ class Trainer(TrainerState):
     """Trains ``model``, in place, one epoch at a time.
 
     ``optimizer`` holds settings (:class:`Optimizer`); ``epochs`` is the length that the learning-rate schedule is made for.
-    ``loss(outputs, labels)`` is a mean over the batch; ``penalty(model)`` a scalar tensor that is added to it and reported
-    apart. Where ``pull_(model)`` adds the gradient of the penalty in place, after the backward pass, the penalty is never
-    differentiated, and evaluated only at the end of each epoch. ``masks`` are kept exactly: gradients of dead weights are
-    zeroed before clipping, the weights multiplied after each step. ``only(name)`` picks the parameters to train.
-    ``precision="bfloat16"`` runs the forward pass under autocast (weights stay as they are); ``channels_last`` re-lays the
-    weights of convolutions in memory. All random numbers (order, augmentation, dropout, noise) follow from ``seed``; the
-    caller's global random state is left alone.
-    ``keep="best_validation"`` remembers the weights of the epoch with the best validation accuracy (the first on ties) for
-    ``restore_best()``. ``shuffle=False`` takes the samples in order, without augmentation. ``device=None`` stays where the
+    ``loss(outputs, labels)`` is a mean over the batch, ``metric`` what validation measures besides, both as in ``evaluate``;
+    ``penalty(model)`` a scalar tensor that is added to the loss and reported apart. Where ``pull_(model)`` adds the gradient
+    of the penalty in place, after the backward pass, the penalty is never differentiated, and evaluated only at the end of
+    each epoch. ``masks`` are kept exactly: gradients of dead weights are zeroed before clipping, the weights multiplied after
+    each step. ``only(name)`` picks the parameters to train. ``precision="bfloat16"`` runs the forward pass under autocast
+    (weights stay as they are); ``channels_last`` re-lays the weights of convolutions in memory. All random numbers (order,
+    augmentation, dropout, noise) follow from ``seed``; the caller's global random state is left alone.
+    ``keep="best_validation"`` remembers the weights of the epoch with the best validation accuracy, where there is none with
+    the lowest validation loss (the first on ties), for ``restore_best()``. ``shuffle=False`` takes the samples of a
+    split in order, without augmentation; a DataLoader or another iterable of batches has sizes and an order of its own (drawn
+    from ``seed`` where the loader has no generator), of which ``steps_per_epoch`` are an epoch (None: all).
+    ``device=None`` stays where the
     model is. ``observers`` are called as ``observer(trainer, row)`` after each epoch. ``average`` in (0, 1) keeps an
     exponential moving average of all weights over the steps, which ``take_average()`` puts into the network.
 
@@ -62,7 +72,8 @@ class Trainer(TrainerState):
         epochs: int,
         learning_rate: LearningRate | None = None,
         batch_size: int = 128,
-        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        loss: Loss | None = None,
+        metric: Metric = "accuracy",
         masks: Mapping[str, Tensor] | None = None,
         penalty: Callable[[nn.Module], Tensor] | None = None,
         pull_: Callable[[nn.Module], None] | None = None,
@@ -75,13 +86,17 @@ class Trainer(TrainerState):
         keep: Literal["last", "best_validation"] = "last",
         shuffle: bool = True,
         average: float | None = None,
+        steps_per_epoch: int | None = None,
     ):
         self.epochs = check("epochs", epochs, Whole(at_least=0))
         self.batch_size = check("batch_size", batch_size, Whole(at_least=1))
         self.seed = check("seed", seed, SEED)
         self.precision = check("precision", precision, OneOf(*PRECISIONS))
         self.keep = check("keep", keep, OneOf("last", "best_validation"))
-        _check_types(model, optimizer, learning_rate)
+        check_values(model)
+        _check_types(optimizer, learning_rate)
+        check_metric(metric)
+        self.metric, self.steps = metric, check("steps_per_epoch", steps_per_epoch, Maybe(Whole(at_least=1)))
         self.model = model if device is None else model.to(check("device", device, Device()))
         self.channels_last = check("channels_last", channels_last, Flag())
         lay_out(model, self.channels_last)
@@ -96,55 +111,70 @@ class Trainer(TrainerState):
         self.average = None if average is None else WeightAverage(average)
         self.masks = Masks(masks or {})
 
-    def steps_per_epoch(self, split: Split) -> int:
-        """Optimizer steps that one epoch over ``split`` takes."""
-        full, rest = divmod(len(split), self.batch_size)
-        return full + (rest > 0) - self._merges_last(split)
+    def steps_per_epoch(self, data: Any) -> int:
+        """Optimizer steps that one epoch over ``data`` takes; BadInput where the learning rate needs a number not known."""
+        data = as_split(data, self.model)
+        known = steps_of(data, self.batch_size, self.steps, merging=self._has_batch_norm())
+        rate = self.learning_rate
+        if known is None and not (isinstance(rate, LearningRate) and not rate.warmup and not rate.per_step):
+            raise BadInput(
+                "this learning rate moves with every step, but the batches have no length: give steps_per_epoch=."
+            )
+        return known or UNCOUNTED
 
-    def train_epoch(self, split: Split, validation: Split | None = None) -> dict[str, float]:
-        """Train once through ``split``; returns loss, accuracy, penalty, seconds, learning_rate (the last one used).
+    def train_epoch(self, data: Any, validation: Any = None) -> dict[str, float]:
+        """Train once through ``data``, a split or batches; returns loss, accuracy (NaN where labels are no classes), penalty,
+        seconds, learning_rate (the last one used).
 
         With ``validation`` its loss and accuracy join the row in ``history``: epoch (from 1), train_loss, train_accuracy,
-        penalty, learning_rate, seconds, validation_loss, validation_accuracy. Raises TrainingDiverged, naming epoch and step,
-        soon after the loss is no longer finite, and BadInput for data that the network cannot take.
+        penalty, learning_rate, seconds, validation_loss, validation_accuracy, and validation_metric where there is one of
+        one's own; accuracies are missing where labels are no classes. Raises TrainingDiverged, naming epoch and step, soon
+        after the loss is no longer finite, and BadInput for data that the network cannot take.
         """
+        split = as_split(data, self.model)
         self.check(split)
         start = time.perf_counter()
         seed = int(torch.randint(2**62, (), generator=self.generator))
-        with _training(self.model, self.optimizer), own_random_numbers(self.model):
-            torch.manual_seed(seed)  # of dropout and noise
+        with training(self.model, trained_by(self.optimizer)), own_random_numbers(self.model):
+            torch.manual_seed(seed)  # of dropout and noise, and of the order of a loader
             result = self._pass(split)
         result["seconds"] = time.perf_counter() - start
         self.epoch += 1
         renamed = {"loss": "train_loss", "accuracy": "train_accuracy"}
         row: dict[str, Any] = {"epoch": self.epoch} | {renamed.get(key, key): value for key, value in result.items()}
         if validation is not None:
-            measured = evaluate(self.model, validation, loss=self.loss, precision=self.precision)
+            measured = evaluate(self.model, validation, loss=self.loss, precision=self.precision, metric=self.metric)
             row |= {"validation_loss": measured.loss, "validation_accuracy": measured.accuracy}
-            self._remember_best(measured.accuracy)
-        self.history.append(row)
+            self._remember_best(-measured.loss if math.isnan(measured.accuracy) else measured.accuracy)
+            if measured.metric is not None:
+                row["validation_metric"] = measured.metric
+        missing = [key for key in ("train_accuracy", "validation_accuracy") if math.isnan(row.get(key, 0.0))]
+        self.history.append({key: value for key, value in row.items() if key not in missing})
         for observer in self.observers:
-            observer(self, row)
+            observer(self, self.history[-1])
         return result
 
-    def _pass(self, split: Split) -> dict[str, float]:
+    def _pass(self, split: Split | Feed) -> dict[str, float]:
         model: nn.Module = self.model
         losses: list[Tensor] = []
         penalties: list[Tensor] = []
         sizes: list[int] = []
+        labelled: Any = 0
         correct = torch.zeros((), dtype=torch.long, device=next(model.parameters()).device)
+        order = self.generator if self.shuffle else None
+        batches = epoch_batches(split, self.batch_size, order, self.steps, merging=self._has_batch_norm())
         projecting: list[Any] = [module for module in model.modules() if hasattr(module, "project_")]
         trained = trained_by(self.optimizer)
-        steps, factor = self.steps_per_epoch(split), 0.0
-        for step, batch in enumerate(self._batches(split)):
+        steps, factor, classes = self.steps_per_epoch(split), 0.0, self._checked[1]
+        for step, batch in enumerate(batches):
             factor = self._set_rate(self.epoch * steps + step, steps)
             inputs, labels = like_model(model, *batch)
-            if self.channels_last and inputs.dim() == 4:
-                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            if self.channels_last:
+                inputs = mapped(channels_last, inputs)
             for parameter in trained:
                 parameter.grad = None
             outputs = forward(model, inputs, self.precision)
-            loss = self.loss(outputs, labels)
+            loss = loss_value(self.loss, outputs, labels)
             losses.append(loss.detach())
             if self.penalty is not None and self.pull_ is None:
                 penalty = _one_number(self.penalty(model))
@@ -154,10 +184,14 @@ class Trainer(TrainerState):
             if self.pull_ is not None:
                 self.pull_(model)
             self._step(trained, projecting)
-            sizes.append(len(labels))
-            correct += (outputs.detach().max(1).indices == labels).sum()  # argmax is five times slower
+            sizes.append(samples(inputs))
+            if classes:
+                right, count = hits(logits(outputs).detach(), labels, self.loss)
+                correct, labelled = correct + right, labelled + count
             if len(sizes) % STEPS_BETWEEN_LOOKS == 0:
                 self._refuse_divergence(losses, penalties)
+        if not sizes:
+            raise BadInput("the batches have run out: give batches that can be gone through again in each epoch.")
         if self.penalty is not None and self.pull_ is not None:
             with torch.no_grad():
                 penalties = [_one_number(self.penalty(model))] * len(losses)
@@ -166,7 +200,7 @@ class Trainer(TrainerState):
         weights = torch.tensor(sizes, dtype=torch.float64, device=correct.device) / sum(sizes)
         return {
             "loss": float(torch.stack(losses).double() @ weights),
-            "accuracy": 100 * int(correct) / sum(sizes),
+            "accuracy": 100 * int(correct) / int(labelled) if int(labelled) else math.nan,
             "penalty": float(torch.stack(penalties).double() @ weights) if penalties else 0.0,
             "seconds": 0.0,
             "learning_rate": self.settings.lr * factor,
@@ -215,35 +249,23 @@ class Trainer(TrainerState):
             name = str(error).split()[0]
             raise TrainingDiverged(f"{name} became NaN or infinite at the end of epoch {self.epoch + 1}.") from error
 
-    def check(self, split: Split) -> None:
+    def check(self, split: Split | Feed) -> None:
         """Raises BadInput for weights, data or a batch size that cannot be trained on; a split is looked at once."""
         check_finite(self.model)
-        if self._checked and self._checked[0] is split:
+        if self._checked and self._checked[0] is getattr(split, "source", split):
             return
-        check_split(self.model, split)
-        if self._has_batch_norm() and min(self.batch_size, len(split)) == 1:
+        found = look(self.model, self.loss, split)
+        size = found.samples if isinstance(split, Feed) else min(self.batch_size, len(split))
+        if self._has_batch_norm() and size == 1:
             raise BadInput("batch norm cannot train on batches of one sample: use a batch size of at least 2.")
-        self._checked = (split,)
+        self.steps_per_epoch(split)
+        self._checked = (getattr(split, "source", split), found.classes)
 
     def _has_batch_norm(self) -> bool:
         return any(isinstance(module, _BatchNorm) for module in self.model.modules())
 
-    def _merges_last(self, split: Split) -> bool:
-        return len(split) > self.batch_size > 1 == len(split) % self.batch_size and self._has_batch_norm()
 
-    def _batches(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
-        batches = iter(split.batches(self.batch_size, self.generator if self.shuffle else None))
-        if self._merges_last(split):
-            for _ in range(len(split) // self.batch_size - 1):
-                yield next(batches)
-            full, single = next(batches), next(batches)
-            yield torch.cat([full[0], single[0]]), torch.cat([full[1], single[1]])
-        yield from batches
-
-
-def _check_types(model: object, optimizer: object, learning_rate: object) -> None:
-    if not isinstance(model, nn.Module):
-        raise BadType(f"the model must be a torch.nn.Module, not {type(model).__name__}.")
+def _check_types(optimizer: object, learning_rate: object) -> None:
     if optimizer is not None and not isinstance(optimizer, Optimizer):
         raise BadType(f"optimizer holds settings, Optimizer('sgd', lr=0.1), not a {type(optimizer).__name__}.")
     if learning_rate is not None and not hasattr(learning_rate, "factor"):
@@ -254,20 +276,3 @@ def _one_number(penalty: object) -> Tensor:
     if not isinstance(penalty, Tensor) or penalty.numel() != 1:
         raise BadInput("a penalty must return one number as a tensor.")
     return penalty.reshape(())
-
-
-@contextmanager
-def _training(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Training mode, gradients only for what is trained; afterwards modes and flags are as before, no gradient left."""
-    trained = set(map(id, trained_by(optimizer)))
-    frozen = [p for p in model.parameters() if p.requires_grad and id(p) not in trained]
-    with modes_kept(model):
-        model.train()
-        try:
-            for parameter in frozen:
-                parameter.requires_grad_(False)
-            yield
-        finally:
-            for parameter in frozen:
-                parameter.requires_grad_(True)
-            optimizer.zero_grad()

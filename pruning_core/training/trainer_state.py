@@ -6,9 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruning_core.data.feeds import Feed
 from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput
 from pruning_core.masks.masks import Masks
+from pruning_core.models.calls import tensors_of
+from pruning_core.models.modes import own_random_numbers
 from pruning_core.records.checkpoints import describe, join_parts, split_parts
 from pruning_core.training.averaging import WeightAverage
 from pruning_core.training.optimizers import Optimizer, load_optimizer_state, optimizer_state, trained_by
@@ -33,10 +36,12 @@ class TrainerState:
     epoch: int = 0  # completed ones
     history: list[dict[str, Any]]
     keep: str
+    metric: Any
+    steps: int | None
     channels_last: bool
     best: dict[str, Any] | None = None  # {"epoch", "validation_accuracy", "state"}
     average: WeightAverage | None
-    _checked: tuple[object, ...] = ()
+    _checked: tuple[Any, ...] = ()  # what was looked at, and whether its labels are classes
 
     @property
     def masks(self) -> Masks:
@@ -138,13 +143,21 @@ class TrainerState:
         load_optimizer_state(model, self.optimizer, stepped)
         self.masks = Masks(masks)
 
-    def description(self, split: Split) -> dict[str, Any]:
-        """Settings, weights and data of this run as JSON: what tells its checkpoint from another's."""
-        inputs, labels = next(iter(split.batches(min(16, len(split)))))
-        augmentation = describe(getattr(split, "augmentation", None))
-        data = [len(split), describe(inputs), describe(getattr(split, "labels", labels)), augmentation]
+    def description(self, split: Split | Feed) -> dict[str, Any]:
+        """Settings, weights and data of this run as JSON: what tells its checkpoint from another's. Of batches that a loader
+        makes, only number and shapes are known, since it may draw others each time."""
+        if isinstance(split, Feed):
+            with own_random_numbers(self.model):
+                shapes = [list(tensor.shape[1:]) for tensor in tensors_of(split.first())]
+            data = [split.steps(), shapes]
+        else:
+            inputs, labels = next(iter(split.batches(min(16, len(split)))))
+            augmentation = describe(getattr(split, "augmentation", None))
+            data = [len(split), describe(inputs), describe(getattr(split, "labels", labels)), augmentation]
         names = "settings learning_rate epochs batch_size loss penalty only precision channels_last seed keep shuffle"
         settings = {name: describe(getattr(self, name)) for name in names.split()}
+        if self.metric != "accuracy" or self.steps is not None:
+            settings |= {"metric": describe(self.metric), "steps": self.steps}
         settings["average"] = self.average and self.average.factor
         masks = describe({name: self._masks[name] for name in sorted(self._masks)})
         return settings | {"masks": masks, "initial weights": describe(self.model.state_dict()), "data": data}

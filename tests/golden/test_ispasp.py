@@ -11,7 +11,8 @@ import pruning_core as pc
 from pruning_core.data.splits import Split
 from pruning_core.methods.ispasp import ISpaSP, two_layer
 from pruning_core.papers.ispasp.configurations import STAGES, cost, mobilenetv2_configuration, resnet34_configuration
-from pruning_core.training.evaluation import CrossEntropy, evaluate
+from pruning_core.training.evaluation import evaluate
+from pruning_core.training.losses import CrossEntropy
 from pruning_core.training.optimizers import LearningRate, Optimizer
 from pruning_core.training.trainer import Trainer
 from tests.golden.harness import Check, check, parameters

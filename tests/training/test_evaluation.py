@@ -8,8 +8,9 @@ from torch.nn import functional
 
 from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput, BadType
-from pruning_core.training.evaluation import CrossEntropy, evaluate, evaluate_each
+from pruning_core.training.evaluation import evaluate, evaluate_each
 from pruning_core.training.fit import fit
+from pruning_core.training.losses import CrossEntropy
 from tests.training.small_networks import network
 
 
@@ -49,7 +50,8 @@ def labelled(labels, inputs=None):
         (labelled([0, -1]), BadInput, "labels run from -1"),
         (labelled([0.0, 1.0]), BadType, "int64"),
         (labelled([0, 1], torch.randn(2, 1, 5, 5)), BadInput, r"cannot take inputs of shape \(2, 1, 5, 5\)"),
-        ([1, 2], BadType, "not list"),
+        ([1, 2], BadType, "pairs .* not int"),
+        (5, BadType, "iterable of .* not int"),
     ],
 )
 def test_bad_data_is_refused_in_one_sentence(split, error, words):

@@ -25,10 +25,11 @@ from pruning_core.checks import Constraints, OneOf, Whole
 from pruning_core.errors import BadInput, known_name
 from pruning_core.masks import Group, Member
 from pruning_core.masks.scores import combine
-from pruning_core.methods.base import Method, View, raised, weight_rows
+from pruning_core.methods.base import Method, View, weight_rows
+from pruning_core.methods.shared.objective import OfClasses
+from pruning_core.models.calls import call, like_model, raised
 from pruning_core.models.modes import evaluating
-from pruning_core.training.evaluation import like_model
-from pruning_core.training.losses import OfClasses
+from pruning_core.training.losses import loss_value
 
 LOSSES = ("training", "nll_logits")
 SMALL = 1e-8  # keeps an elasticity finite where the loss is zero
@@ -80,8 +81,7 @@ def _mean_gradients(
         model.train(training)
         for batch in islice(batches, count):
             inputs, labels = like_model(model, batch[0], batch[1])
-            outputs = model(inputs)
-            value = loss(raised(outputs) if isinstance(outputs, Tensor) else outputs, labels)
+            value = loss_value(loss, raised(call(model, inputs)), labels)
             number = float(value.detach())
             total, used = total + number, used + 1
             if not math.isfinite(total):

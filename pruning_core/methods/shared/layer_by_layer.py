@@ -14,6 +14,7 @@ from pruning_core.methods.shared.reading import inputs_of
 from pruning_core.methods.shared.within_layers import channel_counts
 from pruning_core.models import layer_inputs
 from pruning_core.models.activations import Place, places
+from pruning_core.models.calls import first_sample
 
 
 class LayerByLayer(Method):
@@ -34,7 +35,9 @@ class LayerByLayer(Method):
     def choose(self, view: View, budget: Budget) -> Choice:
         counts, remarks = channel_counts(view, budget)
         groups = view.sites.groups
-        example = next(iter(view.batches or ()))[0][:1] if view.example_input is None else view.example_input
+        example = view.example_input
+        if example is None:
+            example = first_sample(next(iter(view.batches or ()))[0])
         reader = {name: group.consumes[0].layer for name, group in groups.items()}
         found = places(view.model, reader.values(), example)
         masks = view.alive

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from pruning_core.checks import Real, check
 from pruning_core.errors import BadInput, Unprunable, known_name
-from pruning_core.methods.base import raised
 from pruning_core.methods.shared.reading import unfolded
+from pruning_core.models.calls import raised
 
 # The zero test of the official code, in whatever precision: below this an output counts as switched off.
 SMALLEST_OUTPUT = 1.1920929e-07

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -12,13 +13,14 @@ from pruning_core.checks import Real, Whole, check
 from pruning_core.errors import BadInput
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.sites import Scope, find_sites
+from pruning_core.models.calls import call, like_model, samples
 from pruning_core.papers.how_sparse.curvature.batches import Batches, Loss, batch_losses, loss_tolerance, pairs
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian, LivingHessian
 from pruning_core.papers.how_sparse.curvature.measures import Spectrum, null_row_share, spectrum
 from pruning_core.papers.how_sparse.geometry.kinematic import trace_bound
 from pruning_core.papers.how_sparse.prediction import ActualLimits, Limit, actual_limits, predict
 from pruning_core.progress import progress_bar
-from pruning_core.training.evaluation import like_model
+from pruning_core.training.losses import CrossEntropy, has_classes, read_by
 
 FEW_BATCHES = 10
 MUCH_NEGATIVE = 0.1
@@ -81,7 +83,8 @@ def predict_limit(
 
     Args:
         model: a trained network in evaluation mode; it is left as it was.
-        batches: (inputs, labels) of the training data, in batches as for training: their spread is the tolerance.
+        batches: (inputs, labels) of the training data, in batches as for training (a DataLoader, a list, ..., as for fit):
+            their spread is the tolerance.
         epsilon: the tolerance on the loss; None: the standard deviation of the batches' losses, as in the paper.
         loss: (outputs, labels) -> mean per sample; cross-entropy by default. scope: prunable layers, as in prune().
         masks: of a network that was pruned before. Its dead weights stay dead: they are no coordinates of the Hessian, and
@@ -96,10 +99,11 @@ def predict_limit(
     network that was pruned before.
     """
     points = check("points", points, Whole(at_least=2))
-    held = list(pairs(batches))
+    held = list(pairs(batches, model))
     losses = batch_losses(model, held, loss)
     epsilon = loss_tolerance(losses) if epsilon is None else check("epsilon", epsilon, Real(above=0))
     names = find_sites(model, channels=False, scope=scope).weights
+    _refuse_frozen(model, names)
     whole = Hessian(model, held, loss, parameters=list(names))
     hessian = _of_the_living(whole, masks)
     if null_rows and hessian is not whole:
@@ -128,6 +132,16 @@ def small_share(model: nn.Module, below: float = 1e-3, scope: Scope = None) -> f
     return float(magnitudes.lt(below).double().mean())
 
 
+def _refuse_frozen(model: nn.Module, names: Iterable[str]) -> None:
+    for name in names:
+        if not model.get_parameter(name).requires_grad:
+            layer = name.rpartition(".")[0]
+            raise BadInput(
+                f"{name!r} is frozen, so it has no curvature: leave it out, scope=['!{layer}'], or let it learn, "
+                "requires_grad_(True)."
+            )
+
+
 def _of_the_living(whole: Hessian, masks: Masks | None) -> Hessian | LivingHessian:
     if masks is None:
         return whole
@@ -154,7 +168,7 @@ def magnitude_curve(
     Columns removed, loss, accuracy; ``points`` rows, evenly spaced from 0 up to one weight less than all. Accuracy is NaN
     where labels are no classes. The model is left as it was.
     """
-    held = list(pairs(batches))
+    held = list(pairs(batches, model))
     pruned = copy.deepcopy(model)
     parameters = [pruned.get_parameter(name) for name in names]
     sizes = [parameter.numel() for parameter in parameters]
@@ -171,13 +185,13 @@ def magnitude_curve(
 
 def _loss_and_accuracy(model: nn.Module, held: Batches, loss: Loss | None) -> dict[str, float]:
     """Over all samples; the accuracy in percent, or NaN where labels are no classes."""
-    sizes = torch.tensor([len(inputs) for inputs, _ in held], dtype=torch.float64)
+    sizes = torch.tensor([samples(inputs) for inputs, _ in held], dtype=torch.float64)
     found = {"loss": float((batch_losses(model, held, loss) * sizes).sum() / sizes.sum()), "accuracy": math.nan}
     right = 0
     for batch in held:
         inputs, labels = like_model(model, *batch)
-        outputs = model(inputs)
-        if labels.dim() != 1 or labels.is_floating_point() or outputs.dim() != 2:
+        outputs = read_by(loss or CrossEntropy(), call(model, inputs))
+        if not has_classes(outputs, labels) or labels.dim() != 1:
             return found
         right += int((outputs.argmax(1) == labels).sum())
     return found | {"accuracy": 100 * right / int(sizes.sum())}

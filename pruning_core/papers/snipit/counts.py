@@ -14,8 +14,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
 
 from pruning_core.errors import BadInput
+from pruning_core.models.calls import like_model
 from pruning_core.models.modes import evaluating, observing
-from pruning_core.training.evaluation import like_model
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
 BITS_A_WEIGHT, BITS_A_ROW = 34, 2

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from pruning_core.data.feeds import Feed
 from pruning_core.errors import BadInput, BadType
-from pruning_core.training.evaluation import CrossEntropy, like_model
+from pruning_core.models.calls import call, like_model, samples
+from pruning_core.training.losses import CrossEntropy, loss_value
 
 Batch = tuple[Tensor, Tensor]  # inputs, labels
 Batches = Iterable[Batch]
@@ -36,25 +38,24 @@ def finite_loss(value: Tensor, number: int) -> float:
 
 def held(model: nn.Module, batches: Batches) -> tuple[list[Batch], Batch | None]:
     """The batches on the network's device; and, where all have one shape, the whole of which they are then parts."""
-    found = [like_model(model, *batch) for batch in pairs(batches)]
-    if len({(x.shape[1:], x.dtype, y.shape[1:], y.dtype) for x, y in found}) > 1:
+    found = [like_model(model, *batch) for batch in pairs(batches, model)]
+    single = all(isinstance(tensor, Tensor) for batch in found for tensor in batch)
+    if not single or len({(x.shape[1:], x.dtype, y.shape[1:], y.dtype) for x, y in found}) > 1:
         return found, None
     sizes = [len(x) for x, _ in found]
     inputs, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
     return list(zip(inputs.split(sizes), labels.split(sizes), strict=True)), (inputs, labels)
 
 
-def pairs(batches: Batches) -> Iterator[Batch]:
-    """The batches as pairs of tensors; refuses what is none, or holds no sample."""
-    if isinstance(batches, Tensor) or not isinstance(batches, Iterable):
-        raise BadType(f"batches must be an iterable of (inputs, labels), not {type(batches).__name__}.")
+def pairs(batches: Batches, model: nn.Module | None = None) -> Iterator[Batch]:
+    """The batches as pairs (inputs, labels), of whatever a Feed takes; refuses what has no labels, or holds no sample."""
     count = 0
-    for count, batch in enumerate(batches, 1):
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not all(isinstance(t, Tensor) for t in batch):
+    for count, (inputs, labels) in enumerate(Feed(batches, model), 1):
+        if labels is None:
             raise BadType("batches must yield pairs (inputs, labels) of tensors.")
-        if batch[0].dim() == 0 or len(batch[0]) == 0:
+        if samples(inputs) == 0:
             raise BadInput(f"batch {count} holds no sample.")
-        yield batch[0], batch[1]
+        yield inputs, labels
     if not count:
         raise BadInput("batches is empty: there is no loss.")
 
@@ -72,9 +73,9 @@ def batch_losses(model: nn.Module, batches: Batches, loss: Loss | None = None) -
     refuse_training(model)
     found = []
     with forward_pass(next(model.parameters()).device), torch.no_grad():
-        for number, batch in enumerate(pairs(batches), 1):
+        for number, batch in enumerate(pairs(batches, model), 1):
             inputs, labels = like_model(model, *batch)
-            found.append(finite_loss((loss or CrossEntropy())(model(inputs), labels), number))
+            found.append(finite_loss(loss_value(loss or CrossEntropy(), call(model, inputs), labels), number))
     return torch.tensor(found, dtype=torch.float64)
 
 

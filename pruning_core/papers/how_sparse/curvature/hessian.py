@@ -24,9 +24,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.checks import Whole, check
 from pruning_core.errors import BadInput
+from pruning_core.models.calls import part, samples, tensors_of
 from pruning_core.papers.how_sparse.curvature.batches import Loss, finite_loss, forward_pass, held, refuse_training
 from pruning_core.papers.how_sparse.curvature.lanczos import rademacher
-from pruning_core.training.evaluation import CrossEntropy
+from pruning_core.training.losses import CrossEntropy, loss_value
 
 Parameters = Callable[[str, Tensor], bool] | Iterable[str] | None
 UNUSED: Any = {"allow_unused": True, "materialize_grads": True}  # zeros for a parameter that takes no part
@@ -78,6 +79,9 @@ class Hessian:
         self._leaves = [self._inputs[name].requires_grad_() for name in chosen]
         self._before = {name: tensor.clone() for name, tensor in _tensors(model).items()}
         self.batches, whole = held(model, batches)
+        merge = merge and all(
+            isinstance(inputs, Tensor) for inputs, _ in self.batches
+        )  # one alone can be cut as one likes
         self._check_losses(merge)
         self._graph: list[Tensor] | None = None
         self._chunks = self.batches
@@ -109,7 +113,7 @@ class Hessian:
     def gradient(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
         """The gradient of the loss of one batch, one tensor a parameter, which can be differentiated again."""
         with forward_pass(self.device), torch.enable_grad():
-            value = self.loss(functional_call(self.model, self._inputs, (inputs,)), labels)
+            value = self._loss_of(inputs, labels)
             if not value.requires_grad:
                 raise BadInput("the loss does not depend on the parameters that were chosen, so it has no curvature.")
             return list(torch.autograd.grad(value, self._leaves, create_graph=True, **UNUSED))
@@ -119,7 +123,7 @@ class Hessian:
         total = torch.zeros(self.dimension, dtype=self.dtype, device=self.device)
         for batch in self.batches:
             flat = torch.cat([part.detach().flatten() for part in self.gradient(*batch)])
-            total += len(batch[0]) / self.samples * flat
+            total += samples(batch[0]) / self.samples * flat
         return total
 
     def differentiate(self, gradient: list[Tensor], v: Tensor, keep: bool = True) -> Tensor:
@@ -152,19 +156,21 @@ class Hessian:
         total = torch.zeros_like(v)
         for inputs, labels in self._chunks:
             part = self.differentiate(self.gradient(inputs, labels), v, keep=False)
-            total.add_(part, alpha=len(inputs) / self.samples)
+            total.add_(part, alpha=samples(inputs) / self.samples)
         return total
 
     def _check_losses(self, merged: bool) -> None:
         """Count the samples; refuse losses that are not finite or, where that matters, no mean over samples."""
         for number, batch in enumerate(self.batches, 1):
             finite_loss(self._loss(*batch), number)
-        self.samples = sum(len(inputs) for inputs, _ in self.batches)
+        self.samples = sum(samples(inputs) for inputs, _ in self.batches)
+        if not merged:
+            return
         few, half = self.batches[:2], len(self.batches[0][0]) // 2
         if len(few) == 1 and half > 1:
             inputs, labels = few[0]
             few = [(inputs[:half], labels[:half]), (inputs[half:], labels[half:])]
-        if not merged or len(few) == 1 or few[0][0].shape[1:] != few[1][0].shape[1:]:
+        if len(few) == 1 or few[0][0].shape[1:] != few[1][0].shape[1:]:
             return
         apart = sum(float(self._loss(*part)) * len(part[0]) for part in few) / sum(len(part[0]) for part in few)
         together = float(self._loss(*(torch.cat(parts) for parts in zip(*few, strict=True))))
@@ -175,16 +181,20 @@ class Hessian:
                 "give one that is (and batch norms with stored statistics), or merge=False."
             )
 
+    def _loss_of(self, inputs: Any, labels: Any) -> Tensor:
+        arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+        return loss_value(self.loss, functional_call(self.model, self._inputs, arguments), labels)
+
     @torch.no_grad()
     def _loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
         with forward_pass(self.device):
-            return self.loss(functional_call(self.model, self._inputs, (inputs,)), labels)
+            return self._loss_of(inputs, labels)
 
     def _prepare(self, joined: tuple[Tensor, Tensor] | None, reuse: bool, memory: int) -> None:
         """Cut the samples, if ``joined``, into chunks, and build the graph of all when it may be kept."""
-        few = [part[:64] for part in self.batches[0]]
+        few = [part(entry, slice(64)) for entry in self.batches[0]]
         found, flat = self._try(*few)
-        each = max(1, found // len(few[0]))
+        each = max(1, found // samples(few[0]))
         self.graph_bytes = each * self.samples
         whole = reuse and self.graph_bytes <= memory
         if joined is not None:
@@ -192,8 +202,8 @@ class Hessian:
             self._chunks = list(zip(*(part.split(size) for part in joined), strict=True))
         if whole:
             for chunk in self._chunks:
-                part = [g * (len(chunk[0]) / self.samples) for g in self.gradient(*chunk)]
-                self._graph = part if self._graph is None else [a + b for a, b in zip(self._graph, part, strict=True)]
+                share = [g * (samples(chunk[0]) / self.samples) for g in self.gradient(*chunk)]
+                self._graph = share if self._graph is None else [a + b for a, b in zip(self._graph, share, strict=True)]
         v = rademacher(self.dimension, torch.Generator(), self.dtype, self.device)
         if flat and not bool(self._product(v).any()):
             raise BadInput("the loss is constant: its gradient and its Hessian are zero.")
@@ -208,7 +218,7 @@ class Hessian:
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             graph = self.gradient(inputs, labels)
-        for tensor in [*_tensors(self.model).values(), inputs, labels]:
+        for tensor in [*_tensors(self.model).values(), *tensors_of(inputs), *tensors_of(labels)]:
             kept.pop(tensor.untyped_storage().data_ptr(), None)
         flat = not any(bool(part.detach().any()) for part in graph)
         return sum(storage.nbytes() for storage in kept.values()), flat

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 import pruning_core as pc
 from pruning_core.errors import BadInput, BadType
 from pruning_core.methods.base import METHODS, as_method
-from pruning_core.training.losses import OfClasses, statistic
+from pruning_core.methods.shared.objective import OfClasses, statistic
 
 LABELLED = sorted(name for name, method in METHODS.items() if method.needs == "labels")
 X = torch.randn((12, 5), generator=torch.Generator().manual_seed(1)).double()

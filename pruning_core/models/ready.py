@@ -1,0 +1,54 @@
+"""Whether a network's weights are there, as parameters of its layers; otherwise one sentence that says what to do."""
+
+from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from pruning_core.errors import BadInput, BadType, Unprunable
+
+HOOKS = {
+    BasePruningMethod: ("torch.nn.utils.prune", "torch.nn.utils.prune.remove(layer, name)"),
+    WeightNorm: ("weight_norm", "remove_weight_norm(layer)"),
+    SpectralNorm: ("spectral_norm", "remove_spectral_norm(layer)"),
+}
+"""Hooks of torch that compute a weight anew before each forward pass: where they are from, and what takes them off."""
+
+
+def check_shapes(model: nn.Module) -> None:
+    """Raise BadInput for a lazy layer that has not seen an input, BadType for what is no network."""
+    if not isinstance(model, nn.Module):
+        raise BadType(f"the network must be a torch.nn.Module, not {type(model).__name__}.")
+    for name, module in model.named_modules():
+        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
+            raise BadInput(
+                f"layer {name!r} ({type(module).__name__}) has no weights yet: run one batch through the network."
+            )
+
+
+def check_values(model: nn.Module) -> None:
+    """The same, and BadInput for weights on the meta device, which have shapes but no values."""
+    check_shapes(model)
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise BadInput(
+                f"{name!r} lies on the meta device and has no values: call model.to_empty(device='cpu') and load a state."
+            )
+
+
+def check_plain(model: nn.Module) -> None:
+    """The same, and Unprunable for layers whose weights are quantised, or computed by a hook of torch."""
+    check_values(model)
+    for name, module in model.named_modules():
+        if ".quantized." in type(module).__module__:
+            kind = type(module).__name__
+            raise Unprunable(f"layer {name!r} is quantised ({kind}): prune the network before it is quantised.")
+        for hook in module._forward_pre_hooks.values():
+            found = next((words for kind, words in HOOKS.items() if isinstance(hook, kind)), None)
+            if found is not None:
+                where, remedy = found
+                raise Unprunable(
+                    f"layer {name!r} is under {where}, whose hook computes its weight: call {remedy} first, which keeps the "
+                    "values."
+                )

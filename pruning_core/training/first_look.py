@@ -1,0 +1,121 @@
+"""One look at the first batch, before any work: whether network, loss and labels go together; otherwise one sentence."""
+
+import warnings
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pruning_core.data.feeds import Feed
+from pruning_core.data.splits import Split
+from pruning_core.errors import BadInput, BadType
+from pruning_core.models.calls import like_model, samples, tried
+from pruning_core.models.modes import observing
+from pruning_core.models.ready import check_values
+from pruning_core.training.losses import CrossEntropy, Loss, has_classes, loss_value, read_by
+
+BROADCAST = "Using a target size"  # how torch's warning begins where a loss would pair every output with every label
+
+
+class Look(NamedTuple):
+    """``classes``: the labels are classes, so there is an accuracy; ``samples``: how many the first batch holds."""
+
+    classes: bool
+    samples: int
+
+
+def as_split(data: Any, model: nn.Module) -> Any:
+    """A split as it is, and whatever else holds batches as a ``Feed``. Raises BadType for what holds none."""
+    return data if hasattr(data, "batches") else Feed(data, model)
+
+
+def look(model: nn.Module, loss: Loss, *splits: Split | Feed) -> Look:
+    """Raise BadInput or BadType, before any work, unless ``model`` takes the inputs and ``loss`` its outputs and the labels.
+
+    The inputs are tried on those of the first split, of which the others have the shape.
+    """
+    check_values(model)
+    known = [split for split in splits if isinstance(getattr(split, "labels", None), Tensor)]
+    for split in known:
+        if len(split.labels) == 0:  # type: ignore[union-attr]
+            raise BadInput("the split is empty: there is no sample to work with.")
+    with observing(model):  # a loader may draw random numbers
+        found = [_looked_at(model, loss, split) for split in splits[: 1 if len(known) == len(splits) else None]]
+    outputs = found[0][1]
+    for split in known:
+        _check_loss(loss, outputs, split.labels, whole=True)  # type: ignore[union-attr]
+    return found[0][0]
+
+
+def _looked_at(model: nn.Module, loss: Loss, split: Split | Feed) -> tuple[Look, Any]:
+    if isinstance(split, Feed):
+        inputs, labels = split.first()
+        if labels is None:
+            raise BadInput("the batches hold inputs without labels; they must be pairs (inputs, labels).")
+    else:
+        inputs, labels = next(iter(split.batches(min(2, len(split)))))
+    size = samples(inputs)
+    if isinstance(labels, Tensor) and (labels.dim() == 0 or len(labels) != size):
+        raise BadInput(
+            f"a batch holds {size} inputs, but labels of shape {tuple(labels.shape)}: one a sample is needed."
+        )
+    inputs, labels = like_model(model, inputs, labels)
+    outputs = read_by(loss, tried(model, inputs))
+    _check_loss(loss, outputs, labels)
+    return Look(has_classes(outputs, labels), size), outputs
+
+
+def _check_loss(loss: Loss, outputs: Any, labels: Any, whole: bool = False) -> None:
+    """``whole``: the labels are those of a split, of which the outputs belong to the first ones."""
+    if isinstance(loss, CrossEntropy | nn.CrossEntropyLoss | nn.NLLLoss) or loss is nn.functional.cross_entropy:
+        check_labels(outputs, labels, getattr(loss, "ignore_index", None))
+    if whole:
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=BROADCAST)
+            value = loss_value(loss, outputs, labels)
+    except BadInput:
+        raise
+    except Exception as error:  # whatever a loss of the user's raises
+        what = str(error).strip().splitlines() or [type(error).__name__]
+        raise BadInput(
+            f"the loss cannot take outputs {_shown(outputs)} and labels {_shown(labels)}: {what[0]}"
+        ) from error
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        raise BadInput(f"the loss must be one number a batch, the mean over its samples, not {_shown(value)}.")
+
+
+def check_labels(outputs: Tensor, labels: Any, ignored: int | None = None) -> None:
+    """Raise BadType or BadInput unless labels are classes (N, ...), or their probabilities, for logits (N, classes, ...)."""
+    if isinstance(labels, Tensor) and labels.is_floating_point() and labels.dim() > 1 and labels.shape == outputs.shape:
+        sums = labels.sum(1)
+        if (
+            outputs.shape[1] > 1
+            and bool((labels >= 0).all())
+            and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+        ):
+            return
+    if not isinstance(labels, Tensor) or labels.dtype != torch.long:
+        raise BadType(
+            f"cross-entropy takes classes as labels, int64 of shape (N,), not {_shown(labels)}; give another loss=, such as "
+            "nn.MSELoss() for numbers or nn.BCEWithLogitsLoss() for several labels a sample."
+        )
+    check_logits(outputs, labels, ignored)
+
+
+def check_logits(outputs: Any, labels: Tensor, ignored: int | None = None) -> None:
+    """Raise BadInput unless ``outputs`` has the shape (N, classes, ...), with enough classes for the labels (N, ...)."""
+    if not isinstance(outputs, Tensor) or outputs.dim() != labels.dim() + 1 or outputs.shape[2:] != labels.shape[1:]:
+        places = "".join(f", {size}" for size in labels.shape[1:])
+        raise BadInput(f"the network must return logits of shape (N, classes{places}), not {_shown(outputs)}.")
+    counted = labels if ignored is None else labels[labels != ignored]
+    if not counted.numel():
+        return
+    low, high = int(counted.min()), int(counted.max())
+    if low < 0 or high >= outputs.shape[1]:
+        raise BadInput(f"labels run from {low} to {high}, but the network has {outputs.shape[1]} outputs.")
+
+
+def _shown(value: Any) -> str:
+    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
