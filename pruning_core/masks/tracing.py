@@ -154,7 +154,24 @@ def _build(members, problems, size, model: nn.Module, tensors, order) -> Group:
     producers = sorted({m.layer for m in produces if not m.is_buffer}, key=order.__getitem__)
     group = Group(producers[0], count, tuple(produces), tuple(normalises), tuple(consumes))
     modules = [model.get_submodule(name) for name, _, _, _ in members]
-    return replace(group, reason_fixed=problems[0] if problems else _reason_fixed(group, modules))
+    return replace(
+        group, reason_fixed=problems[0] if problems else _misfit(group, tensors) or _reason_fixed(group, modules)
+    )
+
+
+def _misfit(group: Group, tensors) -> str | None:
+    """Why what the search found cannot be so: it follows neither pixel shuffle, channel shuffle, unflatten nor the use of a
+    weight outside of its layer, and numbers channels past the end of a tensor, or finds nobody who reads them."""
+    for member in group.members:
+        if len(member.indices) and int(member.indices.max()) >= tensors[member.parameter].shape[member.dim]:
+            return f"their way to {member.layer!r} mixes or reorders them, which the search for groups does not follow"
+    read = torch.cat([member.channels for member in group.consumes]).unique() if group.consumes else None
+    if read is not None and len(read) < group.size:
+        readers = ", ".join(repr(member.layer) for member in group.consumes[:2])
+        return (
+            f"{group.size - len(read)} of them seem to be read by no layer, so their way to {readers} is not understood"
+        )
+    return None
 
 
 def _rows(name: str, module: Any, indices: Tensor, channels: Tensor) -> list[Member]:

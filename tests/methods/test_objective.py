@@ -145,7 +145,7 @@ def test_a_loss_may_take_outputs_in_a_dict(method):
         return F.mse_loss(outputs["place"], labels.expand(-1, 2))
 
     assert pc.prune(Named(), method, 0.5, batches=[(X, Y)], loss=loss).report.reached == pytest.approx(0.5, abs=0.03)
-    with pytest.raises(BadInput, match=r"not dict and.*loss=torch\.nn\.MSELoss"):
+    with pytest.raises(BadInput, match=r"are no classes; .*loss=torch\.nn\.MSELoss"):
         pc.prune(Named(), method, 0.5, batches=[(X, Y)])
 
 
