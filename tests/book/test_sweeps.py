@@ -119,7 +119,7 @@ def test_the_lines_for_slurm_submit_jobs_that_start_workers(tmp_path, monkeypatc
     for script in scripts:
         assert "#SBATCH -p gpu" in script
         assert "#SBATCH --gres=gpu:1" in script
-        before, _, command = script.partition("export PRUNING_CACHE=/shared/pruning PRUNING_DEVICE=cuda\n")
+        before, _, command = script.partition("export PRUNING_CACHE=/shared PRUNING_DEVICE=cuda\n")
         assert before
         assert re.search(r"dask_worker .* --nthreads 1 .*--nworkers 4 ", command)
         subprocess.run(["sh", "-n"], input=script, text=True, check=True)
