@@ -26,7 +26,7 @@ def fold_batch_norm(model: nn.Module, example) -> nn.Module:
     with the running mean and variance. The outputs stay equal up to rounding. A norm folds when all that reads the output
     of a convolution or linear layer is this norm, and both are called once in a forward pass of ``example`` (a batch, or a
     tuple of arguments); any other stays, like those in front of the activation and the convolution of a DenseNet. Do not
-    train the copy: it has lost the norms that made training work. Source: :func:`torch.nn.utils.fusion.fuse_conv_bn_eval`.
+    train the copy: it has lost the norms that made training work. Source: ``fuse_conv_bn_eval`` of ``torch.nn.utils``.
 
     >>> import torch
     >>> network = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2))
