@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Needs = Literal["nothing", "shape", "inputs", "labels"]
-COMBINED = Constraints(combine=OneOf(*COMBINERS, kind="combination"))
-"""Constraints of methods whose ``combine`` says how the scores of several layers for one channel become one."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pruning_core.masks import Budget, Scores, expand
-from pruning_core.methods.base import COMBINED, Choice, Method, View, register
+from pruning_core.methods.base import Choice, Method, View, register
 from pruning_core.methods.shared.reading import largest
 from pruning_core.methods.shared.within_layers import channel_counts
 
@@ -25,8 +25,6 @@ class EfficientConvNets(Method):
 
     name, citation = "efficient_convnets", "li2017filters"
     unit, needs = "channel", "shape"
-    constraints = COMBINED
-
     greedy: bool = False
     combine: str = "sum"
 

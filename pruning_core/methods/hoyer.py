@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.masks import Masks, Scores
-from pruning_core.methods.base import COMBINED, Method, View, living, register, summed
+from pruning_core.methods.base import Method, View, living, register, summed
 
 TRIM = 1e-3  # weights at most this large go after training, in the official code
 
@@ -43,8 +43,6 @@ class GroupHoyerSquare(Method):
 
     name, citation = "group_hoyer_square", "yang2020deephoyer"
     unit, needs = "channel", "shape"
-    constraints = COMBINED
-
     combine: str = "max"
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:

@@ -8,9 +8,7 @@ channel, sigma(g), not the raw g. ``reference=True`` cuts by the thresholds of t
 
 from torch import Tensor, nn
 
-from pruning_core.checks import Constraints, OneOf
 from pruning_core.masks import Masks, Scores
-from pruning_core.masks.scores import NORMALISERS
 from pruning_core.methods.base import View, pull_to_zero_, register
 from pruning_core.methods.shared.batch_norm_scales import Thresholded, living_scales, norm_scales
 
@@ -24,8 +22,6 @@ class Slimming(Thresholded):
 
     name, citation = "slimming", "liu2017slimming"
     absolute = True
-    constraints = Constraints(normalise=OneOf(*NORMALISERS, kind="normaliser"))
-
     normalise: str = "none"
 
     def penalty(self, model: nn.Module, alive: Masks) -> Tensor:

@@ -10,7 +10,7 @@ that make one channel together share one gate.
 """
 
 from pruning_core.masks import Scores
-from pruning_core.methods.base import COMBINED, View, register
+from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.elasticities import Sensitivity, gate_elasticities, statistic_loss
 
 
@@ -23,8 +23,6 @@ class Snap(Sensitivity):
 
     name, citation = "snap", "verdenius2020snipit"
     unit = "channel"
-    constraints = COMBINED
-
     combine: str = "sum"
 
     def shrinks(self) -> bool:

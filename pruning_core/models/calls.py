@@ -27,10 +27,10 @@ def tried(model: nn.Module, inputs: Any) -> Any:
     except (RuntimeError, TypeError, IndexError, ValueError) as error:
         shapes = " and ".join(str(tuple(tensor.shape)) for tensor in tensors_of(inputs))
         kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors_of(inputs)}
-        shown = f"{shapes} ({', '.join(sorted(kinds))})"
-        shown += "; images are given as floating-point numbers" if "uint8" in kinds else ""
+        given = f"{shapes} ({', '.join(sorted(kinds))})"
+        given += "; images are given as floating-point numbers" if "uint8" in kinds else ""
         what = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BadInput(f"the network cannot take inputs of shape {shown}: {what}") from error
+        raise BadInput(f"the network cannot take inputs of shape {given}: {what}") from error
 
 
 def mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:
@@ -104,6 +104,11 @@ def tensors_of(output: Any) -> list[Tensor]:
         return [output]
     values = _named(output).values()
     return [tensor for value in values for tensor in tensors_of(value)]
+
+
+def shown(value: Any) -> str:
+    """What a message says of a value that does not fit: type and shape of a tensor, else its class."""
+    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def logits(outputs: Any) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pruning_core.data.feeds import Feed
 from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput, BadType
-from pruning_core.models.calls import like_model, samples, tried
+from pruning_core.models.calls import like_model, samples, shown, tried
 from pruning_core.models.modes import observing
 from pruning_core.models.ready import check_values
 from pruning_core.training.losses import CrossEntropy, Loss, has_classes, loss_value, read_by
@@ -80,10 +80,10 @@ def _check_loss(loss: Loss, outputs: Any, labels: Any, whole: bool = False) -> N
     except Exception as error:  # whatever a loss of the user's raises
         what = str(error).strip().splitlines() or [type(error).__name__]
         raise BadInput(
-            f"the loss cannot take outputs {_shown(outputs)} and labels {_shown(labels)}: {what[0]}"
+            f"the loss cannot take outputs {shown(outputs)} and labels {shown(labels)}: {what[0]}"
         ) from error
     if not isinstance(value, Tensor) or value.numel() != 1:
-        raise BadInput(f"the loss must be one number a batch, the mean over its samples, not {_shown(value)}.")
+        raise BadInput(f"the loss must be one number a batch, the mean over its samples, not {shown(value)}.")
 
 
 def check_labels(outputs: Tensor, labels: Any, ignored: int | None = None) -> None:
@@ -98,7 +98,7 @@ def check_labels(outputs: Tensor, labels: Any, ignored: int | None = None) -> No
             return
     if not isinstance(labels, Tensor) or labels.dtype != torch.long:
         raise BadType(
-            f"cross-entropy takes classes as labels, int64 of shape (N,), not {_shown(labels)}; give another loss=, such as "
+            f"cross-entropy takes classes as labels, int64 of shape (N,), not {shown(labels)}; give another loss=, such as "
             "nn.MSELoss() for numbers or nn.BCEWithLogitsLoss() for several labels a sample."
         )
     check_logits(outputs, labels, ignored)
@@ -108,14 +108,10 @@ def check_logits(outputs: Any, labels: Tensor, ignored: int | None = None) -> No
     """Raise BadInput unless ``outputs`` has the shape (N, classes, ...), with enough classes for the labels (N, ...)."""
     if not isinstance(outputs, Tensor) or outputs.dim() != labels.dim() + 1 or outputs.shape[2:] != labels.shape[1:]:
         places = "".join(f", {size}" for size in labels.shape[1:])
-        raise BadInput(f"the network must return logits of shape (N, classes{places}), not {_shown(outputs)}.")
+        raise BadInput(f"the network must return logits of shape (N, classes{places}), not {shown(outputs)}.")
     counted = labels if ignored is None else labels[labels != ignored]
     if not counted.numel():
         return
     low, high = int(counted.min()), int(counted.max())
     if low < 0 or high >= outputs.shape[1]:
         raise BadInput(f"labels run from {low} to {high}, but the network has {outputs.shape[1]} outputs.")
-
-
-def _shown(value: Any) -> str:
-    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pruning_core.errors import BadInput, BadType
-from pruning_core.models.calls import logits, raised
+from pruning_core.models.calls import logits, raised, shown
 from pruning_core.training.losses import loss_value
 
 REMEDY = (
@@ -27,9 +27,9 @@ class Given:
             value = loss_value(self.loss, outputs, labels)
         except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise BadInput(f"loss= does not take {_shown(outputs)} and {_shown(labels)} as labels: {reason}") from error
+            raise BadInput(f"loss= does not take {shown(outputs)} and {shown(labels)} as labels: {reason}") from error
         if not isinstance(value, Tensor) or value.numel() != 1:
-            raise BadInput(f"loss= must return one number, the mean over the samples, not {_shown(value)}.")
+            raise BadInput(f"loss= must return one number, the mean over the samples, not {shown(value)}.")
         return value.reshape(())
 
 
@@ -57,14 +57,14 @@ def statistic(loss: Callable[[Any, Any], Tensor] | None) -> Callable[[Any, Any],
     if loss is None:
         return OfClasses()
     if not callable(loss):
-        raise BadType(f"loss must be a function of (outputs, labels), not {_shown(loss)}.")
+        raise BadType(f"loss must be a function of (outputs, labels), not {shown(loss)}.")
     return OfClasses(loss) if isinstance(loss, nn.CrossEntropyLoss) or loss is functional.cross_entropy else Given(loss)
 
 
 def _problem(outputs: Any, labels: Any, ignored: int) -> str | None:
     """Why these outputs and labels are no classification; None if they are."""
     if not isinstance(outputs, Tensor) or not isinstance(labels, Tensor):
-        return f"classes need a tensor of logits and one of labels, not {_shown(outputs)} and {_shown(labels)}"
+        return f"classes need a tensor of logits and one of labels, not {shown(outputs)} and {shown(labels)}"
     if outputs.dim() < 2 or outputs.shape[1] == 1:
         return f"outputs of shape {tuple(outputs.shape)} have no two columns to choose a class from"
     if labels.is_floating_point():
@@ -81,7 +81,3 @@ def _problem(outputs: Any, labels: Any, ignored: int) -> str | None:
         found = f"labels from {int(classes.min())} to {int(classes.max())}"
         return f"{found} are no classes 0 to {outputs.shape[1] - 1} of {outputs.shape[1]} outputs"
     return None
-
-
-def _shown(value: Any) -> str:
-    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
