@@ -1,6 +1,7 @@
 """Every figure of the book, drawn from rows only; each comes with an alt text and the book's one palette."""
 
 from pruning_core.plots.curves import accuracy_against_sparsity, heatmap, latency_bars, layer_bars
+from pruning_core.plots.evidence import differences, evidence
 from pruning_core.plots.interactive import SliderFigure, slider_figure
 from pruning_core.plots.style import (
     COLOURS,
@@ -11,6 +12,7 @@ from pruning_core.plots.style import (
     alt_text,
     figure,
     set_alt,
+    set_caption,
     show,
     stamp,
     style_of,
@@ -18,6 +20,6 @@ from pruning_core.plots.style import (
 
 __all__ = [
     "COLOURS", "METHOD_STYLE", "NEUTRAL", "BookFigure", "MethodStyle", "SliderFigure", "accuracy_against_sparsity",
-    "alt_text", "figure", "heatmap", "latency_bars", "layer_bars", "set_alt", "show", "slider_figure", "stamp",
-    "style_of",
+    "alt_text", "differences", "evidence", "figure", "heatmap", "latency_bars", "layer_bars", "set_alt", "set_caption",
+    "show", "slider_figure", "stamp", "style_of",
 ]  # fmt: skip

@@ -82,6 +82,7 @@ class BookFigure(Figure):
     """A matplotlib figure that shows itself in notebooks as an image with an alt text."""
 
     alt: str = ""
+    caption: str = ""
     panels: int = 1
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
@@ -89,22 +90,29 @@ class BookFigure(Figure):
 
 
 class Picture(NamedTuple):
-    """A finished image with its alt text, for notebooks (JupyterLab, myst-nb, Colab) and for files."""
+    """A finished image with its alt text and caption, for notebooks (JupyterLab, myst-nb, Colab) and for files."""
 
     data: bytes
     mime: str
     alt: str
     width: int
+    caption: str = ""
 
     def to_html(self) -> str:
-        """Return one ``<img>`` with the image inside, so that the page asks for no further file."""
+        """Return one ``<img>`` with the image inside, so that the page asks for no further file; with a caption, both in a
+        ``<figure>``."""
         encoded = base64.b64encode(self.data).decode()
         # The theme puts a light box behind HTML outputs in dark mode; our figures are drawn for both backgrounds.
-        return (
-            "<style>.text_html:has(> .pruning-figure){background:none!important;padding:0!important}</style>"
+        image = (
             f'<img class="pruning-figure dark-light" alt="{html.escape(self.alt, quote=True)}" '
             f'style="width:{self.width}px;max-width:100%;height:auto;background:none" '
             f'src="data:{self.mime};base64,{encoded}">'
+        )
+        words = html.escape(self.caption)
+        framed = f'<figure style="margin:0">{image}<figcaption>{words}</figcaption></figure>' if words else image
+        return (
+            "<style>.text_html:has(.pruning-figure){background:none!important;padding:0!important}"
+            f"figcaption{{max-width:{self.width}px;font-size:.9em}}</style>{framed}"
         )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
@@ -184,6 +192,12 @@ def set_alt(fig: BookFigure, text: str) -> None:
     fig.alt = " ".join(text.split())
 
 
+def set_caption(fig: BookFigure, text: str) -> BookFigure:
+    """Give the figure a caption: what to see in it, and what to try. It stands below the picture."""
+    fig.caption = " ".join(text.split())
+    return fig
+
+
 def show(fig: Figure, alt: str | None = None) -> Picture:
     """Turn a figure into an image with an alt text, to be the last line of a cell.
 
@@ -194,11 +208,12 @@ def show(fig: Figure, alt: str | None = None) -> Picture:
     if not text:
         raise ValueError("the figure has no alt text: pass show(fig, alt='...') or call set_alt(fig, '...').")
     width = math.ceil(fig.get_size_inches()[0] * 96)
+    caption = str(getattr(fig, "caption", ""))
     with mpl.rc_context(RC):
         data = _saved(fig, "svg", metadata={"Date": None, "Title": text[:200]})
         if len(data) <= SVG_LIMIT:
-            return Picture(data, "image/svg+xml", text, width)
-        return Picture(_saved(fig, "png", dpi=160), "image/png", text, width)
+            return Picture(data, "image/svg+xml", text, width, caption)
+        return Picture(_saved(fig, "png", dpi=160), "image/png", text, width, caption)
 
 
 def _saved(fig: Figure, kind: str, **options: Any) -> bytes:
