@@ -3,6 +3,9 @@
 import os
 from typing import Any
 
+STILL = "PRUNING_STILL"
+"""Environment variable: where it is set nobody sits at the screen, and figures with a knob are drawn as pictures."""
+
 
 def progress_bar(progress: bool, **settings: Any) -> Any:
     """A tqdm bar; none when ``progress`` is False or $TQDM_DISABLE is set, which tqdm's bar for notebooks overlooks."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from pruning_core.book.tables import check_table, read_table
 from pruning_core.errors import BadInput, PruningError, known_name
+from pruning_core.progress import STILL
 from pruning_core.records.files import content_hash, file_sha256, write_atomically
 from pruning_core.version import CHEAP, LONG, PACKAGE, PROFILES, REPOSITORY
 
@@ -120,8 +121,8 @@ def read_parameters(path: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def kernel_environment(profile: str) -> Iterator[None]:
-    """What a kernel started inside inherits: one thread in the short profiles, and no progress bars on the page."""
-    wanted = {"TQDM_DISABLE": "1", **(dict.fromkeys(_THREADS, "1") if profile in CHEAP else {})}
+    """What a kernel started inside inherits: one thread in the short profiles, no progress bars and no live panels."""
+    wanted = {"TQDM_DISABLE": "1", STILL: "1", **(dict.fromkeys(_THREADS, "1") if profile in CHEAP else {})}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

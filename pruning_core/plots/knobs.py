@@ -1,0 +1,119 @@
+"""A figure with a knob: in a notebook that runs, the package computes again; on a page, pictures computed beforehand.
+
+Both come from one function, which draws the figure for one value of the knob.
+"""
+
+import asyncio
+import base64
+import html
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pruning_core.checks import Real, Several, check
+from pruning_core.errors import BadInput
+from pruning_core.plots.interactive import _dump
+from pruning_core.plots.style import NEUTRAL, BookFigure, Picture, show
+from pruning_core.progress import STILL
+
+if TYPE_CHECKING:
+    import ipywidgets
+
+WAIT = 0.25  # seconds without a further movement before a computation starts
+_SCRIPT = Path(__file__).with_name("frames.js").read_text(encoding="utf-8")
+
+
+class Live:
+    """What :func:`live` returns: shows itself as a panel in a running notebook, as a figure with pictures elsewhere."""
+
+    def __init__(self, draw: Callable[[float], BookFigure], values: Sequence[float], control: str, step: float | None):
+        self.draw, self.values, self.control, self.step = draw, list(values), control, step
+
+    def pictures(self) -> list[Picture]:
+        """The figure at each of the values."""
+        return [show(self.draw(value)) for value in self.values]
+
+    def to_html(self) -> str:
+        """One self-contained ``<figure>`` with a slider over the pictures and the caption of the first."""
+        pictures = self.pictures()
+        names = [f"{value:g}" for value in self.values]
+        name = f"frames-{zlib.crc32(b''.join(picture.data for picture in pictures)):08x}"
+        images = "".join(
+            f'<img class="pruning-figure dark-light" alt="{html.escape(p.alt, quote=True)}" {"hidden " if i else ""}'
+            f'style="width:{p.width}px;max-width:100%;height:auto;background:none" '
+            f'src="data:{p.mime};base64,{base64.b64encode(p.data).decode()}">'
+            for i, p in enumerate(pictures)
+        )
+        control = html.escape(self.control)
+        return (
+            "<style>.text_html:has(> .pruning-frames){background:none!important;padding:0!important}"
+            ".pruning-frames img[hidden]{display:none}</style>"
+            f'<figure class="pruning-frames" id="{name}" style="margin:0">{images}'
+            f'<label style="display:flex;gap:.75em;align-items:center;color:{NEUTRAL}"><span>{control}</span>'
+            f'<input type="range" min="0" max="{len(names) - 1}" step="1" value="0" disabled style="flex:1">'
+            f'<output style="min-width:6em">{names[0]}</output></label>'
+            f"<figcaption>{html.escape(pictures[0].caption)}</figcaption>"
+            f"<script>{_SCRIPT}pruningFrames({_dump(name)}, {_dump(names)});</script></figure>"
+        )
+
+    def widget(self) -> "ipywidgets.VBox":
+        """The panel: a slider between the smallest and the largest value, and the figure, drawn anew a moment after the
+        slider comes to rest."""
+        import ipywidgets
+
+        low, high = min(self.values), max(self.values)
+        step = self.step or (high - low) / 100
+        layout, style = {"width": "32em"}, {"description_width": "initial"}
+        whole = all(float(number).is_integer() for number in (low, high, step))
+        kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
+        number: Any = int if whole else float
+        slider = kind(
+            value=number(self.values[0]), min=number(low), max=number(high), step=number(step), description=self.control,
+            layout=layout, style=style, **({} if whole else {"readout_format": ".4g"}),
+        )  # fmt: skip
+        picture = ipywidgets.HTML(show(self.draw(self.values[0])).to_html())
+        waiting: list[asyncio.TimerHandle] = []
+
+        def redraw(value: float) -> None:
+            try:
+                picture.value = show(self.draw(value)).to_html()
+            except BadInput as problem:  # what the package says of this value is part of the lesson
+                picture.value = f"<p>{html.escape(str(problem))}</p>"
+
+        def moved(change: dict[str, Any]) -> None:
+            for handle in waiting:
+                handle.cancel()
+            waiting[:] = [asyncio.get_event_loop().call_later(WAIT, redraw, change["new"])]
+
+        slider.observe(moved, "value")
+        return ipywidgets.VBox([slider, picture])
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
+        if os.environ.get(STILL):
+            return {"text/html": self.to_html(), "text/plain": self.control}
+        return self.widget()._repr_mimebundle_()
+
+
+def live(
+    draw: Callable[[float], BookFigure], values: Sequence[float], *, control: str, step: float | None = None
+) -> Live:
+    """A figure whose knob makes the package compute again.
+
+    ``draw`` computes and draws the figure for one value of the knob; its caption and alt text come along. In a notebook
+    that runs, a slider from the smallest to the largest of ``values`` calls it again, in steps of ``step`` (None: a
+    hundredth of the way). On a page, where nothing computes, the slider walks through pictures for ``values``; the first
+    is what is seen at the beginning. ``control``: what the knob changes, in words. Raises BadInput for fewer than two
+    values, or a function that returns no figure of the book.
+
+    >>> from pruning_core.plots import accuracy_against_sparsity
+    >>> import pandas as pd
+    >>> def draw(drop):
+    ...     rows = [{"method": "snip", "seed": 0, "sparsity": p, "accuracy": 99 - drop * p} for p in (0.5, 0.9)]
+    ...     return accuracy_against_sparsity(pd.DataFrame(rows))
+    >>> len(live(draw, [1, 5, 20], control="drop").pictures())
+    3
+    """
+    values = check("values", values, Several(Real(), at_least=2))
+    return Live(draw, values, control, step)
