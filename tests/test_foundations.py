@@ -26,6 +26,10 @@ RIGHT = {
     "schedules/magnitude-mask": by_rank,
     "schedules/rounds": 18,
     "schedules/erk": 0.0385,
+    "footing/share": 0.5,
+    "footing/interval": [-0.638, 1.638],
+    "footing/run": 3,
+    "footing/score": lambda weight: weight.abs().amax(dim=(1, 2, 3)),
 }
 
 

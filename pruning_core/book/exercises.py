@@ -37,7 +37,16 @@ def _is_magnitude_mask(function: Callable) -> bool:
     return True
 
 
-JUDGES: dict[str, Callable[[Any], bool]] = {"schedules/magnitude-mask": _is_magnitude_mask}
+def _is_largest_entry(function: Callable) -> bool:
+    """Whether ``function(weight)`` is the largest absolute entry of each filter."""
+    weight = torch.randn(5, 3, 2, 4, generator=torch.Generator().manual_seed(0))
+    return torch.equal(function(weight.clone()), weight.abs().flatten(1).max(1).values)
+
+
+JUDGES: dict[str, Callable[[Any], bool]] = {
+    "schedules/magnitude-mask": _is_magnitude_mask,
+    "footing/score": _is_largest_entry,
+}
 """Exercises whose answer is more than numbers or a word, and what judges them."""
 
 
