@@ -136,9 +136,10 @@ def _scoreboard(arguments: argparse.Namespace) -> None:
 
 def _costs(arguments: argparse.Namespace) -> None:
     from pruning_core.book import sweeps
+    from pruning_core.book.claims.page import escaped
 
     table = sweeps.costs(records.load())
-    rows = [[p, m, d, on, str(n), f"{hours:.2f}"] for p, m, d, on, n, hours in table.itertuples(index=False)]
+    rows = [[*map(escaped, names), str(n), f"{hours:.2f}"] for *names, n, hours in table.itertuples(index=False)]
     head = ["profile", "network", "data", "on", "experiments", "hours"]
     print("\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows]))
 
