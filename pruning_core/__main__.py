@@ -77,6 +77,8 @@ def _notebooks(arguments: argparse.Namespace) -> None:
             chapters.remove_strays()
     executed = arguments.into or chapters.EXECUTED
     how: dict[str, Any] = {"jobs": arguments.jobs, "executed": executed, "always": arguments.always}
+    if arguments.into:  # what fails stays there, too: an installed package has no other place
+        how["failed"] = arguments.into / "_failed"
     ran = chapters.run_notebooks(notebooks, arguments.profile, _given(arguments.parameters), **how)
     print(f"{len(ran)} of {len(notebooks)} notebooks run, the others had not changed since their last run")
 

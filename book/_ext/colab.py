@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from repository import ROOT, find
+from repository import ROOT, UNKNOWN, find
 
 TAG = "install"
 CELL = """\
@@ -64,9 +64,7 @@ def main(given: list[str]) -> None:
     if len(given) != 1:
         raise SystemExit("Which folder? For example: python book/_ext/colab.py /tmp/colab")
     if not (place := find()):
-        raise SystemExit(
-            "It is not known where this repository lives: name it in book/_config.yml, or add a remote on GitHub."
-        )
+        raise SystemExit(UNKNOWN)
     print(f"{len(write(Path(given[0]), place.requirement))} notebooks that install {place.requirement}")
 
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+UNKNOWN = "It is not known where this repository lives: name it in book/_config.yml, or add a remote on GitHub."
 COLAB = "colab"
 """The branch of notebooks with a first cell that installs the package; the workflow `book` writes it (colab.py)."""
 
@@ -69,12 +70,17 @@ def read(address: str, branch: str = "main") -> Repository | None:
     return Repository(path[1], path[2], branch) if known and path else None
 
 
+def _given(root: Path) -> tuple[str, str]:
+    """Address (which may be empty) and branch out of `book/_config.yml`."""
+    given = yaml.safe_load((root / "book" / "_config.yml").read_text(encoding="utf-8")).get("repository") or {}
+    return given.get("url") or "", given.get("branch") or "main"
+
+
 def setting(root: Path = ROOT) -> Repository | None:
     """What `book/_config.yml` names; SystemExit where it names something that is no repository on GitHub."""
-    given = yaml.safe_load((root / "book" / "_config.yml").read_text(encoding="utf-8")).get("repository") or {}
-    if not (url := given.get("url")):
-        return None
-    if not (found := read(url, given.get("branch") or "main")):
+    url, branch = _given(root)
+    found = read(url, branch)
+    if url and not found:
         raise SystemExit(f"repository.url in book/_config.yml is {url!r}, which is no address of a GitHub repository.")
     return found
 
@@ -83,10 +89,15 @@ def find(root: Path = ROOT) -> Repository | None:
     """The setting, else the remote `origin` of the checkout at ``root``; None where neither is on GitHub."""
     if found := setting(root):
         return found
-    given = yaml.safe_load((root / "book" / "_config.yml").read_text(encoding="utf-8")).get("repository") or {}
     asked = ["git", "-C", str(root), "remote", "get-url", "origin"]
     try:
         remote = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
     except OSError:  # no git here
         return None
-    return read(remote, given.get("branch") or "main")
+    return read(remote, _given(root)[1])
+
+
+if __name__ == "__main__":
+    if not (place := find()):
+        raise SystemExit(UNKNOWN)
+    print(place.badges)
