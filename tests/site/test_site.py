@@ -229,7 +229,7 @@ def test_an_address_that_does_not_exist_leads_back(visit: Any, path: str) -> Non
                                                                content_type="text/html"))  # fmt: skip
     page = visit.open(path)
     visit.screenshot("404")
-    assert page.locator("h1").inner_text() == "There is no such page"
+    assert page.locator("article h1").inner_text() == "There is no such page"
     missing = [error for error in visit.errors if not error.startswith("Failed to load resource")]
     assert missing == [f"404: {visit.address}/{path}"], "the page itself, and nothing that it asks for"
     page.get_by_role("link", name="front page").click()
@@ -240,6 +240,7 @@ def test_an_address_that_does_not_exist_leads_back(visit: Any, path: str) -> Non
 def test_sitemap_and_card_are_there_where_the_address_is_known() -> None:
     assert (SITE / "sitemap.xml").is_file() == bool(BASE)
     assert (SITE / "_static" / "social_card.png").is_file()
+    assert 'og:site_name" content="The pruning book"' in (SITE / "index.html").read_text(encoding="utf-8")
     named = re.findall('og:image" content="([^"]+)"', (SITE / "index.html").read_text(encoding="utf-8"))
     assert named == ([BASE + "_static/social_card.png"] if BASE else [])
     if BASE:
