@@ -77,6 +77,8 @@ def _notebooks(arguments: argparse.Namespace) -> None:
             chapters.remove_strays()
     executed = arguments.into or chapters.EXECUTED
     how: dict[str, Any] = {"jobs": arguments.jobs, "executed": executed, "always": arguments.always}
+    if arguments.into:  # what fails stays there, too: an installed package has no other place
+        how["failed"] = arguments.into / "_failed"
     ran = chapters.run_notebooks(notebooks, arguments.profile, _given(arguments.parameters), **how)
     print(f"{len(ran)} of {len(notebooks)} notebooks run, the others had not changed since their last run")
 
@@ -136,9 +138,10 @@ def _scoreboard(arguments: argparse.Namespace) -> None:
 
 def _costs(arguments: argparse.Namespace) -> None:
     from pruning_core.book import sweeps
+    from pruning_core.book.claims.page import escaped
 
     table = sweeps.costs(records.load())
-    rows = [[p, m, d, on, str(n), f"{hours:.2f}"] for p, m, d, on, n, hours in table.itertuples(index=False)]
+    rows = [[*map(escaped, names), str(n), f"{hours:.2f}"] for *names, n, hours in table.itertuples(index=False)]
     head = ["profile", "network", "data", "on", "experiments", "hours"]
     print("\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows]))
 

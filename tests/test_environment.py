@@ -50,6 +50,10 @@ def test_the_conda_environment_is_in_step() -> None:
     (pip,) = [entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict)]
     assert f"python{PROJECT['requires-python']}" in conda
     assert "pip" in conda
+    # pip finds these two in place and brings neither its own torch nor CUDA; conda calls torch by another name
+    bounds = {r.name: r.specifier for r in _direct()}
+    named = {r.name: r.specifier for r in map(Requirement, conda) if r.name not in ("python", "nodejs", "pip")}
+    assert named == {"pytorch": bounds["torch"], "torchvision": bounds["torchvision"]}
     editable = re.fullmatch(r"-e \.\[([a-z,]+)\]", pip[0])
     assert editable
     assert set(editable[1].split(",")) <= set(PROJECT["optional-dependencies"])

@@ -1,14 +1,17 @@
 """The package as a wheel: a downloaded notebook runs in an empty folder, and what needs the repository says so."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
 import pytest
 
+import colab
 from pruning_core.version import REPOSITORY
 
 pytestmark = pytest.mark.slow
@@ -76,3 +79,56 @@ def test_what_needs_the_repository_says_so(installed, line):
     assert done.returncode == 2
     assert "needs a checkout of the book's repository" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_a_failed_notebook_leaves_is_in_the_folder_that_was_asked_for(installed):
+    site, empty, _ = installed
+    line = "-m pruning_core notebooks 0_foundations/3 --into größe --profile smoke -p seed text --jobs 1"
+    done = ran(installed, *line.split())
+    assert done.returncode == 1
+    assert "0_foundations/3_masks_to_networks, cell" in done.stderr
+    (kept,) = (empty / "größe").rglob("*.failed.ipynb")
+    assert kept.parts[-3] == "_failed"
+    assert not (site / "pruning_core" / "_shipped" / "book" / "_failed").exists()
+    shutil.rmtree(empty / "größe")
+
+
+@pytest.fixture(scope="module")
+def without_the_package(installed, tmp_path_factory):
+    """What Colab offers: a kernel with pip and all other packages, in an environment of its own; its settings."""
+    folder = tmp_path_factory.mktemp("colab")
+    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
+    others = folder / "others"
+    others.mkdir()
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if "pruning_core" not in entry.name:
+            (others / entry.name).symlink_to(entry)
+    python = folder / "venv" / "bin" / "python"
+    where = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    site = Path(subprocess.check_output(where, text=True).strip())
+    (site / "others.pth").write_text(f"{others}\n")
+    kernel = {"argv": [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "empty",
+              "language": "python"}  # fmt: skip
+    (folder / "kernels" / "empty").mkdir(parents=True)
+    (folder / "kernels" / "empty" / "kernel.json").write_text(json.dumps(kernel))
+    _, _, environment = installed
+    environment = {name: value for name, value in environment.items() if not name.startswith("PYTHON")}
+    return site, environment | {"JUPYTER_PATH": str(folder)}
+
+
+def test_the_install_cell_installs_what_is_missing_and_the_notebook_runs(installed, without_the_package, tmp_path):
+    site, environment = without_the_package
+    (wheel,) = installed[0].parent.glob("*.whl")
+    source = json.loads((REPOSITORY / "notebooks" / "0_foundations" / "3_masks_to_networks.ipynb").read_text("utf-8"))
+    notebook = colab.with_install(source, f"pruning-core @ {wheel.as_uri()}")
+    (tmp_path / "notebook.ipynb").write_text(colab.text(notebook), encoding="utf-8")
+    assert not (site / "pruning_core").exists()
+    command = ["-m", "papermill", "notebook.ipynb", "out.ipynb", "-k", "empty", "-p", "profile", "smoke"]
+    for _ in range(2):  # the second time it is there, and nothing is installed
+        done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert (site / "pruning_core" / "_shipped").is_dir()
+        cell = json.loads((tmp_path / "out.ipynb").read_text("utf-8"))["cells"][0]
+        assert "install" in cell["metadata"]["tags"]
+        environment = environment | {"PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    assert cell["outputs"] == []

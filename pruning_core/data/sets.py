@@ -4,7 +4,8 @@ Augmentation changes whole batches at a time on their device. All its draws come
 run can be repeated bit by bit.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +39,7 @@ class DatasetInfo:
     source: str
     licence: str
     kind: Literal["tensor", "folder"] = "tensor"
+    files: Mapping[str, str] = field(default_factory=dict)  # address -> SHA-256 of what its official place serves
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,10 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from pruning_core.data.sets import DATASETS
+from pruning_core.errors import CorruptFile
+from pruning_core.records.files import file_sha256
+
 Raw = dict[str, np.ndarray]
 """``train_images`` and ``test_images`` (N, C, H, W) uint8, ``train_labels`` and ``test_labels`` (N,) uint8.
 
@@ -53,19 +57,33 @@ TORCHVISION = {
 }
 
 
+def check_files(name: str, folder: Path) -> None:
+    """Raise CorruptFile for a file below ``folder`` that has the name of a published file of the set and is another."""
+    for address, sha256 in DATASETS[name].files.items():
+        file = folder / address.rpartition("/")[2]
+        if file.is_file() and file_sha256(file) != sha256:
+            raise CorruptFile(f"{file} is not the published file: its SHA-256 is not {sha256}; delete it.")
+
+
 def from_torchvision(name: str, root: Path, temporary: Path) -> Raw:
-    """Through torchvision, which compares MD5 sums; CIFAR's batches are the only pickles ever read."""
+    """Through torchvision, which compares MD5 sums; CIFAR's batches are the only pickles ever read, and the archive that
+    they come in is compared with its SHA-256 before."""
     from torchvision import datasets
 
     own, pattern = TORCHVISION[name]
+    kind = getattr(datasets, own)
     folder = root if any(root.glob(pattern)) else temporary
     raw: Raw = {}
     with quick_to_give_up():
+        if folder == temporary and hasattr(kind, "tgz_md5"):
+            datasets.utils.download_url(kind.url, str(folder), kind.filename, kind.tgz_md5)
+        check_files(name, (folder / pattern).parent)
         for split in ("train", "test"):
-            part = getattr(datasets, own)(str(folder), train=split == "train", download=True)
+            part = kind(str(folder), train=split == "train", download=True)
             images = np.asarray(part.data)
             raw[f"{split}_images"] = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
             raw[f"{split}_labels"] = np.asarray(part.targets, dtype=np.uint8)
+    check_files(name, (folder / pattern).parent)
     return raw
 
 

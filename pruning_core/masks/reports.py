@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -84,8 +85,8 @@ class Report:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        head = self.summary.replace("\n", "<br>")
-        reasons = "".join(f"<li>{name}: {why}</li>" for name, why in self.not_prunable.items())
+        head = html.escape(self.summary).replace("\n", "<br>")
+        reasons = "".join(f"<li>{html.escape(f'{name}: {why}')}</li>" for name, why in self.not_prunable.items())
         table = self.layers.to_html(index=False, float_format=lambda value: f"{value:.3f}", border=0)
         tail = f"<details><summary>not prunable</summary><ul>{reasons}</ul></details>" if reasons else ""
         return f"<div><p>{head}</p><details><summary>layer by layer</summary>{table}</details>{tail}</div>"

@@ -143,8 +143,8 @@ def page_layout(title: str, height: int, **margin: int) -> dict[str, Any]:
 
 
 def _dump(value: Any) -> str:
-    """JSON in which no label that contains "</" can end the script early."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
+    """JSON in which no label can end the script early: it holds no "<" at all, be it of "</script>" or of "<!--"."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _trace(style: MethodStyle, x: np.ndarray, y: np.ndarray, mode: str, visible: bool) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """Data: fixed splits that never overlap, repeatable augmentation, files that are whole or refused."""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from pruning_core.data.loading import data_root, load_data
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS, Augmentation
 from pruning_core.data.splits import FileSplit, Split, split_indices
 from pruning_core.errors import BadInput, BadType, CorruptFile, UnknownName
+from pruning_core.version import REPOSITORY
 
 SPLITS = ("train", "score", "validation", "test")
 
@@ -495,3 +498,60 @@ def test_killed_while_fetching_nothing_is_taken_for_whole(tmp_path):
     process.wait()
     assert not (tmp_path / "cifar10.safetensors").exists()
     assert len(load_data("cifar10", root=tmp_path).test) == 10_000
+
+
+# --- files of official places
+
+
+@pytest.mark.parametrize("name", [*sources.TORCHVISION, "imagenette"])
+def test_every_file_that_torchvision_fetches_has_a_known_sha256(name):
+    from torchvision import datasets
+
+    if name == "imagenette":
+        fetched = {datasets.Imagenette._ARCHIVES["320px"][0]}
+    else:
+        kind = getattr(datasets, sources.TORCHVISION[name][0])
+        fetched = {kind.url} if hasattr(kind, "url") else {kind.mirrors[0] + file for file, _ in kind.resources}
+    known = DATASETS[name].files
+    assert {address.rpartition("/")[2] for address in known} == {address.rpartition("/")[2] for address in fetched}
+    assert all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in known.values())
+    assert len(set(known.values())) == len(known)
+
+
+def test_only_sets_that_are_fetched_have_files():
+    assert {name for name, info in DATASETS.items() if info.files} == {*sources.TORCHVISION, "imagenette"}
+
+
+def test_the_checksum_that_the_data_cards_show_is_the_one_in_the_table():
+    text = (REPOSITORY / "data" / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"curl -L (\S+) \| sha256sum\n# ([0-9a-f]{64})", text)
+    assert shown
+    assert all(DATASETS["cifar100"].files[address] == sha256 for address, sha256 in shown)
+
+
+@pytest.mark.parametrize("name", list(sources.TORCHVISION))
+def test_a_file_of_ones_own_that_is_another_is_refused_before_it_is_read(name, tmp_path, monkeypatch):
+    from torchvision import datasets
+
+    own, pattern = sources.TORCHVISION[name]
+    monkeypatch.setattr(datasets, own, None)  # nothing of torchvision may be reached
+    file = (tmp_path / pattern).parent / next(iter(DATASETS[name].files)).rpartition("/")[2]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"not what was published")
+    with pytest.raises(CorruptFile, match=f"{file.name} is not the published file"):
+        sources.from_torchvision(name, tmp_path, tmp_path / "temporary")
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_a_download_that_is_another_is_refused_before_its_pickles_are_read(name, tmp_path, monkeypatch):
+    from torchvision import datasets
+
+    def delivered(address, folder, file, md5):
+        assert address in DATASETS[name].files
+        (Path(folder) / file).write_bytes(b"not what was published")
+
+    kind = getattr(datasets, sources.TORCHVISION[name][0])
+    monkeypatch.setattr(datasets.utils, "download_url", delivered)
+    monkeypatch.setattr(kind, "__init__", lambda *_, **__: pytest.fail("torchvision opened the archive"))
+    with pytest.raises(CorruptFile, match=r"python\.tar\.gz is not the published file"):
+        sources.from_torchvision(name, tmp_path, tmp_path)

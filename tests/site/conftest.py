@@ -24,7 +24,29 @@ SWITCHES = [
 ]
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
+BELOW = "/pruning-book"
+"""The site is served below a path, as GitHub Pages does: nothing above it belongs to the book."""
+
+
+class _Pages(http.server.SimpleHTTPRequestHandler):
+    """Serves the site below BELOW, and its page 404.html for whatever does not exist there, at any depth."""
+
+    def translate_path(self, path: str) -> str:
+        inside = path.removeprefix(BELOW)
+        known = path.startswith(BELOW + "/")
+        return super().translate_path(inside) if known else str(SITE / "nothing lies above the site")
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        if code != 404:
+            return super().send_error(code, message, explain)
+        page = (SITE / "404.html").read_bytes()
+        self.send_response(404)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+        return None
+
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
@@ -34,9 +56,9 @@ def address() -> Iterator[str]:
     """Where the built site is served."""
     if not (SITE / "index.html").is_file():
         pytest.fail("there is no built site: run `make book` first")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(SITE)))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Pages, directory=str(SITE)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
+    yield f"http://127.0.0.1:{server.server_address[1]}{BELOW}"
     server.shutdown()
 
 

@@ -1,23 +1,33 @@
 """The built site as a reader meets it. Run by `make site-check`, after `make book`."""
 
 import json
+import re
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
+import yaml
+
+import repository
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SITE = REPOSITORY / "book" / "_build" / "html"
 NOTEBOOKS = sorted(
     f"notebooks/{file.parent.name}/{file.stem}.html" for file in (REPOSITORY / "notebooks").glob("[0-9]*/[0-9]*.ipynb")
 )
+MOVED = yaml.safe_load((REPOSITORY / "book" / "redirects.yml").read_text(encoding="utf-8"))
+PLACE = repository.find()
+SETTINGS = yaml.safe_load((REPOSITORY / "book" / "_config.yml").read_text(encoding="utf-8"))
+BASE = SETTINGS["html"]["baseurl"] or (PLACE.site if PLACE else "")
 PAGES = sorted(
     str(file.relative_to(SITE))
     for file in SITE.rglob("*.html")
     if not {"_static", "_sources", "_downloads", "_modules"} & set(file.relative_to(SITE).parts)
 )
+PAGES = [page for page in PAGES if page != "404.html" and page.removesuffix(".html") not in MOVED]  # see the end
 
 pytestmark = pytest.mark.site
 
@@ -63,8 +73,6 @@ def test_every_notebook_has_a_page_with_its_outputs(path: str) -> None:
 
 @pytest.mark.parametrize("path", PAGES)
 def test_links_inside_the_site_lead_somewhere(path: str) -> None:
-    from urllib.parse import unquote, urlsplit
-
     here = SITE / path
     for link in parsed(here).links:
         parts = urlsplit(link)
@@ -187,10 +195,56 @@ def test_widgets_are_alive(visit: Any) -> None:
 def test_notebook_page_offers_download_and_launch(path: str) -> None:
     links = parsed(SITE / path).links
     source = path.removesuffix(".html") + ".ipynb"
-    assert any("colab" in link and link.endswith(source) for link in links), "no Colab button"
-    assert any("mybinder" in link and link.endswith(source) for link in links), "no Binder button"
+    for button in ("colab.research.google.com", "mybinder.org"):
+        there = any(button in link and link.endswith(source) for link in links)
+        assert there == bool(PLACE), f"a button for {button} belongs where the repository is known, and nowhere else"
     downloads = [SITE / path, *(p for p in (SITE / "_sources").rglob("*.ipynb") if str(p).endswith(source))]
     assert len(downloads) == 2
     text = downloads[1].read_text(encoding="utf-8")
     assert str(REPOSITORY) not in text, "the download names a folder of the machine that built it"
     assert any(cell.get("outputs") for cell in json.loads(text)["cells"])
+
+
+# --- what a site needs beside its pages
+
+
+def test_pages_that_moved_send_their_readers_on(visit: Any) -> None:
+    old, new = next(iter(MOVED.items()))
+    page = visit.open(f"{old}.html#part")
+    page.wait_for_url(f"**/{new}.html#part")
+    assert visit.errors == []
+    for old, new in MOVED.items():
+        (target,) = re.findall('<a href="([^"]+)"', (SITE / f"{old}.html").read_text(encoding="utf-8"))
+        assert ((SITE / old).parent / target).resolve() == SITE / f"{new}.html"
+
+
+@pytest.mark.parametrize("path", ["nothing.html", "notebooks/4_snip/nothing/at/all"])
+def test_an_address_that_does_not_exist_leads_back(visit: Any, path: str) -> None:
+    text = (SITE / "404.html").read_text(encoding="utf-8")
+    (base,) = re.findall('<base href="([^"]+)">', text)
+    assert base == (urlsplit(BASE).path or "/")
+    # served below another path than the one it was built for, the page is given the one that it is served below
+    root = urlsplit(visit.address).path + "/"
+    visit.page.route("**/" + path, lambda route: route.fulfill(status=404, body=text.replace(base, root, 1),
+                                                               content_type="text/html"))  # fmt: skip
+    page = visit.open(path)
+    visit.screenshot("404")
+    assert page.locator("article h1").inner_text() == "There is no such page"
+    missing = [error for error in visit.errors if not error.startswith("Failed to load resource")]
+    assert missing == [f"404: {visit.address}/{path}"], "the page itself, and nothing that it asks for"
+    page.get_by_role("link", name="front page").click()
+    page.wait_for_url("**/index.html")
+    assert page.url == f"{visit.address}/index.html"
+
+
+def test_sitemap_and_card_are_there_where_the_address_is_known() -> None:
+    assert (SITE / "sitemap.xml").is_file() == bool(BASE)
+    assert (SITE / "_static" / "social_card.png").is_file()
+    assert 'og:site_name" content="The pruning book"' in (SITE / "index.html").read_text(encoding="utf-8")
+    named = re.findall('og:image" content="([^"]+)"', (SITE / "index.html").read_text(encoding="utf-8"))
+    assert named == ([BASE + "_static/social_card.png"] if BASE else [])
+    if BASE:
+        listed = re.findall("<loc>(.+?)</loc>", (SITE / "sitemap.xml").read_text(encoding="utf-8"))
+        inside = {address.removeprefix(BASE) for address in listed}
+        assert all((SITE / unquote(page)).is_file() for page in inside)
+        assert set(NOTEBOOKS) <= inside

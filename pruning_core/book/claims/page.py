@@ -84,7 +84,8 @@ def side_by_side(paper: str, ids: Sequence[str] = (), rows: pd.DataFrame | None 
     board["verdict"] += [" (reduced)" if row.scale == "reduced" and row.seeds else "" for row in board.itertuples()]
     names = {"papers": "paper", "seen": "how we know", "judged": "where", "sentence": "our rows"}
     table = board[["statement", "papers", "seen", "judged", "verdict", "sentence"]].rename(columns=names)
-    return table.style.hide(axis="index").set_properties(None, **{"text-align": "left", "white-space": "normal"})
+    table = table.style.hide(axis="index").format(escape="html")  # pandas itself escapes nothing in a styled table
+    return table.set_properties(None, **{"text-align": "left", "white-space": "normal"})
 
 
 def _place(row: Any) -> str:
@@ -126,7 +127,7 @@ def to_markdown(board: pd.DataFrame, picture: tuple[str, str] | None = None) -> 
     out = [texts["head"], image, summary(board), "", *_folded("How a verdict is reached", ["\n" + texts["rules"]])]
     out += _folded("How we know what a paper says", ["\n" + marks])
     for paper, part in board.groupby("paper", sort=False):
-        out += ["", f"## {part['title'].iloc[0] or paper}", "", f"Source: {{cite:t}}`{paper}`.", ""]
+        out += ["", f"## {escaped(part['title'].iloc[0] or paper)}", "", f"Source: {{cite:t}}`{paper}`.", ""]
         judged = part["id"].isin(part.loc[part["verdict"] != "not run", "id"])
         own, falsifiable = part["seen"] == "own", part["kind"] == "measurement"
         out += _claims(part[judged & falsifiable & ~own]) or ["No falsifiable claim has been judged yet."]
@@ -153,20 +154,27 @@ def _claims(board: pd.DataFrame) -> list[str]:
         note = (
             f" {_sentence(claim.note)}." if claim.note and not claim.sentence.startswith(claim.note.rstrip(".")) else ""
         )
-        out.append(f"- {_text(claim.statement)} *{_text(claim.where)}* ({claim.seen}: {_text(claim.papers)}){note}")
-        out += [f"  - **{row.verdict}**, {_text(_place(row))}. {_sentence(row.sentence)}".rstrip() for row in rows]
+        out.append(
+            f"- {escaped(claim.statement)} *{escaped(claim.where)}* ({claim.seen}: {escaped(claim.papers)}){note}"
+        )
+        out += [f"  - **{row.verdict}**, {escaped(_place(row))}. {_sentence(row.sentence)}".rstrip() for row in rows]
         if claim.command:
             again = dict.fromkeys(f"`{row.command}`" + (f" ({row.cost})" if row.cost else "") for row in rows)
             out.append(f"  - {_link(claim.page)}: {', '.join(again)}")
     return out
 
 
-def _text(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text on one line of Markdown in which nothing is markup, HTML included.
+
+    >>> print(escaped("p < 0.05 | <b>"))
+    p \\< 0.05 \\| \\<b>
+    """
     return re.sub(r"([\\*_$<{\[|`])", r"\\\1", " ".join(str(text).split()))
 
 
 def _sentence(text: str) -> str:
-    return _text(text[:1].upper() + text[1:])
+    return escaped(text[:1].upper() + text[1:])
 
 
 @cache

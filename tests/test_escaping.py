@@ -1,0 +1,130 @@
+"""Names that a user chooses reach pages as text: layers, claims, labels, data sets and settings, wherever HTML is built."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from markdown_it import MarkdownIt
+from torch import nn
+
+import pruning_core as pc
+from pruning_core import __main__ as command_line
+from pruning_core import plots
+from pruning_core.book import claims
+from pruning_core.book.claims import page
+from pruning_core.book.claims.ledger import load_claims
+from pruning_core.book.notebooks import page_stamp
+from pruning_core.masks.reports import Report
+from pruning_core.version import PACKAGE, REPOSITORY
+
+EVIL = "<script>alert('&')</script><img src=x onerror=\"alert(1)\"> <!--<script> | $x$"
+LEDGER = load_claims(REPOSITORY / "book" / "claims.yml")
+
+
+class Tags(HTMLParser):
+    """All tags of a fragment that came from a name: those that our own HTML has no reason to hold."""
+
+    def __init__(self, text: str, scripts: int = 0):
+        super().__init__()
+        self.names: list[str] = []
+        self.attributes: set[str] = set()
+        self.words: list[str] = []
+        self.feed(text)
+        assert self.names.count("script") == scripts
+        assert "onerror" not in self.attributes
+
+    def handle_starttag(self, tag, attrs):
+        self.names.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.words)
+
+
+def test_report_of_a_network_with_such_names():
+    network = nn.Sequential()
+    network.add_module("<b>layer", nn.Linear(4, 4))
+    network.add_module("<i onerror=1>norm", nn.LayerNorm(4))
+    result = pc.prune(network, "magnitude", 0.5, example_input=torch.zeros(1, 4))
+    found = Tags(result._repr_html_())
+    assert not {"b", "i"} & set(found.names)
+    assert "<b>layer" in found.text
+
+
+def test_report_escapes_every_field_that_is_text():
+    row = (EVIL, 4, 2, 0.5, 2, 1, 0, 0)
+    report = Report(EVIL, 0.5, "weights", {"weights": (2, 4)}, (row,), {EVIL: EVIL}, (EVIL,), EVIL)
+    found = Tags(report._repr_html_())
+    assert found.text.count("alert('&')") == 6
+    assert "img" not in found.names
+
+
+def test_table_of_claims(monkeypatch):
+    evil = replace(LEDGER[0], statement=EVIL)
+    monkeypatch.setattr(page, "load_claims", lambda path: [evil])
+    found = Tags(claims.side_by_side(evil.paper).to_html())
+    assert "img" not in found.names
+    assert EVIL in found.text
+
+
+def test_scoreboard_page():
+    evil = replace(LEDGER[0], statement=EVIL, where=EVIL, title=EVIL, note=EVIL)
+    text = page.to_markdown(page.scoreboard(pc.records.load(), [evil]))
+    found = Tags(MarkdownIt().render(text))
+    assert "img" not in found.names
+    assert found.text.count("alert('&')") >= 4
+
+
+def test_table_of_costs(monkeypatch, capsys):
+    row = {"profile": "quick", "model": EVIL, "data": EVIL, "device": "cpu", "seconds": 1.0, "experiment": "e"}
+    monkeypatch.setattr(command_line.records, "load", lambda: pd.DataFrame([row]))
+    assert command_line.main(["costs"]) == 0
+    table = capsys.readouterr().out
+    found = Tags(MarkdownIt().enable("table").render(table))
+    assert "img" not in found.names
+    assert found.names.count("td") == 6, "a name with a bar must not open a column"
+
+
+def test_stamp_of_a_page():
+    found = Tags(page_stamp("quick", {"seed": 0, "seeds": [EVIL]}, {}, 60.0))
+    assert found.names == ["p"]
+    assert EVIL in found.text
+
+
+def test_slider():
+    position = {EVIL: ([0, 1], [0, 1])}
+    words = {"control": EVIL, "x_label": EVIL, "y_label": EVIL, "title": EVIL, "alt": EVIL}
+    text = plots.slider_figure({EVIL: position, "b": position}, **words).to_html()
+    assert "img" not in Tags(text, scripts=1).names
+    call = text.rpartition("pruningSlider(")[2].removesuffix("</script></div>")
+    assert "<" not in call, "no label may end the script, or open a comment in it"
+    spec = json.JSONDecoder().raw_decode(call[call.index("{") :])[0]
+    assert spec["layout"]["xaxis"]["title"]["text"] == EVIL
+
+
+def test_picture():
+    figure, axes = plots.figure()
+    axes[0, 0].set_title(EVIL.replace("$", ""))
+    found = Tags(plots.show(figure, alt=EVIL).to_html())
+    assert found.names == ["style", "img"]
+
+
+HTML = re.compile(r"""["'](?:[^"'\n]*)<(?:a|b|br|details|div|i|img|li|p|script|span|style|summary|table|td|ul)\b[^=]""")
+
+
+@pytest.mark.parametrize("kind", ["tags", "styled tables"])
+def test_no_other_file_of_the_package_builds_html(kind):
+    """A new place that does is to be thrown such names here, too."""
+    pattern = HTML if kind == "tags" else re.compile(r"\.style\.(hide|format)|to_html\(")
+    files = {str(Path(f).relative_to(PACKAGE)) for f in PACKAGE.rglob("*.py") if pattern.search(f.read_text("utf-8"))}
+    tested = {"masks/reports.py", "book/claims/page.py", "plots/interactive.py", "plots/style.py"}
+    assert files == (tested | {"book/notebooks.py"} if kind == "tags" else tested)
