@@ -37,7 +37,26 @@ def _is_magnitude_mask(function: Callable) -> bool:
     return True
 
 
-JUDGES: dict[str, Callable[[Any], bool]] = {"schedules/magnitude-mask": _is_magnitude_mask}
+def _is_relative_magnitude(method: type) -> bool:
+    """Whether the class prunes by absolute weights divided by the largest of their layer, whatever the layers' scales are."""
+    from pruning_core.pruning import prune
+
+    generator = torch.Generator().manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(6, 9, bias=False), torch.nn.Linear(9, 5, bias=False))
+    relative = []
+    for layer, scale in zip(network, (1.0, 0.01), strict=True):
+        torch.nn.init.normal_(layer.weight, std=scale, generator=generator)
+        relative.append((layer.weight.abs() / layer.weight.abs().max()).flatten())
+    masks = prune(network, method(), 0.6).masks
+    alive = torch.cat([masks[name].flatten() for name in ("0.weight", "1.weight")])
+    scores = torch.cat(relative)
+    return bool(scores[alive].min() > scores[~alive].max())
+
+
+JUDGES: dict[str, Callable[[Any], bool]] = {
+    "network/own-method": _is_relative_magnitude,
+    "schedules/magnitude-mask": _is_magnitude_mask,
+}
 """Exercises whose answer is more than numbers or a word, and what judges them."""
 
 
