@@ -56,8 +56,9 @@ def _looked_at(model: nn.Module, loss: Loss, split: Split | Feed) -> tuple[Look,
         inputs, labels = next(iter(split.batches(min(2, len(split)))))
     size = samples(inputs)
     if isinstance(labels, Tensor) and (labels.dim() == 0 or len(labels) != size):
+        single = "; these are single samples, which a DataLoader puts into batches" if labels.dim() == 0 else ""
         raise BadInput(
-            f"a batch holds {size} inputs, but labels of shape {tuple(labels.shape)}: one a sample is needed."
+            f"a batch holds {size} inputs, but labels of shape {tuple(labels.shape)}: one a sample is needed{single}."
         )
     inputs, labels = like_model(model, inputs, labels)
     outputs = read_by(loss, tried(model, inputs))
