@@ -184,11 +184,12 @@ def schedule_curves(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
 
 
 @styled
-def gap_intervals(rows: pd.DataFrame, *, axis: str, title: str = "") -> BookFigure:
+def gap_intervals(rows: pd.DataFrame, *, axis: str, source: str, title: str = "") -> BookFigure:
     """Draw differences between two methods as points with 95 % intervals beside a zero line, a colour for each comparison.
 
     rows: ``comparison`` and ``setting`` (names), ``mean``, ``low``, ``high`` in points, in the order from top to bottom;
-    ``axis`` says what was subtracted from what. An interval that crosses the line leaves open which of the two is ahead.
+    ``axis`` says what was subtracted from what, ``source`` where the rows are from. An interval that crosses the line leaves
+    open which of the two is ahead. The axis is linear up to 5 points and logarithmic beyond.
     """
     require_rows(rows, ("comparison", "setting", "mean", "low", "high"))
     fig, ax = panel(size=(7.2, 1.2 + 0.27 * len(rows)))
@@ -203,9 +204,13 @@ def gap_intervals(rows: pd.DataFrame, *, axis: str, title: str = "") -> BookFigu
     ax.set_yticks(places, rows["setting"])
     ax.grid(axis="y", visible=False)
     ax.invert_yaxis()
+    ax.set_xscale("symlog", linthresh=5)
+    reached = max(rows["low"].abs().max(), rows["high"].abs().max())
+    ticks = [tick for tick in (-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50, 100) if abs(tick) <= reached]
+    plain_ticks(ax.xaxis, [tick for tick in ticks if rows["low"].min() <= tick or tick >= 0])
     ax.set(xlabel=axis)
     ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.12), ncols=1)
-    return finish(fig, rows, f"points with intervals beside a zero line, {axis}. {'; '.join(notes)}.", title)
+    return finish(fig, source, f"points with intervals beside a zero line, {axis}. {'; '.join(notes)}.", title)
 
 
 def density_slider(rows: pd.DataFrame, *, start: int = 0, title: str = "") -> SliderFigure:

@@ -87,7 +87,6 @@ NETWORKS = {
     "maxvit_t": _vision("maxvit_t", 224, exact=False),
     "video r3d_18": _video("r3d_18"),
     "video mc3_18": _video("mc3_18"),
-    "video s3d": _video("s3d"),
     "segmentation fcn_resnet50": _dense(segmentation.fcn_resnet50),
     "segmentation deeplabv3_mobilenet_v3_large": _dense(segmentation.deeplabv3_mobilenet_v3_large),
     "segmentation lraspp_mobilenet_v3_large": _dense(segmentation.lraspp_mobilenet_v3_large),
