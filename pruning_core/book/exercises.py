@@ -42,9 +42,9 @@ def _is_relative_magnitude(method: type) -> bool:
     from pruning_core.pruning import prune
 
     generator = torch.Generator().manual_seed(0)
-    network = torch.nn.Sequential(torch.nn.Linear(6, 9, bias=False), torch.nn.Linear(9, 5, bias=False))
-    relative = []
-    for layer, scale in zip(network, (1.0, 0.01), strict=True):
+    layers = torch.nn.Linear(6, 9, bias=False), torch.nn.Linear(9, 5, bias=False)
+    network, relative = torch.nn.Sequential(*layers), []
+    for layer, scale in zip(layers, (1.0, 0.01), strict=True):
         torch.nn.init.normal_(layer.weight, std=scale, generator=generator)
         relative.append((layer.weight.abs() / layer.weight.abs().max()).flatten())
     masks = prune(network, method(), 0.6).masks
