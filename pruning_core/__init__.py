@@ -33,6 +33,7 @@ from pruning_core.masks.tracing import find_groups
 from pruning_core.methods import METHODS, Choice, Method, View, methods_table, register
 from pruning_core.models import MODELS, build_model
 from pruning_core.models.cost import count_macs, count_parameters
+from pruning_core.models.export import export_network
 from pruning_core.models.layers import prunable_attention
 from pruning_core.models.storage import load_pruned, save_network
 from pruning_core.models.timing import latency
@@ -50,10 +51,11 @@ if TYPE_CHECKING:
 __all__ = [
     "DATASETS", "METHODS", "MODELS", "Attack", "Budget", "Choice", "Each", "Every", "Experiment", "Importances",
     "LearningRate", "Load", "Masks", "Measure", "Method", "Optimizer", "Prune", "PruneResult", "PruningError",
-    "RecalibrateBatchNorm", "Repeat", "Rewind", "Save", "Scores", "Shrink", "Train", "Trainer", "View", "__version__",
-    "allocate", "build_model", "count_macs", "count_parameters", "evaluate", "expand", "find_groups", "fit", "latency",
-    "load_data", "load_pruned", "methods_table", "predict_limit", "prunable_attention", "prune", "prune_finetune",
-    "register", "remove", "run", "run_all", "save_network", "train",
+    "RecalibrateBatchNorm", "Repeat", "Rewind", "Save", "Scores", "Shrink", "Train", "Trainer", "View",
+    "__version__", "allocate", "build_model", "count_macs", "count_parameters", "evaluate", "expand",
+    "export_network", "find_groups", "fit", "latency", "load_data", "load_pruned", "methods_table", "predict_limit",
+    "prunable_attention", "prune", "prune_finetune", "register", "remove", "run", "run_all", "save_network",
+    "train",
 ]  # fmt: skip
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from pruning_core.masks.masks import Masks
 from pruning_core.masks.reports import NOTHING_CUT, Report, count_removed, make_report
 from pruning_core.masks.schedules import SCHEDULES, fraction_after
 from pruning_core.masks.sites import Scope, Sites, check_batches, find_sites
+from pruning_core.methods import cards
 from pruning_core.methods.base import Choice, Method, View, as_method, check_rounding, counted
 from pruning_core.methods.comparing import compare
 from pruning_core.methods.shared.objective import OfClasses, statistic
@@ -35,6 +37,7 @@ from pruning_core.models.layers.protocol import to_plain
 from pruning_core.models.modes import undisturbed
 from pruning_core.models.ready import check_plain
 from pruning_core.models.storage import save_network
+from pruning_core.records.files import write_atomically
 from pruning_core.training.losses import Loss
 
 
@@ -43,7 +46,7 @@ class PruneResult:
     """A pruned copy of a network, with zeros in place of what was removed.
 
     ``model`` has the shapes of the network given; ``masks`` say what is alive; ``report`` prints well. For channel
-    methods ``shrink()`` gives the smaller network, and ``save`` stores that one.
+    methods ``shrink()`` gives the smaller network, and ``save`` stores that one. ``settings`` are what ``prune`` was told.
     """
 
     model: nn.Module
@@ -51,6 +54,7 @@ class PruneResult:
     report: Report
     sites: Sites
     example_input: object = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def shrink(self, *, fold_batch_norm: bool = False, channels_last: bool = False) -> nn.Module:
         """A smaller, plain network with the same outputs: dead channels are cut out, special layers made ordinary.
@@ -88,6 +92,38 @@ class PruneResult:
             save_network(self.shrink(), path, plain=True, like=self.model)
         else:
             save_network(self.model, path, masks=self.masks)
+
+    def save_card(
+        self,
+        path: str | PathLike,
+        network: nn.Module | None = None,
+        *,
+        name: str | None = None,
+        before: float | None = None,
+        after: float | None = None,
+        metric: str = "accuracy",
+        dataset: str | None = None,
+        licence: str | None = None,
+        task: str | None = None,
+    ) -> None:
+        """Write a model card for Hugging Face's hub, ``README.md``: what was pruned, how, cost before and after, versions.
+
+        ``network`` is what you ship, fine-tuned say (default: what ``save`` writes). The rest is what only you know, and
+        optional: ``before`` and ``after``, the ``metric`` of the network that you gave and of what you ship, on ``dataset``;
+        a ``licence`` such as "mit"; a ``task`` such as "image-classification".
+        Raises BadInput or BadType for what is no text or number, or a path that cannot be written.
+
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> place = Path(tempfile.mkdtemp(), "README.md")
+        >>> prune(nn.Linear(4, 2), "magnitude", 0.5).save_card(place, before=91.5, after=90.25, licence="mit")
+        >>> [line for line in place.read_text().splitlines() if line.startswith(("license", "| accuracy"))]
+        ['license: mit', '| accuracy | 91.5 | 90.25 |']
+        """
+        facts = cards.Facts(name, before, after, metric, dataset, licence, task)
+        shipped = network if network is not None else self.shrink() if self.sites.groups else self.model
+        text = cards.card(self.report, self.model, shipped, self.example_input, self.settings, facts)
+        write_atomically(path, text)
 
     def __repr__(self) -> str:
         return self.report.summary
@@ -193,7 +229,8 @@ def prune(
         remarks = (*remarks, f"numbers of channels kept are rounded up to multiples of {budget.round_to}")
     report = make_report(method.name, asked, budget.of, found, sites, remarks + held(found, sites, budget))
     check_sum_of_sites(report, budget)
-    return PruneResult(pruned, found, report, sites, example_input)
+    settings = cards.told(method, asked, budget, rounds, schedule, seed)
+    return PruneResult(pruned, found, report, sites, example_input, settings)
 
 
 def _given(masks: Mapping[str, Tensor]) -> Masks:

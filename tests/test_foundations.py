@@ -19,6 +19,15 @@ def by_rank(weights, p):
     return keep.view_as(weights)
 
 
+class Relative(pc.Method):
+    """Weights that are small beside the largest of their layer go first."""
+
+    name, citation = "relative", "han2015learning"
+
+    def score(self, view):
+        return pc.Scores({name: w.abs() / w.abs().max() for name, w in view.weights().items()})
+
+
 RIGHT = {
     "sparsity/words": [0.95, 0.95, 0.6],
     "sparsity/half-the-channels": 0.75,
@@ -30,6 +39,9 @@ RIGHT = {
     "footing/interval": [-0.638, 1.638],
     "footing/run": 3,
     "footing/score": lambda weight: weight.abs().amax(dim=(1, 2, 3)),
+    "network/zeros-or-channels": "channels",
+    "network/round-to": 8,
+    "network/own-method": Relative,
 }
 
 
@@ -47,6 +59,11 @@ def test_right_answers_are_accepted_and_others_get_a_hint(name, capsys):
 def test_a_threshold_is_no_mask_by_rank(capsys):
     check("schedules/magnitude-mask", lambda weights, p: weights.abs() > weights.abs().flatten().quantile(p))
     assert "Right" not in capsys.readouterr().out
+
+
+def test_plain_magnitude_is_no_relative_one(capsys):
+    check("network/own-method", pc.METHODS["magnitude"])
+    assert "Not yet" in capsys.readouterr().out
 
 
 def test_unknown_exercises_are_refused():

@@ -43,7 +43,24 @@ def _is_largest_entry(function: Callable) -> bool:
     return torch.equal(function(weight.clone()), weight.abs().flatten(1).max(1).values)
 
 
+def _is_relative_magnitude(method: type) -> bool:
+    """Whether the class prunes by absolute weights divided by the largest of their layer, whatever the layers' scales are."""
+    from pruning_core.pruning import prune
+
+    generator = torch.Generator().manual_seed(0)
+    layers = torch.nn.Linear(6, 9, bias=False), torch.nn.Linear(9, 5, bias=False)
+    network, relative = torch.nn.Sequential(*layers), []
+    for layer, scale in zip(layers, (1.0, 0.01), strict=True):
+        torch.nn.init.normal_(layer.weight, std=scale, generator=generator)
+        relative.append((layer.weight.abs() / layer.weight.abs().max()).flatten())
+    masks = prune(network, method(), 0.6).masks
+    alive = torch.cat([masks[name].flatten() for name in ("0.weight", "1.weight")])
+    scores = torch.cat(relative)
+    return bool(scores[alive].min() > scores[~alive].max())
+
+
 JUDGES: dict[str, Callable[[Any], bool]] = {
+    "network/own-method": _is_relative_magnitude,
     "schedules/magnitude-mask": _is_magnitude_mask,
     "footing/score": _is_largest_entry,
 }

@@ -114,7 +114,7 @@ def allocate(scores: Scores, budget: Budget, alive: Masks, sites: Sites) -> Mask
             raise BudgetError(f"a sparsity for each site counts {natural} here, not {budget.of}.")
         return masks(ranking.top_of_each(_mapped_counts(budget.across, ranking)))
     assert budget.to is not None
-    choose = _chooser(budget, ranking, sites, channels)
+    choose, fewest, most = _chooser(budget, ranking, sites, channels)
     if budget.of == natural:
         kept = ranking.total - _half_up(budget.to * ranking.total)
         if kept > ranking.living_total:
@@ -123,11 +123,14 @@ def allocate(scores: Scores, budget: Budget, alive: Masks, sites: Sites) -> Mask
                 f"the network already lacks {have:.4%} of its {natural}; sparsity {budget.to} would mean to revive some."
             )
         return masks(choose(kept))
-    return _by_cost(budget, ranking, sites, masks, choose)
+    return _by_cost(budget, ranking, sites, masks, choose, fewest, most)
 
 
-def _by_cost(budget: Budget, ranking: Ranking, sites: Sites, masks: Chosen, choose: Chooser) -> Masks:
-    """Bisect the number of units kept until the weights or MACs left come closest to the budget, from above if rounded."""
+def _by_cost(
+    budget: Budget, ranking: Ranking, sites: Sites, masks: Chosen, choose: Chooser, low: int, high: int
+) -> Masks:
+    """Bisect the number of units kept, from ``low`` to ``high``, until the weights or MACs left come closest to the budget,
+    from above if rounded."""
     assert budget.to is not None
     _, whole = count_removed(budget.of, {}, sites)
     target = (1 - budget.to) * whole
@@ -135,19 +138,20 @@ def _by_cost(budget: Budget, ranking: Ranking, sites: Sites, masks: Chosen, choo
     def left(kept: int) -> int:
         return whole - count_removed(budget.of, masks(choose(kept)), sites)[0]
 
-    low, high = ranking.minimum_total, ranking.living_total
     most, least = left(high), left(low)
     if target > most + 0.5 * whole / max(ranking.total, 1):  # half of an average unit
+        gone = f"{1 - most / whole:.4%} of"
+        if high < ranking.living_total:
+            raise BudgetError(f"{budget.across!r} removes at least {gone} the {budget.of}, more than {budget.to}.")
         raise BudgetError(
-            f"the network already lacks {1 - most / whole:.4%} of its {budget.of}; "
-            f"sparsity {budget.to} would mean to revive some."
+            f"the network already lacks {gone} its {budget.of}; sparsity {budget.to} would mean to revive some."
         )
     # Within half of the last unit that could go, the budget counts as met.
     if target < least - 0.5 * max(left(min(low + 1, high)) - least, 1):
         raise BudgetError(
             f"at most {1 - least / whole:.4%} of the {budget.of} can be removed "
-            f"(at least {max(budget.keep_at_least, budget.round_to)} of each site stays, outputs stay); sparsity {budget.to} "
-            "cannot be met."
+            f"(at least {max(budget.keep_at_least, budget.round_to)} of each site stays{_STAYS.get(str(budget.across), '')}, "
+            f"outputs stay); sparsity {budget.to} cannot be met."
         )
     while high - low > 1:
         middle = (low + high) // 2
@@ -160,10 +164,14 @@ def _by_cost(budget: Budget, ranking: Ranking, sites: Sites, masks: Chosen, choo
     return masks(choose(min((low, high), key=lambda kept: abs(left(kept) - target))))
 
 
-def _chooser(budget: Budget, ranking: Ranking, sites: Sites, channels: bool) -> Chooser:
-    """The function from a number of kept units to the units, for the budget's way of spreading them."""
+_STAYS = {"uniform": ", the first one as a whole", "smart_ratio": ", three tenths of the last linear one"}
+
+
+def _chooser(budget: Budget, ranking: Ranking, sites: Sites, channels: bool) -> tuple[Chooser, int, int]:
+    """The function from a number of kept units to the units, for the budget's way of spreading them, and the least and the
+    largest number that it can keep."""
     if budget.across == "global":
-        return ranking.top
+        return ranking.top, ranking.minimum_total, ranking.living_total
     shares, lower, upper = _shares(str(budget.across), ranking, sites, channels)
 
     def choose(kept: int) -> list[np.ndarray]:
@@ -174,7 +182,7 @@ def _chooser(budget: Budget, ranking: Ranking, sites: Sites, channels: bool) -> 
             )
         return ranking.top_of_each(share_out(kept, shares, lower, upper))
 
-    return choose
+    return choose, int(lower.sum()), int(upper.sum())
 
 
 def _shares(across: str, ranking: Ranking, sites: Sites, channels: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

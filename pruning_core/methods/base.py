@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.checks import Constraints, OneOf, check_fields
+from pruning_core.data.feeds import Feed
 from pruning_core.errors import BadInput, BadType, Unprunable, known_name
 from pruning_core.masks import Budget, Group, Masks, Member, Scores, Sites, allocate
 from pruning_core.masks.scores import COMBINERS, NORMALISERS, combine
@@ -47,6 +48,14 @@ class View:
         if zero:
             of = f"{len(zero)} of {len(gradients)}" if len(zero) < len(gradients) else f"all {len(zero)}"
             self.remarks.append(f"all gradients are zero in {of} tensors ({', '.join(zero[:3])}): nothing ranks them")
+
+    def note_unread(self, count: int) -> None:
+        """Remark where only the first ``count`` of the batches are looked at, and more are known to be there."""
+        feed = self.batches if isinstance(self.batches, Feed) else Feed(self.batches or ())
+        there = feed.steps()
+        remark = f"only the first {count} of {there} batches were looked at: a method's batches= says how many are"
+        if there is not None and there > count and remark not in self.remarks:
+            self.remarks.append(remark)
 
     def weights(self) -> dict[str, Tensor]:
         """The parameters in scope, without gradient, in float32 or better."""

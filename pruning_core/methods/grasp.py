@@ -32,7 +32,8 @@ class Grasp(Sensitivity):
     """Weights whose removal would not weaken the gradient go first: w * (Hessian times gradient).
 
     ``temperature`` divides the logits of a classification, not outputs under another loss. ``chunk``
-    samples are differentiated twice at a time (None: a batch).
+    samples are differentiated twice at a time (None: a batch, which counts by its samples); as in the official code a
+    smaller last chunk counts as much as a whole one.
     """
 
     name, citation = "grasp", "wang2020grasp"
@@ -56,15 +57,20 @@ class Grasp(Sensitivity):
 
     def _losses(self, view: View) -> Iterator[Tensor]:
         """The loss of each chunk of the first batches, with its graph."""
+        view.note_unread(self.batches)
+        first = 0
         for batch in islice(view.batches or (), self.batches):
             inputs, labels = like_model(view.model, batch[0], batch[1])
             size = self.chunk or samples(inputs)
+            first = first or samples(inputs)
+            share = 1 if self.chunk else samples(inputs) / first
             for start in range(0, samples(inputs), size):
                 chosen = slice(start, start + size)
                 outputs = call(view.model, part(inputs, chosen))
                 if type(view.loss) is not Given:
                     outputs = raised(logits(outputs)) / self.temperature
-                yield view.loss(outputs, part(labels, chosen))
+                loss = view.loss(outputs, part(labels, chosen))
+                yield loss if share == 1 else loss * share
 
 
 def _product(loss: Tensor, parameters: list[Tensor], vector: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -31,6 +31,7 @@ class Snap(Sensitivity):
     def score(self, view: View) -> Scores:
         loss = statistic_loss(self.loss, view.loss)
         batches = view.batches or ()
+        view.note_unread(self.batches)
         found = gate_elasticities(view.model, view.sites.groups, batches, loss, self.batches, self.combine)
         view.note_zeros(found)
         return Scores(found)

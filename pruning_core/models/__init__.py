@@ -10,6 +10,7 @@ from pruning_core.models.cost import (
     size_on_disk,
     sparsity_of,
 )
+from pruning_core.models.export import export_network
 from pruning_core.models.folding import fold_batch_norm
 from pruning_core.models.storage import load_pruned, save_network
 from pruning_core.models.timing import csr_speed, latency, latency_in_turns
@@ -22,6 +23,7 @@ __all__ = [
     "count_macs",
     "count_parameters",
     "csr_speed",
+    "export_network",
     "fold_batch_norm",
     "latency",
     "latency_in_turns",

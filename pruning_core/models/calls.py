@@ -29,8 +29,17 @@ def tried(model: nn.Module, inputs: Any) -> Any:
         kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors_of(inputs)}
         given = f"{shapes} ({', '.join(sorted(kinds))})"
         given += "; images are given as floating-point numbers" if "uint8" in kinds else ""
+        given += "; their batch dimension is missing, x[None] has one" if _lacks_batch(model, inputs) else ""
         what = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadInput(f"the network cannot take inputs of shape {given}: {what}") from error
+
+
+def _lacks_batch(model: nn.Module, inputs: Any) -> bool:
+    """Whether an input has fewer dimensions than the first layer with weights reads of a batch."""
+    layers = (m for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd | nn.Linear))
+    wanted = next((len(layer.weight.shape) for layer in layers), 0)  # Conv2d: (N, C, H, W); Linear: (N, F)
+    first = next(iter(tensors_of(inputs)), None)
+    return first is not None and first.dim() < wanted
 
 
 def mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:

@@ -21,7 +21,7 @@ from pruning_core.checks import Maybe, Real, Several, Whole, check, check_finite
 from pruning_core.errors import BadInput, known_name
 from pruning_core.models.calls import like_model
 from pruning_core.models.modes import undisturbed
-from pruning_core.training.first_look import check_logits
+from pruning_core.training.first_look import check_labels
 
 
 class AttackInfo(NamedTuple):
@@ -163,7 +163,7 @@ def _predicted(model: nn.Module, inputs: Tensor, labels: Tensor, targeted: int |
     """The classes that the network takes the images for, (N,)."""
     with torch.no_grad():
         outputs = model(inputs)
-    check_logits(outputs, labels)
+    check_labels(outputs, labels)
     if not torch.isfinite(outputs).all():
         raise BadInput("the network puts out NaN or infinite values; it cannot be attacked.")
     check("targeted", targeted, Maybe(Whole(at_least=0, at_most=outputs.shape[1] - 1)))

@@ -59,11 +59,17 @@ def channels_last(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def training(model: nn.Module, trained: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Training mode, gradients only for what is trained; afterwards modes and flags are as before, no gradient left."""
+    """Training mode, gradients only for what is trained; afterwards modes and flags are as before, no gradient left.
+
+    A network in training mode keeps the parts that its user put into evaluation mode, as norms with fixed statistics.
+    """
     ours = set(map(id, trained))
     frozen = [p for p in model.parameters() if p.requires_grad and id(p) not in ours]
+    asleep = [module for module in model.modules() if not module.training] if model.training else []
     with modes_kept(model):
         model.train()
+        for module in asleep:
+            module.training = False
         try:
             for parameter in frozen:
                 parameter.requires_grad_(False)

@@ -12,7 +12,7 @@ from pruning_core.errors import BadInput, BadType
 from pruning_core.models.calls import like_model, samples, shown, tried
 from pruning_core.models.modes import observing
 from pruning_core.models.ready import check_values
-from pruning_core.training.losses import CrossEntropy, Loss, has_classes, loss_value, read_by
+from pruning_core.training.losses import REMEDY, CrossEntropy, Loss, has_classes, loss_value, no_classes, read_by
 
 BROADCAST = "Using a target size"  # how torch's warning begins where a loss would pair every output with every label
 
@@ -56,8 +56,9 @@ def _looked_at(model: nn.Module, loss: Loss, split: Split | Feed) -> tuple[Look,
         inputs, labels = next(iter(split.batches(min(2, len(split)))))
     size = samples(inputs)
     if isinstance(labels, Tensor) and (labels.dim() == 0 or len(labels) != size):
+        single = "; these are single samples, which a DataLoader puts into batches" if labels.dim() == 0 else ""
         raise BadInput(
-            f"a batch holds {size} inputs, but labels of shape {tuple(labels.shape)}: one a sample is needed."
+            f"a batch holds {size} inputs, but labels of shape {tuple(labels.shape)}: one a sample is needed{single}."
         )
     inputs, labels = like_model(model, inputs, labels)
     outputs = read_by(loss, tried(model, inputs))
@@ -86,32 +87,9 @@ def _check_loss(loss: Loss, outputs: Any, labels: Any, whole: bool = False) -> N
         raise BadInput(f"the loss must be one number a batch, the mean over its samples, not {shown(value)}.")
 
 
-def check_labels(outputs: Tensor, labels: Any, ignored: int | None = None) -> None:
-    """Raise BadType or BadInput unless labels are classes (N, ...), or their probabilities, for logits (N, classes, ...)."""
-    if isinstance(labels, Tensor) and labels.is_floating_point() and labels.dim() > 1 and labels.shape == outputs.shape:
-        sums = labels.sum(1)
-        if (
-            outputs.shape[1] > 1
-            and bool((labels >= 0).all())
-            and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
-        ):
-            return
-    if not isinstance(labels, Tensor) or labels.dtype != torch.long:
-        raise BadType(
-            f"cross-entropy takes classes as labels, int64 of shape (N,), not {shown(labels)}; give another loss=, such as "
-            "nn.MSELoss() for numbers or nn.BCEWithLogitsLoss() for several labels a sample."
-        )
-    check_logits(outputs, labels, ignored)
-
-
-def check_logits(outputs: Any, labels: Tensor, ignored: int | None = None) -> None:
-    """Raise BadInput unless ``outputs`` has the shape (N, classes, ...), with enough classes for the labels (N, ...)."""
-    if not isinstance(outputs, Tensor) or outputs.dim() != labels.dim() + 1 or outputs.shape[2:] != labels.shape[1:]:
-        places = "".join(f", {size}" for size in labels.shape[1:])
-        raise BadInput(f"the network must return logits of shape (N, classes{places}), not {shown(outputs)}.")
-    counted = labels if ignored is None else labels[labels != ignored]
-    if not counted.numel():
-        return
-    low, high = int(counted.min()), int(counted.max())
-    if low < 0 or high >= outputs.shape[1]:
-        raise BadInput(f"labels run from {low} to {high}, but the network has {outputs.shape[1]} outputs.")
+def check_labels(outputs: Any, labels: Any, ignored: int | None = None) -> None:
+    """Raise BadType for labels of another type than torch's cross-entropy takes, BadInput for what is no classification."""
+    if isinstance(labels, Tensor) and labels.dtype != torch.long and not labels.is_floating_point():
+        raise BadType(f"cross-entropy takes classes as labels of int64, not {shown(labels)}: give labels.long().")
+    if problem := no_classes(outputs, labels, ignored):
+        raise BadInput(f"{problem}; {REMEDY}.")

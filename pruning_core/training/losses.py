@@ -10,9 +10,12 @@ from torch.nn import functional
 from torch.nn.modules.loss import _Loss
 
 from pruning_core.checks import Constraints, Real, check_fields
-from pruning_core.models.calls import logits, raised
+from pruning_core.models.calls import logits, raised, shown
 
 Loss = Callable[[Any, Any], Tensor]
+REMEDY = (
+    "the loss is cross-entropy unless another is given, as loss=torch.nn.MSELoss() or loss=torch.nn.BCEWithLogitsLoss()"
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,34 @@ def has_classes(outputs: Any, labels: Any) -> bool:
         return False
     fits = outputs.dim() == labels.dim() + 1 and outputs.shape[:1] + outputs.shape[2:] == labels.shape
     return fits and outputs.shape[1] > 1
+
+
+def no_classes(outputs: Any, labels: Any, ignored: int | None = None) -> str | None:
+    """Why outputs and labels are no classification, as half a sentence; None if they are one.
+
+    Outputs are (N, classes, ...), two classes at least; labels (N, ...) whole numbers below that, or ``ignored``, or
+    probabilities of the outputs' shape. There may be more labels than outputs: those of a whole split.
+
+    >>> no_classes(torch.zeros(2, 3), torch.tensor([1, 3]))
+    'labels run from 1 to 3, but the network has 3 outputs'
+    """
+    if not isinstance(outputs, Tensor) or not isinstance(labels, Tensor):
+        return f"classes need a tensor of logits and one of labels, not {shown(outputs)} and {shown(labels)}"
+    if outputs.dim() < 2 or outputs.shape[1] == 1:
+        return f"outputs of shape {tuple(outputs.shape)} have no two columns to choose a class from"
+    if labels.is_floating_point():
+        if labels.shape[1:] != outputs.shape[1:]:
+            return f"labels of {labels.dtype} are no classes"
+        if bool((labels < 0).any()) or not torch.allclose(labels.sum(1), labels.new_ones(()), atol=1e-2):
+            return "labels of the outputs' shape are no probabilities of classes, which add up to 1"
+        return None
+    if labels.dim() != outputs.dim() - 1 or labels.shape[1:] != outputs.shape[2:] or len(labels) < len(outputs):
+        return f"labels of shape {tuple(labels.shape)} are no classes for outputs of shape {tuple(outputs.shape)}"
+    classes = labels if ignored is None else labels[labels != ignored]
+    if classes.numel() and (int(classes.min()) < 0 or int(classes.max()) >= outputs.shape[1]):
+        low, high = int(classes.min()), int(classes.max())
+        return f"labels run from {low} to {high}, but the network has {outputs.shape[1]} outputs"
+    return None
 
 
 def hits(outputs: Tensor, labels: Tensor, loss: Loss, best: int = 1) -> tuple[Tensor, int | Tensor]:

@@ -58,7 +58,8 @@ class Trainer(TrainerState):
     exponential moving average of all weights over the steps, which ``take_average()`` puts into the network.
 
     A last batch of one sample is merged into the one before it when the network has batch norm, which cannot take statistics
-    from one sample; a batch size of 1 is refused then.
+    from one sample; a batch size of 1 is refused then. Parts in evaluation mode inside a network in training mode stay so:
+    call ``norm.eval()`` after ``network.train()`` to keep the statistics of a norm.
 
     Attributes: ``model``, ``optimizer`` (of torch), ``settings`` (ours), ``masks``, ``epoch`` (completed ones), ``history`` (a
     dict an epoch), ``generator``. Raises BadInput, BadType or UnknownName for arguments that cannot work.

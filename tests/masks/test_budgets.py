@@ -141,6 +141,37 @@ def test_smart_ratio_falls_with_depth_and_fixes_the_last_linear_layer():
     assert sum(counts) == 720
 
 
+SPREADS = [
+    ("l1_norm", "layer"),
+    ("l1_norm", "uniform"),
+    *(("magnitude", a) for a in ("layer", "uniform", "erk", "smart_ratio")),
+]
+
+
+@pytest.mark.parametrize("of", ["weights", "macs"])
+@pytest.mark.parametrize(("method", "across"), SPREADS)
+@pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.7])
+def test_every_spread_meets_a_budget_of_every_cost(method, across, of, sparsity):
+    model = pc.build_model("vgg8", "digits", seed=0)
+    result = pc.prune(model, method, sparsity, of=of, across=across, example_input=torch.zeros(1, 1, 8, 8))
+    assert result.report.reached == pytest.approx(sparsity, abs=0.02)
+    if across in ("layer", "uniform"):
+        groups = list(result.sites.groups.values())
+        first = groups[0].alive(result.masks) if groups else result.masks["features.conv1_1.weight"]
+        assert bool(first.all()) == (across == "uniform")
+
+
+@pytest.mark.parametrize("of", ["weights", "macs"])
+def test_what_a_spread_cannot_reach_is_told_as_its_doing(of):
+    model, x = pc.build_model("lenet5", "digits", seed=0), torch.zeros(1, 1, 8, 8)
+    with pytest.raises(BudgetError, match=r"at most .*% of the macs .*, the first one as a whole, outputs stay"):
+        pc.prune(model, "l1_norm", 0.9, of="macs", across="uniform", example_input=x)
+    with pytest.raises(
+        BudgetError, match=r"'smart_ratio': between|'smart_ratio' removes at least .*% of the macs, more than 0"
+    ):
+        pc.prune(model, "magnitude", 0.0, of=of, across="smart_ratio", example_input=x)
+
+
 def test_a_sparsity_for_each_site():
     scores = Scores({"a": torch.rand(4, 5), "b": torch.rand(4, 5)})
     assert kept(allocate(scores, Budget(across={"a": 0.25}), Masks(), sites_of(scores))) == {"a": 15, "b": 20}

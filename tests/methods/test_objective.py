@@ -72,8 +72,8 @@ NO_CLASSES = {
     "one column": (1, torch.zeros(12, dtype=torch.long), "no two columns"),
     "floats": (3, Y[:, 0], "labels of torch.float64 are no classes"),
     "a column of floats": (1, Y, "no two columns"),
-    "from one": (3, torch.arange(12) % 3 + 1, "labels from 1 to 3 are no classes 0 to 2"),
-    "negative": (3, torch.arange(12) % 3 - 1, "labels from -1 to 1"),
+    "from one": (3, torch.arange(12) % 3 + 1, "labels run from 1 to 3, but the network has 3 outputs"),
+    "negative": (3, torch.arange(12) % 3 - 1, "labels run from -1 to 1"),
     "a column": (3, torch.zeros(12, 1, dtype=torch.long), r"labels of shape \(12, 1\)"),
     "several labels": (4, (X[:, :4] > 0).double(), "no probabilities"),
     "several whole labels": (4, (X[:, :4] > 0).long(), r"labels of shape \(12, 4\)"),
@@ -87,6 +87,14 @@ def test_labels_that_are_no_classes_get_one_sentence_that_names_the_remedy(metho
     outputs, labels, problem = NO_CLASSES[kind]
     with pytest.raises(BadInput, match=f"{problem}.*loss=torch\\.nn\\.MSELoss"):
         pc.prune(network(outputs), method, 0.5, batches=[(X, labels)])
+
+
+@pytest.mark.parametrize("kind", NO_CLASSES)
+def test_training_refuses_the_same_labels_in_the_same_words(kind):
+    outputs, labels, problem = NO_CLASSES[kind]
+    for call in (pc.evaluate, lambda model, batches: pc.fit(model, batches, epochs=1, progress=False)):
+        with pytest.raises(BadInput, match=f"{problem}.*loss=torch\\.nn\\.MSELoss"):
+            call(network(outputs), [(X, labels)])
 
 
 def test_the_loss_of_a_statistic_is_as_strict():
@@ -108,7 +116,7 @@ def test_pixels_and_labels_to_ignore_are_classes():
     assert OfClasses()(outputs, labels) == F.cross_entropy(outputs, labels)
     labels[0, 0] = 255
     assert statistic(nn.CrossEntropyLoss(ignore_index=255))(outputs, labels).isfinite()
-    with pytest.raises(BadInput, match="labels from 0 to 255"):
+    with pytest.raises(BadInput, match="labels run from 0 to 255"):
         OfClasses()(outputs, labels)
 
 

@@ -48,7 +48,7 @@ def labelled(labels, inputs=None):
         (labelled(torch.zeros(0, dtype=torch.long)), BadInput, "empty"),
         (labelled([0, 1, 10]), BadInput, "labels run from 0 to 10, but the network has 10 outputs"),
         (labelled([0, -1]), BadInput, "labels run from -1"),
-        (labelled([0.0, 1.0]), BadType, "int64"),
+        (labelled([0.0, 1.0]), BadInput, "labels of torch.float32 are no classes; .*loss="),
         (labelled([0, 1], torch.randn(2, 1, 5, 5)), BadInput, r"cannot take inputs of shape \(2, 1, 5, 5\)"),
         ([1, 2], BadType, "pairs .* not int"),
         (5, BadType, "iterable of .* not int"),

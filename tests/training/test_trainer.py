@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput
@@ -203,3 +204,16 @@ def test_large_but_finite_weights_are_accepted(digits):
         model[1].weight.fill_(3e38)
     trainer = Trainer(model, epochs=1)
     trainer.check(digits.train)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_norms_in_evaluation_mode_inside_a_network_in_training_keep_their_statistics(digits, whole):
+    model = network(norm=True, dropout=0.5)
+    norm = next(module for module in model.modules() if isinstance(module, _BatchNorm))
+    model.train(whole)
+    norm.eval()
+    before = norm.running_mean.clone()
+    Trainer(model, epochs=1).train_epoch(digits.train.subset(64))
+    # In a network that is in evaluation mode as a whole, as after evaluate() or load_pruned(), no part stands out.
+    assert torch.equal(norm.running_mean, before) == whole
+    assert not norm.training and model.training == whole

@@ -303,7 +303,7 @@ X, Y = numbers(8, 5), torch.arange(8) % 2
         ([(X, Y[:5])], None, BadInput, r"8 inputs, but labels of shape \(5,\)"),
         ([(X[:0], Y[:0])], None, BadInput, "no sample"),
         ([(X, Y + 1)], None, BadInput, "labels run from 1 to 2, but the network has 2 outputs"),
-        ([(X, Y.float())], None, BadType, r"give another loss="),
+        ([(X, Y.float())], None, BadInput, r"unless another is given, as loss="),
         ([(X[:, :3], Y)], None, BadInput, r"cannot take inputs of shape \(8, 3\)"),
         ([((X, X), Y)], None, BadInput, r"cannot take inputs of shape \(8, 5\) and \(8, 5\)"),
         ([(X.gt(0).byte(), Y)], None, BadInput, r"\(uint8\)"),

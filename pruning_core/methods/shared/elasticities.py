@@ -27,7 +27,7 @@ from pruning_core.masks import Group, Member
 from pruning_core.masks.scores import combine
 from pruning_core.methods.base import Method, View, weight_rows
 from pruning_core.methods.shared.objective import OfClasses
-from pruning_core.models.calls import call, like_model, raised
+from pruning_core.models.calls import call, like_model, raised, samples
 from pruning_core.models.modes import evaluating
 from pruning_core.training.losses import loss_value
 
@@ -53,7 +53,7 @@ def loss_gradients(
     count: int | None = None,
     training: bool = False,
 ) -> tuple[dict[str, Tensor], float]:
-    """Gradients of the mean loss over the first ``count`` batches (None: all), and that loss.
+    """Gradients of the mean loss over the samples of the first ``count`` batches (None: all), and that loss.
 
     In evaluation mode, or in training mode, which moves the running statistics of norms (prune() puts them back).
     Returns parameter name -> gradient (float32 or better) of ``names``, zeros where the loss does not depend on one. No
@@ -76,14 +76,17 @@ def _mean_gradients(
 ) -> tuple[list[Tensor], float]:
     """What loss_gradients says, for tensors that require a gradient."""
     sums: list[Tensor] = []
-    total, used = 0.0, 0
+    total, used, shares, size = 0.0, 0, 0.0, 0
     with evaluating(model), torch.enable_grad():
         model.train(training)
         for batch in islice(batches, count):
             inputs, labels = like_model(model, batch[0], batch[1])
             value = loss_value(loss, raised(call(model, inputs)), labels)
             number = float(value.detach())
-            total, used = total + number, used + 1
+            size = size or samples(inputs)
+            share = samples(inputs) / (size or 1)  # 1 for batches as large as the first: then nothing is multiplied
+            value = value if share == 1 else value * share
+            total, used, shares = total + number * share, used + 1, shares + share
             if not math.isfinite(total):
                 raise BadInput(f"the loss of batch {used} is {number}: there is no gradient to rank by.")
             found = map(raised, torch.autograd.grad(value, leaves, materialize_grads=True))
@@ -93,7 +96,7 @@ def _mean_gradients(
                 sums = [gradient.clone() for gradient in found]
     if not used:
         raise BadInput("batches is empty: there is no loss to take a gradient of.")
-    return [gradient.div_(used) for gradient in sums], total / used
+    return [gradient.div_(shares) for gradient in sums], total / shares
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ class Sensitivity(Method):
     def gradients(self, view: View, names: Iterable[str], training: bool = False) -> tuple[dict[str, Tensor], float]:
         """Gradients of the loss by the parameters ``names``, and the loss."""
         loss = statistic_loss(self.loss, view.loss)
+        view.note_unread(self.batches)
         gradients, value = loss_gradients(view.model, names, view.batches or (), loss, self.batches, training)
         view.note_zeros(gradients)
         return gradients, value

@@ -1,0 +1,250 @@
+"""Networks that others wrote, and what becomes of them: here, and in torch-pruning, on the same channels.
+
+``python -m tests.models.third_party [name ...]`` prints a table in Markdown, in about half an hour. A cut is *exact* where the
+smaller network computes what the whole one computes when nothing reads the removed channels any more, in double precision on
+fresh inputs; anything else that runs is another network, and the table says by how much. What torch-pruning's user has to find
+out, which layers make the outputs, is found out for it here.
+"""
+
+from __future__ import annotations
+
+import copy
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models import detection, segmentation
+
+import pruning_core as pc
+from pruning_core.errors import PruningError
+from pruning_core.models.calls import tensors_of
+
+REMOVED = 0.3  # of the channels of every group
+SECONDS = 180  # that torch-pruning is given for one network
+
+
+class Network(NamedTuple):
+    """How to make it, the shape of one input, and whether it is pruned here today, so that it must be tomorrow."""
+
+    make: Callable[[], nn.Module]
+    shape: tuple[int, ...] = (3, 64, 64)
+    exact: bool = True
+    classes: int | None = 10  # so many outputs; None where they are features
+
+
+def _vision(name: str, size: int = 64, exact: bool = True) -> Network:
+    return Network(lambda: torchvision.models.get_model(name, weights=None, num_classes=10), (3, size, size), exact)
+
+
+def _video(name: str) -> Network:
+    make = torchvision.models.get_model_builder(name)
+    return Network(lambda: make(weights=None, num_classes=10), (3, 16, 64, 64))
+
+
+def _dense(make: Callable, exact: bool = True) -> Network:
+    return Network(lambda: make(weights=None, weights_backbone=None, num_classes=5), exact=exact, classes=5)
+
+
+def _body(make: Callable, exact: bool = True) -> Network:
+    """What a detector computes features with: the part that costs, and that takes a tensor."""
+    return Network(lambda: make(weights=None, weights_backbone=None).backbone, exact=exact, classes=None)
+
+
+def _timm(name: str, exact: bool = True) -> Network:
+    def make() -> nn.Module:
+        import timm
+
+        return timm.create_model(name, pretrained=False, num_classes=10)
+
+    return Network(make, (3, 224, 224) if "vit" in name else (3, 64, 64), exact)
+
+
+NETWORKS = {
+    "alexnet": _vision("alexnet"),
+    "vgg13_bn": _vision("vgg13_bn"),
+    "resnet34": _vision("resnet34"),
+    "resnet101": _vision("resnet101"),
+    "resnext101_32x8d": _vision("resnext101_32x8d"),
+    "squeezenet1_0": _vision("squeezenet1_0"),
+    "mobilenet_v3_large": _vision("mobilenet_v3_large"),
+    "mnasnet0_5": _vision("mnasnet0_5"),
+    "efficientnet_b1": _vision("efficientnet_b1"),
+    "efficientnet_v2_s": _vision("efficientnet_v2_s"),
+    "regnet_x_400mf": _vision("regnet_x_400mf"),
+    "regnet_y_800mf": _vision("regnet_y_800mf"),
+    "densenet169": _vision("densenet169"),
+    "shufflenet_v2_x1_0": _vision("shufflenet_v2_x1_0", exact=False),
+    "convnext_small": _vision("convnext_small"),
+    "vit_b_32": _vision("vit_b_32", 224),
+    "swin_t": _vision("swin_t", exact=False),
+    "swin_v2_t": _vision("swin_v2_t", exact=False),
+    "maxvit_t": _vision("maxvit_t", 224, exact=False),
+    "video r3d_18": _video("r3d_18"),
+    "video mc3_18": _video("mc3_18"),
+    "segmentation fcn_resnet50": _dense(segmentation.fcn_resnet50),
+    "segmentation deeplabv3_mobilenet_v3_large": _dense(segmentation.deeplabv3_mobilenet_v3_large),
+    "segmentation lraspp_mobilenet_v3_large": _dense(segmentation.lraspp_mobilenet_v3_large),
+    "body of fasterrcnn_resnet50_fpn": _body(detection.fasterrcnn_resnet50_fpn),
+    "body of retinanet_resnet50_fpn_v2": _body(detection.retinanet_resnet50_fpn_v2, exact=False),
+    "body of ssd300_vgg16": _body(detection.ssd300_vgg16, exact=False),
+    "body of ssdlite320_mobilenet_v3_large": _body(detection.ssdlite320_mobilenet_v3_large, exact=False),
+    "timm vit_tiny_patch16_224": _timm("vit_tiny_patch16_224"),
+    "timm convnext_atto": _timm("convnext_atto"),
+    "timm mobilenetv4_conv_small": _timm("mobilenetv4_conv_small"),
+}  # fmt: skip
+
+
+def built(network: Network) -> nn.Module:
+    """In double precision, in evaluation mode, with statistics and scales that let every part be seen in the outputs."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        model = network.make().double().eval()
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                nn.init.normal_(module.running_mean, std=0.3)
+                nn.init.uniform_(module.running_var, 0.5, 2)
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, std=0.3)
+            elif isinstance(module, nn.Linear) and not isinstance(
+                module, nn.modules.linear.NonDynamicallyQuantizableLinear
+            ):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+        for name, parameter in model.named_parameters():
+            if name.endswith(("layer_scale", "gamma")):  # of ConvNeXt: at the usual 1e-6 a block adds nothing
+                nn.init.ones_(parameter)
+    return model
+
+
+def drawn(network: Network, seed: int, size: int = 1) -> Tensor:
+    return torch.randn((size, *network.shape), generator=torch.Generator().manual_seed(seed)).double()
+
+
+def apart(one: nn.Module, other: nn.Module, x: Tensor) -> float:
+    """The largest difference of their outputs, as a fraction of the largest output; infinite for other shapes."""
+    with torch.no_grad():
+        first, second = tensors_of(one.eval()(x)), tensors_of(other.eval()(x))
+    if [tensor.shape for tensor in first] != [tensor.shape for tensor in second]:
+        return float("inf")
+    return max(float((a - b).abs().max()) / float(a.abs().max()) for a, b in zip(first, second, strict=True))
+
+
+class Outcome(NamedTuple):
+    """``kind`` is "exact", "differs" or "refused"; ``said`` the sentence or the size of the difference."""
+
+    kind: str
+    said: str
+    weights: float = 0.0
+    seconds: float = 0.0
+
+
+def ours(network: Network) -> Outcome:
+    model, start = built(network), time.perf_counter()
+    try:
+        result = pc.prune(model, "l1_norm", REMOVED, across="layer", example_input=drawn(network, 1))
+        small = result.shrink()
+    except PruningError as error:
+        return Outcome("refused", str(error), 0.0, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return _judged(model, result.model, small, network, seconds)
+
+
+def _judged(whole: nn.Module, masked: nn.Module, small: nn.Module, network: Network, seconds: float) -> Outcome:
+    x = drawn(network, 2, 2)
+    if not apart(whole, masked, x) > 1e-6:
+        return Outcome("differs", "nothing that was cut can be seen in the outputs", 0.0, seconds)
+    difference = apart(masked, small, x)
+    kind = "exact" if difference < 1e-9 else "differs"
+    fewer = 1 - pc.count_parameters(small) / pc.count_parameters(whole)
+    return Outcome(kind, f"{difference:.1g} of the largest output", fewer, seconds)
+
+
+class _TooLong(Exception):
+    pass
+
+
+def theirs(network: Network) -> Outcome:
+    """The same by torch-pruning: its groups, of each the channels with the smallest L1 norm, all that its user would do."""
+
+    def stop(*_: object) -> None:
+        raise _TooLong(f"no end within {SECONDS} s")
+
+    model, start = built(network), time.perf_counter()
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(SECONDS)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            masked, small = _cut_by_torch_pruning(model, drawn(network, 1), network.classes)
+        seconds = time.perf_counter() - start
+        return _judged(model, masked, small, network, seconds)
+    except Exception as error:  # whatever it raises: that is what the table is about
+        words = (str(error).strip().splitlines() or [""])[0]
+        return Outcome("refused", f"{type(error).__name__}: {words}", 0.0, time.perf_counter() - start)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def _cut_by_torch_pruning(model: nn.Module, x: Tensor, classes: int | None) -> tuple[nn.Module, nn.Module]:
+    """(the network in which nothing reads the removed channels, torch-pruning's smaller network)."""
+    import torch_pruning
+
+    masked, small = copy.deepcopy(model), copy.deepcopy(model)
+    names = {module: name for name, module in masked.named_modules()}
+    whole, cut = (torch_pruning.DependencyGraph().build_dependency(network, x) for network in (masked, small))
+    done = 0
+    for group in list(whole.get_all_groups()):
+        first = group[0].dep
+        name, weight = names[first.target.module], first.target.module.weight.detach()
+        rows = weight.transpose(0, 1) if isinstance(first.target.module, nn.modules.conv._ConvTransposeNd) else weight
+        least = rows.flatten(1).abs().sum(1).argsort()[: int(REMOVED * len(group[0].idxs))].tolist()
+        if not least or len(group[0].idxs) == classes or (classes is None and _reaches_outputs(model, name, x)):
+            continue
+        for dep, idxs in whole.get_pruning_group(first.target.module, first.handler, least):
+            if dep.handler.__name__ == "prune_in_channels" and isinstance(
+                dep.target.module, nn.Linear | nn.modules.conv._ConvNd
+            ):
+                with torch.no_grad():
+                    dep.target.module.weight[:, idxs] = 0
+        cut.get_pruning_group(small.get_submodule(name), first.handler, least).prune()
+        done += 1
+    if not done:
+        raise ValueError("no group of channels was found")
+    return masked, small
+
+
+def _reaches_outputs(model: nn.Module, name: str, x: Tensor) -> bool:
+    """Whether the outputs of the network lose a channel with this group, which its user would have to keep out by hand."""
+    import torch_pruning
+
+    twin = copy.deepcopy(model)
+    layer = twin.get_submodule(name)
+    graph = torch_pruning.DependencyGraph().build_dependency(twin, x)
+    graph.get_pruning_group(layer, graph.get_pruner_of_module(layer).prune_out_channels, [0]).prune()
+    with torch.no_grad():
+        return [t.shape for t in tensors_of(twin(x))] != [t.shape for t in tensors_of(model(x))]
+
+
+def table(names: list[str]) -> str:
+    """One line for each network: what became of it here, and in torch-pruning."""
+    lines = ["| network | here | parameters removed | torch-pruning | parameters removed |", "|---|---|---|---|---|"]
+    for name in names:
+        cells = [name]
+        for found in (ours(NETWORKS[name]), theirs(NETWORKS[name])):
+            cells.append(found.kind if found.kind == "exact" else f"{found.kind}: {found.said}".replace("|", "\\|"))
+            cells.append(f"{found.weights:.0%}" if found.kind != "refused" else "")
+        lines.append(f"| {' | '.join(cells)} |")
+        print(lines[-1], file=sys.stderr, flush=True)
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    print(table(sys.argv[1:] or [*NETWORKS]))
