@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pruning_core.errors import BadInput
+from pruning_core.experiments.asked import spread
 from pruning_core.experiments.intervals import mean_interval
 from pruning_core.plots.axes import AXIS_NAMES
 from pruning_core.plots.curves import accuracy_against_sparsity
@@ -32,16 +33,16 @@ SHOWN = 40  # rows of a table in the report; the rest stands in curves.csv
 def write_results(rows: pd.DataFrame, out: Path, title: str, about: Sequence[str] = ()) -> Path:
     """Write everything about ``rows`` (tidy rows of a run) into the folder ``out``; returns the path of the report.
 
-    rows.csv, curves.csv, curves.npz (a vector a column of CURVES, numbers or texts), figures/*.png and *.pdf (accuracy, top-5
-    accuracy and loss against weights and multiply-accumulates removed, one a label), report.md. ``about``: paragraphs that
-    the report begins with. Each file appears whole or not at all. Raises BadInput without rows, or where a file cannot be
-    written.
+    rows.csv, curves.csv, curves.npz (a vector a column of CURVES, numbers or texts; the column file is called setting there),
+    figures/*.png and *.pdf (accuracy, top-5 accuracy and loss against weights and multiply-accumulates removed, one a label),
+    report.md. ``about``: paragraphs that the report begins with. Each file appears whole or not at all. Raises BadInput
+    without rows, or where a file cannot be written.
     """
     if rows.empty:
         raise BadInput(f"{title} has no rows to write.")
     if out.is_file():
         raise BadInput(f"the results need a folder, and {out} is a file.")
-    curves = rows[[column for column in CURVES if column in rows]]
+    curves = rows[[column for column in CURVES if column in rows]].rename(columns={"file": "setting"})
     write_atomically(out / "rows.csv", rows.to_csv(index=False))
     write_atomically(out / "curves.csv", curves.to_csv(index=False))
     write_atomically(out / "curves.npz", lambda path: _save(path, curves))
@@ -102,10 +103,9 @@ def _means(rows: pd.DataFrame) -> str:
     for key, part in rows.groupby(["label", "method", "asked"], sort=False, dropna=False):
         cells = [str(key[0]), str(key[1]), "" if pd.isna(key[2]) else f"{key[2]:.4g}", str(part["seed"].nunique())]
         lines.append([*cells, *(_interval(part[column]) for column in measured)])
-    step = -(-len(lines) // SHOWN)
-    shown = [line for i, line in enumerate(lines) if i % step == 0 or i == len(lines) - 1]
+    shown = spread(lines, SHOWN)
     table = markdown(head, shown)
-    return table + (f"\n\n{len(shown)} of {len(lines)} lines; all are in curves.csv." if step > 1 else "")
+    return table + ("" if shown == lines else f"\n\n{SHOWN} of {len(lines)} lines; all are in curves.csv.")
 
 
 def _interval(values: pd.Series) -> str:

@@ -83,14 +83,13 @@ def configuration_of(document: Mapping[str, Any], where: str) -> Configuration:
     for key, only in (("criterion", "cross_entropy"), ("init", "kaiming_normal"), ("optim", "sgd")):
         if given[key] != only:
             raise BadInput(f"{key} of {where} can only be {only}, which all official files have, not {given[key]!r}.")
-    schedule: Any = (
-        "constant" if not given["schedu"] else {"multistep": "multistep", "cos": "cosine"}[given["schedumode"]]
-    )
-    squared = (
-        given["l1"] and given["regularizer"] == "L2"
-    )  # whose gradient is that of a weight decay of twice its factor
+    kinds = {"multistep": "multistep", "cos": "cosine"}
+    schedule: Any = kinds[given["schedumode"]] if given["schedu"] else "constant"
+    # A squared penalty has the gradient of a weight decay of twice its factor.
+    squared = given["l1"] and given["regularizer"] == "L2"
     return Configuration(
-        MODELS[given["model"]], given["dataset"], given["lr"], given["lmbda"], schedule, given["warm"], given["gamma"],
+        MODELS[given["model"]], given["dataset"], given["lr"], given["lmbda"], schedule, given["warm"],
+        given["gamma"] if schedule == "multistep" else 0.1,
         tuple(given["milestones"]) if schedule == "multistep" else (), given["lanczos_iter"],
         given["sparse_epoch"], given["l1"] and not squared, given["epoch"], given["batch_size"],
         given["momentum"], given["weight_decay"] + 2 * given["lmbda"] * squared, given["lanczos_num"],

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from pruning_core.checks import Real, Several, Text, Whole, check
-from pruning_core.data.sets import AUGMENTATIONS
+from pruning_core.data.sets import AUGMENTATIONS, DATASETS
 from pruning_core.errors import BadInput, known_name
 from pruning_core.papers.sipp_pfp.parameter_files import FileTraining, ParameterFile
 from pruning_core.papers.sipp_pfp.spacings import MODES, SPACINGS, Fractions
@@ -24,6 +23,7 @@ NETWORKS = {
     "resnet20": "resnet20_b", "resnet56": "resnet56_bottleneck", "resnet110": "resnet110_bottleneck",
     "densenet22": "densenet22", "wrn16_8": "wrn16_8", "wrn28_2": "wrn28_2", "vgg16": "vgg16", "vgg16_bn": "vgg16",
     "lenet5": "lenet5", "lenet300_100": "lenet300", "lenet500_300_100": "lenet500", "fc_nettrim": "fc_nettrim",
+    "fcnet_nettrim": "fc_nettrim",
     "cnn5": "cnn5", "cnn60k": "cnn60k",
 }  # fmt: skip
 DATA = {"CIFAR10": "cifar10", "MNIST": "mnist", "FashionMNIST": "fashion_mnist", "ImageNet": "imagenet"}
@@ -111,6 +111,8 @@ def _merged(base: Any, own: Any) -> Any:
 def settings_of(document: Mapping[str, Any], where: str) -> ParameterFile:
     """The settings in a document whose inclusions are resolved."""
     network, experiments = (_part(document, key, where) for key in ("network", "experiments"))
+    if network.get("dataset") == "Driving":
+        raise BadInput(f"{where} cannot be run: the driving data are not public.")
     data = DATA[known_name(f"dataset of {where}", network.get("dataset"), DATA)]
     name = network.get("name")
     ours = f"torchvision/{name}" if data == "imagenet" else NETWORKS[known_name(f"network of {where}", name, NETWORKS)]
@@ -162,28 +164,26 @@ def training_of(training: Mapping[str, Any], where: str) -> FileTraining:
     """How a network is trained, from either repository's keys. Batch size and rate are those of one GPU; so they stay."""
     flat = {k: v for k, v in training.items() if k in RENAMED} | dict(training.get("optimizerKwargs") or {})
     for schedule in training.get("lrSchedulers") or ():
-        kind = known_name(f"lrSchedulers of {where}", schedule.get("type"), ("MultiStepLR", "WarmupLR"))
-        steps = schedule.get("stepKwargs") or {}
-        if kind == "MultiStepLR":
-            flat |= {
-                "lRmilestones": steps.get("milestones"),
-                "lRgamma": (schedule.get("kwargs") or {}).get("gamma", 0.1),
-            }
-        else:
-            flat["warmup"] = steps.get("warmup_epoch", 0)
+        flat |= _scheduled(schedule, flat.get("numEpochs", 0), where)
     if training.get("cooldown"):
         raise BadInput(f"cooldown of {where} can only be 0, which all official files have.")
     settings = {RENAMED[known_name(f"key of the optimizer of {where}", k, RENAMED)]: v for k, v in flat.items()}
-    settings["optimizer"] = str(settings.get("optimizer", "sgd")).lower()
-    settings["milestones"] = tuple(
-        check(f"milestones of {where}", settings.get("milestones", ()), Several(Whole(at_least=0)))
-    )
-    if missing := [
-        key for key in ("numEpochs", "batchSize", "learningRate or lr") if RENAMED[key.split()[0]] not in settings
-    ]:
+    if missing := [key for key in ("numEpochs", "batchSize", "learningRate") if RENAMED[key] not in settings]:
         raise BadInput(f"the training of {where} lacks {', '.join(missing)}.")
-    known = {field.name for field in fields(FileTraining)}
-    return FileTraining(**{key: value for key, value in settings.items() if key in known})
+    settings["optimizer"] = str(settings.get("optimizer", "sgd")).lower()
+    milestones = check(f"milestones of {where}", settings.get("milestones", ()), Several(Whole(at_least=0)))
+    return FileTraining(**{"weight_decay": 0.0} | settings | {"milestones": tuple(milestones)})
+
+
+def _scheduled(schedule: Mapping[str, Any], epochs: int, where: str) -> dict[str, Any]:
+    """The keys of the first repository that say what one of the later one's schedules does."""
+    kind = known_name(f"lrSchedulers of {where}", schedule.get("type"), ("MultiStepLR", "StepLR", "WarmupLR"))
+    steps = schedule.get("stepKwargs") or {}
+    if kind == "WarmupLR":
+        return {"warmup": steps.get("warmup_epoch", 0)}
+    every = check(f"step_size of {where}", steps.get("step_size", 1), Whole(at_least=1))
+    milestones = steps.get("milestones") if kind == "MultiStepLR" else list(range(every, epochs + 1, every))
+    return {"lRmilestones": milestones, "lRgamma": (schedule.get("kwargs") or {}).get("gamma", 0.1)}
 
 
 def augmentation_of(training: Mapping[str, Any], data: str, where: str) -> str:
@@ -194,6 +194,8 @@ def augmentation_of(training: Mapping[str, Any], data: str, where: str) -> str:
         field = {"Pad": "pad", "Resize": "side", "RandomHorizontalFlip": "flip", "RandomResizedCrop": "scale"}.get(name)
         if field is not None:
             steps[field] = {"flip": 0.5, "scale": (0.08, 1.0)}.get(field, number)
+    if steps.get("side") == DATASETS[data].shape[1]:
+        del steps["side"]  # which changes nothing
     for recipe in (f"{data}/sipp", f"{data}/sipp_lenet5", f"{data}/sipp_lenet300", "none"):
         known = AUGMENTATIONS.get(recipe)
         if known is not None and {k: v for k, v in vars(known).items() if v} == steps:
