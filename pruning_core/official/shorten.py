@@ -15,7 +15,7 @@ from pruning_core.data.loading import load_data
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS
 from pruning_core.errors import known_name
 from pruning_core.experiments.experiment import Experiment
-from pruning_core.experiments.stages import Each, Every, Prune, Repeat, Stage, Train, every_stage
+from pruning_core.experiments.stages import Every, Prune, Stage, Train, changed_stages, every_stage
 from pruning_core.training.optimizers import LearningRate
 
 
@@ -61,11 +61,11 @@ def shortened(experiment: Experiment, shorter: Shorter) -> Experiment:
     trainings = [stage.epochs for stage in every_stage(timeline) if isinstance(stage, Train)]
     if shorter.epochs is not None and max(trainings, default=0) > 0:
         factor = shorter.epochs / max(trainings)
-        timeline = _each(timeline, lambda stage: _shorter(stage, factor))
+        timeline = changed_stages(timeline, lambda stage: _shorter(stage, factor))
         changed = replace(changed, learning_rate=_rate(changed.learning_rate, factor))
     if any(isinstance(stage, Prune) and stage.batches == "score" for stage in every_stage(timeline)):
         most = _scored(changed.data, changed.limit)
-        timeline = _each(timeline, lambda stage: _with_at_most(stage, most))
+        timeline = changed_stages(timeline, lambda stage: _with_at_most(stage, most))
     return replace(changed, timeline=timeline)
 
 
@@ -80,18 +80,6 @@ def _recipes(experiment: Experiment, data: str) -> dict[str, str | None]:
 def _scored(data: str, limit: int | None) -> int:
     """How many images the split for scoring holds."""
     return len(load_data(data, limit=limit).score)
-
-
-def _each(stages: Any, change: Any) -> list[Stage]:
-    """The stages after ``change``, those that others hold before them."""
-    changed = []
-    for stage in stages:
-        if isinstance(stage, Each | Repeat):
-            stage = replace(stage, stages=tuple(_each(stage.stages, change)))
-        elif isinstance(stage, Train) and stage.during is not None:
-            stage = replace(stage, during=replace(stage.during, stages=tuple(_each(stage.during.stages, change))))
-        changed.append(change(stage))
-    return changed
 
 
 def _with_at_most(stage: Stage, most: int) -> Stage:

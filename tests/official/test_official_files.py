@@ -14,7 +14,9 @@ import torch
 import yaml
 
 import pruning_core as pc
+from pruning_core.book.notebooks import read_profiles
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS
+from pruning_core.experiments import recipes
 from pruning_core.experiments.asked import Asked
 from pruning_core.experiments.stages import Attack, Measure, Prune, Rewind, Save, Train, every_stage
 from pruning_core.masks.schedules import fraction_after
@@ -22,6 +24,7 @@ from pruning_core.official import CATALOGUE, official, planned
 from pruning_core.papers.how_sparse.configurations import CONFIGURATIONS, FILES
 from pruning_core.papers.sipp_pfp.official import METHODS_OF_THE_FILES
 from pruning_core.papers.sipp_pfp.parameter_files import PARAMETER_FILES
+from pruning_core.version import REPOSITORY
 
 TABLE = yaml.safe_load(Path(__file__).with_name("official_files.yml").read_text(encoding="utf-8"))
 
@@ -375,3 +378,45 @@ def test_a_script_is_what_it_says(network):
         ((site, fraction),) = cut.budget.across.items()
         kept[site.partition(".conv")[0]] = round((1 - fraction) * len(model.get_parameter(f"{site}.weight")))
     assert kept == says["kept"]
+
+
+# --- the notebooks at profile paper
+
+
+def knobs(chapter: str, stem: str) -> dict:
+    return read_profiles(REPOSITORY / "notebooks" / chapter / "profiles.yml", stem, "paper")
+
+
+def test_the_pages_of_snip_it_have_the_readmes_numbers_at_profile_paper():
+    says = TABLE["snipit"]
+    for stem in ("2_weights", "3_nodes"):
+        page = knobs("4_snip", stem)
+        assert (page["batch"], page["epochs"], page["statistic"]) == (512, 80, says["every"]["statistic"])
+        assert NORMALISATIONS[page["recipe"]].mean == tuple(says["data"]["CIFAR10"]["mean"])
+        assert AUGMENTATIONS[page["recipe"]].flip == 0.2
+        events = recipes.during_training("snip", 0.98, page["epochs"], **page["during"])[0].during.epochs(
+            page["epochs"]
+        )
+        assert [epoch - 1 for epoch in events] == says["lines"]["SNIPitDuring-ResNet18-CIFAR10"]["events"]
+    page, nodes = knobs("4_snip", "2_weights"), knobs("4_snip", "3_nodes")
+    imp = recipes.magnitude_rewind_during(0.98, page["epochs"], every=page["imp_every"], **page["imp"])
+    official_imp = plan("snipit/IMP-ResNet18-CIFAR10")[0]
+    assert [stage.epochs for stage in imp if isinstance(stage, Train)] == [7, 73]
+    assert imp[2].during.epochs(73) == of(official_imp, Train)[1].during.epochs(73)
+    (after,) = says["lines"]["HoyerSquare-ResNet18-CIFAR10"]["events"]
+    assert page["penalised_epochs"] == nodes["cut_after"] == nodes["penalised"]["epochs"] == after + 1
+    assert page["fine_tune"] == nodes["fine_tune"] == 80 - after - 1
+    assert nodes["penalised"]["l0_epochs"] == says["lines"]["L0-VGG16-CIFAR10"]["epochs"]
+    gates = says["lines"]["GateDecorators-VGG16-CIFAR10"]
+    assert nodes["gates_epochs"] == gates["trained_before"]
+    assert (nodes["gates"]["sparsity"], nodes["gates"]["tocks"]) == (gates["limit"], gates["tocks"])
+    assert 19 + 2 * gates["tocks"] + nodes["gates"]["fine_tune"] == gates["epochs"]
+
+
+def test_the_page_of_rni_has_the_notebooks_numbers_at_profile_paper():
+    for large in knobs("3_rni", "3_prune_fine_tune")["large"]:
+        arch = large["model"].removesuffix("_rni")
+        says = TABLE["rni"]["every"] | TABLE["rni"]["networks"][arch]
+        assert (large["epochs"], large["fine_tune"], large["rate"]) == (says["epochs"], says["tuned"], says["lr"])
+        assert (large["cuts"], large["b"]) == (says["fractions"], says["b"])
+        assert large["strengths"] == {"rni": says["rni"], "slimming": says["l1"]}
