@@ -61,6 +61,40 @@ def test_a_run_leaves_rows_curves_figures_and_the_papers_numbers(tmp_path, capsy
     assert all((tmp_path / "figures" / name.partition(")")[0]).is_file() for name in report.split("(figures/")[1:])
 
 
+CRITERIA = {
+    "EmptyCrit": "", "SNIP": "", "SNIPit": "--snip_steps 1", "SNIPitDuring": "--snip_steps 1", "SNAP": "",
+    "SNAPit": "--snip_steps 1", "SNAPitDuring": "--snip_steps 1", "CNIP": "", "CNIPit": "--snip_steps 1",
+    "CNIPitDuring": "--snip_steps 1", "GRASP": "", "IMP": "--snip_steps 1 --enable_rewinding", "UnstructuredRandom": "",
+    "StructuredRandom": "", "HoyerSquare": "--hoyer_square --hoyer_reg 1e-3", "EfficientConvNets": "",
+    "GroupHoyerSquare": "--group_hoyer_square --hoyer_reg 1e-3", "L0": "--l0 --l0_reg 1", "GateDecorators": "--epochs 12",
+}  # fmt: skip
+UNSTRUCTURED = ("SNIP", "SNIPit", "SNIPitDuring", "GRASP", "IMP", "UnstructuredRandom")
+
+
+@pytest.mark.parametrize(
+    ("criterion", "words"),
+    [
+        *((criterion, "--outer_layer_pruning") for criterion in CRITERIA),
+        ("SNIP", "--l1_reg 1e-4 --reference"), ("GRASP", "--reference"), ("EmptyCrit", "--random_shuffle_labels"),
+        ("SNIPit", "--optimizer SGD --learning_rate 0.1 --grad_noise 1e-3"), ("SNAP", "--lp_reg 1e-5 --eval_freq 10"),
+    ],
+)  # fmt: skip
+def test_every_criterion_of_snip_it_runs_typed_as_in_its_readme(criterion, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(results, "FIGURES", ())
+    own = CRITERIA[criterion]
+    name = "--prune_criterion SNAP" if criterion == "L0" else f"--prune_criterion {criterion}"
+    limit = "0.1" if criterion == "GateDecorators" else "0.6"
+    line = f"official snipit --model LeNet300 --data_set MNIST {name} --epochs 4 --pruning_limit {limit} {own} {words}"
+    assert main([*line.split(), "--data", "digits", "--limit", "400", "--width", "0.1", "--out", str(tmp_path)]) == 0
+    table = pd.read_csv(tmp_path / "rows.csv")
+    assert "dense" in set(table["method"])
+    final = table[~table["method"].isin(["dense"])]
+    if criterion not in ("EmptyCrit", "HoyerSquare", "GroupHoyerSquare", "L0"):  # whose sparsity follows from a penalty
+        whole = words == "--outer_layer_pruning" and criterion in UNSTRUCTURED  # otherwise the outer layers stay
+        column = "sparsity" if whole else "asked"
+        assert final[column].iloc[-1] == pytest.approx(float(limit), abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("name", "asked", "labels"),
     [
