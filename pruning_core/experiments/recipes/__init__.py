@@ -5,6 +5,7 @@ Every recipe is a function of the sparsity (the fraction removed) and of the len
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from pruning_core.errors import known_name
 from pruning_core.experiments.recipes import chapters, general
@@ -12,7 +13,7 @@ from pruning_core.experiments.recipes.chapters import *  # noqa: F403
 from pruning_core.experiments.recipes.chapters import ISPASP_TUNING, RECEDING_OPTIMIZER, receding_rate
 from pruning_core.experiments.recipes.general import *  # noqa: F403
 from pruning_core.experiments.recipes.general import Timeline
-from pruning_core.experiments.stages import Prune, Stage, changed_stages, to
+from pruning_core.experiments.stages import Prune, changed_stages, to
 
 RECIPES: dict[str, Callable[..., Timeline]] = {
     name: getattr(file, name) for file in (general, chapters) for name in file.__all__
@@ -32,8 +33,7 @@ def looking_at(timeline: Timeline, samples: int | None, batch_size: int = 128) -
     >>> looking_at([Prune("snip", 0.9)], 2560, 512)[0].samples
     2560
     """
-
-    def change(stage: Stage) -> Stage:
-        return replace(stage, samples=samples, batch_size=batch_size) if isinstance(stage, Prune) else stage
-
-    return timeline if samples is None else changed_stages(timeline, change)
+    if samples is None:
+        return timeline
+    how: dict[str, Any] = {"samples": samples, "batch_size": batch_size}
+    return changed_stages(timeline, lambda stage: replace(stage, **how) if isinstance(stage, Prune) else stage)
