@@ -22,7 +22,7 @@ from pruning_core.training.optimizers import LearningRate, Optimizer, Schedule
 from pruning_core.version import PROFILES, code_of
 
 FURTHER_COLUMNS = {
-    "code", "remark", "fitted_accuracy", "generalisation_gap", "dead_layers", "dead_units", "by_layer",
+    "accuracy5", "code", "remark", "fitted_accuracy", "generalisation_gap", "dead_layers", "dead_units", "by_layer",
     "importance", "receded_share", "mid_share", "largest_importance", "histogram", "attack", "epsilon", "attack_success",
     "agreement", "distance", "n", "study",
 }  # fmt: skip

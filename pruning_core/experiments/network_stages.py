@@ -180,6 +180,7 @@ def measured(state: State, stage: Measure) -> dict[str, Any]:
         "macs": alive["macs"],
         "training_macs": state.training_macs,
         "accuracy": test.accuracy,
+        **({} if test.accuracy5 is None else {"accuracy5": test.accuracy5}),
         "loss": test.loss,
         "validation_accuracy": validation.accuracy,
         "validation_loss": validation.loss,

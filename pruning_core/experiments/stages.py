@@ -7,7 +7,7 @@ wherever a Prune stands.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pruning_core.checks import A, Checked, Constraints, Maybe, OneOf, Real, Several, Text, Whole, check
@@ -280,3 +280,16 @@ def every_stage(stages: Iterable[Stage]) -> Iterator[Stage]:
         yield stage
         holder = stage.during if isinstance(stage, Train) else stage
         yield from every_stage(getattr(holder, "stages", ()))
+
+
+def changed_stages(stages: Iterable[Stage], change: Callable[[Stage], Stage]) -> list[Stage]:
+    """The stages after ``change``, those that others hold before the others themselves."""
+    found = []
+    for stage in stages:
+        if isinstance(stage, Each | Repeat):
+            stage = replace(stage, stages=tuple(changed_stages(stage.stages, change)))
+        elif isinstance(stage, Train) and stage.during is not None:
+            held = tuple(changed_stages(stage.during.stages, change))
+            stage = replace(stage, during=replace(stage.during, stages=held))
+        found.append(change(stage))
+    return found

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pruning_core.checks import Constraints, OneOf, Real, Several, Whole, check, check_fields
+from pruning_core.data.sets import AUGMENTATIONS
 from pruning_core.errors import BadInput, known_name
 from pruning_core.experiments.experiment import Experiment
 from pruning_core.experiments.stages import Measure, Prune, Stage, Train
@@ -88,7 +89,7 @@ class Configuration:
     All train ``EPOCHS`` epochs in batches of ``BATCH_SIZE`` by SGD with momentum 0.9 and no weight decay. ``strength``
     multiplies the sum of the absolute values of all parameters, biases and batch norm included; ``l1`` says whether it is
     used. ``warmup`` and ``milestones`` are epochs, ``gamma`` belongs to milestones; ``lanczos_steps`` are those of the
-    Hessian's spectrum, with one probe; ``points``: the sweep goes over i / points.
+    Hessian's spectrum, with ``probes`` probes; ``points``: the sweep goes over i / points, from 1 / points on.
     """
 
     model: str
@@ -102,6 +103,11 @@ class Configuration:
     lanczos_steps: int = 128
     points: int = 1000
     l1: bool = False
+    epochs: int = EPOCHS
+    batch_size: int = BATCH_SIZE
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    probes: int = 1
 
     def learning_rate(self, reference: bool = False) -> LearningRate | SteppedPerIteration:
         """The schedule of the paper, which moves once an epoch; with ``reference`` that of the code, once an iteration."""
@@ -129,6 +135,12 @@ CONFIGURATIONS: dict[str, Configuration] = _WITHOUT_PENALTY | {
 }
 """Name -> official file; "_l1" is the twin with the penalty. Files that switch their schedule off have "constant" here."""
 
+FILES = {
+    "fc5_cifar10": "FC_CIFAR10", "fc12_cifar10": "FC12_CIFAR10", "alexnet_cifar10": "AlexNet_CIFAR10",
+    "vgg16_cifar10": "VGG16_CIFAR10", "resnet18_cifar100": "ResNet18_CIFAR100", "resnet50_cifar100": "ResNet50_CIFAR100",
+}  # fmt: skip
+"""Name -> how the official file without a penalty is called; with it, "_l1" follows."""
+
 
 def configured_experiments(
     name: str,
@@ -147,17 +159,32 @@ def configured_experiments(
     (0 without penalty). Raises UnknownName, BadInput or BadType, when the first experiment is asked for.
     """
     entry = CONFIGURATIONS[known_name("configuration", name, CONFIGURATIONS)]
+    yield from experiments_of(name, entry, sparsities=sparsities, seeds=seeds, device=device, reference=reference)
+
+
+def experiments_of(
+    name: str,
+    entry: Configuration,
+    *,
+    sparsities: Sequence[float] | None = None,
+    seeds: int = 1,
+    device: str = "cpu",
+    reference: bool = False,
+) -> Iterator[Experiment]:
+    """The experiments of ``entry``, which a file of that name holds; as :func:`configured_experiments`."""
     seeds = check("seeds", seeds, Whole(at_least=1))
     rising = Several(Real(above=0, below=1), at_least=1, rising=True)
     sweep = entry.sparsities() if sparsities is None else check("sparsities", sparsities, rising)
-    timeline: list[Stage] = [Train(EPOCHS, penalty=("l1", entry.strength) if entry.l1 else None), Measure("dense")]
+    train = Train(entry.epochs, penalty=("l1", entry.strength) if entry.l1 else None)
+    timeline: list[Stage] = [train, Measure("dense")]
     for sparsity in sweep:
         timeline += [Prune("magnitude", Budget(sparsity, keep_at_least=0)), Measure("pruned")]
-    rate: Any = entry.learning_rate(reference)
     images = f"{entry.data}/how_sparse"
+    optimizer = Optimizer("sgd", entry.rate, momentum=entry.momentum, weight_decay=entry.weight_decay)
     for seed in range(seeds):
         yield Experiment(
-            entry.model, entry.data, list(timeline), seed=seed, profile="paper", device=device, batch_size=BATCH_SIZE,
-            optimizer=Optimizer("sgd", entry.rate, momentum=0.9), learning_rate=rate, normalise=images, augment=images,
+            entry.model, entry.data, list(timeline), seed=seed, profile="paper", device=device,
+            batch_size=entry.batch_size, optimizer=optimizer, learning_rate=entry.learning_rate(reference),
+            normalise=images, augment=images if images in AUGMENTATIONS else None,
             tags={"file": name, "strength": entry.strength if entry.l1 else 0.0},
         )  # fmt: skip

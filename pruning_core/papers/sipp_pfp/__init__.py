@@ -10,12 +10,8 @@ from pruning_core.papers.sipp_pfp.guarantee import (
     probabilities,
     relative_errors,
 )
-from pruning_core.papers.sipp_pfp.parameter_files import (
-    PARAMETER_FILES,
-    kept_fractions,
-    official_experiments,
-    retrained,
-)
+from pruning_core.papers.sipp_pfp.official import official_experiments
+from pruning_core.papers.sipp_pfp.parameter_files import PARAMETER_FILES, kept_fractions, retrained
 
 __all__ = [
     "PARAMETER_FILES", "commensurate_table", "draws_needed", "equal_error", "error_promised", "estimator_rows",

@@ -1,22 +1,13 @@
 """The parameter files of SiPP's and PFP's repositories (Baykal et al. 2019, baykal2019sipp; Liebenwein et al. 2020,
-liebenwein2020pfp): networks, kept fractions, training; and their experiments."""
+liebenwein2020pfp): networks, kept fractions, training. ``official.py`` makes experiments of them."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pruning_core.data.sets import NORMALISATIONS
-from pruning_core.errors import BadInput, known_name
-from pruning_core.experiments.experiment import Experiment
-from pruning_core.experiments.recipes.general import cascade
-from pruning_core.experiments.stages import Measure, Prune, Stage, Train
-from pruning_core.masks.budgets import Budget
-from pruning_core.methods.base import Method, as_method
-from pruning_core.methods.thinet import ThiNet
-from pruning_core.papers.sipp_pfp.spacings import SPACINGS, Fractions, compressed_before, in_groups
+from pruning_core.errors import known_name
+from pruning_core.papers.sipp_pfp.spacings import SPACINGS, Fractions, in_groups
 from pruning_core.records.files import read_yaml
-from pruning_core.training.optimizers import LearningRate, Optimizer
 
 
 @dataclass(frozen=True)
@@ -49,7 +40,8 @@ class ParameterFile:
     ``network`` and ``data`` are our names, None where the data are not public. ``kept``: the fractions of the weights that
     stay, in order. ``retrained`` is the number of groups that they are split into (None: each fraction is retrained).
     ``delta`` is the probability of failure from which the size of S, the sample for sensitivities, follows; ``deltas``
-    lists a sweep over it. ``nets``: how many networks are trained, from different seeds.
+    lists a sweep over it. ``nets``: how many networks are trained, from different seeds. ``augment``: a recipe of
+    AUGMENTATIONS; None: that of the repository for this network.
     """
 
     network: str | None
@@ -63,6 +55,7 @@ class ParameterFile:
     delta: float = 1e-16
     deltas: tuple[float, ...] = ()
     nets: int = 3
+    augment: str | None = None
 
 
 def read_files(path: Path) -> dict[str, ParameterFile]:
@@ -117,80 +110,6 @@ def retrained(name: str) -> Fractions:
     [0.15, 0.104, 0.062, 0.02]
     """
     return tuple(group[-1] for group in in_groups(kept_fractions(name), parameter_file(name).retrained))
-
-
-METHODS_OF_THE_FILES: dict[str, tuple[str | Method, str]] = {
-    "SiPP": ("sipp", "global"), "SiPP-rand": ("sipp_random", "global"), "SiPP-hybrid": ("sipp_hybrid", "global"),
-    "WT": ("magnitude", "global"), "SNIP": ("snip", "global"), "PFP": ("pfp", "global"),
-    "FT": ("l1_norm", "layer"), "SoftNet": ("l2_norm", "layer"), "ThiNet": (ThiNet(reference=True), "layer"),
-}  # fmt: skip
-"""Name in the files -> our method as the official code has it, and how its budget is spread."""
-
-
-def official_experiments(
-    name: str, *, seeds: int | None = None, points: int = 256, device: str = "cpu"
-) -> Iterator[Experiment]:
-    """The experiments of one parameter file, at profile "paper": every method and every network.
-
-    ``name`` as in PARAMETER_FILES, "cifar/resnet20"; ``seeds`` replaces the file's number of networks; ``points`` is the
-    size of S (a file that sweeps over it is one call a size). Methods of the files that are outside this book are passed
-    over. Raises UnknownName, and BadInput for the file whose data are not public.
-    """
-    entry = parameter_file(name)
-    if entry.network is None or entry.data is None:
-        what = "the driving data are not public, so neither they nor the network that steers by them is in this package"
-        raise BadInput(f"{name} cannot be run: {what}.")
-    recipe = f"{entry.data}/sipp"
-    settings = _settings(entry.training) | {
-        "normalise": recipe if recipe in NORMALISATIONS else None,
-        "augment": _augmentation(name, entry.network, entry.data),
-        "profile": "paper",
-        "device": device,
-    }
-    for short in (short for short in entry.methods if short in METHODS_OF_THE_FILES):
-        given, across = METHODS_OF_THE_FILES[short]
-        method = as_method(given)
-        tags = {"method": method.name, "file": name}
-        for seed in range(entry.nets if seeds is None else seeds):
-            for stages in _timelines(entry, method, across, points):
-                yield Experiment(entry.network, entry.data, stages, seed=seed, tags=tags, **settings)
-
-
-def _timelines(entry: ParameterFile, method: Method, across: str, points: int) -> Iterator[list[Stage]]:
-    """One timeline, or in mode "retrain" one for each fraction that is retrained."""
-    split = in_groups(entry.kept, entry.retrained)
-    epochs, retraining = entry.training.epochs, entry.retraining
-    again = Train(retraining.epochs - retraining.first_epoch, **_settings(retraining))
-    if entry.mode == "train":
-        yield [Train(epochs)]
-    elif entry.mode == "retrain":
-        # Without a cascade every retrained fraction starts at the dense network; the cuts before it are made again.
-        before = compressed_before(entry.kept, entry.retrained, mode="retrain")
-        for earlier, group in zip(before, split, strict=True):
-            budgets = [Budget(1 - kept, of="weights", across=across) for kept in (*earlier, group[-1])]
-            cuts = [Prune(method, budget, batches="score", samples=points) for budget in budgets]
-            yield [Train(epochs), *cuts, Measure("pruned"), again, Measure("fine-tuned")]
-    else:
-        after: Any = entry.mode.partition("-")[2] or "go on"  # "cascade-rewind" -> "rewind"
-        yield cascade(method, split, epochs, again, after, across, batches="score", samples=points)
-
-
-def _settings(training: FileTraining) -> dict[str, Any]:
-    """What Experiment and Train take; batch size and rate are those of one GPU in the files, multiplied by their number."""
-    optimizer = Optimizer(
-        training.optimizer, training.lr * training.gpus, training.momentum, training.nesterov, training.weight_decay
-    )
-    rate = LearningRate("multistep", warmup=training.warmup, milestones=training.milestones, gamma=training.gamma)
-    return {"optimizer": optimizer, "learning_rate": rate, "batch_size": training.batch_size * training.gpus}
-
-
-def _augmentation(name: str, network: str, data: str) -> str | None:
-    """The repositories augment by network: LeNet-5 is fed with crops, perceptrons in the later repository only."""
-    if network == "lenet5":
-        return f"{data}/sipp_lenet5"
-    if data == "mnist":
-        return "mnist/sipp_lenet300" if name.startswith(("pfp/", "sipp/")) else None
-    return f"{data}/sipp"
 
 
 def warm_up_and_cool_down(

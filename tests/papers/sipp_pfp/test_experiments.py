@@ -11,7 +11,7 @@ from pruning_core.errors import BadInput, UnknownName
 from pruning_core.experiments import recipes
 from pruning_core.experiments.experiment import Experiment
 from pruning_core.experiments.runs import final_state, run
-from pruning_core.experiments.stages import Prune, Rewind, Save, Train
+from pruning_core.experiments.stages import Measure, Prune, Rewind, Save, Train
 from pruning_core.papers.sipp_pfp.guarantee import (
     RULES,
     draws_needed,
@@ -20,13 +20,8 @@ from pruning_core.papers.sipp_pfp.guarantee import (
     probabilities,
     relative_errors,
 )
-from pruning_core.papers.sipp_pfp.parameter_files import (
-    METHODS_OF_THE_FILES,
-    PARAMETER_FILES,
-    kept_fractions,
-    official_experiments,
-    retrained,
-)
+from pruning_core.papers.sipp_pfp.official import METHODS_OF_THE_FILES, of_weights, official_experiments, points_of
+from pruning_core.papers.sipp_pfp.parameter_files import PARAMETER_FILES, kept_fractions, retrained
 from pruning_core.papers.sipp_pfp.spacings import compressed_before
 
 RUNNABLE = [name for name, entry in PARAMETER_FILES.items() if entry.network is not None]
@@ -38,7 +33,14 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def kept_by(timeline) -> list[float]:
+    """The fraction of the weights that each cut keeps."""
     return [1 - stage.budget.to for stage in timeline if isinstance(stage, Prune)]
+
+
+def of_weights_alone(entry, fractions) -> list[float]:
+    """The files' fractions of all parameters, as fractions of the weights: no bias and no norm goes."""
+    ratio = of_weights(entry.network, entry.data)
+    return [max(1 - (1 - kept) * ratio, 1e-3) for kept in fractions]
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
@@ -47,19 +49,34 @@ def test_every_file_is_a_list_of_experiments(name):
     planned = list(official_experiments(name, seeds=1))
     methods = [m for m in entry.methods if m in METHODS_OF_THE_FILES]
     each = len(retrained(name)) if entry.mode == "retrain" else 1
-    assert len(planned) == len(methods) * each
-    assert len({e.key for e in planned}) == len(planned)
+    assert len(planned) == len(methods) * each * max(len(entry.deltas), 1)
+    if (
+        not entry.deltas and name != "sipp/cifar/rand/densenet22_rand"
+    ):  # whose norms alone are more than its last fractions
+        assert len({e.key for e in planned}) == len(planned)
     first = planned[0]
+    assert isinstance(first.timeline[1], Measure) and first.timeline[1].label == "dense"
     assert (first.model, first.data, first.profile) == (entry.network, entry.data, "paper")
     assert first.batch_size == entry.training.batch_size * entry.training.gpus
     assert first.optimizer.lr == pytest.approx(entry.training.lr * entry.training.gpus)
     if entry.mode.startswith("cascade"):
-        assert kept_by(first.timeline) == pytest.approx(list(kept_fractions(name)))
+        assert kept_by(first.timeline) == pytest.approx(of_weights_alone(entry, kept_fractions(name)))
         assert sum(isinstance(stage, Train) for stage in first.timeline) >= 1 + len(retrained(name))
     if entry.mode == "retrain":
         before = compressed_before(kept_fractions(name), len(retrained(name)), mode="retrain")
         for experiment, earlier, last in zip(planned[:each], before, retrained(name), strict=True):
-            assert kept_by(experiment.timeline) == pytest.approx([*earlier, last])
+            assert kept_by(experiment.timeline) == pytest.approx(of_weights_alone(entry, [*earlier, last]))
+
+
+def test_the_size_of_s_follows_from_the_files_own_delta():
+    """Hand-computed: ceil(10 ln(8 * 410 * 300 / delta)) is 415 for 1e-12 and 507 for 1e-16; whole batches of 64 are drawn."""
+    assert [points_of("lenet300", "mnist", delta, 64) for delta in (1e-12, 1e-16)] == [448, 512]
+    # 609 for ResNet-20 (the authors' own count), batches of two GPUs.
+    assert points_of("resnet20_b", "cifar10", 1e-16, 256) == 768
+    samples = {e.tags["points"]: e for e in official_experiments("sipp/mnist/lenet300_sizes", seeds=1)}
+    assert {e.timeline[2].samples for e in samples.values()} == set(samples)
+    assert min(samples) == 128  # delta 10, which is no probability: ceil(10 ln(98400)) = 115
+    assert max(samples) == 896
 
 
 def test_files_that_cannot_be_run_are_refused():

@@ -1,0 +1,87 @@
+"""The papers' own settings from the shell: their names, their command lines, their files."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pruning_core.commands.options import command, running, use_root, workers_of
+from pruning_core.commands.tables import table
+from pruning_core.errors import BadInput
+from pruning_core.experiments.asked import Asked
+from pruning_core.records.files import cache_root
+
+EXAMPLE = "official snipit/SNAPit-VGG16-CIFAR10 --epochs 1 --limit 500 --width 0.125"
+TYPED = {"ignore_unknown_options": True, "allow_interspersed_args": True}  # words of the official programs
+
+
+@command("official", EXAMPLE, context_settings=TYPED)
+@click.argument("name", required=False)
+@click.argument("flags", nargs=-1, type=click.UNPROCESSED, metavar="[FLAGS OF THE OFFICIAL PROGRAM]...")
+@click.option("--list", "listed", is_flag=True, help="all names, with what their own users type")
+@click.option("--config", type=click.Path(path_type=Path), help="a file in the form of How Sparse, or of SiPP and PFP")
+@click.option("--epochs", type=int, help="of the longest training; all else in proportion")
+@click.option("--points", type=int, help="at most so many fractions of a sweep, evenly spread")
+@click.option("--methods", multiple=True, help="only this method of the setting's; may be given several times")
+@click.option("--data", help="other images, such as mnist5k, which need no download")
+@click.option("--reference", is_flag=True, help="what the official code computes, where it differs from its paper")
+@click.option("--plan", is_flag=True, help="only say what would run")
+@running
+def official_command(
+    name: str | None, flags: tuple[str, ...], listed: bool, config: Path | None, **options: Any
+) -> None:
+    """Run an official setting of the five papers to its report: rows, curves, figures, and the paper's numbers beside ours.
+
+    NAME as in --list. `official snipit` is SNIP-it's main.py: what follows is typed as in its README. Without --epochs,
+    --limit, --width and --data everything has the paper's scale. The same command goes on where a run was stopped.
+    """
+    from pruning_core import official
+
+    if listed:
+        _list(name)
+        return
+    if (name is None) == (config is None):
+        raise BadInput("give the name of a setting (see --list), or --config FILE, and not both.")
+    use_root(options["root"])
+    epochs = options["epochs"]
+    if name == "snipit" and epochs is not None:  # its own flag: a length, not a shortening
+        flags, epochs = (*flags, "--epochs", str(epochs)), None
+    asked = Asked(
+        options["seeds"], options["points"], options["methods"], options["reference"], flags, options["device"]
+    )
+    shorter = official.Shorter(epochs, options["limit"], options["width"], options["data"])
+    wanted: Any = config if config is not None else name
+    if options["plan"]:
+        _plan(wanted, asked, shorter)
+        return
+    title = config.stem if config is not None else str(name)
+    out = options["out"] or cache_root() / "official" / title
+    found = official.run_official(wanted, asked, shorter, workers=workers_of(options["workers"]), out=out)
+    for row in found.rows.tail(5).to_dict("records"):
+        print(
+            "  ".join(f"{key}={row[key]}" for key in ("label", "method", "seed", "sparsity", "accuracy") if key in row)
+        )
+    print(f"{len(found.rows)} rows; the report: {found.report}")
+
+
+def _list(beginning: str | None) -> None:
+    from pruning_core.official import CATALOGUE
+
+    chosen = [entry for name, entry in CATALOGUE.items() if name.startswith(beginning or "")]
+    if not chosen:
+        raise BadInput(f"no official setting begins with {beginning!r}.")
+    print(table(("name", "system", "official call"), [(e.name, e.system, e.command) for e in chosen]))
+
+
+def _plan(wanted: str | Path, asked: Asked, shorter: Any) -> None:
+    from pruning_core.experiments.engine import epochs_of
+    from pruning_core.official import official, planned
+    from pruning_core.official.files import settings_of_file
+
+    settings = [official(wanted)] if isinstance(wanted, str) else settings_of_file(wanted)
+    experiments = [e for setting in settings for e in planned(setting, asked, shorter)]
+    rows = [
+        (e.key, e.model, e.data, e.seed, epochs_of(e.timeline), "done" if e.record().exists() else "")
+        for e in experiments
+    ]
+    print(table(("record", "network", "data", "seed", "epochs", ""), rows))

@@ -1,0 +1,77 @@
+"""What several commands share: options, values as YAML, examples under the help."""
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pruning_core.errors import BadInput
+from pruning_core.records.values import read_value
+from pruning_core.version import PROFILES
+
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def command(name: str, example: str, **settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """A command whose help ends with an example; its text is the docstring of the function."""
+    context = CONTEXT | settings.pop("context_settings", {})
+    epilog = f"Example: python -m pruning_core {example}"
+    return click.command(name, epilog=epilog, context_settings=context, **settings)
+
+
+def profile(default: str) -> Decorator:
+    return click.option("--profile", default=default, show_default=True, help=f"one of {', '.join(PROFILES)}")
+
+
+parameters = click.option(
+    "-p", "parameters", nargs=2, type=(str, str), metavar="NAME VALUE", multiple=True,
+    help="set a parameter, its value as YAML; may be given several times",
+)  # fmt: skip
+
+
+def given(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """``-p name value`` as parameters; the value is read as YAML, as papermill does, and 1e-4 is a number."""
+    return {name: read_value(value, "a value of -p") for name, value in pairs}
+
+
+_RUNNING: tuple[Decorator, ...] = (
+    click.option("--width", type=float, help="factor on the number of channels of every layer"),
+    click.option("--limit", type=int, help="as if the data set had so many images; the test set stays whole"),
+    click.option("--seeds", type=int, help="how many networks, from as many seeds"),
+    click.option("--device", default="cpu", show_default=True, help="where to compute: cpu, cuda, cuda:1"),
+    click.option(
+        "--root",
+        type=click.Path(path_type=Path),
+        help="folder of the data sets (default $PRUNING_DATA, else the cache)",
+    ),
+    click.option("--workers", help="processes of this machine, or the address of a dask scheduler"),
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="folder for rows, figures, curves and the report (official: in the cache)",
+    ),
+)
+
+
+def running(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of commands that run experiments."""
+    for option in reversed(_RUNNING):
+        function = option(function)
+    return function
+
+
+def use_root(root: Path | None) -> None:
+    """Data sets lie in ``root`` from now on, for workers as well, which inherit the variable."""
+    if root is not None:
+        if root.is_file():
+            raise BadInput(f"--root is a folder, and {root} is a file.")
+        os.environ["PRUNING_DATA"] = str(root.expanduser().resolve())
+
+
+def workers_of(text: str | None) -> int | str | None:
+    """A number of processes, or an address."""
+    return int(text) if text is not None and text.isdigit() else text

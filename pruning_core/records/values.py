@@ -1,0 +1,45 @@
+"""YAML that people type: single values of a command line, and files in the forms of the papers' repositories.
+
+YAML 1.1 takes ``1e-4`` for a text, as it has no point; here it is the number that it looks like.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pruning_core.errors import BadInput
+
+
+class _Numbers(yaml.SafeLoader):
+    """The safe loader, with floats as everybody writes them."""
+
+
+_Numbers.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def read_value(text: str, what: str) -> Any:
+    """What ``text`` says as YAML; BadInput, naming it by ``what``, if it is none.
+
+    >>> read_value("1e-4", "a strength"), read_value("[0.5, 0.2]", "kept"), read_value("snip", "a method")
+    (0.0001, [0.5, 0.2], 'snip')
+    """
+    try:
+        return yaml.load(text, _Numbers)
+    except (yaml.YAMLError, ValueError) as error:  # a date like 2024-13-01 is a ValueError
+        raise BadInput(f"{what} is no YAML: {' '.join(str(error).split())}") from error
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """The mapping that a file of YAML holds; BadInput if there is no such file, or something else in it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no text'}.") from error
+    found = read_value(text, str(path))
+    if not isinstance(found, dict):
+        raise BadInput(f"{path} must hold keys and values, and not {type(found).__name__}.")
+    return found

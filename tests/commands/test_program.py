@@ -1,0 +1,126 @@
+"""The command line: what it lists, what it refuses in one sentence, every recipe of the catalogue from the shell."""
+
+import inspect
+import re
+import shlex
+
+import pytest
+
+import pruning_core as pc
+from pruning_core.commands import main, program
+from pruning_core.experiments import recipes
+
+
+def refused(line: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one sentence of a line that cannot work."""
+    assert main(shlex.split(line)) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1
+    return printed.err
+
+
+@pytest.mark.parametrize("name", program.commands)
+def test_the_help_of_every_command_ends_with_an_example_of_it(name, capsys):
+    assert main([name, "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert re.search(rf"Example: python -m pruning_core {name}\b", text)
+    assert "Usage: python -m pruning_core" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("nix", "No such command 'nix'"),
+        ("run dense -p epochs", "-p' requires 2 arguments"),
+        ("run dense --sed 1", "No such option"),
+        ("run dense -p epochs 1 --seed x", "'x' is not a valid integer"),
+        ("run dense -p epochs 1 --seeds 0", "--seeds must be at least 1"),
+        ("run dense -p epochs 1 --width -1", "width must be finite and above 0"),
+        ("run dense -p epochs 1 --limit 0", "limit must be at least 1"),
+        ("run dense -p epochs 1 --device gpu", "device must be a device of torch"),
+        ("run dense -p epochs 1 --optimizer adm", "unknown optimizer 'adm': did you mean 'adam'"),
+        ("run dense -p epochs 1 --optimizer '{name: adam, rate: 1}'", "unknown field of --optimizer 'rate'"),
+        ("run dense -p epochs 1 --optimizer '{'", "--optimizer is no YAML"),
+        ("run dense -p epochs 1 --learning-rate steep", "unknown learning-rate schedule 'steep'"),
+        ("run dense -p epochs 1 --normalise cifar10/sip", "did you mean 'cifar10/sipp'"),
+        ("run dense -p epochs 1 --precision float16", "precision"),
+        ("run cascade -p method sipp -p kept '[0.5]' -p epochs 1 -p retrain 1 -p sample 8", "did you mean 'samples'"),
+        ("run cascade -p method sipp", "cascade needs kept, epochs, retrain"),
+        ("run l0 -p strength a -p epochs 1 -p fine_tune 1", "strength"),
+        ("run ispasp -p sparsity x -p epochs 1 -p fine_tune 1", "sparsity"),
+        ("official", "give the name of a setting"),
+        ("official cifar/resnet21", "did you mean 'cifar/resnet20'"),
+        ("official --list nix", "no official setting begins with 'nix'"),
+        ("official cifar/resnet20 --methods ALDS", "unknown method of cifar/resnet20 'ALDS'"),
+        ("official cifar/resnet20 --epochs 0", "epochs must be at least 1"),
+        ("official cifar/resnet20 --points 0", "points must be at least 1"),
+        ("official cifar/resnet20 --data digit", "did you mean 'digits'"),
+        ("official cifar/resnet20 --prune_freq 4", "takes no '--prune_freq'"),
+        ("official driving/deepknight", "the driving data are not public"),
+        ("official snipit --modle VGG16", "No such option"),
+        ("official snipit --model VGG17", "unknown network of SNIP-it 'VGG17': did you mean 'VGG16'"),
+        ("official snipit --data_set OMNIGLOT --prune_criterion SNIP", "OMNIGLOT is not here"),
+        ("official snipit --tuning", "--tuning of SNIP-it's main.py is not taken"),
+        ("official snipit --l0 --hoyer_square", "only one can be chosen"),
+        ("official snipit --checkpoint_name mine --eval", "nothing is unpickled here"),
+        ("official ispasp/resnet34 --pruned-path x.pth", "goes on from its last checkpoint"),
+        ("official ispasp/mobilenet_v2 --blocks 6,x", "--blocks are numbers"),
+        ("official --config nowhere.yml", "cannot read nowhere.yml"),
+    ],
+)  # fmt: skip
+def test_a_line_that_cannot_work_gets_one_sentence(line, message, capsys, empty_cache):
+    assert message in refused(line, capsys)
+    assert not list(empty_cache.glob("records/*.json"))
+
+
+ARGUMENTS = {
+    "sparsity": "0.5", "epochs": "2", "fine_tune": "1", "rounds": "1", "strength": "1e-4", "retrain": "1",
+    "kept": "[0.5, [0.4, 0.3]]",
+    "method": "magnitude", "epochs_mine": "2", "epochs_tune": "1", "early": "0",
+}  # fmt: skip
+SPECIAL = {
+    "snip_it_during": {"steps": "1", "every": "1", "after": "0", "epochs": "4"},
+    "snap_it_during": {"steps": "1", "every": "1", "after": "0", "epochs": "4"},
+    "cnip_it_during": {"steps": "1", "every": "1", "after": "0", "epochs": "4"},
+    "during_training": {"steps": "1", "every": "1", "after": "0", "epochs": "4"},
+    "magnitude_rewind_during": {"steps": "1", "every": "1", "after": "0", "epochs": "4"},
+    "tick_tock": {"sparsity": "0.1", "ticks": "1", "tocks": "1", "epochs": "1"},
+    "rare_gems": {"period": "1"},
+    "rigl": {"epochs": "3"},
+    "l0": {"optimizer": "{name: adam, lr: 0.1}"},
+    "receding": {"method": "slimming"},
+    "prune_and_shrink": {"method": "l1_norm"},
+    "cascade": {"method": "sipp", "batches": "score", "samples": "16"},
+}
+CHANNELS = {"receding", "scaled_from_scratch", "tick_tock", "ispasp"}
+"""Recipes that need the scales of batch norm, or a network whose channels can go."""
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_every_recipe_of_the_catalogue_runs_from_the_shell(name, capsys):
+    takes = inspect.signature(recipes.RECIPES[name]).parameters
+    needed = {n: ARGUMENTS[n] for n, p in takes.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD}
+    model, width = ("vgg8", "0.25") if name in CHANNELS else ("lenet300_snip", "0.1")
+    line = ["run", name, "--model", model, "--data", "digits", "--width", width, "--limit", "300", "--profile", "smoke"]
+    line += ["--optimizer", "{name: adam, lr: 2e-3, clip: 10}", "--batch-size", "64"]
+    for argument, value in (needed | SPECIAL.get(name, {})).items():
+        line += ["-p", argument, value]
+    assert main(line) == 0, capsys.readouterr().err
+    rows = [text for text in capsys.readouterr().out.splitlines() if text.startswith("label=")]
+    assert rows
+    assert all("accuracy=" in row for row in rows)
+
+
+def test_the_settings_of_run_reach_the_experiment(empty_cache, tmp_path, capsys):
+    line = (
+        "run dense -p epochs 1 --data digits --width 0.1 --limit 300 --seeds 2 --learning-rate cosine --batch-size 32"
+    )
+    assert main([*shlex.split(line), "--profile", "smoke", "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "out" / "report.md")
+    planned = pc.Experiment(
+        "lenet300", "digits", recipes.dense(1), seed=1, width=0.1, limit=300, batch_size=32,
+        learning_rate=pc.LearningRate("cosine"), profile="smoke",
+    )  # fmt: skip
+    assert planned.record().exists()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"rows.csv", "curves.csv", "curves.npz", "report.md"}
