@@ -17,6 +17,10 @@ from pruning_core.checks import Whole, check
 from pruning_core.data.sets import Augmentation
 from pruning_core.errors import BadInput, CorruptFile
 
+WITH_TEST_SET = {"score": 0.05, "validation": 0.05}
+WITHOUT_TEST_SET = {"test": 0.2, "score": 0.08, "validation": 0.08}
+"""Shares of the images of each class that leave the training split, where there is an official test set, and where not."""
+
 
 class Split:
     """A fixed part of a data set in memory: normalised ``inputs`` (N, C, H, W), ``labels`` (N,) int64."""

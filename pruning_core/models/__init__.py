@@ -11,6 +11,7 @@ from pruning_core.models.cost import (
     sparsity_of,
 )
 from pruning_core.models.folding import fold_batch_norm
+from pruning_core.models.own import register_model
 from pruning_core.models.storage import load_pruned, save_network
 from pruning_core.models.timing import csr_speed, latency, latency_in_turns
 from pruning_core.models.zoo.base import ModelInfo
@@ -30,6 +31,7 @@ __all__ = [
     "macs_by_layer",
     "output_positions",
     "rebuild",
+    "register_model",
     "save_network",
     "size_on_disk",
     "sparsity_of",
