@@ -77,6 +77,17 @@ class Split:
         return part
 
 
+def joined(splits: Sequence[Split]) -> Split:
+    """The images of several splits of one set as one, augmented as the first is."""
+    whole = copy(splits[0])
+    for name in whole._by_image:
+        parts = [getattr(split, name) for split in splits]
+        setattr(
+            whole, name, torch.cat(parts) if isinstance(parts[0], Tensor) else [item for part in parts for item in part]
+        )
+    return whole
+
+
 class FileSplit(Split):
     """A fixed part of a data set too large for memory: files, decoded by worker processes meanwhile."""
 

@@ -21,6 +21,7 @@ PAPERS = {
 }
 LABELS = ("y",)  # of methods that look at no labels: only their range is checked
 IDLE: dict[str, tuple[str, ...]] = {
+    "adversarial": (r"param/(?!layers\.0\.weight).*",),  # of 25 tensors one is tried: each takes the attacks seconds
     "basic_block": ("bs",),  # the size of batches matters where a norm works by batch
     "inverted_residual": ("bs",),
     "sens_linear": ("bias",),  # sensitivities are those of weights
