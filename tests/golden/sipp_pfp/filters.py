@@ -184,6 +184,7 @@ def pfp_top_split(z):
         i = int(name.removeprefix("rand_counts"))
         counts, q = z[name], z[f"rand_prob{i}"]
         np.testing.assert_allclose(net.channels[i] / net.channels[i].sum(), q, **CLOSE)
+        assert np.count_nonzero(counts) <= int(z[f"rand_alloc{i}"]) <= len(q)
         np.testing.assert_array_equal(counts.sum(), official_draws(q, int(z[f"rand_alloc{i}"])))
         with np.errstate(divide="ignore", invalid="ignore"):
             factors = np.nan_to_num(counts / (counts.sum() * q), posinf=0.0)

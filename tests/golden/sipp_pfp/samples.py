@@ -50,6 +50,7 @@ def sample_size_util(z):
     for i in range(sum(1 for name in z if name.startswith("target"))):
         q = z[f"p{i}"]
         n = np.count_nonzero(q)
+        np.testing.assert_allclose(q.sum(), 1.0, rtol=1e-9)
         for target, draws, distinct in zip(z[f"target{i}"], z[f"m{i}"], z[f"exp_unique{i}"], strict=True):
             # Where the exact value is a whole number, rounding before the ceiling may differ by one.
             assert int(draws) == official_draws(q, int(target))
