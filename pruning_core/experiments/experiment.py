@@ -14,6 +14,7 @@ from pruning_core.errors import BadInput, known_name
 from pruning_core.experiments.fields import Becomes
 from pruning_core.experiments.own_code import code_text, own_parts
 from pruning_core.experiments.stages import Importances, Load, Measure, Prune, Stage, Train, every_stage, stages_of
+from pruning_core.masks.schedules import SNIP_IT_ROUNDS
 from pruning_core.models.build import MODELS, NORMS
 from pruning_core.models.published import check_published
 from pruning_core.records.files import HASHED_UNLESS_DEFAULT, cache_root, content_hash, is_hashed
@@ -105,6 +106,12 @@ class Experiment:
             fast = computes_bfloat16(self.device)
             object.__setattr__(self, "precision", "bfloat16" if fast else "float32")
             object.__setattr__(self, "channels_last", self.channels_last or fast)
+        for stage in self.timeline:  # those inside of a Repeat or an Every follow its rounds
+            if isinstance(stage, Prune) and stage.rounds == 1 and stage.schedule in ("snip_it", "tick_tock"):
+                raise BadInput(
+                    f"schedule={stage.schedule!r} with one round is a single cut; give rounds= (snip_it has "
+                    f"{SNIP_IT_ROUNDS}), or put the Prune into an Every or a Repeat."
+                )
         for stage in every_stage(self.timeline):
             if isinstance(stage, Load):
                 check_published(self.model, stage.weights)

@@ -42,6 +42,13 @@ def test_the_others_need_one(schedule):
         rounds_of("SNIPit", None, 0.5)
 
 
+def test_a_timeline_does_not_take_a_schedule_for_a_single_cut():
+    with pytest.raises(BadInput, match="with one round is a single cut"):
+        pc.Experiment("lenet300", "digits", [pc.Prune("snip", 0.9, schedule="snip_it")])
+    inside = pc.Every(1, [pc.Prune("snip", 0.9, schedule="snip_it")])
+    pc.Experiment("lenet300", "digits", [pc.Prune("snip", 0.9, 7, "snip_it"), pc.Train(2, during=inside)])
+
+
 @pytest.mark.parametrize("kind", [SigmoidBatchNorm2d, SigmoidBatchNorm1d, ClampedBatchNorm2d])
 @pytest.mark.parametrize("momentum", [-1, 1.5, float("nan")])
 def test_a_norm_takes_a_share_as_momentum(kind, momentum):
