@@ -1,5 +1,6 @@
 """Networks of one's own: what a builder may take, what is refused, and that an experiment knows its code."""
 
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 
 import pruning_core as pc
 from pruning_core.errors import BadInput, BadType
+from pruning_core.experiments import workers
 
 
 @pytest.fixture(autouse=True)
@@ -116,3 +118,17 @@ def test_what_the_builder_calls_counts_as_well():
     first = key(8, "nn.ReLU()")
     assert first == key(8, "nn.ReLU()")
     assert first not in (key(9, "nn.ReLU()"), key(8, "nn.Tanh()"))
+
+
+def test_a_worker_takes_what_the_name_stands_for_now():
+    seen, entries = [], []
+    for wide in (3, 5):
+        pc.register_model(
+            "mine", "digits", lambda n=wide: nn.Sequential(nn.Flatten(), nn.Linear(64, n), nn.Linear(n, 10))
+        )
+        entries.append(pc.MODELS["mine"])
+    task = SimpleNamespace(experiment=pc.Experiment("mine", "digits", [pc.Train(1)]))
+    with patch.object(workers, "attempt", lambda task, *rest: seen.append(pc.build_model("mine", "digits"))):
+        for entry in entries:  # as they reach a worker, which has the one before
+            workers.work(task, [], None, (entry, pc.DATASETS["digits"]), None)
+    assert [model[1].out_features for model in seen] == [3, 5]
