@@ -35,6 +35,8 @@ IDLE: dict[str, tuple[str, ...]] = {
     "sipp_rand_alloc": (r"b\d+",),
     "polarization": ("hist_gamma",),  # one of 420 values moves no threshold; all together do (below)
     "snip": (r"init/.*num_batches_tracked",),
+    # A norm in training mode takes out what the layer in front adds, and has statistics of the batch.
+    "gate_decorators": (r"init/.*running_\w+", r"init/layers\.\d+\.bias"),
     # Counts are those of weights; slopes of the picture depend on shifts only where an activation changes its sign.
     "statistics": (r"masked/.*(bias|running_\w+|layers\.[14]\.weight)", r"sal/init/.*(bias|running_mean)"),
 }
