@@ -4,7 +4,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pruning_core.data import DATASETS, load_data
+from pruning_core.data import DATASETS, load_data, register_data
 from pruning_core.errors import PruningError
 from pruning_core.experiments.engine import run_all
 from pruning_core.experiments.experiment import Experiment
@@ -31,7 +31,7 @@ from pruning_core.masks.removal import remove
 from pruning_core.masks.scores import Scores
 from pruning_core.masks.tracing import find_groups
 from pruning_core.methods import METHODS, Choice, Method, View, methods_table, register
-from pruning_core.models import MODELS, build_model
+from pruning_core.models import MODELS, build_model, register_model
 from pruning_core.models.cost import count_macs, count_parameters
 from pruning_core.models.export import export_network
 from pruning_core.models.layers import prunable_attention
@@ -54,8 +54,8 @@ __all__ = [
     "RecalibrateBatchNorm", "Repeat", "Rewind", "Save", "Scores", "Shrink", "Train", "Trainer", "View",
     "__version__", "allocate", "build_model", "count_macs", "count_parameters", "evaluate", "expand",
     "export_network", "find_groups", "fit", "latency", "load_data", "load_pruned", "methods_table", "predict_limit",
-    "prunable_attention", "prune", "prune_finetune", "register", "remove", "run", "run_all", "save_network",
-    "train",
+    "prunable_attention", "prune", "prune_finetune", "register", "register_data", "register_model", "remove", "run",
+    "run_all", "save_network", "train",
 ]  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The errors of the package, and the one check that every lookup by name shares."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -39,10 +40,25 @@ def known_name(kind: str, name: object, allowed: Iterable[str]) -> str:
     Traceback (most recent call last):
     ...
     pruning_core.errors.UnknownName: unknown method 'magnitud': did you mean 'magnitude'? Allowed: magnitude, random.
+    >>> known_name("model", "Conv6", ["conv6_snip", "lenet5"])
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.UnknownName: unknown model 'Conv6': did you mean 'conv6_snip'? Allowed: conv6_snip, lenet5.
     """
     names = sorted(allowed)
     if isinstance(name, str) and name in names:
         return name
-    near = get_close_matches(name, names, n=1, cutoff=0.5) if isinstance(name, str) else []
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    near = _meant(name, names) if isinstance(name, str) else []
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise UnknownName(f"unknown {kind} {name!r}: {hint}Allowed: {', '.join(names)}.")
+
+
+def _meant(name: str, names: list[str]) -> list[str]:
+    """The names that one in another spelling stands for, as in an official code: CIFAR10, VGG16, SNAPit; else the nearest."""
+    plain = {known: re.sub(r"[^a-z0-9]", "", known.lower()) for known in names}
+    asked = re.sub(r"[^a-z0-9]", "", name.lower())
+    if same := [known for known in names if plain[known] == asked]:
+        return same[:1]
+    longer = [known for known in names if len(asked) > 3 and plain[known].startswith(asked)]
+    shorter = [known for known in names if len(plain[known]) > 3 and asked.startswith(plain[known])]
+    return longer[:4] or sorted(shorter, key=len)[-1:] or get_close_matches(name, names, n=1, cutoff=0.5)

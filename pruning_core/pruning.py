@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.checks import SEED, Maybe, Whole, check, check_finite
-from pruning_core.errors import BadInput, BadType, Unprunable, known_name
+from pruning_core.errors import BadInput, BadType, Unprunable
 from pruning_core.masks.budgets import SPARSITY, Budget
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.reports import NOTHING_CUT, Report, count_removed, make_report
-from pruning_core.masks.schedules import SCHEDULES, fraction_after
+from pruning_core.masks.schedules import fraction_after, rounds_of
 from pruning_core.masks.sites import Scope, Sites, check_batches, find_sites
 from pruning_core.methods import cards
 from pruning_core.methods.base import Choice, Method, View, as_method, check_rounding, counted
@@ -143,7 +143,7 @@ def prune(
     batches=None,
     example_input=None,
     scope: Scope = None,
-    rounds: int = 1,
+    rounds: int | None = None,
     schedule: str = "geometric",
     seed: int = 0,
     loss: Loss | None = None,
@@ -160,7 +160,8 @@ def prune(
     one input with its batch dimension, or a tuple of inputs (default: of the batches, or of the shape that build_model noted).
     ``loss(outputs, labels)``, a mean over samples, is what methods that look at labels differentiate, as torch.nn.MSELoss()
     (default: cross-entropy, for labels that are classes). ``scope`` narrows the layers; ``rounds`` > 1 scores and cuts
-    again and again, along ``schedule`` (of SCHEDULES). ``masks`` say what is dead already: it stays dead, and counts as
+    again and again, along ``schedule`` (of SCHEDULES; by default once, or as often as "snip_it" and "tick_tock" say).
+    ``masks`` say what is dead already: it stays dead, and counts as
     removed (default: what a network out of an earlier ``prune`` or ``load_pruned`` carries, and is still zero; {} forgets).
 
     >>> import pruning_core, torch
@@ -187,8 +188,7 @@ def prune(
         to = None if for_each else asked
         budget = Budget(to, of=of or counted(method), across=across, round_to=round_to)  # type: ignore[arg-type]
     check_rounding(method, budget)
-    rounds = check("rounds", rounds, Whole(at_least=1))
-    known_name("schedule", schedule, SCHEDULES)
+    rounds = rounds_of(schedule, check("rounds", rounds, Maybe(Whole(at_least=1))), budget.to)
     seed = check("seed", seed, SEED)
     objective = statistic(loss)
     batches = check_batches(batches, method.needs, method.name, model)

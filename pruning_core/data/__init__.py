@@ -2,6 +2,7 @@
 
 from pruning_core.data.feeds import Feed
 from pruning_core.data.loading import Data, data_root, load_data
+from pruning_core.data.own import register_data
 from pruning_core.data.sets import (
     AUGMENTATIONS,
     DATASETS,
@@ -16,4 +17,5 @@ from pruning_core.data.splits import Split
 __all__ = [
     "AUGMENTATIONS", "DATASETS", "IMAGENETTE_CLASSES", "NORMALISATIONS", "Augmentation", "Data", "DatasetInfo",
     "Feed", "Normalisation", "Split", "data_root", "load_data",
+    "register_data",
 ]  # fmt: skip

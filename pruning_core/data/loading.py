@@ -16,9 +16,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pruning_core.checks import SEED, Device, Maybe, Whole, check
-from pruning_core.data.downloads import image_folder, load_raw
+from pruning_core.data.downloads import content_sha256, image_folder, load_raw
+from pruning_core.data.own import arrays_of, folder_info, listed, parts
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS, Augmentation, DatasetInfo, Normalisation
-from pruning_core.data.splits import FileSplit, ImageReader, Split, mixed, split_indices
+from pruning_core.data.sources import Raw
+from pruning_core.data.splits import (
+    WITH_TEST_SET,
+    WITHOUT_TEST_SET,
+    FileSplit,
+    ImageReader,
+    Split,
+    mixed,
+    split_indices,
+)
 from pruning_core.errors import BadInput, BadType, known_name
 from pruning_core.records.files import cache_root
 
@@ -65,9 +75,9 @@ class _Request:
     def chosen(self, labels: np.ndarray, test_labels: np.ndarray | None) -> dict[str, np.ndarray]:
         """Split -> indices, into the test set for "test" where there is one, else into the training set."""
         if test_labels is None:
-            chosen = split_indices(labels, {"test": 0.2, "score": 0.08, "validation": 0.08}, self.seed)
+            chosen = split_indices(labels, WITHOUT_TEST_SET, self.seed)
         else:
-            chosen = split_indices(labels, {"score": 0.05, "validation": 0.05}, self.seed)
+            chosen = split_indices(labels, WITH_TEST_SET, self.seed)
             chosen["test"] = mixed(test_labels, np.arange(len(test_labels)), self.seed + 1)
         total, classes = sum(len(part) for part in chosen.values()), self.info.classes
         if self.limit is None or self.limit >= total:
@@ -84,7 +94,7 @@ class _Request:
 
 
 def load_data(
-    name: str,
+    name: str | os.PathLike,
     *,
     root: str | os.PathLike | None = None,
     device: str | torch.device = "cpu",
@@ -100,7 +110,8 @@ def load_data(
     ``digits`` and ``mnist5k`` never need a network, the others are fetched on first use.
 
     Args:
-        name: one of ``DATASETS``.
+        name: one of ``DATASETS`` (:func:`register_data` adds yours), or a folder with ``train/<class>/`` and
+            ``val/<class>/``, or with ``<class>/`` alone, of PNG or JPEG files.
         root: where the files are or shall go; default ``$PRUNING_DATA``, else ``data`` in the cache.
         device: where the images live; sets read from files are sent there batch by batch.
         normalise: a recipe of ``NORMALISATIONS``; None: the mean and standard deviation of the set itself.
@@ -122,7 +133,7 @@ def load_data(
     seed, device = check("seed", seed, SEED), check("device", device, Device())
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise BadType(f"dtype is a floating-point type of torch, such as torch.float32, not {dtype!r}.")
-    info = DATASETS[known_name("data set", name, DATASETS)]
+    info = _known(name)
     normalisation, augmentation = Normalisation(info.mean, info.std), None
     if normalise is not None:
         normalisation = NORMALISATIONS[known_name("normalisation", normalise, NORMALISATIONS)]
@@ -141,12 +152,30 @@ def load_data(
         labels = splits["train"].labels
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(random_labels))
         splits["train"].labels = labels[order.to(labels.device)]
-    return Data(name, request.shape, info.classes, **splits, normalisation=normalisation)
+    return Data(info.name, request.shape, info.classes, **splits, normalisation=normalisation)
+
+
+def _known(name: str | os.PathLike) -> DatasetInfo:
+    """The entry of that name, or of the folder that it names."""
+    if isinstance(name, str) and name in DATASETS:
+        return DATASETS[name]
+    if isinstance(name, os.PathLike) or (isinstance(name, str) and (os.sep in name or Path(name).is_dir())):
+        return folder_info(os.fspath(name), name)
+    return DATASETS[known_name("data set", name, DATASETS)]
+
+
+def _pixels(info: DatasetInfo, root: Path) -> tuple[Raw, float]:
+    """The arrays of a set, and the pixel that counts as 1."""
+    if info.read is None:
+        return load_raw(info.name, root), 16.0 if info.name == "digits" else 255.0
+    raw = arrays_of(info.name, info.read)
+    if content_sha256(raw) != info.fingerprint:
+        raise BadInput(f"the function of data set {info.name!r} returns other images than before; register it again.")
+    return raw, 255.0 if raw["train_images"].dtype == np.uint8 else 1.0
 
 
 def _from_memory(request: _Request) -> dict[str, Split]:
-    raw = load_raw(request.info.name, request.root)
-    top = 16.0 if request.info.name == "digits" else 255.0
+    raw, top = _pixels(request.info, request.root)
     device, shape = request.device, request.shape
     channels = (torch.tensor(values, device=device).expand(shape[0]) for values in astuple(request.normalisation))
     mean, std = (values.view(-1, 1, 1) for values in channels)
@@ -164,26 +193,11 @@ def _from_memory(request: _Request) -> dict[str, Split]:
     return splits
 
 
-def _listed(folder: Path, classes: int) -> tuple[list[Path], np.ndarray]:
-    """Image files and labels below one folder a class; the classes are numbered by name."""
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    if len(names) != classes:
-        raise BadInput(f"{folder} must hold {classes} folders, one a class, but holds {len(names)}.")
-    files, labels = [], []
-    for label, name in enumerate(names):
-        own = sorted(f for f in (folder / name).rglob("*") if f.suffix.lower() in (".jpeg", ".jpg", ".png"))
-        if not own:
-            raise BadInput(f"{folder / name} holds no images.")
-        files += own
-        labels += [label] * len(own)
-    return files, np.asarray(labels)
-
-
 def _listed_tiny(folder: Path, classes: int) -> tuple[list[Path], np.ndarray]:
     """The validation part of Tiny ImageNet as distributed: one folder of images and a table of classes."""
     table = folder / "val_annotations.txt"
     if not table.is_file():
-        return _listed(folder, classes)
+        return listed(folder, classes)
     rows = sorted(line.split("\t")[:2] for line in table.read_text(encoding="utf-8").splitlines() if line)
     number = {name: i for i, name in enumerate(sorted({row[1] for row in rows}))}
     if len(number) != classes:
@@ -192,16 +206,17 @@ def _listed_tiny(folder: Path, classes: int) -> tuple[list[Path], np.ndarray]:
 
 
 def _from_files(request: _Request) -> dict[str, Split]:
-    folder, classes = image_folder(request.info.name, request.root), request.info.classes
-    files, labels = _listed(folder / "train", classes)
-    test_files, test_labels = _listed_tiny(folder / "val", classes)
+    info, classes = request.info, request.info.classes
+    train, test = parts(Path(info.folder) if info.folder else image_folder(info.name, request.root))
+    files, labels = listed(train, classes)
+    test_files, test_labels = _listed_tiny(test, classes) if test else (files, None)
     mean, std = request.normalisation.mean, request.normalisation.std
     reader = ImageReader(request.shape[1], mean, std, request.augmentation, request.dtype)
     side = request.augmentation.side if request.augmentation else None  # a fixed one holds for all splits
     plain = replace(reader, augmentation=Augmentation(side=side) if side else None)
     splits: dict[str, Split] = {}
     for split, indices in request.chosen(labels, test_labels).items():
-        own, known = (test_files, test_labels) if split == "test" else (files, labels)
+        own, known = (test_files, test_labels) if split == "test" and test_labels is not None else (files, labels)
         numbers = torch.from_numpy(known[indices].astype(np.int64))
         chosen_reader = reader if split == "train" else plain
         splits[split] = FileSplit([own[i] for i in indices], numbers, chosen_reader, request.device)

@@ -4,7 +4,7 @@ Augmentation changes whole batches at a time on their device. All its draws come
 run can be repeated bit by bit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +40,9 @@ class DatasetInfo:
     licence: str
     kind: Literal["tensor", "folder"] = "tensor"
     files: Mapping[str, str] = field(default_factory=dict)  # address -> SHA-256 of what its official place serves
+    read: Callable[[], Any] | None = None  # a function of one's own that returns the images (data/own.py)
+    folder: str | None = None  # a folder of one's own
+    fingerprint: str = ""  # SHA-256 of what is one's own: with other images an experiment is another one
 
 
 @dataclass(frozen=True)

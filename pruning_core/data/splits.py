@@ -17,6 +17,10 @@ from pruning_core.checks import Whole, check
 from pruning_core.data.sets import Augmentation
 from pruning_core.errors import BadInput, CorruptFile
 
+WITH_TEST_SET = {"score": 0.05, "validation": 0.05}
+WITHOUT_TEST_SET = {"test": 0.2, "score": 0.08, "validation": 0.08}
+"""Shares of the images of each class that leave the training split, where there is an official test set, and where not."""
+
 
 class Split:
     """A fixed part of a data set in memory: normalised ``inputs`` (N, C, H, W), ``labels`` (N,) int64."""
@@ -71,6 +75,17 @@ class Split:
         for name in self._by_image:
             setattr(part, name, getattr(self, name)[:n])
         return part
+
+
+def joined(splits: Sequence[Split]) -> Split:
+    """The images of several splits of one set as one, augmented as the first is."""
+    whole = copy(splits[0])
+    for name in whole._by_image:
+        parts = [getattr(split, name) for split in splits]
+        setattr(
+            whole, name, torch.cat(parts) if isinstance(parts[0], Tensor) else [item for part in parts for item in part]
+        )
+    return whole
 
 
 class FileSplit(Split):

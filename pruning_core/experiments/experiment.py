@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import FunctionType
 from typing import Any, Literal
 
 from pruning_core.checks import SEED, A, Constraints, Device, Maybe, OneOf, Real, Text, Whole, check, check_fields
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS
 from pruning_core.errors import BadInput, known_name
 from pruning_core.experiments.fields import Becomes
+from pruning_core.experiments.own_code import code_text, own_parts
 from pruning_core.experiments.stages import Importances, Load, Measure, Prune, Stage, Train, every_stage, stages_of
+from pruning_core.masks.schedules import SNIP_IT_ROUNDS
 from pruning_core.models.build import MODELS, NORMS
 from pruning_core.models.published import check_published
 from pruning_core.records.files import HASHED_UNLESS_DEFAULT, cache_root, content_hash, is_hashed
@@ -104,6 +106,12 @@ class Experiment:
             fast = computes_bfloat16(self.device)
             object.__setattr__(self, "precision", "bfloat16" if fast else "float32")
             object.__setattr__(self, "channels_last", self.channels_last or fast)
+        for stage in self.timeline:  # those inside of a Repeat or an Every follow its rounds
+            if isinstance(stage, Prune) and stage.rounds == 1 and stage.schedule in ("snip_it", "tick_tock"):
+                raise BadInput(
+                    f"schedule={stage.schedule!r} with one round is a single cut; give rounds= (snip_it has "
+                    f"{SNIP_IT_ROUNDS}), or put the Prune into an Every or a Repeat."
+                )
         for stage in every_stage(self.timeline):
             if isinstance(stage, Load):
                 check_published(self.model, stage.weights)
@@ -118,7 +126,8 @@ class Experiment:
             f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out and is_hashed(f, self)
         }
         # Cheap runs follow every edit of the code; a sweep of days must survive an edit, but not a new version.
-        return settings | {"code": code_of(self.profile)}
+        own = own_parts(self.model, self.data)
+        return settings | {"code": code_of(self.profile)} | ({"own": own} if own else {})
 
     @property
     def key(self) -> str:
@@ -139,13 +148,5 @@ def own_methods(stages: Iterable[Stage]) -> dict[str, str]:
         for kind in map(type, methods):
             if not kind.__module__.startswith("pruning_core."):
                 functions = [f.__code__ for f in vars(kind).values() if isinstance(f, FunctionType)]
-                found[kind.__qualname__] = content_hash([_code_text(code) for code in functions])
+                found[kind.__qualname__] = content_hash([code_text(code) for code in functions])
     return found
-
-
-def _code_text(code: CodeType) -> str:
-    constants = [
-        _code_text(c) if isinstance(c, CodeType) else repr(sorted(c, key=repr) if isinstance(c, frozenset) else c)
-        for c in code.co_consts
-    ]
-    return f"{code.co_code.hex()} {constants} {code.co_names}"

@@ -142,9 +142,10 @@ def work(task: Task, shared: list[str], folder: str | None, known: tuple[Any, An
         return before._replace(key=task.key)
     _keep_freed_memory()
     experiment = task.experiment
+    # A worker outlives many sweeps, and a name of one's own may stand for something else by now.
     if known[0] is not None:
-        MODELS.setdefault(experiment.model, known[0])
-    DATASETS.setdefault(experiment.data, known[1])
+        MODELS[experiment.model] = known[0]
+    DATASETS[experiment.data] = known[1]
     if device := _own_device(experiment.device):
         task = replace(task, experiment=replace(experiment, device=device))
     return attempt(task, shared, None if folder is None else Path(folder))

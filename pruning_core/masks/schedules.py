@@ -64,6 +64,30 @@ SCHEDULES: dict[str, Callable[..., float]] = {
 }
 
 
+SNIP_IT_ROUNDS = 7
+"""Cuts of SNIP-it's own schedule, S + 2 with S = 5."""
+
+
+def rounds_of(schedule: str, rounds: int | None, target: float | None) -> int:
+    """How many cuts a schedule makes: ``rounds`` where they are given, else its own number.
+
+    Raises UnknownName for no such schedule, BadInput for one that has no number of its own.
+
+    >>> rounds_of("snip_it", None, 0.9), rounds_of("tick_tock", None, 0.5), rounds_of("geometric", None, 0.9)
+    (7, 11, 1)
+    """
+    known_name("schedule", schedule, SCHEDULES)
+    if rounds is not None:
+        return rounds
+    if schedule in ("one_shot", "geometric"):
+        return 1
+    if schedule == "snip_it":
+        return SNIP_IT_ROUNDS
+    if schedule == "tick_tock" and target is not None:
+        return tick_tock_rounds(target)
+    raise BadInput(f"schedule={schedule!r} needs a number of rounds; with one it would be a single cut.")
+
+
 def fraction_after(schedule: str | Callable[..., float], i: int, n: int, target: float, start: float = 0.0) -> float:
     """Fraction removed after round ``i`` (from 1) of ``n``, from ``start`` to ``target``, and exactly that in the last.
 

@@ -20,6 +20,7 @@ from pruning_core.masks import Group, Masks, Member
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.batch_norm_scales import SIGMOID, Thresholded, living_scales, scales_of
 from pruning_core.methods.shared.swapping import swap_norms, with_norms
+from pruning_core.models.layers.norms import is_official
 
 
 @register
@@ -48,6 +49,10 @@ class RecedingNeurons(Thresholded):
 
     def refuses(self, model: nn.Module, group: Group) -> str | None:
         ordinary = [m for m in scales_of(model, group) if not isinstance(model.get_submodule(m.layer), SIGMOID)]
+        if ordinary and is_official(model.get_submodule(ordinary[0].layer)):
+            return (
+                "their norms are those of the code of RNI; pruning_core.papers.rni.from_official(model) takes them over"
+            )
         if ordinary:
             return f"{ordinary[0].layer!r} is an ordinary batch norm, and RNI ranks by sigmoid ones; train with them"
         return super().refuses(model, group)

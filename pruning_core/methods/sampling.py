@@ -1,6 +1,6 @@
 r"""Sampling without data, the baselines of SiPP (Baykal et al. 2019, baykal2019sipp): weights are drawn in proportion to
 
-    1 (uniform),    |w| (l1_sampling),    w^2 (l2_sampling)
+    1 (uniform),    |w| (l1_sampling),    w^2 (l2_sampling),    (|w| + w^2) / 2 (l1_l2_sampling)
 
 within each filter, and re-weighted by ``c / (m q)`` as SiPP's are. Every filter keeps the same fraction of its weights.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import torch
 
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.halves import Half, Sampling
@@ -16,10 +17,13 @@ from pruning_core.methods.shared.halves import Half, Sampling
 
 @dataclass(frozen=True)
 class _FilterSampling(Sampling):
-    """Every filter keeps the same fraction of its weights, drawn by |w| ** power, without regard to signs or data."""
+    """Every filter keeps the same fraction of its weights, without regard to signs or data.
+
+    Its weights are drawn by the mean of |w| ** power over ``powers``.
+    """
 
     citation = "baykal2019sipp"
-    power: ClassVar[int]
+    powers: ClassVar[tuple[int, ...]]
 
     reference: bool = False
 
@@ -29,7 +33,8 @@ class _FilterSampling(Sampling):
             for i, row in enumerate(weight.flatten(1).abs().double().cpu()):
                 columns = row.nonzero().flatten()
                 if len(columns):
-                    found.append(Half(name, columns + i * len(row), row[columns] ** self.power, 0.0, 1.0))
+                    scores = torch.stack([row[columns] ** power for power in self.powers]).mean(0)
+                    found.append(Half(name, columns + i * len(row), scores, 0.0, 1.0))
         return found
 
     def shares(self, parts: list[Half], kept: int) -> np.ndarray:
@@ -41,7 +46,7 @@ class UniformSampling(_FilterSampling):
     """Weights of a filter are drawn with equal probability and re-weighted."""
 
     name = "uniform"
-    power = 0
+    powers = (0,)
 
 
 @register
@@ -49,7 +54,7 @@ class L1Sampling(_FilterSampling):
     """Weights of a filter are drawn in proportion to their absolute value and re-weighted."""
 
     name = "l1_sampling"
-    power = 1
+    powers = (1,)
 
 
 @register
@@ -57,4 +62,12 @@ class L2Sampling(_FilterSampling):
     """Weights of a filter are drawn in proportion to their square and re-weighted."""
 
     name = "l2_sampling"
-    power = 2
+    powers = (2,)
+
+
+@register
+class L1AndL2Sampling(_FilterSampling):
+    """Weights of a filter are drawn in proportion to the mean of their absolute value and their square, and re-weighted."""
+
+    name = "l1_l2_sampling"
+    powers = (1, 2)

@@ -12,6 +12,7 @@ from pruning_core.models.cost import (
 )
 from pruning_core.models.export import export_network
 from pruning_core.models.folding import fold_batch_norm
+from pruning_core.models.own import register_model
 from pruning_core.models.storage import load_pruned, save_network
 from pruning_core.models.timing import csr_speed, latency, latency_in_turns
 from pruning_core.models.zoo.base import ModelInfo
@@ -32,6 +33,7 @@ __all__ = [
     "macs_by_layer",
     "output_positions",
     "rebuild",
+    "register_model",
     "save_network",
     "size_on_disk",
     "sparsity_of",

@@ -43,7 +43,8 @@ MODELS: dict[str, ModelInfo] = {name: _entry(**entry) for name, entry in NETWORK
 """Name -> entry: builder, paper, and the parameter count at its standard data."""
 
 
-def _shape_and_classes(data: Any) -> tuple[Shape, int]:
+def shape_and_classes(data: Any) -> tuple[Shape, int]:
+    """(C, H, W) and number of classes: of a data set by name, of loaded data, or as given."""
     if isinstance(data, str):
         info = DATASETS[known_name("data set", data, DATASETS)]
         return info.shape, info.classes
@@ -120,7 +121,7 @@ def recipe_for(name: str, shape: Shape, classes: int, width: float = 1.0, norm: 
 
 def _architecture(name: str, data: Any, width: float, norm: str) -> nn.Module:
     """The network with its recipe and with weights as torch draws them: those of the paper are not drawn yet."""
-    shape, classes = _shape_and_classes(data)
+    shape, classes = shape_and_classes(data)
     width = check("width", width, Real(above=0))
     known_name("norm", norm, NORMS)
     if isinstance(name, str) and name.startswith("torchvision/"):

@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from pruning_core.checks import Constraints, Maybe, OneOf, Real, Several, check_fields
+from pruning_core.checks import Constraints, Maybe, OneOf, Real, Several, Text, check_fields
 from pruning_core.errors import BadInput
+from pruning_core.records.files import HASHED_UNLESS_DEFAULT
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "multistep", "cosine", "triangular")
@@ -24,8 +25,9 @@ class Optimizer:
 
     ``lr`` is the learning rate that the schedule's factor multiplies. ``momentum`` and ``nesterov`` are SGD's; Adam keeps
     its (0.9, 0.999) and RMSprop its 0.99. ``weight_decay`` is L2 added to the gradient, except in AdamW, where it is
-    decoupled; ``decay_norm_and_bias=False`` exempts biases and the parameters of normalisation layers. ``clip`` bounds the L2
-    norm of the whole gradient, ``noise`` is the standard deviation of Gaussian noise added to it (before clipping); both are
+    decoupled; ``decay_norm_and_bias=False`` exempts biases and the parameters of normalisation layers, ``undecayed``
+    whatever has one of these parts in its name: (".bn", ".bias") is the rule of i-SpaSP's code. ``clip`` bounds the L2 norm
+    of the whole gradient, ``noise`` is the standard deviation of Gaussian noise added to it (before clipping); both are
     carried out by the Trainer. Raises UnknownName, BadType or BadInput.
     """
 
@@ -36,6 +38,7 @@ class Optimizer:
         weight_decay=Real(at_least=0),
         clip=Maybe(Real(above=0)),
         noise=Real(at_least=0),
+        undecayed=Several(Text()),
     )
 
     name: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
@@ -46,6 +49,7 @@ class Optimizer:
     clip: float | None = None
     noise: float = 0.0
     decay_norm_and_bias: bool = True
+    undecayed: tuple[str, ...] = field(default=(), metadata=HASHED_UNLESS_DEFAULT)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -78,7 +82,7 @@ class Optimizer:
         if not getattr(owner, "decays", True):
             return False
         is_norm_or_bias = isinstance(owner, NORMS) or name.rpartition(".")[2].endswith("bias")
-        return self.decay_norm_and_bias or not is_norm_or_bias
+        return (self.decay_norm_and_bias or not is_norm_or_bias) and not any(part in name for part in self.undecayed)
 
     def _torch_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         # One fused kernel where torch has one, otherwise one call for all tensors instead of one a tensor.

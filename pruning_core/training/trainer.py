@@ -45,9 +45,10 @@ class Trainer(TrainerState):
     ``loss(outputs, labels)`` is a mean over the batch, ``metric`` what validation measures besides, both as in ``evaluate``;
     ``penalty(model)`` a scalar tensor that is added to the loss and reported apart. Where ``pull_(model)`` adds the gradient
     of the penalty in place, after the backward pass, the penalty is never differentiated, and evaluated only at the end of
-    each epoch. ``masks`` are kept exactly: gradients of dead weights are zeroed before clipping, the weights multiplied after
-    each step. ``only(name)`` picks the parameters to train. ``precision="bfloat16"`` runs the forward pass under autocast
-    (weights stay as they are); ``channels_last`` re-lays the weights of convolutions in memory. All random numbers (order,
+    each epoch. ``masks`` (default: what a network out of ``prune`` or ``load_pruned`` carries; {} for none) are kept
+    exactly: gradients of dead weights are zeroed before clipping, the weights multiplied after each step. ``only(name)``
+    picks the parameters to train. ``precision="bfloat16"`` runs the forward pass under autocast (weights stay as they are);
+    ``channels_last`` re-lays the weights of convolutions in memory. All random numbers (order,
     augmentation, dropout, noise) follow from ``seed``; the caller's global random state is left alone.
     ``keep="best_validation"`` remembers the weights of the epoch with the best validation accuracy, where there is none with
     the lowest validation loss (the first on ties), for ``restore_best()``. ``shuffle=False`` takes the samples of a
@@ -110,7 +111,7 @@ class Trainer(TrainerState):
         self.generator = torch.Generator().manual_seed(self.seed)
         self.history = []
         self.average = None if average is None else WeightAverage(average)
-        self.masks = Masks(masks or {})
+        self.masks = Masks.carried(model) if masks is None else Masks(masks)
 
     def steps_per_epoch(self, data: Any) -> int:
         """Optimizer steps that one epoch over ``data`` takes; BadInput where the learning rate needs a number not known."""

@@ -1,7 +1,5 @@
 """Golden files of i-SpaSP: the selection on two layers and on blocks, costs of configurations, the fine-tuning loop."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import nn
@@ -186,14 +184,6 @@ def mobilenetv2_cost_file(z):
         np.testing.assert_allclose(found.macs_with_norm, np.atleast_1d(z["flops"])[i], rtol=5e-3)
 
 
-@dataclass(frozen=True)
-class OfficialDecay(Optimizer):
-    """The official rule: what has ".bn" or ".bias" in its name does not decay, so the stem's norm does."""
-
-    def _decays(self, name: str, owner: nn.Module) -> bool:
-        return ".bn" not in name and ".bias" not in name
-
-
 class Tiny(nn.Module):
     """The network of the file, its sizes read from the arrays."""
 
@@ -217,7 +207,9 @@ def finetune_file(z):
     split = Split(tensor(z, "X").double(), tensor(z, "Y"))
     lr, epochs, steps = float(z["lr"]), int(z["epochs"]), len(z["lr_wd_per_step"])
     rate = LearningRate("cosine" if bool(z["cosine"]) else "constant")
-    settings = OfficialDecay("sgd", lr, float(z["momentum"]), nesterov=True, weight_decay=float(z["wd"]))
+    # The official rule: what has ".bn" or ".bias" in its name does not decay, so the stem's norm does.
+    rule = {"weight_decay": float(z["wd"]), "undecayed": (".bn", ".bias")}
+    settings = Optimizer("sgd", lr, float(z["momentum"]), nesterov=True, **rule)
     trainer = Trainer(
         model, settings, epochs=epochs, learning_rate=rate, batch_size=-(-len(z["X"]) // (steps // epochs)),
         loss=CrossEntropy(0.1), shuffle=False,

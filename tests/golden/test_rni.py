@@ -19,7 +19,13 @@ from pruning_core.masks.sites import find_sites
 from pruning_core.methods.base import View
 from pruning_core.methods.polarization import BINS, Polarization, histogram_threshold
 from pruning_core.methods.rni import RecedingNeurons, receding
-from pruning_core.methods.shared.batch_norm_scales import Thresholded, quantile_masks, quantile_thresholds, scales_of
+from pruning_core.methods.shared.batch_norm_scales import (
+    MINIMUM,
+    Thresholded,
+    quantile_masks,
+    quantile_thresholds,
+    scales_of,
+)
 from pruning_core.methods.shrinking import shrunk
 from pruning_core.methods.slimming import Slimming
 from pruning_core.methods.ucs import UniformChannelScaling
@@ -29,9 +35,10 @@ from pruning_core.models.layers.index import ChannelIndex
 from pruning_core.models.layers.norms import SigmoidBatchNorm2d
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.papers.rni.pipeline import fit_best, penalty_of
+from pruning_core.pruning import prune
 from pruning_core.training.trainer import Trainer
 from tests.golden.harness import Check, check, parameters
-from tests.golden.rni.networks import NOT_STORED, is_sigmoid, resnet, state_of, vgg
+from tests.golden.rni.networks import NOT_STORED, is_sigmoid, resnet, state_of, vgg, widths_of
 
 
 def close(like, rtol=1e-10, atol=1e-12):
@@ -47,14 +54,14 @@ def number(z, *names, default=None):
 
 def sigbn_forward(z):
     momentum = number(z, "momentum")
-    momentum = None if momentum is None or momentum != momentum else momentum
+    momentum = None if momentum == -1 or momentum is None or momentum != momentum else momentum  # a cumulative average
     tracked = bool(number(z, "track_running_stats", default=1))
     gamma = torch.from_numpy(z["gamma"])
     layer = SigmoidBatchNorm2d(len(gamma), eps=float(z["eps"]), momentum=momentum, track_running_stats=tracked)
     layer.to(gamma.dtype)
     with torch.no_grad():
         layer.weight.copy_(gamma)
-    assert (layer.bias is not None) == bool(z["has_bias"])
+    np.testing.assert_equal(int(layer.bias is not None), z["has_bias"])
     tolerance = close(z["gamma"])
     for step, (x, upstream) in enumerate(zip(z["x_train"], z["upstream"], strict=True)):
         inputs = torch.from_numpy(x).requires_grad_(True)
@@ -113,10 +120,9 @@ def penalties(z):
         np.testing.assert_allclose(penalty(ordinary).detach(), z["reg_l1"][i], **tolerance)
     _, gradient = penalty_and_gradient(Slimming(), ordinary)
     np.testing.assert_allclose(float(z["reg_weight"][0]) * gradient, z["l1_grad_first"], **tolerance)
-    assert (penalty_of(UniformChannelScaling(), 1.0) is None) == bool(z["none_for_ucs"])
-    assert all(
-        (penalty_of(method, 0.0) is None) == bool(z["none_for_zero"]) for method in (RecedingNeurons(), Slimming())
-    )
+    np.testing.assert_equal(int(penalty_of(UniformChannelScaling(), 1.0) is None), z["none_for_ucs"])
+    for method in (RecedingNeurons(), Slimming()):
+        np.testing.assert_equal(int(penalty_of(method, 0.0) is None), z["none_for_zero"])
     with pytest.raises(BadInput, match="'ucs' has no penalty"):
         UniformChannelScaling().penalty(ordinary, Masks())
 
@@ -124,40 +130,53 @@ def penalties(z):
 def masks(z):
     sizes = [int(n) for n in z["sizes"]]
     gamma = torch.from_numpy(z["gamma"])
-    scores = [*(torch.sigmoid(gamma) if int(z["sigmoid_scores"]) else gamma.abs()).split(sizes)]
+    sigmoid = {0: False, 1: True}[int(z["sigmoid_scores"])]
+    scores = [*(torch.sigmoid(gamma) if sigmoid else gamma.abs()).split(sizes)]
     minimum = number(z, "min_filters", default=3)
     for scope in (scope for scope in ("global", "local") if f"mask_{scope}" in z):
         for i, fraction in enumerate(z["percentages"]):
             keep = quantile_masks(scores, float(fraction), scope, minimum)
-            np.testing.assert_array_equal(torch.cat(keep), z[f"mask_{scope}"][i].astype(bool))
+            np.testing.assert_array_equal(torch.cat(keep).int(), z[f"mask_{scope}"][i])
             np.testing.assert_array_equal([int(mask.sum()) for mask in keep], z[f"kept_{scope}"][i])
             quantiles = quantile_thresholds(scores, float(fraction), scope)
             np.testing.assert_allclose(torch.stack(quantiles), z[f"quantile_{scope}"][i], rtol=1e-12, atol=1e-12)
 
 
 def cut(model, example, z, method=None):
-    """The official thresholds on ``model``: (small network, bool vector of kept channels, how many stay of each group)."""
+    """The official thresholds on ``model``: (small network, bool vector of kept channels, how many stay of each group).
+
+    Through ``prune``, where it takes what the file asks for; the fraction 1 and other minima go to the method itself.
+    """
     if method is None:
         method = RecedingNeurons(reference=True) if is_sigmoid(model.state_dict()) else Slimming(reference=True)
     assert isinstance(method, Thresholded)
-    sites = find_sites(model, channels=True, example_input=example, refuses=method.refuses)
-    view = View(model, sites, Masks(), None, F.cross_entropy, torch.Generator(), example)
-    scope = "global" if number(z, "scope_global", default=method.name != "ucs") else "local"
-    fraction = number(z, "percentage", "prune_pc")
-    found = method.cut(view, float(fraction), scope, number(z, "min_filters", default=3)).masks
-    masked = copy.deepcopy(model)
-    found.apply_(masked)
-    small, _ = shrunk(masked, found, sites, example)
+    everywhere = {0: False, 1: True}[int(number(z, "scope_global", default=method.name != "ucs"))]
+    fraction, minimum = float(number(z, "percentage", "prune_pc")), int(number(z, "min_filters", default=MINIMUM))
+    if fraction < 1 and minimum == MINIMUM:
+        across = "global" if everywhere else "layer"
+        result = prune(model, method, fraction, of="channels", across=across, example_input=example)
+        small, found, sites = result.model, result.masks, result.sites
+    else:
+        sites = find_sites(model, channels=True, example_input=example, refuses=method.refuses)
+        view = View(model, sites, Masks(), None, F.cross_entropy, torch.Generator(), example)
+        found = method.cut(view, fraction, "global" if everywhere else "local", minimum).masks
+        found.apply_(small := copy.deepcopy(model))
+    small, _ = shrunk(small, found, sites, example)  # sigmoid batch norms stay what they are
     kept = [group.alive(found) for group in sites.groups.values()]
     return small, torch.cat(kept), [int(channels.sum()) for channels in kept]
 
 
 def remove_vgg(z):
-    _removed(vgg(state_of(z, "before")), z)
+    before = state_of(z, "before")
+    np.testing.assert_array_equal(widths_of(before), z["widths"])
+    _removed(vgg(before), z)
 
 
 def remove_resnet(z):
-    _removed(resnet(state_of(z, "before"), int(z["blocks_per_stage"])), z)
+    before, blocks = state_of(z, "before"), int(z["blocks_per_stage"])
+    np.testing.assert_array_equal(widths_of(before, "conv1"), z["block_widths"])
+    np.testing.assert_array_equal(widths_of(before, "conv1")[::blocks], z["stages"])
+    _removed(resnet(before, blocks), z)
 
 
 def _removed(model, z):
@@ -166,7 +185,7 @@ def _removed(model, z):
     with torch.no_grad():
         np.testing.assert_allclose(model(x), z["y_before"], **tolerance)
     small, kept, counts = cut(model, x[:1], z)
-    np.testing.assert_array_equal(kept, z["masks"].astype(bool))
+    np.testing.assert_array_equal(kept.int(), z["masks"])
     np.testing.assert_array_equal(counts, z["kept"])
     state = {name: tensor for name, tensor in small.state_dict().items() if not name.endswith(NOT_STORED)}
     assert state.keys() == after.keys()
@@ -196,6 +215,7 @@ def method_of(z, model, named=None) -> Thresholded:
 
 def train_steps(z, named=None):
     model = vgg(state_of(z, "before"))
+    np.testing.assert_array_equal(widths_of(model.state_dict()), z["widths"])
     steps, epochs, lr = int(z["steps_per_epoch"]), int(z["epochs"]), float(z["lr"])
     method = method_of(z, model, named)
     penalty = penalty_of(method, float(number(z, "reg_weight", default=0.0)))
@@ -257,6 +277,7 @@ def end_to_end(z, named=None):
     )
     data = SimpleNamespace(train=train, validation=test, test=test)
     model = vgg(state_of(z, "init"))
+    np.testing.assert_array_equal(widths_of(model.state_dict()), z["widths"])
     method = method_of(z, model, named)
     penalty = penalty_of(method, float(number(z, "reg_weight", default=0.0)))
     tolerance = close(z["X_train"], rtol=1e-7, atol=1e-7)
@@ -273,7 +294,7 @@ def end_to_end(z, named=None):
     best = tuned(model, penalty, int(z["epochs"]), "")
     _same_state(best, state_of(z, "best"), tolerance)
     small, kept, counts = cut(best, train.inputs[:1], z, method)
-    np.testing.assert_array_equal(kept, z["masks"].astype(bool))
+    np.testing.assert_array_equal(kept.int(), z["masks"])
     np.testing.assert_array_equal(counts, z["kept"])
     ft = tuned(small, None, int(number(z, "ft_epochs", "epochs")), "ft_")
     _same_state(ft, state_of(z, "ft"), tolerance)
@@ -294,6 +315,7 @@ def _sizes(name, z):
     fitting = [model for model in built if [tuple(p.shape) for p in model.parameters()] == shapes]
     assert len(fitting) == 1
     model = fitting[0].eval()
+    _same_order([name for name, _ in model.named_parameters()], [str(name) for name in z["names"]])
     example = torch.zeros(1, *data[0])
     assert (count_macs(model, example), count_parameters(model)) == tuple(z["macs_params_full"].tolist())
     kind = RecedingNeurons if is_sigmoid(model.state_dict()) else Slimming
@@ -306,10 +328,20 @@ def _sizes(name, z):
         model.get_parameter(member.parameter).data = part.clone()
     view = View(model, sites, Masks(), None, F.cross_entropy, torch.Generator(), example)
     for row, (everywhere, fraction) in enumerate(z["scope_global_and_pc"].tolist()):
-        found = method.cut(view, fraction, "global" if everywhere else "local").masks
+        found = method.cut(view, fraction, {0: "local", 1: "global"}[everywhere]).masks
         small, _ = shrunk(model, found, sites)
         np.testing.assert_array_equal([int(g.alive(found).sum()) for g in sites.groups.values()], z["kept"][row])
         assert (count_macs(small, example), count_parameters(small)) == tuple(z["macs_params"][row].tolist())
+
+
+def _same_order(ours: list[str], official: list[str]) -> None:
+    """Weights and biases stand in the same order, and belong to the same layers, whatever those are called."""
+    parts = [[name.rpartition(".") for name in names] for names in (ours, official)]
+    kinds = [[kind for _, _, kind in names] for names in parts]
+    layers = [[layer for layer, _, _ in names] for names in parts]
+    assert kinds[0] == kinds[1]
+    firsts = [[names.index(layer) for layer in names] for names in layers]
+    np.testing.assert_array_equal(*firsts)
 
 
 def polarization(z):

@@ -154,14 +154,18 @@ def synflow(sparsity: float, epochs: int) -> Timeline:
     return before_training("synflow", sparsity, epochs)
 
 
-def l0(strength: float, epochs: int, fine_tune: int, optimizer: Optimizer | None = None) -> Timeline:
+def l0(
+    strength: float, epochs: int, fine_tune: int, optimizer: Optimizer | None = None, average: float | None = None
+) -> Timeline:
     """Train with gates, remove what the gates have shut, fine-tune (Louizos et al. 2018).
 
     A gate begins half open and is shut when its log alpha has fallen by 2.4. Adam moves it by its learning rate a step at
     most, so a training of few steps needs an ``optimizer`` with a larger rate (the authors' has 120,000 steps of 0.001);
-    None: the experiment's. ``strength`` is their lambda over the number of training images, lambda being about 0.1.
+    None: the experiment's. ``strength`` is their lambda over the number of training images, lambda being about 0.1. With
+    ``average`` (theirs: 0.999) the gates are read off an exponential moving average of all weights. A gate on the inputs of a
+    linear layer, as they have it, is the one on the outputs of the layer in front; the network's own inputs keep none.
     """
-    train = Train(epochs, penalty=("l0", strength), optimizer=optimizer)
+    train = Train(epochs, penalty=("l0", strength), optimizer=optimizer, average=average)
     return [train, Prune("l0", Budget(below=0.0, of="channels")), *fine_tuned(Train(fine_tune), recalibrate=True)]
 
 

@@ -8,8 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruning_core.checks import Real, check
+from pruning_core.checks import Maybe, Real, check
 from pruning_core.errors import BadInput, BadType
+
+MOMENTUM = Real(at_least=0, at_most=1)
+"""Weight of a batch in running statistics; None stands for the plain average over all batches."""
+
+
+OFFICIAL = "SigBatchNorm2d"
+"""RNI's own class: an ordinary batch norm by type, without a shift, which takes the sigmoid of its scale."""
+
+
+def is_official(norm: Any) -> bool:
+    """Whether this is a sigmoid batch norm of the code of RNI, of whichever copy of its class."""
+    return isinstance(norm, nn.BatchNorm2d) and type(norm).__name__ == OFFICIAL and norm.bias is None
 
 
 class _SigmoidNorm(nn.modules.batchnorm._BatchNorm):
@@ -29,6 +41,7 @@ class _SigmoidNorm(nn.modules.batchnorm._BatchNorm):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
+        check("momentum", momentum, Maybe(MOMENTUM))
         super().__init__(num_features, eps, momentum, True, track_running_stats, device, dtype)
         self.register_parameter("bias", None)
 
@@ -82,6 +95,16 @@ class _SigmoidNorm(nn.modules.batchnorm._BatchNorm):
         return found
 
     @classmethod
+    def from_official(cls, norm: Any) -> Self:
+        """The same norm as one of RNI's code, its class ``SigBatchNorm2d``: raw scale and statistics are taken over."""
+        if not is_official(norm):
+            raise BadType(f"{OFFICIAL} of the code of RNI is needed, not {type(norm).__name__}.")
+        found = _like(norm, cls)
+        with torch.no_grad():
+            found.weight.copy_(norm.weight)
+        return found
+
+    @classmethod
     def fresh(cls, norm: Any) -> Self:
         """A sigmoid batch norm in place of ``norm``, for training from the start: g ~ N(0, 1) of torch's global state."""
         _check_plain(cls, norm)
@@ -131,6 +154,7 @@ class _ClampedNorm(nn.modules.batchnorm._BatchNorm):
         track_running_stats: bool = True,
     ):
         check("the upper end of the scales", upper, Real(above=0))
+        check("momentum", momentum, Maybe(MOMENTUM))
         super().__init__(num_features, eps, momentum, True, track_running_stats)
         self.upper = float(upper)
 

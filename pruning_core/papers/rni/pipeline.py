@@ -3,9 +3,10 @@
 One recipe for all methods and networks (Suteu and Guo 2022): ``RECEDING_OPTIMIZER`` and ``receding_rate`` of the recipes,
 cross-entropy plus the strength times the penalty; the network of the best epoch is returned, in evaluation mode, on the CPU.
 
-What differs from the official code: the best epoch is chosen on the validation split, and channels are cut to the exact
-fraction, at least three staying in a layer (``reference=True`` follows it in both); the network is built after the seed is
-set; the training split is 90 % of the official one; ``root`` takes the place of ``set_dataset_path``.
+What differs from the official code: the best epoch is chosen on the validation split, channels are cut to the exact fraction,
+at least three staying in a layer, and the training split is 90 % of the official one. ``reference=True`` follows it in all
+three; what is called validation then are training images. The network is built after the seed is set; ``root`` takes the
+place of ``set_dataset_path``.
 """
 
 import copy
@@ -22,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pruning_core.checks import Real, Whole, check, check_finite
 from pruning_core.data.loading import Data, load_data
 from pruning_core.data.sets import AUGMENTATIONS, NORMALISATIONS
+from pruning_core.data.splits import joined
 from pruning_core.errors import BadInput, BadType, known_name
 from pruning_core.experiments.recipes.chapters import RECEDING_OPTIMIZER, receding_rate
 from pruning_core.masks.budgets import Budget
@@ -36,6 +38,7 @@ from pruning_core.methods.slimming import Slimming
 from pruning_core.methods.ucs import UniformChannelScaling
 from pruning_core.models.build import MODELS, build_model
 from pruning_core.models.cost import count_macs, count_parameters
+from pruning_core.models.layers.norms import SigmoidBatchNorm2d, is_official
 from pruning_core.pruning import prune_step
 from pruning_core.training.evaluation import evaluate
 from pruning_core.training.fit import fit
@@ -67,7 +70,7 @@ def train(
         reg_weight: strength of the penalty, at least 0, which switches it off; a sum over channels, so it goes with width.
         b: shift of the penalty of "rni", finite; the others ignore it.
         lr: falls to a tenth twice. seed: governs initial weights, order and augmentation. device: None takes a GPU if any.
-        reference: choose the best epoch on the test split, as the official code does.
+        reference: train on all training images and choose the best epoch on the test split, as the official code does.
         root: folder of the data set, into which it is fetched where it is missing; None: ``$PRUNING_DATA``, else the cache.
         limit: see load_data. width: factor on the number of channels. snapshots: keep all scales.
 
@@ -83,7 +86,7 @@ def train(
     shift = float(check("b", b, Real()))
     seed = check("seed", seed, Whole(at_least=0))
     ours = RecedingNeurons(b=shift) if method == "rni" else OFFICIAL_METHODS[method]()
-    data, place = _loaded(dataset, device, limit, root)
+    data, place = _loaded(dataset, device, limit, root, reference)
     norm = "sigmoid" if method == "rni" and "sigmoid" in MODELS[name].norms else "batch"
     model = build_model(name, data, width=width, norm=norm, seed=seed)
     if not any(isinstance(module, _BatchNorm) for module in model.modules()):
@@ -126,8 +129,8 @@ def prune_finetune(
         )
     seed = check("seed", seed, Whole(at_least=0))
     check_finite(model)
-    data, place = _loaded(dataset, device, limit, root)
-    pruned = copy.deepcopy(model).to(place)
+    data, place = _loaded(dataset, device, limit, root, reference)
+    pruned = from_official(model).to(place)
     example = next(iter(data.train.batches(1)))[0].to(next(pruned.parameters()))
     masks, sites = _cut(pruned, OFFICIAL_METHODS[method](), fraction, example, seed, reference)
     kept = {name: int(group.alive(masks).sum()) for name, group in sites.groups.items()}
@@ -144,6 +147,18 @@ def prune_finetune(
         reference=reference, snapshots=snapshots, progress=progress,
     )  # fmt: skip
     return tuned, logs | facts
+
+
+def from_official(model: nn.Module) -> nn.Module:
+    """A copy of a network in which the sigmoid batch norms of RNI's code are this package's; its outputs are the same.
+
+    :func:`prune_finetune` does this by itself, ``prune(from_official(model), "rni", ...)`` needs it.
+    """
+    found = copy.deepcopy(model)
+    for name, module in list(found.named_modules()):
+        if is_official(module):
+            found.set_submodule(name, SigmoidBatchNorm2d.from_official(module))
+    return found
 
 
 def _cut(
@@ -208,13 +223,14 @@ def acting_scales(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _loaded(
-    dataset: str, device: Device, limit: int | None, root: str | os.PathLike | None
+    dataset: str, device: Device, limit: int | None, root: str | os.PathLike | None, reference: bool
 ) -> tuple[Data, torch.device]:
-    """The data set with the constants of the paper, where it has some, and its device."""
+    """The data set with the constants of the paper, where it has some, and its device; whole with ``reference``."""
     try:
         place = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
     except (RuntimeError, TypeError) as error:
         raise BadInput(f"torch knows no device {device!r}; 'cpu' and 'cuda' are usual.") from error
     recipe = f"{dataset}/rni"
     normalise, augment = (recipe if recipe in known else None for known in (NORMALISATIONS, AUGMENTATIONS))
-    return load_data(dataset, root=root, device=place, normalise=normalise, augment=augment, limit=limit), place
+    data = load_data(dataset, root=root, device=place, normalise=normalise, augment=augment, limit=limit)
+    return (replace(data, train=joined([data.train, data.score, data.validation])) if reference else data), place

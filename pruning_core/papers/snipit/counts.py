@@ -78,18 +78,42 @@ def harmonic_mean(sparsity: float, accuracy: float) -> float:
     return 2 * sparsity * a / (sparsity + a) if sparsity + a > 0 else 0.0
 
 
-def saliency_maps(model: nn.Module, inputs: Tensor) -> Tensor:
+def saliency_maps(model: nn.Module, inputs: Tensor, *, reference: bool = False) -> Tensor:
     """Gradient of the largest logit by each pixel, brought to [0, 1] as ``(g - mean) / std * 0.1 + 0.5``, per image.
 
-    ``inputs`` (N, C, H, W), floating-point; returns the same shape. Gradients of parameters, mode and buffers stay as
-    they were.
+    ``inputs`` (N, C, H, W), floating-point; returns the same shape. ``reference=True`` takes mean and standard deviation
+    over all images together, as the official code does: a picture then depends on what it is shown with. Gradients of
+    parameters, mode and buffers stay as they were.
     """
+    return _shown(_slopes(model, inputs), together=reference)
+
+
+def saliency_picture(model: nn.Module, inputs: Tensor) -> Tensor:
+    """The official picture (rows, columns) of ``inputs`` (N, C, H, W): maps and images side by side, in two pairs of columns.
+
+    The first half of the images stands in the left pair, the other half in the right one; maps and images are each brought
+    to [0, 1] over all of them together, and channels are averaged. Raises as :func:`saliency_maps` does.
+    """
+    maps = saliency_maps(model, inputs, reference=True)
+    rows = torch.cat([maps, _shown(inputs.detach().to(maps), together=True)], dim=3).mean(1)
+    if len(rows) % 2:
+        rows = torch.cat([rows, torch.zeros_like(rows[:1])])
+    return torch.cat([half.flatten(0, 1) for half in rows.chunk(2)], dim=1)
+
+
+def _slopes(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Gradient of the largest logit by each pixel, of the shape of ``inputs``."""
     if not isinstance(inputs, Tensor) or inputs.dim() != 4 or inputs.numel() == 0 or not inputs.is_floating_point():
         raise BadInput("saliency maps need floating-point images (N, C, H, W), at least one.")
     images = like_model(model, inputs.detach().clone(), inputs)[0].requires_grad_(True)
     with evaluating(model), torch.enable_grad():
         top = model(images).max(1).values.sum()
         (gradient,) = torch.autograd.grad(top, images)
-    flat = gradient.flatten(1)
+    return gradient
+
+
+def _shown(values: Tensor, together: bool) -> Tensor:
+    """``values`` (N, ...) in [0, 1]: less their mean, over their standard deviation, a tenth of it around one half."""
+    flat = values.flatten()[None] if together else values.flatten(1)
     spread = flat.std(1, correction=min(1, flat.shape[1] - 1), keepdim=True).clamp_min(1e-12)
-    return ((flat - flat.mean(1, keepdim=True)) / spread * 0.1 + 0.5).clamp(0, 1).view_as(inputs)
+    return ((flat - flat.mean(1, keepdim=True)) / spread * 0.1 + 0.5).clamp(0, 1).view_as(values)

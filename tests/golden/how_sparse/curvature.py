@@ -242,6 +242,7 @@ def density_grid(z: Arrays) -> None:
 def _nonzero(z: Arrays, density: Tensor, grid: Tensor, where: str, values: str) -> None:
     np.testing.assert_allclose(grid[[0, -1]], z["grid_first_last"], rtol=1e-12)
     index = z[where]
+    assert bool((np.diff(index) > 0).all()), "the places of a density rise"
     nothing = 1e-250 * float(density.max())  # what underflows to zero for one may be just above it for the other
     np.testing.assert_allclose(density[index], z[values], rtol=1e-6, atol=nothing)
     assert np.delete(density.numpy(), index).max(initial=0) <= nothing

@@ -53,6 +53,7 @@ def mask(z):
     assert sum(state[p].numel() for p in parameters) == int(z["n_params"])
     np.testing.assert_allclose(norms.sum(), z["sum_of_tensor_l2_norms"], rtol=1e-12)
     np.testing.assert_allclose(norms.norm(), z["global_l2_norm"], rtol=1e-12)
+    np.testing.assert_allclose(max(float(state[p].max()) for p in parameters), z["max_weight"], rtol=1e-12)
 
 
 def pipeline(z):
@@ -60,6 +61,7 @@ def pipeline(z):
     state = {name.removeprefix("analysed__"): torch.from_numpy(z[name]) for name in z if name.startswith("analysed__")}
     trained = {name.removeprefix("trained__"): torch.from_numpy(z[name]) for name in z if name.startswith("trained__")}
     assert sum(values.numel() for values in state.values()) == int(z["n_params"])
+    np.testing.assert_allclose(sum(float(values.norm()) for values in state.values()), z["norm_sum"], rtol=1e-9)
     # The analysed network is the trained one at rate 0, where the official rule still removes its smallest weight.
     weights = {name: trained[name] for name in trained if trained[name].dim() > 1}
     first = reference_magnitude_mask(weights, 0.0).masks
@@ -82,6 +84,7 @@ def pipeline(z):
 
     grid = np.linspace(*z["grid_first_last"], int(z["grid_bins"]))[z["density_nonzero_index"]]
     density = z["density_nonzero"]
+    assert bool((np.diff(z["density_nonzero_index"]) > 0).all()), "the places of a density rise"
     whole = np.arange(len(z["gw_list"]))
     np.testing.assert_allclose(reference_widths(whole, grid, density, epsilon, null), z["gw_list"], rtol=1e-9)
     official = reference_predict(grid, density, z["R_list"], epsilon, null_fraction=null)

@@ -36,16 +36,7 @@ def l1_training(z):
     strength, rate, epochs = float(z["lmbda"]), float(z["lr"]), int(z["epochs"])
     penalties_at_the_start(model, strength, z)
 
-    trainer = Trainer(
-        model,
-        Optimizer("sgd", rate, momentum=float(z["momentum"])),
-        epochs=epochs,
-        learning_rate=Stored(tuple(z["lr_per_iteration"] / rate)),
-        batch_size=int(z["batch_size"]),
-        penalty=lambda network: strength * absolute_sum(network),
-        shuffle=False,
-    )
-    split = Split(x, y)
+    trainer, split = trainer_of(z, model, Stored(tuple(z["lr_per_iteration"] / rate))), Split(x, y)
     steps = trainer.steps_per_epoch(split)
     assert steps == int(z["iters_per_epoch"])
     assert len(z["lr_per_iteration"]) == epochs * steps
@@ -55,10 +46,37 @@ def l1_training(z):
 
     for _ in range(epochs):
         trainer.train_epoch(split)
-    final = state_of(z, "final__")
-    assert set(final) == set(model.state_dict())
+    same_state(model, state_of(z, "final__"))
+
+
+def trainer_of(z, model, learning_rate):
+    """The official loop: SGD on batches in the order of the file, and the sum of all magnitudes as a penalty."""
+    strength = float(z["lmbda"])
+    return Trainer(
+        model,
+        Optimizer("sgd", float(z["lr"]), momentum=float(z["momentum"])),
+        epochs=int(z["epochs"]),
+        learning_rate=learning_rate,
+        batch_size=int(z["batch_size"]),
+        penalty=lambda network: strength * absolute_sum(network),
+        shuffle=False,
+    )
+
+
+def same_state(model, expected):
+    assert set(expected) == set(model.state_dict())
     for name, values in model.state_dict().items():
-        np.testing.assert_allclose(values, final[name], rtol=0, atol=1e-9, err_msg=name)
+        np.testing.assert_allclose(values, expected[name], rtol=0, atol=1e-9, err_msg=name)
+
+
+def pipeline_training(z):
+    """The dense network of a complete run, trained from its first weights at a constant rate."""
+    x, y = torch.from_numpy(z["X"]), torch.from_numpy(z["y"])
+    model = network(state_of(z, "init__"), x)
+    trainer = trainer_of(z, model, LearningRate())
+    for _ in range(int(z["epochs"])):
+        trainer.train_epoch(Split(x, y))
+    same_state(model, state_of(z, "trained__"))
 
 
 def penalties_at_the_start(model, strength, z):

@@ -16,11 +16,13 @@ NOT_STORED = ("num_batches_tracked", "shortcut.index")
 
 def state_of(z: Mapping[str, np.ndarray], start: str) -> State:
     """The tensors below ``start``, such as "before", by their names in torch."""
-    return {
-        key.removeprefix(f"{start}/").replace("/", "."): torch.from_numpy(value)
-        for key, value in z.items()
-        if key.startswith(f"{start}/")
-    }
+    names = [key for key in z if key.startswith(f"{start}/")]
+    return {name.removeprefix(f"{start}/").replace("/", "."): torch.from_numpy(z[name]) for name in names}
+
+
+def widths_of(state: State, layer: str = "conv") -> list[int]:
+    """Outputs of the convolutions, in the order of the network, or of those whose name ends with ``layer``."""
+    return [len(w) for name, w in state.items() if w.dim() == 4 and (layer == "conv" or f"{layer}.weight" in name)]
 
 
 def is_sigmoid(state: State) -> bool:

@@ -1,5 +1,7 @@
 """The toy networks of the SiPP and PFP fixtures, and the rules of the official code that are not the project's own."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -84,15 +86,44 @@ def network(z) -> tuple[nn.Module, list[str]]:
     if any(name.startswith("sd.") for name in z):
         state = {name[3:]: torch.from_numpy(z[name]) for name in z if name.startswith("sd.")}
         model: nn.Module = Residual({k: v.double() if v.is_floating_point() else v for k, v in state.items()}).double()
-        return model.eval(), [str(name) for name in z["layer_names"]]
+        names = [str(name) for name in z["layer_names"]]
+        for i, (weight, bias) in enumerate(zip(*_weights(z), strict=True)):  # once more, by number
+            layer: Any = model.get_submodule(names[i])
+            np.testing.assert_array_equal(layer.weight.detach(), weight)
+            if bias is not None:
+                np.testing.assert_array_equal(layer.bias.detach(), bias)
+        return model.eval(), names
     model = perceptron(z) if z["w0"].ndim == 2 else convolutional(z)
     names = [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
     return model.eval(), names
 
 
+def is_chain(z) -> bool:
+    return not any(name.startswith("sd.") for name in z)
+
+
+def constants(z) -> dict[str, float]:
+    """C and delta of a file, where it has its own."""
+    return {ours: float(z[name]) for ours, name in (("constant", "c_constant"), ("delta", "delta")) if name in z}
+
+
+def check_labels(z, model: nn.Module) -> None:
+    """Labels that no method here looks at: one a sample, of a class that the network knows."""
+    if "y" in z:
+        with torch.no_grad():
+            classes = model(torch.from_numpy(z["x"]).double()).shape[1]
+        assert z["y"].shape == (len(z["x"]),)
+        assert 0 <= z["y"].min() <= z["y"].max() < classes
+
+
 def budget(z, keep_ratio: float) -> int:
     """The official number of weights to keep: it scales kappa by the size of the whole network, a little too much."""
-    size, compressible = int(z["size_total"]), int(z["size_compressible"])
+    model, names = network(z)
+    size = sum(int(torch.count_nonzero(parameter)) for parameter in model.parameters())
+    compressible = sum(int(torch.count_nonzero(model.get_submodule(name).weight)) for name in names)
+    for key, ours in (("size_total", size), ("size_compressible", compressible)):
+        if key in z:
+            np.testing.assert_equal(ours, int(z[key]))
     available = min(int((keep_ratio - 1) * size + compressible), compressible)
     return int(max(available / compressible, 1e-3) * size)
 
@@ -108,7 +139,28 @@ class Dependencies:
 
         self.feeders = {n: stored("dep_out", i, names[i - 1 : i] if i else []) for i, n in enumerate(names)}
         self.copies = {n: stored("mask_source_out", i, []) for i, n in enumerate(names)}
+        self.readers = {n: stored("dep_in", i, names[i + 1 : i + 2]) for i, n in enumerate(names)}
         self.last = names[-1]
+        for name in names:
+            if not is_chain(z):
+                assert self.readers[name] == residual_readers(names, name)
+
+
+def residual_readers(names: list[str], name: str) -> list[str]:
+    """Who reads a layer of a residual network: the next of its block, or all first ones up to the next shortcut or the end."""
+    block, _, own = name.rpartition(".")
+    if own.startswith("conv") and (following := f"{block}.conv{int(own[4:]) + 1}") in names:
+        return [following]
+    block = block.removesuffix(".downsample")
+    readers = []
+    for other in names[names.index(name) + 1 :]:
+        if other.startswith(f"{block}.") and block:
+            continue
+        if other.endswith(("conv1", "downsample.0")) or "." not in other:
+            readers.append(other)
+        if other.endswith("downsample.0"):
+            break
+    return readers
 
 
 def propagate(weights: dict[str, Tensor], dense: dict[str, Tensor], links: Dependencies) -> None:

@@ -13,6 +13,7 @@ from pruning_core.papers.sipp_pfp.parameter_files import (
 )
 from pruning_core.papers.sipp_pfp.spacings import SPACINGS, compressed_before, harmonic, in_groups, linear
 from pruning_core.training.optimizers import LearningRate
+from tests.golden.harness import Check
 
 EPOCHS = 12
 # letter -> milestones and warm-up, learning rate, lines of a cool-down that moves the momentum, as the README of the
@@ -114,3 +115,10 @@ def _rates(schedule, rate, lines, stored):
             factor, momentum = warm_up_and_cool_down(step / per_epoch, factor, momentum, **lines)
         ours.append((rate * factor, momentum))
     np.testing.assert_allclose(ours, stored, rtol=1e-9, atol=1e-12)
+
+
+CHECKS: dict[str, Check] = {
+    "keep_ratio_schedules": keep_ratio_schedules,
+    "schedules_misc": schedules_misc,
+    "commensurate": commensurate_file,
+}

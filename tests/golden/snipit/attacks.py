@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from pruning_core.training.attacks import attack
-from tests.golden.snipit.gradients import named, network
+from tests.golden.snipit.built import named, network
 
 NAMES = {
     "FGSM": "fgsm",

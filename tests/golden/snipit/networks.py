@@ -1,10 +1,10 @@
 """Golden checks of the networks of SNIP-it: their counts, and the official rules of counting."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import pytest
 import torch
 from torch import nn
 
@@ -12,7 +12,14 @@ from pruning_core.masks.sites import find_sites
 from pruning_core.masks.tracing import find_groups
 from pruning_core.models.build import rebuild, recipe_for
 from pruning_core.models.cost import count_parameters
-from pruning_core.papers.snipit.counts import compressed_bits, harmonic_mean, reference_flops
+from pruning_core.papers.snipit.counts import (
+    compressed_bits,
+    harmonic_mean,
+    reference_flops,
+    saliency_maps,
+    saliency_picture,
+)
+from tests.golden.snipit.built import masked_layers, network
 
 NAMES = {
     "MLP5": "mlp5_snip",
@@ -69,33 +76,44 @@ def network_counts(z):
 
 
 def statistics(z):
-    """Whatever of the statistics' definitions a file names: harmonic means, compressed sizes, sparsities of its weights."""
-    checked = 0
-    mean = next((z[name] for name in ("harmonic_mean", "hm", "sparse/hm") if name in z), None)
-    if mean is not None and {"sparsity", "accuracy"} <= set(z):
-        for s, a, m in zip(*(np.atleast_1d(part) for part in (z["sparsity"], z["accuracy"], mean)), strict=True):
-            # The official accuracy is a fraction, ours percent.
-            np.testing.assert_allclose(harmonic_mean(float(s), 100 * float(a)), m, rtol=1e-6)
-            checked += 1
-    weights = {name: array for name, array in z.items() if name.endswith("weight") and array.ndim in (1, 2, 4)}
-    if weights:
-        holder = nn.Module()
-        for i, array in enumerate(weights.values()):
-            part = nn.Module()
-            part.register_parameter("weight", nn.Parameter(torch.from_numpy(array).double()))
-            holder.add_module(str(i), part)
-        bits = compressed_bits(holder)
-        for name, ours in (("compressed_size_bits", bits), ("log_disk_size", np.log(bits))):
-            if name in z:
-                np.testing.assert_allclose(ours, z[name], rtol=1e-9)
-                checked += 1
-        zeros = sum(int((array == 0).sum()) for array in weights.values())
-        if "pruned_percentage" in z:
-            total = sum(array.size for array in weights.values())
-            np.testing.assert_allclose(zeros / total, z["pruned_percentage"], rtol=0, atol=1e-6)
-            checked += 1
-    if not checked:
-        pytest.skip(f"none of these is a statistic that is known here: {', '.join(z)}")
+    """What the official code counts of a network with zeros, and its picture of saliency."""
+    model = network(z, "masked")
+    weights = {name: p.detach() for name, p in model.named_parameters() if name.endswith("weight")}
+    total, zeros = sum(w.numel() for w in weights.values()), sum(int((w == 0).sum()) for w in weights.values())
+    np.testing.assert_array_equal(total, z["weight_count"])
+    np.testing.assert_array_equal(zeros, z["number_of_pruned_weights"])
+    bits = compressed_bits(model)
+    np.testing.assert_array_equal(bits, z["compressed_size_bits"])
+    np.testing.assert_allclose(math.log(bits), z["log_disk_size"], rtol=1e-12)
+    np.testing.assert_allclose(zeros / (total + 1e-6), z["pruned_percentage"], rtol=1e-9)
+    outer = [weight.numel() for weight in masked_layers(model).values()]
+    shares = [
+        zeros / (total - spared + 1e-6) for spared in (0, outer[0] + outer[-1])
+    ]  # with the outer layers, or without
+    nearest = min(shares, key=lambda share: abs(share - float(z["pruned_percentage_of_prunable"])))
+    np.testing.assert_allclose(nearest, z["pruned_percentage_of_prunable"], rtol=1e-9)
+    np.testing.assert_allclose(0.0, z["structural_sparsity"], rtol=0, atol=1e-9)  # nothing has been removed
+    sparsity, accuracy = (
+        float(z["pruned_percentage"]),
+        float(z["test_acc"]),
+    )  # the accuracy is a fraction, ours is percent
+    np.testing.assert_allclose(2 * sparsity * accuracy / (sparsity + accuracy + 1e-8), z["hm"], rtol=1e-9)
+    np.testing.assert_allclose(harmonic_mean(sparsity, 100 * accuracy), z["hm"], rtol=1e-7)
+    saliency(z)
+
+
+def saliency(z):
+    """The gradient of the top logit, and the picture that is made of it beside the inputs."""
+    model, x = network(z, "sal/init"), torch.from_numpy(z["sal/x"])
+    images = x.double().requires_grad_(True)
+    (slopes,) = torch.autograd.grad(model(images).max(1).values.sum(), images)
+    tolerance = 1e-9 if z["sal/input_gradient"].dtype == np.float64 else 1e-5
+    scale = float(slopes.abs().max())
+    np.testing.assert_allclose(slopes, z["sal/input_gradient"], rtol=tolerance, atol=tolerance * scale)
+    shown = (slopes - slopes.mean()) / slopes.std() * 0.1 + 0.5
+    np.testing.assert_allclose(saliency_maps(model, x.double(), reference=True), shown.clamp(0, 1), rtol=1e-9)
+    picture = saliency_picture(model, x.double())
+    np.testing.assert_allclose(picture, z["sal/image"].squeeze(), rtol=0, atol=1e-6)
 
 
 CHECKS: dict[str, Callable[[Mapping[str, np.ndarray]], None]] = {

@@ -11,7 +11,13 @@ import pruning_core as pc
 from pruning_core.errors import PruningError
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.reports import dead_layers, dead_units, layer_density
-from pruning_core.papers.snipit.counts import compressed_bits, harmonic_mean, reference_flops, saliency_maps
+from pruning_core.papers.snipit.counts import (
+    compressed_bits,
+    harmonic_mean,
+    reference_flops,
+    saliency_maps,
+    saliency_picture,
+)
 from pruning_core.papers.snipit.observers import Elasticities, OfficialTags, SignFlips, WeightStatistics
 from pruning_core.plots import snipit as figures
 from pruning_core.plots.style import alt_text
@@ -307,3 +313,20 @@ def test_a_moving_average_is_the_mean_of_the_steps(digits):
         network.get_parameter("fc1.weight").detach(),
         (0.09 * seen[0]["fc1.weight"] + 0.1 * seen[1]["fc1.weight"]) / 0.19,
     )
+
+
+def test_the_official_picture_is_normalised_over_all_images_and_stands_in_two_pairs():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2 * 3 * 5, 4)).double()
+    images = torch.randn(3, 2, 3, 5, dtype=torch.float64)
+    maps = saliency_maps(model, images, reference=True)
+    one = saliency_maps(model, images)
+    slopes = torch.stack([model[1].weight[k].view(2, 3, 5) for k in model(images).argmax(1)]).detach()
+    torch.testing.assert_close(maps, ((slopes - slopes.mean()) / slopes.std() * 0.1 + 0.5).clamp(0, 1))
+    assert not torch.allclose(maps, one)
+    picture = saliency_picture(model, images)
+    assert picture.shape == (2 * 3, 2 * 2 * 5)  # an odd number of images leaves a place empty
+    shown = ((images - images.mean()) / images.std() * 0.1 + 0.5).clamp(0, 1)
+    torch.testing.assert_close(picture[:3, :5], maps[0].mean(0))
+    torch.testing.assert_close(picture[3:, 5:10], shown[1].mean(0))
+    torch.testing.assert_close(picture[:3, 10:15], maps[2].mean(0))
+    assert not picture[3:, 10:].any()
