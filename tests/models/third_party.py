@@ -92,7 +92,7 @@ NETWORKS = {
     "segmentation lraspp_mobilenet_v3_large": _dense(segmentation.lraspp_mobilenet_v3_large),
     "body of fasterrcnn_resnet50_fpn": _body(detection.fasterrcnn_resnet50_fpn),
     "body of retinanet_resnet50_fpn_v2": _body(detection.retinanet_resnet50_fpn_v2, exact=False),
-    "body of ssd300_vgg16": _body(detection.ssd300_vgg16, exact=False),
+    "body of ssd300_vgg16": _body(detection.ssd300_vgg16, exact=False)._replace(shape=(3, 300, 300)),
     "body of ssdlite320_mobilenet_v3_large": _body(detection.ssdlite320_mobilenet_v3_large, exact=False),
     "timm vit_tiny_patch16_224": _timm("vit_tiny_patch16_224"),
     "timm convnext_atto": _timm("convnext_atto"),
