@@ -1,11 +1,14 @@
 """The command line: ``python -m pruning_core`` lists what there is, runs experiments, and makes the book's pages."""
 
 import argparse
+import contextlib
 import inspect
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +104,7 @@ def _sweep_status(arguments: argparse.Namespace) -> None:
 def _collect(arguments: argparse.Namespace) -> None:
     for profile in arguments.profiles:
         known_name("profile", profile, PROFILES)
-    written = records.collect(arguments.profiles)
+    written = records.collect(arguments.profiles, dirty=arguments.dirty)
     print(f"{len(written)} files have new rows{': ' if written else ''}{', '.join(map(str, written))}")
 
 
@@ -182,16 +185,36 @@ def _parser() -> argparse.ArgumentParser:
     command("page", _page, "run one notebook and build its page of the site", shared).add_argument("name")
     collect = command("collect", _collect, "copy the records of long runs to data/results, to be committed")
     collect.add_argument("profiles", nargs="*", default=LONG, help=f"which (default: {' '.join(LONG)})")
+    collect.add_argument("--dirty", action="store_true", help="also what edited code made, which nobody can look up")
     command("scoreboard", _scoreboard, "write the page of the papers' claims beside our results")
     command("costs", _costs, "what the experiments cost that have records, as a table in Markdown")
     return parser
+
+
+@contextlib.contextmanager
+def _ends_in_order() -> Iterator[None]:
+    """Within the block SIGTERM, as from a scheduler or a closed terminal, ends what runs as Ctrl-C does: nothing stays."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main(given: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it succeeded, with one sentence on stderr 2 if it was refused and 1 if it failed."""
     arguments = _parser().parse_args(given)
     try:
-        arguments.function(arguments)
+        with _ends_in_order():
+            arguments.function(arguments)
     except PruningError as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, BadInput | BadType) else 1

@@ -1,7 +1,9 @@
 """The errors of the package, and the one check that every lookup by name shares."""
 
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class PruningError(Exception):
@@ -32,6 +34,10 @@ class CorruptFile(BadInput):
     """A file that is truncated, altered, or of another kind than expected."""
 
 
+LONGEST_LIST = 900
+"""So many letters the names in a message have at most."""
+
+
 def known_name(kind: str, name: object, allowed: Iterable[str]) -> str:
     """Return ``name`` if it is one of ``allowed``; otherwise raise UnknownName with the nearest match.
 
@@ -43,6 +49,23 @@ def known_name(kind: str, name: object, allowed: Iterable[str]) -> str:
     names = sorted(allowed)
     if isinstance(name, str) and name in names:
         return name
-    near = get_close_matches(name, names, n=1, cutoff=0.5) if isinstance(name, str) else []
+    near = get_close_matches(name[:200], names, n=1, cutoff=0.5) if isinstance(name, str) else []
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UnknownName(f"unknown {kind} {name!r}: {hint}Allowed: {', '.join(names)}.")
+    listed = ", ".join(names)
+    if len(listed) > LONGEST_LIST:
+        listed = f"{listed[:LONGEST_LIST].rpartition(', ')[0]}, ... ({len(names)} names)"
+    raise UnknownName(f"unknown {kind} {shown(name)}: {hint}Allowed: {listed}.")
+
+
+def shown(value: Any) -> str:
+    """``value`` as a message quotes it: short, on one line, whatever it is.
+
+    >>> shown("twelve"), shown(list(range(100)))
+    ("'twelve'", '[0, 1, 2, 3, 4, 5, ...]')
+    """
+    try:
+        if hasattr(value, "shape") and not isinstance(value, type):
+            return f"{type(value).__name__} of shape {tuple(value.shape)}"
+        return " ".join(reprlib.repr(value).split())
+    except Exception:  # an int with more digits than Python prints; an object that cannot say what it is
+        return f"an integer of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"

@@ -10,8 +10,8 @@ from os import PathLike
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import SEED, Maybe, Whole, check, check_finite
-from pruning_core.errors import BadInput, BadType, Unprunable, known_name
+from pruning_core.checks import SEED, Maybe, Whole, check, check_finite, checked
+from pruning_core.errors import BadInput, BadType, Unprunable, known_name, shown
 from pruning_core.masks.budgets import SPARSITY, Budget
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.reports import NOTHING_CUT, Report, count_removed, make_report
@@ -96,6 +96,7 @@ class PruneResult:
         return self.report._repr_html_()
 
 
+@checked(method=None, loss=None, masks=None)
 def prune(
     model: nn.Module,
     method: str | Method,
@@ -198,7 +199,9 @@ def prune(
 
 def _given(masks: Mapping[str, Tensor]) -> Masks:
     if not isinstance(masks, Mapping):
-        raise BadType(f"masks must map names of parameters to bool tensors, as PruneResult.masks does, not {masks!r}.")
+        raise BadType(
+            f"masks must map names of parameters to bool tensors, as PruneResult.masks does, not {shown(masks)}."
+        )
     return Masks(masks)
 
 

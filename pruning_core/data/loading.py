@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pruning_core.checks import SEED, Device, Maybe, Whole, check
+from pruning_core.checks import SEED, Device, Maybe, Whole, check, checked
 from pruning_core.data.downloads import image_folder, load_raw
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS, Augmentation, DatasetInfo, Normalisation
 from pruning_core.data.splits import FileSplit, ImageReader, Split, mixed, split_indices
-from pruning_core.errors import BadInput, BadType, known_name
+from pruning_core.errors import BadInput, BadType, known_name, shown
 from pruning_core.records.files import cache_root
 
 
@@ -83,6 +83,7 @@ class _Request:
         return shrunk | {"test": test}
 
 
+@checked(random_labels=None)
 def load_data(
     name: str,
     *,
@@ -121,7 +122,7 @@ def load_data(
     random_labels = check("random_labels, the seed of the shuffle,", random_labels, Maybe(SEED))
     seed, device = check("seed", seed, SEED), check("device", device, Device())
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise BadType(f"dtype is a floating-point type of torch, such as torch.float32, not {dtype!r}.")
+        raise BadType(f"dtype is a floating-point type of torch, such as torch.float32, not {shown(dtype)}.")
     info = DATASETS[known_name("data set", name, DATASETS)]
     normalisation, augmentation = Normalisation(info.mean, info.std), None
     if normalise is not None:

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pruning_core.checks import checked
 from pruning_core.records.files import read_yaml
 
 Floats = tuple[float, ...]
 
 
+@checked
 @dataclass(frozen=True)
 class Normalisation:
     """``(pixel - mean) / std`` a channel, for pixels in [0, 1]."""
@@ -25,6 +27,7 @@ class Normalisation:
     std: Floats
 
 
+@checked
 @dataclass(frozen=True)
 class DatasetInfo:
     """What there is to know about a set before it is loaded; data/README.md says more."""
@@ -40,6 +43,7 @@ class DatasetInfo:
     kind: Literal["tensor", "folder"] = "tensor"
 
 
+@checked
 @dataclass(frozen=True)
 class Augmentation:
     """What a training image goes through at random. All fields at rest: nothing.

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pruning_core.checks import Whole, check
+from pruning_core.checks import Whole, check, checked
 from pruning_core.data.sets import Augmentation
 from pruning_core.errors import BadInput, CorruptFile
 
 
+@checked
 class Split:
     """A fixed part of a data set in memory: normalised ``inputs`` (N, C, H, W), ``labels`` (N,) int64."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from pruning_core.checks import checked
 from pruning_core.errors import BadInput, known_name
 
 
@@ -64,6 +65,7 @@ SCHEDULES: dict[str, Callable[..., float]] = {
 }
 
 
+@checked
 def fraction_after(schedule: str | Callable[..., float], i: int, n: int, target: float, start: float = 0.0) -> float:
     """Fraction removed after round ``i`` (from 1) of ``n``, from ``start`` to ``target``, and exactly that in the last.
 

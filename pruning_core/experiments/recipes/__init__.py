@@ -5,6 +5,7 @@ Every recipe is a function of the sparsity (the fraction removed) and of the len
 
 from collections.abc import Callable
 
+from pruning_core.checks import checked
 from pruning_core.errors import known_name
 from pruning_core.experiments.recipes import chapters, general
 from pruning_core.experiments.recipes.chapters import *  # noqa: F403
@@ -20,6 +21,7 @@ RECIPES: dict[str, Callable[..., Timeline]] = {
 __all__ = ["ISPASP_TUNING", "RECEDING_OPTIMIZER", "RECIPES", "Timeline", "receding_rate", "recipe", "to"]
 
 
+@checked
 def recipe(name: str, *arguments, **options) -> Timeline:
     """The timeline of that name; see RECIPES for the functions and what they take."""
     return RECIPES[known_name("recipe", name, RECIPES)](*arguments, **options)

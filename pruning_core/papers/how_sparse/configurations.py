@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from pruning_core.checks import Constraints, OneOf, Real, Several, Whole, check, check_fields
+from pruning_core.checks import Constraints, OneOf, Real, Several, Whole, check, check_fields, checked
 from pruning_core.errors import BadInput, known_name
 from pruning_core.experiments.experiment import Experiment
 from pruning_core.experiments.stages import Measure, Prune, Stage, Train
@@ -130,6 +130,7 @@ CONFIGURATIONS: dict[str, Configuration] = _WITHOUT_PENALTY | {
 """Name -> official file; "_l1" is the twin with the penalty. Files that switch their schedule off have "constant" here."""
 
 
+@checked
 def configured_experiments(
     name: str,
     *,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pruning_core.checks import checked
 from pruning_core.data.sets import NORMALISATIONS
 from pruning_core.errors import BadInput, known_name
 from pruning_core.experiments.experiment import Experiment
@@ -101,6 +102,7 @@ def parameter_file(name: str) -> ParameterFile:
     return PARAMETER_FILES[known_name("parameter file", name, PARAMETER_FILES)]
 
 
+@checked
 def kept_fractions(name: str) -> Fractions:
     """All kept fractions of a parameter file, in their order. Raises UnknownName.
 
@@ -110,6 +112,7 @@ def kept_fractions(name: str) -> Fractions:
     return parameter_file(name).kept
 
 
+@checked
 def retrained(name: str) -> Fractions:
     """The kept fractions of a parameter file at which the network is retrained. Raises UnknownName.
 
@@ -127,6 +130,7 @@ METHODS_OF_THE_FILES: dict[str, tuple[str | Method, str]] = {
 """Name in the files -> our method as the official code has it, and how its budget is spread."""
 
 
+@checked
 def official_experiments(
     name: str, *, seeds: int | None = None, points: int = 256, device: str = "cpu"
 ) -> Iterator[Experiment]:
