@@ -1,8 +1,10 @@
 """The errors of the package, and the one check that every lookup by name shares."""
 
 import re
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class PruningError(Exception):
@@ -33,6 +35,10 @@ class CorruptFile(BadInput):
     """A file that is truncated, altered, or of another kind than expected."""
 
 
+LONGEST_LIST = 900
+"""So many letters the names in a message have at most."""
+
+
 def known_name(kind: str, name: object, allowed: Iterable[str]) -> str:
     """Return ``name`` if it is one of ``allowed``; otherwise raise UnknownName with the nearest match.
 
@@ -48,9 +54,12 @@ def known_name(kind: str, name: object, allowed: Iterable[str]) -> str:
     names = sorted(allowed)
     if isinstance(name, str) and name in names:
         return name
-    near = _meant(name, names) if isinstance(name, str) else []
+    near = _meant(name[:200], names) if isinstance(name, str) else []
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    raise UnknownName(f"unknown {kind} {name!r}: {hint}Allowed: {', '.join(names)}.")
+    listed = ", ".join(names)
+    if len(listed) > LONGEST_LIST:
+        listed = f"{listed[:LONGEST_LIST].rpartition(', ')[0]}, ... ({len(names)} names)"
+    raise UnknownName(f"unknown {kind} {shown(name)}: {hint}Allowed: {listed}.")
 
 
 def _meant(name: str, names: list[str]) -> list[str]:
@@ -62,3 +71,17 @@ def _meant(name: str, names: list[str]) -> list[str]:
     longer = [known for known in names if len(asked) > 3 and plain[known].startswith(asked)]
     shorter = [known for known in names if len(plain[known]) > 3 and asked.startswith(plain[known])]
     return longer[:4] or sorted(shorter, key=len)[-1:] or get_close_matches(name, names, n=1, cutoff=0.5)
+
+
+def shown(value: Any) -> str:
+    """``value`` as a message quotes it: short, on one line, whatever it is.
+
+    >>> shown("twelve"), shown(list(range(100)))
+    ("'twelve'", '[0, 1, 2, 3, 4, 5, ...]')
+    """
+    try:
+        if hasattr(value, "shape") and not isinstance(value, type):
+            return f"{type(value).__name__} of shape {tuple(value.shape)}"
+        return " ".join(reprlib.repr(value).split())
+    except Exception:  # an int with more digits than Python prints; an object that cannot say what it is
+        return f"an integer of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"

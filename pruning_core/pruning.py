@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import SEED, Maybe, Whole, check, check_finite
-from pruning_core.errors import BadInput, BadType, Unprunable
+from pruning_core.checks import SEED, Maybe, Whole, check, check_finite, checked
+from pruning_core.errors import BadInput, BadType, Unprunable, shown
 from pruning_core.masks.budgets import SPARSITY, Budget
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.reports import NOTHING_CUT, Report, count_removed, make_report
@@ -132,6 +132,7 @@ class PruneResult:
         return self.report._repr_html_()
 
 
+@checked(method=None, loss=None, masks=None)
 def prune(
     model: nn.Module,
     method: str | Method,
@@ -235,7 +236,9 @@ def prune(
 
 def _given(masks: Mapping[str, Tensor]) -> Masks:
     if not isinstance(masks, Mapping):
-        raise BadType(f"masks must map names of parameters to bool tensors, as PruneResult.masks does, not {masks!r}.")
+        raise BadType(
+            f"masks must map names of parameters to bool tensors, as PruneResult.masks does, not {shown(masks)}."
+        )
     return Masks(masks)
 
 

@@ -5,7 +5,8 @@ from pruning_core.book.claims.ledger import Claim, load_claims
 from pruning_core.book.claims.page import scoreboard, side_by_side, to_markdown
 from pruning_core.book.claims.verdicts import Verdict, verdict
 from pruning_core.book.exercises import check
-from pruning_core.book.notebooks import profile_settings, run_notebook
+from pruning_core.book.notebooks import run_notebook
+from pruning_core.book.profiles import profile_settings
 from pruning_core.book.sentences import backed, clear, gaps, in_points, in_words, means, percents, stored_rows
 
 __all__ = [

@@ -11,10 +11,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pruning_core.book.notebooks import NotebookFailed, run_notebook, stamp_in, stamp_of
-from pruning_core.checks import Whole, check
+from pruning_core.book.notebooks import NotebookFailed, run_notebook, running_root, stamp_in, stamp_of
+from pruning_core.checks import Whole, check, checked
 from pruning_core.errors import BadInput, known_name
-from pruning_core.records.files import write_atomically
+from pruning_core.records.files import remove_leftovers, write_atomically
 from pruning_core.version import REPOSITORY
 
 SOURCES = REPOSITORY / "notebooks"
@@ -22,10 +22,11 @@ EXECUTED = REPOSITORY / "book" / "notebooks"
 FAILED = REPOSITORY / "book" / "_failed"
 
 
+@checked
 def find_notebooks(names: Iterable[str] = (), sources: Path = SOURCES) -> list[Path]:
     """The book's notebooks in reading order, or those named: ``0_foundations/1_sparsity``, its path, or the beginning
     of its name as long as only one begins so. Raises UnknownName for a name that fits none, BadInput for several."""
-    every = {f"{file.parent.name}/{file.stem}": file for file in sorted(sources.glob("[0-9]*/[0-9]*.ipynb"))}
+    every = {f"{file.parent.name}/{file.stem}": file for file in sorted(Path(sources).glob("[0-9]*/[0-9]*.ipynb"))}
     chosen = []
     for given in names:
         name = "/".join(Path(given).with_suffix("").parts[-2:]) if given.endswith(".ipynb") else given.strip("/")
@@ -83,6 +84,7 @@ def _run(
     return time.monotonic() - started
 
 
+@checked
 def run_notebooks(
     notebooks: Iterable[Path],
     profile: str = "quick",
@@ -102,7 +104,7 @@ def run_notebooks(
     """
     jobs = check("jobs", jobs, Whole(at_least=1))
     parameters = dict(parameters or {})
-    due = [n for n in notebooks if always or not is_current(n, profile, parameters, executed)]
+    due = [n for n in map(Path, notebooks) if always or not is_current(n, profile, parameters, executed)]
     if not due:
         return []
     # Fresh processes: torch's threads do not survive a fork.
@@ -115,6 +117,14 @@ def run_notebooks(
             plan = None if plans is None else executed_path(source, plans).with_suffix(".plan")
             running[pool.submit(_run, source, profile, parameters, target, aside, plan)] = source
         return _finished(running, f"notebooks ({profile})")
+    except (KeyboardInterrupt, SystemExit):
+        for (
+            worker
+        ) in multiprocessing.active_children():  # a notebook may have hours to go; its kernel ends with its worker
+            worker.kill()
+            worker.join()
+        remove_leftovers(running_root())
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from pruning_core.checks import checked
 from pruning_core.errors import known_name
 from pruning_core.records.files import read_yaml
 
@@ -74,6 +75,7 @@ EXERCISES: dict[str, Exercise] = {
 """Name -> exercise, from the table in YAML beside this file, to which a chapter adds its own."""
 
 
+@checked
 def check(name: str, answer: Any) -> None:
     """Print whether ``answer`` solves the exercise of that name, with a hint if it does not.
 

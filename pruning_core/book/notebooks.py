@@ -1,8 +1,7 @@
 """Notebooks as the book's experiments: their profiles, their parameters, and a runner that repeats only what changed.
 
 A chapter is a folder ``notebooks/N_name`` of stripped .ipynb files with a ``profiles.yml`` beside them, which gives each
-notebook the numbers of each profile. A notebook asks for them itself (:func:`profile_settings`), so plain papermill,
-JupyterLab and ``make book`` all run the same thing.
+notebook the numbers of each profile (profiles.py).
 """
 
 import ast
@@ -12,102 +11,30 @@ import html
 import os
 import re
 import tempfile
-import textwrap
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pruning_core.book.tables import check_table, read_table
+from pruning_core.book.profiles import read_profiles
+from pruning_core.checks import checked
 from pruning_core.errors import BadInput, PruningError, known_name
 from pruning_core.progress import STILL
-from pruning_core.records.files import content_hash, file_sha256, write_atomically
-from pruning_core.version import CHEAP, LONG, PACKAGE, PROFILES, REPOSITORY
+from pruning_core.records.files import (
+    cache_root,
+    content_hash,
+    file_sha256,
+    partial_prefix,
+    remove_leftovers,
+    write_atomically,
+)
+from pruning_core.version import CHEAP, PACKAGE, REPOSITORY
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class NotebookFailed(PruningError):
     """A cell of a notebook raised; the message names notebook, cell and exception."""
-
-
-# --- profiles
-
-
-class Settings(dict):
-    """The numbers of one notebook in one profile, as ``settings["epochs"]`` or ``settings.epochs``."""
-
-    def __init__(self, name: str, profile: str, values: Mapping[str, Any]):
-        super().__init__(values)
-        self._name, self._profile = name, profile
-
-    def __missing__(self, knob: str) -> Any:
-        known_name(f"setting of {self._name}", knob, self)
-
-    def __getattr__(self, knob: str) -> Any:
-        if knob.startswith("_"):  # copy, pickle and IPython look for such names on every object
-            raise AttributeError(knob)
-        return self[knob]
-
-    def __repr__(self) -> str:
-        text = f"{self._name} at profile {self._profile}: " + ", ".join(f"{k} = {v!r}" for k, v in self.items())
-        return textwrap.fill(text, 80, subsequent_indent="    ", break_long_words=False)
-
-
-def read_profiles(path: Path, stem: str, profile: str) -> Settings:
-    """The settings of notebook ``stem`` in ``profile`` out of a ``profiles.yml``.
-
-    Below ``quick`` stand all knobs of a notebook; the other profiles name only those whose numbers differ. ``smoke``
-    may leave a notebook out (it then runs as in quick); ``standard`` and ``paper`` must name it, if only with ``{}``,
-    so that nobody takes quick numbers for long ones. Raises UnknownName for an unknown profile, notebook or knob.
-    """
-    known_name("profile", profile, PROFILES)
-    content = read_table(path, "profiles") or {}
-    check_table(content, "profiles", f"the profiles {path}")
-    for name in content:
-        known_name(f"profile in {path}", name, PROFILES)
-    name = f"{path.parent.name}/{stem}"
-    quick = content.get("quick") or {}
-    known_name(f"notebook in the profile quick of {path}", stem, quick)
-    base = quick[stem] or {}
-    chosen = content.get(profile) or {}
-    if profile in LONG and stem not in chosen:
-        raise BadInput(f"{name} has no profile {profile!r} in {path}; add it there, or run it as quick.")
-    changed = chosen.get(stem) or {}
-    for knob in changed:
-        known_name(f"setting of {name} in the profile {profile}", knob, base)
-    return Settings(name, profile, {**base, **changed})
-
-
-def profile_settings(name: str, profile: str, **chosen: Any) -> Settings:
-    """What a notebook asks for after its parameters cell: its numbers in ``profile``.
-
-    ``name`` is chapter and stem, ``"0_foundations/1_sparsity"``. The chapter's ``profiles.yml`` is looked for from the
-    working directory upwards (so a copy of the repository wins over the installed one), then beside the package.
-    ``chosen`` holds knobs from the parameters cell: a value other than None replaces the profile's number.
-
-    In the profiles smoke and quick torch is set to one thread, so that a reader sees the numbers of the page.
-    Raises UnknownName for an unknown profile, notebook or knob, BadInput when no ``profiles.yml`` is found.
-    """
-    chapter, _, stem = name.partition("/")
-    here = Path.cwd()
-    places = [base / "notebooks" for base in (here, *here.parents)] + list(here.parents) + [REPOSITORY / "notebooks"]
-    files = [place / chapter / "profiles.yml" for place in places]
-    found = next((file for file in files if file.is_file()), None)
-    if found is None:
-        raise BadInput(f"no profiles.yml for {name!r} above {here} or in {REPOSITORY / 'notebooks'}.")
-    settings = read_profiles(found, stem, profile)
-    for knob in chosen:
-        known_name(f"setting of {name}", knob, settings)
-    if profile in CHEAP:
-        import torch
-
-        torch.set_num_threads(1)
-    values = {**settings, **{knob: value for knob, value in chosen.items() if value is not None}}
-    return Settings(name, profile, values)
-
-
-# --- one notebook
 
 
 def read_parameters(path: Path) -> dict[str, str]:
@@ -133,6 +60,7 @@ def kernel_environment(profile: str) -> Iterator[None]:
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
+@checked
 def run_notebook(
     path: str | os.PathLike,
     profile: str = "quick",
@@ -176,11 +104,33 @@ def run_notebook(
     return notebook
 
 
+def running_root() -> Path:
+    """Where notebooks that run now have their drafts and the connections of their kernels."""
+    return cache_root() / "running"
+
+
+@contextlib.contextmanager
+def _drafts() -> Iterator[str]:
+    """A folder for what only a run needs; those of killed runs go before."""
+    place = running_root()
+    place.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(place)
+    with tempfile.TemporaryDirectory(prefix=partial_prefix(), dir=place, ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
 def _executed(path: Path, parameters: Mapping[str, Any], failed: Path | None) -> Any:
     """The notebook as papermill leaves it; where a cell fails, NotebookFailed, and what had run in ``failed``."""
     import papermill
+    from jupyter_client.manager import AsyncKernelManager
 
-    with tempfile.TemporaryDirectory(prefix="pruning-book-") as folder:
+    class Kernel(AsyncKernelManager):
+        """A kernel whose connection file lies with the draft, and goes with it."""
+
+        def __init__(self, **settings: Any):
+            super().__init__(connection_file=str(Path(folder) / "kernel.json"), **settings)
+
+    with _drafts() as folder:
         draft = Path(folder) / path.name
         try:
             return papermill.execute_notebook(
@@ -190,6 +140,7 @@ def _executed(path: Path, parameters: Mapping[str, Any], failed: Path | None) ->
                 cwd=path.parent,
                 progress_bar=False,
                 kernel_name="python3",
+                kernel_manager_class=Kernel,
                 extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # ipykernel warns of its own default transport
             )
         except Exception as error:
@@ -236,9 +187,6 @@ def page_stamp(profile: str, parameters: Mapping[str, Any], settings: Mapping[st
         f"pruning_core {facts['package']}",
     ]
     return f'<p class="page-stamp">Made with {html.escape(" · ".join(line))}</p>'
-
-
-# --- what has to be run again
 
 
 def source_cells(path: Path) -> list[dict[str, Any]]:

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pruning_core.book.claims.verdicts import LEAST_SEEDS
-from pruning_core.errors import BadInput, PruningError
+from pruning_core.checks import checked
+from pruning_core.errors import BadInput, PruningError, shown
 from pruning_core.experiments.intervals import Interval, mean_interval, require_columns
 from pruning_core.records.files import results_root
 from pruning_core.records.table import load, select
@@ -19,6 +20,7 @@ class Unbacked(PruningError):
     """A sentence of the book that the stored rows do not support."""
 
 
+@checked
 def backed(sentence: str, *conditions: bool) -> None:
     """Show a sentence (Markdown) that states a result, if all ``conditions`` on the stored rows hold.
 
@@ -35,7 +37,7 @@ def backed(sentence: str, *conditions: bool) -> None:
     from IPython.display import Markdown, display
 
     if not conditions:
-        raise BadInput(f"a result needs a condition on the stored rows: {sentence}")
+        raise BadInput(f"a result needs a condition on the stored rows: {shown(sentence)}")
     for number, holds in enumerate(conditions, 1):
         if not holds:
             raise Unbacked(f"condition {number} of {len(conditions)} does not hold on the stored rows: {sentence}")
@@ -47,6 +49,7 @@ def _long_rows() -> "pd.DataFrame":
     return load(results_root(), profile=LONG)
 
 
+@checked
 def stored_rows(**equal_to: Any) -> "pd.DataFrame":
     """The rows stored with the book (profiles standard and paper), read once a process, whose columns have these values.
 
@@ -63,6 +66,14 @@ def stored_rows(**equal_to: Any) -> "pd.DataFrame":
     return rows
 
 
+def _columns(over: str | Sequence[str]) -> list[str]:
+    columns = [over] if isinstance(over, str) else list(over)
+    if not columns:
+        raise BadInput("over must name a column, or several.")
+    return columns
+
+
+@checked
 def means(rows: "pd.DataFrame", over: str | Sequence[str], value: str = "accuracy") -> dict[Any, Interval]:
     """The mean of ``value`` over seeds with its 95 % interval, for each setting: a value of ``over``, or a tuple of several.
 
@@ -73,7 +84,7 @@ def means(rows: "pd.DataFrame", over: str | Sequence[str], value: str = "accurac
     >>> {setting: interval.n for setting, interval in found.items()}
     {('ispasp', 0.2): 5, ('random_channels', 0.2): 5}
     """
-    columns = [over] if isinstance(over, str) else list(over)
+    columns = _columns(over)
     require_columns(rows, (*columns, value, "seed"))
     found = rows.dropna(subset=[value]).drop_duplicates([*columns, "seed", value])
     if (twice := found.duplicated([*columns, "seed"])).any():
@@ -86,6 +97,7 @@ def means(rows: "pd.DataFrame", over: str | Sequence[str], value: str = "accurac
     return {setting: mean_interval(values.to_numpy(float)) for setting, values in groups}
 
 
+@checked
 def gaps(
     rows: "pd.DataFrame",
     first: Any,
@@ -103,7 +115,8 @@ def gaps(
     >>> print(in_points(found[0.5]), clear(found))
     +10.0 points [7.5, 12.5] {0.5: 'ahead'}
     """
-    columns = [over] if isinstance(over, str) else list(over)
+    columns = _columns(over)
+    require_columns(rows, (*columns, by, value, "seed"))
     sides = [rows[rows[by] == name] for name in (first, second)]
     for side in sides:
         means(side, over, value)  # refuses several values of one seed
@@ -114,6 +127,7 @@ def gaps(
     return means(differences, over, value)
 
 
+@checked
 def clear(found: Mapping[Any, Interval]) -> dict[Any, str]:
     """For each setting "ahead" where the whole interval lies above zero, "behind" where below, else "open", as with fewer
     than three seeds.
@@ -125,6 +139,7 @@ def clear(found: Mapping[Any, Interval]) -> dict[Any, str]:
     return {key: ("open", "ahead", "behind")[side] for key, side in sides.items()}
 
 
+@checked
 def in_points(gap: Interval, digits: int = 1) -> str:
     """A difference of percentages with its interval.
 
@@ -134,6 +149,7 @@ def in_points(gap: Interval, digits: int = 1) -> str:
     return f"{gap.mean:+.{digits}f} points [{gap.low:.{digits}f}, {gap.high:.{digits}f}]"
 
 
+@checked
 def percents(*fractions: float) -> str:
     """Fractions as a list of percentages, to three digits.
 
@@ -143,6 +159,7 @@ def percents(*fractions: float) -> str:
     return f"{_listed([f'{100 * fraction:.3g}' for fraction in fractions])} %"
 
 
+@checked
 def in_words(found: Mapping[Any, Interval]) -> str:
     """What :func:`clear` says of every setting, the unfavourable ones included; settings up to 1 are fractions.
 

@@ -106,14 +106,15 @@ def page(name: str, profile: str, parameters: Any) -> None:
 
 @command("collect", "collect standard")
 @click.argument("profiles", nargs=-1)
-def collect(profiles: tuple[str, ...]) -> None:
+@click.option("--dirty", is_flag=True, help="also what edited code made, which nobody can look up")
+def collect(profiles: tuple[str, ...], dirty: bool) -> None:
     """Copy the records of long runs to data/results, to be committed.
 
     PROFILES: which (default: standard and paper).
     """
     for name in profiles:
         known_name("profile", name, PROFILES)
-    written = records.collect(list(profiles or LONG))
+    written = records.collect(list(profiles or LONG), dirty=dirty)
     print(f"{len(written)} files have new rows{': ' if written else ''}{', '.join(map(str, written))}")
 
 

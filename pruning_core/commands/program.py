@@ -3,10 +3,13 @@
 click reads the line: papermill and dask bring it anyway, so that it adds no dependency, and its options carry types.
 """
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -38,6 +41,24 @@ for command in (
     program.add_command(command)
 
 
+@contextlib.contextmanager
+def _ends_in_order() -> Iterator[None]:
+    """Within the block SIGTERM, as from a scheduler or a closed terminal, ends what runs as Ctrl-C does: nothing stays."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def main(given: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it succeeded, with one sentence on stderr 2 if it was refused and 1 if it failed.
 
@@ -46,7 +67,8 @@ def main(given: Sequence[str] | None = None) -> int:
     """
     run: Callable[..., Any] = program.main
     try:
-        run(args=None if given is None else list(given), prog_name="python -m pruning_core", standalone_mode=False)
+        with _ends_in_order():
+            run(args=None if given is None else list(given), prog_name="python -m pruning_core", standalone_mode=False)
     except PruningError as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, BadInput | BadType) else 1

@@ -80,7 +80,7 @@ def _read(path: Path, expected: str | None) -> Raw:
         with safe_open(path, framework="numpy") as file:
             about = file.metadata() or {}
             raw = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise CorruptFile(f"{path} is truncated or no image set: delete it to fetch it again.") from error
     if about.get("format") != FORMAT or content_sha256(raw) != (expected or about.get("sha256")):
         raise CorruptFile(f"{path} is damaged or of another kind: delete it to fetch it again.")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pruning_core.checks import SEED, Device, Maybe, Whole, check
+from pruning_core.checks import SEED, Device, Maybe, Whole, check, checked
 from pruning_core.data.downloads import content_sha256, image_folder, load_raw
 from pruning_core.data.own import arrays_of, folder_info, listed, parts
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS, Augmentation, DatasetInfo, Normalisation
@@ -29,7 +29,7 @@ from pruning_core.data.splits import (
     mixed,
     split_indices,
 )
-from pruning_core.errors import BadInput, BadType, known_name
+from pruning_core.errors import BadInput, BadType, known_name, shown
 from pruning_core.records.files import cache_root
 
 
@@ -93,6 +93,7 @@ class _Request:
         return shrunk | {"test": test}
 
 
+@checked(random_labels=None)
 def load_data(
     name: str | os.PathLike,
     *,
@@ -132,7 +133,7 @@ def load_data(
     random_labels = check("random_labels, the seed of the shuffle,", random_labels, Maybe(SEED))
     seed, device = check("seed", seed, SEED), check("device", device, Device())
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise BadType(f"dtype is a floating-point type of torch, such as torch.float32, not {dtype!r}.")
+        raise BadType(f"dtype is a floating-point type of torch, such as torch.float32, not {shown(dtype)}.")
     info = _known(name)
     normalisation, augmentation = Normalisation(info.mean, info.std), None
     if normalise is not None:

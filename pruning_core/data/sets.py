@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pruning_core.checks import checked
 from pruning_core.records.files import read_yaml
 
 Floats = tuple[float, ...]
 
 
+@checked
 @dataclass(frozen=True)
 class Normalisation:
     """``(pixel - mean) / std`` a channel, for pixels in [0, 1]."""
@@ -26,6 +28,7 @@ class Normalisation:
     std: Floats
 
 
+@checked
 @dataclass(frozen=True)
 class DatasetInfo:
     """What there is to know about a set before it is loaded; data/README.md says more."""
@@ -45,6 +48,7 @@ class DatasetInfo:
     fingerprint: str = ""  # SHA-256 of what is one's own: with other images an experiment is another one
 
 
+@checked
 @dataclass(frozen=True)
 class Augmentation:
     """What a training image goes through at random. All fields at rest: nothing.

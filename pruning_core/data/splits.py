@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pruning_core.checks import Whole, check
+from pruning_core.checks import Whole, check, checked
 from pruning_core.data.sets import Augmentation
 from pruning_core.errors import BadInput, CorruptFile
 
@@ -22,6 +22,7 @@ WITHOUT_TEST_SET = {"test": 0.2, "score": 0.08, "validation": 0.08}
 """Shares of the images of each class that leave the training split, where there is an official test set, and where not."""
 
 
+@checked
 class Split:
     """A fixed part of a data set in memory: normalised ``inputs`` (N, C, H, W), ``labels`` (N,) int64."""
 

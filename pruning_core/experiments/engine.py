@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pruning_core.errors import BadInput, PruningError
+from pruning_core.checks import checked
+from pruning_core.errors import BadInput, PruningError, shown
 from pruning_core.experiments.experiment import Experiment
 from pruning_core.experiments.runs import beginnings, checkpoint, run, train_until
 from pruning_core.experiments.stages import Each, Repeat, Stage, Train
@@ -65,6 +66,7 @@ class Task:
         return self.until or self.experiment.key
 
 
+@checked
 def run_all(
     experiments: Iterable[Experiment],
     *,
@@ -96,7 +98,7 @@ def run_all(
     given = workers if workers is not None else os.environ.get("PRUNING_WORKERS")
     wanted = int(given) if isinstance(given, str) and given.isdigit() else given
     if isinstance(wanted, bool) or (isinstance(wanted, int) and wanted < 0):
-        raise BadInput(f"workers is a number of processes, a scheduler's address or a Client, not {wanted!r}.")
+        raise BadInput(f"workers is a number of processes, a scheduler's address or a Client, not {shown(wanted)}.")
     total = sum(task.until is None for task in tasks)
     # To start processes costs seconds: not for one experiment.
     if wanted in (None, 0, 1) or (isinstance(wanted, int) and total < 2):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pruning_core.checks import checked
 from pruning_core.errors import BadInput
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.masks import Masks
@@ -19,6 +20,7 @@ from pruning_core.models.modes import undisturbed
 BINS = 40
 
 
+@checked
 def importances(model: nn.Module, method: str | Method, example_input, *, traced=None) -> dict[str, Tensor]:
     """The scores that a channel method gives: group -> (channels,), of the groups that it can prune.
 
@@ -59,6 +61,7 @@ def spread(values: Tensor) -> dict[str, float | str]:
     }
 
 
+@checked
 def seconds_of_choice(
     model: nn.Module, method: str | Method, sparsity: float, batches, *, repeats: int = 3, seed: int = 0
 ) -> float:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pruning_core.errors import BadInput
+from pruning_core.checks import checked
+from pruning_core.errors import BadInput, BadType, shown
 
 if TYPE_CHECKING:  # pandas and scipy wait until they are used: the package is to start as fast as torch
     import pandas as pd
@@ -40,6 +41,7 @@ class Interval(NamedTuple):
         return int(self.low > 0) - int(self.high < 0)
 
 
+@checked(values=None)
 def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
     """The mean of the values (one a seed) and its two-sided t-interval.
 
@@ -49,7 +51,10 @@ def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> 
     """
     from scipy.special import stdtrit
 
-    v = np.asarray(values, float)
+    try:
+        v = np.asarray(values, float).ravel()
+    except (TypeError, ValueError):
+        raise BadType(f"values must be numbers, one a seed, not {shown(values)}.") from None
     v = v[~np.isnan(v)]
     if len(v) < 2:
         return Interval(float(v.mean()) if len(v) else math.nan, math.nan, math.nan, len(v))
@@ -58,6 +63,7 @@ def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> 
     return Interval(mean, mean - half, mean + half, len(v))
 
 
+@checked
 def paired_difference(
     rows: "pd.DataFrame", first: str, second: str, *, by: str = "method", value: str = "accuracy"
 ) -> "pd.DataFrame":
@@ -69,6 +75,7 @@ def paired_difference(
     """
     import pandas as pd
 
+    require_columns(rows, ("asked", "seed", by, value))
     wide = rows.pivot_table(index=["asked", "seed"], columns=by, values=value)
     found = []
     if {first, second} <= set(wide.columns):
@@ -78,6 +85,7 @@ def paired_difference(
     return pd.DataFrame(found, columns=["removed", "points", "low", "high", "seeds", "better"]).round(2)
 
 
+@checked
 def over_seeds(rows: "pd.DataFrame", by: Sequence[str], value: str, keep: Sequence[str] = ()) -> "pd.DataFrame":
     """One row for each group of ``by``: mean of ``value`` over seeds with its 95 % interval, and means of ``keep``.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pruning_core.checks import checked
 from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput, BudgetError
 from pruning_core.experiments.importances import importances, spread
@@ -126,6 +127,7 @@ def shrink(state: State) -> Kept:
     return kept
 
 
+@checked
 def recalibrate(model: nn.Module, split: Split, samples: int, seed: int = 0) -> None:
     """Replace the running statistics of batch norm by plain averages over ``samples`` of ``split``, in place."""
     momenta = {m: m.momentum for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats}

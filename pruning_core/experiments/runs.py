@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from pruning_core.errors import BadInput, CorruptFile
+from pruning_core.checks import checked
+from pruning_core.errors import BadInput, CorruptFile, shown
 from pruning_core.experiments.experiment import Experiment, own_methods
 from pruning_core.experiments.play import play
 from pruning_core.experiments.stages import Each, Stage, Train, every_stage
@@ -27,6 +28,7 @@ from pruning_core.records.table import environment, read_rows, write_rows
 from pruning_core.version import CHEAP, code_of
 
 
+@checked
 def run(
     experiment: Experiment, *, progress: bool = True, folder: Path | None = None, shared: Collection[str] | None = None
 ) -> list[dict[str, Any]]:
@@ -77,6 +79,7 @@ def recorded(path: Path, key: str) -> list[dict[str, Any]]:
     return rows
 
 
+@checked
 def final_state(experiment: Experiment, *, progress: bool = False) -> State:
     """The state at the end of an experiment, played again from its nearest checkpoint: the network itself, its masks."""
     with _threads(experiment):
@@ -177,7 +180,7 @@ def _keep_within_bound(newest: Path) -> None:
     except ValueError:
         left = -1.0
     if not left >= 0:
-        raise BadInput(f"PRUNING_CHECKPOINTS_GB is a number of gigabytes of at least 0, not {text!r}.")
+        raise BadInput(f"PRUNING_CHECKPOINTS_GB is a number of gigabytes of at least 0, not {shown(text)}.")
     held = []
     for path in newest.parent.glob("*.safetensors"):
         try:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from pruning_core.checks import A, Checked, Constraints, Maybe, OneOf, Real, Several, Text, Whole, check
-from pruning_core.errors import BadInput, BadType, known_name
+from pruning_core.checks import A, Checked, Constraints, Maybe, OneOf, Real, Several, Text, Whole, check, checked
+from pruning_core.errors import BadInput, BadType, known_name, shown
 from pruning_core.experiments.fields import Becomes, Penalties, Penalty, patterns, penalties
 from pruning_core.experiments.importances import check_importance
 from pruning_core.masks.budgets import Budget
@@ -22,6 +22,7 @@ from pruning_core.training.evaluation import PRECISIONS
 from pruning_core.training.optimizers import Optimizer, Schedule
 
 
+@checked
 def to(sparsity: float, method: str | Method) -> Budget:
     """The budget that removes this fraction of what ``method`` prunes."""
     return Budget(sparsity, of=counted(as_method(method)))
@@ -241,7 +242,7 @@ class Attack(Checked):
         try:
             object.__setattr__(self, "options", tuple(sorted(dict(self.options).items())))
         except (TypeError, ValueError):
-            raise BadType(f"options of an attack are pairs (name, value), and not {self.options!r}.") from None
+            raise BadType(f"options of an attack are pairs (name, value), and not {shown(self.options)}.") from None
 
 
 @dataclass(frozen=True)

@@ -75,9 +75,13 @@ class State:
         save_tensors(path, join_parts(parts), info)
 
     def load(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Take over a saved state; returns the trainer's own part, if there is one."""
-        tensors, info = load_tensors(path)
-        if info.get("kind") != "run" or info.get("name") != path.stem:
+        """Take over a saved state; returns the trainer's own part, if there is one. CorruptFile says what to delete."""
+        try:
+            tensors, info = load_tensors(path)
+        except CorruptFile as error:
+            raise CorruptFile(f"{error} Delete it, and it is made again.") from error
+        complete = info.keys() >= {*KEPT_AS_JSON} and isinstance(info.get("trainer", {}), dict)
+        if info.get("kind") != "run" or info.get("name") != path.stem or not complete:
             raise CorruptFile(f"{path} is not the checkpoint that belongs there: delete it, and it is made again.")
         parts = split_parts(tensors)
         fit_tensors(self.model, parts.get("model", {}), str(path))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from pruning_core.checks import checked
 from pruning_core.errors import BadInput, known_name
 from pruning_core.experiments.runs import recorded
 from pruning_core.records.files import cache_root, content_hash
@@ -14,6 +15,7 @@ from pruning_core.records.table import environment, read_rows, write_rows
 from pruning_core.version import PROFILES, code_of
 
 
+@checked
 def study(settings: Mapping[str, Any], compute: Callable[[], Iterable[Mapping[str, Any]]], *, profile: str = "quick"):
     """The rows that ``compute()`` gives, as a DataFrame: read from their record when there is one, else recorded.
 

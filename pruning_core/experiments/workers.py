@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from pruning_core.data.sets import DATASETS
-from pruning_core.errors import BadInput
+from pruning_core.errors import BadInput, shown
 from pruning_core.experiments.engine import Failure, Task, attempt, is_done
 from pruning_core.models.build import MODELS
 
@@ -72,7 +72,7 @@ def connect(workers: Any) -> Any:
     if isinstance(workers, distributed.Client):
         return workers
     if not isinstance(workers, int | str):
-        raise BadInput(f"workers is a number of processes, a scheduler's address or a Client, not {workers!r}.")
+        raise BadInput(f"workers is a number of processes, a scheduler's address or a Client, not {shown(workers)}.")
     try:
         client = _client_of(workers)
     except (OSError, ValueError) as error:

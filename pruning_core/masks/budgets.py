@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from pruning_core.checks import Constraints, Maybe, OneOf, Real, Whole, check, check_fields
+from pruning_core.checks import Constraints, Maybe, OneOf, Real, Whole, check, check_fields, checked
 from pruning_core.errors import BadInput, BudgetError, known_name
 from pruning_core.masks.groups import expand
 from pruning_core.masks.masks import Masks
@@ -75,6 +75,7 @@ class Budget:
                 raise BadInput("a budget needs either a sparsity or a score below which to prune.")
 
 
+@checked
 def allocate(scores: Scores, budget: Budget, alive: Masks, sites: Sites) -> Masks:
     """Masks that keep the highest scores and meet the budget exactly, or within one channel where channels are counted
     in weights or MACs; with ``round_to`` above 1, each group then keeps the next best up to the next multiple.

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pruning_core.errors import BadInput
+from pruning_core.checks import checked
+from pruning_core.errors import BadInput, known_name
 from pruning_core.masks.masks import Masks
 
 
@@ -85,6 +86,7 @@ def any_alive(mask: Tensor, dim: int) -> Tensor:
     return torch.from_numpy(array.reshape(len(array), -1).any(1))
 
 
+@checked
 def expand(keep: Mapping[str, Tensor], groups: Mapping[str, Group], shapes: Mapping[str, torch.Size]) -> Masks:
     """Masks of every parameter that the channels in ``keep`` (group name -> bool (size,)) touch.
 
@@ -93,7 +95,7 @@ def expand(keep: Mapping[str, Tensor], groups: Mapping[str, Group], shapes: Mapp
     """
     lines: dict[str, dict[int, np.ndarray]] = {}
     for name, alive in keep.items():
-        group = groups[name]
+        group = groups[known_name("group", name, groups)]
         if alive.shape != (group.size,) or alive.dtype != torch.bool:
             raise BadInput(f"group {name!r} takes a bool vector of {group.size} channels, not {tuple(alive.shape)}.")
         if bool(alive.all()):

@@ -12,7 +12,7 @@ from os import PathLike
 import torch
 from torch import Tensor, nn
 
-from pruning_core.errors import BadInput, BadType
+from pruning_core.errors import BadInput, BadType, shown
 from pruning_core.models.storage import CARRIED
 from pruning_core.records.checkpoints import load_tensors, save_tensors
 
@@ -21,7 +21,13 @@ class NamedTensors(Mapping[str, Tensor]):
     """An immutable mapping from names to tensors."""
 
     def __init__(self, tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]] = ()):
-        self._tensors = dict(tensors)
+        try:
+            self._tensors = dict(tensors)
+        except (TypeError, ValueError):
+            raise BadType(f"{type(self).__name__} maps names to tensors; {shown(tensors)} does not.") from None
+        for name, tensor in self._tensors.items():
+            if not isinstance(name, str) or not isinstance(tensor, Tensor):
+                raise BadType(f"{type(self).__name__} maps names to tensors, not {shown(name)} to {shown(tensor)}.")
 
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]

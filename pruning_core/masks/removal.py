@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from pruning_core.errors import BadInput
+from pruning_core.checks import checked
+from pruning_core.errors import BadInput, known_name
 from pruning_core.masks.groups import Group, Member
 from pruning_core.masks.masks import Masks
 from pruning_core.models.layers.index import ChannelIndex
@@ -71,6 +72,7 @@ class Kept:
         return Masks({name: mask for name, mask in sliced.items() if name not in self.slices or not mask.all()})
 
 
+@checked
 def remove(model: nn.Module, masks: Mapping[str, Tensor], groups: Iterable[Group]) -> Kept:
     """Cut the dead channels of ``groups`` out of ``model``, in place; what else is masked stays as zeros.
 
@@ -78,6 +80,8 @@ def remove(model: nn.Module, masks: Mapping[str, Tensor], groups: Iterable[Group
     """
     parameters = dict(model.named_parameters())
     buffers = dict(model.named_buffers())
+    for name in masks:
+        known_name("parameter", name, dict(model.named_parameters(remove_duplicate=False)))
     dropped: dict[str, dict[int, list[Tensor]]] = {}
     unread: dict[str, list[Tensor]] = {}
     channels: dict[str, Tensor] = {}

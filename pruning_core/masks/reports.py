@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from pruning_core.checks import checked
 from pruning_core.errors import BadInput, known_name
 from pruning_core.masks.groups import any_alive
 from pruning_core.masks.sites import Sites
@@ -155,6 +156,7 @@ def left_out(sites: Sites) -> str:
     return " and ".join(parts)
 
 
+@checked
 def layer_density(
     model: nn.Module, masks: Mapping[str, Tensor], names: Iterable[str] | None = None
 ) -> dict[str, float]:
@@ -173,11 +175,13 @@ def layer_density(
     return {n: int(torch.count_nonzero(masks[n])) / shapes[n].numel() if n in masks else 1.0 for n in chosen}
 
 
+@checked
 def dead_layers(model: nn.Module, masks: Mapping[str, Tensor]) -> list[str]:
     """Names of weight tensors that have no living entry: the network is cut in two there."""
     return [name for name, density in layer_density(model, masks).items() if density == 0]
 
 
+@checked
 def dead_units(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, int]:
     """For each weight tensor the number of outputs without a living weight."""
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from pruning_core.checks import checked
 from pruning_core.errors import BadInput, known_name
 
 
@@ -68,6 +69,7 @@ SNIP_IT_ROUNDS = 7
 """Cuts of SNIP-it's own schedule, S + 2 with S = 5."""
 
 
+@checked
 def rounds_of(schedule: str, rounds: int | None, target: float | None) -> int:
     """How many cuts a schedule makes: ``rounds`` where they are given, else its own number.
 
@@ -88,6 +90,7 @@ def rounds_of(schedule: str, rounds: int | None, target: float | None) -> int:
     raise BadInput(f"schedule={schedule!r} needs a number of rounds; with one it would be a single cut.")
 
 
+@checked
 def fraction_after(schedule: str | Callable[..., float], i: int, n: int, target: float, start: float = 0.0) -> float:
     """Fraction removed after round ``i`` (from 1) of ``n``, from ``start`` to ``target``, and exactly that in the last.
 

@@ -38,7 +38,8 @@ class Scores(NamedTensors):
     """
 
     def __init__(self, scores: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]):
-        super().__init__((name, score.detach()) for name, score in dict(scores).items())
+        super().__init__(scores)
+        self._tensors = {name: score.detach() for name, score in self._tensors.items()}
         for name, score in self.items():
             if not score.is_floating_point():
                 raise BadType(f"the scores of {name!r} must be floating point, not {score.dtype}.")

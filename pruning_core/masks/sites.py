@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
+from pruning_core.checks import checked
 from pruning_core.data.feeds import Feed
-from pruning_core.errors import BadInput, BadType, Unprunable
+from pruning_core.errors import BadInput, BadType, Unprunable, shown
 from pruning_core.masks.groups import Group
 from pruning_core.masks.tracing import PRODUCERS, groups_and_positions
 from pruning_core.models.calls import like_model, mapped
@@ -31,6 +32,7 @@ Scope = Iterable[str] | Callable[[str, nn.Module], bool] | None
 InScope = Callable[..., bool]  # (name of a layer, module), or with exact=True of a parameter
 
 
+@checked
 def find_sites(
     model: nn.Module,
     *,
@@ -133,7 +135,7 @@ def _scope(model: nn.Module, scope: Scope) -> InScope:
     known = {name for name, _ in model.named_modules()} | {name for name, _ in model.named_parameters()}
     for pattern in patterns:
         if not isinstance(pattern, str):
-            raise BadType(f"scope takes patterns on layer names, not {pattern!r}.")
+            raise BadType(f"scope takes patterns on layer names, not {shown(pattern)}.")
         if not any(fnmatchcase(name, pattern.removeprefix("!")) for name in known):
             raise BadInput(f"scope {pattern!r} fits no layer of {type(model).__name__}.")
     wanted = [pattern for pattern in patterns if not pattern.startswith("!")]

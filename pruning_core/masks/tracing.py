@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from pruning_core.checks import checked
 from pruning_core.errors import BadInput, Unprunable
 from pruning_core.masks.groups import Group, Member
 from pruning_core.masks.time_limit import OutOfTime, limited
@@ -35,6 +36,7 @@ PRODUCERS = (*CONVOLUTIONS, nn.Linear)
 VECTORS = (_BatchNorm, _InstanceNorm, nn.PReLU, HardConcreteGate, ChannelGate)
 
 
+@checked
 def find_groups(model: nn.Module, example_input, time_limit: float = 60.0) -> list[Group]:
     """All channel groups of ``model``, in the order of its layers; the ones that cannot be pruned say why.
 

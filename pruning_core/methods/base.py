@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, dataclass_trans
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import Constraints, OneOf, check_fields
+from pruning_core.checks import Constraints, OneOf, check_fields, checked
 from pruning_core.data.feeds import Feed
-from pruning_core.errors import BadInput, BadType, Unprunable, known_name
+from pruning_core.errors import BadInput, BadType, Unprunable, known_name, shown
 from pruning_core.masks import Budget, Group, Masks, Member, Scores, Sites, allocate
 from pruning_core.masks.scores import COMBINERS, NORMALISERS, combine
 from pruning_core.methods.shrinking import living_part
@@ -172,6 +172,7 @@ class Method:
 METHODS: dict[str, type[Method]] = {}
 
 
+@checked
 @dataclass_transform(frozen_default=True)
 def register(method: type[Method]) -> type[Method]:
     """Make a subclass of Method a frozen dataclass, unless it is one, and add it to METHODS, under its ``name``; use as a
@@ -192,6 +193,7 @@ def register(method: type[Method]) -> type[Method]:
     return method
 
 
+@checked(method=None)
 def as_method(method: str | Method) -> Method:
     """The method of that name with its default parameters, or the instance given."""
     if isinstance(method, Method):
@@ -199,7 +201,7 @@ def as_method(method: str | Method) -> Method:
     if isinstance(method, type) and issubclass(method, Method):
         return method()
     if not isinstance(method, str):
-        raise BadType(f"a method is a name or an instance, like 'magnitude' or Magnitude(), not {method!r}.")
+        raise BadType(f"a method is a name or an instance, like 'magnitude' or Magnitude(), not {shown(method)}.")
     return METHODS[known_name("method", method, METHODS)]()
 
 

@@ -19,6 +19,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from pruning_core.checks import checked
 from pruning_core.errors import BadInput, BudgetError
 from pruning_core.masks import Budget, Group, Masks, Scores, allocate
 from pruning_core.masks.reports import count_removed
@@ -129,6 +130,7 @@ def _revive(group: Group, channel: int, weights: Scores, masks: Masks, found: di
         found[parameter].view(-1)[top] = True
 
 
+@checked
 def official_shares(weight_scores: Tensor, node_scores: Tensor, share: float) -> tuple[float, float]:
     """The fractions of weights and of nodes that the official CNIP removes when asked for ``share`` of both together.
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import Constraints, OneOf, Whole, check
+from pruning_core.checks import Constraints, OneOf, Whole, check, checked
 from pruning_core.errors import BadInput, known_name
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.hidden import ACTIVATIONS, Hidden
@@ -47,6 +47,7 @@ class Recovery(NamedTuple):
     residuals: list[float]
 
 
+@checked(s=None)
 def two_layer(
     hidden: Tensor | Callable[[], Iterable[Tensor]] | Hidden,
     consume: Tensor | nn.Module | None = None,

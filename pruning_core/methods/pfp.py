@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import Constraints, OneOf
+from pruning_core.checks import Constraints, Floats, OneOf, Real, checked
 from pruning_core.masks import Budget, Group, Member, Scores, allocate, expand
 from pruning_core.methods.base import Choice, Method, View, along, reading_columns, register
 from pruning_core.methods.shared.draws import Draws, coefficient, draws_for_distinct, expected_distinct, least_draws
@@ -33,12 +33,14 @@ def draws_at(error: float, a: float) -> int:
     return max(math.ceil(3 * (6 + 2 * error) * a / error**2), 1)
 
 
+@checked(error=Real(above=0), a=Real(at_least=0))
 def kept_at(error: float, q: np.ndarray, a: float) -> int:
     """How many of the channels with probabilities ``q`` stay at this error."""
     # So many draws show everything; powers of such size would only overflow.
     return min(expected_distinct(q, min(draws_at(error, a), 1e15)), int(np.count_nonzero(q)))
 
 
+@checked(scores=Floats(1), a=Real(above=0))
 def last_errors(scores: Tensor, a: float) -> Tensor:
     """For each channel the largest error at which it still stays; infinite for the best one, 0 without sensitivity.
 

@@ -15,7 +15,7 @@ logarithm is then infinite.
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import Constraints, Real
+from pruning_core.checks import Constraints, Real, checked
 from pruning_core.masks import Group, Masks, Member
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.batch_norm_scales import SIGMOID, Thresholded, living_scales, scales_of
@@ -63,6 +63,7 @@ class RecedingNeurons(Thresholded):
         return torch.sigmoid(weight if self.reference else weight.double())
 
 
+@checked
 def receding(g: Tensor, b: float = 0.0) -> Tensor:
     """R(g) = s (1 - ln s) with s = sigma(g + b), for each entry of ``g``: between 0 and 1, rising, finite for every g.
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pruning_core.checks import checked
 from pruning_core.errors import Unprunable
-from pruning_core.models.calls import call, like_model
+from pruning_core.models.calls import call, like_model, tried
 from pruning_core.models.modes import evaluating
 
 
@@ -24,6 +25,7 @@ class _Reached(BaseException):
     """Ends a forward pass as soon as everything wanted was seen; not an Exception, because networks may catch those."""
 
 
+@checked
 def layer_inputs(model: nn.Module, names: Iterable[str], batches: Iterable) -> Iterator[dict[str, Tensor]]:
     """For every batch the inputs of the layers ``names`` (layer -> tensor), in evaluation mode, without gradients.
 
@@ -52,7 +54,7 @@ def layer_inputs(model: nn.Module, names: Iterable[str], batches: Iterable) -> I
             for name in names:
                 module = model.get_submodule(name)
                 hooks.enter_context(module.register_forward_pre_hook(hook(name), with_kwargs=True))
-            call(model, like_model(model, batch[0], None)[0])
+            tried(model, like_model(model, batch[0], None)[0])
         _refuse_unreached(names, seen)
         yield dict(seen)
 

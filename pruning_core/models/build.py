@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning_core.checks import SEED, Maybe, Real, Several, Whole, check
+from pruning_core.checks import SEED, Maybe, Real, Several, Whole, check, checked
 from pruning_core.data.loading import Data
 from pruning_core.data.sets import DATASETS
-from pruning_core.errors import BadInput, BadType, known_name
+from pruning_core.errors import BadInput, BadType, known_name, shown
 from pruning_core.models.zoo.base import NETWORKS, NORMS, ModelInfo, Shape
 from pruning_core.models.zoo.chains import chain
 from pruning_core.models.zoo.densenet import DenseNet
@@ -54,7 +54,7 @@ def shape_and_classes(data: Any) -> tuple[Shape, int]:
         (channels, height, width), classes = data
     except (TypeError, ValueError):
         raise BadType(
-            f"data must be the name of a data set, loaded data or ((C, H, W), classes), not {data!r}."
+            f"data must be the name of a data set, loaded data or ((C, H, W), classes), not {shown(data)}."
         ) from None
     numbers = (channels, height, width, classes)
     channels, height, width, classes = check("((C, H, W), classes)", numbers, Several(Whole(at_least=1)))
@@ -77,6 +77,7 @@ def _torchvision(name: str, shape: Shape, classes: int, width: float, norm: str)
     return models.get_model(short, weights=None, num_classes=classes, **options)
 
 
+@checked
 def build_model(
     name: str, data: str | Data | tuple[Shape, int], *, width: float = 1.0, norm: str = "batch", seed: int | None = None
 ) -> nn.Module:
@@ -137,6 +138,7 @@ def _architecture(name: str, data: Any, width: float, norm: str) -> nn.Module:
     return model
 
 
+@checked
 def rebuild(recipe: Mapping[str, Any]) -> nn.Module:
     """The architecture that ``model.recipe`` describes, to be overwritten by a state dict: its weights are not the paper's
     (drawing those takes seconds where they are orthogonal), and the global random state stays as it is.
@@ -145,7 +147,10 @@ def rebuild(recipe: Mapping[str, Any]) -> nn.Module:
     """
     needed = {"name", "shape", "classes", "width", "norm"}
     if not isinstance(recipe, Mapping) or set(recipe) != needed:
-        raise BadInput(f"a recipe of a network has exactly the entries {', '.join(sorted(needed))}; got {recipe!r}.")
-    data: Any = (tuple(recipe["shape"]), recipe["classes"])
+        raise BadInput(
+            f"a recipe of a network has exactly the entries {', '.join(sorted(needed))}; got {shown(recipe)}."
+        )
+    shape = check("the shape of an image", recipe["shape"], Several(Whole(at_least=1), at_least=3, at_most=3))
+    data: Any = (shape, recipe["classes"])
     with torch.random.fork_rng(devices=[]):
         return _architecture(recipe["name"], data, recipe["width"], recipe["norm"])

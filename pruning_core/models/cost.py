@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from pruning_core.checks import checked
 from pruning_core.errors import BadInput, BadType
 from pruning_core.models.calls import first_sample, tensors_of, tried
 from pruning_core.models.modes import observing
@@ -29,6 +30,7 @@ LAYERS = (_ConvNd, nn.Linear)
 QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 
 
+@checked
 def count_parameters(model: nn.Module) -> int:
     """Number of trainable and frozen parameters; one that is shared by two layers counts once, buffers do not count.
 
@@ -39,6 +41,7 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+@checked
 def sparsity_of(model: nn.Module) -> float:
     """Fraction of exact zeros, in [0, 1], among the weights of convolutions and linear layers.
 
@@ -56,6 +59,7 @@ def sparsity_of(model: nn.Module) -> float:
     return sum(int((weight == 0).sum()) for weight in unique) / total
 
 
+@checked
 def size_on_disk(model: nn.Module) -> int:
     """Bytes of the network as one safetensors file: parameters and buffers, zeros stored like any other value."""
     unique: dict[tuple, tuple[str, Tensor]] = {}
@@ -65,6 +69,7 @@ def size_on_disk(model: nn.Module) -> int:
     return len(safetensors.torch.save(dict(unique.values())))
 
 
+@checked
 def count_macs(model: nn.Module, example: Any) -> int:
     """Multiply-accumulates of one forward pass for one sample (the convention is in the docstring of this module).
 
@@ -78,6 +83,7 @@ def count_macs(model: nn.Module, example: Any) -> int:
     return sum(macs_by_layer(model, example).values())
 
 
+@checked
 def macs_by_layer(model: nn.Module, example: Any) -> dict[str, int]:
     """Multiply-accumulates for one sample, by the name of the module that computed them, in order of first use.
 
@@ -156,6 +162,7 @@ def norm_operations(model: nn.Module, example: Any) -> int:
     return sum(found)
 
 
+@checked
 def output_positions(model: nn.Module, example: Any) -> dict[str, int]:
     """Number of positions at which each weight of a convolution or linear layer is used for one sample, by layer name.
 

@@ -11,6 +11,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from pruning_core.checks import checked
+from pruning_core.models.calls import tried
+from pruning_core.models.cost import check_example
 from pruning_core.models.modes import observing
 
 # Exactly these: a subclass may do more than the formula knows.
@@ -18,6 +21,7 @@ LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.Con
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
+@checked
 def fold_batch_norm(model: nn.Module, example) -> nn.Module:
     """A copy of ``model`` for inference, in evaluation mode, whose batch norms are folded into the layers in front of them:
 
@@ -87,6 +91,7 @@ def _pairs(model: nn.Module, example) -> list[tuple[Any, Any]]:
     def after_norm(norm: nn.Module, inputs: tuple, output: Tensor) -> None:
         readers.running = None
 
+    check_example(example)
     device = next((parameter.device for parameter in model.parameters()), None)
     arguments = example if isinstance(example, tuple) else (example,)
     arguments = tuple(part.to(device) if isinstance(part, Tensor) else part for part in arguments)
@@ -100,7 +105,7 @@ def _pairs(model: nn.Module, example) -> list[tuple[Any, Any]]:
                 hooks.enter_context(module.register_forward_pre_hook(before_norm))
                 hooks.enter_context(module.register_forward_hook(after_norm))
         with readers:
-            readers.note(model(*arguments))
+            readers.note(tried(model, arguments))
     pairs = []
     for layer, output in made:
         norm, *others = readers.of[id(output)] or [None]

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from pruning_core.errors import BadInput, CorruptFile
+from pruning_core.checks import check_finite, checked
+from pruning_core.errors import BadInput, CorruptFile, PruningError, shown
 from pruning_core.models import build
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.records.checkpoints import load_tensors, save_tensors
@@ -22,6 +23,7 @@ CUT = (nn.modules.conv._ConvNd, nn.Linear, _NormBase, nn.PReLU)
 """Layers of torch that can lose channels, beside this package's own."""
 
 
+@checked
 def save_network(
     model: nn.Module,
     path: str | PathLike,
@@ -54,6 +56,7 @@ def save_network(
     save_tensors(path, tensors, info)
 
 
+@checked
 def load_pruned(path: str | PathLike, model: nn.Module | None = None) -> nn.Module:
     """The network saved by ``PruneResult.save``, in evaluation mode; nothing is unpickled.
 
@@ -63,21 +66,46 @@ def load_pruned(path: str | PathLike, model: nn.Module | None = None) -> nn.Modu
     Raises CorruptFile for a file that is damaged or of another kind, BadInput for a network that does not fit.
     """
     tensors, info = load_tensors(path)
-    if info.get("kind") != "network":
-        raise CorruptFile(f"{path} holds {info.get('kind', 'something else')!s}, not a network.")
-    if model is not None:
-        skeleton = copy.deepcopy(model)
-    elif info.get("recipe"):
-        skeleton = build.rebuild(info["recipe"])
-    else:
-        raise BadInput(f"{path} holds a {info['class']}, which cannot be rebuilt by name; pass an instance as model=.")
-    if info.get("plain"):
-        skeleton = to_plain(skeleton)
+    if (what := info.get("kind")) != "network":
+        raise CorruptFile(f"{path} holds {what if isinstance(what, str) else 'something else'}, not a network.")
     state = {name: tensor for name, tensor in tensors.items() if not name.startswith("mask:")}
-    fit_tensors(skeleton, state, str(path), info.get("tied", ()))
     masks = {name.removeprefix("mask:"): mask for name, mask in tensors.items() if name.startswith("mask:")}
+    for name, mask in masks.items():
+        if mask.dtype != torch.bool or name not in state or mask.shape != state[name].shape:
+            raise CorruptFile(f"{path} is damaged: its mask of {name!r} does not fit a tensor of the network.")
+    skeleton = copy.deepcopy(model) if model is not None else _rebuilt(info, path)
+    if info.get("plain") is True:
+        skeleton = to_plain(skeleton)
+    fit_tensors(skeleton, state, str(path), _groups(info.get("tied", []), state, path))
+    try:
+        check_finite(skeleton)
+    except BadInput as error:
+        raise BadInput(f"{path} cannot be used: {error}") from error
     setattr(skeleton, CARRIED, {name: mask for name, mask in masks.items() if not mask.all()})
     return skeleton.eval()
+
+
+def _rebuilt(info: Mapping[str, Any], path: str | PathLike) -> nn.Module:
+    """The architecture that a file names, without values: memory is taken for the tensors of the file only, however large a
+    width somebody has written into it."""
+    if not info.get("recipe"):
+        kind = info["class"] if isinstance(info.get("class"), str) else "network of some class"
+        raise BadInput(f"{path} holds a {kind}, which cannot be rebuilt by name; pass an instance as model=.")
+    try:
+        with torch.device("meta"):
+            return build.rebuild(info["recipe"])
+    except PruningError as error:
+        raise BadInput(f"{path} names a network that cannot be built: {error}") from error
+    except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
+        raise CorruptFile(f"{path} names a network that cannot be built: {shown(info['recipe'])}.") from error
+
+
+def _groups(tied: Any, state: Mapping[str, Tensor], path: str | PathLike) -> list[list[str]]:
+    """The groups of names in a file that stand for one tensor each; CorruptFile unless they are such."""
+    lists = isinstance(tied, list) and all(isinstance(group, list) for group in tied)
+    if not lists or not all(isinstance(name, str) and name in state for group in tied for name in group):
+        raise CorruptFile(f"{path} is damaged: its groups of tied tensors are no lists of their names.")
+    return tied
 
 
 def fit_tensors(skeleton: nn.Module, state: dict[str, torch.Tensor], path: str, tied: Iterable[list[str]] = ()) -> None:
@@ -95,6 +123,8 @@ def fit_tensors(skeleton: nn.Module, state: dict[str, torch.Tensor], path: str, 
     for name, tensor in state.items():
         owner, _, leaf = name.rpartition(".")
         module = skeleton.get_submodule(owner)
+        if tensor.dtype.is_floating_point != own[name].dtype.is_floating_point or tensor.is_complex():
+            raise BadInput(f"{misfit}: {name!r} holds {tensor.dtype}, not {own[name].dtype}.")
         if tensor.dim() != own[name].dim():
             raise BadInput(f"{misfit}: {name!r} has {tensor.dim()} dimensions, not {own[name].dim()}.")
         if name != first.get(name, name) and not torch.equal(tensor, state[first[name]]):

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import Real, Several, Whole, check
+from pruning_core.checks import Real, Several, Whole, check, checked
 from pruning_core.errors import BadInput
 from pruning_core.models import folding
+from pruning_core.models.calls import tried
 from pruning_core.models.cost import check_example
 from pruning_core.models.modes import observing
 
@@ -28,6 +29,7 @@ class Timing(NamedTuple):
     threads: int
 
 
+@checked
 def latency(
     model: nn.Module,
     example: Tensor,
@@ -61,9 +63,11 @@ def latency(
         model = copy.deepcopy(model).to(memory_format=torch.channels_last)
         example = example.to(memory_format=torch.channels_last)
     with observing(model):
+        tried(model, example)
         return time_calls(lambda: model(example), repeats, warmup, example.device)
 
 
+@checked
 def latency_in_turns(networks: Mapping[Any, nn.Module], example: Tensor, turns: int = 10) -> list[dict[str, Any]]:
     """Latencies of several networks that can be compared on a machine that does other things as well.
 
@@ -104,6 +108,7 @@ def time_calls(
     return Timing(median, q1, q3, repeats, torch.get_num_threads())
 
 
+@checked
 def csr_speed(
     sparsities: Sequence[float] = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99),
     *,

@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.patches import Patch
 
+from pruning_core.checks import checked
 from pruning_core.errors import BadInput, known_name
 from pruning_core.experiments.intervals import over_seeds, require_columns
 from pruning_core.plots.axes import AXIS_NAMES, MAP_LEGEND, MAP_LINE, bands, level, percent, set_sparsity_axis
 from pruning_core.plots.style import COLOURS, NEUTRAL, BookFigure, MethodStyle, finish, panel, style_of, styled
 
 
+@checked
 @styled
 def accuracy_against_sparsity(
     rows: pd.DataFrame,
@@ -59,6 +61,7 @@ def accuracy_against_sparsity(
     return finish(fig, rows, f"{y_name} against {x_name}. {'; '.join(notes)}. {drawn}", title)
 
 
+@checked
 @styled
 def layer_bars(rows: pd.DataFrame, *, by: str | None = None, title: str = "") -> BookFigure:
     """Draw the fraction removed in each layer as bars, layers in the order of the rows.
@@ -67,6 +70,7 @@ def layer_bars(rows: pd.DataFrame, *, by: str | None = None, title: str = "") ->
     """
     import seaborn as sns  # slow to load, scipy.stats with it
 
+    require_columns(rows, ("layer", "sparsity", *([by] if by else [])))
     styles = [style_of(str(name)) for name in (dict.fromkeys(rows[by]) if by else ["magnitude"])]
     drawn = rows.assign(bars=[style_of(str(name)).label for name in rows[by]] if by else styles[0].label)
     removed = drawn.pivot_table(index="layer", columns="bars", values="sparsity", sort=False)
@@ -87,6 +91,7 @@ def layer_bars(rows: pd.DataFrame, *, by: str | None = None, title: str = "") ->
     return finish(fig, rows, f"bars of the fraction removed in each of {len(removed)} layers. {notes}.", title)
 
 
+@checked
 @styled
 def heatmap(
     rows: pd.DataFrame,
@@ -103,6 +108,9 @@ def heatmap(
     rows: columns ``x``, ``y``, ``value``; the grid need not be complete nor evenly spaced. curve: columns
     ``x``, ``y``. labels: names of the x axis, y axis and colour bar.
     """
+    require_columns(rows, (x, y, value))
+    if curve is not None:
+        require_columns(curve, (x, y))
     grid = rows.pivot_table(index=y, columns=x, values=value).sort_index()
     if grid.empty:
         raise BadInput(f"there is no row with a value of {value!r} to draw.")
@@ -123,12 +131,14 @@ def heatmap(
     return finish(fig, rows, f"heat map of {value_name} over {x_name} and {y_name}, {extent}.{note}", title)
 
 
+@checked
 @styled
 def latency_bars(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """Draw median times as horizontal bars with their interquartile range.
 
     rows: columns ``label``, ``median``, ``q1``, ``q3`` (seconds); shown in milliseconds.
     """
+    require_columns(rows, ("label", "median", "q1", "q3"))
     times = 1e3 * rows.set_index("label")[["median", "q1", "q3"]]
     if times.empty:
         raise BadInput("there is no time to draw.")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pruning_core.checks import checked
 from pruning_core.errors import BadInput
 from pruning_core.plots.style import LOOK, METHOD_STYLE, NEUTRAL, SYMBOLS, MethodStyle, series_style, style_of
 
@@ -75,6 +76,7 @@ class SliderFigure:
         return {"text/html": self.to_html(), "application/vnd.plotly.v1+json": self.to_plotly(), "text/plain": self.alt}
 
 
+@checked
 def slider_figure(
     positions: Mapping[str, Mapping[str, Curve]],
     *,

@@ -20,6 +20,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pruning_core.checks import Maybe, Real, Several, Whole, checked
 from pruning_core.records.files import read_yaml
 
 P = ParamSpec("P")
@@ -49,6 +50,7 @@ RC: Any = LOOK["matplotlib"]  # Any: matplotlib types the keys as a closed list 
 SVG_LIMIT = 400_000  # bytes; a larger drawing is sent as PNG
 
 
+@checked
 def style_of(method: str) -> MethodStyle:
     """Return the style of a method; a name that METHOD_STYLE lacks gets one that depends on the name only.
 
@@ -119,6 +121,7 @@ class Picture(NamedTuple):
         return {"text/html": self.to_html(), "text/plain": self.alt}
 
 
+@checked(rows=Whole(at_least=1), columns=Whole(at_least=1), size=Maybe(Several(Real(above=0), at_least=2, at_most=2)))
 def figure(
     rows: int = 1, columns: int = 1, *, size: tuple[float, float] | None = None, **subplots: Any
 ) -> tuple[BookFigure, np.ndarray]:
@@ -182,22 +185,26 @@ def styled(draw: Callable[P, BookFigure]) -> Callable[P, BookFigure]:
     return wrapped
 
 
+@checked
 def alt_text(fig: Figure) -> str:
     """Return the alt text that a drawing function (or ``set_alt``) has given the figure; empty if none."""
     return str(getattr(fig, "alt", ""))
 
 
+@checked
 def set_alt(fig: BookFigure, text: str) -> None:
     """Give the figure its alt text: one or two sentences that say what a reader would see."""
     fig.alt = " ".join(text.split())
 
 
+@checked
 def set_caption(fig: BookFigure, text: str) -> BookFigure:
     """Give the figure a caption: what to see in it, and what to try. It stands below the picture."""
     fig.caption = " ".join(text.split())
     return fig
 
 
+@checked
 def show(fig: Figure, alt: str | None = None) -> Picture:
     """Turn a figure into an image with an alt text, to be the last line of a cell.
 
@@ -222,6 +229,7 @@ def _saved(fig: Figure, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+@checked
 def stamp(fig: Figure, rows: pd.DataFrame | str) -> str:
     """Write under the figure, in small type, where its numbers come from; return what was written.
 

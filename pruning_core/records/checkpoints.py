@@ -17,7 +17,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from pruning_core.errors import BadInput, BadType, CorruptFile
+from pruning_core.checks import A, check, checked
+from pruning_core.errors import BadInput, BadType, CorruptFile, shown
 from pruning_core.records.files import write_atomically
 
 FORMAT = "pruning-core tensors 1"
@@ -41,6 +42,7 @@ def split_parts(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     return parts
 
 
+@checked(tensors=None)
 def save_tensors(path: str | PathLike, tensors: Mapping[str, Tensor], info: Mapping[str, Any] | None = None) -> None:
     """Write named tensors and a JSON-able ``info`` into one safetensors file at ``path``.
 
@@ -54,7 +56,7 @@ def save_tensors(path: str | PathLike, tensors: Mapping[str, Tensor], info: Mapp
     >>> load_tensors(place)
     ({'weight': tensor([1., 1., 1.])}, {'epoch': 4})
     """
-    plain = {name: _plain(name, tensor) for name, tensor in tensors.items()}
+    plain = {name: _plain(name, tensor) for name, tensor in check("tensors", tensors, A(Mapping, "a mapping")).items()}
     try:
         text = json.dumps(dict(info or {}), sort_keys=True)
     except (TypeError, ValueError) as error:
@@ -63,6 +65,7 @@ def save_tensors(path: str | PathLike, tensors: Mapping[str, Tensor], info: Mapp
     write_atomically(Path(path), safetensors.torch.save(plain, metadata))
 
 
+@checked
 def load_tensors(path: str | PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what ``save_tensors`` wrote: (tensors on the CPU, info). Raises BadInput when there is no readable file at
     ``path``, CorruptFile when it is truncated, altered or of another kind."""
@@ -77,12 +80,18 @@ def load_tensors(path: str | PathLike) -> tuple[dict[str, Tensor], dict[str, Any
         raise CorruptFile(f"{path} is a safetensors file, but not one that pruning_core wrote ({FORMAT!r}).")
     try:
         tensors = safetensors.torch.load(content)
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise CorruptFile(f"{path} is truncated or damaged: its tensors cannot be read.") from error
     text = metadata.get("info", "")
     if _digest(tensors, text) != metadata.get("sha256"):
         raise CorruptFile(f"{path} was altered after it was written: its checksum does not match.")
-    return tensors, json.loads(text)
+    try:
+        info = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        info = None
+    if not isinstance(info, dict):  # whoever made it made the checksum, too
+        raise CorruptFile(f"{path} is no file of pruning_core: what it says about its tensors is no JSON object.")
+    return tensors, info
 
 
 def describe(value: Any) -> Any:
@@ -127,7 +136,7 @@ def refuse_foreign(path: str | PathLike, stored: Mapping[str, Any], wanted: Mapp
 
 def _plain(name: str, tensor: Tensor) -> Tensor:
     if not isinstance(name, str) or not isinstance(tensor, Tensor):
-        raise BadType(f"a checkpoint maps names to tensors, not {name!r} to {type(tensor).__name__}.")
+        raise BadType(f"a checkpoint maps names to tensors, not {shown(name)} to {type(tensor).__name__}.")
     if tensor.layout != torch.strided:
         raise BadType(f"{name} is stored as {tensor.layout}; only dense (strided) tensors can be saved.")
     return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)

@@ -17,7 +17,8 @@ from typing import Any
 
 import yaml
 
-from pruning_core.errors import BadInput, BadType
+from pruning_core.checks import Text, check, checked
+from pruning_core.errors import BadInput, BadType, shown
 from pruning_core.version import REPOSITORY
 
 _NOT_WRITABLE = {
@@ -68,18 +69,24 @@ def results_root() -> Path:
     return REPOSITORY / "data" / "results"
 
 
+@checked
 def needs_checkout(what: str) -> None:
     """Raise BadInput, unless the package lies in its repository: ``what`` cannot be done elsewhere."""
     if not is_checkout():
         raise BadInput(f"{what} needs a checkout of the book's repository; this package was installed without it.")
 
 
+@checked
 def file_sha256(path: str | os.PathLike) -> str:
     """The SHA-256 of a file's bytes, as 64 hex characters."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}.") from error
 
 
+@checked(writer=None)
 def write_atomically(path: str | os.PathLike, writer: Callable[[Path], None] | bytes | str) -> None:
     """Write a file so that a reader, a crash or a second writer never meets half of it.
 
@@ -87,6 +94,10 @@ def write_atomically(path: str | os.PathLike, writer: Callable[[Path], None] | b
     suffix in the same folder, synced to the disk and then renamed over ``path``. Folders are made. When anything fails the
     temporary file goes and what was at ``path`` stays. Raises BadInput when the path cannot be written.
     """
+    if not isinstance(writer, str | bytes) and not callable(writer):
+        raise BadType(f"writer must be the content of a file, or a function that writes it, not {shown(writer)}.")
+    if isinstance(writer, str):
+        check("writer", writer, Text(empty=True))
     path = _replaceable(path)
     temporary = path.with_name(f"{partial_prefix()}{secrets.token_hex(4)}-{path.name}")
     try:
@@ -141,9 +152,14 @@ def _place() -> str:
         namespace = os.stat("/proc/self/ns/pid").st_ino
     except OSError:  # no Linux
         namespace = 0
-    return f"{hashlib.sha256(platform.node().encode()).hexdigest()[:8]}.{namespace}"
+    try:  # two machines may have one name, and process numbers count anew after a start
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+    except OSError:
+        boot = ""
+    return f"{hashlib.sha256((platform.node() + boot).encode()).hexdigest()[:8]}.{namespace}"
 
 
+@checked
 def remove_leftovers(folder: str | os.PathLike) -> None:
     """Delete the temporary files and folders that killed processes left in ``folder``: those of processes that surely run no
     more, and what is older than a week, of any machine that shares the folder."""
@@ -200,6 +216,7 @@ def is_hashed(field: dataclasses.Field, value: Any) -> bool:
     return field.compare and not (field.metadata == HASHED_UNLESS_DEFAULT and at_default)
 
 
+@checked
 def content_hash(value: Any) -> str:
     """16 hex characters of the SHA-256 of ``value`` as canonical JSON: the name under which its result is stored.
 

@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pruning_core.checks import plain
+from pruning_core.checks import Device, checked, plain
 from pruning_core.errors import BadInput, BadType, CorruptFile, known_name
 from pruning_core.records.files import cache_root, digest, is_checkout, results_root, write_atomically
-from pruning_core.version import CHEAP, LONG, REPOSITORY, source_hash
+from pruning_core.version import CHEAP, LONG, REPOSITORY, runs_what_lies_there, source_hash
 
 if TYPE_CHECKING:
     import pandas
 
 FORMAT = "pruning-core rows 1"
+DIRTY = "+dirty"
+"""What a revision ends with whose code was edited: nobody can look it up."""
 ORIGIN = ("python", "torch", "torchvision", "numpy", "package", "revision", "device", "threads")
 """The columns that say where a number was made."""
 
@@ -50,6 +52,7 @@ def storable(value: Any, where: str) -> Any:
     raise BadType(f"the column {where!r} of a row holds a {type(value).__name__}, which a record cannot store.")
 
 
+@checked
 def write_rows(path: str | os.PathLike, rows: list[dict]) -> None:
     """Store tidy rows as one JSON record with a checksum, atomically; one line a row, so that changes can be read.
 
@@ -62,6 +65,7 @@ def write_rows(path: str | os.PathLike, rows: list[dict]) -> None:
     write_atomically(path, f"{head}\n{lines}\n]}}\n" if stored else f"{head}]}}\n")
 
 
+@checked
 def read_rows(path: str | os.PathLike) -> list[dict]:
     """The rows of a record of :func:`write_rows`. Raises CorruptFile for a file that is truncated, altered or of another
     kind, BadInput for one that cannot be read at all."""
@@ -92,25 +96,38 @@ def _record_files(folders: tuple[str | os.PathLike, ...]) -> Iterator[Path]:
             raise BadInput(f"no folder of records at {place}.")
 
 
+@checked
 def collect(
-    profiles: Iterable[str] = LONG, target: str | os.PathLike | None = None, skip: Iterable[str] = ()
+    profiles: Iterable[str] = LONG,
+    target: str | os.PathLike | None = None,
+    skip: Iterable[str] = (),
+    *,
+    dirty: bool = False,
 ) -> list[Path]:
     """Gather the records of this machine's runs in ``profiles`` below ``target`` (default: the results stored
     with the book; for a package without its repository, ``results`` in the cache).
 
     One file a network and data set, ``<model>-<data>.json``, or a study without a network: a few files in the repository
     instead of thousands. Experiments that are there already stay as they are; ``skip`` leaves out experiments by their
-    hash. Returns the files that were written. Raises CorruptFile for a record that cannot be trusted.
+    hash. Returns the files that were written. Raises CorruptFile for a record that cannot be trusted, BadInput, before
+    anything is written, for rows of edited code, whose revision nobody can look up, unless ``dirty``.
     """
     wanted, left_out = set(profiles), set(skip)
     own = results_root() if is_checkout() else cache_root() / "results"
     gathered: dict[str, list[dict]] = {}
+    edited: list[Path] = []
     for file in sorted((cache_root() / "records").glob("*.json")):
         rows = read_rows(file)
         if rows and {row.get("profile") for row in rows} <= wanted and rows[0].get("experiment") not in left_out:
+            edited += [file] if any(str(row.get("revision")).endswith(DIRTY) for row in rows) else []
             parts = [str(rows[0][part]) for part in ("model", "data") if rows[0].get(part)]
             name = "-".join(parts or [str(rows[0].get("study", "studies"))]).replace("/", "-").replace(" ", "-")
             gathered.setdefault(name, []).extend(rows)
+    if edited and not dirty:
+        raise BadInput(
+            f"{len(edited)} records are of edited code ({DIRTY} in their revision), {edited[0]} the first: delete them and "
+            "run them from a commit, or ask for them (`collect --dirty`, dirty=True)."
+        )
     written = []
     for name, rows in sorted(gathered.items()):
         path = Path(own if target is None else target) / f"{name}.json"
@@ -136,6 +153,7 @@ def select(frame: "pandas.DataFrame", **equal_to: Any) -> "pandas.DataFrame":
     return frame.reset_index(drop=True)
 
 
+@checked
 def load(*folders: str | os.PathLike, **equal_to: Any) -> "pandas.DataFrame":
     """All rows of all ``*.json`` records below the folders (or of single files) as one table.
 
@@ -162,8 +180,16 @@ def load(*folders: str | os.PathLike, **equal_to: Any) -> "pandas.DataFrame":
     return select(frame, **equal_to) if rows else frame
 
 
-@functools.cache
 def _revision() -> str:
+    """The revision behind the code that runs, "+dirty" also where a file of it was edited after it was imported."""
+    found = _checked_out()
+    if not _checked_out.cache_info().hits:
+        runs_what_lies_there(anew=True)
+    return found if runs_what_lies_there() or found == "unknown" or found.endswith(DIRTY) else found + DIRTY
+
+
+@functools.cache
+def _checked_out() -> str:
     """The short git hash of the checkout, "+dirty" when the code (not the results) differs from it."""
 
     def git(*arguments: str) -> str:
@@ -175,7 +201,7 @@ def _revision() -> str:
         return "unknown"
     try:
         changed = git("status", "--porcelain", "--", "pruning_core", "notebooks")
-        return git("rev-parse", "--short", "HEAD") + ("+dirty" if changed else "")
+        return git("rev-parse", "--short", "HEAD") + (DIRTY if changed else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
 
@@ -196,6 +222,7 @@ def _version(package: str) -> str:
         return "unknown"
 
 
+@checked(device=Device())
 def environment(device: Any = "cpu") -> dict[str, str | int]:
     """What a reader must know about the machine behind a number, as columns of a row: versions, the ``revision`` of the
     checkout, ``device`` (the model name of the processor or GPU), ``threads`` that torch uses on the CPU."""

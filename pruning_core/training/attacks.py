@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import Maybe, Real, Several, Whole, check, check_finite
+from pruning_core.checks import Maybe, Real, Several, Whole, check, check_finite, checked
 from pruning_core.errors import BadInput, known_name
 from pruning_core.models.calls import like_model
 from pruning_core.models.modes import undisturbed
@@ -69,6 +69,7 @@ class AttackResult:
         return [{"epsilon": e, "attack_success": s, "agreement": a, "distance": d} | clean for e, s, a, d in each]
 
 
+@checked(bounds=None)
 def attack(
     model: nn.Module,
     inputs: Tensor,

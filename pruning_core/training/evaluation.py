@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import Whole, check
-from pruning_core.errors import BadInput, BadType, known_name
+from pruning_core.checks import Whole, check, checked
+from pruning_core.errors import BadInput, BadType, known_name, shown
 from pruning_core.models.calls import call, like_model, logits, raised, samples
 from pruning_core.models.modes import observing
 from pruning_core.training.first_look import as_split, look
@@ -29,6 +29,7 @@ class Evaluation(NamedTuple):
     metric: float | None = None
 
 
+@checked(metric=None)
 def evaluate(
     model: nn.Module,
     data: Any,
@@ -70,7 +71,7 @@ def evaluate_each(
     batch_size = check("batch_size", batch_size, Whole(at_least=1))
     known_name("precision", precision, PRECISIONS)
     check_metric(metric)
-    splits, loss = [as_split(split, model) for split in splits], loss or CrossEntropy()
+    splits, loss = [as_split(split, model) for split in splits], CrossEntropy() if loss is None else loss
     classes = look(model, loss, *splits).classes and metric is not None
     with observing(model):
         return [_evaluated(model, split, batch_size, loss, precision, metric, classes) for split in splits]
@@ -81,7 +82,7 @@ def check_metric(metric: object) -> None:
     if isinstance(metric, str):
         known_name("metric", metric, ("accuracy",))
     elif metric is not None and not callable(metric) and not hasattr(metric, "update"):
-        raise BadType(f"metric is 'accuracy', a function (outputs, labels) -> number, or None, not {metric!r}.")
+        raise BadType(f"metric is 'accuracy', a function (outputs, labels) -> number, or None, not {shown(metric)}.")
 
 
 def _evaluated(
@@ -117,6 +118,7 @@ def _evaluated(
     return Evaluation(mean, top1, n, top5 if logits(outputs).shape[1] > 5 else None, told)
 
 
+@checked
 def confusion_matrix(model: nn.Module, data: Any, batch_size: int = 512) -> Tensor:
     """Counts (true class, predicted class), int64, over a split or batches, in evaluation mode. Raises what ``evaluate``
     raises, and BadInput for labels (N, ...) of more than one dimension."""
@@ -136,6 +138,7 @@ def confusion_matrix(model: nn.Module, data: Any, batch_size: int = 512) -> Tens
     return torch.bincount(torch.cat(pairs), minlength=classes**2).view(classes, classes)
 
 
+@checked
 def computes_bfloat16(device: torch.device | str = "cpu") -> bool:
     """Whether ``device`` has instructions for products in bfloat16: elsewhere autocast works too, but gains nothing.
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from pruning_core.checks import Whole, check
+from pruning_core.checks import Whole, check, checked
 from pruning_core.errors import BadInput, CorruptFile
 from pruning_core.progress import progress_bar
 from pruning_core.records.checkpoints import load_tensors, refuse_foreign, save_tensors
@@ -27,6 +27,7 @@ class History(list):
         self.best_epoch = best_epoch
 
 
+@checked(optimizer=None)
 def fit(
     model: nn.Module,
     data: Any,

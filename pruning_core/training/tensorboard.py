@@ -4,10 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pruning_core.checks import checked
 from pruning_core.errors import BadInput
 from pruning_core.training.trainer import Trainer
 
 
+@checked
 class TensorBoard:
     """Writes every number of a row as a scalar to ``folder``, at the row's epoch.
 

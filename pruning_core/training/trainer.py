@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pruning_core.checks import SEED, Device, Flag, Maybe, OneOf, Whole, check, check_finite
+from pruning_core.checks import SEED, Device, Flag, Maybe, OneOf, Whole, check, check_finite, checked
 from pruning_core.data.feeds import Feed
 from pruning_core.data.splits import Split
-from pruning_core.errors import BadInput, BadType, PruningError
+from pruning_core.errors import BadInput, BadType, PruningError, shown
 from pruning_core.masks.masks import Masks
 from pruning_core.models.calls import like_model, logits, mapped, samples
 from pruning_core.models.modes import own_random_numbers
@@ -38,6 +38,7 @@ class TrainingDiverged(PruningError):
     """The loss became NaN or infinite."""
 
 
+@checked(optimizer=None, learning_rate=None, metric=None)
 class Trainer(TrainerState):
     """Trains ``model``, in place, one epoch at a time.
 
@@ -104,7 +105,7 @@ class Trainer(TrainerState):
         lay_out(model, self.channels_last)
         self.settings = optimizer or Optimizer()
         self.learning_rate = learning_rate or LearningRate()
-        self.loss, self.penalty, self.pull_, self.only = loss or CrossEntropy(), penalty, pull_, only
+        self.loss, self.penalty, self.pull_, self.only = CrossEntropy() if loss is None else loss, penalty, pull_, only
         self.shuffle = check("shuffle", shuffle, Flag())
         self.observers = tuple(observers)
         self.optimizer = self.settings.build(model, only)
@@ -271,7 +272,7 @@ def _check_types(optimizer: object, learning_rate: object) -> None:
     if optimizer is not None and not isinstance(optimizer, Optimizer):
         raise BadType(f"optimizer holds settings, Optimizer('sgd', lr=0.1), not a {type(optimizer).__name__}.")
     if learning_rate is not None and not hasattr(learning_rate, "factor"):
-        raise BadType(f"learning_rate is a schedule such as LearningRate('cosine'), not {learning_rate!r}.")
+        raise BadType(f"learning_rate is a schedule such as LearningRate('cosine'), not {shown(learning_rate)}.")
 
 
 def _one_number(penalty: object) -> Tensor:

@@ -17,7 +17,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from pruning_core.__main__ import main
 from pruning_core.book import chapters, notebooks
-from pruning_core.book.notebooks import NotebookFailed, profile_settings, read_profiles, run_notebook, stamp_of
+from pruning_core.book.notebooks import NotebookFailed, run_notebook, stamp_of
+from pruning_core.book.profiles import profile_settings, read_profiles
 from pruning_core.errors import BadInput, UnknownName
 
 

@@ -11,7 +11,8 @@ import yaml
 from papermill.engines import papermill_engines
 
 from pruning_core.book.chapters import SOURCES, find_notebooks, unstripped
-from pruning_core.book.notebooks import read_parameters, read_profiles, run_notebook
+from pruning_core.book.notebooks import read_parameters, run_notebook
+from pruning_core.book.profiles import read_profiles
 from pruning_core.errors import UnknownName
 from pruning_core.version import PROFILES
 from tests.notebooks.in_process import InProcess

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 import pruning_core as pc
-from pruning_core.book.notebooks import read_profiles
+from pruning_core.book.profiles import read_profiles
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS
 from pruning_core.experiments import recipes
 from pruning_core.experiments.asked import Asked

@@ -2,15 +2,20 @@
 
 import dataclasses
 import errno
+import functools
 import json
 import multiprocessing
 import os
 import pathlib
+import shutil
+import subprocess
+import sys
 
 import numpy
 import pytest
 
-from pruning_core import records
+from pruning_core import records, version
+from pruning_core.__main__ import main
 from pruning_core.errors import BadInput, BadType, CorruptFile, UnknownName
 from pruning_core.masks.budgets import Budget
 from pruning_core.records import files, table
@@ -258,6 +263,70 @@ def test_collect_gathers_long_runs_by_network_and_data(tmp_path, monkeypatch):
     assert sorted(records.load(target)["experiment"]) == ["aa", "aa", "bb", "dd", "ff"]
 
 
+def test_rows_of_edited_code_are_collected_only_when_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PRUNING_CACHE", str(tmp_path / "cache"))
+    about = {"profile": "paper", "model": "lenet5", "data": "digits"}
+    for key, revision in (("aa", "1a2b3c4"), ("bb", "1a2b3c4+dirty"), ("cc", "1a2b3c4+dirty")):
+        rows = [about | {"experiment": key, "revision": revision}]
+        records.write_rows(tmp_path / "cache" / "records" / f"{key}.json", rows)
+    with pytest.raises(
+        BadInput, match=r"2 records are of edited code .*bb\.json the first: .*`collect --dirty`"
+    ) as caught:
+        records.collect(target=tmp_path / "results")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "results").exists()
+    assert main(["collect"]) == 2
+    assert "edited code" in capsys.readouterr().err
+    records.collect(target=tmp_path / "some", skip=["bb", "cc"])
+    assert records.load(tmp_path / "some")["experiment"].tolist() == ["aa"]
+    records.collect(target=tmp_path / "results", dirty=True)
+    assert sorted(records.load(tmp_path / "results")["experiment"]) == ["aa", "bb", "cc"]
+
+
+EDITED = """
+import pathlib, subprocess, sys, time
+import pruning_core.data  # a part of the package only: the rest is imported when it is needed
+from pruning_core import version
+from pruning_core.records import environment
+
+told, edited = sys.argv[1:]
+first = environment()["revision"] if told == "told" else version.runs_what_lies_there()
+time.sleep(0.05)
+edit = pathlib.Path("pruning_core", edited)
+edit.write_text(edit.read_text() + "# another line\\n")
+subprocess.run(["git", "commit", "-qam", "edited"], check=True)  # the checkout is clean again, at another revision
+if told == "late":
+    import pruning_core.plots
+print(first, environment()["revision"], version.source_hash())
+"""
+
+
+@pytest.mark.parametrize(("told", "edited", "dirty"), [
+    ("asked", "errors.py", True), pytest.param("told", "errors.py", False, marks=pytest.mark.slow),
+    pytest.param("told", "plots/style.py", False, marks=pytest.mark.slow),
+    pytest.param("late", "plots/style.py", True, marks=pytest.mark.slow),
+])  # fmt: skip
+def test_a_revision_is_that_of_the_code_that_runs(tmp_path, told, edited, dirty):
+    """A checkout that moves on while a process lives: the new revision is never named as if it had made the process's rows."""
+    checkout = tmp_path / "checkout"
+    shutil.copytree(version.PACKAGE, checkout / "pruning_core")
+    (checkout / "pyproject.toml").touch()
+    (checkout / ".gitignore").write_text("__pycache__")
+    environment = os.environ | {"PYTHONPATH": str(checkout)}
+    run = functools.partial(subprocess.run, cwd=checkout, check=True, capture_output=True, text=True, env=environment)
+    for line in ("init -q", "config user.email a@b", "config user.name a", "add .", "commit -qm first"):
+        run(["git", *line.split()])
+    heads = [run(["git", "rev-parse", "--short", "HEAD"]).stdout.strip()]
+    first, revision, code = run([sys.executable, "-c", EDITED, told, edited]).stdout.split()
+    heads.append(run(["git", "rev-parse", "--short", "HEAD"]).stdout.strip())
+    fresh = run([sys.executable, "-c", "from pruning_core import version; print(version.source_hash())"]).stdout.strip()
+    if told == "told":
+        assert first == revision == heads[0]
+    else:
+        assert revision == f"{heads[1]}+dirty"
+    assert (code != fresh) == (edited == "errors.py" or told == "late")
+
+
 def _dead_process() -> int:
     process = multiprocessing.get_context("fork").Process(target=int)
     process.start()
@@ -300,7 +369,7 @@ def test_only_files_are_replaced(tmp_path, kind):
     elif kind == "folder":
         place.mkdir()
     before = os.listdir(tmp_path)
-    with pytest.raises(BadInput, match="cannot write") as caught:
+    with pytest.raises(BadInput, match=r"cannot write|path must be") as caught:
         records.write_atomically(place, "new")
     assert "\n" not in str(caught.value)
     assert os.listdir(tmp_path) == before

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pruning_core.book.tables import check_table, read_table
+from pruning_core.checks import checked
 from pruning_core.errors import BadInput, known_name
 from pruning_core.records.table import COLUMNS, ORIGIN
 from pruning_core.version import PROFILES
@@ -18,6 +19,7 @@ SELECTABLE = tuple(name for name in COLUMNS if name not in ("experiment", "seed"
 MEASURED = frozenset(COLUMNS) - frozenset(CHOSEN)
 
 
+@checked
 @dataclass(frozen=True)
 class Selection:
     """Rows with these values in these columns (None: no value stored), and the column that is read from them."""
@@ -26,6 +28,7 @@ class Selection:
     column: str
 
 
+@checked
 @dataclass(frozen=True)
 class Comparison:
     """``first - second`` or ``first / second``, seed by seed."""
@@ -35,6 +38,7 @@ class Comparison:
     combine: Literal["difference", "ratio"] = "difference"
 
 
+@checked
 @dataclass(frozen=True)
 class Setting:
     """One network and data set in which a claim is judged.
@@ -51,6 +55,7 @@ class Setting:
     over: tuple[str, ...] = ()
 
 
+@checked
 @dataclass(frozen=True)
 class Claim:
     """One statement of a paper. ``value`` is what the paper prints, in the unit of the column that is read.
@@ -83,6 +88,7 @@ class Claim:
     measured: frozenset[str] = MEASURED
 
 
+@checked
 def load_claims(path: str | Path) -> list[Claim]:
     """Read and check the ledger; raise BadInput with one sentence for the first thing that is wrong.
 

@@ -13,11 +13,14 @@ from pruning_core import records
 from pruning_core.book.claims.ledger import Claim, Setting, load_claims
 from pruning_core.book.claims.verdicts import LEAST_SEEDS, VERDICTS, Rows, Verdict, quantity_text, verdicts
 from pruning_core.book.tables import read_table
+from pruning_core.checks import checked
 from pruning_core.data.sets import DATASETS
 from pruning_core.errors import BadInput
+from pruning_core.experiments.intervals import require_columns
 from pruning_core.version import REPOSITORY
 
 
+@checked
 def scoreboard(rows: pd.DataFrame, claims: Sequence[Claim]) -> pd.DataFrame:
     """One row for each setting in which a claim is judged; "not run" at full scale where all its settings are reduced.
 
@@ -67,6 +70,7 @@ def _papers_value(claim: Claim) -> str:
     return {"unseen": "not seen", "own": "our expectation"}.get(claim.seen, number)
 
 
+@checked
 def side_by_side(paper: str, ids: Sequence[str] = (), rows: pd.DataFrame | None = None) -> Any:
     """The claims of one paper with their verdicts, as a table for its chapter.
 
@@ -94,11 +98,14 @@ def _place(row: Any) -> str:
     return "; ".join(dict.fromkeys(filter(None, (f"{row.scale} scale", row.at, row.network, row.data, rows))))
 
 
+@checked
 def evidence(board: pd.DataFrame) -> pd.DataFrame:
     """The rows of a board that are evidence about the papers: measurements that can fail, none expected by us only."""
+    require_columns(board, ("kind", "seen"))
     return board[(board["kind"] == "measurement") & (board["seen"] != "own")]
 
 
+@checked
 def summary(board: pd.DataFrame) -> str:
     """Two sentences on what the falsifiable claims of a board came to, at full and at reduced scale."""
     found = evidence(board)
@@ -119,6 +126,7 @@ def _counts(board: pd.DataFrame) -> str:
     return ", ".join(f"{counts.get(word, 0)} {word}" for word in VERDICTS if word != "not run")
 
 
+@checked
 def to_markdown(board: pd.DataFrame, picture: tuple[str, str] | None = None) -> str:
     """A board of :func:`scoreboard` as a MyST page. ``picture``: a file beside the page, and its alt text."""
     texts = read_table(Path(__file__).with_name("page.yml"), "texts of the Scoreboard")
@@ -191,6 +199,7 @@ def _link(page: str) -> str:
     return f'<a href="notebooks/{page}.html#{heading}">{page}</a>'
 
 
+@checked
 def write_page(path: str | Path, board: pd.DataFrame, picture: tuple[str, str] | None = None) -> None:
     """Write a board of :func:`scoreboard` as a page of the book. ``picture``: a file beside the page, and its alt text."""
     records.write_atomically(path, to_markdown(board, picture))

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pruning_core.book.claims.ledger import Claim, Selection, Setting
+from pruning_core.checks import checked
 from pruning_core.experiments.intervals import Interval, mean_interval
 from pruning_core.version import PROFILES
 
@@ -39,6 +40,7 @@ class Refused(Exception):
     """Rows that answer a claim differ in a column that it does not name."""
 
 
+@checked
 def verdict(claim: Claim, rows: pd.DataFrame) -> Verdict:
     """The verdict on a claim: that of full scale, the least favourable one where several settings are.
 
@@ -55,6 +57,7 @@ def verdict(claim: Claim, rows: pd.DataFrame) -> Verdict:
     return min(found, key=lambda v: _HARDEST.index(v.word))
 
 
+@checked
 def verdicts(claim: Claim, rows: "pd.DataFrame | Rows", settings: Sequence[Setting] | None = None) -> list[Verdict]:
     """One verdict for each setting of the claim (default: all), at least one: "not run" where there is no setting."""
     rows = rows if isinstance(rows, Rows) else Rows(rows)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from pruning_core.checks import checked
 from pruning_core.errors import known_name
 from pruning_core.experiments.recipes import chapters, general
 from pruning_core.experiments.recipes.chapters import *  # noqa: F403
@@ -22,6 +23,7 @@ RECIPES: dict[str, Callable[..., Timeline]] = {
 __all__ = ["ISPASP_TUNING", "RECEDING_OPTIMIZER", "RECIPES", "Timeline", "looking_at", "receding_rate", "recipe", "to"]
 
 
+@checked
 def recipe(name: str, *arguments, **options) -> Timeline:
     """The timeline of that name; see RECIPES for the functions and what they take."""
     return RECIPES[known_name("recipe", name, RECIPES)](*arguments, **options)

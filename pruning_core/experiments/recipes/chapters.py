@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from pruning_core.checks import Real, Whole, check
+from pruning_core.checks import Real, Whole, checked
 from pruning_core.errors import BadInput
 from pruning_core.experiments.recipes.general import Timeline, before_training, cut_to, during_training, fine_tuned
 from pruning_core.experiments.stages import Each, Every, Importances, Measure, Prune, Rewind, Shrink, Train, to
@@ -28,6 +28,7 @@ ISPASP_TUNING = Optimizer("sgd", lr=0.01, nesterov=True, weight_decay=5e-4, deca
 """The authors' optimizer after a cut, for ResNet-34; for MobileNetV2 the weight decay is 4e-5."""
 
 
+@checked
 def ispasp(
     sparsity: float | Mapping[str, float],
     epochs: int,
@@ -58,6 +59,7 @@ RECEDING_OPTIMIZER = Optimizer("sgd", lr=0.1, nesterov=True, weight_decay=1e-4)
 """The authors' optimizer, before and after the cut."""
 
 
+@checked
 def receding_rate(epochs: int, reference: bool = False) -> LearningRate:
     """The authors' schedule of a training: a tenth of the learning rate after half of the epochs, a hundredth after three
     quarters. ``reference``: a training of one epoch begins behind both milestones, as in the official code.
@@ -69,6 +71,7 @@ def receding_rate(epochs: int, reference: bool = False) -> LearningRate:
     return LearningRate("multistep", milestones=tuple(n for n in milestones if n > 0 or reference))
 
 
+@checked
 def receding(
     method: str | Method,
     sparsity: float,
@@ -95,6 +98,7 @@ def receding(
     return timeline
 
 
+@checked
 def scaled_from_scratch(sparsity: float, epochs: int, scope: tuple[str, ...] | None = None) -> Timeline:
     """Uniform channel scaling in the literature's sense: the same fraction of channels goes everywhere before any training.
 
@@ -104,56 +108,67 @@ def scaled_from_scratch(sparsity: float, epochs: int, scope: tuple[str, ...] | N
     return [cut, Rewind("new"), Shrink(), Train(epochs, learning_rate=receding_rate(epochs))]
 
 
+@checked
 def snip(sparsity: float, epochs: int) -> Timeline:
     """One cut by elasticity, then training (Lee et al. 2019)."""
     return before_training("snip", sparsity, epochs)
 
 
+@checked
 def snip_it(sparsity: float, epochs: int, steps: int = 5) -> Timeline:
     """The same cut in steps, each on what the last one left, then training (Verdenius et al. 2020)."""
     return before_training("snip", sparsity, epochs, steps)
 
 
+@checked
 def snip_it_during(sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 5) -> Timeline:
     """The steps of SNIP-it spread over the training (Verdenius et al. 2020)."""
     return during_training("snip", sparsity, epochs, steps, every, after)
 
 
+@checked
 def snap(sparsity: float, epochs: int) -> Timeline:
     """One cut of whole channels by elasticity; the smaller network is trained (Verdenius et al. 2020)."""
     return before_training("snap", sparsity, epochs, shrink=True)
 
 
+@checked
 def snap_it(sparsity: float, epochs: int, steps: int = 5) -> Timeline:
     """The cut of whole channels in steps; the smaller network is trained (Verdenius et al. 2020)."""
     return before_training("snap", sparsity, epochs, steps, shrink=True)
 
 
+@checked
 def snap_it_during(sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 5) -> Timeline:
     """Channels go during training; the network shrinks each time, and the optimizer starts anew (Verdenius et al. 2020)."""
     return during_training("snap", sparsity, epochs, steps, every, after, shrink=True)
 
 
+@checked
 def cnip_it(sparsity: float, epochs: int, steps: int = 5) -> Timeline:
     """Weights and channels by one threshold, in steps, then training (Verdenius et al. 2020)."""
     return before_training("cnip", sparsity, epochs, steps, shrink=True)
 
 
+@checked
 def cnip_it_during(sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 5) -> Timeline:
     """Weights and channels by one threshold, during training (Verdenius et al. 2020)."""
     return during_training("cnip", sparsity, epochs, steps, every, after, shrink=True)
 
 
+@checked
 def grasp(sparsity: float, epochs: int) -> Timeline:
     """One cut that keeps the gradient flowing, then training (Wang et al. 2020)."""
     return before_training("grasp", sparsity, epochs)
 
 
+@checked
 def synflow(sparsity: float, epochs: int) -> Timeline:
     """A hundred small cuts without data, then training (Tanaka et al. 2020)."""
     return before_training("synflow", sparsity, epochs)
 
 
+@checked
 def l0(
     strength: float, epochs: int, fine_tune: int, optimizer: Optimizer | None = None, average: float | None = None
 ) -> Timeline:
@@ -169,6 +184,7 @@ def l0(
     return [train, Prune("l0", Budget(below=0.0, of="channels")), *fine_tuned(Train(fine_tune), recalibrate=True)]
 
 
+@checked
 def hoyer_square(strength: float, epochs: int, fine_tune: int, below: float = 1e-3) -> Timeline:
     """Train with the Hoyer-Square penalty, remove all weights that became small, fine-tune (Yang et al. 2020)."""
     cut = Prune("hoyer_square", Budget(below=below))
@@ -176,6 +192,7 @@ def hoyer_square(strength: float, epochs: int, fine_tune: int, below: float = 1e
     return [train, cut, *fine_tuned(Train(fine_tune), recalibrate=True)]
 
 
+@checked
 def group_hoyer_square(
     strength: float, epochs: int, fine_tune: int, below: float = 1e-3, optimizer: Optimizer | None = None
 ) -> Timeline:
@@ -190,12 +207,12 @@ def group_hoyer_square(
     return [train, cut, Shrink(), *fine_tuned(Train(fine_tune), recalibrate=True)]
 
 
+@checked
 def tick_tock(
     sparsity: float, epochs: int, fine_tune: int, ticks: int = 10, tocks: int = 10, strength: float = 1e-3
 ) -> Timeline:
     """Train; tick: train the gates, cut, again and again; tock: train everything and pull the gates to zero; fine-tune
     (You et al. 2019). One cut comes before the first tick; the targets rise by 0.05 a cut."""
-    ticks = check("ticks", ticks, Whole(at_least=1))
     rounds = tick_tock_rounds(sparsity)
     targets = [fraction_after("tick_tock", i, rounds, sparsity) for i in range(1, rounds + 1)]
     timeline: Timeline = [Train(epochs, only="weights"), cut_to(targets[0], "gates")]
@@ -207,12 +224,14 @@ def tick_tock(
     return [*timeline, Shrink(), *fine_tuned(Train(fine_tune), recalibrate=True)]
 
 
+@checked
 def l1_one_shot(sparsity: float, epochs: int, strength: float) -> Timeline:
     """Train with an l1 penalty on all parameters, then one global cut by magnitude and no fine-tuning: LOMP, or GOP in its
     code (Zhang et al. 2024). ``strength`` multiplies the sum of absolute values."""
     return l1_in_rounds(sparsity, epochs, strength, rounds=1, retrain=0)
 
 
+@checked
 def l1_in_rounds(sparsity: float, epochs: int, strength: float, rounds: int, retrain: int) -> Timeline:
     """Train with an l1 penalty; then cut by magnitude and train on with it, in ``rounds`` rounds that end with a cut (Zhang et
     al. 2024 speak of gradual pruning; this schedule is ours). Every round removes the same share of what is left.
@@ -220,8 +239,7 @@ def l1_in_rounds(sparsity: float, epochs: int, strength: float, rounds: int, ret
     Measures "dense", then "pruned" after every cut and "retrained" after every training but the first. ``rounds=1`` is
     l1_one_shot.
     """
-    penalty = ("l1", check("strength", strength, Real(at_least=0)))
-    rounds = check("rounds", rounds, Whole(at_least=1))
+    penalty = ("l1", strength)
     timeline: Timeline = [Train(epochs, penalty=penalty), Measure("dense")]
     for i in range(1, rounds + 1):
         timeline += [cut_to(fraction_after("geometric", i, rounds, sparsity), "magnitude"), Measure("pruned")]
@@ -229,11 +247,13 @@ def l1_in_rounds(sparsity: float, epochs: int, strength: float, rounds: int, ret
     return timeline
 
 
+@checked
 def smart_ratio(sparsity: float, epochs: int) -> Timeline:
     """Remove weights by chance before training, layer by layer in the shares of Su et al. 2020, and train what is left."""
     return [Prune("random", Budget(sparsity, across="smart_ratio")), Train(epochs)]
 
 
+@checked(until=Real(above=0, at_most=1))
 def rigl(
     sparsity: float, epochs: int, every: int = 1, drop: float = 0.3, until: float = 0.75, across: str = "erk"
 ) -> Timeline:
@@ -244,8 +264,6 @@ def rigl(
     done, and begins with ``drop`` of a layer's weights. The authors count steps, 100 of them; an epoch is the smallest unit
     here. ``across``: how the start is spread over layers: "erk"; "uniform", which leaves the first layer whole; or "layer".
     """
-    every = check("every", every, Whole(at_least=1))
-    until = check("until", until, Real(above=0, at_most=1))
     end = until * epochs / every
     times = math.ceil(end - 1e-9) - 1
     if times < 1:
@@ -255,6 +273,7 @@ def rigl(
     return [Prune("random", budget), Train(epochs, during=Every(every, (exchange,), times=times))]
 
 
+@checked(period=Whole(at_least=1), epochs_mine=Whole(at_least=1))
 def rare_gems(
     sparsity: float,
     epochs_mine: int,
@@ -271,8 +290,6 @@ def rare_gems(
     more than their 1e-4 is needed until scores that do not matter are below one half. ``signed``: see methods.rare_gems.
     ``optimizer`` of the training at the end (the authors take a tenth of the search's rate); None: the experiment's.
     """
-    period = check("period", period, Whole(at_least=1))
-    epochs_mine = check("epochs_mine", epochs_mine, Whole(at_least=1))
     cuts = (epochs_mine - 1) // period
     if cuts < 1:
         raise BadInput(f"a search of {epochs_mine} epochs has no cut; it needs more than {period}.")

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Literal
 
-from pruning_core.checks import Whole, check
+from pruning_core.checks import Real, Whole, check, checked
 from pruning_core.errors import BadInput, known_name
 from pruning_core.experiments.stages import (
     Every,
@@ -32,22 +32,26 @@ __all__ = [
 ]  # fmt: skip
 
 
+@checked
 def dense(epochs: int) -> Timeline:
     """Training alone: what networks that are pruned before or during training are compared with, measured like them."""
     return [Train(epochs), RecalibrateBatchNorm()]
 
 
+@checked
 def prune_and_fine_tune(method: str | Method, sparsity: float, epochs: int, fine_tune: int) -> Timeline:
     """Train, prune once, measure, fine-tune, measure (Han et al. 2015 with one cut)."""
     return [Train(epochs), cut_to(sparsity, method), *fine_tuned(Train(fine_tune))]
 
 
+@checked
 def iterative(method: str | Method, sparsity: float, epochs: int, fine_tune: int, rounds: int) -> Timeline:
     """Train, then prune a little and fine-tune, again and again; every round removes the same share of what is left."""
     cut = Prune(method, to(sparsity, method), schedule="geometric")
     return [Train(epochs), Repeat(rounds, (cut, Train(fine_tune))), Measure("fine-tuned")]
 
 
+@checked
 def before_training(
     method: str | Method, sparsity: float, epochs: int, steps: int | None = None, shrink: bool = False
 ) -> Timeline:
@@ -59,6 +63,7 @@ def before_training(
     return [cut_to(sparsity, method, steps), *([Shrink()] if shrink else []), *dense(epochs)]
 
 
+@checked
 def during_training(
     method: str | Method,
     sparsity: float,
@@ -78,6 +83,7 @@ def during_training(
     return [Train(epochs, during=Every(every, event, after, snip_it_rounds(steps))), RecalibrateBatchNorm()]
 
 
+@checked
 def lottery_ticket(sparsity: float, epochs: int, rounds: int, early: int = 0, across: str = "global") -> Timeline:
     """Iterative magnitude pruning with rewinding to epoch ``early`` (Frankle and Carbin 2019; Frankle et al. 2020).
 
@@ -89,6 +95,7 @@ def lottery_ticket(sparsity: float, epochs: int, rounds: int, early: int = 0, ac
     return [Train(early), Save("early"), Repeat(rounds, (Train(rest), cut, Rewind("early"))), Train(rest)]
 
 
+@checked
 def magnitude_rewind_during(
     sparsity: float, epochs: int, steps: int = 5, every: int = 4, after: int = 5, early: int = 0, across: str = "global"
 ) -> Timeline:
@@ -106,6 +113,7 @@ def magnitude_rewind_during(
     return [Train(early), Save("early"), Train(epochs - early, during=cuts), RecalibrateBatchNorm()]
 
 
+@checked
 def prune_and_shrink(
     method: str | Method, sparsity: float, epochs: int, fine_tune: int, recalibrate: bool = False
 ) -> Timeline:
@@ -113,17 +121,20 @@ def prune_and_shrink(
     return [Train(epochs), cut_to(sparsity, method), Shrink(), *fine_tuned(Train(fine_tune), recalibrate)]
 
 
+@checked
 def efficient_convnets(sparsity: float, epochs: int, fine_tune: int) -> Timeline:
     """Train, cut the filters of smallest norm in every layer, fine-tune (Li et al. 2017)."""
     return prune_and_shrink("efficient_convnets", sparsity, epochs, fine_tune, recalibrate=True)
 
 
+@checked
 def retrain_once(method: str | Method, sparsity: float, epochs: int, retrain: int) -> Timeline:
     """Train, prune the trained network, train again along the whole schedule: "retrain" of SiPP and PFP."""
     cut = Prune(method, Budget(sparsity, of="weights"))
     return [Train(epochs), cut, Measure("once pruned"), Train(retrain), Measure("once")]
 
 
+@checked(after=None)
 def cascade(
     method: str | Method,
     kept: Sequence[float | Sequence[float]],
@@ -143,7 +154,7 @@ def cascade(
     """
     known_name("way on after a cut", after, ("go on", "random", "rewind"))
     groups = [list(group) if isinstance(group, Sequence) else [group] for group in kept]
-    falling = [fraction for group in groups for fraction in group]
+    falling = [check("each kept fraction", fraction, Real()) for group in groups for fraction in group]
     if not falling or any(a < b for a, b in itertools.pairwise(falling)) or not 0 < falling[-1] <= falling[0] <= 1:
         raise BadInput(f"kept fractions fall from 1 or less and stay above 0, not {falling}.")
     again = retrain if isinstance(retrain, Train) else Train(retrain)
@@ -160,6 +171,7 @@ def cascade(
     return timeline
 
 
+@checked
 def dense_one_shot(sparsity: float, epochs: int, method: str | Method = "magnitude") -> Timeline:
     """Train, then one cut and no fine-tuning: what l1_one_shot is compared with, by magnitude or by chance ("random")."""
     return [Train(epochs), Measure("dense"), cut_to(sparsity, method), Measure("pruned")]

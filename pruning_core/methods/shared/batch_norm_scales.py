@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pruning_core.checks import Constraints, Maybe, OneOf, Real, Whole, check
+from pruning_core.checks import Constraints, Maybe, OneOf, Real, Whole, check, checked
 from pruning_core.errors import BadInput, BadType, Unprunable, known_name
 from pruning_core.masks import Budget, Group, Masks, Member, Scores, expand
 from pruning_core.masks.scores import COMBINERS, combine
@@ -110,6 +110,7 @@ class Thresholded(BatchNormScale):
         return self.cut(view, budget.to, scope, max(MINIMUM, budget.keep_at_least))
 
 
+@checked(scores=None, fraction=None)
 def quantile_masks(
     scores: Sequence[Tensor], fraction: float, scope: str = "global", minimum: int = MINIMUM
 ) -> list[Tensor]:

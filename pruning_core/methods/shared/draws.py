@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pruning_core.checks import checked
+from pruning_core.errors import BadInput
+
 LONGEST = 20_000  # more draws than this are not made one by one
 
 
@@ -117,18 +120,24 @@ def least_draws(q: np.ndarray, distinct: int, low: int, high: int, limit: float)
     return low + 1 + bisect_left(range(low + 1, high), distinct, key=lambda m: expected_distinct(q, m))
 
 
+@checked
 def error(x: np.ndarray, a: np.ndarray) -> np.ndarray:
     """f(x) = 1/2 [a/x + sqrt((a/x)^2 + 6 a/x)]."""
+    if a.shape != x.shape:
+        raise BadInput(f"x and a must be of one shape, not {x.shape} and {a.shape}.")
     u = a / x
     return 0.5 * (u + np.sqrt(u * u + 6 * u))
 
 
+@checked
 def water_fill(a: np.ndarray, weight: np.ndarray, most: np.ndarray, total: float) -> np.ndarray:
     """The x with 0 < x <= most and sum x = total that minimises sum weight * error(x, a); all at most if they fit.
 
     At the optimum ``-weight * error'(x)`` is the same for every x below its bound; it rises with u = a / x, so u is found
     by bisection for a given multiplier, and the multiplier by bisection for the given total.
     """
+    if not a.shape == weight.shape == most.shape:
+        raise BadInput(f"a, weight and most must be of one shape, not {a.shape}, {weight.shape} and {most.shape}.")
     if most.sum() <= total:
         return most.astype(float)
 

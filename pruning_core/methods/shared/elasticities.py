@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import Constraints, OneOf, Whole
+from pruning_core.checks import Constraints, OneOf, Whole, checked
 from pruning_core.errors import BadInput, known_name
 from pruning_core.masks import Group, Member
 from pruning_core.masks.scores import combine
@@ -47,6 +47,7 @@ def statistic_loss(name: str, training_loss: Callable[[Tensor, Tensor], Tensor])
     return training_loss if name == "training" else OfClasses(nn.functional.nll_loss)
 
 
+@checked
 def loss_gradients(
     model: nn.Module,
     names: Iterable[str],
@@ -61,7 +62,8 @@ def loss_gradients(
     Returns parameter name -> gradient (float32 or better) of ``names``, zeros where the loss does not depend on one. No
     ``.grad`` is touched. Raises BadInput when a loss is NaN or infinite.
     """
-    parameters = {name: model.get_parameter(name) for name in names}
+    known = dict(model.named_parameters(remove_duplicate=False))
+    parameters = {name: known[known_name("parameter", name, known)] for name in names}
     wanted = [parameter.requires_grad for parameter in parameters.values()]
     try:
         for parameter in parameters.values():
@@ -123,6 +125,7 @@ class Sensitivity(Method):
         return gradients, value
 
 
+@checked
 def weight_elasticities(model: nn.Module, gradients: Mapping[str, Tensor], loss: float) -> dict[str, Tensor]:
     """``|w dL/dw / (L + 1e-8)|`` of every weight that has a gradient, each of the parameter's shape."""
     return {
@@ -131,6 +134,7 @@ def weight_elasticities(model: nn.Module, gradients: Mapping[str, Tensor], loss:
     }
 
 
+@checked
 def channel_elasticities(
     model: nn.Module, gradients: Mapping[str, Tensor], loss: float, groups: Mapping[str, Group], how: str = "sum"
 ) -> dict[str, Tensor]:
@@ -194,6 +198,7 @@ def gate_elasticities(
     return {n: _combined(rows[n], lambda m: slopes[m.layer], group.size, value, how) for n, group in groups.items()}
 
 
+@checked
 def producing_parameters(groups: Iterable[Group]) -> list[str]:
     """Weights and biases of the layers that make the channels of ``groups``."""
     return list(dict.fromkeys(m.parameter for group in groups for m in group.produces if not m.is_buffer))

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import Real, check
+from pruning_core.checks import Real, check, checked
 from pruning_core.errors import BadInput, Unprunable, known_name
 from pruning_core.methods.shared.reading import unfolded
 from pruning_core.models.calls import raised
@@ -36,6 +36,7 @@ class LayerSensitivities(NamedTuple):
     positions: int
 
 
+@checked
 def sensitivity(
     layer: nn.Module, inputs: Iterable[Tensor], reduce: str = "max", kernel: str = "reduce"
 ) -> LayerSensitivities:
@@ -145,6 +146,7 @@ PROBABILITY = Real(above=0, below=1)  # what the probability ``delta`` that a gu
 CONSTANT = Real(above=0)  # what the constant C of the theory must be
 
 
+@checked(delta=None)
 def sample_size(outputs: float, largest: float, delta: float = 1e-16, constant: float = 3.0) -> int:
     """How many points S must hold: ``ceil(C ln(8 eta* eta / delta))``, as the official code computes it.
 

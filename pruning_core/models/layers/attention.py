@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruning_core.checks import Maybe, Whole, check
+from pruning_core.checks import Maybe, Whole, check, checked
 from pruning_core.errors import BadInput, BadType
 
 
+@checked
 class PrunableAttention(nn.Module):
     """Multi-head attention, called like ``nn.MultiheadAttention``, with linear layers ``q``, ``k``, ``v`` and ``out``.
 
@@ -169,6 +170,7 @@ class PrunableAttention(nn.Module):
         return f"{self.num_heads} heads of {self.head_dim}, batch_first={self.batch_first}, dropout={self.dropout}"
 
 
+@checked
 def prunable_attention(model: nn.Module) -> nn.Module:
     """Replace every ``nn.MultiheadAttention`` in ``model`` by a :class:`PrunableAttention`, in place; returns the network.
 

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import Real, check
+from pruning_core.checks import Real, check, checked
 
 
+@checked
 class HardConcreteGate(nn.Module):
     """One gate in [0, 1] a channel, random while training and deterministic afterwards (Louizos et al. 2018).
 
@@ -63,6 +64,7 @@ class HardConcreteGate(nn.Module):
         self.log_alpha.clamp_(-4.605170185988092, 4.605170185988092)
 
 
+@checked
 class ChannelGate(nn.Module):
     """A learned factor a channel, 1 at the start: input (N, C, ...) and output of the same shape."""
 
@@ -80,6 +82,7 @@ class ChannelGate(nn.Module):
         return _times(input, self.weight, dim)
 
 
+@checked
 class Gated(nn.Module):
     """A layer and the gate behind it; ``to_plain()`` folds the gate into the layer's weight and bias.
 

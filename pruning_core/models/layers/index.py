@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pruning_core.checks import checked
 
+
+@checked
 class ChannelIndex(nn.Module):
     """Picks channels by index: ``y[:, j] = x[:, index[j], ::stride, ::stride]``, and zeros where ``index[j]`` is -1.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruning_core.checks import Maybe, Real, check
+from pruning_core.checks import Maybe, Real, check, checked
 from pruning_core.errors import BadInput, BadType
 
 MOMENTUM = Real(at_least=0, at_most=1)
@@ -124,6 +124,7 @@ class _SigmoidNorm(nn.modules.batchnorm._BatchNorm):
         return f"{super().extra_repr()}, scale sigmoid(weight), no shift"
 
 
+@checked
 class SigmoidBatchNorm2d(_SigmoidNorm, nn.BatchNorm2d):
     """Batch norm whose scale is ``sigmoid(weight)`` and which has no shift (Suteu and Guo 2022, the RNI layer).
 
@@ -134,6 +135,7 @@ class SigmoidBatchNorm2d(_SigmoidNorm, nn.BatchNorm2d):
     plain = nn.BatchNorm2d
 
 
+@checked
 class SigmoidBatchNorm1d(_SigmoidNorm, nn.BatchNorm1d):
     """:class:`SigmoidBatchNorm2d` behind linear layers: input and output (N, C) or (N, C, L)."""
 
@@ -182,12 +184,14 @@ class _ClampedNorm(nn.modules.batchnorm._BatchNorm):
         return f"{super().extra_repr()}, scale in [0, {self.upper:g}]"
 
 
+@checked(upper=None)
 class ClampedBatchNorm2d(_ClampedNorm, nn.BatchNorm2d):
     """Batch norm whose scale is clamped to [0, upper] after every step (Zhuang et al. 2020). Input (N, C, H, W)."""
 
     plain = nn.BatchNorm2d
 
 
+@checked(upper=None)
 class ClampedBatchNorm1d(_ClampedNorm, nn.BatchNorm1d):
     """:class:`ClampedBatchNorm2d` behind linear layers: input (N, C) or (N, C, L)."""
 

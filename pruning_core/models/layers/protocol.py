@@ -14,7 +14,10 @@ from __future__ import annotations
 
 from torch import nn
 
+from pruning_core.checks import checked
 
+
+@checked
 def project_(model: nn.Module) -> None:
     """Call ``project_()`` of every module that has one (after each optimizer step)."""
     for module in model.modules():
@@ -23,6 +26,7 @@ def project_(model: nn.Module) -> None:
             project()
 
 
+@checked
 def to_plain(model: nn.Module) -> nn.Module:
     """Replace every layer that has ``to_plain()`` by the ordinary layer it returns, in place; returns the network."""
     own = getattr(model, "to_plain", None)

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from pruning_core.checks import checked
 from pruning_core.errors import BadInput
 
 
+@checked
 class Scored(nn.Module):
     """A convolution or linear layer that uses only those of its weights whose score is above one half.
 

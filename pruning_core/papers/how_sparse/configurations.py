@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from pruning_core.checks import Constraints, OneOf, Real, Several, Whole, check, check_fields
+from pruning_core.checks import Constraints, OneOf, Real, Several, Whole, check, check_fields, checked
 from pruning_core.data.sets import AUGMENTATIONS
 from pruning_core.errors import BadInput, known_name
 from pruning_core.experiments.experiment import Experiment
@@ -142,6 +142,7 @@ FILES = {
 """Name -> how the official file without a penalty is called; with it, "_l1" follows."""
 
 
+@checked
 def configured_experiments(
     name: str,
     *,

@@ -17,13 +17,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import DOUBLE, Maybe, Real, Whole, check, doubles
+from pruning_core.checks import DOUBLE, Maybe, Real, Whole, check, checked, doubles
 from pruning_core.errors import BadInput, BadType, known_name
 from pruning_core.papers.how_sparse.geometry.kinematic import NEGATIVE, normalised_width, window
 
 FEWEST_FOR_BOOTSTRAP = 10  # probes; below, resampling them says less than their range
 
 
+@checked
 def magnitude_distance(weights: Tensor | Iterable[Tensor] | Mapping[str, Tensor]) -> Tensor:
     """R(n) = sqrt(sum of the n smallest w^2) for n = 0 .. N, exact: (N + 1,) float64, from 0 to the norm of all.
 
@@ -124,6 +125,7 @@ class Limit:
         return LimitInterval(low, high, high - low)
 
 
+@checked
 def predict(
     eigenvalues: Any, weights: Any, epsilon: float, magnitudes: Tensor | Iterable[Tensor] | Mapping[str, Tensor],
     *, null_fraction: float = 0.0, dimension: int | None = None, negative: str = "abs",
@@ -207,6 +209,7 @@ class ActualLimits(NamedTuple):
     within_epsilon: float | None
 
 
+@checked
 def actual_limits(
     sparsities: Any, accuracies: Any, train_losses: Any = None, *, margin: float = 1.0, epsilon: float | None = None,
     base_accuracy: float | None = None, base_loss: float | None = None,
@@ -243,6 +246,7 @@ def _beside(fractions: Tensor, name: str, values: Any) -> Tensor:
     return found
 
 
+@checked
 def total_variation(a: Any, b: Any, bins: int = 100) -> float:
     """Total-variation distance of two weight histograms, in [0, 1]: half the sum of |p - q| over ``bins`` equal bins.
 

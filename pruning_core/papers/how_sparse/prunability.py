@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pruning_core.checks import Real, Whole, check
+from pruning_core.checks import Real, Whole, check, checked
 from pruning_core.errors import BadInput
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.sites import Scope, find_sites
@@ -74,6 +74,7 @@ class Prunability:
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
 
 
+@checked
 def predict_limit(
     model: nn.Module, batches: Batches, *, epsilon: float | None = None, loss: Loss | None = None,
     scope: Scope = None, masks: Masks | None = None, probes: int = 5, steps: int = 64, exact_below: int = 2000,
@@ -153,6 +154,7 @@ def _of_the_living(whole: Hessian, masks: Masks | None) -> Hessian | LivingHessi
     return LivingHessian(whole, alive) if alive.removed else whole
 
 
+@checked
 @torch.no_grad()
 def magnitude_curve(
     model: nn.Module,

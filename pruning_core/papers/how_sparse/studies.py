@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from pruning_core.checks import Whole, check
+from pruning_core.checks import Whole, check, checked
 from pruning_core.experiments.experiment import Experiment
 from pruning_core.experiments.intervals import require_columns
 from pruning_core.experiments.recipes.chapters import l1_in_rounds
@@ -25,6 +25,7 @@ from pruning_core.training.evaluation import evaluate
 ETA = 0.01  # probability of being wrong that each of the two bounds is computed for
 
 
+@checked
 def limit_row(experiment: Experiment, *, samples: int | None = None, **options) -> dict[str, Any]:
     """One row on the network at the end of ``experiment``: its predicted limit, what was measured, what a count says.
 
@@ -47,6 +48,7 @@ def limit_row(experiment: Experiment, *, samples: int | None = None, **options) 
     }
 
 
+@checked
 def limits_over_rounds(
     experiment: Experiment, *, sparsity: float, epochs: int, strength: float, rounds: int, retrain: int, **options
 ) -> Iterator[dict[str, Any]]:
@@ -79,6 +81,7 @@ def limits_over_rounds(
         }
 
 
+@checked
 def predictor_errors(rows: pd.DataFrame, measured: str = "limit") -> pd.DataFrame:
     """How far the theory and the naive count are from the measured limit: a row a predictor.
 

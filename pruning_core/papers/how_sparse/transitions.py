@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pruning_core.checks import DOUBLE, Real, Several, Whole, check, doubles
+from pruning_core.checks import DOUBLE, Real, Several, Whole, check, checked, doubles
 from pruning_core.errors import BadInput, BadType, PruningError
 from pruning_core.papers.how_sparse.geometry.cones import CircularCone, L1DescentCone
 from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width
@@ -30,6 +30,7 @@ BLOCK = 2**21  # numbers in the matrices of one batch of trials
 OUTCOMES = ("successes", "probability")
 
 
+@checked
 def log_uniform(ambient: int, low: float = 1e-3, high: float = 10.0) -> Tensor:
     """``ambient`` eigenvalues from ``low`` to ``high`` at equal ratios, (ambient,) float64."""
     ambient = check("ambient", ambient, Whole(at_least=1))
@@ -37,6 +38,7 @@ def log_uniform(ambient: int, low: float = 1e-3, high: float = 10.0) -> Tensor:
     return torch.logspace(math.log10(low), math.log10(high), ambient, dtype=DOUBLE)
 
 
+@checked
 def circular_cone(
     ambient: int, angles: Numbers, sizes: Sizes = None, *, trials: int = 20, seed: int = 0, progress: bool = True
 ) -> pd.DataFrame:
@@ -77,6 +79,7 @@ def meeting_probability(cone: CircularCone, k: int) -> float:
     return float(beta.sf(math.cos(cone.angle) ** 2, k / 2, (cone.ambient - k) / 2))
 
 
+@checked
 def ellipsoid(
     eigenvalues: Any,
     epsilons: Numbers,
@@ -133,6 +136,7 @@ def _lowest(spectrum: Tensor, most: int, trials: int, generator: torch.Generator
     return torch.cat([torch.zeros(trials, 1, dtype=DOUBLE), parts.cumsum(1)], 1)
 
 
+@checked
 def l1_recovery(
     ambient: int,
     nonzeros: Iterable[int],
@@ -196,6 +200,7 @@ def basis_pursuit(sensing: Tensor, measured: Tensor) -> Tensor:
     return positive - negative
 
 
+@checked
 def transitions(rows: pd.DataFrame) -> pd.DataFrame:
     """Where the jump is, one row for each setting: the sizes at which 10, 50 and 90 % of the trials succeed.
 

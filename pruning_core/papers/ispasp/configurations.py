@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from pruning_core.checks import Real, check
+from pruning_core.checks import Real, check, checked
 from pruning_core.errors import BadInput, known_name
 from pruning_core.masks.groups import expand
 from pruning_core.masks.sites import Sites, find_sites
@@ -42,6 +42,7 @@ def kept_width(width: int, ratio: float) -> int:
     return s
 
 
+@checked
 def resnet34_configuration(
     ratios: Sequence[float] = (0.4, 0.4, 0.4, 1.0), last_blocks: bool = False
 ) -> dict[str, float]:
@@ -63,6 +64,7 @@ def resnet34_configuration(
     return removed
 
 
+@checked
 def mobilenetv2_configuration(ratio: float = 0.3, blocks: Sequence[int] = (6, 9, 10, 12, 13)) -> dict[str, float]:
     """Channel group -> fraction removed for MobileNetV2: one kept ratio for the inverted residuals ``features[block]``."""
     removed = {}
@@ -74,6 +76,7 @@ def mobilenetv2_configuration(ratio: float = 0.3, blocks: Sequence[int] = (6, 9,
     return removed
 
 
+@checked
 def cost(name: str, removed: Mapping[str, float]) -> Cost:
     """What a network of torchvision costs, for images of 224 x 224, without these fractions of its channel groups.
 

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pruning_core.checks import DOUBLE, Real, Whole, check
+from pruning_core.checks import DOUBLE, Floats, Real, Whole, check, checked
 from pruning_core.errors import BadInput
 from pruning_core.methods.ispasp import two_layer
 from pruning_core.methods.shared.reading import largest
 
 
+@checked(p=None)
 def compressible(hidden: int, samples: int, p: float, generator: torch.Generator) -> Tensor:
     """Hidden maps (samples, hidden) whose column sums are a permutation of ``i^(-1/p)``, i = 1 .. hidden; all >= 0."""
     check("the compressibility p", p, Real(above=0))
@@ -25,6 +26,7 @@ def compressible(hidden: int, samples: int, p: float, generator: torch.Generator
     return rows[torch.randperm(hidden, generator=generator)].T.contiguous()
 
 
+@checked(s=None)
 def planted(hidden: int, samples: int, s: int, generator: torch.Generator, floor: float = 0.0) -> tuple[Tensor, Tensor]:
     """Hidden maps (samples, hidden) with ``s`` active neurons, and their sorted indices.
 
@@ -38,6 +40,7 @@ def planted(hidden: int, samples: int, s: int, generator: torch.Generator, floor
     return maps * factors, support
 
 
+@checked(p=Real(above=0))
 def theory_slope(p: float) -> float:
     """Exponent of the squared residual in s: ``1 - 2/p``."""
     return 1 - 2 / p
@@ -51,6 +54,7 @@ class CoSaMP(NamedTuple):
     residuals: list[float]
 
 
+@checked(sensing=Floats(2), measured=Floats(1), s=None)
 def cosamp(sensing: Tensor, measured: Tensor, s: int, iterations: int = 20) -> CoSaMP:
     """Recover an s-sparse x from ``measured = sensing x`` (Needell and Tropp 2009). Shapes (m, d), (m,) -> (d,).
 
@@ -79,6 +83,7 @@ def cosamp(sensing: Tensor, measured: Tensor, s: int, iterations: int = 20) -> C
     return CoSaMP(x, (x != 0).nonzero().flatten(), norms)
 
 
+@checked(p=None)
 def decay(
     hidden: int,
     p: float,
@@ -113,6 +118,7 @@ def decay(
     ]
 
 
+@checked
 def slope(sizes: Iterable[float], residuals: Iterable[float]) -> float:
     """Slope of the least-squares line through log residual against log size."""
     x = torch.tensor(list(sizes), dtype=DOUBLE).log()
@@ -123,6 +129,7 @@ def slope(sizes: Iterable[float], residuals: Iterable[float]) -> float:
     return float((x * y).sum() / x.square().sum())
 
 
+@checked
 def recovery(
     hidden: int, s: int, outputs: int, *, draws: int = 20, seed: int = 0, samples: int = 50, floor: float = 0.0
 ) -> list[dict[str, Any]]:

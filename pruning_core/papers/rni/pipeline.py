@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pruning_core.checks import Real, Whole, check, check_finite
+from pruning_core.checks import Real, Whole, check, check_finite, checked
 from pruning_core.data.loading import Data, load_data
 from pruning_core.data.sets import AUGMENTATIONS, NORMALISATIONS
 from pruning_core.data.splits import joined
@@ -56,6 +56,7 @@ OFFICIAL_METHODS: dict[str, type[BatchNormScale]] = {
 """The names of methods in the official code, and polarisation -> ours."""
 
 
+@checked(method=None, arch=None, seed=None, device=None)
 def train(
     dataset: str = "cifar10", arch: str = "vgg16", method: str = "rni", reg_weight: float = 1e-4, b: float = 3,
     epochs: int = 160, lr: float = 0.1, batch_size: int = 64, seed: int = 0, device: Device = None,
@@ -100,6 +101,7 @@ def train(
     )  # fmt: skip
 
 
+@checked(method=None, prune_pc=None, seed=None, device=None)
 def prune_finetune(
     model: nn.Module, dataset: str = "cifar10", method: str = "rni", prune_pc: float = 0.5,
     epochs: int = 160, lr: float = 0.1, batch_size: int = 64, seed: int = 0, device: Device = None,
@@ -185,6 +187,7 @@ def penalty_of(method: BatchNormScale, strength: float) -> Callable[[nn.Module],
     return lambda network: strength * method.penalty(network, Masks())
 
 
+@checked
 def fit_best(
     model: nn.Module, data: Data, penalty: Callable[[nn.Module], Tensor] | None,
     epochs: int, lr: float, batch_size: int, seed: int, device: torch.device,

@@ -17,18 +17,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pruning_core.checks import Real, check
-from pruning_core.errors import BadInput
+from pruning_core.checks import Real, check, checked
+from pruning_core.errors import BadInput, shown
 
 GRID = torch.linspace(-30, 14, 44_001, dtype=torch.float64)
 
 
+@checked
 def receding_force(g: Tensor, b: float = 0.0) -> Tensor:
     """dR/dg = -v (1 - v) ln v with v = sigmoid(g + b): how hard RNI's penalty pushes a raw scale down."""
     u = g + b
     return -F.logsigmoid(u) * torch.exp(F.logsigmoid(u) + F.logsigmoid(-u))
 
 
+@checked
 def settled(targets: Tensor, strength: float, penalty: str = "rni", b: float = 0.0) -> Tensor:
     """Where scales with the ``targets`` t in (0, 1) settle: in [0, t], the same shape; 0 for those that recede.
 
@@ -41,7 +43,7 @@ def settled(targets: Tensor, strength: float, penalty: str = "rni", b: float = 0
     if penalty == "l1":
         return (targets - strength).clamp(min=0)
     if penalty != "rni":
-        raise BadInput(f"the penalty is 'rni' or 'l1', not {penalty!r}.")
+        raise BadInput(f"the penalty is 'rni' or 'l1', not {shown(penalty)}.")
     found = torch.zeros_like(targets).flatten()
     for i, t in enumerate(targets.flatten().tolist()):
         start = int(torch.searchsorted(GRID, math.log(t / (1 - t))))
@@ -55,6 +57,7 @@ def settled(targets: Tensor, strength: float, penalty: str = "rni", b: float = 0
     return torch.minimum(found.view_as(targets), targets)
 
 
+@checked
 def receding_threshold(strength: float, b: float = 0.0) -> float:
     """The target t* below which RNI's penalty has no balance, so that the scale recedes; lambda (1 - ln lambda) for b = 0.
 

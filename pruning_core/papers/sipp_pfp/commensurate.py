@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pruning_core.checks import Real, Several, Whole, check
+from pruning_core.checks import Real, Several, Whole, check, checked
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import mean_interval, require_columns
 
@@ -67,6 +67,7 @@ RUN = ("model", "data", "width", "profile")
 """Columns of a row that two runs must share to be compared, as far as they are there."""
 
 
+@checked
 def commensurate_table(rows: pd.DataFrame, loss_of_accuracy: float = 0.5, *, of: str = "sparsity") -> pd.DataFrame:
     """The largest fraction removed at most ``loss_of_accuracy`` points below the dense network of the same seed.
 

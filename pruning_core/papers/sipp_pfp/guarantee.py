@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import Whole, check
+from pruning_core.checks import Floats, check, checked
 from pruning_core.errors import BadInput, Unprunable, known_name
 from pruning_core.methods.shared.sensitivities import PROBABILITY, sensitivity
 from pruning_core.models.activations import layer_inputs
@@ -30,6 +30,7 @@ from pruning_core.models.activations import layer_inputs
 RULES = ("sipp_random", "l1_sampling", "l2_sampling", "uniform")
 
 
+@checked(weight=Floats(2), points=Floats(2))
 def probabilities(weight: Tensor, points: Tensor, rule: str) -> Tensor:
     """Probabilities of a draw for every weight, each row summing to 1: (outputs, inputs) in float64.
 
@@ -47,12 +48,15 @@ def probabilities(weight: Tensor, points: Tensor, rule: str) -> Tensor:
     return torch.where(total > 0, score / total, 0.0)
 
 
+@checked(weight=Floats(2), q=Floats(2), held_out=Floats(2))
 def relative_errors(weight: Tensor, q: Tensor, held_out: Tensor, draws: int, generator: torch.Generator) -> Tensor:
     """|z^ - z| / z of every neuron and held-out point with z > 0, flat; one set of draws a neuron.
 
     ``weight`` and ``q`` (outputs, inputs), ``held_out`` (N, inputs).
     """
-    draws = check("draws", draws, Whole(at_least=1))
+    if not weight.shape[1] == q.shape[1] == held_out.shape[1] or len(q) != len(weight):
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (weight, q, held_out))
+        raise BadInput(f"weight and q (outputs, inputs) and held_out (N, inputs) must fit together, not {shapes}.")
     drawable = q.sum(1) > 0
     w = weight[drawable]
     estimate, exact = held_out @ estimated(w, q[drawable], draws, generator).T, held_out @ w.T
@@ -67,6 +71,7 @@ def estimated(weight: Tensor, q: Tensor, draws: int, generator: torch.Generator)
     return torch.where(counts > 0, weight * counts / (draws * q.clamp(min=1e-300)), 0.0)
 
 
+@checked(weight=Floats(2), points=Floats(2), held_out=Floats(2))
 def estimator_rows(
     weight: Tensor,
     points: Tensor,
@@ -84,6 +89,9 @@ def estimator_rows(
     """
     if bool((points < 0).any()) or bool((held_out < 0).any()):
         raise BadInput("estimators of one sign take non-negative inputs, such as those behind a ReLU.")
+    if not weight.shape[1] == points.shape[1] == held_out.shape[1]:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (weight, points, held_out))
+        raise BadInput(f"weight (outputs, inputs), points and held_out (N, inputs) must fit together, not {shapes}.")
     half = weight.double().clamp(min=0)
     rows = []
     for rule in rules:
@@ -95,6 +103,7 @@ def estimator_rows(
     return rows
 
 
+@checked
 def draws_needed(error: float, total: float, outputs: int, delta: float = 1e-16, constant: float = 3.0) -> int:
     """Draws that the theory asks for a relative ``error`` of one half: ``ceil((6 + 2 eps) S K ln(8 eta / delta) / eps^2)``.
 
@@ -106,6 +115,7 @@ def draws_needed(error: float, total: float, outputs: int, delta: float = 1e-16,
     return math.ceil((6 + 2 * error) * total * constant * math.log(8 * outputs / delta) / error**2)
 
 
+@checked
 def error_promised(draws: int, total: float, outputs: int, delta: float = 1e-16, constant: float = 3.0) -> float:
     """The relative error for which :func:`draws_needed` asks this number of draws."""
     delta = check("delta", delta, PROBABILITY)
@@ -127,6 +137,7 @@ def composed(errors: Sequence[float], cancellations: Sequence[float]) -> list[fl
     return found[1:]
 
 
+@checked
 def equal_error(promise: float, cancellations: Sequence[float]) -> float:
     """The error that every layer may make so that the last one is promised ``promise``."""
     if not promise > 0 or not cancellations or min(cancellations) <= 0:
@@ -139,6 +150,7 @@ def equal_error(promise: float, cancellations: Sequence[float]) -> float:
     return low
 
 
+@checked(points=Floats(), held_out=Floats())
 @torch.no_grad()
 def guarantee_table(
     model: nn.Module, points: Tensor, held_out: Tensor, draws: int, *, seed: int = 0, delta: float = 1e-16

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pruning_core.checks import checked
 from pruning_core.errors import known_name
 from pruning_core.papers.sipp_pfp.spacings import SPACINGS, Fractions, in_groups
 from pruning_core.records.files import read_yaml
@@ -94,6 +95,7 @@ def parameter_file(name: str) -> ParameterFile:
     return PARAMETER_FILES[known_name("parameter file", name, PARAMETER_FILES)]
 
 
+@checked
 def kept_fractions(name: str) -> Fractions:
     """All kept fractions of a parameter file, in their order. Raises UnknownName.
 
@@ -103,6 +105,7 @@ def kept_fractions(name: str) -> Fractions:
     return parameter_file(name).kept
 
 
+@checked
 def retrained(name: str) -> Fractions:
     """The kept fractions of a parameter file at which the network is retrained. Raises UnknownName.
 

@@ -13,14 +13,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
 
+from pruning_core.checks import Real, checked
 from pruning_core.errors import BadInput
-from pruning_core.models.calls import like_model
+from pruning_core.models.calls import like_model, tried
 from pruning_core.models.modes import evaluating, observing
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
 BITS_A_WEIGHT, BITS_A_ROW = 34, 2
 
 
+@checked(example=None)
 def reference_flops(model: nn.Module, example: Tensor, *, reference: bool = False) -> int:
     """FLOPs of one sample by the rules of SNIP-it's code, in evaluation mode; nothing of the network is changed.
 
@@ -53,10 +55,11 @@ def reference_flops(model: nn.Module, example: Tensor, *, reference: bool = Fals
     with ExitStack() as hooks, observing(model):
         for module in model.modules():
             hooks.enter_context(module.register_forward_hook(count))
-        model(example[:1])
+        tried(model, example[:1])
     return total
 
 
+@checked
 def compressed_bits(model: nn.Module) -> int:
     """Bits of the network in a sparse format: 34 a non-zero weight, and 2 (min(rows, columns) + 1) a tensor.
 
@@ -70,6 +73,7 @@ def compressed_bits(model: nn.Module) -> int:
     return bits
 
 
+@checked(sparsity=Real())
 def harmonic_mean(sparsity: float, accuracy: float) -> float:
     """``2 s a / (s + a)`` of a sparsity in [0, 1] and an accuracy in percent, in [0, 1]; 0 where both are 0."""
     a = accuracy / 100
@@ -78,6 +82,7 @@ def harmonic_mean(sparsity: float, accuracy: float) -> float:
     return 2 * sparsity * a / (sparsity + a) if sparsity + a > 0 else 0.0
 
 
+@checked
 def saliency_maps(model: nn.Module, inputs: Tensor, *, reference: bool = False) -> Tensor:
     """Gradient of the largest logit by each pixel, brought to [0, 1] as ``(g - mean) / std * 0.1 + 0.5``, per image.
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import Whole, check
+from pruning_core.checks import Whole, check, checked
 from pruning_core.errors import BadInput
 from pruning_core.masks.reports import dead_units
 from pruning_core.methods.shared.elasticities import loss_gradients, weight_elasticities
@@ -36,6 +36,7 @@ def _same_shapes(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool
     return {name: t.shape for name, t in one.items()} == {name: t.shape for name, t in other.items()}
 
 
+@checked
 class SignFlips:
     """Fraction of the living weights, in [0, 1], whose sign is another than before.
 
@@ -60,6 +61,7 @@ class SignFlips:
         return {name: weight < 0 for name, weight in watched_weights(model).items()}
 
 
+@checked
 class Elasticities:
     """Keeps the sorted elasticities ``|w dL/dw / L|`` of the living weights, as quantiles, after chosen epochs.
 
@@ -90,6 +92,7 @@ class Elasticities:
         row["median_elasticity"] = float(ordered[len(ordered) // 2])
 
 
+@checked
 class WeightStatistics:
     """Running mean and variance of every weight over the epochs (Welford's update), in ``mean`` and ``variance``.
 
@@ -121,6 +124,7 @@ class WeightStatistics:
         row["weight_deviation"] = float(living.mean().sqrt()) if len(living) else None
 
 
+@checked(example=None)
 class OfficialTags:
     """The numbers that SNIP-it's code sends to TensorBoard, under its names: pass it as ``TensorBoard(also=...)``.
 

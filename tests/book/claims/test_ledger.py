@@ -8,7 +8,7 @@ import yaml
 
 from pruning_core import records
 from pruning_core.book.claims.ledger import Comparison, load_claims
-from pruning_core.book.notebooks import read_profiles
+from pruning_core.book.profiles import read_profiles
 from pruning_core.errors import BadInput
 from pruning_core.version import REPOSITORY
 

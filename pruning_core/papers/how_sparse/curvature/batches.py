@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from pruning_core.checks import checked
 from pruning_core.data.feeds import Feed
 from pruning_core.errors import BadInput, BadType
 from pruning_core.models.calls import call, like_model, samples
@@ -68,6 +69,7 @@ def forward_pass(device: torch.device) -> Iterator[None]:
         yield
 
 
+@checked
 def batch_losses(model: nn.Module, batches: Batches, loss: Loss | None = None) -> Tensor:
     """The mean loss of every batch, float64 (batches,), of a network in evaluation mode."""
     refuse_training(model)
@@ -79,6 +81,7 @@ def batch_losses(model: nn.Module, batches: Batches, loss: Loss | None = None) -
     return torch.tensor(found, dtype=torch.float64)
 
 
+@checked
 def loss_tolerance(losses: Tensor) -> float:
     """The tolerance epsilon of Zhang et al. (2024): the standard deviation (over n) of the batches' mean losses, (n,).
 

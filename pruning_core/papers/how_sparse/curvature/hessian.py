@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pruning_core.checks import Whole, check
+from pruning_core.checks import Whole, check, checked
 from pruning_core.errors import BadInput
 from pruning_core.models.calls import part, samples, tensors_of
 from pruning_core.papers.how_sparse.curvature.batches import Loss, finite_loss, forward_pass, held, refuse_training
@@ -33,6 +33,7 @@ Parameters = Callable[[str, Tensor], bool] | Iterable[str] | None
 UNUSED: Any = {"allow_unused": True, "materialize_grads": True}  # zeros for a parameter that takes no part
 
 
+@checked(memory=None, batches=None, loss=None, parameters=None)
 class Hessian:
     """The Hessian of the mean loss over ``batches`` as a linear map; it belongs to the weights at the time of its making.
 
@@ -66,7 +67,7 @@ class Hessian:
     ):  # fmt: skip
         refuse_training(model)
         check("memory (in bytes)", memory, Whole(at_least=1))
-        self.model, self.loss = model, loss or CrossEntropy()
+        self.model, self.loss = model, CrossEntropy() if loss is None else loss
         chosen = _chosen(model, parameters, exclude_norms)
         self.shapes = {name: parameter.shape for name, parameter in chosen.items()}
         self.dimension = sum(parameter.numel() for parameter in chosen.values())

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pruning_core.checks import Real, Whole, check
+from pruning_core.checks import Real, Whole, check, checked
 from pruning_core.errors import BadInput, BadType, known_name
 
 Product = Callable[[Tensor], Tensor]
@@ -31,6 +31,7 @@ class Tridiagonal(NamedTuple):
     beta: Tensor
 
 
+@checked
 def rademacher(
     dimension: int, generator: torch.Generator, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
 ) -> Tensor:
@@ -39,6 +40,7 @@ def rademacher(
     return signs.mul_(2).sub_(1).to(device, dtype)
 
 
+@checked(start=None, steps=None)
 def lanczos(
     matvec: Product,
     start: Tensor,
@@ -113,6 +115,8 @@ def _reference(matvec: Product, start: Tensor, steps: int, generator: torch.Gene
 
 def _product(matvec: Product, v: Tensor) -> Tensor:
     product = matvec(v)
+    if not isinstance(product, Tensor):
+        raise BadType(f"the product of the matrix with a vector must be a tensor, not {type(product).__name__}.")
     if product.shape != v.shape:
         raise BadInput(f"the product of a vector {tuple(v.shape)} must have its shape, not {tuple(product.shape)}.")
     if not bool(torch.isfinite(product).all()):
@@ -124,6 +128,7 @@ def _tridiagonal(alpha: list[float], beta: list[float]) -> Tridiagonal:
     return Tridiagonal(torch.tensor(alpha, dtype=torch.float64), torch.tensor(beta, dtype=torch.float64))
 
 
+@checked
 def quadrature(alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
     """Ritz values (k,), ascending, and their weights (k,), which sum to 1, of T with diagonal (k,) and sides (k - 1,)."""
     if alpha.dim() != 1 or beta.dim() != 1 or len(alpha) == 0 or len(beta) != len(alpha) - 1:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from pruning_core.checks import Real, Whole, check
+from pruning_core.checks import Real, Whole, check, checked
 from pruning_core.errors import BadInput
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian, LivingHessian, Parameters, matching
 from pruning_core.papers.how_sparse.curvature.lanczos import lanczos, largest_eigenvalues, quadrature, rademacher
@@ -79,6 +79,7 @@ class NullRows(NamedTuple):
     indices: Tensor
 
 
+@checked
 def trace_estimate(
     hessian: Hessian, probes: int = 30, *, generator: Generator, progress: bool = False
 ) -> TraceEstimate:
@@ -103,6 +104,7 @@ def top_eigenvalues(
     return largest_eigenvalues(hessian.matvec, start.to(hessian.device), steps, tolerance=tolerance, by=by)
 
 
+@checked
 def exact_hessian(hessian: Hessian | LivingHessian, *, memory: int = 2**31, progress: bool = False) -> Tensor:
     """H itself, (D, D), from D products, made symmetric.
 
@@ -123,6 +125,7 @@ def exact_hessian(hessian: Hessian | LivingHessian, *, memory: int = 2**31, prog
     return (matrix + matrix.T) / 2
 
 
+@checked
 def spectrum(
     hessian: Hessian | LivingHessian,
     *,
@@ -157,6 +160,7 @@ def spectrum(
     return Spectrum.of(rules, d)
 
 
+@checked
 def reference_density(
     ritz: Tensor, weights: Tensor, bins: int = 100000, variance: float = 1e-10, overhead: float = 0.01
 ) -> tuple[Tensor, Tensor]:
@@ -234,6 +238,7 @@ def percentile_rows(hessian: Hessian, parameters: Parameters = None, *, referenc
     return torch.stack(rows)
 
 
+@checked
 def null_row_share(
     hessian: Hessian,
     parameters: Parameters = None,

@@ -16,7 +16,7 @@ import torch
 from scipy.special import betainc, betaln, erfc, erfcx
 from torch import Tensor
 
-from pruning_core.checks import Constraints, Real, Whole, check, check_fields, doubles
+from pruning_core.checks import Constraints, Real, Whole, check, check_fields, checked, doubles
 from pruning_core.errors import BadInput
 
 
@@ -46,6 +46,7 @@ class Cone:
         raise NotImplementedError
 
 
+@checked(dimension=None)
 @dataclass(frozen=True)
 class Subspace(Cone):
     """The span of the first ``dimension`` axes; 0 is the origin alone. delta = dimension."""
@@ -63,6 +64,7 @@ class Subspace(Cone):
         return points * (torch.arange(self.ambient) < self.dimension)
 
 
+@checked
 @dataclass(frozen=True)
 class Orthant(Cone):
     """All vectors without a negative entry. delta = D / 2."""
@@ -74,6 +76,7 @@ class Orthant(Cone):
         return points.clamp(min=0)
 
 
+@checked
 @dataclass(frozen=True)
 class HalfSpace(Cone):
     """All vectors whose first entry is not negative. delta = D - 1/2."""
@@ -85,6 +88,7 @@ class HalfSpace(Cone):
         return torch.cat([points[:, :1].clamp(min=0), points[:, 1:]], 1)
 
 
+@checked
 @dataclass(frozen=True)
 class Ray(Cone):
     """The non-negative multiples of the first axis. delta = 1/2."""
@@ -136,6 +140,7 @@ class CircularCone(Cone):
         return torch.where(height * cosine <= along * sine, points, surface)
 
 
+@checked
 @dataclass(frozen=True)
 class L1DescentCone(Cone):
     """The directions in which the l1 norm does not grow, from a point whose first ``nonzero`` entries are positive.

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from pruning_core.checks import Real, Whole, check, doubles
+from pruning_core.checks import Real, Whole, check, checked, doubles
 from pruning_core.errors import BadInput, known_name
 
 NEGATIVE = ("abs", "zero", "drop")
@@ -22,6 +22,7 @@ BLOCK = 2**21  # terms of the sum at a time
 _R = TypeVar("_R", float, Tensor)
 
 
+@checked
 def normalised_width(
     distance: _R, eigenvalues: Any, epsilon: float, weights: Any = None, null_fraction: float = 0, negative: str = "abs"
 ) -> _R:
@@ -68,6 +69,7 @@ def trace_bound(distance: float, mean_eigenvalue: float, epsilon: float) -> floa
     return bend / (bend + 2 * check("epsilon", epsilon, Real(above=0)))
 
 
+@checked
 def window(ambient: int, eta: float) -> float:
     """a_eta sqrt(D) with a_eta = sqrt(8 ln(4 / eta)): half the width of the transition, in dimensions.
 
@@ -85,6 +87,7 @@ class Kinematic(NamedTuple):
     high: float
 
 
+@checked
 def kinematic(delta_c: float, delta_k: float, ambient: int, eta: float = 0.01) -> Kinematic:
     """Does a cone C share a ray with a randomly rotated cone K, in R^ambient with the given statistical dimensions?
 
@@ -112,6 +115,7 @@ class LimitBounds(NamedTuple):
     window: float
 
 
+@checked
 def limit_bounds(
     distance: float, eigenvalues: Any, epsilon: float, ambient: int, eta: float = 0.01, *spectral: Any, **options: Any
 ) -> LimitBounds:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pruning_core.checks import DOUBLE, Real, Whole, check, doubles, generator_of
+from pruning_core.checks import DOUBLE, Real, Whole, check, checked, doubles, generator_of
 from pruning_core.errors import BadInput, BadType
 from pruning_core.papers.how_sparse.geometry.cones import Cone
 
@@ -29,6 +29,7 @@ class Estimate(NamedTuple):
     standard_error: float
 
 
+@checked(radii=None)
 @dataclass(frozen=True, eq=False)
 class Ellipsoid:
     """``{x: sum x_i^2 / r_i^2 <= 1}`` with the semi-axes ``radii`` (D,), at least 0 and finite; BadInput for others."""
@@ -72,6 +73,7 @@ class Ellipsoid:
         return size * sum(value for value, _ in parts) / math.sqrt(math.pi)
 
 
+@checked(cone=None)
 def monte_carlo(cone: Cone, draws: int, generator: torch.Generator) -> Estimate:
     """The statistical dimension E ||Pi_C(g)||^2 from ``draws`` >= 2 Gaussian vectors.
 
@@ -82,6 +84,7 @@ def monte_carlo(cone: Cone, draws: int, generator: torch.Generator) -> Estimate:
     return _estimate(lambda g: cone.project(g).square().sum(1), cone.ambient, draws, generator)
 
 
+@checked(body=None)
 def gaussian_width(body: Cone | Ellipsoid, draws: int, generator: torch.Generator) -> Estimate:
     """Monte Carlo of w: E ||Pi_C(g)|| of a cone (cut with the unit ball), E sqrt(sum r_i^2 g_i^2) of an ellipsoid.
 

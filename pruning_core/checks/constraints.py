@@ -12,7 +12,7 @@ pruning_core.errors.BadType: clip must be a number, not '1'.
 from __future__ import annotations
 
 import math
-import reprlib
+import os
 import sys
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -20,11 +20,10 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pruning_core.errors import BadInput, BadType, known_name
+from pruning_core.errors import BadInput, BadType, known_name, shown
 
-DOUBLE = torch.float64
 LARGEST = sys.float_info.max  # an int may lie beyond it
 
 
@@ -59,10 +58,10 @@ class Real:
     def check(self, name: str, value: Any) -> Any:
         given = plain(value)
         if isinstance(given, bool) or not isinstance(given, int | float) or not isinstance(given, self.types):
-            raise BadType(f"{name} must be {self.kind}, not {_shown(given)}.")
+            raise BadType(f"{name} must be {self.kind}, not {shown(given)}.")
         fits = self.at_least <= given <= self.at_most and (given > self.above or self.above == -math.inf)
         if not (fits and (given < self.below or self.below == math.inf) and (self.infinite or abs(given) <= LARGEST)):
-            raise BadInput(f"{name} must {self._allowed()}, not {_shown(given)}.")
+            raise BadInput(f"{name} must {self._allowed()}, not {shown(given)}.")
         return given
 
     def _allowed(self) -> str:
@@ -108,19 +107,41 @@ class Flag:
     def check(self, name: str, value: Any) -> bool:
         given = plain(value)
         if not isinstance(given, bool):
-            raise BadType(f"{name} must be True or False, not {_shown(given)}.")
+            raise BadType(f"{name} must be True or False, not {shown(given)}.")
         return given
 
 
+@dataclass(frozen=True)
 class Text:
-    """A text that is not empty."""
+    """A text, which is not ``empty`` unless that is allowed, and which can be written to a file."""
+
+    empty: bool = False
 
     def check(self, name: str, value: Any) -> str:
         if not isinstance(value, str):
-            raise BadType(f"{name} must be a text, not {_shown(value)}.")
-        if not value:
+            raise BadType(f"{name} must be a text, not {shown(value)}.")
+        if not value and not self.empty:
             raise BadInput(f"{name} must not be empty.")
+        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise BadInput(
+                f"{name} holds half of a letter (a lone surrogate), which cannot be written: {shown(value)}."
+            )
         return str(value)
+
+
+class Place:
+    """The path of a file or folder, as a text or as ``os.PathLike``; stays what it is."""
+
+    def check(self, name: str, value: Any) -> Any:
+        if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+            raise BadType(f"{name} must be the path of a file or folder, not {shown(value)}.")
+        try:
+            stored = os.fsencode(value)
+        except UnicodeEncodeError:
+            stored = b""
+        if not stored or min(stored) < 32:  # nothing there, or control characters, the line break among them
+            raise BadInput(f"{name} must be the path of a file or folder, not {shown(value)}.")
+        return value
 
 
 @dataclass(frozen=True)
@@ -132,7 +153,7 @@ class A:
 
     def check(self, name: str, value: Any) -> Any:
         if not isinstance(value, self.type):
-            raise BadType(f"{name} must be {self.kind or f'of type {self.type.__name__}'}, not {_shown(value)}.")
+            raise BadType(f"{name} must be {self.kind or f'of type {self.type.__name__}'}, not {shown(value)}.")
         return value
 
 
@@ -149,12 +170,12 @@ class Device:
 
     def check(self, name: str, value: Any) -> str:
         if not isinstance(value, str | torch.device):
-            raise BadType(f"{name} must be a device of torch, such as 'cpu' or 'cuda:0', not {_shown(value)}.")
+            raise BadType(f"{name} must be a device of torch, such as 'cpu' or 'cuda:0', not {shown(value)}.")
         try:
             return str(torch.device(value))
         except RuntimeError:
             raise BadInput(
-                f"{name} must be a device of torch, such as 'cpu' or 'cuda:0', not {_shown(value)}."
+                f"{name} must be a device of torch, such as 'cpu' or 'cuda:0', not {shown(value)}."
             ) from None
 
 
@@ -183,6 +204,7 @@ class Several:
     constraint: Constraint
     at_least: int = 0
     rising: bool = False
+    at_most: int | None = None
 
     def check(self, name: str, value: Any) -> tuple:
         try:
@@ -190,12 +212,14 @@ class Several:
                 raise TypeError
             entries = tuple(value)
         except TypeError:
-            raise BadType(f"{name} must be a list or another collection, not {_shown(value)}.") from None
+            raise BadType(f"{name} must be a list or another collection, not {shown(value)}.") from None
         found = tuple(self.constraint.check(f"each of {name}", entry) for entry in entries)
         if len(found) < self.at_least:
             raise BadInput(f"{name} must have a length of at least {self.at_least}, not {len(found)}.")
+        if self.at_most is not None and len(found) > self.at_most:
+            raise BadInput(f"{name} must have a length of at most {self.at_most}, not {len(found)}.")
         if self.rising and any(after <= before for before, after in pairwise(found)):
-            raise BadInput(f"{name} must rise, each once, not {_shown(found)}.")
+            raise BadInput(f"{name} must rise, each once, not {shown(found)}.")
         return found
 
 
@@ -239,62 +263,3 @@ def check_fields(instance: Any) -> None:
 def plain(value: Any) -> Any:
     """``value``, a scalar of numpy or torch as the number of Python that it is."""
     return value.item() if isinstance(value, np.generic | np.ndarray | Tensor) and value.ndim == 0 else value
-
-
-def doubles(name: str, values: Any) -> Tensor:
-    """``values`` (tensor, array, sequence or number) as a finite float64 tensor of the same shape, without gradient.
-
-    Raises BadType for what is not made of real numbers, BadInput for NaN or infinite entries, and for nothing at all.
-
-    >>> doubles("radii", [1, 2])
-    tensor([1., 2.], dtype=torch.float64)
-    """
-    if isinstance(values, Tensor):
-        if values.is_complex() or values.dtype == torch.bool:
-            raise BadType(f"{name} must hold real numbers, not {values.dtype}.")
-        found = values.detach().to("cpu", DOUBLE)
-    else:
-        try:
-            array = np.asarray(values)
-        except (TypeError, ValueError, RuntimeError):  # rows of different lengths, tensors that want a gradient
-            array = np.asarray(None)
-        if array.dtype.kind not in "iuf":
-            raise BadType(f"{name} must be a tensor or a sequence of numbers, not {type(values).__name__}.")
-        found = torch.from_numpy(array.astype(np.float64))
-    if found.numel() == 0:
-        raise BadInput(f"{name} is empty.")
-    if not bool(torch.isfinite(found).all()):
-        raise BadInput(f"{name} must be finite, but there are NaN or infinite values.")
-    return found
-
-
-def check_finite(model: nn.Module) -> None:
-    """Raise BadInput naming the first parameter or buffer of a network that holds NaN or infinite values; BadType for none."""
-    if not isinstance(model, nn.Module):
-        raise BadType(f"the network must be a torch.nn.Module, not {type(model).__name__}.")
-    named = [(n, t) for n, t in (*model.named_parameters(), *model.named_buffers()) if t.is_floating_point()]
-    if not named:
-        return
-    # A sum is finite only if all entries are, and eighty times faster than isfinite; a sum may also overflow.
-    sums = torch.stack([tensor.detach().sum().float().to(named[0][1].device) for _, tensor in named]).tolist()
-    if all(map(math.isfinite, sums)):
-        return
-    for name, tensor in named:
-        if bad := int((~torch.isfinite(tensor)).sum()):
-            raise BadInput(f"{name!r} holds {bad} NaN or infinite values; such a network cannot be worked with.")
-
-
-def generator_of(generator: Any) -> torch.Generator:
-    """The generator itself; BadType for anything else, so that no draw ever comes from the global random state."""
-    if not isinstance(generator, torch.Generator):
-        raise BadType(f"a torch.Generator is needed as the source of randomness, not {type(generator).__name__}.")
-    return generator
-
-
-def _shown(value: Any) -> str:
-    if hasattr(value, "shape"):
-        return f"{type(value).__name__} of shape {tuple(value.shape)}"
-    try:
-        return reprlib.repr(value)
-    except ValueError:  # an int with more digits than Python is willing to print
-        return f"an integer of {value.bit_length()} bits"

@@ -1,0 +1,31 @@
+"""What an argument must be, declared once: numbers, names, collections, tensors; anything else is one clear sentence."""
+
+from pruning_core.checks.arguments import checked
+from pruning_core.checks.constraints import (
+    LARGEST,
+    SEED,
+    A,
+    Checked,
+    Constraint,
+    Constraints,
+    Device,
+    Flag,
+    Maybe,
+    OneOf,
+    Place,
+    Real,
+    Several,
+    Text,
+    Whole,
+    check,
+    check_fields,
+    plain,
+    shown,
+)
+from pruning_core.checks.tensors import DOUBLE, Floats, check_finite, doubles, generator_of
+
+__all__ = [
+    "DOUBLE", "LARGEST", "SEED", "A", "Checked", "Constraint", "Constraints", "Device", "Flag", "Floats", "Maybe", "OneOf",
+    "Place", "Real", "Several", "Text", "Whole", "check", "check_fields", "check_finite", "checked", "doubles", "generator_of",
+    "plain", "shown",
+]  # fmt: skip
