@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pruning_core.checks import Maybe, Text, Whole, check
+from pruning_core.checks import Maybe, Text, Whole, check, checked
 from pruning_core.data.downloads import content_sha256
 from pruning_core.data.sets import DATASETS, NORMALISATIONS, DatasetInfo
 from pruning_core.data.sources import Raw
@@ -21,6 +21,7 @@ LARGEST_SIDE = 224  # of images in a folder for which nobody names a side
 SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
+@checked
 def register_data(
     name: str, source: str | os.PathLike | Callable[[], Any] | None = None, *, side: int | None = None
 ) -> Any:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from pruning_core.checks import checked
 from pruning_core.errors import BadInput
 from pruning_core.models.calls import mapped, tensors_of, tried
 from pruning_core.models.modes import observing
@@ -30,6 +31,7 @@ TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 """How far outputs may be apart, as a fraction of the largest: other runtimes add in another order. Half precision: 0.03."""
 
 
+@checked
 def export_network(model: nn.Module, path: str | PathLike, example_input: Any) -> int | None:
     """Write ``model``, in evaluation mode, as a program that needs no class of yours: ``.pt2`` (torch.export) or ``.onnx``.
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning_core.checks import Text, Whole, check
+from pruning_core.checks import Text, Whole, check, checked
 from pruning_core.errors import BadInput, BadType
 from pruning_core.models.build import MODELS, shape_and_classes
 from pruning_core.models.cost import count_parameters
@@ -46,6 +46,7 @@ class OwnBuilder:
         return model
 
 
+@checked
 def register_model(name: str, data: Any, build: Callable[..., nn.Module] | None = None, *, smallest: int = 1) -> Any:
     """Give a network of your own a name, for build_model, Experiment and the command line of this process.
 
@@ -68,11 +69,11 @@ def register_model(name: str, data: Any, build: Callable[..., nn.Module] | None 
     name, smallest = check("the name of a network", name, Text()), check("smallest", smallest, Whole(at_least=1))
     if name.startswith("torchvision/") or (name in MODELS and not isinstance(MODELS[name].build, OwnBuilder)):
         raise BadInput(f"the name {name!r} is taken by a network of the book.")
+    shape, classes = shape_and_classes(data)
     if build is None:
         return lambda builder: register_model(name, data, builder, smallest=smallest)
     if not callable(build):
         raise BadType(f"a network is given as a function or class that builds it, not as {type(build).__name__}.")
-    shape, classes = shape_and_classes(data)
     own = OwnBuilder(name, build, _takes(name, build), shape, classes)
     with torch.random.fork_rng(devices=[]):
         model = own(shape, classes, 1.0, "batch")

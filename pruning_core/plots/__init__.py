@@ -3,7 +3,7 @@
 from pruning_core.plots.curves import accuracy_against_sparsity, heatmap, latency_bars, layer_bars
 from pruning_core.plots.evidence import differences, evidence
 from pruning_core.plots.interactive import SliderFigure, slider_figure
-from pruning_core.plots.knobs import Live, live
+from pruning_core.plots.knobs import live
 from pruning_core.plots.style import (
     COLOURS,
     METHOD_STYLE,
@@ -20,7 +20,7 @@ from pruning_core.plots.style import (
 )
 
 __all__ = [
-    "COLOURS", "METHOD_STYLE", "NEUTRAL", "BookFigure", "Live", "MethodStyle", "SliderFigure", "accuracy_against_sparsity",
+    "COLOURS", "METHOD_STYLE", "NEUTRAL", "BookFigure", "MethodStyle", "SliderFigure", "accuracy_against_sparsity",
     "alt_text", "differences", "evidence", "figure", "heatmap", "latency_bars", "layer_bars", "live", "set_alt", "set_caption",
     "show", "slider_figure", "stamp", "style_of",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from pruning_core.checks import checked
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import Interval, mean_interval, require_columns
 from pruning_core.plots.axes import AXIS_NAMES, level, percent, set_sparsity_axis
@@ -26,6 +27,7 @@ from pruning_core.plots.style import (
 SIDES = {1: ("ahead", COLOURS["blue"]), -1: ("behind", COLOURS["crimson"]), 0: ("open", NEUTRAL)}
 
 
+@checked
 @styled
 def evidence(
     stored: pd.DataFrame,
@@ -140,6 +142,7 @@ def _apart(rising: Sequence[float], step: float, top: float) -> list[float]:
     return raised
 
 
+@checked
 @styled
 def differences(
     found: Mapping[str, Mapping[float, Interval]], *, ours: str, caption: str, unit: str = "points", title: str = ""

@@ -29,6 +29,7 @@ def recipe(name: str, *arguments, **options) -> Timeline:
     return RECIPES[known_name("recipe", name, RECIPES)](*arguments, **options)
 
 
+@checked
 def looking_at(timeline: Timeline, samples: int | None, batch_size: int = 128) -> Timeline:
     """The timeline whose cuts look at so many images, in batches of ``batch_size``; None: the timeline as it is.
 

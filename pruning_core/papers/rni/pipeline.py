@@ -151,6 +151,7 @@ def prune_finetune(
     return tuned, logs | facts
 
 
+@checked
 def from_official(model: nn.Module) -> nn.Module:
     """A copy of a network in which the sigmoid batch norms of RNI's code are this package's; its outputs are the same.
 

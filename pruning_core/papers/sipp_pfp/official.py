@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from pruning_core.checks import checked
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS
 from pruning_core.errors import BadInput, known_name
 from pruning_core.experiments.asked import Asked, spread
@@ -50,6 +51,7 @@ METHODS_ELSEWHERE = {"ALDS": "a low-rank method of a later paper, which removes 
 """Name in the files -> why it is passed over."""
 
 
+@checked
 def official_experiments(
     name: str, *, seeds: int | None = None, points: int | None = None, device: str = "cpu"
 ) -> Iterator[Experiment]:
