@@ -116,7 +116,8 @@ def collect(
     own = results_root() if is_checkout() else cache_root() / "results"
     gathered: dict[str, list[dict]] = {}
     edited: list[Path] = []
-    for file in sorted((cache_root() / "records").glob("*.json")):
+    files = (file for file in (cache_root() / "records").glob("*.json") if not file.name.startswith("."))  # locks
+    for file in sorted(files):
         rows = read_rows(file)
         if rows and {row.get("profile") for row in rows} <= wanted and rows[0].get("experiment") not in left_out:
             edited += [file] if any(str(row.get("revision")).endswith(DIRTY) for row in rows) else []

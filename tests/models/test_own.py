@@ -68,7 +68,7 @@ def test_a_class_without_parameters_is_for_its_data_alone():
         (lambda depth: nn.Flatten(), BadInput, "parameter 'depth' without a default"),
         (lambda **options: nn.Flatten(), BadInput, "takes any keyword"),
         (lambda shape, /, classes=10: nn.Flatten(), BadInput, "take 'shape' by name"),
-        ("lenet", BadType, "function or class"),
+        ("lenet", BadType, "build must be a function"),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_at_once(build, error, message):

@@ -254,6 +254,7 @@ def test_collect_gathers_long_runs_by_network_and_data(tmp_path, monkeypatch):
     record("cc", "quick")
     record("dd", "standard", "lenet300")
     record("ee", "standard", "lenet300")
+    (kept / ".lock-dd.json").touch()  # a process of now holds it, or one of yesterday left it: no record
     written = records.collect(target=target, skip=["ee"])
     assert [path.name for path in written] == ["lenet300-digits.json", "torchvision-resnet18-digits.json"]
     assert sorted(records.load(target)["experiment"]) == ["aa", "aa", "bb", "dd"]

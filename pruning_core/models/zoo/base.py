@@ -26,7 +26,7 @@ NORMS = ("batch", "sigmoid", "none")
 """What may stand behind layers, where a network has a choice."""
 
 
-@checked
+@checked(about=None)  # a network of your own may have nothing to say
 @dataclass(frozen=True)
 class ModelInfo:
     """One variant of the literature: how it is built, and what ``networks.yml`` says about it."""
