@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from pruning_core.checks import SEED, Maybe, Whole, check, check_finite
 from pruning_core.errors import BadInput, BadType, Unprunable, known_name
 from pruning_core.masks.budgets import SPARSITY, Budget
+from pruning_core.masks.comparing import compare
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.reports import NOTHING_CUT, Report, count_removed, make_report
 from pruning_core.masks.schedules import SCHEDULES, fraction_after
 from pruning_core.masks.sites import Scope, Sites, check_batches, find_sites
 from pruning_core.methods.base import Choice, Method, View, as_method, check_rounding, counted
-from pruning_core.methods.comparing import compare
 from pruning_core.methods.shared.objective import OfClasses, statistic
 from pruning_core.methods.shared.promises import (
     check_reached,

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from pruning_core.errors import PruningError
 from pruning_core.masks import Masks, Sites, remove
+from pruning_core.masks.comparing import compare
 from pruning_core.masks.removal import Kept
-from pruning_core.methods.comparing import compare
 
 
 def shrunk(model: nn.Module, masks: Masks, sites: Sites, example_input=None) -> tuple[nn.Module, Kept]:
