@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.errors import BadInput, Unprunable
+from pruning_core.masks.finder.cache import architecture, remember, remembered
 from pruning_core.masks.finder.grouping import PRODUCERS, grouped
 from pruning_core.masks.finder.probe import probed
 from pruning_core.masks.finder.trace import CONVOLUTIONS, Trace, traced
@@ -31,6 +32,7 @@ def find_groups(model: nn.Module, example_input, time_limit: float = 60.0) -> li
     """All channel groups of ``model``, in the order of its layers; the ones that cannot be pruned say why.
 
     ``example_input`` is a tensor (N, ...) or a tuple of the arguments of ``forward``; a batch of one is enough.
+    What was found for the last few architectures is remembered.
     Raises Unprunable when the network cannot be traced, or not within ``time_limit`` seconds.
     """
     return groups_and_positions(model, example_input, time_limit)[0]
@@ -41,6 +43,9 @@ def groups_and_positions(
 ) -> tuple[list[Group], dict[str, int]]:
     """The groups, and the output positions of every layer for one sample, from one forward pass."""
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
+    key = architecture(model, arguments)
+    if (known := remembered(key)) is not None:
+        return known
     try:
         with limited(time_limit), own_random_numbers(model), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -56,6 +61,8 @@ def groups_and_positions(
             f"{type(model).__name__} cannot be traced for channel groups ({type(error).__name__}: {_short(error)}); "
             "prune weights instead, or check that example_input fits the network."
         ) from error
+    if not trace.looks:
+        remember(key, (groups, trace.positions))
     return groups, trace.positions
 
 

@@ -198,6 +198,16 @@ def test_where_noise_does_not_pass_inputs_between_those_of_the_example_are_drawn
     assert torch.equal(seen[-1], between)
 
 
+@pytest.mark.parametrize(("pixels", "sides"), [(None, [64]), (96, [64, 96])])
+def test_noise_is_of_few_pixels_where_the_network_takes_them(pixels, sides):
+    body = nn.AdaptiveAvgPool2d(1) if pixels is None else nn.AvgPool2d(pixels)
+    model = made(lambda: nn.Sequential(nn.Conv2d(1, 3, 1), body, nn.Flatten(), nn.Linear(3, 2)))
+    seen: list[int] = []
+    model.register_forward_pre_hook(lambda layer, given: seen.append(given[0].shape[-1]))
+    compare(model, copy.deepcopy(model), torch.zeros(1, 1, 96, 96))
+    assert list(dict.fromkeys(seen)) == sides
+
+
 def test_copies_in_double_share_what_the_network_shares_and_leave_it_as_it_is():
     model = made(lambda: nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3)))
     model[2].weight = model[0].weight

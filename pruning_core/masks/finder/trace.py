@@ -16,7 +16,7 @@ from pruning_core.masks.finder import products  # noqa: F401  (registers its rul
 from pruning_core.masks.finder.calls import Call, marks_of
 from pruning_core.masks.finder.labels import Block, Labels, Marks, Vector, all_labels
 from pruning_core.masks.finder.operators import FILLERS, apply
-from pruning_core.models.calls import tensors_of
+from pruning_core.models.calls import samples, tensors_of
 from pruning_core.models.cost import counting_positions
 from pruning_core.models.layers.index import ChannelIndex
 
@@ -25,6 +25,19 @@ OPAQUE = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.RMSNorm)
 OUTPUTS = "they are outputs of the network"
 LEAVING = {torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.tolist, torch.Tensor.item}
+BATCH_NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training")
+OF_ONE_SHAPE = {
+    *BATCH_NORMS,
+    "relu",
+    "hardtanh",
+    "hardswish",
+    "hardsigmoid",
+    "silu",
+    "gelu",
+    "sigmoid",
+    "tanh",
+    "leaky_relu",
+}
 SIZED = {  # functions that take sizes from whoever calls them, and where in their arguments they start
     torch.Tensor.view: 1, torch.Tensor.reshape: 1, torch.reshape: 1, torch.Tensor.expand: 1,
     torch.Tensor.unflatten: 2, torch.unflatten: 2, torch.broadcast_to: 1, torch.Tensor.broadcast_to: 1,
@@ -41,12 +54,13 @@ class Line(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What one forward pass tells: labels, the lines of all tensors, positions of every layer, the outputs' shapes."""
+    """What one forward pass tells: labels, lines of all tensors, positions of layers, shapes of outputs."""
 
     labels: Labels
     lines: list[Line]
     positions: dict[str, int]
     shapes: list[torch.Size]
+    looks: bool  # whether Python looked at values, on which the way through the network may depend
 
 
 def traced(twin: nn.Module, arguments: tuple) -> Trace:
@@ -81,12 +95,9 @@ def traced(twin: nn.Module, arguments: tuple) -> Trace:
         _ends(labels, tensor)
     labels.end(labels.step(()))
     labels.fix(all_labels(block for tensor in outputs for block in marks_of(tensor)), OUTPUTS)
-    return Trace(
-        labels,
-        lines,
-        {name: count // len(arguments[0]) for name, count in positions.items()},
-        [t.shape for t in outputs],
-    )
+    count = max(samples(arguments), 1)
+    per_sample = {name: positions[name] // count for name in positions}
+    return Trace(labels, lines, per_sample, [tensor.shape for tensor in outputs], follower.looks or sizes.looks)
 
 
 def _labelled(labels: Labels, name: str, tensor: Tensor, owner: nn.Module) -> Iterator[Line]:
@@ -138,11 +149,13 @@ class _Sizes(TorchFunctionMode):
         self.labels = labels
         self.free: set[int] | None = None  # dimensions whose size follows from the tensor
         self.counted = False  # whether sizes are written out
+        self.looks = False
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func in LEAVING:
             _ends(self.labels, args[0])
+            self.looks = True
         first = SIZED.get(func)
         if first is None or not all(isinstance(arg, Tensor | int | tuple | list) for arg in args):
             return func(*args, **kwargs)
@@ -168,6 +181,7 @@ class _Follower(TorchDispatchMode):
         super().__init__()
         self.labels, self.sizes = labels, sizes
         self.stack: list[tuple[str, nn.Module]] = []
+        self.looks = False
         self.closed_in = 0
 
     def enter(self, name: str) -> Callable:
@@ -224,7 +238,9 @@ class _Follower(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        output = func(*args, **kwargs)
+        output = _quickly(func, args)
+        if output is None:
+            output = func(*args, **kwargs)
         if self.closed_in:
             return output
         call = Call(self.labels, func, args, kwargs, output, self)
@@ -233,6 +249,7 @@ class _Follower(TorchDispatchMode):
         results = [output] if isinstance(output, Tensor) else output if isinstance(output, list | tuple) else []
         if func._schema.is_mutable or not results:  # seen by whoever holds the tensor, or by Python
             self.labels.end(step)
+            self.looks |= not results
         found: Marks | list[Marks] = ()
         if call.op in FILLERS or any(marks_of(tensor) for tensor in given):
             call.counted, call.free = self.sizes.counted, self.sizes.free
@@ -242,6 +259,16 @@ class _Follower(TorchDispatchMode):
             if isinstance(tensor, Tensor):
                 _mark(tensor, every[position] if position < len(every) else (), step)
         return output
+
+
+def _quickly(func: Any, args: tuple) -> Any:
+    """The output of some frequent operators on a tensor without values, for which torch's rules take a millisecond."""
+    name = func._schema.name.split("::")[1]
+    if name.rstrip("_") not in OF_ONE_SHAPE or not args[0].is_meta:
+        return None
+    if name in BATCH_NORMS:
+        return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
+    return args[0] if name.endswith("_") else torch.empty_like(args[0])
 
 
 def _mark(tensor: Tensor, marks: Marks, step: int) -> None:
