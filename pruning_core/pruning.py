@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -32,7 +31,7 @@ from pruning_core.models import folding
 from pruning_core.models.calls import first_sample, like_model
 from pruning_core.models.effective import zeros_out_of_use
 from pruning_core.models.layers.protocol import to_plain
-from pruning_core.models.modes import undisturbed
+from pruning_core.models.modes import copied, undisturbed
 from pruning_core.models.ready import check_plain
 from pruning_core.models.storage import save_network
 from pruning_core.training.losses import Loss
@@ -160,7 +159,7 @@ def prune(
     if example_input is None:
         refuse_without_example(method, budget)
     dead = Masks.carried(model) if masks is None else _given(masks).check(model)
-    pruned = copy.deepcopy(model)
+    pruned = copied(model)
     dead.apply_(pruned)
     channels = method.unit == "channel"
     sites = find_sites(pruned, channels=channels, example_input=example_input, scope=scope, refuses=method.refuses)

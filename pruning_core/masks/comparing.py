@@ -1,7 +1,6 @@
 """Whether two networks are one function: their outputs, in double precision, on random inputs."""
 
 import contextlib
-import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -16,7 +15,7 @@ from torch.utils._pytree import tree_map_only
 from pruning_core.errors import Unprunable
 from pruning_core.masks.removal import Kept
 from pruning_core.models.calls import tensors_of
-from pruning_core.models.modes import evaluating
+from pruning_core.models.modes import copied, evaluating
 
 SMALL = 64
 Trial = tuple[Any, list[Tensor]]  # arguments of a network, and its outputs
@@ -79,7 +78,7 @@ def in_double(network: nn.Module) -> nn.Module:
         if tensor.is_floating_point():
             twin = tensor.detach().double()
             memo[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
-    return copy.deepcopy(network, memo)
+    return copied(network, memo)
 
 
 def _double(tensor: Tensor) -> Tensor:

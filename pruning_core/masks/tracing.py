@@ -6,7 +6,6 @@ Whatever cannot be cut out exactly is returned as a group with a reason, never s
 from __future__ import annotations
 
 import contextlib
-import copy
 import warnings
 from collections.abc import Callable
 
@@ -23,7 +22,7 @@ from pruning_core.masks.time_limit import OutOfTime, limited
 from pruning_core.models.calls import mapped
 from pruning_core.models.cost import values_cost_little, weightless_copy
 from pruning_core.models.layers.index import ChannelIndex
-from pruning_core.models.modes import own_random_numbers
+from pruning_core.models.modes import copied, own_random_numbers
 
 __all__ = ["CONVOLUTIONS", "PRODUCERS", "find_groups", "groups_and_positions"]
 
@@ -70,7 +69,7 @@ def _traced(model: nn.Module, arguments: tuple) -> tuple[Trace, Callable[[], tup
     """The trace of a copy of ``model``, and what makes further copies with the arguments on which they run."""
 
     def whole() -> tuple[nn.Module, tuple]:
-        return copy.deepcopy(model), mapped(Tensor.clone, arguments)  # a network may compute in place
+        return copied(model), mapped(Tensor.clone, arguments)  # a network may compute in place
 
     def weightless() -> tuple[nn.Module, tuple]:
         twin = weightless_copy(model)
@@ -89,7 +88,7 @@ def _traced(model: nn.Module, arguments: tuple) -> tuple[Trace, Callable[[], tup
 def _refuse_wrong_example(model: nn.Module, arguments: tuple) -> None:
     try:
         with torch.no_grad():
-            copy.deepcopy(model).eval()(*arguments)
+            copied(model).eval()(*arguments)
     except Exception as error:
         raise BadInput(f"example_input does not pass through {type(model).__name__}: {_short(error)}") from error
 

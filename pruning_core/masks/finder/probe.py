@@ -6,7 +6,6 @@ passes nothing but convolutions, norms, sums and the like needs no trial: their 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from pruning_core.masks.groups import Group, expand
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.removal import remove
 from pruning_core.models.calls import tensors_of
+from pruning_core.models.modes import copied
 
 COSTLY = 4e9  # multiply-accumulates of a network whose values are not compared here: shrink() does it once more
 REASON = "the network writes out their number or order"
@@ -112,7 +112,7 @@ def _shapes(fresh: Callable[[], tuple], found: list[Found], trace: Trace) -> Fai
 def _values(model: nn.Module, found: list[Found], arguments: tuple) -> Failure | None:
     """Whether the smaller network gives the outputs of the masked one."""
     groups = [one.group for one in found]
-    masked, small = copy.deepcopy(model), copy.deepcopy(model)
+    masked, small = copied(model), copied(model)
     masks = _masks(model, groups)
     masks.apply_(masked)
     try:

@@ -151,7 +151,7 @@ class _Sizes(TorchFunctionMode):
         self.counted = False  # whether sizes are written out
         self.looks = False
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in LEAVING:
             _ends(self.labels, args[0])
@@ -236,7 +236,7 @@ class _Follower(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False  # else torch imports its compiler, which takes seconds, to keep this class away from it
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         output = _quickly(func, args)
         if output is None:
