@@ -16,7 +16,8 @@ from pruning_core.models.layers.attention import PrunableAttention
 FAST = ["resnet18", "mobilenet_v2", "squeezenet1_1", "mobilenet_v3_small", "shufflenet_v2_x0_5"]
 SLOW = [
     "densenet121", "efficientnet_b0", "regnet_y_400mf", "googlenet", "resnext50_32x4d", "mnasnet1_0", "resnet50",
-    "vgg16_bn", "convnext_tiny", "vit_b_16", "wide_resnet50_2", "inception_v3", "vgg11",
+    "vgg16_bn", "convnext_tiny", "vit_b_16", "wide_resnet50_2", "inception_v3", "vgg11", "swin_t", "swin_v2_t",
+    "efficientnet_v2_s", "shufflenet_v2_x2_0", "regnet_x_400mf",
 ]  # fmt: skip
 SIZES = {"vgg16_bn": 224, "vgg11": 224, "vit_b_16": 224, "googlenet": 128, "inception_v3": 128}
 
