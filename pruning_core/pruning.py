@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -14,13 +13,13 @@ from torch import Tensor, nn
 from pruning_core.checks import SEED, Maybe, Whole, check, check_finite, checked
 from pruning_core.errors import BadInput, BadType, Unprunable, shown
 from pruning_core.masks.budgets import SPARSITY, Budget
+from pruning_core.masks.comparing import compare
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.reports import NOTHING_CUT, Report, count_removed, make_report
 from pruning_core.masks.schedules import fraction_after, rounds_of
 from pruning_core.masks.sites import Scope, Sites, check_batches, find_sites
 from pruning_core.methods import cards
 from pruning_core.methods.base import Choice, Method, View, as_method, check_rounding, counted
-from pruning_core.methods.comparing import compare
 from pruning_core.methods.shared.objective import OfClasses, statistic
 from pruning_core.methods.shared.promises import (
     check_reached,
@@ -34,7 +33,7 @@ from pruning_core.models import folding
 from pruning_core.models.calls import first_sample, like_model
 from pruning_core.models.effective import zeros_out_of_use
 from pruning_core.models.layers.protocol import to_plain
-from pruning_core.models.modes import undisturbed
+from pruning_core.models.modes import copied, undisturbed
 from pruning_core.models.ready import check_plain
 from pruning_core.models.storage import save_network
 from pruning_core.records.files import write_atomically
@@ -197,7 +196,7 @@ def prune(
     if example_input is None:
         refuse_without_example(method, budget)
     dead = Masks.carried(model) if masks is None else _given(masks).check(model)
-    pruned = copy.deepcopy(model)
+    pruned = copied(model)
     dead.apply_(pruned)
     channels = method.unit == "channel"
     sites = find_sites(pruned, channels=channels, example_input=example_input, scope=scope, refuses=method.refuses)

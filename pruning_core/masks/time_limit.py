@@ -1,4 +1,4 @@
-"""An end to work that may never come back: the search for groups in networks that it cannot follow."""
+"""An end to work that may never come back: a forward pass of somebody else."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import contextmanager, suppress
 
 
 class OutOfTime(BaseException):
-    """Not an Exception, because networks and torch-pruning may catch those."""
+    """Not an Exception, because networks may catch those."""
 
 
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Raise OutOfTime in this thread after ``seconds``; the search is plain Python, so it can be interrupted anywhere.
+    """Raise OutOfTime in this thread after ``seconds``; Python can be interrupted between any two instructions.
 
     Again and again, should somebody catch everything, until this context is left.
     """

@@ -1,6 +1,5 @@
 """From masks to a smaller network: channels are cut, and the small network is compared with the masked one."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -10,8 +9,9 @@ from torch import Tensor, nn
 
 from pruning_core.errors import PruningError
 from pruning_core.masks import Masks, Sites, remove
+from pruning_core.masks.comparing import compare
 from pruning_core.masks.removal import Kept
-from pruning_core.methods.comparing import compare
+from pruning_core.models.modes import copied
 
 
 def shrunk(model: nn.Module, masks: Masks, sites: Sites, example_input=None) -> tuple[nn.Module, Kept]:
@@ -32,7 +32,7 @@ def shrunk(model: nn.Module, masks: Masks, sites: Sites, example_input=None) -> 
 
 def _cut(model: nn.Module, masks: Masks, sites: Sites) -> tuple[nn.Module, Kept]:
     """The same without copies of the tensors of which nothing is cut, and without the comparison."""
-    small = copy.deepcopy(model, {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]})
+    small = copied(model, {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]})
     kept = remove(small, masks, sites.groups.values())
     kept.masks(masks).carry(small)
     return small, kept

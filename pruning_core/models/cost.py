@@ -7,7 +7,6 @@ them. A zeroed weight still counts; only removing it (a smaller layer) lowers th
 of its weights with the first input and those of their sums with the second: (in1 + 1) in2 out.
 """
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -21,7 +20,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from pruning_core.checks import checked
 from pruning_core.errors import BadInput, BadType
 from pruning_core.models.calls import first_sample, tensors_of, tried
-from pruning_core.models.modes import observing
+from pruning_core.models.modes import copied, observing
 from pruning_core.models.ready import check_shapes
 
 ATEN = torch.ops.aten
@@ -210,7 +209,7 @@ def weightless_copy(model: nn.Module) -> nn.Module:
     for tensor in [*model.parameters(), *model.buffers()]:
         empty = torch.empty_like(tensor, device="meta")
         memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
-    return copy.deepcopy(model, memo)
+    return copied(model, memo)
 
 
 def values_cost_little(model: nn.Module, example: Any) -> bool:

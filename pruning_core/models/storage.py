@@ -195,8 +195,8 @@ def set_sizes(module: nn.Module) -> None:
     if isinstance(module, nn.modules.conv._ConvTransposeNd) and weight is not None:
         module.in_channels, module.out_channels = weight.shape[0], weight.shape[1] * module.groups
     elif isinstance(module, nn.modules.conv._ConvNd) and weight is not None:
-        if weight.shape[1] == 1 and module.groups == module.in_channels == module.out_channels:
-            module.groups = weight.shape[0]  # depthwise: one group a channel
+        if weight.shape[1] == 1 and module.groups == module.in_channels > 1:  # depthwise: one group an input channel
+            module.groups = weight.shape[0] // (module.out_channels // module.groups)
         module.in_channels, module.out_channels = weight.shape[1] * module.groups, weight.shape[0]
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = weight.shape

@@ -9,7 +9,9 @@ from torch.nn import functional as F
 
 import pruning_core as pc
 from pruning_core.errors import Unprunable
-from pruning_core.methods.comparing import compare, in_double
+from pruning_core.masks.comparing import compare, in_double
+from pruning_core.masks.groups import Group, Member, expand
+from pruning_core.masks.removal import remove
 
 
 class Mixing(nn.Module):
@@ -54,6 +56,19 @@ def shrunk(model: nn.Module, example, method: str = "l1_norm", **options) -> nn.
     return pc.prune(model, method, 0.3, example_input=example, **options).shrink()
 
 
+def cut(model: nn.Module, example, first: str = "first", second: str = "second") -> nn.Module:
+    """A third of the channels between two layers removed, whatever lies between them, and the outcome compared."""
+    size = len(model.get_submodule(first).weight)
+    every, alive = torch.arange(size), torch.arange(size) % 3 != 1
+    rows = [Member(f"{first}.{leaf}", 0, every, every) for leaf in ("weight", "bias")]
+    group = Group(first, size, tuple(rows), consumes=(Member(f"{second}.weight", 1, every, every),))
+    masks = expand({first: alive}, {first: group}, {name: p.shape for name, p in model.named_parameters()})
+    masked, small = copy.deepcopy(model), copy.deepcopy(model)
+    masks.apply_(masked)
+    compare(masked, small, example, remove(small, masks, [group]))
+    return small
+
+
 @pytest.mark.parametrize("example", ["noise", "zeros"])
 @pytest.mark.parametrize("mix", MIXING)
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -61,13 +76,26 @@ def test_what_mixes_channels_is_refused_in_single_precision_whatever_the_example
     model = made(lambda: Mixing(MIXING[mix]), seed)
     x = torch.zeros(1, 2, 7, 7) if example == "zeros" else torch.randn(1, 2, 7, 7)
     with pytest.raises(Unprunable, match="from Conv2d 'second' on"):
-        shrunk(model, x, scope=["first"])
+        cut(model, x)
+
+
+@pytest.mark.parametrize("mix", MIXING)
+def test_the_search_fixes_what_mixes_channels_or_follows_it(mix):
+    model, x = made(lambda: Mixing(MIXING[mix]), dtype=torch.float64), torch.randn(2, 2, 7, 7, dtype=torch.float64)
+    if mix == "turned around":  # the second layer reads channel c at 13 - c
+        result = pc.prune(model, "l1_norm", 0.3, example_input=x, scope=["first"])
+        assert torch.allclose(result.shrink()(x), result.model(x), rtol=0, atol=1e-12)
+    else:
+        with pytest.raises(Unprunable, match=r"channels of first: they (go through|are used together)"):
+            shrunk(model, x, scope=["first"])
 
 
 @pytest.mark.parametrize("layer", [nn.LocalResponseNorm(3), nn.Softmax(dim=1), nn.Softmax2d(), nn.CrossMapLRN2d(3)])
 def test_the_layer_that_mixes_channels_is_named(layer):
     model = made(lambda: nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), layer, nn.Conv2d(8, 3, 1)), seed=1)
     with pytest.raises(Unprunable, match=f"from {type(layer).__name__} '2' on"):
+        cut(model, torch.zeros(1, 2, 6, 6), "0", "3")
+    with pytest.raises(Unprunable, match=f"through .*{type(layer).__name__} '2'"):
         shrunk(model, torch.zeros(1, 2, 6, 6))
 
 
@@ -76,7 +104,7 @@ class Unpooling(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.first, self.second = nn.Conv2d(2, 12, 3, padding=1), nn.Conv2d(12, 3, 1)
+        self.first, self.second = nn.Conv2d(2, 13, 3, padding=1), nn.Conv2d(13, 3, 1)
         self.pool, self.unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
 
     def forward(self, x):
@@ -86,6 +114,8 @@ class Unpooling(nn.Module):
 
 def test_unpooling_with_the_indices_of_other_channels_is_refused():
     with pytest.raises(Unprunable, match="differ by"):
+        cut(made(Unpooling), torch.zeros(1, 2, 8, 8))
+    with pytest.raises(Unprunable, match="max_unpool2d in MaxUnpool2d 'unpool', which has no rule"):
         shrunk(made(Unpooling), torch.zeros(1, 2, 8, 8))
 
 
@@ -93,7 +123,7 @@ def test_behind_a_head_of_zeros_the_layers_are_compared():
     hiding = made(lambda: Mixing(MIXING["softmax"]))
     nn.init.zeros_(hiding.head.weight), nn.init.zeros_(hiding.head.bias)
     with pytest.raises(Unprunable, match="from Conv2d 'second' on"):
-        shrunk(hiding, torch.zeros(1, 2, 7, 7), scope=["first"])
+        cut(hiding, torch.zeros(1, 2, 7, 7))
     plain = made(lambda: Mixing(lambda m, y: y.relu()))
     nn.init.zeros_(plain.head.weight), nn.init.zeros_(plain.head.bias)
     assert shrunk(plain, torch.zeros(1, 2, 7, 7)).first.out_channels < 14
@@ -118,7 +148,7 @@ def test_whole_numbers_are_drawn_up_to_the_largest_of_the_example():
     example = (torch.tensor([[0, 0, 0, 29]]), torch.tensor([[True, True, True, False]]))
     assert shrunk(made(lambda: Tokens(False)), example).hidden.out_features == 7
     with pytest.raises(Unprunable, match="from Linear 'out' on"):
-        shrunk(made(lambda: Tokens(True)), example)
+        cut(made(lambda: Tokens(True)), example, "hidden", "out")
 
 
 class Lowering(Mixing):
@@ -132,7 +162,7 @@ class SingleOnly(Mixing):
     """A network that runs in its own precision alone."""
 
     def __init__(self):
-        super().__init__(lambda m, y: F.linear(y.movedim(1, -1), torch.eye(y.shape[1])).movedim(-1, 1).relu())
+        super().__init__(lambda m, y: (y + torch.zeros(y.shape, dtype=torch.float32)).relu())
 
     def forward(self, x):
         assert self.first.weight.dtype == torch.float32
@@ -166,6 +196,16 @@ def test_where_noise_does_not_pass_inputs_between_those_of_the_example_are_drawn
     noise, between = seen[:2]
     assert bool((noise < 0).any()) and bool((between >= 0.5).all()) and bool((between <= 2).all())
     assert torch.equal(seen[-1], between)
+
+
+@pytest.mark.parametrize(("pixels", "sides"), [(None, [64]), (96, [64, 96])])
+def test_noise_is_of_few_pixels_where_the_network_takes_them(pixels, sides):
+    body = nn.AdaptiveAvgPool2d(1) if pixels is None else nn.AvgPool2d(pixels)
+    model = made(lambda: nn.Sequential(nn.Conv2d(1, 3, 1), body, nn.Flatten(), nn.Linear(3, 2)))
+    seen: list[int] = []
+    model.register_forward_pre_hook(lambda layer, given: seen.append(given[0].shape[-1]))
+    compare(model, copy.deepcopy(model), torch.zeros(1, 1, 96, 96))
+    assert list(dict.fromkeys(seen)) == sides
 
 
 def test_copies_in_double_share_what_the_network_shares_and_leave_it_as_it_is():

@@ -1,0 +1,1 @@
+"""Our own search for channel groups: labels that travel through the operators of one forward pass."""
