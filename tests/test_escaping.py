@@ -13,12 +13,13 @@ from markdown_it import MarkdownIt
 from torch import nn
 
 import pruning_core as pc
-from pruning_core import __main__ as command_line
 from pruning_core import plots
 from pruning_core.book import claims
 from pruning_core.book.claims import page
 from pruning_core.book.claims.ledger import load_claims
 from pruning_core.book.notebooks import page_stamp
+from pruning_core.commands import book as commands
+from pruning_core.commands import main
 from pruning_core.masks.reports import Report
 from pruning_core.version import PACKAGE, REPOSITORY
 
@@ -86,8 +87,8 @@ def test_scoreboard_page():
 
 def test_table_of_costs(monkeypatch, capsys):
     row = {"profile": "quick", "model": EVIL, "data": EVIL, "device": "cpu", "seconds": 1.0, "experiment": "e"}
-    monkeypatch.setattr(command_line.records, "load", lambda: pd.DataFrame([row]))
-    assert command_line.main(["costs"]) == 0
+    monkeypatch.setattr(commands.records, "load", lambda: pd.DataFrame([row]))
+    assert main(["costs"]) == 0
     table = capsys.readouterr().out
     found = Tags(MarkdownIt().enable("table").render(table))
     assert "img" not in found.names
@@ -126,5 +127,5 @@ def test_no_other_file_of_the_package_builds_html(kind):
     """A new place that does is to be thrown such names here, too."""
     pattern = HTML if kind == "tags" else re.compile(r"\.style\.(hide|format)|to_html\(")
     files = {str(Path(f).relative_to(PACKAGE)) for f in PACKAGE.rglob("*.py") if pattern.search(f.read_text("utf-8"))}
-    tested = {"masks/reports.py", "book/claims/page.py", "plots/interactive.py", "plots/style.py"}
+    tested = {"masks/reports.py", "book/claims/page.py", "plots/interactive.py", "plots/knobs.py", "plots/style.py"}
     assert files == (tested | {"book/notebooks.py"} if kind == "tags" else tested)

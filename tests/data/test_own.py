@@ -79,7 +79,7 @@ X, Y = images(60)
         (lambda: (X, Y, X[:2, :, 1:], Y[:2]), BadInput, "another shape"),
         (lambda: (X, Y, X[:2], Y[:2] + 3), BadInput, "a class that the training labels do not"),
         (lambda: (X * 0, Y), BadInput, "the same everywhere"),
-        (17, BadType, "a folder or a function"),
+        (17, BadType, "the path of a file or folder, or a function"),
     ],
 )  # fmt: skip
 def test_arrays_that_are_no_data_set_are_refused_at_once(returns, error, message):

@@ -22,7 +22,7 @@ from tests.methods.sampled_networks import CHANNEL_METHODS, DOUBLE, inputs_by_ha
 # --- weights
 
 
-WEIGHT_METHODS = ["sipp", "sipp_random", "sipp_hybrid", "uniform", "l1_sampling", "l2_sampling"]
+WEIGHT_METHODS = ["sipp", "sipp_random", "sipp_hybrid", "uniform", "l1_sampling", "l2_sampling", "l1_l2_sampling"]
 
 
 FINE = [0.0, 0.01, 0.1, 0.25, 1 / 3, 0.5, 0.62, 0.75, 0.9, 0.95]

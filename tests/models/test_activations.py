@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import pruning_core as pc
-from pruning_core.errors import Unprunable
+from pruning_core.errors import BadInput, Unprunable
 from pruning_core.models.activations import layer_inputs, places
 from tests.methods.hidden_by_hand import DOUBLE, alive_channels, network, plain, randomised, seeded
 
@@ -57,7 +57,7 @@ def test_inputs_do_not_depend_on_which_other_layers_are_asked_for():
 
 def test_an_error_in_the_network_leaves_no_hook():
     model, x, _ = network("conv norm pool conv")
-    with pytest.raises(RuntimeError):
+    with pytest.raises(BadInput, match="cannot take inputs"):
         list(layer_inputs(model, ["4"], [(x,), (x[:, :, :1, :1].expand(-1, 2, -1, -1),)]))
     assert not model[4]._forward_pre_hooks
 

@@ -129,7 +129,7 @@ def test_the_smaller_network_is_as_robust_as_the_masked_one(name, trained, image
         ({"labels": torch.full((40,), 11)}, "labels run"),
         ({"labels": torch.zeros(3, dtype=torch.long)}, "as many labels"),
         ({"targeted": 10}, "targeted must be between 0 and 9"),
-        ({"seed": -1}, "at least 0"),
+        ({"seed": -1}, "seed must be between 0"),
     ],
 )
 def test_bad_input_is_refused(change, words, trained, images):

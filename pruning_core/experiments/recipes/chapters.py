@@ -294,8 +294,7 @@ def rare_gems(
     if cuts < 1:
         raise BadInput(f"a search of {epochs_mine} epochs has no cut; it needs more than {period}.")
     gems = RareGems(signed=signed)
-    cut = Prune(gems, to(sparsity, gems), schedule="geometric")
-    during = Every(period, (cut,), after=1, times=cuts)
+    during = Every(period, (Prune(gems, to(sparsity, gems), schedule="geometric"),), after=1, times=cuts)
     search = Train(epochs_mine, penalty=(gems, strength), only="gates", during=during)
     ticket = Prune(RareGems(signed=signed, finish=True), to(sparsity, gems))
     return [search, ticket, Measure("mined"), Train(epochs_tune, only="weights", optimizer=optimizer)]

@@ -146,7 +146,7 @@ PROBABILITY = Real(above=0, below=1)  # what the probability ``delta`` that a gu
 CONSTANT = Real(above=0)  # what the constant C of the theory must be
 
 
-@checked(delta=None)
+@checked(delta=None, constant=Real())
 def sample_size(outputs: float, largest: float, delta: float = 1e-16, constant: float = 3.0) -> int:
     """How many points S must hold: ``ceil(C ln(8 eta* eta / delta))``, as the official code computes it.
 

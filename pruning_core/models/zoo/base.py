@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from pruning_core.checks import checked
+from pruning_core.checks import A, checked
 from pruning_core.models.layers.norms import SigmoidBatchNorm2d
 from pruning_core.records.files import read_yaml
 
@@ -26,7 +26,7 @@ NORMS = ("batch", "sigmoid", "none")
 """What may stand behind layers, where a network has a choice."""
 
 
-@checked(about=None)  # a network of your own may have nothing to say
+@checked(about=A(str, "a text"))  # that of your own network may be empty
 @dataclass(frozen=True)
 class ModelInfo:
     """One variant of the literature: how it is built, and what ``networks.yml`` says about it."""

@@ -74,7 +74,7 @@ class Prunability:
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
 
 
-@checked
+@checked(batches=None)
 def predict_limit(
     model: nn.Module, batches: Batches, *, epsilon: float | None = None, loss: Loss | None = None,
     scope: Scope = None, masks: Masks | None = None, probes: int = 5, steps: int = 64, exact_below: int = 2000,

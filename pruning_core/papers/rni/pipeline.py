@@ -188,7 +188,7 @@ def penalty_of(method: BatchNormScale, strength: float) -> Callable[[nn.Module],
     return lambda network: strength * method.penalty(network, Masks())
 
 
-@checked
+@checked(data=None)  # three splits will do
 def fit_best(
     model: nn.Module, data: Data, penalty: Callable[[nn.Module], Tensor] | None,
     epochs: int, lr: float, batch_size: int, seed: int, device: torch.device,

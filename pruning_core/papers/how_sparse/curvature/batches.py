@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,8 @@ from pruning_core.errors import BadInput, BadType
 from pruning_core.models.calls import call, like_model, samples
 from pruning_core.training.losses import CrossEntropy, loss_value
 
-Batch = tuple[Tensor, Tensor]  # inputs, labels
-Batches = Iterable[Batch]
+Batch = tuple[Any, Tensor]  # inputs, of which a network may take several, and labels
+Batches = Iterable[Any]  # such pairs, or what a loader makes of them: dicts, lists
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 

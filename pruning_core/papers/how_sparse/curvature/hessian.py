@@ -25,7 +25,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pruning_core.checks import Whole, check, checked
 from pruning_core.errors import BadInput
 from pruning_core.models.calls import part, samples, tensors_of
-from pruning_core.papers.how_sparse.curvature.batches import Loss, finite_loss, forward_pass, held, refuse_training
+from pruning_core.papers.how_sparse.curvature.batches import (
+    Batches,
+    Loss,
+    finite_loss,
+    forward_pass,
+    held,
+    refuse_training,
+)
 from pruning_core.papers.how_sparse.curvature.lanczos import rademacher
 from pruning_core.training.losses import CrossEntropy, loss_value
 
@@ -61,7 +68,7 @@ class Hessian:
     """
 
     def __init__(
-        self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], loss: Loss | None = None,
+        self, model: nn.Module, batches: Batches, loss: Loss | None = None,
         *, parameters: Parameters = None, exclude_norms: bool = True,
         merge: bool = True, reuse_graph: bool = True, memory: int = 2**30,
     ):  # fmt: skip

@@ -238,7 +238,7 @@ def percentile_rows(hessian: Hessian, parameters: Parameters = None, *, referenc
     return torch.stack(rows)
 
 
-@checked
+@checked(tolerance=None)
 def null_row_share(
     hessian: Hessian,
     parameters: Parameters = None,
