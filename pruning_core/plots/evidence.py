@@ -60,6 +60,9 @@ def evidence(
     if reference is not None:
         level(ax, reference, "unpruned")
     set_sparsity_axis(ax, seen.to_numpy(float))
+    if y.endswith("accuracy"):  # intervals of few seeds may leave what is possible
+        low, high = ax.get_ylim()
+        ax.set_ylim(max(low, 0), min(high, 101))
     _name_ends(ax, ends)
     x_name, y_name = AXIS_NAMES.get(x, x), AXIS_NAMES.get(y, y)
     ax.set(xlabel=x_name, ylabel=y_name)

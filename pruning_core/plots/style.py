@@ -114,7 +114,7 @@ class Picture(NamedTuple):
         framed = f'<figure style="margin:0">{image}<figcaption>{words}</figcaption></figure>' if words else image
         return (
             "<style>.text_html:has(.pruning-figure){background:none!important;padding:0!important}"
-            f"figcaption{{max-width:{self.width}px;font-size:.9em}}</style>{framed}"
+            f"figcaption{{max-width:{self.width}px;font-size:.9em;color:inherit;text-align:left}}</style>{framed}"
         )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:

@@ -69,6 +69,11 @@ def test_heights_move_apart_and_stay_below_the_top(heights):
     assert _apart([1.0, 3.0, 6.0], 0.5, 10.0) == [1.0, 3.0, 6.0]
 
 
+def test_a_band_does_not_leave_what_an_accuracy_can_be():
+    stored = rows(methods=("pfp",), drop=100.0).assign(accuracy=lambda r: r["accuracy"] + 25 * (r["seed"] - 1))
+    assert plots.evidence(stored, coloured=["pfp"], caption="See.").axes[0].get_ylim() == (0, 101)
+
+
 def test_an_unknown_method_in_colour_is_refused():
     with pytest.raises(BadInput, match="no stored row of 'snap'"):
         plots.evidence(rows(), coloured=["snap"], caption="See.")
