@@ -225,8 +225,8 @@ def test_an_address_that_does_not_exist_leads_back(visit: Any, path: str) -> Non
     assert base == (urlsplit(BASE).path or "/")
     # served below another path than the one it was built for, the page is given the one that it is served below
     root = urlsplit(visit.address).path + "/"
-    visit.page.route("**/" + path, lambda route: route.fulfill(status=404, body=text.replace(base, root, 1),
-                                                               content_type="text/html"))  # fmt: skip
+    served = text.replace(f'<base href="{base}">', f'<base href="{root}">')
+    visit.page.route("**/" + path, lambda route: route.fulfill(status=404, body=served, content_type="text/html"))
     page = visit.open(path)
     visit.screenshot("404")
     assert page.locator("article h1").inner_text() == "There is no such page"

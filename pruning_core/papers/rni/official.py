@@ -3,8 +3,8 @@
 Each is one dense network, cut once to the half and once to a tenth of its channels, each with its own fine-tuning. What
 differs from the official code, named once: networks train on the 90 % of the training images that this book trains on; the
 best epoch is that of the validation split, not of the test images; channels are cut to the exact fraction, at least three
-staying in a layer; the network is built after the seed is set. ``pruning_core.papers.rni.train(reference=True)`` and
-``prune_finetune(reference=True)`` follow the official code in the choice of the epoch and in the thresholds.
+staying in a layer; the network is built after the seed is set. The paper's own functions, ``train`` and
+``prune_finetune``, follow the official code with ``reference=True`` in the choice of the epoch and in the thresholds.
 """
 
 from __future__ import annotations
