@@ -20,7 +20,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from pruning_core.checks import checked
 from pruning_core.errors import BadInput, BadType
 from pruning_core.models.calls import first_sample, tensors_of, tried
-from pruning_core.models.modes import copied, observing
+from pruning_core.models.modes import copied, observing, plain_attention
 from pruning_core.models.ready import check_shapes
 
 ATEN = torch.ops.aten
@@ -120,7 +120,7 @@ def macs_by_layer(model: nn.Module, example: Any) -> dict[str, int]:
 
         return hook
 
-    with _hooks(model, leave, enter), observing(model), _plain_attention(), counter:
+    with _hooks(model, leave, enter), observing(model), plain_attention(), counter:
         tried(model, first_sample(check_example(example)))
     return found
 
@@ -199,7 +199,7 @@ def counting_positions(model: nn.Module) -> Iterator[dict[str, int]]:
 
         return hook
 
-    with _hooks(model, leave), _plain_attention():
+    with _hooks(model, leave), plain_attention():
         yield found
 
 
@@ -253,14 +253,3 @@ def _hooks(model: nn.Module, leave: Callable[[str], Callable], enter: Callable |
                 hooks.enter_context(module.register_forward_pre_hook(enter))
             hooks.enter_context(module.register_forward_hook(leave(name)))
         yield
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Without the fused attention kernel, whose matrix products no counter and no hook sees."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)

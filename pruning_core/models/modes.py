@@ -22,6 +22,17 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def plain_attention() -> Iterator[None]:
+    """Without the fused attention kernel, whose matrix products no counter, no hook and no dispatch mode sees."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside, the modes from before afterwards; gradients can be taken."""
     with modes_kept(model):

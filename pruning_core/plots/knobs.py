@@ -4,7 +4,6 @@ Both come from one function, which draws the figure for one value of the knob.
 """
 
 import asyncio
-import base64
 import html
 import os
 import zlib
@@ -40,12 +39,7 @@ class Live:
         pictures = self.pictures()
         names = [f"{value:g}" for value in self.values]
         name = f"frames-{zlib.crc32(b''.join(picture.data for picture in pictures)):08x}"
-        images = "".join(
-            f'<img class="pruning-figure dark-light" alt="{html.escape(p.alt, quote=True)}" {"hidden " if i else ""}'
-            f'style="width:{p.width}px;max-width:100%;height:auto;background:none" '
-            f'src="data:{p.mime};base64,{base64.b64encode(p.data).decode()}">'
-            for i, p in enumerate(pictures)
-        )
+        images = "".join(picture.image(hidden=i > 0) for i, picture in enumerate(pictures))
         control = html.escape(self.control)
         return (
             "<style>.text_html:has(> .pruning-frames){background:none!important;padding:0!important}"

@@ -100,16 +100,19 @@ class Picture(NamedTuple):
     width: int
     caption: str = ""
 
+    def image(self, hidden: bool = False) -> str:
+        """The ``<img>`` alone, with the image inside; ``hidden`` until a script shows it."""
+        return (
+            f'<img class="pruning-figure dark-light" alt="{html.escape(self.alt, quote=True)}" {"hidden " if hidden else ""}'
+            f'style="width:{self.width}px;max-width:100%;height:auto;background:none" '
+            f'src="data:{self.mime};base64,{base64.b64encode(self.data).decode()}">'
+        )
+
     def to_html(self) -> str:
         """Return one ``<img>`` with the image inside, so that the page asks for no further file; with a caption, both in a
         ``<figure>``."""
-        encoded = base64.b64encode(self.data).decode()
         # The theme puts a light box behind HTML outputs in dark mode; our figures are drawn for both backgrounds.
-        image = (
-            f'<img class="pruning-figure dark-light" alt="{html.escape(self.alt, quote=True)}" '
-            f'style="width:{self.width}px;max-width:100%;height:auto;background:none" '
-            f'src="data:{self.mime};base64,{encoded}">'
-        )
+        image = self.image()
         words = html.escape(self.caption)
         framed = f'<figure style="margin:0">{image}<figcaption>{words}</figcaption></figure>' if words else image
         return (

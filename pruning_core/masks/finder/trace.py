@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ from pruning_core.masks.finder.operators import FILLERS, apply
 from pruning_core.models.calls import samples, tensors_of
 from pruning_core.models.cost import counting_positions
 from pruning_core.models.layers.index import ChannelIndex
+from pruning_core.models.modes import plain_attention
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 OPAQUE = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
@@ -80,7 +81,7 @@ def traced(twin: nn.Module, arguments: tuple) -> Trace:
         contexts.enter_context(torch.no_grad())
         if "torch._dynamo" in sys.modules:  # else nothing in the network is compiled
             contexts.enter_context(torch.compiler.set_stance("force_eager"))
-        contexts.enter_context(_without_fast_path())
+        contexts.enter_context(plain_attention())
         positions = contexts.enter_context(counting_positions(twin))
         sizes = contexts.enter_context(_Sizes(labels))
         follower = _Follower(labels, sizes)
@@ -129,16 +130,6 @@ def _index_layer(labels: Labels, lines: list[Line], name: str, module: ChannelIn
         return output
 
     return called
-
-
-@contextmanager
-def _without_fast_path() -> Iterator[None]:
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 class _Sizes(TorchFunctionMode):

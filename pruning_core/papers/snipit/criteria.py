@@ -9,7 +9,7 @@ from typing import Any
 from pruning_core.checks import Real, Whole, check
 from pruning_core.errors import BadInput
 from pruning_core.experiments.recipes.chapters import tick_tock
-from pruning_core.experiments.recipes.general import snip_it_rounds
+from pruning_core.experiments.recipes.general import Timeline, snip_it_rounds
 from pruning_core.experiments.stages import (
     Every,
     Measure,
@@ -30,7 +30,6 @@ from pruning_core.methods.l0 import L0
 from pruning_core.methods.snap import Snap
 from pruning_core.methods.snip import Snip
 
-Timeline = list[Stage]
 Flags = Mapping[str, Any]
 BATCHES = 5  # of the statistic, each as large as a batch of the training
 SMALL = 1e-3  # weights below it go after a training with a Hoyer penalty
