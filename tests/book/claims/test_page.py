@@ -159,8 +159,8 @@ def test_what_is_known_to_be_unfavourable_is_on_the_board(board):
     assert attacks["verdict"] == "not reproduced"
     assert attacks["sentence"].startswith("of 44 cells 2 are clearly below 0, 28 clearly not, 14 open")
     for id, at, low, high in (
-        ("howsparse-order-imp", "95 %", -7.3, -1.4),
-        ("howsparse-order-imp", "98 %", -53, -27),
+        ("howsparse-order-imp", "digits, 95 %", -7.3, -1.4),
+        ("howsparse-order-imp", "digits, 98 %", -53, -27),
         ("snipit-readme-snapit-accuracy", "quarter", -29.2, -20.1),
         ("rni-abstract-further", "50 %", -10.5, -3.3),
     ):
