@@ -56,7 +56,7 @@ def evidence(
     seen = rows[x]
     if mine is not None and len(own := _points(mine, x, y)):
         seen = pd.concat([seen, own[x]])
-        _open_markers(ax, own, x, y, {name: _look(name, name in coloured) for name in own["method"].unique()})
+        open_markers(ax, own, x, y, {name: _look(name, name in coloured) for name in own["method"].unique()})
     if reference is not None:
         level(ax, reference, "unpruned")
     set_sparsity_axis(ax, seen.to_numpy(float))
@@ -108,9 +108,10 @@ def _curves(
         yield style.label, (float(last[x].iloc[0]), float(last[y].mean()), style.colour)
 
 
-def _open_markers(ax: Axes, own: pd.DataFrame, x: str, y: str, looks: Mapping[str, MethodStyle]) -> None:
+def open_markers(ax: Axes, own: pd.DataFrame, x: str, y: str, looks: Mapping[str, MethodStyle] | None = None) -> None:
+    """Draw the reader's own run, a marker at each mean over seeds, and say so in the legend; ``looks``: of the methods."""
     for name, part in own.groupby("method"):
-        style, means = looks[str(name)], part.groupby(x)[y].mean()
+        style, means = (looks or {}).get(str(name)) or style_of(str(name)), part.groupby(x)[y].mean()
         hollow: dict[str, Any] = {
             "markerfacecolor": "none",
             "markeredgecolor": style.colour,
@@ -119,7 +120,8 @@ def _open_markers(ax: Axes, own: pd.DataFrame, x: str, y: str, looks: Mapping[st
         }
         ax.plot(means.index, means, linestyle="none", marker=style.marker, zorder=4, **hollow)
     sign = Line2D([], [], linestyle="none", marker="o", markerfacecolor="none", markeredgecolor=NEUTRAL, markersize=7.5)
-    ax.legend([sign], ["your run"], loc="lower left")
+    handles, labels = ax.get_legend_handles_labels()
+    ax.legend([*handles, sign], [*labels, "your run"], loc="lower left")
 
 
 def _name_ends(ax: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:

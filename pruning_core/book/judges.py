@@ -1,0 +1,119 @@
+"""Judges of exercises that ask for code: each says whether a reader's function does what its exercise wants."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def computes(reference: Callable, cases: Iterable[tuple]) -> Callable[[Callable], bool]:
+    """A judge that compares a function with ``reference`` on ``cases``, tuples of arguments, to six digits.
+
+    Tensors and arrays are handed over as copies, so that a function that changes them does not spoil the comparison.
+    """
+    cases = list(cases)
+
+    def judge(function: Callable) -> bool:
+        for case in cases:
+            wanted = _numbers(reference(*_copies(case)))
+            given = _numbers(function(*_copies(case)))
+            if given.shape != wanted.shape or not np.allclose(given, wanted, rtol=1e-6, atol=1e-9):
+                return False
+        return True
+
+    return judge
+
+
+def _numbers(value: Any) -> np.ndarray:
+    return np.asarray(value.detach().double().numpy() if isinstance(value, torch.Tensor) else value, dtype=float)
+
+
+def _copies(case: tuple) -> list[Any]:
+    return [entry.clone() if isinstance(entry, torch.Tensor) else entry for entry in case]
+
+
+def _drawn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def is_magnitude_mask(function: Callable) -> bool:
+    """Whether ``function(weights, sparsity)`` keeps exactly the largest entries, also where all are equal."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(7, 9, generator=generator), torch.randn(40, generator=generator), torch.ones(2, 2)
+    for weights, sparsity in zip(drawn, (0.5, 0.9, 0.25), strict=True):
+        mask = function(weights.clone(), sparsity)
+        removed = math.floor(sparsity * weights.numel() + 0.5)
+        if mask.dtype != torch.bool or mask.shape != weights.shape or int((~mask).sum()) != removed:
+            return False
+        if removed and weights[mask].abs().min() < weights[~mask].abs().max():
+            return False
+    return True
+
+
+def is_relative_magnitude(method: type) -> bool:
+    """Whether the class prunes by absolute weights divided by the largest of their layer, whatever the layers' scales are."""
+    from pruning_core.pruning import prune
+
+    generator = torch.Generator().manual_seed(0)
+    layers = torch.nn.Linear(6, 9, bias=False), torch.nn.Linear(9, 5, bias=False)
+    network, relative = torch.nn.Sequential(*layers), []
+    for layer, scale in zip(layers, (1.0, 0.01), strict=True):
+        torch.nn.init.normal_(layer.weight, std=scale, generator=generator)
+        relative.append((layer.weight.abs() / layer.weight.abs().max()).flatten())
+    masks = prune(network, method(), 0.6).masks
+    alive = torch.cat([masks[name].flatten() for name in ("0.weight", "1.weight")])
+    scores = torch.cat(relative)
+    return bool(scores[alive].min() > scores[~alive].max())
+
+
+def _largest_share(weight: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    shares = weight * points / (points @ weight)[:, None]
+    return shares.amax(0)
+
+
+def _unbiased(weight: torch.Tensor, q: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    return torch.where(counts > 0, weight * counts / (counts.sum() * q), 0.0)
+
+
+def _filled(most: np.ndarray, total: float) -> np.ndarray:
+    got = np.zeros(len(most))
+    for served, i in enumerate(np.argsort(most)):
+        got[i] = min(most[i], (total - got.sum()) / (len(most) - served))
+    return got
+
+
+def _distinct(q: torch.Tensor, m: int) -> float:
+    return float((1 - (1 - q) ** m).sum())
+
+
+def _reached(sparsities: list[float], accuracies: list[float], dense: float, level: float) -> float:
+    return max((p for p, a in zip(sparsities, accuracies, strict=True) if a >= dense - level), default=0.0)
+
+
+_q = _drawn(6) / _drawn(6).sum()
+_counts = torch.tensor([3.0, 0.0, 1.0, 0.0, 2.0, 4.0], dtype=torch.float64)
+
+JUDGES: dict[str, Callable[[Any], bool]] = {
+    "schedules/magnitude-mask": is_magnitude_mask,
+    "network/own-method": is_relative_magnitude,
+    "footing/score": computes(lambda weight: weight.abs().flatten(1).amax(1), [(_drawn(5, 3, 2, 4) - 0.5,)]),
+    "sensitivity/write-share": computes(
+        _largest_share, [(_drawn(4), _drawn(7, 4, seed=1)), (_drawn(1) + 1, _drawn(3, 1) + 1)]
+    ),
+    "sensitivity/write-unbiased": computes(_unbiased, [(_drawn(6, seed=2), _q, _counts)]),
+    "sensitivity/write-fill": computes(
+        _filled, [(np.array([100, 20]), 60), (np.array([5, 1, 50, 9]), 30), (np.array([7, 7]), 14)]
+    ),
+    "sensitivity/write-distinct": computes(_distinct, [(_q, 1), (_q, 5), (_q, 40)]),
+    "sensitivity/write-reached": computes(
+        _reached,
+        [
+            ([0.5, 0.8, 0.9], [98.0, 97.6, 90.0], 98.0, 0.5),
+            ([0.9, 0.5], [97.9, 97.0], 98.0, 0.5),
+            ([0.5, 0.8], [90.0, 80.0], 98.0, 0.5),
+        ],
+    ),
+}
+"""Exercise -> what judges its answer."""
