@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from pruning_core.errors import BadInput
 from pruning_core.experiments.importances import BINS
@@ -14,7 +15,7 @@ from pruning_core.papers.rni.settling import receding_force, receding_threshold,
 from pruning_core.plots.axes import plain_ticks
 from pruning_core.plots.curves import accuracy_against_sparsity
 from pruning_core.plots.interactive import SliderFigure, slider_figure
-from pruning_core.plots.style import BookFigure, figure, finish, set_alt, style_of, styled
+from pruning_core.plots.style import NEUTRAL, BookFigure, figure, finish, set_alt, style_of, styled
 
 MIDDLES = (np.arange(BINS) + 0.5) / BINS  # of the bins
 
@@ -47,6 +48,31 @@ def settled_slider(strengths: Sequence[float], *, b: float = 0.0, title: str = "
     axes: dict[str, Any] = {"x_label": "importance that the data loss asks for", "y_label": "importance that settles"}
     axes |= {"x_range": (0, 1), "y_range": (0, 1), "start": len(positions) // 2}
     return slider_figure(positions, control="strength λ =", title=title, alt=alt, **axes)
+
+
+@styled
+def settled_histograms(targets: Tensor, strength: float, *, b: float = 0.0, title: str = "") -> BookFigure:
+    """Histograms of the importances that the data loss asks for, and of where they settle under L1 and under RNI.
+
+    targets: in (0, 1), one for each channel; ``strength`` and the shift ``b`` as for :func:`settled`.
+    """
+    import seaborn as sns  # slow to load, scipy.stats with it
+
+    ends = {"slimming": settled(targets, strength, "l1"), "rni": settled(targets, strength, "rni", b)}
+    fig, axes = figure(1, 3, size=(9.6, 3.0), sharey=True)
+    looks = [("what the data loss asks for", NEUTRAL)] + [(style_of(m).label, style_of(m).colour) for m in ends]
+    for ax, values, (name, colour) in zip(axes[0], (targets, *ends.values()), looks, strict=True):
+        share = {"stat": "proportion", "binwidth": 0.05, "binrange": (0, 1)}
+        sns.histplot(x=values.double().numpy(), ax=ax, color=colour, **share)
+        ax.set(title=name, xlabel="importance", ylabel="share of channels", ylim=(0, 0.6))
+    gone = {style_of(m).label: float((end < 1e-3).double().mean()) for m, end in ends.items()}
+    left = {
+        style_of(m).label: float(end[end >= 1e-3].mean()) if (end >= 1e-3).any() else 0.0 for m, end in ends.items()
+    }
+    notes = "; ".join(
+        f"under {m} {share:.0%} recede to 0, the mean of the others is {left[m]:.2f}" for m, share in gone.items()
+    )
+    return finish(fig, None, f"at strength {strength:g} {notes}.", title)
 
 
 def histogram_slider(rows: pd.DataFrame, methods: Sequence[str], *, title: str = "") -> SliderFigure:
