@@ -24,7 +24,7 @@ def recovery(s, **options):
 def test_the_kept_neurons_are_the_coloured_bars():
     found = recovery(4, residuals=True)
     left, right = ispasp.chosen(found).axes
-    violet = [bar for bar in left.containers[1]]
+    violet = list(left.containers[1])
     order = found.activation.argsort(descending=True).tolist()
     assert sorted(order[round(bar.get_x() + bar.get_width() / 2) - 1] for bar in violet) == found.support.tolist()
     assert len(left.containers[0]) == 26
