@@ -12,6 +12,7 @@ from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import over_seeds
 from pruning_core.methods.ispasp import Recovery
 from pruning_core.plots.axes import method_lines, plain_ticks, round_numbers
+from pruning_core.plots.captions import captioned
 from pruning_core.plots.interactive import Curve, SliderFigure, slider_figure
 from pruning_core.plots.style import NEUTRAL, SERIES, BookFigure, facets, figure, finish, series, style_of, styled
 
@@ -143,6 +144,7 @@ def _shares_missing(recovery: Recovery) -> list[float]:
     return [float(residual / recovery.residuals[0]) for residual in recovery.residuals[1:]]
 
 
+@captioned
 def iterations_slider(recovery: Recovery, *, title: str = "") -> SliderFigure:
     """Step through the iterations of i-SpaSP: every neuron by its rank in activation and its importance, by its role.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pruning_core.checks import Real, Several, Whole, check
 from pruning_core.errors import BadInput
 from pruning_core.plots.interactive import _dump
-from pruning_core.plots.style import NEUTRAL, BookFigure, Picture, show
+from pruning_core.plots.style import BookFigure, Picture, show
 from pruning_core.progress import STILL
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Live:
             "<style>.text_html:has(> .pruning-frames){background:none!important;padding:0!important}"
             ".pruning-frames img[hidden]{display:none}</style>"
             f'<figure class="pruning-frames" id="{name}" style="margin:0">{images}'
-            f'<label style="display:flex;gap:.75em;align-items:center;color:{NEUTRAL}"><span>{control}</span>'
+            f'<label style="display:flex;gap:.75em;align-items:center"><span>{control}</span>'
             f'<input type="range" min="0" max="{len(names) - 1}" step="1" value="{self.start}" disabled style="flex:1">'
             f'<output style="min-width:6em">{names[self.start]}</output></label>'
             f"<figcaption>{html.escape(pictures[self.start].caption)}</figcaption>"

@@ -13,6 +13,7 @@ from pruning_core.experiments.importances import BINS
 from pruning_core.experiments.intervals import require_rows
 from pruning_core.papers.rni.settling import receding_force, receding_threshold, settled
 from pruning_core.plots.axes import plain_ticks
+from pruning_core.plots.captions import captioned
 from pruning_core.plots.curves import accuracy_against_sparsity
 from pruning_core.plots.interactive import SliderFigure, slider_figure
 from pruning_core.plots.style import NEUTRAL, BookFigure, figure, finish, set_alt, style_of, styled
@@ -20,6 +21,7 @@ from pruning_core.plots.style import NEUTRAL, BookFigure, figure, finish, set_al
 MIDDLES = (np.arange(BINS) + 0.5) / BINS  # of the bins
 
 
+@captioned
 def force_slider(shifts: Sequence[float], *, title: str = "") -> SliderFigure:
     """The force of RNI's penalty on the raw scale against the importance sigma(g); the slider moves the shift b.
 
@@ -33,6 +35,7 @@ def force_slider(shifts: Sequence[float], *, title: str = "") -> SliderFigure:
     return slider_figure(positions, control="b =", title=title, alt=alt, **axes)
 
 
+@captioned
 def settled_slider(strengths: Sequence[float], *, b: float = 0.0, title: str = "") -> SliderFigure:
     """Where a scale settles against where the data loss alone would put it, under L1 and under RNI, by strength."""
     targets = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
@@ -75,6 +78,7 @@ def settled_histograms(targets: Tensor, strength: float, *, b: float = 0.0, titl
     return finish(fig, None, f"at strength {strength:g} {notes}.", title)
 
 
+@captioned
 def histogram_slider(rows: pd.DataFrame, methods: Sequence[str], *, title: str = "") -> SliderFigure:
     """Histograms of importances, relative to the largest, epoch by epoch: one row a method and epoch (Importances)."""
     runs = {method: rows[rows["importance"] == method].set_index("epoch").sort_index() for method in methods}
@@ -135,6 +139,7 @@ def recession(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     return finish(fig, rows, f"share that recedes and accuracy by strength. {notes}.", title)
 
 
+@captioned
 def accuracy_with_receded_share(
     rows: pd.DataFrame, shares: pd.Series, *, title: str = "", reference: float | None = None
 ) -> BookFigure:

@@ -11,6 +11,7 @@ from torch import Tensor
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import over_seeds, require_rows
 from pruning_core.plots.axes import AXIS_NAMES, bands, percent
+from pruning_core.plots.captions import captioned
 from pruning_core.plots.interactive import PLOTLY, SliderFigure, check_positions, page_layout
 from pruning_core.plots.style import COLOURS, BookFigure, figure, finish, panel, style_of, styled
 
@@ -187,6 +188,7 @@ def saliency_grid(
     return finish(fig, pd.DataFrame() if rows is None else rows, alt, title)
 
 
+@captioned
 def mask_slider(
     positions: Mapping[str, Mapping[str, Tensor]], *, control: str, title: str = "", cells: int = 40, start: int = 0
 ) -> SliderFigure:
