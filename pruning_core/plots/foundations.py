@@ -9,6 +9,7 @@ from matplotlib.ticker import FuncFormatter
 
 from pruning_core.experiments.intervals import over_seeds, require_rows
 from pruning_core.plots.axes import level, lines, percent, plain_ticks, round_numbers, set_sparsity_axis, spreads
+from pruning_core.plots.captions import captioned
 from pruning_core.plots.interactive import Curve, SliderFigure, slider_figure
 from pruning_core.plots.style import (
     NEUTRAL,
@@ -213,6 +214,7 @@ def gap_intervals(rows: pd.DataFrame, *, axis: str, source: str, title: str = ""
     return finish(fig, source, f"points with intervals beside a zero line, {axis}. {'; '.join(notes)}.", title)
 
 
+@captioned
 def density_slider(rows: pd.DataFrame, *, start: int = 0, title: str = "") -> SliderFigure:
     """Make a slider over sparsities that shows which share of each layer is kept, one curve a way of spreading.
 

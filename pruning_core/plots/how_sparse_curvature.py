@@ -10,6 +10,7 @@ from pruning_core.checks import Real, check
 from pruning_core.experiments.intervals import require_rows
 from pruning_core.papers.how_sparse.curvature.measures import Spectrum
 from pruning_core.plots.axes import plain_ticks, spreads
+from pruning_core.plots.captions import captioned
 from pruning_core.plots.interactive import Curve, SliderFigure, slider_figure
 from pruning_core.plots.style import COLOURS, NEUTRAL, BookFigure, facets, finish, panel, series, styled
 
@@ -59,6 +60,7 @@ def spectral_density(rows: pd.DataFrame, *, threshold: float, blur: float = 0.06
     return finish(fig, rows, f"density of the eigenvalues, most of them near 0. {'; '.join(notes)}.", title)
 
 
+@captioned
 def tail_slider(exact: pd.DataFrame, rows: pd.DataFrame, *, least: float, title: str = "") -> SliderFigure:
     """Share of eigenvalues above a value, exact and by Lanczos, both axes logarithmic; the slider moves ``steps``.
 

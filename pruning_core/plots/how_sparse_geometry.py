@@ -16,11 +16,13 @@ from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width, 
 from pruning_core.papers.how_sparse.prediction import Limit
 from pruning_core.papers.how_sparse.transitions import meeting_probability, transitions
 from pruning_core.plots.axes import MAP_LEGEND, MAP_LINE, lines, percent, plain_ticks, round_numbers, spreads
+from pruning_core.plots.captions import captioned
 from pruning_core.plots.curves import heatmap
 from pruning_core.plots.interactive import Curve, SliderFigure, slider_figure
 from pruning_core.plots.style import NEUTRAL, SERIES, BookFigure, figure, finish, panel, series, set_alt, styled
 
 
+@captioned
 def meeting_slider(dimensions: Sequence[int], degrees: Sequence[float], *, title: str = "") -> SliderFigure:
     """Exact probability that a random subspace of a given share k / D meets a circular cone; the slider moves D.
 
@@ -184,6 +186,7 @@ def bias_against_dimension(moved: pd.DataFrame, *, title: str = "") -> BookFigur
     return finish(fig, moved, alt, title)
 
 
+@captioned
 def crossing_slider(limits: Mapping[float, Limit], *, control: str = "ε =", title: str = "") -> SliderFigure:
     """Both sides of n / D = G(R(n)) against the removed fraction; the slider walks through ``limits``, number -> Limit.
 
@@ -214,6 +217,7 @@ def limits_against_epsilon(rows: pd.DataFrame, *, title: str = "") -> BookFigure
     return finish(fig, rows, f"weights removed against epsilon. {'; '.join(notes)}. Bands span all trials.", title)
 
 
+@captioned
 def trace_slider(
     spectra: Mapping[str, torch.Tensor], epsilon: float, *, reach: float = 10.0, title: str = ""
 ) -> SliderFigure:

@@ -4,9 +4,21 @@ import pandas as pd
 
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import over_seeds, require_rows
+from pruning_core.papers.how_sparse.prediction import Limit
 from pruning_core.papers.how_sparse.prunability import Prunability
 from pruning_core.plots.axes import bands, percent, set_sparsity_axis
-from pruning_core.plots.style import NEUTRAL, STYLES, BookFigure, figure, finish, panel, series, style_of, styled
+from pruning_core.plots.style import (
+    NEUTRAL,
+    SERIES,
+    STYLES,
+    BookFigure,
+    figure,
+    finish,
+    panel,
+    series,
+    style_of,
+    styled,
+)
 
 
 @styled
@@ -32,6 +44,20 @@ def predicted_against_measured(rows: pd.DataFrame, *, title: str = "") -> BookFi
     ax.xaxis.set_major_formatter(percent)
     ax.yaxis.set_major_formatter(percent)
     return finish(fig, rows, f"predicted against measured limit. Means: {'; '.join(notes)}.", title)
+
+
+@styled
+def crossing(limit: Limit, *, title: str = "") -> BookFigure:
+    """Both sides of n / D = G(R(n)) against the removed fraction; the limit is where they cross."""
+    fig, ax = panel()
+    curve = limit.curve(201)
+    ax.plot(curve["p"], curve["p"], color=SERIES[0], label="removed, n / D")
+    ax.plot(curve["p"], curve["G"], color=SERIES[1], label="room seen from there, G(R(n))")
+    ax.vlines(limit.removed, 0, limit.removed, color=NEUTRAL, linestyle="--", linewidth=1.2)
+    ax.annotate(percent(round(limit.removed, 3)), (limit.removed, 0.02), xytext=(5, 0), textcoords="offset points")
+    ax.set(xlabel="removed fraction n / D", ylabel="both sides of the equation", xlim=(0, 1), ylim=(0, 1.02))
+    alt = f"a rising diagonal and a falling curve cross at {limit.removed:.1%} removed, for epsilon {limit.epsilon:g}."
+    return finish(fig, None, alt, title)
 
 
 @styled

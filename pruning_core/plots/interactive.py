@@ -16,7 +16,8 @@ import numpy as np
 
 from pruning_core.checks import checked
 from pruning_core.errors import BadInput
-from pruning_core.plots.style import LOOK, METHOD_STYLE, NEUTRAL, SYMBOLS, MethodStyle, series_style, style_of
+from pruning_core.plots.captions import shortened
+from pruning_core.plots.style import LOOK, METHOD_STYLE, SYMBOLS, MethodStyle, series_style, style_of
 
 Curve = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
 
@@ -39,28 +40,31 @@ class SliderFigure:
     control: str
     alt: str
     play: bool = False
+    caption: str = ""
 
     @property
     def per_position(self) -> int:
         return len(self.data) // len(self.names)
 
     def to_html(self) -> str:
-        """Return one self-contained ``<div>``; only plotly.js is looked for, below the site's own root."""
+        """Return one self-contained ``<figure>``; only plotly.js is looked for, below the site's own root."""
         spec = {"data": self.data, "layout": self.layout}
         name = f"slider-{zlib.crc32(_dump([spec, self.names]).encode()):08x}"
         call = f"pruningSlider({_dump(name)}, {_dump(spec)}, {_dump(self.names)}, {self.per_position});"
-        alt, control = html.escape(self.alt, quote=True), html.escape(self.control, quote=True)
+        alt, control = html.escape(shortened(self.alt), quote=True), html.escape(self.control, quote=True)
+        caption = f"<figcaption>{html.escape(self.caption)}</figcaption>" if self.caption else ""
         look = "min-width:6em;padding:.2em;color:inherit;background:none;border:1px solid;border-radius:4px"
         button = f'<button type="button" class="play" disabled style="{look}">\u25b6 play</button>' if self.play else ""
         return (
             f"<style>.text_html:has(> .pruning-slider){{{_UNBOXED}}}</style>"
-            f'<div class="pruning-slider" id="{name}">'
-            f'<div class="plot" role="img" aria-label="{alt}" style="min-height:{self.layout["height"]}px"></div>'
-            f'<div style="display:flex;gap:.75em;color:{NEUTRAL}">{button}'
+            f'<figure class="pruning-slider" id="{name}" style="margin:0">'
+            # a group, not an image: its buttons can be reached, and what is in an image cannot
+            f'<div class="plot" role="group" aria-label="{alt}" style="min-height:{self.layout["height"]}px"></div>'
+            f'<div style="display:flex;gap:.75em">{button}'
             f'<label style="display:flex;gap:.75em;align-items:center;flex:1"><span>{control}</span>'
             f'<input type="range" min="0" max="{len(self.names) - 1}" step="1" value="{self.start}" disabled '
             f'style="flex:1"><output style="min-width:6em"></output></label></div>'
-            f"<noscript>{alt}</noscript><script>{_SCRIPT}{call}</script></div>"
+            f"<noscript>{html.escape(self.alt)}</noscript>{caption}<script>{_SCRIPT}{call}</script></figure>"
         )
 
     def to_plotly(self) -> dict[str, Any]:

@@ -5,11 +5,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from matplotlib.ticker import MaxNLocator
 
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import over_seeds
 from pruning_core.methods.ispasp import Recovery
 from pruning_core.plots.axes import method_lines, plain_ticks, round_numbers
+from pruning_core.plots.captions import captioned
 from pruning_core.plots.interactive import Curve, SliderFigure, slider_figure
 from pruning_core.plots.style import NEUTRAL, SERIES, BookFigure, facets, figure, finish, series, style_of, styled
 
@@ -107,17 +110,50 @@ def times_against_width(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     return finish(fig, rows, f"seconds of selection against hidden units. {'; '.join(notes)}.", title)
 
 
+@styled
+def chosen(recovery: Recovery, *, title: str = "") -> BookFigure:
+    """Which neurons i-SpaSP keeps, sorted by activation (left), and what is missing after every iteration (right).
+
+    ``recovery`` must hold residuals; they are squared, and relative to the dense output.
+    """
+    shares = _shares_missing(recovery)
+    order = recovery.activation.argsort(descending=True, stable=True)
+    sizes = (recovery.activation[order] / recovery.activation.max().clamp(min=1e-300)).numpy()
+    kept = torch.isin(order, recovery.support).numpy()
+    ranks = np.arange(1, len(sizes) + 1)
+    fig, ((left, right),) = figure(1, 2, size=(9.6, 3.4), gridspec_kw={"width_ratios": [2.2, 1]})
+    left.bar(ranks[~kept], sizes[~kept], color=NEUTRAL, alpha=0.45, label="removed")
+    left.bar(ranks[kept], sizes[kept], color=style_of("ispasp").colour, label="kept")
+    left.set(xlabel="neuron, by its activation sum", ylabel="activation sum / largest", xlim=(0, len(sizes) + 1))
+    left.legend()
+    right.plot(range(1, len(shares) + 1), shares, color=style_of("ispasp").colour, marker="o")
+    right.set(xlabel="iteration", ylabel="squared residual", yscale="log", ylim=(1e-3, 1.2))
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
+    skipped = int((~kept[: kept.sum()]).sum())
+    alt = (
+        f"{kept.sum()} of {len(sizes)} neurons are kept; {skipped} of the {kept.sum()} most active ones are not among them. "
+        f"After {len(shares)} iterations the squared residual is {shares[-1]:.2g} of the dense output."
+    )
+    return finish(fig, None, alt, title)
+
+
+def _shares_missing(recovery: Recovery) -> list[float]:
+    """The squared residual after every iteration, relative to the start."""
+    if not recovery.residuals:
+        raise BadInput("to see the iterations, ask two_layer for residuals=True.")
+    return [float(residual / recovery.residuals[0]) for residual in recovery.residuals[1:]]
+
+
+@captioned
 def iterations_slider(recovery: Recovery, *, title: str = "") -> SliderFigure:
     """Step through the iterations of i-SpaSP: every neuron by its rank in activation and its importance, by its role.
 
     Neurons are sorted by activation, the largest left. Importance is divided by its largest absolute value in that
     iteration. ``recovery`` must hold residuals.
     """
-    if not recovery.residuals:
-        raise BadInput("to step through the iterations, ask two_layer for residuals=True.")
+    shares = _shares_missing(recovery)
     rank = np.empty(len(recovery.activation))
     rank[recovery.activation.argsort(descending=True, stable=True).numpy()] = np.arange(1, len(rank) + 1)
-    shares = [residual / recovery.residuals[0] for residual in recovery.residuals[1:]]
     positions: dict[str, dict[str, Curve]] = {}
     for t, (step, share) in enumerate(zip(recovery.steps, shares, strict=True), 1):
         y = step.importance.numpy() / max(float(step.importance.abs().max()), 1e-300)

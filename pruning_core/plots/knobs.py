@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruning_core.checks import Real, Several, check
+from pruning_core.checks import Real, Several, Whole, check
 from pruning_core.errors import BadInput
 from pruning_core.plots.interactive import _dump
-from pruning_core.plots.style import NEUTRAL, BookFigure, Picture, show
+from pruning_core.plots.style import BookFigure, Picture, show
 from pruning_core.progress import STILL
 
 if TYPE_CHECKING:
@@ -27,28 +27,35 @@ _SCRIPT = Path(__file__).with_name("frames.js").read_text(encoding="utf-8")
 class Live:
     """What :func:`live` returns: shows itself as a panel in a running notebook, as a figure with pictures elsewhere."""
 
-    def __init__(self, draw: Callable[[float], BookFigure], values: Sequence[float], control: str, step: float | None):
-        self.draw, self.values, self.control, self.step = draw, list(values), control, step
+    def __init__(
+        self,
+        draw: Callable[[float], BookFigure],
+        values: Sequence[float],
+        control: str,
+        step: float | None,
+        start: int = 0,
+    ):
+        self.draw, self.values, self.control, self.step, self.start = draw, list(values), control, step, start
 
     def pictures(self) -> list[Picture]:
         """The figure at each of the values."""
         return [show(self.draw(value)) for value in self.values]
 
     def to_html(self) -> str:
-        """One self-contained ``<figure>`` with a slider over the pictures and the caption of the first."""
+        """One self-contained ``<figure>`` with a slider over the pictures and the caption of the one seen first."""
         pictures = self.pictures()
         names = [f"{value:g}" for value in self.values]
         name = f"frames-{zlib.crc32(b''.join(picture.data for picture in pictures)):08x}"
-        images = "".join(picture.image(hidden=i > 0) for i, picture in enumerate(pictures))
+        images = "".join(picture.image(hidden=i != self.start) for i, picture in enumerate(pictures))
         control = html.escape(self.control)
         return (
             "<style>.text_html:has(> .pruning-frames){background:none!important;padding:0!important}"
             ".pruning-frames img[hidden]{display:none}</style>"
             f'<figure class="pruning-frames" id="{name}" style="margin:0">{images}'
-            f'<label style="display:flex;gap:.75em;align-items:center;color:{NEUTRAL}"><span>{control}</span>'
-            f'<input type="range" min="0" max="{len(names) - 1}" step="1" value="0" disabled style="flex:1">'
-            f'<output style="min-width:6em">{names[0]}</output></label>'
-            f"<figcaption>{html.escape(pictures[0].caption)}</figcaption>"
+            f'<label style="display:flex;gap:.75em;align-items:center"><span>{control}</span>'
+            f'<input type="range" min="0" max="{len(names) - 1}" step="1" value="{self.start}" disabled style="flex:1">'
+            f'<output style="min-width:6em">{names[self.start]}</output></label>'
+            f"<figcaption>{html.escape(pictures[self.start].caption)}</figcaption>"
             f"<script>{_SCRIPT}pruningFrames({_dump(name)}, {_dump(names)});</script></figure>"
         )
 
@@ -64,10 +71,10 @@ class Live:
         kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
         number: Any = int if whole else float
         slider = kind(
-            value=number(self.values[0]), min=number(low), max=number(high), step=number(step), description=self.control,
-            layout=layout, style=style, **({} if whole else {"readout_format": ".4g"}),
+            value=number(self.values[self.start]), min=number(low), max=number(high), step=number(step),
+            description=self.control, layout=layout, style=style, **({} if whole else {"readout_format": ".4g"}),
         )  # fmt: skip
-        picture = ipywidgets.HTML(show(self.draw(self.values[0])).to_html())
+        picture = ipywidgets.HTML(show(self.draw(self.values[self.start])).to_html())
         waiting: list[asyncio.TimerHandle] = []
 
         def redraw(value: float) -> None:
@@ -91,15 +98,20 @@ class Live:
 
 
 def live(
-    draw: Callable[[float], BookFigure], values: Sequence[float], *, control: str, step: float | None = None
+    draw: Callable[[float], BookFigure],
+    values: Sequence[float],
+    *,
+    control: str,
+    step: float | None = None,
+    start: int = 0,
 ) -> Live:
     """A figure whose knob makes the package compute again.
 
     ``draw`` computes and draws the figure for one value of the knob; its caption and alt text come along. In a notebook
     that runs, a slider from the smallest to the largest of ``values`` calls it again, in steps of ``step`` (None: a
-    hundredth of the way). On a page, where nothing computes, the slider walks through pictures for ``values``; the first
-    is what is seen at the beginning. ``control``: what the knob changes, in words. Raises BadInput for fewer than two
-    values, or a function that returns no figure of the book.
+    hundredth of the way). On a page, where nothing computes, the slider walks through pictures for ``values``. Number
+    ``start`` of the values, counted from 0, is what is seen at the beginning. ``control``: what the knob changes, in
+    words. Raises BadInput for fewer than two values, and for a ``start`` that is the number of none.
 
     >>> from pruning_core.plots import accuracy_against_sparsity
     >>> import pandas as pd
@@ -110,4 +122,5 @@ def live(
     3
     """
     values = check("values", values, Several(Real(), at_least=2))
-    return Live(draw, values, control, step)
+    start = check("start, the number of a value,", start, Whole(at_least=0, at_most=len(values) - 1))
+    return Live(draw, values, control, step, start)

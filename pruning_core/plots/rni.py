@@ -6,19 +6,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from pruning_core.errors import BadInput
 from pruning_core.experiments.importances import BINS
 from pruning_core.experiments.intervals import require_rows
 from pruning_core.papers.rni.settling import receding_force, receding_threshold, settled
 from pruning_core.plots.axes import plain_ticks
+from pruning_core.plots.captions import captioned
 from pruning_core.plots.curves import accuracy_against_sparsity
 from pruning_core.plots.interactive import SliderFigure, slider_figure
-from pruning_core.plots.style import BookFigure, figure, finish, set_alt, style_of, styled
+from pruning_core.plots.style import NEUTRAL, BookFigure, figure, finish, set_alt, style_of, styled
 
 MIDDLES = (np.arange(BINS) + 0.5) / BINS  # of the bins
 
 
+@captioned
 def force_slider(shifts: Sequence[float], *, title: str = "") -> SliderFigure:
     """The force of RNI's penalty on the raw scale against the importance sigma(g); the slider moves the shift b.
 
@@ -32,6 +35,7 @@ def force_slider(shifts: Sequence[float], *, title: str = "") -> SliderFigure:
     return slider_figure(positions, control="b =", title=title, alt=alt, **axes)
 
 
+@captioned
 def settled_slider(strengths: Sequence[float], *, b: float = 0.0, title: str = "") -> SliderFigure:
     """Where a scale settles against where the data loss alone would put it, under L1 and under RNI, by strength."""
     targets = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
@@ -49,6 +53,32 @@ def settled_slider(strengths: Sequence[float], *, b: float = 0.0, title: str = "
     return slider_figure(positions, control="strength λ =", title=title, alt=alt, **axes)
 
 
+@styled
+def settled_histograms(targets: Tensor, strength: float, *, b: float = 0.0, title: str = "") -> BookFigure:
+    """Histograms of the importances that the data loss asks for, and of where they settle under L1 and under RNI.
+
+    targets: in (0, 1), one for each channel; ``strength`` and the shift ``b`` as for :func:`settled`.
+    """
+    import seaborn as sns  # slow to load, scipy.stats with it
+
+    ends = {"slimming": settled(targets, strength, "l1"), "rni": settled(targets, strength, "rni", b)}
+    fig, axes = figure(1, 3, size=(9.6, 3.0), sharey=True)
+    looks = [("what the data loss asks for", NEUTRAL)] + [(style_of(m).label, style_of(m).colour) for m in ends]
+    for ax, values, (name, colour) in zip(axes[0], (targets, *ends.values()), looks, strict=True):
+        share = {"stat": "proportion", "binwidth": 0.05, "binrange": (0, 1)}
+        sns.histplot(x=values.double().numpy(), ax=ax, color=colour, **share)
+        ax.set(title=name, xlabel="importance", ylabel="share of channels", ylim=(0, 0.6))
+    gone = {style_of(m).label: float((end < 1e-3).double().mean()) for m, end in ends.items()}
+    left = {
+        style_of(m).label: float(end[end >= 1e-3].mean()) if (end >= 1e-3).any() else 0.0 for m, end in ends.items()
+    }
+    notes = "; ".join(
+        f"under {m} {share:.0%} recede to 0, the mean of the others is {left[m]:.2f}" for m, share in gone.items()
+    )
+    return finish(fig, None, f"at strength {strength:g} {notes}.", title)
+
+
+@captioned
 def histogram_slider(rows: pd.DataFrame, methods: Sequence[str], *, title: str = "") -> SliderFigure:
     """Histograms of importances, relative to the largest, epoch by epoch: one row a method and epoch (Importances)."""
     runs = {method: rows[rows["importance"] == method].set_index("epoch").sort_index() for method in methods}
@@ -109,6 +139,7 @@ def recession(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     return finish(fig, rows, f"share that recedes and accuracy by strength. {notes}.", title)
 
 
+@captioned
 def accuracy_with_receded_share(
     rows: pd.DataFrame, shares: pd.Series, *, title: str = "", reference: float | None = None
 ) -> BookFigure:

@@ -1,14 +1,17 @@
 """Figures of the chapter on sensitivities."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.container import BarContainer
+from torch import Tensor
 
 from pruning_core.checks import checked
 from pruning_core.experiments.intervals import mean_interval, require_columns
 from pruning_core.plots.axes import method_lines, plain_ticks, round_numbers
 from pruning_core.plots.evidence import open_markers
-from pruning_core.plots.style import COLOURS, NEUTRAL, BookFigure, finish, panel, set_caption, styled
+from pruning_core.plots.style import COLOURS, NEUTRAL, BookFigure, finish, panel, set_caption, style_of, styled
 
 
 @checked
@@ -77,3 +80,24 @@ def layer_widths(shares: pd.Series, *, caption: str, title: str = "") -> BookFig
     ax.grid(axis="y", visible=False)
     alt = f"Share of the channels that stays in {len(shares)} layers, from {shares.min():.0%} to {shares.max():.0%}."
     return set_caption(finish(fig, None, alt, title), caption)
+
+
+@styled
+def error_spread(errors: Mapping[str, Tensor], draws: int, *, title: str = "") -> BookFigure:
+    """Draw how far estimates from ``draws`` weights stray: the share of estimates with at most a relative error.
+
+    errors: rule of drawing -> relative errors (any number, at least 0). The dotted line is at one half of the estimates.
+    """
+    import seaborn as sns  # slow to load, scipy.stats with it
+
+    fig, ax = panel()
+    notes = []
+    for rule, found in errors.items():
+        style = style_of(rule)
+        few = np.quantile(found.double().cpu().numpy(), np.linspace(0, 1, 200))  # all points would fill megabytes
+        sns.ecdfplot(x=100 * few, ax=ax, color=style.colour, label=style.label)
+        notes.append(f"{style.label} {100 * float(found.double().median()):.2g} %")
+    ax.axhline(0.5, color=NEUTRAL, linestyle=":", linewidth=1.2)
+    ax.set(xscale="log", xlim=(0.1, 200), xlabel="relative error (%)", ylabel="share of estimates", ylim=(0, 1))
+    plain_ticks(ax.xaxis, [0.1, 1, 10, 100])
+    return finish(fig, None, f"half of the estimates from {draws} draws are off by at most: {'; '.join(notes)}.", title)

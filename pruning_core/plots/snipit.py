@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import over_seeds, require_rows
-from pruning_core.plots.axes import AXIS_NAMES, bands
+from pruning_core.plots.axes import AXIS_NAMES, bands, percent
+from pruning_core.plots.captions import captioned
 from pruning_core.plots.interactive import PLOTLY, SliderFigure, check_positions, page_layout
 from pruning_core.plots.style import COLOURS, BookFigure, figure, finish, panel, style_of, styled
 
@@ -49,6 +50,32 @@ def layer_lines(rows: pd.DataFrame, *, y: str = "density", title: str = "") -> B
     labels = {"density": "weights kept", "width": "units kept (fraction)"}
     ax.set(ylabel=labels.get(y, y.replace("_", " ")), yscale="log" if (points["mean"] > 0).all() else "linear")
     return finish(fig, rows, f"What each layer keeps, from front to back. {'; '.join(notes)}.", title)
+
+
+@styled
+def kept_by_layer(kept: Mapping[str, Mapping[str, float]], *, title: str = "") -> BookFigure:
+    """Draw what several methods keep of each layer at one sparsity: bars on a logarithmic axis, a colour a method.
+
+    kept: method -> layer -> fraction kept, layers from front to back and the same for each.
+    """
+    import seaborn as sns  # slow to load, scipy.stats with it
+
+    table = pd.DataFrame(kept).rename_axis("layer").reset_index()
+    if table.empty or table.isna().any(axis=None):
+        raise BadInput("every method must keep a fraction of the same layers.")
+    long = table.melt("layer", var_name="method", value_name="kept")
+    long["kept"] = long["kept"].clip(lower=1e-4)  # a layer that lost everything has no place on a logarithmic axis
+    looks = {method: style_of(method) for method in kept}
+    fig, ax = panel(size=(7.2, 1.4 + 0.2 * len(long)))
+    palette = {style.label: style.colour for style in looks.values()}
+    named = long.assign(method=long["method"].map(lambda method: looks[method].label))
+    sns.barplot(named, y="layer", x="kept", hue="method", palette=palette, saturation=1, ax=ax)
+    ax.get_legend().remove()
+    ax.set(xscale="log", xlim=(1e-4, 1.0), xlabel="weights kept", ylabel="")
+    ax.xaxis.set_major_formatter(percent)
+    fig.legend(loc="outside upper right", ncols=len(kept))
+    notes = (f"{style.label} {', '.join(f'{v:.2%} of {k}' for k, v in kept[m].items())}" for m, style in looks.items())
+    return finish(fig, None, f"what each layer keeps. {'; '.join(notes)}.", title)
 
 
 @styled
@@ -161,6 +188,7 @@ def saliency_grid(
     return finish(fig, pd.DataFrame() if rows is None else rows, alt, title)
 
 
+@captioned
 def mask_slider(
     positions: Mapping[str, Mapping[str, Tensor]], *, control: str, title: str = "", cells: int = 40, start: int = 0
 ) -> SliderFigure:

@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pruning_core.checks import Maybe, Real, Several, Whole, checked
+from pruning_core.plots.captions import captioned, shortened
 from pruning_core.records.files import read_yaml
 
 P = ParamSpec("P")
@@ -101,9 +102,16 @@ class Picture(NamedTuple):
     caption: str = ""
 
     def image(self, hidden: bool = False) -> str:
-        """The ``<img>`` alone, with the image inside; ``hidden`` until a script shows it."""
-        return (
-            f'<img class="pruning-figure dark-light" alt="{html.escape(self.alt, quote=True)}" {"hidden " if hidden else ""}'
+        """The ``<img>`` alone, with the image inside; ``hidden`` until a script shows it.
+
+        An alternative text is read out in one go: a long one ends after a sentence, and is whole in a description, which a
+        reader may listen to or skip.
+        """
+        brief, name = shortened(self.alt), f"about-{zlib.crc32(self.data + self.alt.encode()):08x}"
+        more = "" if brief == self.alt else f'<span hidden id="{name}">{html.escape(self.alt)}</span>'
+        marks = ("hidden " if hidden else "") + (f'aria-describedby="{name}" ' if more else "")
+        return more + (
+            f'<img class="pruning-figure dark-light" alt="{html.escape(brief, quote=True)}" {marks}'
             f'style="width:{self.width}px;max-width:100%;height:auto;background:none" '
             f'src="data:{self.mime};base64,{base64.b64encode(self.data).decode()}">'
         )
@@ -178,8 +186,9 @@ def titled(title: str, text: str) -> str:
 
 
 def styled(draw: Callable[P, BookFigure]) -> Callable[P, BookFigure]:
-    """Decorate a drawing function so that everything it creates follows the book's style."""
+    """Decorate a drawing function so that everything it creates follows the book's style, and has a caption."""
 
+    @captioned
     @wraps(draw)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> BookFigure:
         with mpl.rc_context(RC):

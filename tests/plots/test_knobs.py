@@ -86,3 +86,14 @@ def test_whole_numbers_get_a_slider_of_whole_numbers():
 def test_values_that_make_no_knob_are_refused(values):
     with pytest.raises((BadInput, BadType)):
         plots.live(lambda value: None, values, control="x")
+
+
+def test_a_panel_may_begin_in_the_middle(panel, monkeypatch):
+    begun = plots.live(panel.draw, [1, 5, 12], control="drop", start=1)
+    page = begun.to_html()
+    assert ["hidden " in image for image in re.findall(r"<img [^>]*>", page)] == [True, False, True]
+    assert 'value="1"' in page and ">5</output>" in page
+    assert begun.widget().children[0].value == 5
+    for wrong in (3, -1, 0.5):
+        with pytest.raises((BadInput, BadType)):
+            plots.live(panel.draw, [1, 5, 12], control="drop", start=wrong)
