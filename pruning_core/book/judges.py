@@ -92,6 +92,24 @@ def _reached(sparsities: list[float], accuracies: list[float], dense: float, lev
     return max((p for p, a in zip(sparsities, accuracies, strict=True) if a >= dense - level), default=0.0)
 
 
+def _penalty(g: torch.Tensor, b: float) -> torch.Tensor:
+    log_s = torch.nn.functional.logsigmoid(g + b)
+    return log_s.exp() * (1 - log_s)
+
+
+def _mid_shares(importances: torch.Tensor) -> tuple[float, float]:
+    relative = importances / importances.max()
+    receded, middle = relative < 0.1, (relative >= 0.1) & (relative < 0.5)
+    return float(receded.double().mean()), float(middle.double().mean())
+
+
+def _kept(scores: list[torch.Tensor], p: float) -> list[int]:
+    every = torch.cat(scores).sort().values
+    gone = round(p * len(every))
+    limit = every[gone] if gone < len(every) else float("inf")
+    return [int((layer >= limit).sum()) for layer in scores]
+
+
 _q = _drawn(6) / _drawn(6).sum()
 _counts = torch.tensor([3.0, 0.0, 1.0, 0.0, 2.0, 4.0], dtype=torch.float64)
 
@@ -115,5 +133,10 @@ JUDGES: dict[str, Callable[[Any], bool]] = {
             ([0.5, 0.8], [90.0, 80.0], 98.0, 0.5),
         ],
     ),
+    "rni/write-penalty": computes(_penalty, [(torch.tensor([-800.0, -3.0, 0.0, 4.0]).double(), b) for b in (0.0, 3.0)]),
+    "rni/write-shares": computes(
+        _mid_shares, [(_drawn(40) ** 4,), (torch.tensor([1.0, 0.1, 0.5, 0.05]),), (torch.tensor([3.0, 0.2, 1.0]),)]
+    ),
+    "rni/write-kept": computes(_kept, [([_drawn(12), _drawn(5, seed=3)], p) for p in (0.0, 0.3, 0.75)]),
 }
 """Exercise -> what judges its answer."""

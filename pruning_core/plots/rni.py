@@ -15,6 +15,7 @@ from pruning_core.papers.rni.settling import receding_force, receding_threshold,
 from pruning_core.plots.axes import plain_ticks
 from pruning_core.plots.captions import captioned
 from pruning_core.plots.curves import accuracy_against_sparsity
+from pruning_core.plots.evidence import open_markers
 from pruning_core.plots.interactive import SliderFigure, slider_figure
 from pruning_core.plots.style import NEUTRAL, BookFigure, figure, finish, set_alt, style_of, styled
 
@@ -121,9 +122,9 @@ def histograms(rows: pd.DataFrame, methods: Sequence[str], *, title: str = "") -
 
 
 @styled
-def recession(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
-    """The share of channels that recede, and test accuracy below it, against the penalty's strength: rows of Importances
-    with a column ``strength``, mean and single seeds."""
+def recession(rows: pd.DataFrame, mine: pd.DataFrame | None = None, *, title: str = "") -> BookFigure:
+    """The share of channels that recede, and test accuracy beside it, against the penalty's strength: rows of Importances
+    with a column ``strength``, mean and single seeds. ``mine``: rows of the reader's own run, drawn as open markers."""
     require_rows(rows, ("strength", "receded_share", "accuracy"))
     fig, axes = figure(1, 2, size=(9.6, 3.2))
     style = style_of("rni")
@@ -133,6 +134,8 @@ def recession(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
         ax.scatter(rows["strength"], rows[column], color=style.colour, alpha=0.35, s=14)
         ax.set(xscale="log", xlabel="strength of the penalty", ylabel=label)
         plain_ticks(ax.xaxis, list(means.index))
+        if mine is not None:
+            open_markers(ax, mine.assign(method="rni"), "strength", column)
     axes[0, 0].set_ylim(0, 1)
     axes[0, 1].set_ylim(min(90.0, float(rows["accuracy"].min()) - 1), 100)  # tenths of a point are noise
     notes = "; ".join(f"{x:g}: {share:.0%} recede, {right:.1f} % accurate" for x, share, right in means.itertuples())
