@@ -92,6 +92,19 @@ def _reached(sparsities: list[float], accuracies: list[float], dense: float, lev
     return max((p for p, a in zip(sparsities, accuracies, strict=True) if a >= dense - level), default=0.0)
 
 
+def _iteration(h: torch.Tensor, weight: torch.Tensor, support: torch.Tensor, s: int) -> torch.Tensor:
+    missing = h.clone()
+    missing[support] = 0
+    proposals = (weight.T @ (weight @ missing)).topk(min(2 * s, len(h))).indices
+    merged = torch.cat([proposals, support]).unique()
+    return merged[h[merged].topk(s).indices].sort().values
+
+
+def _repaired(test: torch.Tensor, left: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
+    signal, kept = dense - dense.mean(0), left - left.mean(0)
+    return (test - left.mean(0)) * (signal * kept).sum() / kept.square().sum() + dense.mean(0)
+
+
 def _penalty(g: torch.Tensor, b: float) -> torch.Tensor:
     log_s = torch.nn.functional.logsigmoid(g + b)
     return log_s.exp() * (1 - log_s)
@@ -132,6 +145,18 @@ JUDGES: dict[str, Callable[[Any], bool]] = {
             ([0.9, 0.5], [97.9, 97.0], 98.0, 0.5),
             ([0.5, 0.8], [90.0, 80.0], 98.0, 0.5),
         ],
+    ),
+    "ispasp/write-iteration": computes(
+        _iteration,
+        [
+            (_drawn(12), _drawn(4, 12, seed=5) - 0.5, torch.tensor([], dtype=torch.long), 3),
+            (_drawn(12), _drawn(4, 12, seed=6) - 0.5, torch.tensor([0, 4, 7]), 3),
+            (_drawn(5), _drawn(2, 5, seed=7) - 0.5, torch.tensor([1, 2, 4]), 3),
+        ],
+    ),
+    "ispasp/write-repair": computes(_repaired, [(_drawn(5, 3), _drawn(9, 3, seed=1), _drawn(9, 3, seed=2))]),
+    "ispasp/write-macs": computes(
+        lambda inside, width, size: 18 * inside * width * size**2, [(25, 64, 56), (3, 5, 7), (64, 64, 1)]
     ),
     "rni/write-penalty": computes(_penalty, [(torch.tensor([-800.0, -3.0, 0.0, 4.0]).double(), b) for b in (0.0, 3.0)]),
     "rni/write-shares": computes(

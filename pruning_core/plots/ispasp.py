@@ -9,12 +9,23 @@ import torch
 from matplotlib.ticker import MaxNLocator
 
 from pruning_core.errors import BadInput
-from pruning_core.experiments.intervals import over_seeds
+from pruning_core.experiments.intervals import mean_interval, over_seeds, require_rows
 from pruning_core.methods.ispasp import Recovery
 from pruning_core.plots.axes import method_lines, plain_ticks, round_numbers
 from pruning_core.plots.captions import captioned
 from pruning_core.plots.interactive import Curve, SliderFigure, slider_figure
-from pruning_core.plots.style import NEUTRAL, SERIES, BookFigure, facets, figure, finish, series, style_of, styled
+from pruning_core.plots.style import (
+    COLOURS,
+    NEUTRAL,
+    SERIES,
+    BookFigure,
+    facets,
+    figure,
+    finish,
+    series,
+    style_of,
+    styled,
+)
 
 _LINES = ("-", "--", ":", "-.")
 
@@ -108,6 +119,29 @@ def times_against_width(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     notes = method_lines(ax, rows, "hidden", "seconds")
     ax.set(xlabel="hidden units", ylabel="seconds")
     return finish(fig, rows, f"seconds of selection against hidden units. {'; '.join(notes)}.", title)
+
+
+@captioned
+@styled
+def statistics_of_norms(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
+    """Draw accuracy right after a cut by the share of channels kept, a bar for each way to treat batch-norm statistics.
+
+    rows: kept (a fraction), statistics (a word), accuracy (percent), seed. Whiskers are 95 % intervals over seeds.
+    """
+    import seaborn as sns  # slow to load, scipy.stats with it
+
+    require_rows(rows, ("kept", "statistics", "accuracy", "seed"))
+    fig, ((ax,),) = figure(size=(7.6, 3.4))
+    order = ["fresh", "cut along", "measured again"]
+    look = dict(zip(order, (NEUTRAL, COLOURS["ochre"], COLOURS["blue"]), strict=True))
+    named = rows.assign(kept=[f"{100 * kept:.0f} % kept" for kept in rows["kept"]]).sort_values("kept")
+    bars = {"hue_order": order, "palette": look, "capsize": 0.15, "errorbar": lambda values: mean_interval(values)[1:3]}
+    sns.barplot(named, x="kept", y="accuracy", hue="statistics", ax=ax, err_kws={"linewidth": 1.2}, **bars)
+    ax.set(xlabel="channels inside the blocks", ylabel="test accuracy (%)", ylim=(0, 100))
+    ax.legend(title="statistics of batch norm")
+    means = named.groupby(["kept", "statistics"])["accuracy"].mean()
+    notes = "; ".join(f"{kept}, {kind}: {value:.0f} %" for (kept, kind), value in means.items())
+    return finish(fig, rows, f"accuracy right after the cut. {notes}.", title)
 
 
 @styled

@@ -23,6 +23,9 @@ LONGEST, FEWEST = 25, 4  # lines of a visible cell; exercises of a page
 WHOLE = [
     "0_foundations/4",
     "0_foundations/6",
+    "1_ispasp/1",
+    "1_ispasp/2",
+    "1_ispasp/3",
     "2_sensitivity/1",
     "2_sensitivity/2",
     "2_sensitivity/3",
