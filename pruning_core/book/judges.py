@@ -105,6 +105,13 @@ def _repaired(test: torch.Tensor, left: torch.Tensor, dense: torch.Tensor) -> to
     return (test - left.mean(0)) * (signal * kept).sum() / kept.square().sum() + dense.mean(0)
 
 
+def _crossing(asked: list[float], accuracy: list[float], half: float) -> float:
+    i = next(i for i, value in enumerate(accuracy) if value < half)
+    kept = np.log10(1 - np.asarray(asked))
+    share = (accuracy[i - 1] - half) / (accuracy[i - 1] - accuracy[i])
+    return float(10 ** (kept[i - 1] + share * (kept[i] - kept[i - 1])))
+
+
 def _penalty(g: torch.Tensor, b: float) -> torch.Tensor:
     log_s = torch.nn.functional.logsigmoid(g + b)
     return log_s.exp() * (1 - log_s)
@@ -157,6 +164,10 @@ JUDGES: dict[str, Callable[[Any], bool]] = {
     "ispasp/write-repair": computes(_repaired, [(_drawn(5, 3), _drawn(9, 3, seed=1), _drawn(9, 3, seed=2))]),
     "ispasp/write-macs": computes(
         lambda inside, width, size: 18 * inside * width * size**2, [(25, 64, 56), (3, 5, 7), (64, 64, 1)]
+    ),
+    "snip/write-transition": computes(
+        _crossing,
+        [([0.5, 0.9, 0.99], [98.0, 90.0, 20.0], 54.0), ([0.8, 0.9, 0.95, 0.98], [90.0, 60.0, 40.0, 30.0], 50.0)],
     ),
     "rni/write-penalty": computes(_penalty, [(torch.tensor([-800.0, -3.0, 0.0, 4.0]).double(), b) for b in (0.0, 3.0)]),
     "rni/write-shares": computes(

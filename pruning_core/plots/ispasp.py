@@ -121,7 +121,6 @@ def times_against_width(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     return finish(fig, rows, f"seconds of selection against hidden units. {'; '.join(notes)}.", title)
 
 
-@captioned
 @styled
 def statistics_of_norms(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """Draw accuracy right after a cut by the share of channels kept, a bar for each way to treat batch-norm statistics.
