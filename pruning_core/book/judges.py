@@ -169,6 +169,14 @@ JUDGES: dict[str, Callable[[Any], bool]] = {
         _crossing,
         [([0.5, 0.9, 0.99], [98.0, 90.0, 20.0], 54.0), ([0.8, 0.9, 0.95, 0.98], [90.0, 60.0, 40.0, 30.0], 50.0)],
     ),
+    "snap/write-gate": computes(
+        lambda weight, bias, dw, db: (weight * dw).sum(1) + bias * db,
+        [(_drawn(3, 5) - 0.5, _drawn(3, seed=1), _drawn(3, 5, seed=2) - 0.5, _drawn(3, seed=3) - 0.5)],
+    ),
+    "robustness/write-fgsm": computes(
+        lambda image, gradient, size: (image + size * gradient.sign()).clamp(0, 1),
+        [(_drawn(1, 4, 4), _drawn(1, 4, 4, seed=1) - 0.5, size) for size in (0.05, 0.4)],
+    ),
     "rni/write-penalty": computes(_penalty, [(torch.tensor([-800.0, -3.0, 0.0, 4.0]).double(), b) for b in (0.0, 3.0)]),
     "rni/write-shares": computes(
         _mid_shares, [(_drawn(40) ** 4,), (torch.tensor([1.0, 0.1, 0.5, 0.05]),), (torch.tensor([3.0, 0.2, 1.0]),)]
