@@ -181,6 +181,9 @@ JUDGES: dict[str, Callable[[Any], bool]] = {
         lambda eigenvalues, distance, epsilon: (2 * epsilon / (2 * epsilon + eigenvalues * distance**2)).mean(),
         [(_drawn(30) ** 3, 2.0, 0.1), (torch.tensor([0.0, 0.0, 5.0]), 3.0, 0.01)],
     ),
+    "how_sparse/write-rounds": computes(
+        lambda p, rounds: [(1 - p) ** (i / rounds) for i in range(1, rounds + 1)], [(0.9, 1), (0.96, 4)]
+    ),
     "rni/write-penalty": computes(_penalty, [(torch.tensor([-800.0, -3.0, 0.0, 4.0]).double(), b) for b in (0.0, 3.0)]),
     "rni/write-shares": computes(
         _mid_shares, [(_drawn(40) ** 4,), (torch.tensor([1.0, 0.1, 0.5, 0.05]),), (torch.tensor([3.0, 0.2, 1.0]),)]
