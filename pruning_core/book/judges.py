@@ -134,6 +134,10 @@ _q = _drawn(6) / _drawn(6).sum()
 _counts = torch.tensor([3.0, 0.0, 1.0, 0.0, 2.0, 4.0], dtype=torch.float64)
 
 JUDGES: dict[str, Callable[[Any], bool]] = {
+    "sparsity/write-sparsity": computes(
+        lambda masks: 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks),
+        [([_drawn(4, 5) > 0.6, _drawn(3, seed=1) > 0.2],), ([torch.ones(7, dtype=torch.bool)],)],
+    ),
     "schedules/magnitude-mask": is_magnitude_mask,
     "network/own-method": is_relative_magnitude,
     "footing/score": computes(lambda weight: weight.abs().flatten(1).amax(1), [(_drawn(5, 3, 2, 4) - 0.5,)]),

@@ -21,6 +21,8 @@ FOLDED = {"hide-input", "hide-cell", "remove-input", "remove-cell", "parameters"
 SAYING = ("backed(", "caption=", "Markdown(", "side_by_side(", "live(", "print(")
 LONGEST, FEWEST = 25, 4  # lines of a visible cell; exercises of a page
 WHOLE = [
+    "0_foundations/1",
+    "0_foundations/2",
     "0_foundations/4",
     "0_foundations/6",
     "1_ispasp/1",
