@@ -104,9 +104,11 @@ def test_stamp_of_a_page():
 def test_slider():
     position = {EVIL: ([0, 1], [0, 1])}
     words = {"control": EVIL, "x_label": EVIL, "y_label": EVIL, "title": EVIL, "alt": EVIL}
-    text = plots.slider_figure({EVIL: position, "b": position}, **words).to_html()
+    slider = plots.slider_figure({EVIL: position, "b": position}, **words)
+    slider.caption = EVIL
+    text = slider.to_html()
     assert "img" not in Tags(text, scripts=1).names
-    call = text.rpartition("pruningSlider(")[2].removesuffix("</script></div>")
+    call = text.rpartition("pruningSlider(")[2].removesuffix("</script></figure>")
     assert "<" not in call, "no label may end the script, or open a comment in it"
     spec = json.JSONDecoder().raw_decode(call[call.index("{") :])[0]
     assert spec["layout"]["xaxis"]["title"]["text"] == EVIL
@@ -117,6 +119,8 @@ def test_picture():
     axes[0, 0].set_title(EVIL.replace("$", ""))
     found = Tags(plots.show(figure, alt=EVIL).to_html())
     assert found.names == ["style", "img"]
+    long = plots.set_caption(figure, EVIL)
+    assert Tags(plots.show(long, alt=EVIL * 30).to_html()).names == ["style", "figure", "span", "img", "figcaption"]
 
 
 HTML = re.compile(r"""["'](?:[^"'\n]*)<(?:a|b|br|details|div|i|img|li|p|script|span|style|summary|table|td|ul)\b[^=]""")

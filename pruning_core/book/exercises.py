@@ -1,6 +1,7 @@
 """Self-checks for the exercises: ``check(name, answer)`` says in one sentence whether an answer is right."""
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,9 +50,14 @@ def check(name: str, answer: Any, *, right: Any = None) -> None:
     try:
         solved = _matches(answer, exercise)
     except Exception as error:  # an answer may be anything, also a function that fails
-        print(f"The answer could not be checked ({type(error).__name__}: {error}). Hint: {exercise.hint}")
+        _say(f"The answer could not be checked ({type(error).__name__}: {error}). Hint: {exercise.hint}")
         return
-    print("Right." if solved else f"Not yet. Hint: {exercise.hint}")
+    _say("Right." if solved else f"Not yet. Hint: {exercise.hint}")
+
+
+def _say(sentences: str) -> None:
+    """Print them in lines that fit beside the margins of a page."""
+    print(textwrap.fill(sentences, 100))
 
 
 def _matches(answer: Any, exercise: Exercise) -> bool:

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import importlib.util
 import os
 import shutil
 import threading
@@ -77,6 +78,18 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
+WORST = ("serious", "critical")
+"""Impacts that axe gives to what keeps people out."""
+
+
+@functools.cache
+def axe() -> str:
+    """The script of axe-core that finds what a page does to people who cannot see it well, or use no mouse."""
+    package = importlib.util.find_spec("axe_playwright_python")
+    assert package is not None and package.origin is not None, "axe is not installed: run .ci/install"
+    return Path(package.origin).with_name("axe.min.js").read_text(encoding="utf-8")
+
+
 class Visit:
     """One open page and what went wrong on it."""
 
@@ -102,6 +115,17 @@ class Visit:
             self.page.wait_for_selector(".pruning-slider .main-svg", timeout=20_000)
         return self.page
 
+    def barriers(self, *rules: str) -> list[str]:
+        """What axe finds of serious or critical impact on the page as it is now, by all rules or only those named."""
+        if not self.page.evaluate("'axe' in window"):
+            self.page.evaluate(axe())
+        options: dict[str, Any] = {"resultTypes": ["violations"]}
+        if rules:
+            options["runOnly"] = {"type": "rule", "values": rules}
+        found = self.page.evaluate("options => axe.run(document, options)", options)["violations"]
+        faults = [(fault["id"], node) for fault in found if fault["impact"] in WORST for node in fault["nodes"]]
+        return [f"{name}: {node['html'][:300]} {node['failureSummary']}" for name, node in faults]
+
     def screenshot(self, name: str) -> None:
         """Keep the whole page as a picture for a person to look at."""
         ARTEFACTS.mkdir(parents=True, exist_ok=True)
@@ -116,6 +140,6 @@ class Visit:
 @pytest.fixture
 def visit(browser: Any, address: str) -> Iterator[Visit]:
     """A fresh window on the site."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    context = browser.new_context(viewport={"width": 1400, "height": 900}, color_scheme="light")
     yield Visit(context.new_page(), address)
     context.close()

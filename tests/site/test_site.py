@@ -29,6 +29,11 @@ PAGES = sorted(
 )
 PAGES = [page for page in PAGES if page != "404.html" and page.removesuffix(".html") not in MOVED]  # see the end
 
+TOO_WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+WITHOUT_CAPTION = """[...document.querySelectorAll(".bd-article :is(figure, img.pruning-figure, .pruning-slider)")]
+    .filter(it => !it.closest("figure")?.querySelector("figcaption")?.textContent.trim())
+    .map(it => it.outerHTML.slice(0, 300))"""
+
 pytestmark = pytest.mark.site
 
 
@@ -96,7 +101,10 @@ def test_pictures_have_an_alternative_text(path: str) -> None:
 
 @pytest.mark.parametrize("path", PAGES)
 def test_page_opens(visit: Any, path: str) -> None:
-    """Light, dark and as wide as a phone: no errors, no request to another host, nothing sticks out."""
+    """Light, dark and as wide as a phone: no errors, no barriers, no request to another host, nothing sticks out.
+
+    One visit for all, since loading the pages is what takes the time.
+    """
     page = visit.open(path)
     assert page.title()
     page.wait_for_function("document.documentElement.dataset.theme === 'light'")
@@ -104,6 +112,9 @@ def test_page_opens(visit: Any, path: str) -> None:
     name = path.removesuffix(".html").replace("/", "-")
     if keep:
         visit.screenshot(name)
+    assert page.evaluate(WITHOUT_CAPTION) == []
+    assert visit.barriers() == []
+    assert page.evaluate(TOO_WIDE) <= 1, f"{path} is wider than a window of 1400 pixels"
 
     page.emulate_media(color_scheme="dark")
     page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
@@ -112,11 +123,11 @@ def test_page_opens(visit: Any, path: str) -> None:
     )
     if keep:
         visit.screenshot(name + "-dark")
+    assert visit.barriers("color-contrast", "link-in-text-block") == [], "in the dark"
 
     page.set_viewport_size({"width": 390, "height": 840})
     page.wait_for_timeout(50)
-    over = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    assert over <= 1, f"{path} is {over} pixels wider than a phone"
+    assert page.evaluate(TOO_WIDE) <= 1, f"{path} is wider than a phone"
     assert visit.foreign == []
     assert visit.errors == []
 
@@ -155,28 +166,89 @@ def test_maths_is_rendered(visit: Any) -> None:
         assert page.locator("mjx-merror").count() == 0, path
 
 
+SLIDERS = ".pruning-slider, .pruning-frames"
+
+
 def test_a_slider_moves_its_figure(visit: Any) -> None:
-    with_slider = [p for p in PAGES if 'class="pruning-slider"' in (SITE / p).read_text(encoding="utf-8")]
-    if not with_slider:
-        pytest.skip("no page has a slider yet")
+    """Every slider, by key and by mouse; figures that were drawn beforehand and those that plotly draws."""
+    with_slider = [
+        p for p in PAGES if re.search('class="pruning-(slider|frames)"', (SITE / p).read_text(encoding="utf-8"))
+    ]
+    assert set(with_slider) & set(NOTEBOOKS), "no notebook page has a slider"
     for path in with_slider:
         page = visit.open(path)
-        for box in page.locator(".pruning-slider").all():
+        for box in page.locator(SLIDERS).all():
+            _open_folds(box)
             page.wait_for_function(
-                "box => box.querySelector('.main-svg') && !box.querySelector('input').disabled",
+                "box => box.querySelector('.main-svg, img') && !box.querySelector('input').disabled",
                 arg=box.element_handle(),
                 timeout=15_000,
             )
             slider = box.locator("input")
-            before = box.locator(".plot").inner_html(), box.locator("output").inner_text()
+            at_start = slider.input_value() == slider.get_attribute("min")
+            seen = [_seen(box)]
             slider.focus()
-            slider.press("End" if slider.input_value() == slider.get_attribute("min") else "Home")
+            slider.press("End" if at_start else "Home")
             page.wait_for_timeout(300)
-            after = box.locator(".plot").inner_html(), box.locator("output").inner_text()
-            assert after[0] != before[0], f"{path}: the figure stays when its slider moves"
-            assert after[1] != before[1], f"{path}: the label stays when its slider moves"
+            seen.append(_seen(box))
+            slider.scroll_into_view_if_needed()
+            place = slider.bounding_box()
+            page.mouse.click(
+                place["x"] + place["width"] * (0.02 if at_start else 0.98), place["y"] + place["height"] / 2
+            )
+            page.wait_for_timeout(300)
+            seen.append(_seen(box))
+            for means, before, after in zip(("key", "mouse"), seen, seen[1:], strict=False):
+                assert after[0] != before[0], f"{path}: the figure stays when its slider is moved by {means}"
+                assert after[1] != before[1], f"{path}: the label stays when its slider is moved by {means}"
         assert visit.errors == []
         assert visit.foreign == []
+
+
+def _open_folds(box: Any) -> None:
+    """Open whatever folds the figure away."""
+    box.evaluate("box => { for (let e = box; e; e = e.parentElement) if (e.tagName === 'DETAILS') e.open = true }")
+
+
+def _seen(box: Any) -> tuple[str, str]:
+    """What a figure shows, and the label beside its slider."""
+    if box.locator(".plot").count():
+        return box.locator(".plot").inner_html(), box.locator("output").inner_text()
+    shown = box.locator("img:not([hidden])")
+    assert shown.count() == 1
+    return shown.get_attribute("src"), box.locator("output").inner_text()
+
+
+# --- what the cells of a notebook print
+
+EXECUTED = [(path, REPOSITORY / "book" / path.replace(".html", ".ipynb")) for path in NOTEBOOKS]
+OF_A_MACHINE = re.compile(r"(?<![\w.])/(home|root|tmp|usr|var|Users|opt|private)/|[A-Z]:\\\\|site-packages")
+
+
+def _printed(executed: Path) -> list[tuple[int, str, str]]:
+    """Number of the cell, kind of output and text of everything that a reader sees as text."""
+    found = []
+    for number, cell in enumerate(json.loads(executed.read_text(encoding="utf-8"))["cells"], 1):
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            kind = output.get("name") or next(
+                (k for k in ("text/html", "text/markdown", "text/plain") if k in data), ""
+            )
+            text = "".join(output.get("text") or data.get(kind) or "")
+            found.append((number, kind, re.sub(r"(?s)<(script|style).*?</\1>|data:image/[^\"]*", "", text)))
+    return found
+
+
+@pytest.mark.parametrize(("path", "executed"), EXECUTED, ids=NOTEBOOKS)
+def test_outputs_are_lines_that_fit_and_hold_no_warning_and_no_path_of_a_machine(path: str, executed: Path) -> None:
+    for number, kind, text in _printed(executed):
+        where = f"cell {number} of {path}"
+        assert kind != "stderr", f"{where} complains: {text[:200]}"
+        assert not re.search(r"\b\w*Warning\b", text), f"{where} prints a warning: {text[:300]}"
+        assert not (found := OF_A_MACHINE.search(text)), f"{where} names a place of this machine: {found[0]}"
+        if kind in ("stdout", "text/plain"):
+            longest = max((len(line) for line in text.splitlines()), default=0)
+            assert longest <= 120, f"{where} prints a line of {longest} characters"
 
 
 def test_widgets_are_alive(visit: Any) -> None:
