@@ -11,7 +11,7 @@ import click
 from pruning_core.errors import BadInput, known_name
 from pruning_core.experiments.besides import Besides
 from pruning_core.experiments.watching import Watch
-from pruning_core.records.values import read_value
+from pruning_core.records.values import read_document, read_value
 from pruning_core.training.losses import LOSSES
 from pruning_core.version import PROFILES
 
@@ -37,9 +37,18 @@ parameters = click.option(
 )  # fmt: skip
 
 
-def given(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """``-p name value`` as parameters; the value is read as YAML, as papermill does, and 1e-4 is a number."""
-    return {name: read_value(value, "a value of -p") for name, value in pairs}
+files = click.option(
+    "-f", "files", type=click.Path(path_type=Path), multiple=True,
+    help="parameters from a file of YAML, as papermill -f; those of -p come later, and win",
+)  # fmt: skip
+
+
+def given(pairs: Iterable[tuple[str, str]], files: Iterable[Path] = ()) -> dict[str, Any]:
+    """``-f file`` and ``-p name value`` as parameters; a value is read as YAML, as papermill does, and 1e-4 is a number."""
+    found: dict[str, Any] = {}
+    for file in files:
+        found |= read_document(file)
+    return found | {name: read_value(value, "a value of -p") for name, value in pairs}
 
 
 _RUNNING: tuple[Decorator, ...] = (
