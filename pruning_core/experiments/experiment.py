@@ -17,6 +17,7 @@ from pruning_core.experiments.stages import Importances, Load, Measure, Prune, S
 from pruning_core.masks.schedules import SNIP_IT_ROUNDS
 from pruning_core.models.build import MODELS, NORMS
 from pruning_core.models.published import check_published
+from pruning_core.models.zoo.initialisers import STARTS
 from pruning_core.records.files import HASHED_UNLESS_DEFAULT, cache_root, content_hash, is_hashed
 from pruning_core.records.table import COLUMNS, storable
 from pruning_core.training.evaluation import PRECISIONS, computes_bfloat16
@@ -41,11 +42,11 @@ class Experiment:
     """A network, its data, and what happens to it. Everything but ``device`` and ``tags`` decides the hash (of ``profile``
     only whether it is a cheap one: the records of smoke and quick are void as soon as the package's code changes).
 
-    ``timeline`` is a list of stages; a ``Measure("final")`` is added where it does not end with one. ``optimizer``,
-    ``learning_rate`` and ``batch_size`` are what Train stages fall back to. ``precision`` and ``channels_last`` are the
-    Trainer's, for every Train stage ("bfloat16" of one stage holds for that stage): "auto" becomes bfloat16 with
-    channels_last where ``device`` computes in it, else float32, which suits convolutional networks. ``tags`` are columns of
-    the rows: new ones, or ``method`` under a name of your own.
+    ``start`` as of build_model. ``timeline`` is a list of stages; a ``Measure("final")`` is added where it does not end with
+    one. ``optimizer``, ``learning_rate`` and ``batch_size`` are what Train stages fall back to. ``precision`` and
+    ``channels_last`` are the Trainer's, for every Train stage ("bfloat16" of one stage holds for that stage): "auto" becomes
+    bfloat16 with channels_last where ``device`` computes in it, else float32, which suits convolutional networks. ``tags``
+    are columns of the rows: new ones, or ``method`` under a name of your own.
 
     >>> Experiment("lenet300", "digits", [Train(3)]).key == Experiment("lenet300", "digits", [Train(3)]).key
     True
@@ -57,6 +58,7 @@ class Experiment:
         seed=SEED,
         width=Real(above=0),
         norm=OneOf(*NORMS),
+        start=Maybe(OneOf(*STARTS, kind="start")),
         optimizer=A(Optimizer),
         learning_rate=A(Schedule, "a schedule such as LearningRate('cosine')"),
         batch_size=Whole(at_least=1),
@@ -76,6 +78,7 @@ class Experiment:
     seed: int = 0
     width: float = 1.0
     norm: str = "batch"
+    start: str | None = field(default=None, metadata=HASHED_UNLESS_DEFAULT)
     optimizer: Optimizer = field(default_factory=Optimizer)
     learning_rate: Schedule = field(default_factory=LearningRate)
     batch_size: int = 128
@@ -93,6 +96,8 @@ class Experiment:
         check_fields(self)
         if not self.model.startswith("torchvision/"):
             known_name("model", self.model, MODELS)
+        elif self.start is not None:
+            raise BadInput(f"{self.model} starts as torchvision starts it: start={self.start!r} is for the book's own.")
         known_name("data set", self.data, DATASETS)
         for kind, name, known in (
             ("normalisation", self.normalise, NORMALISATIONS),
