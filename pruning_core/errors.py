@@ -35,6 +35,10 @@ class CorruptFile(BadInput):
     """A file that is truncated, altered, or of another kind than expected."""
 
 
+class OutOfTime(PruningError):
+    """The minutes that were given are over: what was reached is kept, and the same call goes on from there."""
+
+
 LONGEST_LIST = 900
 """So many letters the names in a message have at most."""
 

@@ -26,6 +26,6 @@ NUMBERS: dict[str, Constraint] = {
     **dict.fromkeys(_COUNTS_FROM_ZERO, Whole(at_least=0)),
     **dict.fromkeys(("sparsity", "prune_pc"), Real(at_least=0, below=1)),
     **dict.fromkeys(("delta", "eta", "level"), Real(above=0, below=1)),
-    **dict.fromkeys(("constant", "lr", "time_limit", "width"), Real(above=0)),
+    **dict.fromkeys(("constant", "lr", "max_minutes", "time_limit", "width"), Real(above=0)),
     **dict.fromkeys(("epsilon", "strength", "reg_weight", "tolerance"), Real(at_least=0)),
 }

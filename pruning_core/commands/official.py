@@ -5,11 +5,13 @@ from typing import Any
 
 import click
 
-from pruning_core.commands.options import command, running, use_root, workers_of
+from pruning_core.commands.options import besides, command, running, use_root, workers_of
 from pruning_core.commands.tables import table
 from pruning_core.errors import BadInput
 from pruning_core.experiments.asked import Asked
+from pruning_core.experiments.besides import Besides
 from pruning_core.records.files import cache_root
+from pruning_core.training.losses import LOSSES
 
 EXAMPLE = "official snipit/SNAPit-VGG16-CIFAR10 --epochs 1 --limit 500 --width 0.125"
 TYPED = {"ignore_unknown_options": True, "allow_interspersed_args": True}  # words of the official programs
@@ -38,6 +40,7 @@ def official_command(
     on where a run was stopped.
     """
     from pruning_core import official
+    from pruning_core.official.files import settings_of_file
 
     if listed:
         _list(name)
@@ -49,16 +52,28 @@ def official_command(
     epochs = options["epochs"]
     if wanted == "snipit" and epochs is not None:  # its own flag: a length, not a shortening
         flags, epochs = (*flags, "--epochs", str(epochs)), None
+    if wanted == "snipit" and options["loss"] is not None and options["loss"] not in LOSSES:  # one of its penalties
+        flags, options["loss"] = (*flags, "--loss", options["loss"]), None
     asked = Asked(
         options["seeds"], options["points"], options["methods"], options["reference"], flags, options["device"]
     )
     shorter = official.Shorter(epochs, options["limit"], options["width"], options["data"])
-    if options["plan"]:
-        _plan(wanted, asked, shorter)
-        return
     title = wanted.stem if isinstance(wanted, Path) else wanted
     out = options["out"] or cache_root() / "official" / title
-    found = official.run_official(wanted, asked, shorter, workers=workers_of(options["workers"]), out=out)
+    system = (official.official(wanted) if isinstance(wanted, str) else settings_of_file(wanted)[0]).room
+    more = besides(options, out / "watch", {"snipit": "snipit", "sipp_pfp": "sipp"}.get(system))
+    if options["plan"]:
+        _plan(wanted, asked, shorter, more)
+        return
+    found = official.run_official(
+        wanted,
+        asked,
+        shorter,
+        more,
+        workers=workers_of(options["workers"]),
+        out=out,
+        max_minutes=options["max_minutes"],
+    )
     for row in found.rows.tail(5).to_dict("records"):
         print(
             "  ".join(f"{key}={row[key]}" for key in ("label", "method", "seed", "sparsity", "accuracy") if key in row)
@@ -75,13 +90,13 @@ def _list(beginning: str | None) -> None:
     print(table(("name", "system", "official call"), [(e.name, e.system, e.command) for e in chosen]))
 
 
-def _plan(wanted: str | Path, asked: Asked, shorter: Any) -> None:
+def _plan(wanted: str | Path, asked: Asked, shorter: Any, more: Besides) -> None:
     from pruning_core.experiments.engine import epochs_of
     from pruning_core.official import official, planned
     from pruning_core.official.files import settings_of_file
 
     settings = [official(wanted)] if isinstance(wanted, str) else settings_of_file(wanted)
-    experiments = [e for setting in settings for e in planned(setting, asked, shorter)]
+    experiments = [e for setting in settings for e in planned(setting, asked, shorter, more)]
     rows = [
         (e.key, e.model, e.data, e.seed, epochs_of(e.timeline), "done" if e.record().exists() else "")
         for e in experiments

@@ -2,13 +2,17 @@
 
 import os
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pruning_core.errors import BadInput
+from pruning_core.errors import BadInput, known_name
+from pruning_core.experiments.besides import Besides
+from pruning_core.experiments.watching import Watch
 from pruning_core.records.values import read_value
+from pruning_core.training.losses import LOSSES
 from pruning_core.version import PROFILES
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -54,7 +58,23 @@ _RUNNING: tuple[Decorator, ...] = (
         type=click.Path(path_type=Path, file_okay=False),
         help="folder for rows, figures, curves and the report (official: in the cache)",
     ),
-)
+    click.option("--loss", help="mse, hinge, or MODULE:FUNCTION of your own, in place of cross-entropy"),
+    click.option("--network", help="begin with the network of this file, saved by save_network"),
+    click.option("--measure-cuts", is_flag=True, help="measure right before and right after each cut"),
+    click.option(
+        "--max-minutes", "--max_training_minutes", "max_minutes", type=float,
+        help="stop at a checkpoint after so many minutes (exit status 75); the same command goes on",
+    ),
+    click.option(
+        "--watch", type=click.Path(path_type=Path, file_okay=False),
+        help="folder for a table of all epochs and for TensorBoard (official: `watch` in --out)",
+    ),
+    click.option("--tags", help="whose names numbers have in TensorBoard: snipit, sipp (official: the setting's own)"),
+    click.option("--histograms", type=int, metavar="K", help="watch the weights of all layers, every K epochs"),
+    click.option("--sign-flips", "--track_weights", "sign_flips", is_flag=True, help="watch which weights change sign"),
+    click.option("--elasticities", type=int, metavar="K", help="watch the elasticities of the weights, every K epochs"),
+    click.option("--no-tensorboard", is_flag=True, help="watch without TensorBoard: tables only"),
+)  # fmt: skip
 
 
 def running(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -62,6 +82,40 @@ def running(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_RUNNING):
         function = option(function)
     return function
+
+
+TAGS = {"snipit": "papers.snipit OfficialTags", "sipp": "papers.sipp_pfp SippTags"}
+"""Whose names numbers can have in TensorBoard -> where they are made."""
+
+
+def besides(options: dict[str, Any], folder: Path | None = None, tags: str | None = None) -> Besides:
+    """What is asked for by those options that every experiment takes, which are taken out of ``options``; ``folder`` and
+    ``tags`` where nothing else is asked for."""
+    watch, named = options.pop("watch"), options.pop("tags")
+    asked = {name: options.pop(name) for name in ("histograms", "sign_flips", "elasticities")}
+    tables_only = options.pop("no_tensorboard")
+    watched = None
+    if watch or named or tables_only or any(value not in (None, False) for value in asked.values()):
+        place = watch or folder
+        if place is None:
+            raise BadInput("give the folder to write to, --watch FOLDER, where something is to be watched.")
+        named = named or (None if tables_only else tags)
+        names = None if named is None else TAGS[known_name("tags", named, TAGS)].split()
+        found = names and getattr(import_module(f"pruning_core.{names[0]}"), names[1])
+        watched = Watch(place, tags=found, tensorboard=not tables_only, **asked)
+    loss = options.pop("loss")
+    return Besides(loss and _loss(loss), options.pop("network"), options.pop("measure_cuts"), watched)
+
+
+def _loss(text: str) -> Any:
+    """A loss of the book by its name, or a function MODULE:FUNCTION."""
+    module, _, name = text.partition(":")
+    if not name:
+        return known_name("loss", text, LOSSES)
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadInput(f"there is no loss {text!r}: {' '.join(str(error).split())}.") from error
 
 
 def use_root(root: Path | None) -> None:

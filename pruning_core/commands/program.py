@@ -16,7 +16,7 @@ import click
 
 from pruning_core.commands import book, experiments, official, tables
 from pruning_core.commands.options import CONTEXT
-from pruning_core.errors import BadInput, BadType, PruningError
+from pruning_core.errors import BadInput, BadType, OutOfTime, PruningError
 
 
 class _Groups(click.Group):
@@ -60,7 +60,8 @@ def _ends_in_order() -> Iterator[None]:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it succeeded, with one sentence on stderr 2 if it was refused and 1 if it failed.
+    """Run one command; 0 if it succeeded, with one sentence on stderr 2 if it was refused, 1 if it failed, and 75 where the
+    minutes that it was given are over.
 
     >>> main(["run", "dens"])
     2
@@ -69,6 +70,9 @@ def main(given: Sequence[str] | None = None) -> int:
     try:
         with _ends_in_order():
             run(args=None if given is None else list(given), prog_name="python -m pruning_core", standalone_mode=False)
+    except OutOfTime as error:
+        print(error, file=sys.stderr)
+        return 75  # EX_TEMPFAIL of sysexits.h: try again
     except PruningError as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, BadInput | BadType) else 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -18,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pruning_core.checks import checked
-from pruning_core.errors import BadInput, PruningError, shown
+from pruning_core.errors import BadInput, OutOfTime, PruningError, shown
 from pruning_core.experiments.experiment import Experiment
-from pruning_core.experiments.runs import beginnings, checkpoint, run, train_until
+from pruning_core.experiments.runs import beginnings, checkpoint, ends_after, is_finished, run, run_until, train_until
 from pruning_core.experiments.stages import Each, Repeat, Stage, Train
 from pruning_core.progress import progress_bar
 from pruning_core.records.files import write_atomically
@@ -42,6 +43,9 @@ class ExperimentsFailed(PruningError):
         lines = [f"{error}{f' ({n} times)' if n > 1 else ''}" for error, n in kinds.most_common(5)]
         more = f"; and {len(kinds) - 5} other errors" if len(kinds) > 5 else ""
         super().__init__(f"{len(failures)} of {of} experiments failed: {'; '.join(lines)}{more}")
+
+
+OUT_OF_TIME = "out of time"
 
 
 class Failure(NamedTuple):
@@ -73,6 +77,7 @@ def run_all(
     workers: int | str | distributed.Client | None = None,
     progress: bool = True,
     folder: Path | None = None,
+    max_minutes: float | None = None,
 ) -> pandas.DataFrame:
     """All rows of many experiments as one DataFrame, with a progress bar over the experiments.
 
@@ -81,7 +86,9 @@ def run_all(
     workers, which must see the same ``$PRUNING_CACHE`` and have the same version of this package. Rows are the same.
 
     An experiment that fails is tried once more (not where the failure is certain, as for bad input), keeps its error beside
-    its record, and does not stop the others. Raises ExperimentsFailed at the end of all if there were any.
+    its record, and does not stop the others. Raises ExperimentsFailed at the end of all if there were any. After
+    ``max_minutes`` nothing new is begun, what trains stops at a checkpoint after its epoch, and OutOfTime says how far all
+    are: the same call goes on.
 
     >>> from pruning_core.experiments import recipes
     >>> lenets = [Experiment("lenet300", "digits", recipes.dense(1), seed=s, profile="smoke") for s in (0, 1)]
@@ -93,7 +100,7 @@ def run_all(
     listed = list(experiments)
     if noted := os.environ.get("PRUNING_PLAN"):  # how a sweep learns what its notebooks ask for
         note(Path(noted), listed, folder)
-    tasks = plan(experiment for experiment in listed if not experiment.record(folder).exists())
+    tasks = plan(experiment for experiment in listed if not is_finished(experiment, folder))
     shared = {task.until for task in tasks if task.until}
     given = workers if workers is not None else os.environ.get("PRUNING_WORKERS")
     wanted = int(given) if isinstance(given, str) and given.isdigit() else given
@@ -102,19 +109,24 @@ def run_all(
     total = sum(task.until is None for task in tasks)
     # To start processes costs seconds: not for one experiment.
     if wanted in (None, 0, 1) or (isinstance(wanted, int) and total < 2):
-        outcomes = _here(tasks, shared, folder)
+        outcomes = _here(tasks, shared, folder, ends_after(max_minutes))
     else:
         from pruning_core.experiments.workers import outcomes_of_workers
 
-        outcomes = outcomes_of_workers(wanted, tasks, shared, folder)
+        outcomes = outcomes_of_workers(wanted, tasks, shared, folder, ends_after(max_minutes))
     failures: list[Failure] = []
     with progress_bar(progress, total=len(listed), initial=len(listed) - total, unit="run", desc="experiments") as bar:
         for task, failure in outcomes:
             if task.until is None:
                 bar.update()
                 failures += [failure] if failure else []
+    if broken := [failure for failure in failures if failure.error != OUT_OF_TIME]:
+        raise ExperimentsFailed(broken, len(listed))
     if failures:
-        raise ExperimentsFailed(failures, len(listed))
+        raise OutOfTime(
+            f"the {max_minutes:g} minutes are over: {len(listed) - len(failures)} of {len(listed)} experiments have their "
+            "records, and the same call goes on from there."
+        )
     return pd.DataFrame([row for experiment in listed for row in run(experiment, progress=False, folder=folder)])
 
 
@@ -154,22 +166,35 @@ def epochs_of(stages: Iterable[Stage]) -> int:
     return total
 
 
-def _here(tasks: list[Task], shared: set[str], folder: Path | None) -> Iterator[tuple[Task, Failure | None]]:
+def _here(
+    tasks: list[Task], shared: set[str], folder: Path | None, ends: float | None
+) -> Iterator[tuple[Task, Failure | None]]:
+    first = True
     for task in tasks:
         if task.until is None:  # a beginning is trained by the first that needs it
-            yield task, attempt(task, shared, folder)
+            yield task, attempt(task, shared, folder, ends, first)
+            first = False
 
 
-def attempt(task: Task, shared: Iterable[str], folder: Path | None) -> Failure | None:
-    """Do a task, and once more if it fails for a reason that may pass; what went wrong, if it did, is kept in a file."""
+def attempt(
+    task: Task, shared: Iterable[str], folder: Path | None, ends: float | None = None, first: bool = False
+) -> Failure | None:
+    """Do a task, and once more if it fails for a reason that may pass; what went wrong, if it did, is kept in a file.
+
+    After ``ends`` nothing is begun; the ``first`` task is, so that the smallest number of minutes brings all further.
+    """
+    if ends is not None and time.time() > ends and not first:
+        return Failure(task.key, OUT_OF_TIME, "")
     for again in (True, False):
         try:
             if task.until is not None:
-                train_until(task.experiment, task.until)
+                train_until(task.experiment, task.until, ends)
             else:
-                run(task.experiment, progress=False, folder=folder, shared=list(shared))
+                run_until(task.experiment, ends, False, folder, list(shared))
                 error_file(task.experiment, folder).unlink(missing_ok=True)
             return None
+        except OutOfTime:
+            return Failure(task.key, OUT_OF_TIME, "")
         except Exception as error:
             if again and not isinstance(error, PruningError):
                 continue
@@ -188,4 +213,4 @@ def error_file(experiment: Experiment, folder: Path | None = None) -> Path:
 
 
 def is_done(task: Task, folder: Path | None) -> bool:
-    return (checkpoint(task.until) if task.until else task.experiment.record(folder)).exists()
+    return checkpoint(task.until).exists() if task.until else is_finished(task.experiment, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from os import PathLike
 from pathlib import Path
 from types import FunctionType
 from typing import Any, Literal
@@ -12,8 +13,10 @@ from pruning_core.checks import SEED, A, Constraints, Device, Maybe, OneOf, Real
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS
 from pruning_core.errors import BadInput, known_name
 from pruning_core.experiments.fields import Becomes
-from pruning_core.experiments.own_code import code_text, own_parts
+from pruning_core.experiments.network_file import NetworkFile, network_file
+from pruning_core.experiments.own_code import code_text, loss_identity, own_parts
 from pruning_core.experiments.stages import Importances, Load, Measure, Prune, Stage, Train, every_stage, stages_of
+from pruning_core.experiments.watching import Watch
 from pruning_core.masks.schedules import SNIP_IT_ROUNDS
 from pruning_core.models.build import MODELS, NORMS
 from pruning_core.models.published import check_published
@@ -21,13 +24,14 @@ from pruning_core.models.zoo.initialisers import STARTS
 from pruning_core.records.files import HASHED_UNLESS_DEFAULT, cache_root, content_hash, is_hashed
 from pruning_core.records.table import COLUMNS, storable
 from pruning_core.training.evaluation import PRECISIONS, computes_bfloat16
+from pruning_core.training.losses import Loss, given_loss
 from pruning_core.training.optimizers import LearningRate, Optimizer, Schedule
 from pruning_core.version import PROFILES, code_of
 
 FURTHER_COLUMNS = {
     "accuracy5", "code", "remark", "fitted_accuracy", "generalisation_gap", "dead_layers", "dead_units", "by_layer",
     "importance", "receded_share", "mid_share", "largest_importance", "histogram", "attack", "epsilon", "attack_success",
-    "agreement", "distance", "n", "study",
+    "agreement", "distance", "n", "study", "criterion", "network_file",
 }  # fmt: skip
 """Columns of rows beyond the standard ones (records.COLUMNS) and the fields of an experiment."""
 
@@ -39,14 +43,18 @@ def _measured_at_the_end(stages: Iterable[Stage]) -> tuple[Stage, ...]:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A network, its data, and what happens to it. Everything but ``device`` and ``tags`` decides the hash (of ``profile``
-    only whether it is a cheap one: the records of smoke and quick are void as soon as the package's code changes).
+    """A network, its data, and what happens to it. Everything but ``device``, ``tags`` and ``watch`` decides the hash (of
+    ``profile`` only whether it is a cheap one: the records of smoke and quick are void as soon as the package's code changes).
 
     ``start`` as of build_model. ``timeline`` is a list of stages; a ``Measure("final")`` is added where it does not end with
     one. ``optimizer``, ``learning_rate`` and ``batch_size`` are what Train stages fall back to. ``precision`` and
     ``channels_last`` are the Trainer's, for every Train stage ("bfloat16" of one stage holds for that stage): "auto" becomes
-    bfloat16 with channels_last where ``device`` computes in it, else float32, which suits convolutional networks. ``tags``
-    are columns of the rows: new ones, or ``method`` under a name of your own.
+    bfloat16 with channels_last where ``device`` computes in it, else float32, which suits convolutional networks. ``loss`` is
+    a name of LOSSES ("cross_entropy", "mse", "hinge") or a function (outputs, labels) -> mean over the batch: what trainings
+    minimise, methods differentiate and rows report. ``network`` is the path of a file of ``save_network`` or
+    ``PruneResult.save`` in place of fresh weights: of ``model``, or of what pruning has left of it; what it lacks counts as
+    removed. ``tags`` are columns of the rows: new ones, or ``method`` under a name of your own. ``watch`` says what is written
+    down while it trains.
 
     >>> Experiment("lenet300", "digits", [Train(3)]).key == Experiment("lenet300", "digits", [Train(3)]).key
     True
@@ -70,6 +78,7 @@ class Experiment:
         precision=OneOf(*PRECISIONS, "auto"),
         device=Device(),
         tags=A(Mapping),
+        watch=Maybe(A(Watch)),
     )
 
     model: str
@@ -87,10 +96,13 @@ class Experiment:
     limit: int | None = None
     random_labels: int | None = None
     profile: str = "quick"
+    loss: Becomes[str | Loss | None, str | Loss | None] = Becomes(given_loss, default=None)
+    network: Becomes[str | PathLike | NetworkFile | None, NetworkFile | None] = Becomes(network_file, default=None)
     precision: Literal["float32", "bfloat16", "auto"] = field(default="float32", metadata=HASHED_UNLESS_DEFAULT)
     channels_last: bool = field(default=False, metadata=HASHED_UNLESS_DEFAULT)
     device: str = "cpu"
     tags: Mapping[str, Any] = field(default_factory=dict)
+    watch: Watch | None = field(default=None, compare=False)
 
     def __post_init__(self):
         check_fields(self)
@@ -120,19 +132,24 @@ class Experiment:
         for stage in every_stage(self.timeline):
             if isinstance(stage, Load):
                 check_published(self.model, stage.weights)
+                if self.network is not None:
+                    raise BadInput("a network begins with the weights of a file or with published ones, not with both.")
+            if isinstance(stage, Train) and stage.label_smoothing and self.loss is not None:
+                raise BadInput("label_smoothing is a part of cross-entropy; leave it out where a loss is given.")
         if clash := ({f.name for f in fields(self)} | set(COLUMNS) | FURTHER_COLUMNS) & set(self.tags) - {"method"}:
             raise BadInput(
                 f"the tag {sorted(clash)[0]!r} is a column of the rows already, and a tag must not replace it."
             )
 
     def _content(self) -> dict[str, Any]:
-        left_out = ("profile", "device", "tags", "timeline")
+        left_out = ("profile", "device", "tags", "timeline", "loss", "network")
         settings = {
             f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out and is_hashed(f, self)
         }
         # Cheap runs follow every edit of the code; a sweep of days must survive an edit, but not a new version.
-        own = own_parts(self.model, self.data)
-        return settings | {"code": code_of(self.profile)} | ({"own": own} if own else {})
+        later: dict[str, Any] = {"own": own_parts(self.model, self.data), "network": self.network}
+        later["loss"] = self.loss and loss_identity(self.loss)
+        return settings | {"code": code_of(self.profile)} | {name: value for name, value in later.items() if value}
 
     @property
     def key(self) -> str:

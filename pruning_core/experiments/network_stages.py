@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,18 +17,20 @@ from pruning_core.errors import BadInput, BudgetError
 from pruning_core.experiments.importances import importances, spread
 from pruning_core.experiments.stages import Attack, Importances, Measure, Prune, Rewind
 from pruning_core.experiments.state import State, Step, built
-from pruning_core.masks.groups import any_alive
+from pruning_core.masks.groups import Group, any_alive
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.removal import Kept
 from pruning_core.masks.reports import NOTHING_CUT, count_removed, make_report
 from pruning_core.masks.schedules import fraction_after
 from pruning_core.masks.sites import Sites, find_sites
 from pruning_core.methods.base import Method
+from pruning_core.methods.shared.objective import statistic
 from pruning_core.methods.shrinking import shrunk
 from pruning_core.models.modes import evaluating
 from pruning_core.pruning import prune_step
 from pruning_core.training.attacks import attack
 from pruning_core.training.evaluation import evaluate_each
+from pruning_core.training.losses import loss_of
 from pruning_core.training.trainer_state import lay_out
 
 
@@ -38,6 +41,7 @@ def prune_stage(state: State, stage: Prune, step: Step, seed: int) -> None:
     # Masks change no shape, so the sites are the same in every round; only Shrink makes a new search necessary.
     sites = _sites(state, method, scope=[*(step.part or ()), *(stage.scope or ())] or None)
     before = count_removed("weights", state.masks, sites)
+    loss = None if state.experiment.loss is None else statistic(loss_of(state.experiment.loss))
     for number, (i, n) in enumerate(rounds):
         masks = Masks.dense(state.model, sites.weights) & state.masks
         now = budget
@@ -46,7 +50,7 @@ def prune_stage(state: State, stage: Prune, step: Step, seed: int) -> None:
             now = replace(budget, to=_of_what_is_left(state, sites, target, budget.of))
         batches = _scoring_batches(state, stage, seed + number)
         state.masks = prune_step(
-            state.model, method, now, sites, masks, batches, seed + number, None, state.example, round=i, of=n
+            state.model, method, now, sites, masks, batches, seed + number, None, state.example, loss, i, n
         ).masks
     state.last.pop("remark", None)
     if budget.below is not None and count_removed("weights", state.masks, sites) == before:
@@ -56,8 +60,14 @@ def prune_stage(state: State, stage: Prune, step: Step, seed: int) -> None:
         # Of all channels that the method could remove, in or out of scope, the share that is gone or dead.
         groups = _sites(state, method).groups
         living = sum(int(group.alive(state.masks).sum()) for group in groups.values())
-        state.dense["channels"] = {name: group.size for name, group in groups.items()} | state.dense["channels"]
+        state.dense["channels"] = _as_built(state, groups) | state.dense["channels"]
         state.last |= {"channels_removed": 1 - living / sum(state.dense["channels"].values())}
+
+
+def _as_built(state: State, groups: Mapping[str, Group]) -> dict[str, int]:
+    """Group -> its channels in the network as built, where that is known: of one that began smaller; else those of now."""
+    built = state.dense.get("built", {})
+    return {name: built.get(name, group.size) for name, group in groups.items()}
 
 
 def _sites(state: State, method: Method, scope: list[str] | None = None) -> Sites:
@@ -84,7 +94,7 @@ def _of_what_is_left(state: State, sites: Sites, target: float, of: str) -> floa
     """``target`` counts the network as built; after a removal the budget is a fraction of what is still there."""
     if of == "channels":
         sizes = {name: group.size for name, group in sites.groups.items()}
-        state.dense[of] = sizes | state.dense[of]
+        state.dense[of] = _as_built(state, sites.groups) | state.dense[of]
     else:
         places = sites.positions or {}
         sizes = {n: sites.shapes[n].numel() * (places.get(n, 0) if of == "macs" else 1) for n in sites.weights}
@@ -167,7 +177,8 @@ def measured(state: State, stage: Measure) -> dict[str, Any]:
     alive = {of: report.removed[of][1] - report.removed[of][0] for of in ("weights", "macs")}
     whole = {of: sum(state.dense[of].values()) for of in ("weights", "macs")}
     seen = data.train.subset(min(len(data.train), len(data.test)))
-    test, validation, fitted = evaluate_each(model, (data.test, data.validation, seen))
+    loss = loss_of(state.experiment.loss)
+    test, validation, fitted = evaluate_each(model, (data.test, data.validation, seen), loss=loss)
     layers = _by_layer(state)
     spreads = {}
     if isinstance(stage, Importances):

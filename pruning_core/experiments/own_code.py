@@ -7,7 +7,9 @@ from typing import Any
 from pruning_core.data.sets import DATASETS
 from pruning_core.models.build import MODELS
 from pruning_core.models.own import OwnBuilder
+from pruning_core.records.checkpoints import describe
 from pruning_core.records.files import content_hash
+from pruning_core.training.losses import Loss
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
@@ -23,6 +25,26 @@ def own_parts(model: str, data: str) -> dict[str, str]:
     if fingerprint := DATASETS[data].fingerprint:
         found["data"] = fingerprint
     return found
+
+
+def loss_identity(loss: str | Loss) -> Any:
+    """What a loss is, as JSON: its name; or the values that it holds, and its code where that belongs to no package."""
+    if isinstance(loss, str):
+        return loss
+    inner = getattr(loss, "func", loss)  # of a functools.partial
+    inner = getattr(inner, "__func__", inner)  # of a bound method
+    kind: Any = inner if hasattr(inner, "__qualname__") else type(inner)
+    held = describe(loss)
+    if hasattr(loss, "__dict__") and held == {"type": type(loss).__qualname__}:  # an object of a plain class
+        held |= describe(vars(loss))
+    if kind.__module__.partition(".")[0] in ("torch", "pruning_core", "builtins"):
+        return [f"{kind.__module__}.{kind.__qualname__}", held]
+    return [held, _texts(kind, set())]
+
+
+def loss_name(loss: str | Loss) -> str:
+    """How rows call a loss."""
+    return loss if isinstance(loss, str) else str(getattr(loss, "__qualname__", type(loss).__qualname__))
 
 
 def code_text(code: CodeType) -> str:

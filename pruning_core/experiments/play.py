@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pruning_core.errors import OutOfTime
 from pruning_core.experiments import stages
 from pruning_core.experiments.network_stages import attacked, measured, prune_stage, recalibrate, rewind, shrink
 from pruning_core.experiments.state import State, Step
@@ -19,7 +21,7 @@ from pruning_core.models.layers.gates import ChannelGate, HardConcreteGate
 from pruning_core.models.layers.scored import Scored
 from pruning_core.models.published import load_published
 from pruning_core.progress import progress_bar
-from pruning_core.training.losses import CrossEntropy
+from pruning_core.training.losses import CrossEntropy, loss_of
 from pruning_core.training.trainer import Trainer
 
 SECONDS_BETWEEN_SAVES = 10.0
@@ -54,17 +56,26 @@ def play(state: State, step: Step, seed: int, checkpoint: Path | None = None, pr
 
 def _train(state: State, stage: stages.Train, seed: int, checkpoint: Path | None, progress: bool) -> None:
     data, epochs = state.data, stage.epochs
+    log = state.log if checkpoint is not None else None  # trainings only, not what happens within one
     resumed = state.load(checkpoint) if checkpoint is not None and checkpoint.exists() else None
     trainer = _trainer(state, stage, seed)
     if resumed is not None:
         trainer.load_state_dict(resumed)
+    validation = data.validation if stage.keep == "best_validation" or (log and len(data.validation)) else None
     events = {e: i for i, e in enumerate(stage.during.epochs(epochs), 1)} if stage.during else {}
     cost = count_macs(state.model, state.example)
     saved = time.perf_counter()
-    with progress_bar(progress, total=epochs, initial=trainer.epoch, unit="epoch", desc="training", leave=False) as bar:
+    if log:
+        log.begin(trainer.epoch, state)
+    with (
+        log or nullcontext(),
+        progress_bar(progress, total=epochs, initial=trainer.epoch, unit="epoch", desc="training", leave=False) as bar,
+    ):
         while trainer.epoch < epochs:
             begun = time.perf_counter()
-            result = trainer.train_epoch(data.train, data.validation if stage.keep == "best_validation" else None)
+            if log:
+                log.before_epoch(state)
+            result = trainer.train_epoch(data.train, validation)
             state.epoch += 1
             state.training_macs += training_macs(cost, len(data.train))
             state.last |= {
@@ -74,15 +85,22 @@ def _train(state: State, stage: stages.Train, seed: int, checkpoint: Path | None
             }
             if trainer.channels_last:  # rows without the column come from weights as torch lays them by itself
                 state.last["channels_last"] = True
+            if log:
+                log.after_epoch(state, trainer)
             if trainer.epoch in events:
                 trainer = _event(state, stage, trainer, events[trainer.epoch], len(events), seed)
                 cost = count_macs(state.model, state.example)
             state.seconds += time.perf_counter() - begun
             bar.update()
+            over = state.ends is not None and time.time() > state.ends
             long_ago = time.perf_counter() - saved > SECONDS_BETWEEN_SAVES
-            if checkpoint is not None and long_ago and trainer.epoch < epochs:
+            if checkpoint is not None and (long_ago or over) and trainer.epoch < epochs:
                 state.save(checkpoint, trainer)
                 saved = time.perf_counter()
+                if over:
+                    raise OutOfTime(
+                        f"the time is over after epoch {state.epoch}, and the same call goes on from there."
+                    )
     if stage.keep == "best_validation":
         trainer.restore_best()
     trainer.take_average()
@@ -105,9 +123,10 @@ def _trainer(state: State, stage: stages.Train, seed: int) -> Trainer:
     either = (stage.precision, state.experiment.precision)
     asked["precision"] = "bfloat16" if "bfloat16" in either else "float32"
     asked["channels_last"] = state.experiment.channels_last
+    given = state.experiment.loss
     return Trainer(
         state.model,
-        loss=CrossEntropy(stage.label_smoothing),
+        loss=CrossEntropy(stage.label_smoothing) if given is None else loss_of(given),
         masks=state.masks,
         penalty=penalty if penalties else None,
         pull_=pull_ if penalties and all(method.absolute for method, _ in penalties) else None,

@@ -6,22 +6,27 @@ and reads.
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import takewhile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pruning_core.checks import checked
-from pruning_core.errors import BadInput, CorruptFile, shown
+from pruning_core.errors import BadInput, CorruptFile, OutOfTime, shown
 from pruning_core.experiments.experiment import Experiment, own_methods
+from pruning_core.experiments.own_code import loss_name
 from pruning_core.experiments.play import play
 from pruning_core.experiments.stages import Each, Stage, Train, every_stage
 from pruning_core.experiments.state import State, Step, flatten, start
+from pruning_core.experiments.watching import Log, is_watched
 from pruning_core.methods.base import Method
+from pruning_core.records.checkpoints import load_tensors
 from pruning_core.records.files import cache_root, content_hash, remove_leftovers
 from pruning_core.records.locks import exclusive
 from pruning_core.records.table import environment, read_rows, write_rows
@@ -30,7 +35,12 @@ from pruning_core.version import CHEAP, code_of
 
 @checked
 def run(
-    experiment: Experiment, *, progress: bool = True, folder: Path | None = None, shared: Collection[str] | None = None
+    experiment: Experiment,
+    *,
+    progress: bool = True,
+    folder: Path | None = None,
+    shared: Collection[str] | None = None,
+    max_minutes: float | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of an experiment, one a Measure: read from its record, or played and then recorded.
 
@@ -38,13 +48,29 @@ def run(
     A run that was killed goes on from its last checkpoint; one that begins like another goes on from where they part; one
     that another process is at is waited for. ``shared``: the trainings (their keys) that other experiments begin with too;
     when given, checkpoints of others between the first and the last training are dropped once the rows are recorded.
+    ``max_minutes``: stop after the first epoch that ends later, with a checkpoint, and raise OutOfTime; the same call goes on.
     """
+    return run_until(experiment, ends_after(max_minutes), progress, folder, shared)
+
+
+def ends_after(minutes: float | None) -> float | None:
+    """When so many minutes from now will be over, as of time.time()."""
+    return None if minutes is None else time.time() + 60 * minutes
+
+
+def run_until(
+    experiment: Experiment, ends: float | None, progress: bool, folder: Path | None, shared: Collection[str] | None
+) -> list[dict[str, Any]]:
+    """:func:`run`, with a moment to stop at in place of minutes."""
     path = experiment.record(folder)
     tags = dict(experiment.tags)
-    if not path.exists():
+    if not is_finished(experiment, folder):
         with exclusive(path):
             if not path.exists():
-                return _record(experiment, path, progress, shared)
+                return _record(experiment, path, progress, shared, ends)
+            if not is_finished(experiment, folder):  # recorded, but not watched
+                with _threads(experiment):
+                    _played(experiment, progress, ends=ends)
     rows = recorded(path, experiment.key)
     if any(tag not in row for row in rows for tag in tags):
         with exclusive(path):
@@ -52,15 +78,24 @@ def run(
     return [row | tags for row in rows]
 
 
-def _record(experiment: Experiment, path: Path, progress: bool, shared: Collection[str] | None) -> list[dict[str, Any]]:
+def is_finished(experiment: Experiment, folder: Path | None = None) -> bool:
+    """Whether an experiment has its record, and its log if it is to be watched."""
+    return experiment.record(folder).exists() and is_watched(experiment)
+
+
+def _record(
+    experiment: Experiment, path: Path, progress: bool, shared: Collection[str] | None, ends: float | None
+) -> list[dict[str, Any]]:
     for place in (path.parent, checkpoint("").parent):
         remove_leftovers(place)
     named = ("model", "data", "width", "seed", "limit", "random_labels", "profile")
     about = {name: value for name in named if (value := getattr(experiment, name)) is not None}
+    about |= {"criterion": loss_name(experiment.loss)} if experiment.loss else {}
+    about |= {"network_file": experiment.network.sha256} if experiment.network else {}
     about = {"experiment": experiment.key, **about, "code": code_of(experiment.profile)}
     with _threads(experiment):
         origin = environment(experiment.device)  # of the start: the code may be edited while this runs
-        state, trained = _played(experiment, progress)
+        state, trained = _played(experiment, progress, ends=ends)
         rows = [about | row | origin | dict(experiment.tags) for row in state.rows]
     write_rows(path, rows)
     if shared is not None:
@@ -83,14 +118,14 @@ def recorded(path: Path, key: str) -> list[dict[str, Any]]:
 def final_state(experiment: Experiment, *, progress: bool = False) -> State:
     """The state at the end of an experiment, played again from its nearest checkpoint: the network itself, its masks."""
     with _threads(experiment):
-        return _played(experiment, progress)[0]
+        return _played(replace(experiment, watch=None), progress)[0]
 
 
-def train_until(experiment: Experiment, key: str) -> None:
+def train_until(experiment: Experiment, key: str, ends: float | None = None) -> None:
     """Plays an experiment up to the training ``key`` (one of :func:`beginnings`), and leaves its checkpoint."""
-    if not checkpoint(key).exists():
+    if experiment.watch is not None or not checkpoint(key).exists():
         with _threads(experiment):
-            _played(experiment, False, key)
+            _played(experiment, False, key, ends)
 
 
 def beginnings(experiment: Experiment) -> list[str]:
@@ -100,7 +135,7 @@ def beginnings(experiment: Experiment) -> list[str]:
     def known(stage: Stage) -> bool:
         return not any(isinstance(inner, Each) and isinstance(inner.parts, str) for inner in every_stage([stage]))
 
-    steps = list(flatten(takewhile(known, experiment.timeline), None, list))
+    steps = list(flatten(itertools.takewhile(known, experiment.timeline), None, list))
     return [key for key, step in zip(_keys(experiment, steps), steps, strict=True) if _trains(step)]
 
 
@@ -137,32 +172,59 @@ def _keys(experiment: Experiment, steps: Iterable[Step]) -> list[str]:
     return keys
 
 
-def _played(experiment: Experiment, progress: bool, until: str | None = None) -> tuple[State, list[str]]:
+def _played(
+    experiment: Experiment, progress: bool, until: str | None = None, ends: float | None = None
+) -> tuple[State, list[str]]:
     """The state at the end (or after the training ``until``), and the keys of the trainings."""
     state = start(experiment)
+    state.ends = ends
+    log = state.log = None if experiment.watch is None else Log(experiment.watch, state)
     steps = list(flatten(experiment.timeline, state.model, lambda: state.traced()[0]))
     keys = _keys(experiment, steps)
     if until is not None:
         steps = steps[: keys.index(until) + 1]
-    done = next((n for n in range(len(steps), 0, -1) if _trains(steps[n - 1]) and _loaded(state, keys[n - 1])), 0)
-    for position, step in enumerate(steps[done:], done):
+    numbers = list(itertools.accumulate(int(_trains(step)) for step in steps))  # of trainings, from 1
+    done = 0
+    for n in range(len(steps), 0, -1):
+        if _trains(steps[n - 1]) and _loaded(state, steps[n - 1], numbers[n - 1], keys[n - 1]):
+            done = n
+            break
+    for position, step in enumerate(steps):
+        key, number = keys[position], numbers[position]
+        if position < done:
+            if log is not None and _trains(step):
+                log.pass_by(number, key)
+            continue
         seed = int(content_hash([experiment.seed, position]), 16) % 2**31
         if not _trains(step):
             play(state, step, seed, progress=progress)
             continue
-        key = keys[position]
         with exclusive(checkpoint(key)):
-            if not _loaded(state, key):  # otherwise another process has trained it in the meantime
-                halfway = checkpoint(key, "-halfway")
-                play(state, step, seed, halfway, progress)
-                state.save(checkpoint(key))
-                halfway.unlink(missing_ok=True)
-                _keep_within_bound(checkpoint(key))
+            if _loaded(state, step, number, key):  # another process has trained it in the meantime
+                if log is not None:
+                    log.pass_by(number, key)
+                continue
+            halfway = checkpoint(key, "-halfway")
+            if log is not None:
+                log.training = (number, key)
+                if halfway.exists() and not log.holds(number, key, load_tensors(halfway)[1]["trainer"]["epoch"]):
+                    halfway.unlink()
+            play(state, step, seed, halfway, progress)
+            state.save(checkpoint(key))
+            halfway.unlink(missing_ok=True)
+            _keep_within_bound(checkpoint(key))
+        if ends is not None and time.time() > ends and any(map(_trains, steps[position + 1 :])):
+            raise OutOfTime(f"the time is over after epoch {state.epoch}, and the same call goes on from there.")
+    if log is not None and until is None:
+        log.finish(state.rows)
     return state, [key for key, step in zip(keys, steps, strict=False) if _trains(step)]
 
 
-def _loaded(state: State, key: str) -> bool:
-    """Whether there is a checkpoint, which ``state`` has then taken over."""
+def _loaded(state: State, step: Step, number: int, key: str) -> bool:
+    """Whether there is a checkpoint of a training (and its log, if that is wanted), which ``state`` has then taken over."""
+    assert isinstance(step.stage, Train)
+    if state.log is not None and not state.log.holds(number, key, step.stage.epochs):
+        return False
     path = checkpoint(key)
     try:
         os.utime(path)  # used now: the bound drops what was not used for longest

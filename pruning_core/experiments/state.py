@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pruning_core.data.loading import Data, load_data
 from pruning_core.errors import BadInput, CorruptFile
+from pruning_core.experiments.network_file import begun
 from pruning_core.experiments.stages import Each, Prune, Repeat, Stage, Train, every_stage
 from pruning_core.masks.groups import Group
 from pruning_core.masks.masks import Masks
@@ -28,6 +29,7 @@ from pruning_core.training.trainer_state import lay_out
 
 if TYPE_CHECKING:
     from pruning_core.experiments.experiment import Experiment
+    from pruning_core.experiments.watching import Log
 
 KEPT_AS_JSON = ("dense", "rows", "epoch", "training_macs", "seconds", "last")
 
@@ -37,7 +39,8 @@ class State:
     """What changes: the network, its masks, snapshots, counters, and the rows measured so far.
 
     ``dense``: what the network had when it was built, of each "weights", "macs" and "rows" (by weight) and "channels" (by
-    group); ``last``: columns of the rows to come, from the last training and the last cut.
+    group, those that were pruned so far; "built": all, of a network that began smaller); ``last``: columns of the rows to
+    come, from the last training and the last cut; ``ends``: when to stop, as of time.time(); ``log``: of a watched run.
     """
 
     experiment: Experiment
@@ -51,6 +54,8 @@ class State:
     training_macs: float = 0.0
     seconds: float = 0.0
     last: dict[str, Any] = field(default_factory=dict)
+    ends: float | None = None
+    log: Log | None = None
     _traced: tuple[Any, Any] = (None, None)
 
     def traced(self) -> tuple[list[Group], dict[str, int]]:
@@ -108,25 +113,53 @@ def start(experiment: Experiment) -> State:
     """The state before the first stage: the network built after the seed is set, and prepared for its penalties."""
     options = ("device", "normalise", "augment", "limit", "random_labels")
     data = load_data(experiment.data, **{option: getattr(experiment, option) for option in options})
-    model = built(experiment, data, experiment.seed).to(experiment.device)
-    state = State(experiment, data, model, Masks())
+    dense = built(experiment, data, experiment.seed)
+    model = begun(experiment.network, dense) if experiment.network else dense
+    state = State(experiment, data, model.to(experiment.device), Masks.carried(model))
     trainings = [stage for stage in every_stage(experiment.timeline) if isinstance(stage, Train)]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(experiment.seed)
-        for method in dict.fromkeys(method for training in trainings for method, _ in training.penalty or ()):
-            model = method.prepare(model, state.example)
-    state.model = model.to(experiment.device)
+    methods = dict.fromkeys(method for training in trainings for method, _ in training.penalty or ())
+
+    def prepared(network: nn.Module) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(experiment.seed)
+            for method in methods:
+                network = method.prepare(network, state.example)
+        return network.to(experiment.device)
+
+    state.model = prepared(model)
     lay_out(state.model, experiment.channels_last)  # from the start, so that it does not matter where a run goes on
-    positions = output_positions(model, state.example)
+    state.dense = _sizes(prepared(dense) if dense is not model else state.model, state.example)
+    if experiment.network:
+        _count_what_is_gone(state, dense)
+    state.snapshots["init"] = state.snapshot()
+    return state
+
+
+def _sizes(model: nn.Module, example: Tensor) -> dict[str, dict[str, int]]:
+    """What a network has: ``State.dense`` at the beginning."""
+    positions = output_positions(model, example)
     weights = {name: model.get_parameter(name) for name in find_sites(model, channels=False).weights}
-    state.dense = {
+    return {
         "weights": {name: weight.numel() for name, weight in weights.items()},
         "macs": {name: weight.numel() * positions.get(name.rpartition(".")[0], 0) for name, weight in weights.items()},
         "channels": {},
         "rows": {name: len(weight) for name, weight in weights.items()},
     }
-    state.snapshots["init"] = state.snapshot()
-    return state
+
+
+def _count_what_is_gone(state: State, dense: nn.Module) -> None:
+    """Channels that a network from a file lacks count as removed, and a pruned one is not called dense."""
+    shapes = {name: parameter.shape for name, parameter in state.model.named_parameters()}
+    if lost := state.masks.keys() - shapes.keys():
+        raise BadInput(
+            f"the mask of {sorted(lost)[0]!r} in the file of the network is of a layer that a penalty replaces."
+        )
+    smaller = any(shapes.get(name, p.shape) != p.shape for name, p in dense.named_parameters())
+    if smaller:
+        groups, _ = groups_and_positions(dense, state.example)
+        state.dense["built"] = {group.name: group.size for group in groups}
+    if smaller or state.masks:
+        state.last |= {"method": "network file", "asked": None, "channels_removed": None}
 
 
 class Step(NamedTuple):

@@ -96,13 +96,13 @@ def _again(client: Any) -> Any:
 
 
 def outcomes_of_workers(
-    workers: Any, tasks: list[Task], shared: set[str], folder: Path | None
+    workers: Any, tasks: list[Task], shared: set[str], folder: Path | None, ends: float | None = None
 ) -> Iterator[tuple[Task, Failure | None]]:
     """Each task and what went wrong with it, as they end. Tasks that are lost with a scheduler are sent again."""
     distributed = _distributed()
     client, left = connect(workers), {task.key: task for task in tasks}
     while left:
-        futures = _submitted(client, list(left.values()), shared, folder)
+        futures = _submitted(client, list(left.values()), shared, folder, ends)
         try:
             for future in distributed.as_completed(list(futures)):
                 key = futures[future]
@@ -122,7 +122,9 @@ def outcomes_of_workers(
                 client.sync(asyncio.sleep, 0)
 
 
-def _submitted(client: Any, tasks: list[Task], shared: set[str], folder: Path | None) -> dict[Any, str]:
+def _submitted(
+    client: Any, tasks: list[Task], shared: set[str], folder: Path | None, ends: float | None
+) -> dict[Any, str]:
     """The futures of tasks, in their order, and the keys of the tasks. Two sweeps that want the same share one future."""
     sent: dict[str, Any] = {}
     place = None if folder is None else str(folder)
@@ -131,12 +133,19 @@ def _submitted(client: Any, tasks: list[Task], shared: set[str], folder: Path | 
         known = (MODELS.get(task.experiment.model), DATASETS[task.experiment.data])
         before = sent.get(task.after) if task.after else None
         sent[task.key] = client.submit(
-            work, task, sorted(shared), place, known, before, key=f"{task.key}-{place}", pure=False
+            work, task, sorted(shared), place, known, before, ends, key=f"{task.key}-{place}", pure=False
         )
     return {future: key for key, future in sent.items()}
 
 
-def work(task: Task, shared: list[str], folder: str | None, known: tuple[Any, Any], before: Failure | None):
+def work(
+    task: Task,
+    shared: list[str],
+    folder: str | None,
+    known: tuple[Any, Any],
+    before: Failure | None,
+    ends: float | None = None,
+) -> Failure | None:
     """What a worker does: the task's failure, or None. ``before``: how the task went that this one comes after."""
     if before is not None:
         return before._replace(key=task.key)
@@ -148,7 +157,7 @@ def work(task: Task, shared: list[str], folder: str | None, known: tuple[Any, An
     DATASETS[experiment.data] = known[1]
     if device := _own_device(experiment.device):
         task = replace(task, experiment=replace(experiment, device=device))
-    return attempt(task, shared, None if folder is None else Path(folder))
+    return attempt(task, shared, None if folder is None else Path(folder), ends)
 
 
 @functools.cache

@@ -13,8 +13,10 @@ import torch
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS
 from pruning_core.errors import BadInput
 from pruning_core.experiments.asked import Asked
+from pruning_core.experiments.besides import Besides
 from pruning_core.experiments.engine import epochs_of, run_all
 from pruning_core.experiments.experiment import Experiment
+from pruning_core.experiments.own_code import loss_name
 from pruning_core.models.build import build_model
 from pruning_core.official.catalogue import Official, official
 from pruning_core.official.claims import beside_the_paper
@@ -22,7 +24,7 @@ from pruning_core.official.files import settings_of_file
 from pruning_core.official.results import write_results
 from pruning_core.official.shorten import Shorter, shortened
 
-OWN, AS_OFFICIAL = Asked(), Shorter()
+OWN, AS_OFFICIAL, NOTHING = Asked(), Shorter(), Besides()
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,20 @@ class Finished:
     report: Path | None
 
 
-def planned(setting: Official, asked: Asked, shorter: Shorter = AS_OFFICIAL) -> list[Experiment]:
-    """The experiments of a setting, shortened. Raises BadInput where nothing is left to run, or a network does not fit."""
+def planned(
+    setting: Official, asked: Asked, shorter: Shorter = AS_OFFICIAL, more: Besides = NOTHING
+) -> list[Experiment]:
+    """The experiments of a setting, shortened, with ``more`` asked of each. Raises BadInput where nothing is left to run, or
+    a network does not fit.
+
+    With another loss or network they have profile "quick", as shortened ones have: nobody takes their rows for the paper's.
+    """
     asked = replace(
         asked, data=shorter.data
     )  # what starts from published weights must know whether they fit the images
-    experiments = [shortened(experiment, shorter) for experiment in setting.plan(asked)]
+    experiments = [more.asked_of(shortened(experiment, shorter)) for experiment in setting.plan(asked)]
+    if more.loss or more.network:
+        experiments = [replace(experiment, profile="quick") for experiment in experiments]
     if not experiments:
         raise BadInput(f"{setting.name} has nothing to run: all of its methods are outside this book.")
     for experiment in experiments:
@@ -59,16 +69,19 @@ def run_official(
     name: str | Path,
     asked: Asked = OWN,
     shorter: Shorter = AS_OFFICIAL,
+    more: Besides = NOTHING,
     *,
     workers: int | str | None = None,
     out: Path | None = None,
     progress: bool = True,
+    max_minutes: float | None = None,
 ) -> Finished:
     """Run the official setting ``name`` (see CATALOGUE), or that of a file in the official form, given as a path.
 
     What has run before is read from its record; a run that was stopped goes on. ``out``: a folder for rows, curves, figures
-    and the report, in which the paper's numbers stand beside ours. ``workers`` as of run_all. Raises UnknownName or BadInput
-    for what cannot be, before anything runs; ExperimentsFailed.
+    and the report, in which the paper's numbers stand beside ours. ``more``: another loss, a network to begin with, what is
+    watched, measuring beside cuts. ``workers`` and ``max_minutes`` as of run_all. Raises UnknownName or BadInput for what
+    cannot be, before anything runs; ExperimentsFailed, OutOfTime.
 
     >>> from pruning_core.official import Shorter, run_official
     >>> from pruning_core.experiments.asked import Asked
@@ -78,23 +91,26 @@ def run_official(
     ['dense', 'step pruned', 'step']
     """
     settings = [official(name)] if isinstance(name, str) else settings_of_file(name)
-    plans = [(setting, planned(setting, asked, shorter)) for setting in settings]
-    rows = run_all([e for _, plan in plans for e in plan], workers=workers, progress=progress)
+    plans = [(setting, planned(setting, asked, shorter, more)) for setting in settings]
+    rows = run_all([e for _, plan in plans for e in plan], workers=workers, progress=progress, max_minutes=max_minutes)
     if out is None:
         return Finished(rows, None)
     setting, plan = plans[0]
-    about = _about(setting, plan, rows, shorter)
+    about = _about(setting, plan, rows, shorter, more)
     return Finished(rows, write_results(rows, out, setting.name, about))
 
 
-def _about(setting: Official, plan: list[Experiment], rows: pd.DataFrame, shorter: Shorter) -> list[str]:
+def _about(setting: Official, plan: list[Experiment], rows: pd.DataFrame, shorter: Shorter, more: Besides) -> list[str]:
     first = plan[0]
     whole: Any = next(iter(setting.plan(Asked(seeds=1))))
     changed = {n: v for n, v in vars(shorter).items() if v is not None}
+    changed |= {"loss": loss_name(more.loss)} if more.loss else {}
+    changed |= {"network file": more.network.sha256[:8]} if more.network else {}
     scale = "at the paper's scale"
     if changed:
         changes = ", ".join(f"{name} {value}" for name, value in changed.items())
-        scale = f"**shortened** ({changes}): these numbers are not to be compared with the paper's"
+        kind = "shortened" if changed.keys() & vars(shorter) else "changed"
+        scale = f"**{kind}** ({changes}): these numbers are not to be compared with the paper's"
     return [
         f"Official call: `{setting.command}`",
         f"{setting.system}: {first.model} on {first.data}, {len(plan)} experiments, {scale}. The longest trains "

@@ -12,7 +12,7 @@ from pruning_core.errors import BadInput, BadType
 from pruning_core.models.calls import like_model, samples, shown, tried
 from pruning_core.models.modes import observing
 from pruning_core.models.ready import check_values
-from pruning_core.training.losses import REMEDY, CrossEntropy, Loss, has_classes, loss_value, no_classes, read_by
+from pruning_core.training.losses import OF_CLASSES, REMEDY, Loss, has_classes, loss_value, no_classes, read_by
 
 BROADCAST = "Using a target size"  # how torch's warning begins where a loss would pair every output with every label
 
@@ -68,7 +68,7 @@ def _looked_at(model: nn.Module, loss: Loss, split: Split | Feed) -> tuple[Look,
 
 def _check_loss(loss: Loss, outputs: Any, labels: Any, whole: bool = False) -> None:
     """``whole``: the labels are those of a split, of which the outputs belong to the first ones."""
-    if isinstance(loss, CrossEntropy | nn.CrossEntropyLoss | nn.NLLLoss) or loss is nn.functional.cross_entropy:
+    if isinstance(loss, (*OF_CLASSES, nn.CrossEntropyLoss, nn.NLLLoss)) or loss is nn.functional.cross_entropy:
         check_labels(outputs, labels, getattr(loss, "ignore_index", None))
     if whole:
         return

@@ -3,13 +3,14 @@
 Losses are means per sample, accuracies percent, times seconds.
 """
 
+import time
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
 from pruning_core.checks import Whole, check, checked
-from pruning_core.errors import BadInput, CorruptFile
+from pruning_core.errors import BadInput, CorruptFile, OutOfTime
 from pruning_core.progress import progress_bar
 from pruning_core.records.checkpoints import load_tensors, refuse_foreign, save_tensors
 from pruning_core.training.first_look import as_split
@@ -39,6 +40,7 @@ def fit(
     keep: Literal["last", "best_validation"] = "last",
     validation: Any = None,
     progress: bool = True,
+    max_minutes: float | None = None,
     **options: Any,
 ) -> History:
     """Train ``model``, in place, for ``epochs`` epochs; returns one row an epoch, and the network as ``.model``.
@@ -49,10 +51,14 @@ def fit(
     ``options`` are those of :class:`Trainer`. With ``checkpoint`` (a path) the state is written there every
     ``checkpoint_every`` epochs: called again after a crash, the run goes on from it and ends with the same numbers bit for
     bit (on the CPU); called again after its end, it is read back. A run with other settings, data or initial weights than
-    the checkpoint's is refused. Raises what Trainer raises, CorruptFile for a damaged checkpoint and BadInput where none can
-    be written, both before training.
+    the checkpoint's is refused. ``max_minutes`` needs a checkpoint: the first epoch that ends later is the last, and OutOfTime
+    is raised; the same call goes on. Raises what Trainer raises, CorruptFile for a damaged checkpoint and BadInput where none
+    can be written, both before training.
     """
     checkpoint_every = check("checkpoint_every", checkpoint_every, Whole(at_least=1))
+    if max_minutes is not None and checkpoint is None:
+        raise BadInput("max_minutes needs checkpoint=, a path from which the training goes on later.")
+    started = time.monotonic()
     trainer = Trainer(model, optimizer, epochs=epochs, keep=keep, **options)
     train, validation = _splits(data, validation)
     train, validation = as_split(train, model), None if validation is None else as_split(validation, model)
@@ -65,11 +71,14 @@ def fit(
     with progress_bar(progress, total=epochs, initial=trainer.epoch, unit="epoch", desc="training") as bar:
         while trainer.epoch < epochs:
             trainer.train_epoch(train, validation)
-            if checkpoint is not None and (trainer.epoch % checkpoint_every == 0 or trainer.epoch == epochs):
+            over = max_minutes is not None and time.monotonic() - started > 60 * max_minutes
+            if checkpoint is not None and (trainer.epoch % checkpoint_every == 0 or trainer.epoch == epochs or over):
                 _save(trainer, checkpoint, run)
             shown = {key: trainer.history[-1].get(key) for key in ("train_loss", "validation_accuracy")}
             bar.set_postfix({key: f"{value:.4g}" for key, value in shown.items() if value is not None}, refresh=False)
             bar.update()
+            if over and trainer.epoch < epochs:
+                raise OutOfTime(f"the time is over after epoch {trainer.epoch}, and the same call goes on from there.")
     return History(trainer, trainer.restore_best() if keep == "best_validation" else None)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.modules.loss import _Loss
 
+from pruning_core import errors
 from pruning_core.checks import Constraints, Real, check_fields
 from pruning_core.models.calls import logits, raised, shown
 
@@ -33,9 +34,58 @@ class CrossEntropy:
         return functional.cross_entropy(outputs, labels, label_smoothing=self.label_smoothing)
 
 
+@dataclass(frozen=True)
+class SquaredError:
+    """Mean over samples and classes of ``(output - onehot)^2``: criterion ``mse`` of How Sparse. Shapes as above.
+
+    >>> float(SquaredError()(torch.tensor([[1.0, 0.5]]), torch.tensor([0])))
+    0.125
+    """
+
+    def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        onehot = functional.one_hot(labels, outputs.shape[1]).to(outputs.dtype)
+        return functional.mse_loss(outputs, onehot)
+
+
+@dataclass(frozen=True)
+class Margin:
+    """Multi-class hinge: mean over samples of ``sum_j max(0, 1 - z_y + z_j) / classes``, j other than y. Shapes as above.
+
+    >>> float(Margin()(torch.tensor([[2.0, 1.5]]), torch.tensor([0])))
+    0.25
+    """
+
+    def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return functional.multi_margin_loss(outputs, labels)
+
+
+LOSSES: dict[str, Loss] = {"cross_entropy": CrossEntropy(), "mse": SquaredError(), "hinge": Margin()}
+"""Losses by name, for logits (N, classes) and labels (N,) that are classes."""
+
+OF_CLASSES = (CrossEntropy, SquaredError, Margin)
+
+
+def given_loss(given: str | Loss | None) -> str | Loss | None:
+    """A loss as an experiment keeps it: those of LOSSES by their name, cross-entropy as None. Raises UnknownName for a name
+    that is not there, BadType for what cannot be called with outputs and labels."""
+    if isinstance(given, str):
+        given = errors.known_name("loss", str(given), LOSSES)
+    elif isinstance(given, type) or not (given is None or callable(given)):
+        raise errors.BadType(
+            f"loss must be a name ({', '.join(LOSSES)}) or a function of (outputs, labels), not {errors.shown(given)}."
+        )
+    given = next((name for name, known in LOSSES.items() if given == known), given)
+    return None if given == "cross_entropy" else given
+
+
+def loss_of(given: str | Loss | None) -> Loss:
+    """The function behind what :func:`given_loss` has taken."""
+    return LOSSES[given or "cross_entropy"] if given is None or isinstance(given, str) else given
+
+
 def of_one_tensor(loss: Loss) -> bool:
     """Whether a loss is known to take one tensor as outputs: ours, and those of torch."""
-    return isinstance(loss, CrossEntropy | _Loss) or getattr(loss, "__module__", "") == functional.__name__
+    return isinstance(loss, (*OF_CLASSES, _Loss)) or getattr(loss, "__module__", "") == functional.__name__
 
 
 def read_by(loss: Loss, outputs: Any) -> Any:

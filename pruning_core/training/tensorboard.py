@@ -1,35 +1,57 @@
 """The numbers of a training in TensorBoard: an observer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from pruning_core.checks import checked
 from pruning_core.errors import BadInput
 from pruning_core.training.trainer import Trainer
 
 
+def summary_writer() -> Any:
+    """torch's SummaryWriter. Raises BadInput when the package tensorboard is not there."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise BadInput("TensorBoard is not installed: pip install 'pruning-core[sweep]' brings it.") from error
+    return SummaryWriter
+
+
 @checked
 class TensorBoard:
     """Writes every number of a row as a scalar to ``folder``, at the row's epoch.
 
-    ``also(trainer)`` may return further numbers by name. Raises BadInput when the package tensorboard is not there.
+    ``also(trainer)`` may return further numbers by name. ``purge_step``: what the folder holds of this epoch and later ones
+    is replaced, as when a run goes on. Raises BadInput when the package tensorboard is not there.
     """
 
-    def __init__(self, folder: str | Path, also: Callable[[Trainer], dict[str, float]] | None = None):
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise BadInput("TensorBoard is not installed: pip install 'pruning-core[sweep]' brings it.") from error
+    def __init__(
+        self,
+        folder: str | Path,
+        also: Callable[[Trainer], dict[str, float]] | None = None,
+        purge_step: int | None = None,
+    ):
         self.also = also
-        self._writer = SummaryWriter(str(folder))
+        self._writer = summary_writer()(str(folder), purge_step=purge_step)
 
     def __call__(self, trainer: Trainer, row: dict[str, Any]) -> None:
-        numbers = row | (self.also(trainer) if self.also is not None else {})
+        self.add_numbers(row | (self.also(trainer) if self.also is not None else {}), row["epoch"])
+
+    def add_numbers(self, numbers: Mapping[str, Any], step: int) -> None:
+        """Write what of ``numbers`` is a number, but no column "epoch", which is the step."""
         for name, value in numbers.items():
             if name != "epoch" and isinstance(value, int | float) and not isinstance(value, bool):
-                self._writer.add_scalar(name, float(value), row["epoch"])
+                self._writer.add_scalar(name, float(value), step)
         self._writer.flush()
+
+    def add_histogram(self, tag: str, values: Tensor, step: int) -> None:
+        """Write how ``values`` are spread; nothing where there are none."""
+        if values.numel():
+            self._writer.add_histogram(tag, values.detach().float().cpu(), step)
+            self._writer.flush()
 
     def add_picture(self, tag: str, figure: Any, epoch: int) -> None:
         """Write a matplotlib figure (a confusion matrix, saliency maps, an elasticity curve) under ``tag``."""

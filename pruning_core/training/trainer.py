@@ -130,9 +130,10 @@ class Trainer(TrainerState):
         seconds, learning_rate (the last one used).
 
         With ``validation`` its loss and accuracy join the row in ``history``: epoch (from 1), train_loss, train_accuracy,
-        penalty, learning_rate, seconds, validation_loss, validation_accuracy, and validation_metric where there is one of
-        one's own; accuracies are missing where labels are no classes. Raises TrainingDiverged, naming epoch and step, soon
-        after the loss is no longer finite, and BadInput for data that the network cannot take.
+        penalty, learning_rate, seconds, validation_loss, validation_accuracy, validation_accuracy5 (above five classes), and
+        validation_metric where there is one of one's own; accuracies are missing where labels are no classes. Raises
+        TrainingDiverged, naming epoch and step, soon after the loss is no longer finite, and BadInput for data that the
+        network cannot take.
         """
         split = as_split(data, self.model)
         self.check(split)
@@ -149,6 +150,8 @@ class Trainer(TrainerState):
             measured = evaluate(self.model, validation, loss=self.loss, precision=self.precision, metric=self.metric)
             row |= {"validation_loss": measured.loss, "validation_accuracy": measured.accuracy}
             self._remember_best(-measured.loss if math.isnan(measured.accuracy) else measured.accuracy)
+            if measured.accuracy5 is not None:
+                row["validation_accuracy5"] = measured.accuracy5
             if measured.metric is not None:
                 row["validation_metric"] = measured.metric
         missing = [key for key in ("train_accuracy", "validation_accuracy") if math.isnan(row.get(key, 0.0))]

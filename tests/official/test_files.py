@@ -9,7 +9,7 @@ import yaml
 from pruning_core.errors import BadInput, UnknownName
 from pruning_core.experiments.asked import Asked
 from pruning_core.experiments.stages import Prune
-from pruning_core.official import planned
+from pruning_core.official import Shorter, planned, run_official
 from pruning_core.official.files import settings_of_file
 from pruning_core.papers.how_sparse.configurations import CONFIGURATIONS, FILES
 from pruning_core.papers.how_sparse.official import read_configuration
@@ -188,6 +188,17 @@ def test_a_uniform_start_is_taken_where_the_official_network_takes_it(model, sta
     (setting,) = settings_of_file(path)
     (experiment,) = planned(setting, Asked(points=1))
     assert experiment.start == start
+
+
+def test_a_squared_error_is_the_loss_of_training(tmp_path):
+    path = tmp_path / "own.yml"
+    path.write_text("{model: FC2, dataset: mnist, criterion: mse, lr: 0.1, epoch: 2, sparse_epoch: 2}")
+    shorter = Shorter(epochs=1, limit=200, width=0.1, data="digits")
+    (experiment,) = planned(settings_of_file(path)[0], Asked(), shorter)
+    assert experiment.loss == "mse"
+    dense, pruned = run_official(path, Asked(), shorter, progress=False).rows.to_dict("records")
+    assert (dense["criterion"], pruned["asked"]) == ("mse", 0.5)
+    assert 0 < dense["loss"] < 1  # of a squared error, a tenth of that of one output that is 1
 
 
 @pytest.mark.parametrize("model", ["VGG11", "VGG13", "VGG19", "ResNet34", "ResNet101", "ResNet152"])

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput
-from pruning_core.papers.snipit.observers import SignFlips
+from pruning_core.experiments.observers import SignFlips
 from pruning_core.training.optimizers import LearningRate, Optimizer
 from pruning_core.training.trainer import Trainer
 from tests.training.small_networks import ALL, convolutional, network, same, some_masks

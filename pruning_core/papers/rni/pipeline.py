@@ -11,7 +11,7 @@ place of ``set_dataset_path``.
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -42,7 +42,7 @@ from pruning_core.models.layers.norms import SigmoidBatchNorm2d, is_official
 from pruning_core.pruning import prune_step
 from pruning_core.training.evaluation import evaluate
 from pruning_core.training.fit import fit
-from pruning_core.training.trainer import Trainer
+from pruning_core.training.trainer import Observer, Trainer
 
 Logs = dict[str, Any]
 Device = str | torch.device | None
@@ -61,7 +61,7 @@ def train(
     dataset: str = "cifar10", arch: str = "vgg16", method: str = "rni", reg_weight: float = 1e-4, b: float = 3,
     epochs: int = 160, lr: float = 0.1, batch_size: int = 64, seed: int = 0, device: Device = None,
     *, reference: bool = False, root: str | os.PathLike | None = None, limit: int | None = None, width: float = 1.0,
-    snapshots: bool = False, progress: bool = True,
+    snapshots: bool = False, progress: bool = True, observers: Sequence[Observer] = (),
 ) -> tuple[nn.Module, Logs]:  # fmt: skip
     """Train a network with the penalty of ``method``; returns (the network of the best epoch, logs).
 
@@ -74,6 +74,7 @@ def train(
         reference: train on all training images and choose the best epoch on the test split, as the official code does.
         root: folder of the data set, into which it is fetched where it is missing; None: ``$PRUNING_DATA``, else the cache.
         limit: see load_data. width: factor on the number of channels. snapshots: keep all scales.
+        observers: called as ``observer(trainer, row)`` after each epoch, as those of fit: ``TensorBoard(folder)``.
 
     ``logs`` has one entry an epoch in each list: train_loss (without penalty), penalty (times its strength), lr,
     validation_acc and test_acc (fractions), importances if ``snapshots`` (norm name -> the scale that acts, a vector on the
@@ -97,7 +98,7 @@ def train(
         model = ours.prepare(model, next(iter(data.train.batches(1)))[0].cpu())
     return fit_best(
         model, data, penalty_of(ours, reg_weight), epochs, lr, batch_size, seed, place,
-        reference=reference, snapshots=snapshots, progress=progress,
+        reference=reference, snapshots=snapshots, progress=progress, observers=observers,
     )  # fmt: skip
 
 
@@ -106,7 +107,7 @@ def prune_finetune(
     model: nn.Module, dataset: str = "cifar10", method: str = "rni", prune_pc: float = 0.5,
     epochs: int = 160, lr: float = 0.1, batch_size: int = 64, seed: int = 0, device: Device = None,
     *, reference: bool = False, root: str | os.PathLike | None = None, limit: int | None = None,
-    snapshots: bool = False, progress: bool = True,
+    snapshots: bool = False, progress: bool = True, observers: Sequence[Observer] = (),
 ) -> tuple[nn.Module, Logs]:  # fmt: skip
     """Cut the least important channels out of a copy of ``model`` and fine-tune it; returns (small network, logs).
 
@@ -146,7 +147,7 @@ def prune_finetune(
     }
     tuned, logs = fit_best(
         small, data, None, epochs, lr, batch_size, seed, place,
-        reference=reference, snapshots=snapshots, progress=progress,
+        reference=reference, snapshots=snapshots, progress=progress, observers=observers,
     )  # fmt: skip
     return tuned, logs | facts
 
@@ -193,6 +194,7 @@ def fit_best(
     model: nn.Module, data: Data, penalty: Callable[[nn.Module], Tensor] | None,
     epochs: int, lr: float, batch_size: int, seed: int, device: torch.device,
     *, reference: bool = False, snapshots: bool = False, progress: bool = True, shuffle: bool = True,
+    observers: Sequence[Observer] = (),
 ) -> tuple[nn.Module, Logs]:  # fmt: skip
     """The one recipe: trains ``model`` in place, ends with the weights of the best epoch; see :func:`train` for the logs."""
     epochs = check("epochs", epochs, Whole(at_least=0))
@@ -208,7 +210,7 @@ def fit_best(
     history = fit(
         model, data.train, validation=choosing, keep="best_validation", epochs=epochs, batch_size=batch_size,
         optimizer=replace(RECEDING_OPTIMIZER, lr=lr), learning_rate=receding_rate(epochs, reference), penalty=penalty,
-        shuffle=shuffle, seed=seed, device=device, observers=[watch], progress=progress,
+        shuffle=shuffle, seed=seed, device=device, observers=[watch, *observers], progress=progress,
     )  # fmt: skip
     chosen = [row["validation_accuracy"] / 100 for row in history]
     validation, test = (others, chosen) if reference else (chosen, others)

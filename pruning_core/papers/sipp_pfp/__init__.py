@@ -12,8 +12,9 @@ from pruning_core.papers.sipp_pfp.guarantee import (
 )
 from pruning_core.papers.sipp_pfp.official import official_experiments
 from pruning_core.papers.sipp_pfp.parameter_files import PARAMETER_FILES, kept_fractions, retrained
+from pruning_core.papers.sipp_pfp.tags import SippTags
 
 __all__ = [
-    "PARAMETER_FILES", "commensurate_table", "draws_needed", "equal_error", "error_promised", "estimator_rows",
+    "PARAMETER_FILES", "SippTags", "commensurate_table", "draws_needed", "equal_error", "error_promised", "estimator_rows",
     "guarantee_table", "kept_fractions", "official_experiments", "probabilities", "relative_errors", "retrained",
 ]  # fmt: skip

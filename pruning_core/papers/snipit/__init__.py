@@ -1,5 +1,6 @@
 """SNIP-it (Verdenius et al. 2020): what its code counts and watches, and pictures of saliency."""
 
+from pruning_core.experiments.observers import Elasticities, SignFlips, WeightStatistics
 from pruning_core.papers.snipit.counts import (
     compressed_bits,
     harmonic_mean,
@@ -7,7 +8,7 @@ from pruning_core.papers.snipit.counts import (
     saliency_maps,
     saliency_picture,
 )
-from pruning_core.papers.snipit.observers import Elasticities, OfficialTags, SignFlips, WeightStatistics
+from pruning_core.papers.snipit.tags import OfficialTags
 
 __all__ = [
     "Elasticities", "OfficialTags", "SignFlips", "WeightStatistics",

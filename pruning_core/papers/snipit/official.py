@@ -81,8 +81,8 @@ def _configured(flags: dict[str, Any]) -> dict[str, Any]:
         chosen = [schemes[known_name("train_scheme of SNIP-it", flags["train_scheme"], ["DefaultTrainer", *schemes])]]
     if flags["checkpoint_name"].strip("<>") == flags["checkpoint_name"] != "":
         raise BadInput(
-            "--checkpoint_name is not taken: nothing is unpickled here; the network that it would hold is trained first, "
-            "or read from its checkpoint where it was trained before."
+            "--checkpoint_name is not taken: nothing is unpickled here. Save the network by save_network, and begin with "
+            "`--network FILE`; without, it is trained first, or read from its checkpoint where it was trained before."
         )
     return flags | ({"prune_criterion": chosen[0]} if chosen else {})
 

@@ -18,7 +18,7 @@ from pruning_core.papers.snipit.counts import (
     saliency_maps,
     saliency_picture,
 )
-from pruning_core.papers.snipit.observers import Elasticities, OfficialTags, SignFlips, WeightStatistics
+from pruning_core.papers.snipit import Elasticities, OfficialTags, SignFlips, WeightStatistics
 from pruning_core.plots import snipit as figures
 from pruning_core.plots.style import alt_text
 from pruning_core.training.evaluation import confusion_matrix

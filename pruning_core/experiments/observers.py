@@ -1,11 +1,10 @@
-"""What SNIP-it's code watches while a network trains: sign flips, elasticities and drift of its weights, TensorBoard's tags.
+"""What can be watched while a network trains: sign flips, elasticities and the drift of its weights.
 
 An observer is called as ``observer(trainer, row)`` after each epoch, ``row`` being the epoch's dict in the history, to
 which it may add JSON-able numbers: ``fit(model, data, epochs=5, observers=[SignFlips(model)])``. The weights watched are
 the parameters with two or more dimensions; dead ones do not count. Source: verdenius2020snipit, as implemented.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,9 +13,7 @@ from torch import Tensor, nn
 
 from pruning_core.checks import Whole, check, checked
 from pruning_core.errors import BadInput
-from pruning_core.masks.reports import dead_units
 from pruning_core.methods.shared.elasticities import loss_gradients, weight_elasticities
-from pruning_core.papers.snipit.counts import compressed_bits, harmonic_mean, reference_flops
 from pruning_core.training.trainer import Trainer
 
 
@@ -41,11 +38,15 @@ class SignFlips:
     """Fraction of the living weights, in [0, 1], whose sign is another than before.
 
     Adds ``sign_flips`` (since the last epoch) and ``sign_flips_from_start`` (since the observer was made, from the weights
-    that ``model`` had then) to each row. After channels were removed, both start anew from the smaller network.
+    that ``model`` had then, or from those of ``start``, a state_dict) to each row. After channels were removed, both start
+    anew from the smaller network.
     """
 
-    def __init__(self, model: nn.Module):
-        self._start = self._previous = self._signs(model)
+    def __init__(self, model: nn.Module, start: Mapping[str, Tensor] | None = None):
+        self._previous = self._signs(model)
+        self._start = self._previous
+        if start is not None:
+            self._start = {name: start[name].to(signs.device) < 0 for name, signs in self._previous.items()}
 
     def __call__(self, trainer: Trainer, row: dict[str, Any]) -> None:
         now = self._signs(trainer.model)
@@ -122,50 +123,3 @@ class WeightStatistics:
             self._squares[name] += away * (weight - self.mean[name])
         living = _living(self.variance, trainer.masks)
         row["weight_deviation"] = float(living.mean().sqrt()) if len(living) else None
-
-
-@checked(example=None)
-class OfficialTags:
-    """The numbers that SNIP-it's code sends to TensorBoard, under its names: pass it as ``TensorBoard(also=...)``.
-
-    acc/train, acc/test (here: of the validation split, where there is one), loss/train, loss/test, sparse/weight, sparse/node,
-    sparse/hm, sparse/log_disk_size, time/batch_time, time/flops_per_sample, time/flops_log_cum, cuda/ram_footprint. FLOPs
-    are those of ``counts.reference_flops``, forward passes only. ``example``: one input; ``model``: as it starts.
-    """
-
-    def __init__(self, model: nn.Module, example: Tensor, samples: int):
-        self.samples, self.cumulative = check("samples", samples, Whole(at_least=1)), 0.0
-        reference_flops(model, example)  # refuses an example that cannot be counted now, not after an epoch
-        self.example = example[:1]
-        self._weights = sum(weight.numel() for weight in watched_weights(model).values())
-        self._units = self._living_units(model, {})
-
-    @staticmethod
-    def _living_units(model: nn.Module, masks: Mapping[str, Tensor]) -> int:
-        """Outputs of all layers but the last that have a living weight."""
-        dead = dead_units(model, masks)
-        return sum(len(weight) - dead[name] for name, weight in list(watched_weights(model).items())[:-1])
-
-    def __call__(self, trainer: Trainer) -> dict[str, float]:
-        model, last = trainer.model, trainer.history[-1]
-        flops = reference_flops(model, self.example)
-        self.cumulative += flops * self.samples
-        kept = sum(int(torch.count_nonzero(weight)) for weight in watched_weights(model).values())
-        sparsity = (self._weights - kept) / self._weights
-        accuracy = last.get("validation_accuracy", last["train_accuracy"])
-        tags = {
-            "acc/train": last["train_accuracy"] / 100,
-            "loss/train": last["train_loss"],
-            "sparse/weight": sparsity,
-            "sparse/node": 1 - self._living_units(model, trainer.masks) / self._units if self._units else 0.0,
-            "sparse/hm": harmonic_mean(sparsity, accuracy),
-            "sparse/log_disk_size": math.log(compressed_bits(model)),
-            "time/batch_time": last["seconds"] / -(-self.samples // trainer.batch_size),
-            "time/flops_per_sample": float(flops),
-            "time/flops_log_cum": math.log10(self.cumulative),
-        }
-        if "validation_accuracy" in last:
-            tags |= {"acc/test": last["validation_accuracy"] / 100, "loss/test": last["validation_loss"]}
-        if next(model.parameters()).is_cuda:
-            tags["cuda/ram_footprint"] = float(torch.cuda.max_memory_allocated())
-        return tags

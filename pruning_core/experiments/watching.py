@@ -1,0 +1,263 @@
+"""What of an experiment is written down while it trains: a table of its epochs, TensorBoard, what observers see.
+
+Watching changes no number and no key. Each training has a folder of its own, so that experiments that begin alike share
+the log of their beginning as they share its checkpoint; each experiment has one for what it measures.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pruning_core.checks import A, Checked, Constraints, Maybe, Place, Several, Whole
+from pruning_core.errors import BadInput
+from pruning_core.experiments.fields import Becomes
+from pruning_core.experiments.network_stages import some_batches
+from pruning_core.experiments.observers import Elasticities, SignFlips, watched_weights
+from pruning_core.records.files import write_atomically
+from pruning_core.training.tensorboard import TensorBoard, summary_writer
+from pruning_core.training.trainer import Observer, Trainer
+
+if TYPE_CHECKING:
+    from pruning_core.experiments.experiment import Experiment
+    from pruning_core.experiments.state import State
+
+EPOCHS, CURVES, MEASURED, HOW = "epochs.csv", "elasticities.json", "measured.csv", "watch.json"
+SAMPLES = 640  # of the split for scoring, on which elasticities are computed
+
+
+def _folder(given: str | PathLike) -> str:
+    return str(Path(Place().check("folder", given)).expanduser().resolve())
+
+
+@dataclass(frozen=True)
+class Watch(Checked):
+    """What is watched while an experiment trains, and the ``folder`` that it is written to: ``Experiment(watch=...)``.
+
+    A folder a training holds epochs.csv (a row an epoch: losses, accuracies, also on the validation split, learning rate,
+    what observers add) and files for TensorBoard, unless ``tensorboard`` is False: the columns, or with ``tags`` the
+    numbers of an official code under its names (``papers.snipit.OfficialTags``, ``papers.sipp_pfp.SippTags``).
+    ``histograms``: every so many epochs one of each layer's living weights. ``sign_flips``: the fraction of living weights
+    whose sign changed in the epoch, and since the experiment began. ``elasticities``: every so many epochs those of the
+    living weights, as quantiles in elasticities.json. ``observers``: functions (trainer, row) of your own, called after each
+    epoch, which may add numbers to the row; where a run goes on they start anew. A folder an experiment holds measured.csv.
+
+    A training that was not watched is trained again, with the same result; its checkpoint and its record stay. Raises
+    BadInput where TensorBoard is asked for and missing.
+
+    >>> watch = Watch("logs", sign_flips=True, tensorboard=False)
+    >>> watch.sign_flips, watch.histograms
+    (True, None)
+    """
+
+    constraints = Constraints(
+        folder=Place(),
+        tags=Maybe(A(Callable, "a class such as OfficialTags")),
+        histograms=Maybe(Whole(at_least=1)),
+        elasticities=Maybe(Whole(at_least=1)),
+        observers=Several(A(Callable, "a function (trainer, row)")),
+    )
+
+    folder: Becomes[str | PathLike, str] = Becomes(_folder)
+    tags: Callable[..., Any] | None = None
+    histograms: int | None = None
+    sign_flips: bool = False
+    elasticities: int | None = None
+    observers: tuple[Observer, ...] = ()
+    tensorboard: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if Path(self.folder).is_file():
+            raise BadInput(f"a log needs a folder, and {self.folder} is a file.")
+        if self.tensorboard:
+            summary_writer()
+        elif self.histograms or self.tags:
+            raise BadInput("histograms and tags are for TensorBoard, which tensorboard=False leaves out.")
+
+    def how(self) -> dict[str, Any]:
+        """What decides the content of a log, as JSON."""
+        own = [getattr(observer, "__qualname__", type(observer).__qualname__) for observer in self.observers]
+        asked = {name: getattr(self, name) for name in ("histograms", "sign_flips", "elasticities", "tensorboard")}
+        return asked | {"tags": self.tags and getattr(self.tags, "__qualname__", ""), "observers": own}
+
+    def is_kept_in(self, place: Path) -> bool:
+        """Whether the log in a folder holds all that is asked for."""
+        kept = _read_json(place / HOW)
+        return isinstance(kept, dict) and all(
+            not value or kept.get(name) == value for name, value in self.how().items()
+        )
+
+    def keep_in(self, place: Path) -> None:
+        """Write down what the log in a folder holds."""
+        write_atomically(place / HOW, json.dumps(self.how()))
+
+
+def is_watched(experiment: Experiment) -> bool:
+    """Whether the log of an experiment that is to be watched is there, to its end; True where none is asked for."""
+    return experiment.watch is None or experiment.watch.is_kept_in(measured_file(experiment).parent)
+
+
+def measured_file(experiment: Experiment) -> Path:
+    """Where a watched experiment writes what it measured, when it has ended."""
+    assert experiment.watch is not None
+    name = f"{named(experiment)}-{experiment.tags.get('method') or experiment.tags.get('recipe') or 'run'}"
+    return Path(experiment.watch.folder) / f"{name.replace('/', '_')}-{experiment.key}" / MEASURED
+
+
+def named(experiment: Experiment) -> str:
+    """The beginning of the names of an experiment's folders."""
+    return f"{experiment.model}-{experiment.data}-s{experiment.seed}".replace("/", "_")
+
+
+class Log:
+    """The log of one run of an experiment."""
+
+    def __init__(self, watch: Watch, state: State):
+        self.watch, self.experiment = watch, state.experiment
+        self.folder = Path(watch.folder)
+        self.training = (0, "")  # number and key of the one to come
+        self._tags = watch.tags and watch.tags(state.model, state.example, len(state.data.train))
+        self._before: list[dict[str, Any]] = []  # epochs of the trainings that came earlier
+        self._rows: list[dict[str, Any]] = []
+        self._board: TensorBoard | None = None
+        self._flips: SignFlips | None = None
+        self._elasticities: Elasticities | None = None
+
+    def place(self, number: int, key: str) -> Path:
+        """The folder of the training ``key``, the experiment's number ``number``, from 1."""
+        return self.folder / f"{named(self.experiment)}-training{number}-{key}"
+
+    def holds(self, number: int, key: str, epochs: int) -> bool:
+        """Whether the first ``epochs`` epochs of a training have been watched in this way."""
+        place = self.place(number, key)
+        return self.watch.is_kept_in(place) and len(read_epochs(place)) >= epochs
+
+    def pass_by(self, number: int, key: str) -> None:
+        """Take in a training that was watched before."""
+        self._before += read_epochs(self.place(number, key))
+
+    def begin(self, epochs: int, state: State) -> None:
+        """Begin the training ``training``, or go on after ``epochs`` epochs of it, which the log holds."""
+        self._place = self.place(*self.training)
+        again = self.holds(*self.training, epochs) and epochs > 0
+        if not again and self._place.is_dir():
+            for old in (*self._place.glob("events.out.tfevents*"), self._place / EPOCHS, self._place / CURVES):
+                old.unlink(missing_ok=True)
+        self._rows = read_epochs(self._place)[:epochs] if again else []
+        self.watch.keep_in(self._place)
+        if self.watch.tensorboard:
+            self._board = TensorBoard(self._place, purge_step=state.epoch + 1 if again else None)
+        if self.watch.elasticities:
+            split = state.data.score if len(state.data.score) else state.data.train
+            order = torch.Generator().manual_seed(self.experiment.seed)
+            batches = some_batches(split, min(SAMPLES, len(split)), 128, order)
+            self._elasticities = Elasticities(batches, self.watch.elasticities)
+            known = _read_json(self._place / CURVES) or [] if again else []
+            self._elasticities.curves = [curve for curve in known if curve["epoch"] <= state.epoch]
+        if hasattr(self._tags, "go_on"):
+            self._tags.go_on([*self._before, *self._rows])
+
+    def before_epoch(self, state: State) -> None:
+        if self.watch.sign_flips:
+            self._flips = SignFlips(state.model, state.snapshots["init"])
+
+    def after_epoch(self, state: State, trainer: Trainer) -> None:
+        """Write down an epoch that has just ended; ``state.epoch`` counts it."""
+        row = {**trainer.history[-1], "epoch": state.epoch}
+        plain = set(row)
+        watching = (self._flips, self._elasticities, *self.watch.observers)
+        for observer in watching:
+            if observer is not None:
+                observer(trainer, row)
+        official = self._tags(trainer) if self._tags is not None else {}
+        self._rows.append(row | official)
+        if self._board is not None:
+            added = {name: value for name, value in row.items() if not official or name not in plain}
+            self._board.add_numbers(added | official, state.epoch)
+            self._draw_histograms(state.epoch, trainer)
+        write_atomically(self._place / EPOCHS, _table(self._rows))
+        if self._elasticities is not None and self._elasticities.curves:
+            write_atomically(self._place / CURVES, json.dumps(self._elasticities.curves))
+
+    def _draw_histograms(self, epoch: int, trainer: Trainer) -> None:
+        assert self._board is not None
+        if self.watch.histograms and epoch % self.watch.histograms == 0:
+            for name, weight in watched_weights(trainer.model).items():
+                alive = trainer.masks.get(name)
+                living = weight if alive is None else weight[alive.to(weight.device)]
+                self._board.add_histogram(f"weight/{name}", living, epoch)
+        curves = self._elasticities.curves if self._elasticities is not None else []
+        if curves and curves[-1]["epoch"] == epoch:
+            values = torch.tensor(curves[-1]["quantiles"])
+            self._board.add_histogram("track/weight_saliency", values[values > 0].log10(), epoch)
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """A training ends, whether it has come to its end or not."""
+        if self._board is not None:
+            self._board.close()
+        self._before, self._rows, self._board = [*self._before, *self._rows], [], None
+
+    def finish(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write down what the experiment has measured: the end of its log."""
+        path = measured_file(self.experiment)
+        rows = list(rows)
+        if self.watch.tensorboard:
+            board = TensorBoard(path.parent)
+            for row in rows:
+                if "accuracy" not in row:  # of an attack
+                    continue
+                if hasattr(self._tags, "measured"):
+                    for tag, (value, step) in self._tags.measured(row).items():
+                        board.add_numbers({tag: value}, step)
+                    continue
+                columns = ("accuracy", "loss", "sparsity", "channels_removed", "macs_removed")
+                board.add_numbers({f"measured/{name}": row[name] for name in columns}, row["epoch"])
+            board.close()
+        write_atomically(path, _table(rows))
+        self.watch.keep_in(path.parent)
+
+
+def read_epochs(place: Path) -> list[dict[str, Any]]:
+    """The rows of a training's table, numbers as numbers; none where there is no table."""
+    try:
+        text = (place / EPOCHS).read_text(encoding="utf-8")
+    except OSError:
+        return []
+    return [
+        {name: _number(cell) for name, cell in row.items() if cell != ""} for row in csv.DictReader(io.StringIO(text))
+    ]
+
+
+def _number(cell: str) -> Any:
+    try:
+        return int(cell) if cell.lstrip("-").isdigit() else float(cell)
+    except ValueError:
+        return cell
+
+
+def _table(rows: Iterable[Mapping[str, Any]]) -> str:
+    rows = list(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, dict.fromkeys(name for row in rows for name in row), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

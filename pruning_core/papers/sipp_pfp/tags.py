@@ -1,0 +1,45 @@
+"""The numbers that the code of SiPP and PFP sends to TensorBoard, under its names (liebenwein2020pfp, as implemented)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from pruning_core.checks import checked
+from pruning_core.training.trainer import Trainer
+
+STEPS = 10_000
+"""What an axis of retained fractions is multiplied by there: steps of TensorBoard are whole numbers."""
+
+
+@checked(example=None)
+class SippTags:
+    """What the code of SiPP and PFP sends to TensorBoard: ``Watch(folder, tags=SippTags)``.
+
+    After each epoch of the first training TrainingLoss, TrainingAcc1, TrainingTestLoss, TrainingTestAcc1 and
+    TrainingTestAcc5 (accuracies as fractions; Test: here of the validation split), as Retraining... once something is
+    pruned. At each Measure "Test Error param", "Top 5 Test Error param" and "Test Loss param" (errors in percent), with
+    10,000 times the fraction of weights that is left as the step, and the same as "... flops" of multiply-accumulates.
+    """
+
+    def __init__(self, model: nn.Module, example: Tensor, samples: int):
+        self._size = sum(parameter.numel() for parameter in model.parameters())
+
+    def __call__(self, trainer: Trainer) -> dict[str, float]:
+        row = trainer.history[-1]
+        smaller = sum(parameter.numel() for parameter in trainer.model.parameters()) < self._size
+        kind = "Retraining" if smaller or trainer.masks.sparsity > 0 else "Training"
+        shares = {"Acc1": "train_accuracy", "TestAcc1": "validation_accuracy", "TestAcc5": "validation_accuracy5"}
+        tags = {name: row[column] / 100 for name, column in shares.items() if column in row}
+        losses = {"Loss": "train_loss", "TestLoss": "validation_loss"}
+        tags |= {name: row[column] for name, column in losses.items() if column in row}
+        return {f"{kind}{name}": value for name, value in tags.items()}
+
+    @staticmethod
+    def measured(row: Mapping[str, Any]) -> dict[str, tuple[float, int]]:
+        """Tag -> (value, step), of the row of a Measure."""
+        values = {"Test Error": 100 - row["accuracy"], "Test Loss": row["loss"]}
+        if "accuracy5" in row:
+            values["Top 5 Test Error"] = 100 - row["accuracy5"]
+        left = {"param": 1 - row["sparsity"], "flops": 1 - row["macs_removed"]}
+        return {f"{n} {axis}": (v, round(STEPS * kept)) for n, v in values.items() for axis, kept in left.items()}
