@@ -34,8 +34,10 @@ def official_command(
 ) -> None:
     """Run an official setting of the five papers to its report: rows, curves, figures, and the paper's numbers beside ours.
 
-    NAME as in --list. `official snipit` is SNIP-it's main.py: what follows is typed as in its README. Without --epochs,
-    --limit, --width and --data everything has the paper's scale. The same command goes on where a run was stopped.
+    NAME as in --list, or a command line as the official READMEs have it: `main.py` and `snipit` are SNIP-it's program,
+    `experiment.main FILE` is that of SiPP and PFP, `main.py --config FILE` that of How Sparse, and i-SpaSP's scripts have
+    their own names. Without --epochs, --limit, --width and --data everything has the paper's scale. The same command goes
+    on where a run was stopped.
     """
     from pruning_core import official
     from pruning_core.official.files import settings_of_file
@@ -43,22 +45,22 @@ def official_command(
     if listed:
         _list(name)
         return
-    if (name is None) == (config is None):
-        raise BadInput("give the name of a setting (see --list), or --config FILE, and not both.")
+    wanted, flags = official.typed([name, *flags] if name is not None else [], config)
+    if config is not None and isinstance(wanted, str):
+        print(f"{config} is not here; {wanted} is the setting of that name.")
     use_root(options["root"])
     epochs = options["epochs"]
-    if name == "snipit" and epochs is not None:  # its own flag: a length, not a shortening
+    if wanted == "snipit" and epochs is not None:  # its own flag: a length, not a shortening
         flags, epochs = (*flags, "--epochs", str(epochs)), None
-    if name == "snipit" and options["loss"] is not None and options["loss"] not in LOSSES:  # one of its penalties
+    if wanted == "snipit" and options["loss"] is not None and options["loss"] not in LOSSES:  # one of its penalties
         flags, options["loss"] = (*flags, "--loss", options["loss"]), None
     asked = Asked(
         options["seeds"], options["points"], options["methods"], options["reference"], flags, options["device"]
     )
     shorter = official.Shorter(epochs, options["limit"], options["width"], options["data"])
-    wanted: Any = config if config is not None else name
-    title = config.stem if config is not None else str(name)
+    title = wanted.stem if isinstance(wanted, Path) else wanted
     out = options["out"] or cache_root() / "official" / title
-    system = (official.official(wanted) if config is None else settings_of_file(wanted)[0]).room
+    system = (official.official(wanted) if isinstance(wanted, str) else settings_of_file(wanted)[0]).room
     more = besides(options, out / "watch", {"snipit": "snipit", "sipp_pfp": "sipp"}.get(system))
     if options["plan"]:
         _plan(wanted, asked, shorter, more)

@@ -20,6 +20,7 @@ from pruning_core.experiments.watching import Watch
 from pruning_core.masks.schedules import SNIP_IT_ROUNDS
 from pruning_core.models.build import MODELS, NORMS
 from pruning_core.models.published import check_published
+from pruning_core.models.zoo.initialisers import STARTS
 from pruning_core.records.files import HASHED_UNLESS_DEFAULT, cache_root, content_hash, is_hashed
 from pruning_core.records.table import COLUMNS, storable
 from pruning_core.training.evaluation import PRECISIONS, computes_bfloat16
@@ -45,15 +46,15 @@ class Experiment:
     """A network, its data, and what happens to it. Everything but ``device``, ``tags`` and ``watch`` decides the hash (of
     ``profile`` only whether it is a cheap one: the records of smoke and quick are void as soon as the package's code changes).
 
-    ``timeline`` is a list of stages; a ``Measure("final")`` is added where it does not end with one. ``optimizer``,
-    ``learning_rate`` and ``batch_size`` are what Train stages fall back to. ``precision`` and ``channels_last`` are the
-    Trainer's, for every Train stage ("bfloat16" of one stage holds for that stage): "auto" becomes bfloat16 with
-    channels_last where ``device`` computes in it, else float32, which suits convolutional networks. ``loss`` is a name of
-    LOSSES ("cross_entropy", "mse", "hinge") or a function (outputs, labels) -> mean over the batch: what trainings minimise,
-    methods differentiate and rows report. ``network`` is the path of a file of ``save_network`` or ``PruneResult.save`` in
-    place of fresh weights: of ``model``, or of what pruning has left of it; what it lacks counts as removed. ``tags`` are
-    columns of the rows: new ones, or ``method`` under a name of your own. ``watch`` says what is written down while it
-    trains.
+    ``start`` as of build_model. ``timeline`` is a list of stages; a ``Measure("final")`` is added where it does not end with
+    one. ``optimizer``, ``learning_rate`` and ``batch_size`` are what Train stages fall back to. ``precision`` and
+    ``channels_last`` are the Trainer's, for every Train stage ("bfloat16" of one stage holds for that stage): "auto" becomes
+    bfloat16 with channels_last where ``device`` computes in it, else float32, which suits convolutional networks. ``loss`` is
+    a name of LOSSES ("cross_entropy", "mse", "hinge") or a function (outputs, labels) -> mean over the batch: what trainings
+    minimise, methods differentiate and rows report. ``network`` is the path of a file of ``save_network`` or
+    ``PruneResult.save`` in place of fresh weights: of ``model``, or of what pruning has left of it; what it lacks counts as
+    removed. ``tags`` are columns of the rows: new ones, or ``method`` under a name of your own. ``watch`` says what is written
+    down while it trains.
 
     >>> Experiment("lenet300", "digits", [Train(3)]).key == Experiment("lenet300", "digits", [Train(3)]).key
     True
@@ -65,6 +66,7 @@ class Experiment:
         seed=SEED,
         width=Real(above=0),
         norm=OneOf(*NORMS),
+        start=Maybe(OneOf(*STARTS, kind="start")),
         optimizer=A(Optimizer),
         learning_rate=A(Schedule, "a schedule such as LearningRate('cosine')"),
         batch_size=Whole(at_least=1),
@@ -85,6 +87,7 @@ class Experiment:
     seed: int = 0
     width: float = 1.0
     norm: str = "batch"
+    start: str | None = field(default=None, metadata=HASHED_UNLESS_DEFAULT)
     optimizer: Optimizer = field(default_factory=Optimizer)
     learning_rate: Schedule = field(default_factory=LearningRate)
     batch_size: int = 128
@@ -105,6 +108,8 @@ class Experiment:
         check_fields(self)
         if not self.model.startswith("torchvision/"):
             known_name("model", self.model, MODELS)
+        elif self.start is not None:
+            raise BadInput(f"{self.model} starts as torchvision starts it: start={self.start!r} is for the book's own.")
         known_name("data set", self.data, DATASETS)
         for kind, name, known in (
             ("normalisation", self.normalise, NORMALISATIONS),

@@ -105,7 +105,8 @@ class State:
 def built(experiment: Experiment, data: Data, seed: int) -> nn.Module:
     """The network of an experiment, with fresh weights."""
     size = (data.shape, data.classes)
-    return build_model(experiment.model, size, width=experiment.width, norm=experiment.norm, seed=seed)
+    e = experiment
+    return build_model(e.model, size, width=e.width, norm=e.norm, start=e.start, seed=seed)
 
 
 def start(experiment: Experiment) -> State:

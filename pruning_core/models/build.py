@@ -70,16 +70,33 @@ def _torchvision(name: str, shape: Shape, classes: int, width: float, norm: str)
         known_name("model", name, [f"torchvision/{known}" for known in names])
     if width != 1 or norm != "batch":
         raise BadInput(f"{name} is built as torchvision defines it: width must be 1 and norm 'batch'.")
-    if shape[0] != 3:
-        raise BadInput(f"{name} takes images of 3 channels, not {shape[0]}.")
     # Auxiliary classifiers would change what the network returns while it trains.
     options = {"aux_logits": False, "init_weights": True} if short in ("googlenet", "inception_v3") else {}
-    return models.get_model(short, weights=None, num_classes=classes, **options)
+    model = models.get_model(short, weights=None, num_classes=classes, **options)
+    if shape[0] != 3:
+        _read_channels(model, shape[0])
+    return model
+
+
+def _read_channels(model: nn.Module, channels: int) -> None:
+    """Let the first convolution read ``channels`` channels in place of three, its weights drawn as wide as they were."""
+    conv = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+    weight = conv.weight.detach()
+    conv.in_channels = channels
+    conv.weight = nn.Parameter(weight.new_empty(len(weight), channels, *weight.shape[2:]))
+    if not weight.is_meta:
+        nn.init.normal_(conv.weight, std=float(weight.std()))
 
 
 @checked
 def build_model(
-    name: str, data: str | Data | tuple[Shape, int], *, width: float = 1.0, norm: str = "batch", seed: int | None = None
+    name: str,
+    data: str | Data | tuple[Shape, int],
+    *,
+    width: float = 1.0,
+    norm: str = "batch",
+    start: str | None = None,
+    seed: int | None = None,
 ) -> nn.Module:
     """Build a network by name for a data set.
 
@@ -89,6 +106,7 @@ def build_model(
         width: factor on the number of channels or hidden units of every layer (rounded, at least 1).
         norm: "batch"; "sigmoid" (RNI's norm with scale sigmoid(g) and no shift, behind convolutions only); "none"
             (convolutions without bias get one). Networks without norm layers in their paper ignore "batch".
+        start: how weights are drawn, in place of what the network's paper does: a name of ``STARTS``, such as "he_uniform".
         seed: fixes the initial weights and leaves the global random state alone; None draws from the global state.
 
     Returns:
@@ -97,19 +115,24 @@ def build_model(
         ``with torch.device("meta")`` it has shapes but no values, and nothing is drawn: enough to count parameters.
 
     Raises:
-        UnknownName: no such network, data set or norm. BadInput: images too small, or no such combination.
+        UnknownName: no such network, data set, norm or start. BadInput: images too small, or no such combination.
 
     >>> sum(p.numel() for p in build_model("lenet300", "mnist", seed=0).parameters())
     266610
     """
     seed = check("seed", seed, Maybe(SEED))
+    if start is not None:
+        known_name("start", start, STARTS)
+        if name not in MODELS:
+            raise BadInput(f"{name} starts as torchvision starts it: start={start!r} is for networks of the book.")
     with torch.random.fork_rng(devices=[]):
-        start = int(torch.randint(2**62, (), device="cpu")) if seed is None else seed
-        torch.default_generator.manual_seed(start)  # not torch.manual_seed, which would touch the GPUs' state too
+        drawn = int(torch.randint(2**62, (), device="cpu")) if seed is None else seed
+        torch.default_generator.manual_seed(drawn)  # not torch.manual_seed, which would touch the GPUs' state too
         model = _architecture(name, data, width, norm)
         if name in MODELS and not next(model.parameters()).is_meta:
-            torch.default_generator.manual_seed(start)  # again: norms decide how many numbers were drawn so far
-            MODELS[name].initialise(model)
+            torch.default_generator.manual_seed(drawn)  # again: norms decide how many numbers were drawn so far
+            initialise = MODELS[name].initialise if start is None else STARTS[start]
+            initialise(model)
     if seed is None:
         torch.randint(2**62, (), device="cpu")  # the state was restored above: the next network must be another one
     return model

@@ -83,12 +83,13 @@ def _rni(name: str) -> Official:
 
 
 def _ispasp(name: str) -> Official:
-    script = {"resnet34": "prune_resnet34_ispasp.py", "mobilenet_v2": "prune_mobilenetv2_ispasp.py"}[
-        name.partition("-")[0]
-    ]
-    command = f"python {script} {ispasp.LINES[name]}"
+    command = f"python {ispasp.SCRIPTS[name.partition('-')[0]]} {ispasp.LINES[name]}"
+    return _of_ispasp(f"ispasp/{name}", name, command)
+
+
+def _of_ispasp(title: str, name: str, command: str) -> Official:
     return Official(
-        f"ispasp/{name}", "i-SpaSP", "ispasp", "wolfe2022ispasp", command, lambda asked: ispasp.experiments(name, asked)
+        title, "i-SpaSP", "ispasp", "wolfe2022ispasp", command, lambda asked: ispasp.experiments(name, asked)
     )
 
 
@@ -103,14 +104,17 @@ _EVERY = (
 CATALOGUE: dict[str, Official] = {entry.name: entry for entry in _EVERY}
 """Name -> official setting."""
 
-MAIN = _snipit("snipit", [], "")
-"""SNIP-it's main.py with nothing but the flags that are asked for."""
+PROGRAMS = {
+    "snipit": _snipit("snipit", [], ""),
+    **{script: _of_ispasp(script, script, f"python {script}") for script in ispasp.SCRIPTS.values()},
+}
+"""Official programs with nothing but the flags that are asked for: SNIP-it's main.py, i-SpaSP's two scripts."""
 
 
 def official(name: str) -> Official:
-    """The setting of that name; "snipit" alone is its main.py. Raises UnknownName with the nearest name.
+    """The setting of that name, or the program: "snipit" is SNIP-it's main.py. Raises UnknownName with the nearest name.
 
     >>> official("snipit/SNAPit-VGG16-CIFAR10").system
     'SNIP-it'
     """
-    return MAIN if name == MAIN.name else CATALOGUE[known_name("official setting", name, CATALOGUE)]
+    return PROGRAMS[name] if name in PROGRAMS else CATALOGUE[known_name("official setting", name, CATALOGUE)]

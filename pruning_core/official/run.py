@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
+from pruning_core.data.sets import AUGMENTATIONS, DATASETS
 from pruning_core.errors import BadInput
 from pruning_core.experiments.asked import Asked
 from pruning_core.experiments.besides import Besides
 from pruning_core.experiments.engine import epochs_of, run_all
 from pruning_core.experiments.experiment import Experiment
 from pruning_core.experiments.own_code import loss_name
+from pruning_core.models.build import build_model
 from pruning_core.official.catalogue import Official, official
 from pruning_core.official.claims import beside_the_paper
 from pruning_core.official.files import settings_of_file
@@ -34,7 +38,8 @@ class Finished:
 def planned(
     setting: Official, asked: Asked, shorter: Shorter = AS_OFFICIAL, more: Besides = NOTHING
 ) -> list[Experiment]:
-    """The experiments of a setting, shortened, with ``more`` asked of each. Raises BadInput where nothing is left to run.
+    """The experiments of a setting, shortened, with ``more`` asked of each. Raises BadInput where nothing is left to run, or
+    a network does not fit.
 
     With another loss or network they have profile "quick", as shortened ones have: nobody takes their rows for the paper's.
     """
@@ -46,7 +51,18 @@ def planned(
         experiments = [replace(experiment, profile="quick") for experiment in experiments]
     if not experiments:
         raise BadInput(f"{setting.name} has nothing to run: all of its methods are outside this book.")
+    for experiment in experiments:
+        _check_network(experiment.model, experiment.data, experiment.augment, experiment.width, experiment.norm)
     return experiments
+
+
+@cache
+def _check_network(model: str, data: str, augment: str | None, width: float, norm: str) -> None:
+    """Builds the network without its memory: what does not fit the images is refused before anything runs."""
+    info, side = DATASETS[data], AUGMENTATIONS[augment].side if augment else None
+    channels, height, width_of_images = info.shape
+    with torch.device("meta"):
+        build_model(model, ((channels, side or height, side or width_of_images), info.classes), width=width, norm=norm)
 
 
 def run_official(

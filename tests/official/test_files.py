@@ -7,6 +7,9 @@ import pytest
 import yaml
 
 from pruning_core.errors import BadInput, UnknownName
+from pruning_core.experiments.asked import Asked
+from pruning_core.experiments.stages import Prune
+from pruning_core.official import Shorter, planned, run_official
 from pruning_core.official.files import settings_of_file
 from pruning_core.papers.how_sparse.configurations import CONFIGURATIONS, FILES
 from pruning_core.papers.how_sparse.official import read_configuration
@@ -176,14 +179,46 @@ def test_a_squared_penalty_is_a_weight_decay_of_twice_its_factor(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("model", "start"), [("AlexNet", "he_uniform"), ("FC12", "he_uniform"), ("FC", None), ("FC2", None)]
+)
+def test_a_uniform_start_is_taken_where_the_official_network_takes_it(model, start, tmp_path):
+    path = tmp_path / "own.yml"
+    path.write_text(SAMPLE.replace("model: AlexNet", f"model: {model}").replace("kaiming_normal", "kaiming_uniform"))
+    assert read_configuration(path).start == start
+    (setting,) = settings_of_file(path)
+    (experiment,) = planned(setting, Asked(points=1))
+    assert experiment.start == start
+
+
+def test_a_squared_error_is_the_loss_of_training(tmp_path):
+    path = tmp_path / "own.yml"
+    path.write_text("{model: FC2, dataset: mnist, criterion: mse, lr: 0.1, epoch: 2, sparse_epoch: 2}")
+    shorter = Shorter(epochs=1, limit=200, width=0.1, data="digits")
+    (experiment,) = planned(settings_of_file(path)[0], Asked(), shorter)
+    assert experiment.loss == "mse"
+    dense, pruned = run_official(path, Asked(), shorter, progress=False).rows.to_dict("records")
+    assert (dense["criterion"], pruned["asked"]) == ("mse", 0.5)
+    assert 0 < dense["loss"] < 1  # of a squared error, a tenth of that of one output that is 1
+
+
+@pytest.mark.parametrize("model", ["VGG11", "VGG13", "VGG19", "ResNet34", "ResNet101", "ResNet152"])
+def test_networks_of_the_official_models_file_can_be_chosen(model, tmp_path):
+    path = tmp_path / "own.yml"
+    path.write_text(SAMPLE.replace("model: AlexNet", f"model: {model}"))
+    (experiment,) = planned(settings_of_file(path)[0], Asked(points=1))
+    assert experiment.model == f"{model.lower()}_how_sparse"
+
+
+@pytest.mark.parametrize(
     ("old", "new", "error", "message"),
     [
         ("model: AlexNet", "model: AlexNt", UnknownName, "did you mean 'AlexNet'"),
         ("lr: 0.01", "rate: 0.01", UnknownName, "unknown key of .* 'rate'"),
         ("epoch: 200", "", BadInput, "lacks epoch"),
         ("lr: 0.01", "lr: fast", BadInput, "lr of .* must be a number"),
-        ("criterion: cross_entropy", "criterion: mse", BadInput, "can only be cross_entropy"),
-        ("init: kaiming_normal", "init: kaiming_uniform", BadInput, "can only be kaiming_normal"),
+        ("criterion: cross_entropy", "criterion: mae", UnknownName, "unknown criterion 'mae'"),
+        ("init: kaiming_normal", "init: kaiming_unifrm", UnknownName, "did you mean 'kaiming_uniform'"),
+        ("optim: sgd", "optim: adam", BadInput, "trains by SGD all the same"),
         ("milestones: [60, 120, 160]", "milestones: 60", BadInput, "milestones of"),
         ("l1: True", "l1: 'yes'", BadInput, "l1 of .* must be True or False"),
         ("model: AlexNet", "network: AlexNet", BadInput, "is neither a configuration"),
@@ -205,6 +240,11 @@ def test_a_configuration_that_cannot_be_is_one_sentence(old, new, error, message
         ({"network": None}, "network of .* must hold keys and values"),
         ({"training": {"file": "training/none.yaml"}}, "lies neither beside it"),
         ({"training": {"numEpochs": 2}}, "lacks batchSize, learningRate"),
+        (
+            {"experiments": {"methods": ["PCANet"], "mode": "cascade", "spacing": SPACING}},
+            "PCANet, .* takes layers apart",
+        ),
+        ({"experiments": {"methods": ["FakeNet"], "mode": "cascade", "spacing": SPACING}}, "FakeNet, .* without a cut"),
         ({"experiments": {"methods": ["SiPNet"], "mode": "cascade", "spacing": []}}, "did you mean 'SiPPNet'"),
         ({"experiments": {"methods": ["SiPPNet"], "mode": "cascad", "spacing": SPACING}}, "did you mean 'cascade'"),
         ({"customizations": [{"key": [], "value": 1}]}, "key of customization 1"),
@@ -217,6 +257,21 @@ def test_a_parameter_file_that_cannot_be_is_one_sentence(change, message, tmp_pa
     path.write_text(yaml.safe_dump(document | change))
     with pytest.raises(BadInput, match=message):
         read_parameter_file(path)
+
+
+def test_every_class_that_draws_can_be_asked_for(tmp_path):
+    path = written(tmp_path, "cifar/resnet20")
+    document = yaml.safe_load(path.read_text())
+    names = {
+        "UniNet": "uniform",
+        "EllOneNet": "l1_sampling",
+        "EllTwoNet": "l2_sampling",
+        "EllOneAndTwoNet": "l1_l2_sampling",
+    }
+    document["experiments"]["methods"] = list(names)
+    path.write_text(yaml.safe_dump(document))
+    found = planned(settings_of_file(path)[0], Asked(seeds=1, points=1))
+    assert [next(s.method.name for s in e.timeline if isinstance(s, Prune)) for e in found] == list(names.values())
 
 
 def test_files_that_include_each_other_are_refused(tmp_path):

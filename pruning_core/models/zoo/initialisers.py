@@ -48,12 +48,14 @@ def _no_bias(layer: Any) -> None:
         nn.init.zeros_(layer.bias)
 
 
-def _he(mode: Literal["fan_in", "fan_out"], bias: bool = False) -> Callable[[Any], None]:
-    """Normal with variance 2 / inputs ("fan_in") or 2 / (kernel area x outputs) ("fan_out"): He et al. 2015, forward and
-    backward form. The bias is 0, or with ``bias`` as torch draws it."""
+def _he(
+    mode: Literal["fan_in", "fan_out"], bias: bool = False, fill: Callable[..., Any] = nn.init.kaiming_normal_
+) -> Callable[[Any], None]:
+    """Variance 2 / inputs ("fan_in") or 2 / (kernel area x outputs) ("fan_out"), normal unless ``fill`` is uniform: He et
+    al. 2015, forward and backward form. The bias is 0, or with ``bias`` as torch draws it."""
 
     def draw(layer: Any) -> None:
-        nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu")
+        fill(layer.weight, mode=mode, nonlinearity="relu")
         if not bias:
             _no_bias(layer)
 
@@ -86,6 +88,7 @@ _snip = partial(_orthogonal, gain=nn.init.calculate_gain("leaky_relu", LEAK))  #
 STARTS: dict[str, Initialiser] = {
     "torch": initialiser(),
     "he": initialiser(conv=_he("fan_in"), linear=_he("fan_in")),
+    "he_uniform": initialiser(*2 * [_he("fan_in", fill=nn.init.kaiming_uniform_)]),
     "he_fan_in": initialiser(conv=_he("fan_in", bias=True), linear=_he("fan_in", bias=True)),
     "he_fan_in_convolutions": initialiser(conv=_he("fan_in", bias=True)),
     "he_fan_out": initialiser(conv=_he("fan_out")),

@@ -89,7 +89,8 @@ class Configuration:
     All train ``EPOCHS`` epochs in batches of ``BATCH_SIZE`` by SGD with momentum 0.9 and no weight decay. ``strength``
     multiplies the sum of the absolute values of all parameters, biases and batch norm included; ``l1`` says whether it is
     used. ``warmup`` and ``milestones`` are epochs, ``gamma`` belongs to milestones; ``lanczos_steps`` are those of the
-    Hessian's spectrum, with ``probes`` probes; ``points``: the sweep goes over i / points, from 1 / points on.
+    Hessian's spectrum, with ``probes`` probes; ``points``: the sweep goes over i / points, from 1 / points on; ``start`` and
+    ``loss`` as of an Experiment.
     """
 
     model: str
@@ -108,6 +109,8 @@ class Configuration:
     momentum: float = 0.9
     weight_decay: float = 0.0
     probes: int = 1
+    start: str | None = None
+    loss: str | None = None
 
     def learning_rate(self, reference: bool = False) -> LearningRate | SteppedPerIteration:
         """The schedule of the paper, which moves once an epoch; with ``reference`` that of the code, once an iteration."""
@@ -182,10 +185,11 @@ def experiments_of(
         timeline += [Prune("magnitude", Budget(sparsity, keep_at_least=0)), Measure("pruned")]
     images = f"{entry.data}/how_sparse"
     optimizer = Optimizer("sgd", entry.rate, momentum=entry.momentum, weight_decay=entry.weight_decay)
+    chosen: dict[str, Any] = {k: v for k in ("start", "loss") if (v := getattr(entry, k)) is not None}
     for seed in range(seeds):
         yield Experiment(
             entry.model, entry.data, list(timeline), seed=seed, profile="paper", device=device,
             batch_size=entry.batch_size, optimizer=optimizer, learning_rate=entry.learning_rate(reference),
             normalise=images, augment=images if images in AUGMENTATIONS else None,
-            tags={"file": name, "strength": entry.strength if entry.l1 else 0.0},
+            tags={"file": name, "strength": entry.strength if entry.l1 else 0.0}, **chosen,
         )  # fmt: skip

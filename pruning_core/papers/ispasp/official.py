@@ -48,10 +48,21 @@ LINES = {
 """Name -> words of its script. Of sizes beyond the two launch scripts the paper gives the cost alone; these blocks fit it."""
 
 
+SCRIPTS = {"resnet34": "prune_resnet34_ispasp.py", "mobilenet_v2": "prune_mobilenetv2_ispasp.py"}
+LAUNCHED = {"resnet34": "prune_rn34_ispasp.py", "mobilenet_v2": "prune_mbnv2_ispasp.py"}
+"""Network -> its script, and the launch script that calls it with the words of LINES."""
+
+
 def experiments(name: str, asked: Asked) -> list[Experiment]:
-    """The experiment of a script, one a seed. Raises UnknownName or BadInput for what the script would not take either."""
-    words = [*LINES[known_name("setting of i-SpaSP", name, LINES)].split(), *asked.flags]
-    network = name.partition("-")[0]
+    """The experiment of a setting or of a script by its file's name, which has the script's own defaults; one a seed.
+
+    Raises UnknownName or BadInput for what the script would not take either.
+    """
+    network = {script: own for own, script in SCRIPTS.items()}.get(name)
+    words = [*asked.flags]
+    if network is None:
+        words = [*LINES[known_name("setting of i-SpaSP", name, LINES)].split(), *words]
+        network = name.partition("-")[0]
     flags = read_flags(f"i-SpaSP's script for {network}", FLAGS[network], words)
     for elsewhere, instead in (
         ("pruned_path", "the same command goes on from its last checkpoint"),

@@ -3,8 +3,9 @@
 Each is one dense network, cut once to the half and once to a tenth of its channels, each with its own fine-tuning. What
 differs from the official code, named once: networks train on the 90 % of the training images that this book trains on; the
 best epoch is that of the validation split, not of the test images; channels are cut to the exact fraction, at least three
-staying in a layer; the network is built after the seed is set. The paper's own functions, ``train`` and
-``prune_finetune``, follow the official code with ``reference=True`` in the choice of the epoch and in the thresholds.
+staying in a layer, unless ``reference`` takes the official thresholds; the network is built after the seed is set. The
+paper's own functions, ``train`` and ``prune_finetune``, follow the official code with ``reference=True`` in the choice of the
+epoch and in the images too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pruning_core.experiments.experiment import Experiment
 from pruning_core.experiments.recipes.chapters import RECEDING_OPTIMIZER, receding
 from pruning_core.experiments.stages import Stage, Train
 from pruning_core.methods.rni import RecedingNeurons
+from pruning_core.methods.slimming import Slimming
+from pruning_core.methods.ucs import UniformChannelScaling
 from pruning_core.papers.rni.pipeline import NETWORKS
 
 EPOCHS, BATCH_SIZE = 160, 64
@@ -41,18 +44,21 @@ SETTINGS = {
 NAMES = tuple(
     f"{a}-{d}-{m}" for a, setting in SETTINGS.items() for d in ("cifar10", "cifar100") for m in setting.strengths
 )
-METHODS = {"rni": "rni", "l1": "slimming", "ucs": "ucs"}
+METHODS = {"rni": RecedingNeurons, "l1": Slimming, "ucs": UniformChannelScaling}
 
 
 def experiments(name: str, asked: Asked) -> list[Experiment]:
-    """The experiments of one setting, "vgg16-cifar10-rni": a network a seed and fraction removed.
+    """The experiments of one setting, "vgg16-cifar10-rni": a network a seed and fraction removed. ``reference``: the official
+    thresholds, which mistake >= for >.
 
     Raises UnknownName, and BadInput for flags, which the notebook does not have.
     """
     asked.no_flags(name)
     arch, data, method = known_name("setting of RNI", name, NAMES).split("-")
-    setting, ours = SETTINGS[arch], METHODS[method]
-    kind: Any = RecedingNeurons(b=setting.b) if method == "rni" else ours
+    setting = SETTINGS[arch]
+    kind = METHODS[method](reference=asked.reference)
+    if isinstance(kind, RecedingNeurons):
+        kind = replace(kind, b=setting.b)
     settings: dict[str, Any] = {
         "batch_size": BATCH_SIZE,
         "optimizer": RECEDING_OPTIMIZER,
@@ -61,7 +67,7 @@ def experiments(name: str, asked: Asked) -> list[Experiment]:
         "norm": "sigmoid" if method == "rni" else "batch",
         "profile": "paper",
         "device": asked.device,
-        "tags": {"method": ours},
+        "tags": {"method": kind.name},
     }
     planned = []
     for fraction in spread(FRACTIONS, asked.points):

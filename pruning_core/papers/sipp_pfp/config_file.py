@@ -30,10 +30,19 @@ DATA = {"CIFAR10": "cifar10", "MNIST": "mnist", "FashionMNIST": "fashion_mnist",
 METHODS = {
     "SiPPNet": "SiPP", "SiPPNetRand": "SiPP-rand", "SiPPNetHybrid": "SiPP-hybrid", "ThresNet": "WT", "SnipNet": "SNIP",
     "PFPNet": "PFP", "PFPNetRand": "PFP-rand", "PFPNetTop": "PFP-top", "FilterThresNet": "FT", "SoftNet": "SoftNet",
-    "ThiNet": "ThiNet", "UniNet": "Uniform", "EllOneNet": "ell1", "EllTwoNet": "ell2", "FilterUniNet": "Uniform Filters",
-    "ALDSNet": "ALDS",
+    "ThiNet": "ThiNet", "UniNet": "Uniform", "EllOneNet": "ell1", "EllTwoNet": "ell2",
+    "EllOneAndTwoNet": "ell1 and ell2", "FilterUniNet": "Uniform Filters", "ALDSNet": "ALDS",
 }  # fmt: skip
 """Class of the official code -> the short name that the table of files has."""
+
+LOW_RANK = "it takes layers apart into factors and removes no weights, which is outside of this book"
+ELSEWHERE = {
+    **dict.fromkeys(("SVDNet", "SVDErrorNet", "SVDNuclearNet", "SVDFrobeniusNet", "PCANet", "MessiNet"), LOW_RANK),
+    **dict.fromkeys(("LearnedRankNet", "LearnedRankNetScheme0"), LOW_RANK),
+    "FakeNet": "a training of the same length without a cut is mode 'train' with the epochs of both",
+}  # fmt: skip
+"""Class of the official code -> why a file cannot ask for it. ReferenceNet is measured in any case, and ALDS passed over,
+as it stands in files of the papers."""
 
 SPACING = {"geometric": 3, "linear": 3, "cubic": 3, "harmonic2": 3, "harmonic": 2}
 """Type of a spacing -> how many of (numIntervals, maxVal, minVal) it takes."""
@@ -119,6 +128,9 @@ def settings_of(document: Mapping[str, Any], where: str) -> ParameterFile:
     training = _part(document, "training", where)
     retraining = _merged(training, document.get("retraining") or {})
     methods = check(f"methods of {where}", experiments.get("methods"), Several(Text(), at_least=1))
+    for method in methods:
+        if method in ELSEWHERE:
+            raise BadInput(f"{method}, a method of {where}, is not here: {ELSEWHERE[method]}.")
     groups = check(f"retrainIterations of {where}", experiments.get("retrainIterations", -1), Whole())
     delta = (document.get("coresets") or {}).get("deltaS", 1e-16)
     return ParameterFile(

@@ -43,7 +43,8 @@ METHODS_OF_THE_FILES: dict[str, tuple[str | Method, str]] = {
     "WT": ("magnitude", "global"), "SNIP": ("snip", "global"), "PFP": ("pfp", "global"),
     "FT": ("l1_norm", "layer"), "SoftNet": ("l2_norm", "layer"), "ThiNet": (ThiNet(reference=True), "layer"),
     "PFP-rand": ("pfp_random", "global"), "PFP-top": ("pfp_top", "global"), "Uniform": ("uniform", "layer"),
-    "ell1": ("l1_sampling", "layer"), "ell2": ("l2_sampling", "layer"), "Uniform Filters": ("random_channels", "layer"),
+    "ell1": ("l1_sampling", "layer"), "ell2": ("l2_sampling", "layer"), "ell1 and ell2": ("l1_l2_sampling", "layer"),
+    "Uniform Filters": ("random_channels", "layer"),
 }  # fmt: skip
 """Name in the files -> our method as the official code has it, and how its budget is spread."""
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchvision import models as torchvision_models
 
 from pruning_core import prune
-from pruning_core.errors import BadInput
+from pruning_core.errors import BadInput, UnknownName
 from pruning_core.models import MODELS
 from pruning_core.models.build import build_model
 
@@ -51,6 +51,47 @@ def test_counts_of_the_analysis(name, shape, classes, parameters, prunable, anal
     assert total == parameters
     assert sum(layer.weight.numel() for layer in layers_of(model)) == prunable
     assert total - sum(norms) == analysed
+
+
+CONVOLUTIONS = {  # of model.py, stage by stage
+    "vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4),
+}  # fmt: skip
+BLOCKS = {
+    "resnet18": (1, (2, 2, 2, 2)), "resnet34": (1, (3, 4, 6, 3)), "resnet50": (4, (3, 4, 6, 3)),
+    "resnet101": (4, (3, 4, 23, 3)), "resnet152": (4, (3, 8, 36, 3)),
+}  # fmt: skip
+PUBLISHED = {"vgg11": 9_231_114, "vgg13": 9_416_010, "vgg16": 14_728_266, "vgg19": 20_040_522, "resnet34": 21_328_292}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_a_vgg_has_the_parameters_that_its_list_of_layers_has(name):
+    widths = [w for w, n in zip((64, 128, 256, 512, 512), CONVOLUTIONS[name], strict=True) for _ in range(n)]
+    pairs = zip([3, *widths], widths, strict=False)
+    counted = sum(9 * i * o + o + 2 * o for i, o in pairs) + 512 * 10 + 10  # bias, and the two vectors of a norm
+    model = on_meta(f"{name}_how_sparse", COLOUR, 10)
+    assert sum(p.numel() for p in model.parameters()) == counted == PUBLISHED[name]
+    assert MODELS[f"{name}_how_sparse"].parameters == counted
+    assert [len(layer.weight) for layer in layers_of(model)] == [*widths, 10]
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_residual_network_has_the_parameters_that_its_blocks_have(name):
+    expansion, stages = BLOCKS[name]
+    inputs, counted = 64, 9 * 3 * 64 + 2 * 64
+    for width, blocks in zip((64, 128, 256, 512), stages, strict=True):
+        for block in range(blocks):
+            outputs = expansion * width
+            if expansion == 1:
+                counted += 9 * inputs * width + 9 * width * width + 2 * (width + width)
+            else:
+                counted += inputs * width + 9 * width * width + width * outputs + 2 * (2 * width + outputs)
+            if block == 0 and (width > 64 or inputs != outputs):
+                counted += inputs * outputs + 2 * outputs
+            inputs = outputs
+    counted += 100 * inputs + 100
+    model = on_meta(f"{name}_how_sparse", COLOUR, 100)
+    assert sum(p.numel() for p in model.parameters()) == counted == PUBLISHED.get(name, counted)
+    assert MODELS[f"{name}_how_sparse"].parameters == counted
 
 
 def test_layers_of_the_perceptrons():
@@ -177,6 +218,28 @@ def test_the_official_initialisation(name):
             assert not value.any(), key
         elif value.dim() == 1 and key.endswith("weight"):
             assert (value == 1).all(), key
+
+
+@pytest.mark.parametrize("name", ["fc12", "lenet_how_sparse", "vgg11_how_sparse"])
+def test_the_official_uniform_initialisation(name):
+    """Of the same variance, so that its end is at sqrt(6 / fan_in); the same seed, another network."""
+    model = build_model(name, (COLOUR, 10), width=0.25, start="he_uniform", seed=0)
+    for layer in layers_of(model):
+        fan_in, values = layer.weight[0].numel(), layer.weight.detach().double().flatten()
+        end = math.sqrt(6 / fan_in)
+        assert float(values.abs().max()) <= end
+        assert abs(float(values.square().mean()) * fan_in / 2 - 1) < 6 * math.sqrt(0.8 / len(values))
+        assert not layer.bias.any()
+    assert not torch.equal(
+        next(model.parameters()), next(build_model(name, (COLOUR, 10), width=0.25, seed=0).parameters())
+    )
+
+
+def test_a_start_that_is_none_is_refused():
+    with pytest.raises(UnknownName, match="did you mean 'he_uniform'"):
+        build_model("fc5", (COLOUR, 10), start="he_unifrm")
+    with pytest.raises(BadInput, match="starts as torchvision starts it"):
+        build_model("torchvision/resnet18", (COLOUR, 10), start="he_uniform")
 
 
 @pytest.mark.parametrize("name", ["lenet_how_sparse", "cnet", "alexnet_how_sparse", "resnet18_how_sparse", "fc5"])
