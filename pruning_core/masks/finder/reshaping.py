@@ -57,6 +57,8 @@ def view(
                 labels.fix(block.labels, reason)
                 plan = [entry for entry in plan if not _shared(labels, entry, touched, reason)]
             continue
+        if not any(right for _, right in touched):  # a single unit along dimensions that disappear
+            continue
         taken |= {id(run) for run in touched}
         plan.append((block, touched))
     return tuple(_viewed(labels, block, touched, before, after, reason, free) for block, touched in plan)
