@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pruning_core.masks.finder import products  # noqa: F401  (registers its rules)
+from pruning_core.masks.finder import picking, products  # noqa: F401  (they register their rules)
 from pruning_core.masks.finder.calls import Call, marks_of
 from pruning_core.masks.finder.labels import Block, Labels, Marks, Vector, all_labels
 from pruning_core.masks.finder.operators import FILLERS, apply
