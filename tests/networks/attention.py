@@ -31,9 +31,11 @@ class VisionTransformer(nn.Module):
         super().__init__()
         self.patch = nn.Conv2d(3, 12, 4, 4)
         self.token, self.positions = nn.Parameter(torch.randn(1, 1, 12)), nn.Parameter(torch.randn(1, 5, 12) * 0.02)
-        self.blocks = nn.ModuleList([nn.ModuleDict({
-            "norm1": nn.LayerNorm(12), "attention": FusedAttention(), "norm2": nn.LayerNorm(12),
-            "mlp": nn.Sequential(nn.Linear(12, 24), nn.GELU(), nn.Dropout(0.1), nn.Linear(24, 12))}) for _ in range(2)])  # fmt: skip
+        self.blocks = nn.ModuleList()
+        for _ in range(2):
+            mlp = nn.Sequential(nn.Linear(12, 24), nn.GELU(), nn.Dropout(0.1), nn.Linear(24, 12))
+            norms = {"norm1": nn.LayerNorm(12), "norm2": nn.LayerNorm(12)}
+            self.blocks.append(nn.ModuleDict({"attention": FusedAttention(), "mlp": mlp, **norms}))
         self.scale1, self.norm, self.head = nn.Parameter(torch.full((12,), 0.5)), nn.LayerNorm(12), nn.Linear(12, 4)
 
     def forward(self, x):
@@ -325,18 +327,21 @@ class GroupedQueries(nn.Module):
 
 
 ROW = (noise(7, 5),)
+WRITTEN = {"channels of blocks.0.attention.qkv": "number or order", "channels of patch": "LayerNorm"}
+LINEAR1 = "inner.encoder.layers.0.linear1 inner.decoder.layers.0.linear1 inner.decoder.layers.1.linear1"
+TURNED = {"channels of q_proj": "whose size is fixed", "channels of v_proj": "number or order"}
 CASES = {
-    "vision transformer": Case(VisionTransformer, (noise(3, 8, 8),), "blocks.0.mlp.0 blocks.1.mlp.0 blocks.0.attention.qkv"),
-    "separate heads": Case(SeparateHeads, ROW, "embed up v"),
-    "llama": Case(Llama, (whole(17, 6),), "gate_proj up_proj"),
-    "llama, fused gate": Case(lambda: Llama(True), (whole(17, 6),), "gate_up"),
-    "gpt": Case(Gpt, (whole(19, 6),), "c_fc"),
-    "translator": Case(Translator, (whole(15, 6), whole(15, 5)), "inner.encoder.layers.0.linear1 inner.decoder.layers.1.linear1"),
-    "windows": Case(Windows, (noise(3, 8, 8),), "up merge"),
-    "linear attention": Case(Linearised, ROW, "embed v"),
-    "latents": Case(Latents, (noise(7, 5), whole(6)), "enter up"),
-    "mixer": Case(Mixer, (noise(3, 8, 8),), "tokens.0 channels.0"),
-    "spatial gate": Case(Gmlp, (noise(6, 5),), "embed"),
-    "masked autoencoder": Case(Masked, (noise(8, 6),), "embed inside.0 decoder.0"),
-    "grouped queries": Case(GroupedQueries, ROW, "embed up"),
-}  # fmt: skip
+    "vision transformer": Case(VisionTransformer, (noise(3, 8, 8),), "blocks.0.mlp.0 blocks.1.mlp.0", WRITTEN),
+    "separate heads": Case(SeparateHeads, ROW, "embed o up"),
+    "llama": Case(Llama, (whole(17, 6),), "gate_proj up_proj", TURNED),
+    "llama, fused gate": Case(lambda: Llama(True), (whole(17, 6),), "gate_up", TURNED),
+    "gpt": Case(Gpt, (whole(19, 6),), "c_fc", {"channels of c_attn": "number or order"}),
+    "translator": Case(Translator, (whole(15, 6), whole(15, 5)), LINEAR1),
+    "windows": Case(Windows, (noise(3, 8, 8),), "up merge", {"channels of patch": "LayerNorm"}),
+    "linear attention": Case(Linearised, ROW, "embed v o", {"channels of q": "bmm", "channels of k": "bmm"}),
+    "latents": Case(Latents, (noise(7, 5), whole(6)), "up"),
+    "mixer": Case(Mixer, (noise(3, 8, 8),), "tokens.0 channels.0", {"channels of tokens.2": "fixed"}),
+    "spatial gate": Case(Gmlp, (noise(6, 5),), "embed down", {"channels of up": "LayerNorm"}),
+    "masked autoencoder": Case(Masked, (noise(8, 6),), "inside.0 decoder.0", {"channels of to_decoder": "mean"}),
+    "grouped queries": Case(GroupedQueries, ROW, "up"),
+}

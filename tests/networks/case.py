@@ -22,8 +22,8 @@ def whole(high: int, *shape: int) -> Source:
 class Case:
     """``cut``: layers that lose outputs when half of the channels go; ``fixed``: what the report says of others.
 
-    ``fixed`` maps the name of a group, or the start of it, to words of its reason. ``refused``: words of the one sentence
-    in which the whole network is refused. ``same`` are pairs of layers of which equal channels go.
+    ``fixed`` maps "channels of LAYER" to words of the reason. ``refused``: words of the one sentence in which the whole
+    network is refused.
     """
 
     build: Callable[[], nn.Module]
@@ -31,7 +31,6 @@ class Case:
     cut: str = ""
     fixed: Mapping[str, str] = field(default_factory=dict)
     refused: str | None = None
-    slow: bool = False
 
     def batch(self, n: int, seed: int = 0) -> tuple[Tensor, ...]:
         return tuple(source(n, seed + 100 * i) for i, source in enumerate(self.inputs))

@@ -112,7 +112,9 @@ class InvertedResidual(nn.Module):
         x = self.stem(x)
         y = F.relu6(self.expand_norm(self.expand(x)))
         y = F.hardswish(self.depth_norm(self.depth(y)))
-        x += self.project_norm(self.project(y))
+        y = self.project_norm(self.project(y))
+        y += x
+        x = y
         return self.head(F.avg_pool2d(x, x.size()[2:]).squeeze(-1).squeeze(-1))
 
 
@@ -300,7 +302,7 @@ class Focus(nn.Module):
         super().__init__()
         self.focus, self.reduce, self.spread = stage(12, 10, nn.SiLU), stage(10, 6), stage(24, 12)
         self.detect = nn.Conv2d(12, 3 * 7, 1)
-        self.register_buffer("anchors", torch.rand(1, 3, 1, 1, 2), persistent=False)
+        self.register_buffer("anchors", torch.linspace(0.5, 2, 6).view(1, 3, 1, 1, 2), persistent=False)
 
     def forward(self, x):
         x = self.focus(torch.cat([x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2]], 1))
@@ -357,7 +359,7 @@ class Maxout(nn.Module):
 
     def forward(self, x):
         x = self.first(x)
-        x = x.view(x.size(0), 8, 3, x.size(2), x.size(3)).max(2).values
+        x = x.view(x.size(0), -1, 3, x.size(2), x.size(3)).max(2).values
         x = self.second(x)
         x = torch.maximum(x[:, ::2], x[:, 1::2])
         return self.head(x.mean((2, 3)))
@@ -368,16 +370,10 @@ class Dilated(nn.Module):
 
     def __init__(self, norm=nn.utils.parametrizations.weight_norm):
         super().__init__()
-        widths = [4, 10, 10]
-        self.first = nn.ModuleList(
-            [
-                norm(nn.Conv1d(a, b, 3, padding=2 * 2**i, dilation=2**i))
-                for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False))
-            ]
-        )
-        self.second = nn.ModuleList(
-            [nn.Conv1d(b, b, 3, padding=2 * 2**i, dilation=2**i) for i, b in enumerate(widths[1:])]
-        )
+        self.first = nn.ModuleList()
+        for i, width in enumerate((4, 10)):
+            self.first.append(norm(nn.Conv1d(width, 10, 3, padding=2 * 2**i, dilation=2**i)))
+        self.second = nn.ModuleList([nn.Conv1d(10, 10, 3, padding=2 * 2**i, dilation=2**i) for i in range(2)])
         self.match, self.drop, self.head = nn.Conv1d(4, 10, 1), nn.Dropout(0.2), nn.Linear(10, 3)
 
     def forward(self, x):
@@ -503,32 +499,38 @@ class Unfolded(nn.Module):
 
 
 IMAGE = (noise(3, 8, 8),)
+PYRAMID = "body.0.0 body.1.0 body.2.0 lateral.p0 lateral.p1 lateral.p2 smooth.0 score.0"
+MIXED = {"channels of body.0": "max in the forward pass", "channels of space": "all together"}
+BESIDE = {"channels of body.0": "convolution in Conv1d 'along'"}
+PLACES = {"channels of theta": "bmm", "channels of phi": "bmm"}
+REMADE = "remove_parametrizations"
 CASES = {
     "cropping U-Net": Case(CroppingUNet, (noise(1, 24, 24),), "down1 down2 bottom up2 up1 last"),
     "attention gate": Case(AttentionGate, IMAGE, "skip.0 deep.0.0 ask key"),
     "squeeze and excite": Case(SqueezeExcite, IMAGE, "enter.0 conv.0 reduce expand"),
-    "attention over channels and space": Case(BlockAttention, IMAGE, "enter.0 inside.0 shared.0 tail.0", {"channels of body.0": "mean"}),
-    "neighbouring channels": Case(NeighbouringChannels, IMAGE, "enter.0 after.0", {"channels of body.0": "conv"}),
+    "attention over channels and space": Case(BlockAttention, IMAGE, "enter.0 inside.0 shared.0 tail.0", MIXED),
+    "neighbouring channels": Case(NeighbouringChannels, IMAGE, "enter.0 after.0", BESIDE),
     "inverted residual": Case(InvertedResidual, IMAGE, "stem.0 expand depth project"),
     "cardinality": Case(Cardinality, (noise(4, 8, 8),), "enter.0 reduce.0 grouped restore multiplied"),
     "channel shuffle": Case(Shuffled, (noise(2, 8, 8),), "stem.0 tail.0"),
     "sub-pixel": Case(SubPixel, IMAGE, "first second.0 up"),
     "dense": Case(Dense, IMAGE, "stem convs.0 convs.1 convs.2 transition.2"),
-    "pyramid": Case(Pyramid, (noise(3, 9, 7),), "body.0.0 body.1.0 body.2.0 lateral.p0 lateral.p1 lateral.p2 smooth.0 score.0"),
+    "pyramid": Case(Pyramid, (noise(3, 9, 7),), PYRAMID),
     "gated": Case(Gated, IMAGE, "first second third"),
-    "unequal parts": Case(Unequal, IMAGE, "join wide.0"),
+    "unequal parts": Case(Unequal, IMAGE, "join wide.0", {"channels of enter.0": "split"}),
     "hierarchical": Case(Hierarchical, IMAGE, "enter.0 tail.0"),
-    "ghost": Case(Ghost, IMAGE, "next.0"),
+    "ghost": Case(Ghost, IMAGE, "next.0", {"channels of first.0": "slice"}),
     "focus": Case(Focus, IMAGE, "focus.0 reduce.0 spread.0"),
-    "non-local": Case(NonLocal, IMAGE, "enter.0 theta phi g out"),
+    "non-local": Case(NonLocal, IMAGE, "enter.0 g out", PLACES),
     "coordinates": Case(WithCoordinates, (noise(2, 8, 8),), "enter.0 body"),
-    "maxout": Case(Maxout, IMAGE, ""),
-    "dilated": Case(Dilated, (noise(4, 16),), "second.0 match"),
-    "wave": Case(Wave, (noise(1, 20),), "enter filters.0 gates.0 end"),
+    "maxout": Case(Maxout, IMAGE, "first second"),
+    "dilated, weight norm": Case(Dilated, (noise(4, 16),), refused=REMADE),
+    "dilated": Case(lambda: Dilated(nn.Identity()), (noise(4, 16),), "first.0 second.0 second.1 match"),
+    "wave": Case(Wave, (noise(1, 20),), "filters.0 gates.0 end", {"channels of both.0": "split"}),
     "volume": Case(Volume, (noise(2, 4, 4, 4),), "enter.0 down grouped up"),
     "flattened three ways": Case(FlattenedThree, (noise(2, 8, 8),), "conv other first second"),
     "style": Case(Style, IMAGE, "enter down inside.0 inside.3 up.2"),
-    "blurred, counted": Case(lambda: Blurred(True), IMAGE, "enter.0 inside.0 next.0"),
-    "blurred, written down": Case(lambda: Blurred(False), IMAGE, "enter.0 next.0", {"channels of inside.0": ""}),
-    "unfolded": Case(Unfolded, (noise(2, 8, 8),), "enter.0 tail.0"),
-}  # fmt: skip
+    "blurred, counted": Case(lambda: Blurred(True), IMAGE, "enter.0 next.0"),
+    "blurred, written down": Case(lambda: Blurred(False), IMAGE, "enter.0 next.0"),
+    "unfolded": Case(Unfolded, (noise(2, 8, 8),), "tail.0"),
+}

@@ -229,7 +229,7 @@ class TiedCoder(nn.Module):
 
 
 class Shared(nn.Module):
-    """One convolution at three rates (its weight used by function), one norm for two branches, one bias for two layers."""
+    """One convolution at three rates (its weight used by function), and one norm for all of them."""
 
     def __init__(self):
         super().__init__()
@@ -239,7 +239,6 @@ class Shared(nn.Module):
             nn.BatchNorm2d(6),
         )
         self.one, self.two, self.out = nn.Linear(6, 9), nn.Linear(6, 9), nn.Linear(9, 3)
-        self.two.bias = self.one.bias
 
     def forward(self, x):
         x = self.enter(x).relu()
@@ -320,24 +319,31 @@ class Hyper(nn.Module):
 
 
 spectral_norm, old_spectral_norm = nn.utils.parametrizations.spectral_norm, nn.utils.spectral_norm
+PAIR = (noise(1, 8, 8), noise(1, 8, 8))
+STEPS = (noise(3, 2, 5, 5),)
+USED = {"channels of conv": "used outside of its layer"}
+EXPERTS = "enter experts.0.0 experts.0.2 experts.1.0 experts.2.0"
+HALFWAY = "time.0 time.2 conv1 conv2 down mid up"
 CASES = {
-    "variational": Case(Variational, (noise(1, 8, 8),), "encoder.0 encoder.2 decoder.0"),
+    "variational": Case(
+        Variational, (noise(1, 8, 8),), "encoder.0 encoder.2 decoder.0", {"channels of widen": "number"}
+    ),
     "generator": Case(Generator, (noise(6), whole(4)), "first up.0"),
     "spectral norm": Case(lambda: Critic(spectral_norm), (noise(3, 8, 8),), "second third"),
-    "spectral norm, old": Case(lambda: Critic(old_spectral_norm), (noise(3, 8, 8),), "second third"),
-    "vector quantised": Case(Quantised, (noise(3, 8, 8),), "first second"),
-    "denoiser": Case(Denoiser, (noise(2, 8, 8), whole(50)), "time.0 time.2 conv1 conv2 down mid up"),
-    "convolutional LSTM, written down": Case(lambda: Cell(True), (noise(3, 2, 5, 5),), "enter"),
-    "convolutional LSTM": Case(lambda: Cell(False), (noise(3, 2, 5, 5),), "enter"),
-    "reader of lines": Case(Reader, (noise(1, 8, 12),), "first second project hidden"),
-    "sentences": Case(Sentences, (whole(20, 6),), "before hidden"),
-    "stepper": Case(Stepper, (noise(3, 4),), "enter field block.0"),
-    "twins": Case(Twins, (noise(1, 8, 8), noise(1, 8, 8)), "body.0 body.3 mix"),
-    "triplet": Case(Triplet, (noise(3, 1, 8, 8),), "first second embed"),
+    "spectral norm, old": Case(lambda: Critic(old_spectral_norm), (noise(3, 8, 8),), refused="remove_spectral_norm"),
+    "vector quantised": Case(Quantised, (noise(3, 8, 8),), "first second", {"channels of code": "cdist"}),
+    "denoiser": Case(Denoiser, (noise(2, 8, 8), whole(50)), HALFWAY, {"channels of enter": "GroupNorm"}),
+    "convolutional LSTM, written down": Case(lambda: Cell(True), STEPS, "enter", {"channels of gates": "number"}),
+    "convolutional LSTM": Case(lambda: Cell(False), STEPS, "enter gates"),
+    "reader of lines": Case(Reader, (noise(1, 8, 12),), "first second hidden", {"channels of project": "LSTM"}),
+    "sentences": Case(Sentences, (whole(20, 6),), "hidden", {"channels of before": "GRU 'gru'"}),
+    "stepper": Case(Stepper, (noise(3, 4),), "field block.0", {"channels of enter": "GRUCell 'cell'"}),
+    "twins": Case(Twins, PAIR, "body.0 body.3 mix"),
+    "triplet": Case(Triplet, (noise(3, 1, 8, 8),), "first second", {"channels of embed": "norm"}),
     "tied coder": Case(TiedCoder, (noise(9),), "inside"),
-    "shared parts": Case(Shared, (noise(2, 8, 8),), "enter conv one two"),
+    "shared parts": Case(Shared, (noise(2, 8, 8),), "one two", USED),
     "early exits": Case(Early, (noise(2, 8, 8),), "blocks.b0.0"),
-    "experts": Case(Experts, (noise(5),), "enter experts.0.0 experts.0.2"),
-    "routed": Case(Routed, (noise(5),), "experts.0.0"),
-    "hyper": Case(Hyper, (noise(2, 8, 8), noise(3)), "hidden tail"),
-}  # fmt: skip
+    "experts": Case(Experts, (noise(5),), "enter experts.0.0 experts.0.2", {"channels of gate": "softmax"}),
+    "routed": Case(Routed, (noise(5),), EXPERTS, {"channels of gate": "argmax"}),
+    "hyper": Case(Hyper, (noise(2, 8, 8), noise(3)), "hidden tail", {"channels of enter": "convolution"}),
+}

@@ -1,5 +1,7 @@
 """Points, graphs, tables, fields and rays; channels by index; layers that most people never see."""
 
+from functools import partial
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -322,29 +324,31 @@ class Branches(nn.Module):
         return self.out(torch.stack([x * self.mask(x).sigmoid() + self.place, x]).mean(0))
 
 
-def indexed(how: str, *cut: str, **fixed: str) -> Case:
-    return Case(
-        lambda: Indexed(how),
-        (noise(3, 6, 6),),
-        " ".join(("enter after", *cut)),
-        {"channels of inside": word for word in fixed.values()},
-    )
-
-
+FREE = ("flipped", "dropped", "by halves", "norm of batches")
+HELD = {
+    "selected": "index_select", "listed": "index", "rolled": "roll", "gathered": "gather", "lengths": "norm",
+    "set in place": "slice", "shifted": "slice", "padded": "pad", "summed up": "cumsum", "sorted": "sort", "outer": "mean",
+    "largest": "amax", "grouped norm of its own": "number or order", "repeated": "all together",
+}  # fmt: skip
+IMAGE = (noise(3, 6, 6),)
 CASES = {
-    "points": Case(Points, (noise(3, 10),), "align1 first second third"),
+    "points": Case(Points, (noise(3, 10),), "align1 first second third", {"channels of align2": "fixed"}),
     "sets": Case(Sets, (noise(6, 4), whole(2, 6)), "each rest second"),
     "graph": Case(Graph, (noise(5, 4),), "enter message update"),
     "graph convolutions": Case(Convolved, (noise(5, 4), noise(5, 5)), "layers.0 layers.1 layers.2"),
     "table": Case(Table, (whole(5, 3), noise(4)), "first carry turn"),
-    "interactions": Case(Interactions, (noise(4), whole(8), whole(9)), "bottom.0 top"),
+    "interactions": Case(Interactions, (noise(4), whole(8), whole(9)), "bottom.0 top", {"channels of bottom.2": "bmm"}),
     "rays": Case(Rays, (noise(3), noise(3)), "layers.0 layers.1 layers.2 layers.3 feature view"),
     "sines": Case(Sines, (noise(2),), "first"),
-    "spectral": Case(Spectral, (noise(2, 16),), "hidden"),
-    **{f"channels {how}": indexed(how, "inside") for how in ("selected", "listed", "rolled", "flipped", "gathered", "scaled", "dropped", "by halves", "norm of batches", "where", "lengths", "set in place", "shifted", "repeated", "padded")},
-    **{f"channels {how}": indexed(how, inside="") for how in ("summed up", "sorted", "grouped norm of its own", "outer", "largest")},
-    "bilinear pooling": Case(Bilinear, (noise(3, 8, 8),), "read"),
-    "capsules": Case(Capsules, (noise(1, 9, 9),), "first"),
-    "cosine": Case(Cosine, (noise(3, 8, 8),), "third"),
+    "spectral": Case(Spectral, (noise(2, 16),), "hidden", {"channels of enter": "fft"}),
+    "bilinear pooling": Case(Bilinear, (noise(3, 8, 8),), "read", {"channels of a": "joins them with others"}),
+    "capsules": Case(Capsules, (noise(1, 9, 9),), "first", {"channels of primary": "bmm"}),
+    "cosine": Case(Cosine, (noise(3, 8, 8),), "third", {"channels of embed": "norm"}),
     "branches": Case(Branches, (noise(3, 8, 8),), "enter wide narrow"),
-}  # fmt: skip
+    **{f"channels {how}": Case(partial(Indexed, how), IMAGE, "enter inside after") for how in FREE},
+    **{
+        f"channels {how}": Case(partial(Indexed, how), IMAGE, "enter after", {"channels of inside": why})
+        for how, why in HELD.items()
+    },
+    **{f"channels {how}": Case(partial(Indexed, how), IMAGE, "enter after") for how in ("scaled", "where")},
+}

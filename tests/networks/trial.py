@@ -1,14 +1,14 @@
 """What is done to every case, and judged without the package's own comparison of two networks."""
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-import pruning_core as pc
 from tests.networks.case import Case
 
 
@@ -53,12 +53,13 @@ def apart(one: nn.Module, other: nn.Module, inputs: tuple[Tensor, ...]) -> float
 
 def steps(model: nn.Module, masks: Mapping[str, Tensor], inputs: tuple[Tensor, ...], count: int = 3) -> None:
     """Plain gradient descent on all that comes out, in training mode, the dead kept dead."""
-    with torch.random.fork_rng(devices=[]):
+    as_it_is = {name: lambda x, *args, **options: x for name in ("dropout", "dropout2d", "alpha_dropout")}
+    with (
+        torch.random.fork_rng(devices=[]),
+        patch.multiple(F, **as_it_is),
+    ):  # how many numbers are drawn depends on the widths
         for i in range(count):
             torch.manual_seed(i)
-            for module in model.modules():
-                if isinstance(module, nn.Dropout | nn.Dropout2d | nn.AlphaDropout):
-                    module.p = 0.0  # what is dropped depends on how many channels there are
             model.train().zero_grad()
             sum((t.double() - 0.1).square().mean() for t in tensors(model(*inputs)) if t.is_floating_point()).backward()
             with torch.no_grad():
@@ -81,16 +82,3 @@ def widths(model: nn.Module) -> dict[str, int]:
             if isinstance(module, nn.Embedding):
                 found[name] = weight.shape[1]
     return found
-
-
-def cut(case: Case, method: str = "l1_norm", sparsity: float = 0.5, model: nn.Module | None = None, **options):
-    """(network, result, smaller network), with what must hold of every cut."""
-    model = made(case) if model is None else model
-    before = copy.deepcopy(model.state_dict())
-    result = pc.prune(model, method, sparsity, example_input=case.batch(1), **options)
-    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in before.items())
-    small = result.shrink()
-    for seed in (11, 12):
-        distance = apart(result.model, small, case.batch(4, seed))
-        assert distance < 1e-9, f"masked and shrunk are {distance:.2g} apart"
-    return model, result, small
