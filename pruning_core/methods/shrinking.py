@@ -19,15 +19,21 @@ def shrunk(model: nn.Module, masks: Masks, sites: Sites, example_input=None) -> 
     small, kept = _cut(model, masks, sites)
     # Until here the two share the tensors of which nothing was cut.
     shared = {id(tensor) for tensor in [*model.parameters(), *model.buffers()]}
+    copies: dict[int, Tensor] = {}  # a tensor with two names, as tied embeddings have, keeps both
     for module in small.modules():
-        for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-            if id(tensor) in shared:
-                own = tensor.detach().clone()
-                parameter = isinstance(tensor, nn.Parameter)
-                setattr(module, name, nn.Parameter(own, tensor.requires_grad) if parameter else own)
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is not None and id(tensor) in shared:
+                if (own := copies.get(id(tensor))) is None:
+                    own = copies[id(tensor)] = _copy(tensor)
+                setattr(module, name, own)
     if example_input is not None:
         compare(model, small, example_input, kept)
     return small, kept
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    own = tensor.detach().clone()
+    return nn.Parameter(own, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else own
 
 
 def _cut(model: nn.Module, masks: Masks, sites: Sites) -> tuple[nn.Module, Kept]:
