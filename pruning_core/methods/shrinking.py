@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from pruning_core.masks import Masks, Sites, remove
 from pruning_core.masks.comparing import compare
 from pruning_core.masks.removal import Kept
 from pruning_core.models.modes import copied
+from pruning_core.models.storage import CARRIED
 
 
 def shrunk(model: nn.Module, masks: Masks, sites: Sites, example_input=None) -> tuple[nn.Module, Kept]:
@@ -19,12 +20,15 @@ def shrunk(model: nn.Module, masks: Masks, sites: Sites, example_input=None) -> 
     small, kept = _cut(model, masks, sites)
     # Until here the two share the tensors of which nothing was cut.
     shared = {id(tensor) for tensor in [*model.parameters(), *model.buffers()]}
+    made: dict[int, Tensor] = {}  # what was one tensor under two names is one again
     for module in small.modules():
-        for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-            if id(tensor) in shared:
-                own = tensor.detach().clone()
-                parameter = isinstance(tensor, nn.Parameter)
-                setattr(module, name, nn.Parameter(own, tensor.requires_grad) if parameter else own)
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is not None and id(tensor) in shared:
+                if (own := made.get(id(tensor))) is None:
+                    own = tensor.detach().clone()
+                    own = nn.Parameter(own, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else own
+                    made[id(tensor)] = own
+                setattr(module, name, own)
     if example_input is not None:
         compare(model, small, example_input, kept)
     return small, kept
@@ -32,7 +36,9 @@ def shrunk(model: nn.Module, masks: Masks, sites: Sites, example_input=None) -> 
 
 def _cut(model: nn.Module, masks: Masks, sites: Sites) -> tuple[nn.Module, Kept]:
     """The same without copies of the tensors of which nothing is cut, and without the comparison."""
-    small = copied(model, {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]})
+    same: dict[int, Any] = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    same |= {id(vars(module)[CARRIED]): {} for module in model.modules() if CARRIED in vars(module)}  # of other shapes
+    small = copied(model, same)
     kept = remove(small, masks, sites.groups.values())
     kept.masks(masks).carry(small)
     return small, kept
