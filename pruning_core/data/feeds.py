@@ -40,11 +40,19 @@ class Feed:
         if not isinstance(source, Iterable) or isinstance(source, str | Mapping | Tensor):
             remedy = "; put a single batch into a list" if isinstance(source, Mapping | Tensor) else ""
             raise BadType(f"batches must be an iterable of (inputs, labels), not {type(source).__name__}{remedy}.")
+        if _is_one_pair(source):
+            raise BadType(
+                "batches is one pair of inputs and labels, not a list of such pairs: give [(inputs, labels)]."
+            )
         self.source = list(source) if isinstance(source, Iterator) else source
         self.model = model
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        return (self._pair(batch) for batch in self.source)
+        for number, batch in enumerate(self.source, 1):
+            inputs, labels = self._pair(batch)
+            if any(len(part) == 0 for part in _parts(inputs) if isinstance(part, Tensor) and part.dim()):
+                raise BadInput(f"batch {number} holds no sample.")
+            yield inputs, labels
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[tuple[Any, Any]]:
         """What a Split has; here size and order are those of the source, whatever is asked."""
@@ -62,8 +70,6 @@ class Feed:
         found = next(iter(self), None)
         if found is None:
             raise BadInput("batches is empty: there is no sample to work with.")
-        if any(len(part) == 0 for part in _parts(found[0]) if isinstance(part, Tensor) and part.dim()):
-            raise BadInput("the first of the batches holds no sample.")
         return found
 
     def _pair(self, batch: Any) -> tuple[Any, Any]:
@@ -84,6 +90,17 @@ class Feed:
         labels = _tensor(labels)
         whole = isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.is_complex())
         return inputs, labels.long() if whole and labels.dtype != torch.bool else labels
+
+
+def _is_one_pair(source: Any) -> bool:
+    """Whether two tensors or arrays stand there of one length, of which only the second holds whole numbers, one a sample:
+    as batches of inputs alone they would not be alike."""
+    if type(source) not in (tuple, list) or len(source) != 2 or not all(hasattr(part, "shape") for part in source):
+        return False
+    inputs, labels = map(_tensor, source)
+    if not isinstance(inputs, Tensor) or not isinstance(labels, Tensor) or not inputs.dim() or not labels.dim():
+        return False
+    return len(inputs) == len(labels) and inputs.is_floating_point() and not labels.is_floating_point()
 
 
 def _parts(inputs: Any) -> tuple[Any, ...]:

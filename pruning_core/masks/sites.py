@@ -68,6 +68,7 @@ def find_sites(
                 groups[group.name] = group
             else:
                 excluded[f"channels of {group.name}"] = reason
+        excluded |= _never_called(weights, every, positions)
         if not groups:
             _refuse_without_channels(model, excluded)
     if example_input is not None:
@@ -106,6 +107,17 @@ def _weights(model: nn.Module, in_scope: InScope) -> tuple[list[str], dict[str, 
         else:
             excluded[name] = f"a weight of {type(module).__name__}, which is pruned only when scope names it"
     return weights, excluded
+
+
+def _never_called(weights: list[str], groups: Iterable[Group], called: Mapping[str, int]) -> dict[str, str]:
+    """Layers that nothing went through while the channels were followed, neither in evaluation nor in training mode."""
+    followed = {member.layer for group in groups for member in group.members} | called.keys()
+    layers = (name.removesuffix(".weight") for name in weights if name.endswith(".weight"))
+    reason = (
+        "the example does not pass through it; inputs that do may find that what it reads is narrower: give one of those "
+        "as example_input"
+    )
+    return {f"channels of {layer}": reason for layer in layers if layer not in followed}
 
 
 def _refuse_without_channels(model: nn.Module, excluded: Mapping[str, str]) -> NoReturn:

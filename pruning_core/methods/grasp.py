@@ -23,7 +23,7 @@ from pruning_core.masks import Scores
 from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.elasticities import Sensitivity
 from pruning_core.methods.shared.objective import Given
-from pruning_core.models.calls import call, like_model, logits, part, raised, samples
+from pruning_core.models.calls import like_model, logits, part, raised, samples, tried
 from pruning_core.models.modes import evaluating
 
 
@@ -66,7 +66,7 @@ class Grasp(Sensitivity):
             share = 1 if self.chunk else samples(inputs) / first
             for start in range(0, samples(inputs), size):
                 chosen = slice(start, start + size)
-                outputs = call(view.model, part(inputs, chosen))
+                outputs = tried(view.model, part(inputs, chosen))
                 if type(view.loss) is not Given:
                     outputs = raised(logits(outputs)) / self.temperature
                 loss = view.loss(outputs, part(labels, chosen))

@@ -19,7 +19,7 @@ from pruning_core.errors import BadInput
 from pruning_core.methods.base import View, along, register
 from pruning_core.methods.shared.hidden import Hidden
 from pruning_core.methods.shared.layer_by_layer import LayerByLayer, rescaled
-from pruning_core.models.calls import call, like_model, raised
+from pruning_core.models.calls import like_model, raised, tried
 from pruning_core.models.modes import evaluating
 from pruning_core.training.losses import loss_value
 
@@ -109,7 +109,7 @@ def _anywhere(view: View, hidden: Hidden, total: int) -> Losses:
             handle = hidden.layer.register_forward_pre_hook(scaled(hidden.per_input(share)), with_kwargs=True)
             try:
                 with evaluating(view.model):
-                    found.append(loss_value(view.loss, raised(call(view.model, inputs)), labels))
+                    found.append(loss_value(view.loss, raised(tried(view.model, inputs)), labels))
             finally:
                 handle.remove()
         return torch.stack(found).cpu()

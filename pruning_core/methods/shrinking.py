@@ -20,18 +20,21 @@ def shrunk(model: nn.Module, masks: Masks, sites: Sites, example_input=None) -> 
     small, kept = _cut(model, masks, sites)
     # Until here the two share the tensors of which nothing was cut.
     shared = {id(tensor) for tensor in [*model.parameters(), *model.buffers()]}
-    made: dict[int, Tensor] = {}  # what was one tensor under two names is one again
+    copies: dict[int, Tensor] = {}  # a tensor with two names, as tied embeddings have, keeps both
     for module in small.modules():
         for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
             if tensor is not None and id(tensor) in shared:
-                if (own := made.get(id(tensor))) is None:
-                    own = tensor.detach().clone()
-                    own = nn.Parameter(own, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else own
-                    made[id(tensor)] = own
+                if (own := copies.get(id(tensor))) is None:
+                    own = copies[id(tensor)] = _copy(tensor)
                 setattr(module, name, own)
     if example_input is not None:
         compare(model, small, example_input, kept)
     return small, kept
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    own = tensor.detach().clone()
+    return nn.Parameter(own, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else own
 
 
 def _cut(model: nn.Module, masks: Masks, sites: Sites) -> tuple[nn.Module, Kept]:

@@ -22,7 +22,7 @@ def tried(model: nn.Module, inputs: Any) -> Any:
     """The same, raising BadInput in one sentence where the network cannot take its inputs."""
     try:
         return call(model, inputs)
-    except PruningError:
+    except (PruningError, torch.OutOfMemoryError):
         raise
     except (RuntimeError, TypeError, IndexError, ValueError) as error:
         shapes = " and ".join(str(tuple(tensor.shape)) for tensor in tensors_of(inputs))

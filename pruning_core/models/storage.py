@@ -193,6 +193,8 @@ def set_sizes(module: nn.Module) -> None:
     """Make the size attributes of a layer (in_channels, out_features, num_features, ...) agree with its tensors."""
     weight: Any = getattr(module, "weight", None)
     if isinstance(module, nn.modules.conv._ConvTransposeNd) and weight is not None:
+        if module.groups == module.in_channels > 1:
+            module.groups = weight.shape[0]
         module.in_channels, module.out_channels = weight.shape[0], weight.shape[1] * module.groups
     elif isinstance(module, nn.modules.conv._ConvNd) and weight is not None:
         if weight.shape[1] == 1 and module.groups == module.in_channels > 1:  # depthwise: one group an input channel

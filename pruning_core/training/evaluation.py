@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pruning_core.checks import Whole, check, checked
 from pruning_core.errors import BadInput, BadType, known_name, shown
-from pruning_core.models.calls import call, like_model, logits, raised, samples
+from pruning_core.models.calls import like_model, logits, raised, samples, tried
 from pruning_core.models.modes import observing
 from pruning_core.training.first_look import as_split, look
 from pruning_core.training.losses import CrossEntropy, Loss, hits, loss_value
@@ -128,7 +128,7 @@ def confusion_matrix(model: nn.Module, data: Any, batch_size: int = 512) -> Tens
     with observing(model):
         for batch in split.batches(batch_size):
             inputs, labels = like_model(model, *batch)
-            outputs = logits(call(model, inputs))
+            outputs = logits(tried(model, inputs))
             if labels.dim() != 1:
                 raise BadInput(
                     f"a confusion matrix needs one class a sample, not labels of shape {tuple(labels.shape)}."
@@ -152,8 +152,8 @@ def computes_bfloat16(device: torch.device | str = "cpu") -> bool:
 def forward(model: nn.Module, inputs: Any, precision: str) -> Any:
     """Outputs of ``model``, a tensor in float32 also where half precision or "bfloat16", under autocast, computes it."""
     if precision == "float32":
-        return raised(call(model, inputs))
+        return raised(tried(model, inputs))
     device = next(model.parameters()).device.type
     with torch.autocast(device, torch.bfloat16):
-        outputs = call(model, inputs)
+        outputs = tried(model, inputs)
     return outputs.float() if isinstance(outputs, Tensor) else outputs

@@ -1,6 +1,5 @@
 """One look at the first batch, before any work: whether network, loss and labels go together; otherwise one sentence."""
 
-import warnings
 from typing import Any, NamedTuple
 
 import torch
@@ -12,9 +11,16 @@ from pruning_core.errors import BadInput, BadType
 from pruning_core.models.calls import like_model, samples, shown, tried
 from pruning_core.models.modes import observing
 from pruning_core.models.ready import check_values
-from pruning_core.training.losses import REMEDY, CrossEntropy, Loss, has_classes, loss_value, no_classes, read_by
-
-BROADCAST = "Using a target size"  # how torch's warning begins where a loss would pair every output with every label
+from pruning_core.training.losses import (
+    REMEDY,
+    CrossEntropy,
+    Loss,
+    has_classes,
+    ignored_by,
+    no_classes,
+    read_by,
+    strict_loss_value,
+)
 
 
 class Look(NamedTuple):
@@ -69,22 +75,9 @@ def _looked_at(model: nn.Module, loss: Loss, split: Split | Feed) -> tuple[Look,
 def _check_loss(loss: Loss, outputs: Any, labels: Any, whole: bool = False) -> None:
     """``whole``: the labels are those of a split, of which the outputs belong to the first ones."""
     if isinstance(loss, CrossEntropy | nn.CrossEntropyLoss | nn.NLLLoss) or loss is nn.functional.cross_entropy:
-        check_labels(outputs, labels, getattr(loss, "ignore_index", None))
-    if whole:
-        return
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message=BROADCAST)
-            value = loss_value(loss, outputs, labels)
-    except BadInput:
-        raise
-    except Exception as error:  # whatever a loss of the user's raises
-        what = str(error).strip().splitlines() or [type(error).__name__]
-        raise BadInput(
-            f"the loss cannot take outputs {shown(outputs)} and labels {shown(labels)}: {what[0]}"
-        ) from error
-    if not isinstance(value, Tensor) or value.numel() != 1:
-        raise BadInput(f"the loss must be one number a batch, the mean over its samples, not {shown(value)}.")
+        check_labels(outputs, labels, ignored_by(loss))
+    if not whole:
+        strict_loss_value(loss, outputs, labels)
 
 
 def check_labels(outputs: Any, labels: Any, ignored: int | None = None) -> None:

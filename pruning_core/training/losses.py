@@ -1,8 +1,9 @@
 """Losses on what a network puts out, and how often its largest output is the label."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch.nn import functional
 from torch.nn.modules.loss import _Loss
 
 from pruning_core.checks import Constraints, Real, check_fields
+from pruning_core.errors import BadInput, BadType, PruningError
 from pruning_core.models.calls import logits, raised, shown
 
 Loss = Callable[[Any, Any], Tensor]
@@ -25,6 +27,7 @@ class CrossEntropy:
     constraints = Constraints(label_smoothing=Real(at_least=0, below=1))
 
     label_smoothing: float = 0.0
+    ignore_index: ClassVar[int] = -100
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -43,13 +46,57 @@ def read_by(loss: Loss, outputs: Any) -> Any:
     return raised(logits(outputs) if of_one_tensor(loss) else outputs)
 
 
+def ignored_by(loss: Loss) -> int | None:
+    """The label that a loss leaves out, -100 for torch's cross-entropy unless it says otherwise; None for any other loss.
+
+    >>> ignored_by(functional.cross_entropy), ignored_by(functional.mse_loss)
+    (-100, None)
+    """
+    usual = -100 if loss in (functional.cross_entropy, functional.nll_loss) else None
+    return getattr(loss, "ignore_index", usual)
+
+
 def loss_value(loss: Loss, outputs: Any, labels: Any) -> Tensor:
     """``loss(outputs, labels)``, of the outputs that it reads.
+
+    Raises BadInput, in one sentence, for what the loss raises, for what is not one number, and for a number that does not
+    depend on outputs of which a gradient can be taken.
 
     >>> float(loss_value(functional.mse_loss, {"logits": torch.ones(2, 1)}, torch.zeros(2, 1)))
     1.0
     """
-    return loss(outputs if isinstance(outputs, Tensor) else read_by(loss, outputs), labels)
+    read = outputs if isinstance(outputs, Tensor) else read_by(loss, outputs)
+    try:
+        value = loss(read, labels)
+    except (PruningError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a loss of the user's raises
+        _refuse_class(loss)
+        what = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        whole = isinstance(labels, Tensor) and not labels.is_floating_point()
+        if whole and isinstance(read, Tensor) and labels.shape == read.shape:
+            what = f"{what}; whole numbers that are no classes are given as labels.float()"
+        raise BadInput(f"the loss does not take outputs {shown(read)} and labels {shown(labels)}: {what}.") from error
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        _refuse_class(loss)
+        raise BadInput(f"the loss must return one number, the mean over the samples of a batch, not {shown(value)}.")
+    if isinstance(read, Tensor) and read.requires_grad and not value.requires_grad:
+        raise BadInput(
+            "the loss has no gradient: it must be computed from the outputs by torch, without detach() or item()."
+        )
+    return value
+
+
+def strict_loss_value(loss: Loss, outputs: Any, labels: Any) -> Tensor:
+    """The same, refusing as well what torch only warns of: outputs (N, 1) and labels (N,), each paired with every other."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Using a target size")
+        return loss_value(loss, outputs, labels)
+
+
+def _refuse_class(loss: Loss) -> None:
+    if isinstance(loss, type):
+        raise BadType(f"loss is the class {loss.__name__}: give an instance of it, {loss.__name__}().")
 
 
 def has_classes(outputs: Any, labels: Any) -> bool:
@@ -95,14 +142,14 @@ def hits(outputs: Tensor, labels: Tensor, loss: Loss, best: int = 1) -> tuple[Te
     Outputs (N, classes, ...), labels (N, ...); those equal to the ``ignore_index`` of the loss do not count.
 
     >>> hits(torch.tensor([[0.0, 1.0], [0.0, 1.0]]), torch.tensor([1, 0]), CrossEntropy())
-    (tensor(1), 2)
+    (tensor(1), tensor(2))
     """
     if best == 1:  # by max: argmax and topk take several times as long
         right = outputs.max(1).indices == labels
     else:
         right = outputs.topk(min(best, outputs.shape[1]), 1).indices == labels[:, None]
     labelled: int | Tensor = labels.numel()
-    if (ignored := getattr(loss, "ignore_index", None)) is not None:
+    if (ignored := ignored_by(loss)) is not None:
         counted = labels != ignored
         right, labelled = right & (counted if best == 1 else counted[:, None]), counted.sum()
     return right.sum() if best == 1 else torch.stack([right[:, 0].sum(), right.sum()]), labelled

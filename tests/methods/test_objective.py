@@ -124,7 +124,7 @@ BAD_LOSSES = {
     "no function": ("mse", BadType, "loss must be a function of"),
     "a number a sample": (lambda outputs, labels: (outputs - labels).square(), BadInput, "must return one number"),
     "no tensor": (lambda outputs, labels: 1.0, BadInput, "must return one number.*not float"),
-    "another shape": (BCE, BadInput, r"does not take torch.float64 of shape \(12, 3\)"),
+    "another shape": (BCE, BadInput, r"does not take outputs torch.float64 of shape \(12, 3\)"),
     "another call": (lambda outputs: outputs.sum(), BadInput, "does not take"),
 }
 

@@ -307,8 +307,8 @@ X, Y = numbers(8, 5), torch.arange(8) % 2
         ([(X[:, :3], Y)], None, BadInput, r"cannot take inputs of shape \(8, 3\)"),
         ([((X, X), Y)], None, BadInput, r"cannot take inputs of shape \(8, 5\) and \(8, 5\)"),
         ([(X.gt(0).byte(), Y)], None, BadInput, r"\(uint8\)"),
-        ([(X, Y.float())], nn.MSELoss(), BadInput, r"the loss cannot take outputs torch.float32 of shape \(8, 2\)"),
-        ([(X, Y)], nn.CrossEntropyLoss(reduction="none"), BadInput, "one number a batch"),
+        ([(X, Y.float())], nn.MSELoss(), BadInput, r"the loss does not take outputs torch.float32 of shape \(8, 2\)"),
+        ([(X, Y)], nn.CrossEntropyLoss(reduction="none"), BadInput, "one number, the mean over the samples of a batch"),
         ([{"a": X, "b": X, "labels": Y}], None, BadInput, r"inputs \['a', 'b'\].*forward takes input"),
     ],
 )

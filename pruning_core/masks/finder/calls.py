@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pruning_core.masks.finder.labels import Labels, Marks
+from pruning_core.masks.finder.labels import Labels, Marks, all_labels
 
 CONSTANT = "where they meet a tensor whose size is fixed"
 WHOLE = "which looks at all of them at once"
@@ -68,3 +68,20 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 def marks_of(tensor: Any) -> Marks:
     """The labels that a tensor carries."""
     return getattr(tensor, "_channel_labels", ())
+
+
+def unknown(call: Call) -> Marks:
+    """Everything that goes in is fixed."""
+    call.labels.fix(all_labels(block for tensor in call.tensors() for block in marks_of(tensor)), call.why())
+    return ()
+
+
+def dims_of(call: Call, rank: int) -> set[int]:
+    """The dimensions that a call names, all ``rank`` of them where it names none."""
+    for name in ("dim", "dims", "dimension"):
+        if call.has(name):
+            given = call[name]
+            if given is None or given == []:
+                break
+            return {dim % max(rank, 1) for dim in ([given] if isinstance(given, int) else given)}
+    return set(range(rank))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from pruning_core.masks.finder import reshaping
-from pruning_core.masks.finder.calls import CONSTANT, RULES, WHOLE, Call, Rule, marks_of, rule
+from pruning_core.masks.finder.calls import CONSTANT, RULES, WHOLE, Call, Rule, dims_of, marks_of, rule, unknown
 from pruning_core.masks.finder.labels import SHAPES, Block, Marks, all_labels
 
 
@@ -20,12 +18,6 @@ def apply(call: Call) -> Marks | list[Marks]:
     if torch.Tag.pointwise in call.func.tags:
         return pointwise(call)
     return unknown(call)
-
-
-def unknown(call: Call) -> Marks:
-    """Everything that goes in is fixed."""
-    call.labels.fix(all_labels(block for tensor in call.tensors() for block in marks_of(tensor)), call.why())
-    return ()
 
 
 @rule("hardswish", "_prelu_kernel", "prelu", "rrelu_with_noise", "log_sigmoid_forward", "native_dropout", "masked_fill",
@@ -105,32 +97,6 @@ def repeat(call: Call) -> Marks:
     return reshaping.repeat(marks_of(call.given[0]), call.given[0].shape, call["repeats"])
 
 
-@rule("slice")
-def slice_(call: Call) -> Marks:
-    tensor, dim = call.given[0], call["dim"] % call.given[0].dim()
-    size = tensor.shape[dim]
-    part = slice(*slice(call["start"], call["end"]).indices(size)[:2], call["step"])
-    return reshaping.take(call.labels, marks_of(tensor), dim, [part], call.why("which counts them"))[0]
-
-
-@rule("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "chunk", "unsafe_chunk")
-def split(call: Call) -> list[Marks]:
-    tensor, dim = call.given[0], call["dim"] % call.given[0].dim()
-    ends, parts = 0, []
-    for piece in call.output:
-        parts.append(slice(ends, ends + piece.shape[dim], 1))
-        ends += piece.shape[dim]
-    return reshaping.take(call.labels, marks_of(tensor), dim, parts, call.why("which counts them"))
-
-
-@rule("select", "unbind")
-def select(call: Call) -> Marks | list[Marks]:
-    dim = call["dim"] % call.given[0].dim()
-    marks = call.labels.without(marks_of(call.given[0]), {dim}, call.why("which picks some of them"))
-    marks = reshaping.drop(marks, {dim})
-    return marks if call.op == "select" else [marks] * len(call.output)
-
-
 @rule("cat", "concat")
 def cat(call: Call) -> Marks:
     parts = [tensor for tensor in call["tensors"] if tensor.shape != (0,)]
@@ -171,7 +137,7 @@ def flip(call: Call) -> Marks:
 def normalised(call: Call) -> Marks:
     """What computes every entry from all of some dimension."""
     tensor = call.given[0]
-    return call.labels.without(marks_of(tensor), _dims(call, tensor.dim()), call.why(WHOLE), stay=True)
+    return call.labels.without(marks_of(tensor), dims_of(call, tensor.dim()), call.why(WHOLE), stay=True)
 
 
 @rule("glu")
@@ -191,33 +157,28 @@ def glu(call: Call) -> Marks:
     return reshaping.broadcast(call.labels, [first, second], call.why(CONSTANT))
 
 
-@rule("roll", "index_select", "gather", "repeat_interleave", "sort", "topk", "cummax", "unfold", "renorm", "kthvalue")
-def along_a_dimension(call: Call) -> Marks | list[Marks]:
-    """What mixes or picks the entries of some dimensions, which stay, and leaves the others alone."""
-    tensor = call.given[0]
-    dims = _dims(call, tensor.dim())
-    marks = call.labels.without(marks_of(tensor), dims, call.why(WHOLE))
-    return [marks] * len(call.output) if isinstance(call.output, list | tuple) else marks
-
-
-@rule("index")
-def index(call: Call) -> Marks:
-    tensor = call.given[0]
-    picked = [i for i, chosen in enumerate(call["indices"]) if chosen is not None]
-    marks = call.labels.without(marks_of(tensor), set(picked), call.why("which picks some of them"))
-    if len(picked) == 1 and call["indices"][picked[0]].dim() == 1:
+@rule("im2col")
+def im2col(call: Call) -> Marks:
+    """Every channel becomes as many rows as a window has places."""
+    tensor, rank = call.given[0], call.given[0].dim()
+    marks = call.labels.without(marks_of(tensor), {rank - 2, rank - 1}, call.why(WHOLE))
+    marks, vector = call.labels.along(marks, rank - 3, call.why(WHOLE))
+    if vector is None:
         return marks
-    if not marks or (any(call["indices"][i].dim() != 1 for i in picked) and not _at_the_end(picked, tensor)):
-        call.labels.fix(all_labels(marks), call.why("which picks some of them"))
-        return ()
-    shift = call.output.dim() - tensor.dim()
-    first = picked[0]
-    return tuple(block.moved({d: d if d < first else d + shift for d in block.dims}) for block in marks)
+    places = call.output.shape[rank - 3] // tensor.shape[rank - 3]
+    return (*(block for block in marks if rank - 3 not in block.dims), Block((rank - 3,), vector.repeat(places)))
 
 
-def _at_the_end(picked: Sequence[int], tensor: Tensor) -> bool:
-    """Whether the indexed dimensions follow each other, so that what they pick stands in their place."""
-    return list(picked) == list(range(picked[0], picked[-1] + 1))
+@rule("col2im")
+def col2im(call: Call) -> Marks:
+    """The other way round: the rows of one channel are one unit."""
+    tensor, rank = call.given[0], call.given[0].dim()
+    marks = call.labels.without(marks_of(tensor), {rank - 1}, call.why(WHOLE))
+    marks, vector = call.labels.along(marks, rank - 2, call.why(WHOLE))
+    if vector is None:
+        return marks
+    vector = call.labels.fold(vector.reshape(call.output.shape[rank - 2], -1), {1}, call.why())
+    return (*(block for block in marks if rank - 2 not in block.dims), Block((rank - 2,), vector))
 
 
 @rule("mean", "sum", "amax", "amin", "max", "min", "argmax", "argmin", "var", "std", "var_mean", "std_mean", "prod",
@@ -227,21 +188,11 @@ def reduction(call: Call) -> Marks | list[Marks]:
     if len(tensors) == 2 and call.op in ("max", "min"):
         return pointwise(call)
     tensor = tensors[0]
-    dims = _dims(call, tensor.dim())
+    dims = dims_of(call, tensor.dim())
     marks = call.labels.without(marks_of(tensor), dims, call.why(WHOLE))
     if not (call.has("keepdim") and call["keepdim"]):
         marks = reshaping.drop(marks, dims)
     return [marks] * len(call.output) if isinstance(call.output, list | tuple) else marks
-
-
-def _dims(call: Call, rank: int) -> set[int]:
-    for name in ("dim", "dims", "dimension"):
-        if call.has(name):
-            given = call[name]
-            if given is None or given == []:
-                break
-            return {dim % max(rank, 1) for dim in ([given] if isinstance(given, int) else given)}
-    return set(range(rank))
 
 
 def spatial(count: int) -> Rule:

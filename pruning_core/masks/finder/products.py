@@ -6,6 +6,7 @@ products of two activations, or with a constant, changes with every summand that
 
 from __future__ import annotations
 
+import numpy as np
 from torch import Tensor
 
 from pruning_core.masks.finder import reshaping
@@ -119,11 +120,16 @@ def _grouped(call: Call, inputs: Marks, filters: Marks, groups: int, transposed:
     filters, rows = labels.along(filters, 0, call.why())
     filters, columns = labels.along(filters, 1, call.why())
     given = [vector for vector in (channels, rows, columns) if vector is not None]
-    if transposed or rows is None:
-        reason = "they belong to a grouped transposed convolution, which has no rule"
+    if rows is None or (transposed and (channels is None or columns is None or not labels.reads(rows))):
         for vector in given:
-            labels.fix(vector, reason if transposed else call.why(PRODUCT))
+            labels.fix(vector, call.why(PRODUCT if rows is None else INPUT))
         return others
+    if transposed:  # what is summed over lies in dimension 0, and dimension 1 holds the outputs of one group
+        labels.join(channels, rows, call.why(INPUT))
+        if groups == x.shape[1]:
+            return (*others, Block((1,), channels.repeat(weight.shape[1])))
+        labels.fold(channels.reshape(groups, -1), {0}, call.why())
+        return (*others, Block((1,), np.tile(columns, groups)))
     if weight.shape[1] == 1 and groups == x.shape[1]:
         if channels is None:
             labels.fix(rows, call.why(INPUT))

@@ -57,6 +57,8 @@ def view(
                 labels.fix(block.labels, reason)
                 plan = [entry for entry in plan if not _shared(labels, entry, touched, reason)]
             continue
+        if not any(right for _, right in touched):  # a single unit along dimensions that disappear
+            continue
         taken |= {id(run) for run in touched}
         plan.append((block, touched))
     return tuple(_viewed(labels, block, touched, before, after, reason, free) for block, touched in plan)
@@ -125,7 +127,8 @@ def repeat(marks: Marks, before: Sequence[int], times: Sequence[int]) -> Marks:
 
 
 def take(labels: Labels, marks: Marks, dim: int, indices: Sequence[slice], reason: Reason) -> list[Marks]:
-    """Marks of the parts of a tensor along ``dim``. Parts of one size keep the same units, or the parts would move."""
+    """Marks of the parts of a tensor along ``dim``. Parts of one size keep the same units, or the parts would move; of every
+    second entry, or third, those that follow each other are one unit."""
     block = block_at(marks, dim)
     if block is None:
         return [marks] * len(indices)
@@ -135,6 +138,11 @@ def take(labels: Labels, marks: Marks, dim: int, indices: Sequence[slice], reaso
     size = len(block.labels)
     if all(part == slice(0, size, 1) for part in indices):
         return [marks] * len(indices)
+    step = indices[0].step
+    if step > 1 and size % step == 0 and all(p.step == step and p.start < step and p.stop == size for p in indices):
+        labels.fold(block.labels.reshape(-1, step), {1}, reason)
+        labels.doubt(block.labels, VALUES)
+        return [(*others, Block((dim,), block.labels[part])) for part in indices]
     width = indices[0].stop - indices[0].start
     even = width > 0 and size % width == 0
     if not even or any(p.stop - p.start != width or p.start % width or p.step != 1 for p in indices):

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pruning_core.masks.finder import products  # noqa: F401  (registers its rules)
+from pruning_core.masks.finder import picking, products  # noqa: F401  (they register their rules)
 from pruning_core.masks.finder.calls import Call, marks_of
 from pruning_core.masks.finder.labels import Block, Labels, Marks, Vector, all_labels
 from pruning_core.masks.finder.operators import FILLERS, apply
+from pruning_core.masks.finder.ways import other_ways
 from pruning_core.models.calls import samples, tensors_of
 from pruning_core.models.cost import counting_positions
 from pruning_core.models.layers.index import ChannelIndex
@@ -92,13 +94,24 @@ def traced(twin: nn.Module, arguments: tuple) -> Trace:
             contexts.enter_context(module.register_forward_hook(follower.leave))
         contexts.enter_context(follower)
         outputs = tensors_of(twin(*arguments))
-    for tensor in outputs:
+        usual = dict(positions)
+        elsewhere = other_ways(twin, arguments, lambda: _left_out(labels, lines, modules, positions), follower.stack)
+    for tensor in (*outputs, *elsewhere):
         _ends(labels, tensor)
     labels.end(labels.step(()))
-    labels.fix(all_labels(block for tensor in outputs for block in marks_of(tensor)), OUTPUTS)
+    labels.fix(all_labels(block for tensor in (*outputs, *elsewhere) for block in marks_of(tensor)), OUTPUTS)
     count = max(samples(arguments), 1)
-    per_sample = {name: positions[name] // count for name in positions}
+    per_sample = {name: usual.get(name, 0) // count for name in positions}
     return Trace(labels, lines, per_sample, [tensor.shape for tensor in outputs], follower.looks or sizes.looks)
+
+
+def _left_out(labels: Labels, lines: list[Line], modules: Mapping[str, nn.Module], called: Collection[str]) -> bool:
+    """Whether some layer was neither called nor its weight used."""
+    layers = (name for name, m in modules.items() if isinstance(m, (*CONVOLUTIONS, nn.Linear)) and name not in called)
+    if not (missing := {f"{name}.weight" for name in layers}):
+        return False
+    met = labels.met(np.arange(labels.count))
+    return bool(missing - {line.name for line in lines if line.name in missing and met[line.labels].any()})
 
 
 def _labelled(labels: Labels, name: str, tensor: Tensor, owner: nn.Module) -> Iterator[Line]:

@@ -27,7 +27,7 @@ from pruning_core.masks import Group, Member
 from pruning_core.masks.scores import combine
 from pruning_core.methods.base import Method, View, weight_rows
 from pruning_core.methods.shared.objective import OfClasses
-from pruning_core.models.calls import call, like_model, raised, samples
+from pruning_core.models.calls import like_model, raised, samples, tried
 from pruning_core.models.modes import evaluating
 from pruning_core.training.losses import loss_value
 
@@ -85,7 +85,7 @@ def _mean_gradients(
         model.train(training)
         for batch in islice(batches, count):
             inputs, labels = like_model(model, batch[0], batch[1])
-            value = loss_value(loss, raised(call(model, inputs)), labels)
+            value = loss_value(loss, raised(tried(model, inputs)), labels)
             number = float(value.detach())
             size = size or samples(inputs)
             share = samples(inputs) / (size or 1)  # 1 for batches as large as the first: then nothing is multiplied

@@ -8,24 +8,17 @@ from torch.nn import functional
 
 from pruning_core.errors import BadInput, BadType
 from pruning_core.models.calls import logits, raised, shown
-from pruning_core.training.losses import REMEDY, loss_value, no_classes
+from pruning_core.training.losses import REMEDY, ignored_by, no_classes, strict_loss_value
 
 
 class Given:
-    """A loss of the user's: what it raises becomes one sentence, and what it returns must be one number."""
+    """A loss of the user's: what it raises becomes one sentence, what it returns must be one number, and depend on outputs."""
 
     def __init__(self, loss: Callable[[Any, Any], Tensor]):
         self.loss = loss
 
     def __call__(self, outputs: Any, labels: Any) -> Tensor:
-        try:
-            value = loss_value(self.loss, outputs, labels)
-        except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise BadInput(f"loss= does not take {shown(outputs)} and {shown(labels)} as labels: {reason}") from error
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            raise BadInput(f"loss= must return one number, the mean over the samples, not {shown(value)}.")
-        return value.reshape(())
+        return strict_loss_value(self.loss, outputs, labels).reshape(())
 
 
 class OfClasses(Given):
@@ -39,7 +32,7 @@ class OfClasses(Given):
 
     def __init__(self, loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy):
         super().__init__(loss)
-        self.ignored = getattr(loss, "ignore_index", -100)
+        self.ignored = ignored_by(loss)
 
     def __call__(self, outputs: Any, labels: Any) -> Tensor:
         outputs = raised(logits(outputs))

@@ -13,7 +13,7 @@ from pruning_core.checks import Real, Whole, check, checked
 from pruning_core.errors import BadInput
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.sites import Scope, find_sites
-from pruning_core.models.calls import call, like_model, samples
+from pruning_core.models.calls import like_model, samples, tried
 from pruning_core.papers.how_sparse.curvature.batches import Batches, Loss, batch_losses, loss_tolerance, pairs
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian, LivingHessian
 from pruning_core.papers.how_sparse.curvature.measures import Spectrum, null_row_share, spectrum
@@ -192,7 +192,7 @@ def _loss_and_accuracy(model: nn.Module, held: Batches, loss: Loss | None) -> di
     right = 0
     for batch in held:
         inputs, labels = like_model(model, *batch)
-        outputs = read_by(loss or CrossEntropy(), call(model, inputs))
+        outputs = read_by(loss or CrossEntropy(), tried(model, inputs))
         if not has_classes(outputs, labels) or labels.dim() != 1:
             return found
         right += int((outputs.argmax(1) == labels).sum())

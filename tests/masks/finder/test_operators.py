@@ -42,6 +42,12 @@ MOVES = {
     "written into another": lambda y: torch.empty_like(y).copy_(y),
     "written into a border": lambda y: F.pad(y, (1, 1, 1, 1), mode="circular"),
     "rolled pixels": lambda y: y.roll((1, 2), (2, 3)),
+    "unfolded": lambda y: F.unfold(y, (2, 3)),
+    "rows added": lambda y: torch.zeros_like(y).index_add(0, torch.tensor([1, 0]), y),
+    "rows scattered": lambda y: torch.zeros_like(y).scatter(0, torch.tensor([1, 0]).view(2, 1, 1, 1).expand_as(y), y),
+    "rows put": lambda y: torch.zeros_like(y).index_put((torch.tensor([1, 0]),), y),
+    "rows set in place": lambda y: torch.zeros_like(y).index_put_((torch.tensor([True, True]),), y),
+    "rows gathered": lambda y: y.gather(0, torch.tensor([1, 0]).view(2, 1, 1, 1).expand_as(y)),
     "in place": lambda y: y.clone().mul_(1).clamp_(-1e9),
 }  # fmt: skip
 
@@ -55,6 +61,9 @@ JOINS = {
     "pixels": (lambda y: F.pixel_shuffle(y, 2), 3),
     "largest of pairs": (lambda y: y.view(len(y), -1, 2, *y.shape[2:]).amax(2), 6),
     "added to itself, turned": (lambda y: y + y.flip(1), 6),
+    "every second": (lambda y: y[:, ::2] * y[:, 1::2], 6),
+    "every third": (lambda y: y[:, ::3] + y[:, 1::3] + y[:, 2::3], 4),
+    "folded": (lambda y: F.fold(y.flatten(2)[..., :25], (6, 6), 2), 3),
     "heads": (lambda y: torch.einsum("nhdxy,nhdxy->nhxy", *[y.unflatten(1, (-1, 3))] * 2), 4),
 }
 
@@ -66,7 +75,11 @@ FIXES = {
     "padded": lambda y: F.pad(y, (0, 0, 0, 0, 1, 1)), "sorted": lambda y: y.sort(1)[0],
     "Gram": lambda y: y.flatten(2) @ y.flatten(2).mT, "norm": lambda y: F.normalize(y, dim=1),
     "group norm": lambda y: F.group_norm(y, 3), "constant": lambda y: y + torch.rand(12, 1, 1),
-    "unknown": lambda y: F.unfold(y, 2), "outer product": lambda y: (y[:, :, None] * y[:, None].flip(1)).flatten(1),
+    "unknown": lambda y: torch.cdist(y.flatten(2), y.flatten(2)),
+    "gathered": lambda y: y.gather(1, torch.zeros(2, 3, 6, 6, dtype=torch.long)),
+    "first of gathered rows": lambda y: y.gather(0, torch.zeros(2, 3, 6, 6, dtype=torch.long)),
+    "scattered": lambda y: torch.zeros_like(y).scatter(1, torch.arange(12).view(1, 12, 1, 1).expand_as(y), y),
+    "outer product": lambda y: (y[:, :, None] * y[:, None].flip(1)).flatten(1),
     "constant matrix": lambda y: torch.rand(5, 12) @ y.flatten(2), "neighbours": lambda y: F.avg_pool3d(y[:, None], (3, 1, 1)),
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pruning_core.checks import checked
 from pruning_core.data.feeds import Feed
 from pruning_core.errors import BadInput, BadType
-from pruning_core.models.calls import call, like_model, samples
+from pruning_core.models.calls import like_model, tried
 from pruning_core.training.losses import CrossEntropy, loss_value
 
 Batch = tuple[Any, Tensor]  # inputs, of which a network may take several, and labels
@@ -29,10 +29,7 @@ def refuse_training(model: nn.Module) -> None:
 
 
 def finite_loss(value: Tensor, number: int) -> float:
-    """The loss of batch ``number`` as a number; BadInput unless it is one, and finite."""
-    if not isinstance(value, Tensor) or value.numel() != 1:
-        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise BadInput(f"the loss must be one number a batch, the mean over its samples, not {shape}.")
+    """The loss of batch ``number`` as a number; BadInput unless it is finite."""
     if not math.isfinite(float(value)):
         raise BadInput(f"the loss of batch {number} is {float(value)}: there is no curvature to compute.")
     return float(value)
@@ -51,14 +48,13 @@ def held(model: nn.Module, batches: Batches) -> tuple[list[Batch], Batch | None]
 
 def pairs(batches: Batches, model: nn.Module | None = None) -> Iterator[Batch]:
     """The batches as pairs (inputs, labels), of whatever a Feed takes; refuses what has no labels, or holds no sample."""
-    count = 0
-    for count, (inputs, labels) in enumerate(Feed(batches, model), 1):
+    empty = True
+    for inputs, labels in Feed(batches, model):
+        empty = False
         if labels is None:
             raise BadType("batches must yield pairs (inputs, labels) of tensors.")
-        if samples(inputs) == 0:
-            raise BadInput(f"batch {count} holds no sample.")
         yield inputs, labels
-    if not count:
+    if empty:
         raise BadInput("batches is empty: there is no loss.")
 
 
@@ -78,7 +74,7 @@ def batch_losses(model: nn.Module, batches: Batches, loss: Loss | None = None) -
     with forward_pass(next(model.parameters()).device), torch.no_grad():
         for number, batch in enumerate(pairs(batches, model), 1):
             inputs, labels = like_model(model, *batch)
-            found.append(finite_loss(loss_value(loss or CrossEntropy(), call(model, inputs), labels), number))
+            found.append(finite_loss(loss_value(loss or CrossEntropy(), tried(model, inputs), labels), number))
     return torch.tensor(found, dtype=torch.float64)
 
 

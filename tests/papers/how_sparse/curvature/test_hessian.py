@@ -189,10 +189,13 @@ def test_bad_losses_are_refused():
         with pytest.raises(BadInput, match="the loss of batch 2 is nan"):
             call()
     for loss, words in [
-        (lambda outputs, labels: torch.tensor(1.0), "does not depend on the parameters"),
+        (lambda outputs, labels: torch.tensor(1.0), "the loss has no gradient"),
         (lambda outputs, labels: (outputs * 0).mean() + 2, "its gradient and its Hessian are zero"),
-        (lambda outputs, labels: outputs.sum(1), r"one number a batch, the mean over its samples, not \(5,\)"),
-        (lambda outputs, labels: 1.0, "one number a batch, the mean over its samples, not float"),
+        (
+            lambda outputs, labels: outputs.sum(1),
+            r"one number, the mean over the samples of a batch, not torch.float64 of shape \(5,\)",
+        ),
+        (lambda outputs, labels: 1.0, "one number, the mean over the samples of a batch, not float"),
     ]:
         with pytest.raises(BadInput, match=words):
             Hessian(model, batches, loss)
