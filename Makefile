@@ -96,6 +96,6 @@ lock: $(READY)
 		pyproject.toml --extra attacks --extra book --extra sweep --extra test -o requirements.lock
 
 clean:
-	rm -rf book/_build book/_failed book/notebooks book/api book/scoreboard.md book/scoreboard.svg book/costs.md tests/artefacts
+	rm -rf book/_build book/_failed book/notebooks book/api book/catalogue book/catalogue.md book/front book/scoreboard.md book/scoreboard.svg book/costs.md tests/artefacts
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

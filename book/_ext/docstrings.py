@@ -5,9 +5,12 @@ keeps code in backticks, roles such as :func:`...`, bullet lists and doctests; i
 in everything else the special characters lose their meaning.
 """
 
+import inspect
 import pkgutil
 import re
 from typing import Any
+
+from sphinx.util.typing import stringify_annotation
 
 # ``code``, `code` and :role:`target`
 SPANS = re.compile(r"(:[a-z]+(?::[a-z]+)*:`[^`]+`|``[^`]+(?:`[^`]+)*``|`[^`]+`)")
@@ -70,6 +73,24 @@ def to_rst(lines: list[str]) -> list[str]:
 
 def _process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     lines[:] = to_rst(lines)
+    if is_named_tuple(obj):
+        lines += fields_of(obj)
+
+
+def is_named_tuple(obj: Any) -> bool:
+    """Whether it is a class of named tuples, of which Sphinx says "Alias for field number" for each field."""
+    return isinstance(obj, type) and issubclass(obj, tuple) and hasattr(obj, "_fields")
+
+
+def fields_of(kind: Any) -> list[str]:
+    """The fields of a named tuple with type and default, as a field list."""
+    types = inspect.get_annotations(kind)
+    out = [""]
+    for name in kind._fields:
+        out.append(f":ivar {name}: ``{stringify_annotation(types.get(name, Any), 'smart').replace('~', '')}``")
+        if name in kind._field_defaults:
+            out[-1] += f", default ``{kind._field_defaults[name]!r}``"
+    return [*out, ""]
 
 
 def _signature(app: Any, what: str, name: str, obj: Any, options: Any, signature: str, returns: str) -> Any:
@@ -79,6 +100,8 @@ def _signature(app: Any, what: str, name: str, obj: Any, options: Any, signature
 
 def _skip(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
     """Leave out what a library put into a class of ours (matplotlib writes a `set` into every subclass)."""
+    if str(getattr(obj, "__doc__", "")).startswith("Alias for field number"):
+        return True  # they stand in the list of fields
     home = getattr(obj, "__module__", None) or ""
     return True if home and not home.startswith("pruning_core") and callable(obj) else None
 

@@ -15,11 +15,12 @@ from urllib.parse import urljoin, urlsplit
 import yaml
 
 import colab
+import pruning_core as pc
 from api_pages import PACKAGE
 from repository import COLAB, Repository, find
 
 CARD = "_static/social_card.png"
-GENERATED = {"scoreboard": "book/claims.yml", "api/index": "pyproject.toml"}
+GENERATED = {"scoreboard": "book/claims.yml", "api/index": "pyproject.toml", "catalogue": "book/_ext/method_pages.py"}
 """Pages that code writes: what one edits to change them (pages of modules are their docstrings)."""
 
 
@@ -50,6 +51,8 @@ def source_of(page: str, suffix: str) -> str:
         return page + suffix
     if page in GENERATED:
         return GENERATED[page]
+    if page.startswith("catalogue/"):
+        return f"{pc.METHODS[page.removeprefix('catalogue/')].__module__.replace('.', '/')}.py"
     if page.startswith("api/"):
         module = page.removeprefix("api/").replace(".", "/")
         package = (PACKAGE / module).is_dir()

@@ -36,12 +36,22 @@ def backed(sentence: str, *conditions: bool) -> None:
     """
     from IPython.display import Markdown, display
 
+    display(Markdown(supported(sentence, *conditions)))
+
+
+@checked
+def supported(sentence: str, *conditions: bool) -> str:
+    """The sentence itself, for pages that are no notebooks, under the conditions of :func:`backed`; raises as that does.
+
+    >>> supported("Three is more than two.", 3 > 2)
+    'Three is more than two.'
+    """
     if not conditions:
         raise BadInput(f"a result needs a condition on the stored rows: {shown(sentence)}")
     for number, holds in enumerate(conditions, 1):
         if not holds:
             raise Unbacked(f"condition {number} of {len(conditions)} does not hold on the stored rows: {sentence}")
-    display(Markdown(sentence))
+    return sentence
 
 
 @functools.cache

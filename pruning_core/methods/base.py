@@ -111,6 +111,9 @@ class Method:
     else is said ("" means the unit itself). ``revives``: its masks may bring dead weights back, so they replace the old
     ones; those of all other methods are cut by what was alive before. ``absolute``: its penalty is a sum of absolute values,
     whose gradient ``pull_`` adds in place. Most methods override only ``score``.
+
+    ``combine``: how the scores of several producers of one channel become one; ``normalise``: what a layer's scores are
+    divided by before layers are compared. Several methods have these fields.
     """
 
     constraints: ClassVar[Constraints] = Constraints(

@@ -25,7 +25,8 @@ from pruning_core.models.layers.gates import ChannelGate
 class GateDecorators(Sensitivity):
     """Channels go whose gate matters least to the loss; the gates sit behind batch norms.
 
-    ``combine``: how the gates of several norms on one channel become one score.
+    ``combine``: how the gates of several norms on one channel become one score. ``reference=True`` starts gates from N(0, 1)
+    and scores in training mode.
     """
 
     name, citation = "gates", "you2019gate"

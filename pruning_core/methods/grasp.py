@@ -33,7 +33,7 @@ class Grasp(Sensitivity):
 
     ``temperature`` divides the logits of a classification, not outputs under another loss. ``chunk``
     samples are differentiated twice at a time (None: a batch, which counts by its samples); as in the official code a
-    smaller last chunk counts as much as a whole one.
+    smaller last chunk counts as much as a whole one. ``reference=True`` turns the order round, as the code of SNIP-it has it.
     """
 
     name, citation = "grasp", "wang2020grasp"

@@ -107,10 +107,11 @@ def _step(y: Tensor, score: Tensor, sizes: Tensor, keep: Tensor, s: int) -> Step
 class ISpaSP(LayerByLayer):
     """Keeps the hidden channels that rebuild the next layer's output, in the manner of sparse recovery.
 
-    ``importance`` ranks proposals by their "signed" (authors' code) or "absolute" value; ``activation`` says how large a
-    channel is: the "sum" of its activations (the paper's), of their "absolute" values, or their "norm". ``debias`` fits
-    the reading layer to the channels that stay, by least squares. ``reference=True``: the batch norm behind the pruned
-    layer takes the statistics of each batch, as the authors' code has it, so the batches matter.
+    ``iterations``: steps, fewer where the support repeats itself. ``importance`` ranks proposals by their "signed"
+    (authors' code) or "absolute" value; ``activation`` says how large a channel is: the "sum" of its activations (the
+    paper's), of their "absolute" values, or their "norm". ``debias`` fits the reading layer to the channels that stay, by
+    least squares. ``reference=True``: the batch norm behind the pruned layer takes the statistics of each batch, as the
+    authors' code has it, so the batches matter.
     """
 
     name, citation = "ispasp", "wolfe2022ispasp"

@@ -24,7 +24,10 @@ from pruning_core.models.layers.gates import Gated, HardConcreteGate
 
 @register
 class L0(Method):
-    """Channels whose learned gate is shut go; the gates must have been trained (``Train(penalty=("l0", ...))``)."""
+    """Channels whose learned gate is shut go; the gates must have been trained (``Train(penalty=("l0", ...))``).
+
+    ``open_probability``: that a gate is open before training. ``weight_decay`` is d of the formula.
+    """
 
     name, citation = "l0", "louizos2018l0"
     unit, needs = "channel", "shape"

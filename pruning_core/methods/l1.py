@@ -22,6 +22,8 @@ SHIFT = 1e-8
 
 @dataclass(frozen=True)
 class _Norm(Method):
+    """``over``: the penalty sums over all parameters, biases and norms included, or over weight matrices only."""
+
     citation = "tibshirani1996lasso"
     constraints = Constraints(over=OneOf("all", "weights", kind="part of the parameters"))
 
@@ -50,10 +52,7 @@ class _Norm(Method):
 
 @register
 class L1(_Norm):
-    """Trained with the sum of absolute values as a penalty, the smallest weights go.
-
-    ``over``: all parameters, biases and norms included, or weight matrices only.
-    """
+    """Trained with the sum of absolute values as a penalty, the smallest weights go."""
 
     name, absolute = "l1", True
 
@@ -66,7 +65,10 @@ class L1(_Norm):
 
 @register
 class Lp(_Norm):
-    """Trained with the sum of the tensors' p-norms, p < 1, the smallest weights go."""
+    """Trained with the sum of the tensors' p-norms, p < 1, the smallest weights go.
+
+    ``p``: the smaller, the less the penalty minds large weights and the more it minds small ones.
+    """
 
     name = "lp"
     constraints = Constraints(p=Real(above=0, infinite=True))

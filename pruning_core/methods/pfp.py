@@ -73,7 +73,11 @@ class Reader(NamedTuple):
 
 @dataclass(frozen=True)
 class _Filters(Method):
-    """What the three variants share: sensitivities of channels, the errors at which they go, the layers that read them."""
+    """What the three variants share: sensitivities of channels, the errors at which they go, the layers that read them.
+
+    ``constant`` is C, ``delta`` the failure probability; ``kernel``: a channel's sensitivity is the "max" over its kernel
+    positions (authors' code), or that of their "sum".
+    """
 
     citation = "liebenwein2020pfp"
     unit, needs = "channel", "inputs"
@@ -135,11 +139,7 @@ class _Filters(Method):
 
 @register
 class PFP(_Filters):
-    """Filters that the next layers are least sensitive to go, as many in each layer as one common error allows.
-
-    ``constant`` is C, ``delta`` the failure probability; ``kernel``: a channel's sensitivity is the "max" over its kernel
-    positions (authors' code), or that of their "sum".
-    """
+    """Filters that the next layers are least sensitive to go, as many in each layer as one common error allows."""
 
     name = "pfp"
 

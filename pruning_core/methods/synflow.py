@@ -28,7 +28,10 @@ SAMPLE = 2**18  # scores that a threshold between the rounds is read from
 
 @register
 class SynFlow(Method):
-    """Weights on the weakest paths from inputs to outputs go first, in many rounds and without any data."""
+    """Weights on the weakest paths from inputs to outputs go first, in many rounds and without any data.
+
+    ``rounds``: into how many cuts the one that was asked for is divided.
+    """
 
     name, citation = "synflow", "tanaka2020synflow"
     needs = "shape"

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -11,7 +10,7 @@ from matplotlib.lines import Line2D
 from pruning_core.checks import checked
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import Interval, mean_interval, require_columns
-from pruning_core.plots.axes import AXIS_NAMES, level, percent, set_sparsity_axis
+from pruning_core.plots.axes import AXIS_NAMES, level, percent, plain_ticks, set_sparsity_axis
 from pruning_core.plots.style import (
     COLOURS,
     NEUTRAL,
@@ -150,33 +149,58 @@ def _apart(rising: Sequence[float], step: float, top: float) -> list[float]:
 @checked
 @styled
 def differences(
-    found: Mapping[str, Mapping[float, Interval]], *, ours: str, caption: str, unit: str = "points", title: str = ""
+    found: Mapping[str, Mapping[float, Interval]],
+    *,
+    ours: str | None = None,
+    axis: str = "",
+    source: str | None = None,
+    caption: str,
+    title: str = "",
 ) -> BookFigure:
-    """Draw what the method ``ours`` gains on each rival at each setting, with its 95 % interval, about a line at zero.
+    """Draw differences in points with their 95 % intervals about a line at zero; filled markers are clear, open ones open.
 
-    found: rival -> setting (a fraction removed) -> difference, as ``book.gaps`` computes it. Filled markers are clear, open
-    ones leave it open. Raises BadInput where there is nothing to draw.
+    found: group -> setting (a fraction removed) -> difference, as ``book.gaps`` computes it. Groups are the rivals of the
+    method ``ours``, or comparisons of which ``axis`` says what was subtracted from what; ``source``: where the rows are from.
+    Beyond 5 points the axis is logarithmic where differences of more than 25 must fit. Raises BadInput where there is
+    nothing to draw, or neither ``ours`` nor ``axis``.
     """
-    lines = [(rival, setting, gap) for rival, by in found.items() for setting, gap in by.items()]
-    if not lines:
+    groups = [(name, list(by.items())) for name, by in found.items() if by]
+    if not groups:
         raise BadInput("there is no difference to draw.")
-    fig, ax = panel(size=(7.6, 1.1 + 0.24 * len(lines) + 0.12 * len(found)))
-    places = np.cumsum([1.0 + 0.6 * (i > 0 and lines[i][0] != lines[i - 1][0]) for i in range(len(lines))])
-    for place, (_, _, gap) in zip(places, lines, strict=True):
+    if not (ours or axis):
+        raise BadInput("differences need ours=, a method, or axis=, what was subtracted from what.")
+    headed = any(len(lines) > 1 for _, lines in groups)
+    ticks: dict[float, str] = {}
+    gaps: list[Interval] = []
+    heads: list[tuple[float, str]] = []
+    for name, lines in groups:
+        label, top = style_of(name).label, max(ticks, default=0.0) + (0.6 if headed else 0.0)
+        if headed:
+            heads.append((top := top + 0.9, label))
+        for row, (setting, gap) in enumerate(lines, 1):
+            ticks[top + row] = percent(setting) if headed else f"{label}, {percent(setting)}"
+            gaps.append(gap)
+    fig, ax = panel(size=(7.6, 1.1 + 0.24 * (max(ticks) + 0.5)))
+    for place, gap in zip(ticks, gaps, strict=True):
         _, colour = SIDES[gap.side]
-        error: dict[str, Any] = {
-            "xerr": [[gap.mean - gap.low], [gap.high - gap.mean]],
-            "ecolor": colour,
-            "capsize": 2.5,
-        }
+        reach = [[gap.mean - gap.low], [gap.high - gap.mean]]
         face = colour if gap.side else "none"
-        ax.errorbar(gap.mean, place, fmt="o", color=colour, markerfacecolor=face, **error)
+        ax.errorbar(
+            gap.mean, place, xerr=reach, fmt="o", color=colour, ecolor=colour, markerfacecolor=face, capsize=2.5
+        )
+    for place, label in heads:
+        ax.annotate(label, (0.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=9, weight="bold")
     ax.axvline(0, color=NEUTRAL, linewidth=1)
-    ax.set_yticks(places, [f"{style_of(rival).label}, {percent(setting)}" for rival, setting, _ in lines], fontsize=8.5)
-    ax.invert_yaxis()
+    ax.set_yticks(list(ticks), list(ticks.values()), fontsize=8.5)
+    ax.set_ylim(max(ticks) + 0.7, 0.3)
     ax.grid(axis="y", visible=False)
-    name = style_of(ours).label
-    ax.set_xlabel(f"← {name} behind    {unit}    {name} ahead →")
-    counts = [sum(gap.side == side for _, _, gap in lines) for side in (1, -1, 0)]
-    alt = f"{name} against {len(found)} rivals: {counts[0]} differences clearly ahead, {counts[1]} behind, {counts[2]} open."
-    return set_caption(finish(fig, None, alt, title), caption)
+    if max(abs(gap.mean) for gap in gaps) > 25:
+        ax.set_xscale("symlog", linthresh=5)
+        low, high = min(gap.low for gap in gaps), max(gap.high for gap in gaps)
+        plain_ticks(ax.xaxis, [t for t in (-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50, 100) if low <= t <= high])
+    name = style_of(ours).label if ours else ""
+    ax.set_xlabel(axis or f"← {name} behind    points    {name} ahead →")
+    counts = [sum(gap.side == side for gap in gaps) for side in (1, -1, 0)]
+    about = f"{name} against {len(groups)} rivals" if name else f"{len(groups)} comparisons, {axis}"
+    alt = f"{about}: {counts[0]} differences clearly ahead, {counts[1]} behind, {counts[2]} open."
+    return set_caption(finish(fig, source, alt, title), caption)

@@ -11,19 +11,7 @@ from pruning_core.experiments.intervals import over_seeds, require_rows
 from pruning_core.plots.axes import level, lines, percent, plain_ticks, round_numbers, set_sparsity_axis, spreads
 from pruning_core.plots.captions import captioned
 from pruning_core.plots.interactive import Curve, SliderFigure, slider_figure
-from pruning_core.plots.style import (
-    NEUTRAL,
-    SERIES,
-    STYLES,
-    BookFigure,
-    facets,
-    figure,
-    finish,
-    panel,
-    series,
-    styled,
-    titled,
-)
+from pruning_core.plots.style import NEUTRAL, SERIES, STYLES, BookFigure, facets, figure, finish, panel, styled, titled
 
 SPREAD_STYLE, ROUNDS_STYLE = STYLES["spreads"], STYLES["rounds"]
 """How the ways of spreading a budget, and cuts in one round and in several, are drawn."""
@@ -182,36 +170,6 @@ def schedule_curves(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     ax.legend(ncols=2)
     last = rows["removed"].max()
     return finish(fig, None, f"all schedules end at {percent(last)}; after round 1: {', '.join(notes)}.", title)
-
-
-@styled
-def gap_intervals(rows: pd.DataFrame, *, axis: str, source: str, title: str = "") -> BookFigure:
-    """Draw differences between two methods as points with 95 % intervals beside a zero line, a colour for each comparison.
-
-    rows: ``comparison`` and ``setting`` (names), ``mean``, ``low``, ``high`` in points, in the order from top to bottom;
-    ``axis`` says what was subtracted from what, ``source`` where the rows are from. An interval that crosses the line leaves
-    open which of the two is ahead. The axis is linear up to 5 points and logarithmic beyond.
-    """
-    require_rows(rows, ("comparison", "setting", "mean", "low", "high"))
-    fig, ax = panel(size=(7.2, 1.2 + 0.27 * len(rows)))
-    places, notes = np.arange(len(rows)), []
-    ax.axvline(0, color=NEUTRAL, linewidth=1)
-    for _, (colour, marker, label), part in series(rows.assign(place=places), "comparison"):
-        reach = part["mean"] - part["low"], part["high"] - part["mean"]
-        ax.errorbar(part["mean"], part["place"], xerr=reach, color=colour, fmt=marker, capsize=2, label=label)
-        notes.append(
-            f"{label}: {', '.join(f'{s} {m:+.1f}' for s, m in zip(part['setting'], part['mean'], strict=True))}"
-        )
-    ax.set_yticks(places, rows["setting"])
-    ax.grid(axis="y", visible=False)
-    ax.invert_yaxis()
-    ax.set_xscale("symlog", linthresh=5)
-    reached = max(rows["low"].abs().max(), rows["high"].abs().max())
-    ticks = [tick for tick in (-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50, 100) if abs(tick) <= reached]
-    plain_ticks(ax.xaxis, [tick for tick in ticks if rows["low"].min() <= tick or tick >= 0])
-    ax.set(xlabel=axis)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.12), ncols=1)
-    return finish(fig, source, f"points with intervals beside a zero line, {axis}. {'; '.join(notes)}.", title)
 
 
 @captioned

@@ -85,10 +85,29 @@ def test_differences_lie_at_their_means_and_only_clear_ones_are_filled():
     ahead, open_ = fig.axes[0].containers
     assert ahead.lines[0].get_xdata() == [2.0] and open_.lines[0].get_xdata() == [-1.0]
     assert ahead.lines[0].get_markerfacecolor() != "none" and open_.lines[0].get_markerfacecolor() == "none"
-    assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == ["L1 filter norm, 50 %", "L1 filter norm, 80 %"]
+    assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == ["50 %", "80 %"]
+    assert [text.get_text() for text in fig.axes[0].texts] == ["L1 filter norm"]
+    single = plots.differences({"l1_norm": {0.5: found["l1_norm"][0.5]}}, ours="pfp", caption="See.")
+    assert [t.get_text() for t in single.axes[0].get_yticklabels()] == ["L1 filter norm, 50 %"]
     assert "1 differences clearly ahead, 0 behind, 1 open" in fig.alt
     with pytest.raises(BadInput, match="no difference"):
         plots.differences({}, ours="pfp", caption="See.")
+
+
+def test_comparisons_with_several_settings_stand_under_their_names_on_an_axis_that_holds_them():
+    first = {0.5: Interval(1.0, -1.0, 3.0, 5), 0.9: Interval(40.0, 30.0, 50.0, 5)}
+    found = {"zeros: SNIP": first, "filters: L1 norm": {0.9: Interval(-3.0, -4.0, -2.0, 5)}}
+    fig = plots.differences(found, axis="mine minus yours", source="three seeds", caption="See.")
+    (ax,) = fig.axes
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["50 %", "90 %", "90 %"]
+    assert [t.get_text() for t in ax.texts] == list(found)
+    assert ax.yaxis_inverted() and ax.get_xlabel() == "mine minus yours" and ax.get_xscale() == "symlog"
+    heights = [*ax.get_yticks(), *(t.xy[1] for t in ax.texts)]
+    assert heights[3] < heights[0] < heights[1] < heights[4] < heights[2]
+    assert "three seeds" in [text.get_text() for text in fig.texts]
+    assert "1 differences clearly ahead, 1 behind, 1 open" in fig.alt
+    with pytest.raises(BadInput, match="ours=, a method, or axis="):
+        plots.differences(found, caption="See.")
 
 
 def test_differences_draw_what_gaps_found():

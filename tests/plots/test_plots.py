@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from pruning_core import plots
 from pruning_core.errors import BadInput
 from pruning_core.methods.base import METHODS
-from pruning_core.plots import foundations
 from pruning_core.plots.style import COLOURS, METHOD_STYLE, NEUTRAL
 
 # Machado et al. (2009), full protanopia and deuteranopia, for linear RGB
@@ -179,29 +178,6 @@ def test_layer_bars_heatmap_and_latency():
     fig = plots.latency_bars(times)
     assert "dense 10 ms; small 4 ms" in plots.alt_text(fig)
     assert [p.get_width() for p in fig.axes[0].patches] == pytest.approx([10, 4])
-
-
-def test_gaps_are_drawn_beside_a_zero_line_with_their_intervals():
-    gaps = pd.DataFrame(
-        {
-            "comparison": ["a", "a", "b"],
-            "setting": ["50 %", "90 %", "90 %"],
-            "mean": [1.0, 40.0, -3.0],
-            "low": [-1.0, 30.0, -4.0],
-            "high": [3.0, 50.0, -2.0],
-        }
-    )
-    fig = foundations.gap_intervals(gaps, axis="mine minus yours", source="three seeds", title="Gaps")
-    (ax,) = fig.axes
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["50 %", "90 %", "90 %"]
-    assert ax.yaxis_inverted() and ax.get_xlabel() == "mine minus yours"
-    drawn = [line for container in ax.containers for line in container[0].get_xdata()]
-    reaches = [segment[:, 0].tolist() for c in ax.containers for bars in c[2] for segment in bars.get_segments()]
-    assert drawn == [1, 40, -3] and reaches == [[-1, 3], [30, 50], [-4, -2]]
-    assert "a: 50 % +1.0, 90 % +40.0; b: 90 % -3.0" in plots.alt_text(fig)
-    assert "three seeds" in [text.get_text() for text in fig.texts]
-    with pytest.raises(BadInput, match="high"):
-        foundations.gap_intervals(gaps.drop(columns="high"), axis="", source="")
 
 
 def test_stamp_counts_each_experiment_once():

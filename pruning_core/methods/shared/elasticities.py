@@ -107,7 +107,8 @@ def _mean_gradients(
 class Sensitivity(Method):
     """What the methods of SNIP-it share: a loss, and the number of batches it is averaged over.
 
-    ``loss``: "training", or "nll_logits" as in the official code (see :func:`statistic_loss`).
+    ``loss``: "training", or "nll_logits" as in the official code (see :func:`statistic_loss`). ``batches``: how many are
+    looked at, the first ones.
     """
 
     needs = "labels"
