@@ -2,10 +2,12 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +16,23 @@ from tqdm import tqdm
 from pruning_core.book.notebooks import (
     NotebookFailed,
     checked_parameters,
+    kill_kernels,
     run_notebook,
-    running_root,
     stamp_in,
     stamp_of,
 )
 from pruning_core.checks import Whole, check, checked
 from pruning_core.errors import BadInput, known_name
-from pruning_core.records.files import remove_leftovers, write_atomically
+from pruning_core.records.files import write_atomically
+from pruning_core.records.locks import sweep
 from pruning_core.version import REPOSITORY
 
 SOURCES = REPOSITORY / "notebooks"
 EXECUTED = REPOSITORY / "book" / "notebooks"
 FAILED = REPOSITORY / "book" / "_failed"
+
+SECONDS_BETWEEN_LOOKS = 0.1
+"""How often a worker looks whether it should end."""
 
 
 @checked
@@ -68,12 +74,17 @@ def is_current(source: Path, profile: str, parameters: Mapping[str, Any], execut
     return stamp_in(executed_path(source, executed)) == stamp_of(source, profile, parameters)
 
 
-def _leave_with(parent: int) -> None:
-    """Worker set-up: end when the parent is gone, so that a killed `make book` leaves nothing running behind."""
+def _leave_with(parent: int, stopped: Any) -> None:
+    """Worker set-up: end with the kernel when the parent is gone, so that a killed `make book` leaves nothing running behind,
+    or when ``stopped`` is set."""
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal: the parent sees to it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+        while os.getppid() == parent and not stopped.wait(SECONDS_BETWEEN_LOOKS):
+            pass
+        kill_kernels()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -118,22 +129,27 @@ def run_notebooks(
     if not due:
         return []
     # Fresh processes: torch's threads do not survive a fork.
-    pool = ProcessPoolExecutor(min(jobs, len(due)), multiprocessing.get_context("spawn"), _leave_with, (os.getpid(),))
+    context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
+    stopped = context.Event()
+    pool = ProcessPoolExecutor(min(jobs, len(due)), context, _leave_with, (os.getpid(), stopped))
     running: dict[Future[float], Path] = {}
     try:
+        # What is blocked here waits, and stays blocked in the processes that start, until they can take it (_leave_with).
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         for source in due:
             aside = (failed / source.parent.name / source.stem).with_suffix(".failed.ipynb")
             target = executed_path(source, executed)
             plan = None if plans is None else executed_path(source, plans).with_suffix(".plan")
             running[pool.submit(_run, source, profile, parameters, target, aside, plan)] = source
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         return _finished(running, f"notebooks ({profile})")
     except (KeyboardInterrupt, SystemExit):
-        for (
-            worker
-        ) in multiprocessing.active_children():  # a notebook may have hours to go; its kernel ends with its worker
+        stopped.set()  # a notebook may have hours to go
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.join(10 * SECONDS_BETWEEN_LOOKS)
             worker.kill()
             worker.join()
-        remove_leftovers(running_root())
+        sweep()
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -150,8 +166,9 @@ def _finished(running: Mapping[Future[float], Path], title: str) -> list[Path]:
             try:
                 bar.write(f"{name}: {future.result():.1f} s")
                 finished.append(source)
-            except NotebookFailed as error:
-                problems.append(str(error))
+            except (NotebookFailed, BrokenProcessPool) as error:
+                lost = f"{name} was not finished: a process that ran notebooks was killed (is there too little memory?)"
+                problems.append(lost if isinstance(error, BrokenProcessPool) else str(error))
                 bar.write(f"{name}: FAILED")
             bar.update()
     if problems:

@@ -10,7 +10,7 @@ import hashlib
 import html
 import os
 import re
-import tempfile
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,14 +20,7 @@ from pruning_core.book.profiles import checked_knob, read_profiles
 from pruning_core.checks import checked
 from pruning_core.errors import BadInput, PruningError, known_name
 from pruning_core.progress import STILL
-from pruning_core.records.files import (
-    cache_root,
-    content_hash,
-    file_sha256,
-    partial_prefix,
-    remove_leftovers,
-    write_atomically,
-)
+from pruning_core.records.files import content_hash, file_sha256, running_root, temporary_folder, write_atomically
 from pruning_core.version import CHEAP, PACKAGE, REPOSITORY
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -121,19 +114,17 @@ def checked_parameters(path: Path, profile: str, parameters: Mapping[str, Any]) 
     return found
 
 
-def running_root() -> Path:
-    """Where notebooks that run now have their drafts and the connections of their kernels."""
-    return cache_root() / "running"
+_RUNNING: set[Any] = set()
+"""The managers of the kernels that this process has started."""
 
 
-@contextlib.contextmanager
-def _drafts() -> Iterator[str]:
-    """A folder for what only a run needs; those of killed runs go before."""
-    place = running_root()
-    place.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(place)
-    with tempfile.TemporaryDirectory(prefix=partial_prefix(), dir=place, ignore_cleanup_errors=True) as folder:
-        yield folder
+def kill_kernels() -> None:
+    """End the kernels of this process at once, and wait until they are gone: a cell that computes hears of nothing else."""
+    for manager in tuple(_RUNNING):
+        if process := getattr(manager.provisioner, "pid", None):
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(process, signal.SIGKILL)
+                os.waitpid(process, 0)
 
 
 def _executed(path: Path, parameters: Mapping[str, Any], failed: Path | None) -> Any:
@@ -145,10 +136,13 @@ def _executed(path: Path, parameters: Mapping[str, Any], failed: Path | None) ->
         """A kernel whose connection file lies with the draft, and goes with it."""
 
         def __init__(self, **settings: Any):
-            super().__init__(connection_file=str(Path(folder) / "kernel.json"), **settings)
+            super().__init__(connection_file=str(folder / "kernel.json"), **settings)
+            managers.add(self)
+            _RUNNING.add(self)
 
-    with _drafts() as folder:
-        draft = Path(folder) / path.name
+    managers: set[Kernel] = set()
+    with temporary_folder(running_root()) as folder:
+        draft = folder / path.name
         try:
             return papermill.execute_notebook(
                 path,
@@ -164,6 +158,8 @@ def _executed(path: Path, parameters: Mapping[str, Any], failed: Path | None) ->
             if failed is not None and draft.is_file():
                 write_atomically(failed, draft.read_bytes())
             raise NotebookFailed(_failure(path, error, failed)) from error
+        finally:
+            _RUNNING.difference_update(managers)
 
 
 def _value(text: str) -> Any:

@@ -3,14 +3,18 @@
 click reads the line: papermill and dask bring it anyway, so that it adds no dependency, and its options carry types.
 """
 
+import atexit
 import contextlib
+import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -41,34 +45,76 @@ for command in (
     program.add_command(command)
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+SECONDS_TO_END = 2.5
+"""What a command that is stopped has to put things in order; after that its processes are killed."""
+
+INTERRUPTED = "interrupted; the same command goes on from here"
+
+
 @contextlib.contextmanager
-def _ends_in_order() -> Iterator[None]:
-    """Within the block SIGTERM, as from a scheduler or a closed terminal, ends what runs as Ctrl-C does: nothing stays."""
+def _ends_in_order() -> Iterator[list[int]]:
+    """Within the block SIGTERM, as from a scheduler, and SIGHUP, as from a closed terminal, end what runs as Ctrl-C does:
+    nothing stays. Yields a list that will hold the number of the signal; those that come after it hurry nobody."""
+    stopped: list[int] = []
 
     def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
+        if not stopped:
+            stopped.append(number)
+            raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield stopped
         return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    # Who starts a command in the background of a shell has SIGINT ignored.
+    heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heard}
     try:
-        yield
+        yield stopped
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
+def _end_at_the_latest(reading: socket.socket) -> None:
+    """Wait for a signal, and a moment more: Python hears of it between two of its steps, which may be minutes apart in a
+    library's."""
+    while (number := reading.recv(1)[0]) not in _SIGNALS:
+        pass
+    time.sleep(SECONDS_TO_END)
+    for child in multiprocessing.active_children():
+        child.kill()
+    print(INTERRUPTED, file=sys.stderr, flush=True)
+    os._exit(128 + number)
+
+
+def as_process() -> NoReturn:
+    """The command of this process's own line; once stopped, it has ended within three seconds."""
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
+    signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_end_at_the_latest, args=(reading,), daemon=True).start()
+    status = main()
+    if status <= 128:
+        sys.exit(status)
+    # An interpreter that ends in order takes all of torch apart before, which takes a second or more.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    os._exit(status)
+
+
 def main(given: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it succeeded, with one sentence on stderr 2 if it was refused, 1 if it failed, and 75 where the
-    minutes that it was given are over.
+    """Run one command; 0 if it succeeded, with one sentence on stderr 2 if it was refused, 1 if it failed, 75 where the
+    minutes that it was given are over, and 128 and the number of the signal that stopped it.
 
     >>> main(["run", "dens"])
     2
     """
     run: Callable[..., Any] = program.main
+    stopped: list[int] = []
     try:
-        with _ends_in_order():
+        with _ends_in_order() as stopped:
             run(args=None if given is None else list(given), prog_name="python -m pruning_core", standalone_mode=False)
     except OutOfTime as error:
         print(error, file=sys.stderr)
@@ -85,8 +131,8 @@ def main(given: Sequence[str] | None = None) -> int:
     except subprocess.CalledProcessError as error:
         return error.returncode
     except (KeyboardInterrupt, click.Abort):
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+        print(INTERRUPTED, file=sys.stderr)
+        return 128 + (stopped or [signal.SIGINT])[0]
     except BrokenPipeError:  # `python -m pruning_core methods | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

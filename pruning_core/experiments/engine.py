@@ -8,6 +8,7 @@ sent again: what has a record is not computed twice.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -85,6 +86,7 @@ def run_all(
     that many processes on this machine; the address of a dask scheduler or a ``distributed.Client`` sends them to its
     workers, which must see the same ``$PRUNING_CACHE`` and have the same version of this package. Rows are the same.
 
+    Interrupted, it ends the processes that it started; the workers of a scheduler finish what they are at.
     An experiment that fails is tried once more (not where the failure is certain, as for bad input), keeps its error beside
     its record, and does not stop the others. Raises ExperimentsFailed at the end of all if there were any. After
     ``max_minutes`` nothing new is begun, what trains stops at a checkpoint after its epoch, and OutOfTime says how far all
@@ -115,7 +117,11 @@ def run_all(
 
         outcomes = outcomes_of_workers(wanted, tasks, shared, folder, ends_after(max_minutes))
     failures: list[Failure] = []
-    with progress_bar(progress, total=len(listed), initial=len(listed) - total, unit="run", desc="experiments") as bar:
+    bar = progress_bar(progress, total=len(listed), initial=len(listed) - total, unit="run", desc="experiments")
+    with (
+        contextlib.closing(outcomes),
+        bar,
+    ):  # closed at once where this is interrupted, and not when nobody needs it any more
         for task, failure in outcomes:
             if task.until is None:
                 bar.update()

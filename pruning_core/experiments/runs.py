@@ -26,9 +26,14 @@ from pruning_core.experiments.stages import Each, Stage, Train, every_stage
 from pruning_core.experiments.state import State, Step, flatten, start
 from pruning_core.experiments.watching import Log, is_watched
 from pruning_core.methods.base import Method
+<<<<<<< HEAD
 from pruning_core.records.checkpoints import load_tensors
 from pruning_core.records.files import cache_root, content_hash, remove_leftovers
 from pruning_core.records.locks import exclusive
+=======
+from pruning_core.records.files import SECONDS_OF_A_WEEK, cache_root, content_hash
+from pruning_core.records.locks import exclusive, is_locked, sweep
+>>>>>>> stops
 from pruning_core.records.table import environment, read_rows, write_rows
 from pruning_core.version import CHEAP, code_of
 
@@ -78,6 +83,7 @@ def run_until(
     return [row | tags for row in rows]
 
 
+<<<<<<< HEAD
 def is_finished(experiment: Experiment, folder: Path | None = None) -> bool:
     """Whether an experiment has its record, and its log if it is to be watched."""
     return experiment.record(folder).exists() and is_watched(experiment)
@@ -88,6 +94,10 @@ def _record(
 ) -> list[dict[str, Any]]:
     for place in (path.parent, checkpoint("").parent):
         remove_leftovers(place)
+=======
+def _record(experiment: Experiment, path: Path, progress: bool, shared: Collection[str] | None) -> list[dict[str, Any]]:
+    sweep(path.parent, checkpoint("").parent)
+>>>>>>> stops
     named = ("model", "data", "width", "seed", "limit", "random_labels", "profile")
     about = {name: value for name in named if (value := getattr(experiment, name)) is not None}
     about |= {"criterion": loss_name(experiment.loss)} if experiment.loss else {}
@@ -257,7 +267,13 @@ def _keep_within_bound(newest: Path) -> None:
             held.append((path == newest, path.stat().st_mtime, path.stat().st_size, path))
         except FileNotFoundError:  # dropped by another process
             continue
-    for is_newest, _, size, path in sorted(held, reverse=True):
+    for is_newest, used, size, path in sorted(held, reverse=True):
         left -= size
-        if left < 0 and not is_newest and "-halfway" not in path.name:
+        if left < 0 and not is_newest and not _waits(path, used):
             path.unlink(missing_ok=True)
+
+
+def _waits(path: Path, used: float) -> bool:
+    """Whether a file is half of a training that somebody is at, or was a week ago and may go on with."""
+    whole = path.with_name(path.name.replace("-halfway", ""))
+    return whole != path and (time.time() - used < SECONDS_OF_A_WEEK or is_locked(whole))

@@ -7,9 +7,12 @@ import atexit
 import contextlib
 import ctypes
 import functools
+import multiprocessing
 import os
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,8 @@ from pruning_core.data.sets import DATASETS
 from pruning_core.errors import BadInput, shown
 from pruning_core.experiments.engine import Failure, Task, attempt, is_done
 from pruning_core.models.build import MODELS
+from pruning_core.records.files import running_root, temporary_folder
+from pruning_core.records.locks import sweep
 
 SECONDS_TO_CONNECT, SECONDS_WITHOUT_SCHEDULER = 10.0, 120.0
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -35,8 +40,10 @@ def _distributed() -> Any:
     return distributed
 
 
-def local_cluster(processes: int, dashboard: str | None = None) -> Any:
-    """A ``LocalCluster`` whose workers do one task at a time, each on one thread, with all the memory that there is.
+@contextlib.contextmanager
+def local_cluster(processes: int, dashboard: str | None = None) -> Iterator[Any]:
+    """A ``LocalCluster`` whose workers do one task at a time, each on one thread, with all the memory that there is; they are
+    killed at the end of the block, however it comes: to close them in order would wait for the trainings that they are at.
 
     ``dashboard``: where its page is served, such as ":8787". A task whose worker dies is given to another one, ten times.
     """
@@ -48,22 +55,67 @@ def local_cluster(processes: int, dashboard: str | None = None) -> Any:
         "distributed.scheduler.allowed-failures": 10,
         "distributed.worker.profile.enabled": False,
     }
-    with dask.config.set(settings):
-        return distributed.LocalCluster(
-            n_workers=processes, threads_per_worker=1, memory_limit=None, dashboard_address=dashboard, silence_logs=50
-        )
+    others, cluster = set(multiprocessing.active_children()), None
+    with temporary_folder(running_root()) as scratch:
+        make = functools.partial(
+            distributed.LocalCluster, n_workers=processes, threads_per_worker=1, memory_limit=None,
+            dashboard_address=dashboard, silence_logs=50, local_directory=str(scratch),
+        )  # fmt: skip
+        try:
+            with dask.config.set(settings | {"temporary-directory": str(scratch)}):
+                cluster = _unheard(make)
+            yield cluster
+        finally:
+            for nanny in () if cluster is None else cluster.workers.values():
+                nanny.auto_restart = False
+            for child in set(multiprocessing.active_children()) - others:
+                if child.name.startswith("Dask Worker"):
+                    child.kill()
+            if cluster is not None:
+                cluster.close()
+            sweep()
 
 
-@functools.cache
+def _unheard(make: Callable[[], Any]) -> Any:
+    """What ``make`` returns, called where Ctrl-C is not heard, nor in the processes that it starts: a terminal sends it to all
+    of them, and who has started them sees to their end."""
+
+    def call() -> Any:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        return make()
+
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(call).result()
+    finally:
+        pool.shutdown(wait=False)
+
+
+_OPEN: dict[int | str, tuple[Any, contextlib.ExitStack]] = {}
+"""One client a number or an address, so that the workers of a notebook start once, and what ends it and all it started."""
+
+
 def _client_of(workers: int | str) -> Any:
-    """One client a number or an address, so that the workers of a notebook start once. Raises OSError without a scheduler."""
-    distributed = _distributed()
-    if isinstance(workers, str):
-        return distributed.Client(workers, timeout=SECONDS_TO_CONNECT)
-    cluster = local_cluster(workers)
-    client = distributed.Client(cluster)
-    atexit.register(lambda: (client.close(), cluster.close()))
-    return client
+    """Raises OSError without a scheduler at the address."""
+    if workers not in _OPEN:
+        distributed, stack = _distributed(), contextlib.ExitStack()
+        with stack:
+            there = workers if isinstance(workers, str) else stack.enter_context(local_cluster(workers))
+            client = distributed.Client(there, timeout=SECONDS_TO_CONNECT)
+            stack.callback(client.close, timeout=1)
+            _OPEN[workers] = client, stack.pop_all()
+    return _OPEN[workers][0]
+
+
+def end_own_workers() -> None:
+    """End the processes that were started for a number of workers, whatever they are at; those of a scheduler are others'."""
+    for number in [workers for workers in _OPEN if isinstance(workers, int)]:
+        _, stack = _OPEN.pop(number)
+        with contextlib.suppress(Exception):  # what is lost need not say good-bye
+            stack.close()
+
+
+atexit.register(end_own_workers)
 
 
 def connect(workers: Any) -> Any:
@@ -85,7 +137,7 @@ def _again(client: Any) -> Any:
     address, given_up = client.scheduler.address, time.monotonic() + SECONDS_WITHOUT_SCHEDULER
     with contextlib.suppress(Exception):  # what is lost need not say good-bye
         client.close(timeout=1)
-    _client_of.cache_clear()
+    _OPEN.pop(address, None)
     while True:
         try:
             return _client_of(address)
@@ -115,6 +167,9 @@ def outcomes_of_workers(
             client = _again(client)
             for key in [key for key, task in left.items() if is_done(task, folder)]:
                 yield left.pop(key), None
+        except (KeyboardInterrupt, GeneratorExit):
+            end_own_workers()
+            raise
         finally:
             for future in futures:  # even where a traceback holds on to them: a later call asks anew
                 future.release()

@@ -3,15 +3,18 @@
 import contextlib
 import dataclasses
 import errno
+import functools
 import hashlib
 import json
 import math
 import os
 import platform
+import re
 import secrets
 import shutil
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,7 @@ _NOT_WRITABLE = {
     errno.ENAMETOOLONG: "the name is too long",
 }
 
-_SECONDS_OF_A_WEEK = 7 * 24 * 3600
+SECONDS_OF_A_WEEK = 7 * 24 * 3600
 
 HASHED_UNLESS_DEFAULT = {"hashed": "unless default"}
 """Metadata of a dataclass's field that came later: at its default it does not enter a content hash, so old records stay."""
@@ -67,6 +70,11 @@ def cache_root() -> Path:
 def results_root() -> Path:
     """The folder of the results that are stored with the book: ``data/results`` of the repository, or its copy in a wheel."""
     return REPOSITORY / "data" / "results"
+
+
+def running_root() -> Path:
+    """The folder of what runs now and nobody else needs: drafts of notebooks, connections of kernels, workers' scratch."""
+    return cache_root() / "running"
 
 
 @checked
@@ -102,6 +110,7 @@ def write_atomically(path: str | os.PathLike, writer: Callable[[Path], None] | b
     temporary = path.with_name(f"{partial_prefix()}{secrets.token_hex(4)}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _swept(path.parent.absolute())
         if isinstance(writer, str):
             temporary.write_text(writer, encoding="utf-8", newline="")
         elif isinstance(writer, bytes):
@@ -147,6 +156,24 @@ def partial_prefix() -> str:
     return f".partial-{_place()}-{os.getpid()}-"
 
 
+_OURS = re.compile(r"\.partial-([0-9a-f]{8}\.\d+)-(\d+)-")
+"""Temporary names as :func:`partial_prefix` begins them; what others call so in a user's folder is not touched."""
+
+
+@contextlib.contextmanager
+def temporary_folder(place: Path, kind: str = "folder") -> Iterator[Path]:
+    """A folder in ``place`` for what only the block needs; those that killed processes left there go before. Raises BadInput
+    when it cannot be made."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(place)
+        folder = tempfile.TemporaryDirectory(dir=place, prefix=partial_prefix(), ignore_cleanup_errors=True)
+    except OSError as error:
+        raise BadInput(f"cannot write into the {kind} {place}: {error.strerror}.") from error
+    with folder as name:
+        yield Path(name)
+
+
 def _place() -> str:
     try:
         namespace = os.stat("/proc/self/ns/pid").st_ino
@@ -164,17 +191,22 @@ def remove_leftovers(folder: str | os.PathLike) -> None:
     """Delete the temporary files and folders that killed processes left in ``folder``: those of processes that surely run no
     more, and what is older than a week, of any machine that shares the folder."""
     for left in Path(folder).glob(".partial-*"):
-        try:
-            _, place, process, _ = left.name.split("-", 3)
-            dead = place == _place() and not _lives(int(process))
-            if not dead and time.time() - left.stat().st_mtime < _SECONDS_OF_A_WEEK:
-                continue
-        except (OSError, ValueError):  # gone already, or none of ours
+        if (ours := _OURS.match(left.name)) is None:
             continue
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
+        dead = ours[1] == _place() and not _lives(int(ours[2]))
+        with contextlib.suppress(OSError):  # gone already, or somebody else's
+            if not dead and time.time() - left.stat().st_mtime < SECONDS_OF_A_WEEK:
+                continue
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
+@functools.cache
+def _swept(folder: Path) -> None:
+    """The first time that this process writes into a folder, wherever it is, what killed ones left there goes."""
+    remove_leftovers(folder)
 
 
 def _lives(process: int) -> bool:

@@ -1,5 +1,5 @@
 """Locks of the operating system: one process at a time makes a file, the others wait and read it. A lock ends with its
-process, however that ends, so that nothing has to be cleaned up after a kill."""
+process, however that ends; an empty file is all that a kill leaves of it, until somebody sweeps."""
 
 import contextlib
 import os
@@ -8,12 +8,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pruning_core.records.files import write_atomically
+from pruning_core.records.files import cache_root, remove_leftovers, running_root, write_atomically
+
+_PREFIX = ".lock-"
 
 
 def _lock(path: str | os.PathLike) -> FileLock:
     path = Path(path)
-    return FileLock(path.with_name(f".lock-{path.name}"))
+    return FileLock(path.with_name(f"{_PREFIX}{path.name}"))
 
 
 @contextlib.contextmanager
@@ -53,3 +55,13 @@ def is_locked(path: str | os.PathLike) -> bool:
             return False
     except Timeout:
         return True
+
+
+def sweep(*folders: Path) -> None:
+    """Delete what killed processes left in the folders, halves of files and locks that nobody holds; without ``folders`` in
+    those of the cache."""
+    for folder in folders or (cache_root() / "records", cache_root() / "checkpoints", running_root()):
+        remove_leftovers(folder)
+        for left in folder.glob(f"{_PREFIX}*"):
+            with contextlib.suppress(OSError):  # of another user
+                is_locked(left.with_name(left.name.removeprefix(_PREFIX)))

@@ -106,7 +106,6 @@ def test_the_address_and_the_environment_name_workers_too(client, monkeypatch):
     with patch.object(engine, "_here", lambda *_: pytest.fail("run in sequence")):
         assert len(run_all(pruned()[:1], progress=False)) == 2
     workers.connect(client.scheduler.address).close()
-    workers._client_of.cache_clear()
 
 
 def test_registered_networks_and_methods_of_ones_own_reach_the_workers(client, monkeypatch):
