@@ -26,14 +26,9 @@ from pruning_core.experiments.stages import Each, Stage, Train, every_stage
 from pruning_core.experiments.state import State, Step, flatten, start
 from pruning_core.experiments.watching import Log, is_watched
 from pruning_core.methods.base import Method
-<<<<<<< HEAD
 from pruning_core.records.checkpoints import load_tensors
-from pruning_core.records.files import cache_root, content_hash, remove_leftovers
-from pruning_core.records.locks import exclusive
-=======
 from pruning_core.records.files import SECONDS_OF_A_WEEK, cache_root, content_hash
 from pruning_core.records.locks import exclusive, is_locked, sweep
->>>>>>> stops
 from pruning_core.records.table import environment, read_rows, write_rows
 from pruning_core.version import CHEAP, code_of
 
@@ -83,7 +78,6 @@ def run_until(
     return [row | tags for row in rows]
 
 
-<<<<<<< HEAD
 def is_finished(experiment: Experiment, folder: Path | None = None) -> bool:
     """Whether an experiment has its record, and its log if it is to be watched."""
     return experiment.record(folder).exists() and is_watched(experiment)
@@ -92,12 +86,7 @@ def is_finished(experiment: Experiment, folder: Path | None = None) -> bool:
 def _record(
     experiment: Experiment, path: Path, progress: bool, shared: Collection[str] | None, ends: float | None
 ) -> list[dict[str, Any]]:
-    for place in (path.parent, checkpoint("").parent):
-        remove_leftovers(place)
-=======
-def _record(experiment: Experiment, path: Path, progress: bool, shared: Collection[str] | None) -> list[dict[str, Any]]:
     sweep(path.parent, checkpoint("").parent)
->>>>>>> stops
     named = ("model", "data", "width", "seed", "limit", "random_labels", "profile")
     about = {name: value for name in named if (value := getattr(experiment, name)) is not None}
     about |= {"criterion": loss_name(experiment.loss)} if experiment.loss else {}
