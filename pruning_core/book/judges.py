@@ -112,6 +112,19 @@ def _crossing(asked: list[float], accuracy: list[float], half: float) -> float:
     return float(10 ** (kept[i - 1] + share * (kept[i] - kept[i - 1])))
 
 
+def _is_cut(function: Callable) -> bool:
+    """Whether ``function(first, second, keep)`` returns the rows and the columns that stay."""
+    first, second, keep = _drawn(4, 3), _drawn(2, 4), torch.tensor([True, False, True, True])
+    rows, columns = function(first.clone(), second.clone(), keep.clone())
+    return torch.equal(rows, first[keep]) and torch.equal(columns, second[:, keep])
+
+
+def _ranked(scores: torch.Tensor, n: int) -> torch.Tensor:
+    mask = torch.zeros(len(scores), dtype=torch.bool)
+    mask[scores.argsort(stable=True)[len(scores) - n :]] = True
+    return mask
+
+
 def _penalty(g: torch.Tensor, b: float) -> torch.Tensor:
     log_s = torch.nn.functional.logsigmoid(g + b)
     return log_s.exp() * (1 - log_s)
@@ -139,6 +152,10 @@ JUDGES: dict[str, Callable[[Any], bool]] = {
         [([_drawn(4, 5) > 0.6, _drawn(3, seed=1) > 0.2],), ([torch.ones(7, dtype=torch.bool)],)],
     ),
     "schedules/magnitude-mask": is_magnitude_mask,
+    "groups/write-cut": _is_cut,
+    "failures/write-rank": computes(
+        _ranked, [(torch.tensor([0.0, 0.0, 1.0, 0.0, 2.0]), 3), (torch.ones(6), 2), (_drawn(9), 0), (torch.zeros(4), 4)]
+    ),
     "network/own-method": is_relative_magnitude,
     "footing/score": computes(lambda weight: weight.abs().flatten(1).amax(1), [(_drawn(5, 3, 2, 4) - 0.5,)]),
     "sensitivity/write-share": computes(
@@ -173,6 +190,10 @@ JUDGES: dict[str, Callable[[Any], bool]] = {
         _crossing,
         [([0.5, 0.9, 0.99], [98.0, 90.0, 20.0], 54.0), ([0.8, 0.9, 0.95, 0.98], [90.0, 60.0, 40.0, 30.0], 50.0)],
     ),
+    "snip/write-elasticity": computes(
+        lambda weight, gradient, loss: (weight * gradient / loss).abs(),
+        [(_drawn(3, 4) - 0.5, _drawn(3, 4, seed=1) - 0.5, 2.5), (_drawn(2), -_drawn(2, seed=1), -0.3)],
+    ),
     "snap/write-gate": computes(
         lambda weight, bias, dw, db: (weight * dw).sum(1) + bias * db,
         [(_drawn(3, 5) - 0.5, _drawn(3, seed=1), _drawn(3, 5, seed=2) - 0.5, _drawn(3, seed=3) - 0.5)],
@@ -180,6 +201,14 @@ JUDGES: dict[str, Callable[[Any], bool]] = {
     "robustness/write-fgsm": computes(
         lambda image, gradient, size: (image + size * gradient.sign()).clamp(0, 1),
         [(_drawn(1, 4, 4), _drawn(1, 4, 4, seed=1) - 0.5, size) for size in (0.05, 0.4)],
+    ),
+    "how_sparse/write-distance": computes(
+        lambda weights, n: weights.abs().sort().values[:n].square().sum().sqrt(),
+        [(_drawn(20) - 0.5, n) for n in (0, 1, 12)],
+    ),
+    "how_sparse/write-hvp": computes(
+        lambda loss, x, v: torch.autograd.functional.hvp(loss, x, v)[1],
+        [(lambda x: (x**3).sum() + x.prod(), _drawn(4) + 0.5, _drawn(4, seed=1))],
     ),
     "how_sparse/write-width": computes(
         lambda eigenvalues, distance, epsilon: (2 * epsilon / (2 * epsilon + eigenvalues * distance**2)).mean(),
