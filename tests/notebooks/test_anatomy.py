@@ -18,7 +18,7 @@ from pruning_core.book.exercises import EXERCISES, check
 from pruning_core.book.judges import JUDGES
 
 FOLDED = {"hide-input", "hide-cell", "remove-input", "remove-cell", "parameters"}
-SAYING = ("backed(", "caption=", "Markdown(", "side_by_side(", "live(", "print(")
+SAYING = ("backed(", "Markdown(", "side_by_side(", "print(", "refused(", "plots.", "figures.")  # figures have captions
 LONGEST, FEWEST = 25, 4  # lines of a visible cell; exercises of a page
 PAGES = {f"{path.parent.name}/{path.stem}": path for path in find_notebooks()}
 every_page = pytest.mark.parametrize("name", [name for name in PAGES if not name.endswith("/0_opening")])
@@ -66,7 +66,7 @@ def test_no_table_is_printed(name: str) -> None:
 def test_a_question_outside_the_exercises_is_answered_in_its_paragraph(name: str) -> None:
     _, *rest = words(name).split("\n\n## ")
     for section in rest:
-        if section.startswith("Exercises"):
+        if section.startswith(("Exercises", "Further reading")):
             continue
         heading, _, text = section.partition("\n")
         assert not heading.rstrip().endswith("?") or text.strip(), heading
