@@ -18,7 +18,16 @@ from pruning_core.book.exercises import EXERCISES, check
 from pruning_core.book.judges import JUDGES
 
 FOLDED = {"hide-input", "hide-cell", "remove-input", "remove-cell", "parameters"}
-SAYING = ("backed(", "Markdown(", "side_by_side(", "print(", "refused(", "plots.", "figures.")  # figures have captions
+SAYING = (
+    "backed(",
+    "Markdown(",
+    "side_by_side(",
+    "print(",
+    "refused(",
+    "held(",
+    "plots.",
+    "figures.",
+)  # figures have captions
 LONGEST, FEWEST = 25, 4  # lines of a visible cell; exercises of a page
 PAGES = {f"{path.parent.name}/{path.stem}": path for path in find_notebooks()}
 every_page = pytest.mark.parametrize("name", [name for name in PAGES if not name.endswith("/0_opening")])
