@@ -288,9 +288,30 @@ def test_bad_input_is_refused_in_one_sentence():
             build_model("resnet20", data)
     with pytest.raises(BadType, match=r"classes.* must be a whole number, not 2\.5"):
         build_model("resnet20", ((3, 32, 32), 2.5))
-    with pytest.raises(BadInput, match="3 channels, not 1"):
-        build_model("torchvision/resnet18", "mnist")
     with pytest.raises(BadInput, match="width must be 1"):
         build_model("torchvision/resnet18", "cifar10", width=0.5)
     with pytest.raises(BadInput, match="entries"):
         rebuild({"name": "resnet20"})
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenet_v2", "vgg11_bn", "densenet121", "googlenet", "convnext_tiny", "vit_b_16"]
+)
+def test_networks_of_torchvision_read_images_of_any_number_of_channels(name):
+    for channels in (1, 5):
+        with torch.device("meta"):
+            model = build_model(f"torchvision/{name}", ((channels, 224, 224), 7)).eval()
+            assert model(torch.zeros(2, channels, 224, 224)).shape == (2, 7)
+            coloured = build_model(f"torchvision/{name}", ((3, 224, 224), 7))
+        shapes = {n: p.shape for n, p in coloured.named_parameters()}
+        changed = {n: p.shape for n, p in model.named_parameters() if p.shape != shapes[n]}
+        assert [(shape[1], shape[2:]) for shape in changed.values()] == [(channels, shapes[n][2:]) for n in changed]
+        assert len(changed) == 1
+
+
+def test_a_first_convolution_for_grey_images_starts_as_wide_as_torchvisions():
+    grey, coloured = (build_model("torchvision/resnet18", ((n, 8, 8), 4), seed=3).conv1.weight for n in (1, 3))
+    assert float(grey.std() / coloured.std()) == pytest.approx(1, abs=0.1)
+    again = build_model("torchvision/resnet18", ((1, 8, 8), 4), seed=3)
+    assert torch.equal(again.conv1.weight, grey)
+    assert rebuild(again.recipe).conv1.weight.shape == (64, 1, 7, 7)

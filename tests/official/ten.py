@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -357,9 +358,9 @@ LARGER = replace(SMALL, data="mnist5k")
 TEN: dict[str, Command] = {
     "SNIPitDuring": Command(DURING, weights_during, REFERENCE, SMALL),
     "SNAPit": Command(BEFORE, nodes_before, REFERENCE, replace(LARGER, width=0.05), column="channels_removed"),
-    "resnet20": Command("python -m experiment.main cifar/resnet20.yaml", resnet20, Asked(seeds=1, methods=("SiPP",))),
+    "resnet20": Command("python -m experiment.main cifar/resnet20.yaml", resnet20, Asked(seeds=1, points=2, methods=("SiPP",))),
     "lenet300": Command(
-        "python -m experiment.main mnist/lenet300_100.yaml", lenet300, Asked(seeds=1, methods=("WT",))
+        "python -m experiment.main mnist/lenet300_100.yaml", lenet300, Asked(seeds=1, points=2, methods=("WT",))
     ),
     "rni-vgg16": Command(
         "rni/vgg16-cifar10-rni", lambda plan, c: receded(plan, "sizes_vgg16_sigbn", c), REFERENCE, LARGER,
@@ -379,7 +380,7 @@ TEN: dict[str, Command] = {
     ),
     "alexnet": Command(
         "python main.py", lambda plan, c: one_cut(plan, "alexnet_multistep_lr", c), replace(REFERENCE, points=3),
-        replace(SMALL, limit=100, width=0.05), config="configs/AlexNet_CIFAR10_l1.yml",
+        replace(SMALL, limit=150, width=0.05), config="configs/AlexNet_CIFAR10_l1.yml",
     ),
     "resnet18": Command(
         "python main.py", lambda plan, c: one_cut(plan, "resnet_cos_lr", c), replace(REFERENCE, points=3),
@@ -406,6 +407,14 @@ def ran(name: str) -> pd.DataFrame:
     assert rows["accuracy"].between(0, 100).all() and np.isfinite(rows["loss"]).all()
     for row in pruned[pruned["asked"].notna()].to_dict("records"):
         np.testing.assert_allclose(row[command.column], row["asked"], 0, command.tolerance, err_msg=f"{name}: {row}")
+    first = planned(official(wanted), asked)[0]
+    shares = [cut.budget.across for cut in stages(first, Prune) if isinstance(cut.budget.across, Mapping)]
+    if shares:  # of single groups, whose channels cost the same whatever the images are
+        fewer = cost(first.model, {}).parameters - cost(first.model, dict(ChainMap(*shares))).parameters
+        counted = rows.set_index("label")["parameters"]
+        assert counted["dense"] - counted["pruned"] == fewer > 0, f"{name}: {counted.to_dict()}, and not {fewer} fewer"
+    else:
+        assert pruned["asked"].notna().all()
     return rows
 
 
