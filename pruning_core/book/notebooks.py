@@ -76,6 +76,11 @@ def run_notebook(
     (:func:`stamp_of`) in its metadata and a line for the reader below its title, but no path of this machine.
 
     Raises UnknownName for parameters and profiles that the notebook does not have, NotebookFailed for a failing cell.
+
+    >>> run_notebook("notebooks/0_foundations/1_sparsity.ipynb", "hasty")
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.UnknownName: unknown profile 'hasty': Allowed: paper, quick, smoke, standard.
     """
     import nbformat
 

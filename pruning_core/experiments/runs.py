@@ -38,6 +38,14 @@ def run(
     A run that was killed goes on from its last checkpoint; one that begins like another goes on from where they part; one
     that another process is at is waited for. ``shared``: the trainings (their keys) that other experiments begin with too;
     when given, checkpoints of others between the first and the last training are dropped once the rows are recorded.
+
+    >>> import pruning_core as pc
+    >>> import tempfile
+    >>> experiment = pc.Experiment("lenet300", "digits", [pc.Prune("magnitude", 0.5), pc.Measure()], width=0.1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (row,) = run(experiment, progress=False, folder=Path(folder))
+    >>> row["sparsity"], row["label"]
+    (0.5, 'final')
     """
     path = experiment.record(folder)
     tags = dict(experiment.tags)
@@ -81,7 +89,14 @@ def recorded(path: Path, key: str) -> list[dict[str, Any]]:
 
 @checked
 def final_state(experiment: Experiment, *, progress: bool = False) -> State:
-    """The state at the end of an experiment, played again from its nearest checkpoint: the network itself, its masks."""
+    """The state at the end of an experiment, played again from its nearest checkpoint: the network itself, its masks.
+
+    >>> import pruning_core as pc
+    >>> experiment = pc.Experiment("lenet300", "digits", [pc.Prune("magnitude", 0.5)], width=0.1)
+    >>> state = final_state(experiment)
+    >>> round(float(state.masks["fc1.weight"].float().mean()), 1)
+    0.5
+    """
     with _threads(experiment):
         return _played(experiment, progress)[0]
 

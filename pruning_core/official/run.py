@@ -30,7 +30,14 @@ class Finished:
 
 
 def planned(setting: Official, asked: Asked, shorter: Shorter = AS_OFFICIAL) -> list[Experiment]:
-    """The experiments of a setting, shortened. Raises BadInput where nothing is left to run."""
+    """The experiments of a setting, shortened. Raises BadInput where nothing is left to run.
+
+    >>> from pruning_core.official import CATALOGUE
+    >>> (setting, *_) = CATALOGUE.values()
+    >>> experiments = planned(setting, Asked(), Shorter(epochs=1, data="digits"))
+    >>> len(experiments) > 0, {experiment.data for experiment in experiments}
+    (True, {'digits'})
+    """
     asked = replace(
         asked, data=shorter.data
     )  # what starts from published weights must know whether they fit the images

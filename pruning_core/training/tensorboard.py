@@ -14,6 +14,14 @@ class TensorBoard:
     """Writes every number of a row as a scalar to ``folder``, at the row's epoch.
 
     ``also(trainer)`` may return further numbers by name. Raises BadInput when the package tensorboard is not there.
+
+    >>> import pruning_core as pc
+    >>> import tempfile
+    >>> digits, network = pc.load_data("digits"), pc.build_model("lenet300", "digits", seed=0, width=0.1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     history = pc.fit(network, digits, epochs=1, observers=[TensorBoard(folder)], progress=False)
+    ...     print(len(list(Path(folder).iterdir())))
+    1
     """
 
     def __init__(self, folder: str | Path, also: Callable[[Trainer], dict[str, float]] | None = None):
