@@ -8,7 +8,15 @@ from typing import Any
 
 
 class PruningError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose.
+
+    >>> import pruning_core as pc
+    >>> try:
+    ...     pc.prune(pc.build_model("lenet300", "digits"), "magnitude", 1.5)
+    ... except PruningError as error:
+    ...     print(error)
+    sparsity must lie in [0, 1), not 1.5.
+    """
 
 
 class BadInput(PruningError, ValueError):

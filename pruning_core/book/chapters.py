@@ -38,7 +38,11 @@ SECONDS_BETWEEN_LOOKS = 0.1
 @checked
 def find_notebooks(names: Iterable[str] = (), sources: Path = SOURCES) -> list[Path]:
     """The book's notebooks in reading order, or those named: ``0_foundations/1_sparsity``, its path, or the beginning
-    of its name as long as only one begins so. Raises UnknownName for a name that fits none, BadInput for several."""
+    of its name as long as only one begins so. Raises UnknownName for a name that fits none, BadInput for several.
+
+    >>> [path.stem for path in find_notebooks(["0_foundations/1"])]
+    ['1_sparsity']
+    """
     every = {f"{file.parent.name}/{file.stem}": file for file in sorted(Path(sources).glob("[0-9]*/[0-9]*.ipynb"))}
     chosen = []
     for given in names:
@@ -119,6 +123,13 @@ def run_notebooks(
 
     Each finished notebook is in place at once (written under another name, then renamed), so an interrupted call is
     simply repeated. A failing notebook does not stop the others; at the end NotebookFailed lists all failures.
+
+    >>> run_notebooks([])
+    []
+    >>> run_notebooks([], jobs=0)
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadInput: jobs must be at least 1, not 0.
     """
     jobs = check("jobs", jobs, Whole(at_least=1))
     parameters = dict(parameters or {})

@@ -70,6 +70,11 @@ def run_notebook(
 
     Raises UnknownName for parameters and profiles that the notebook does not have, BadType or BadInput for values that they
     cannot have, all before it starts, and NotebookFailed for a failing cell.
+
+    >>> run_notebook("notebooks/0_foundations/1_sparsity.ipynb", "hasty")
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.UnknownName: unknown profile 'hasty': Allowed: paper, quick, smoke, standard.
     """
     import nbformat
 

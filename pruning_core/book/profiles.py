@@ -78,6 +78,11 @@ def profile_settings(name: str, profile: str | Mapping[str, Any], **chosen: Any)
     In the profiles smoke and quick torch is set to one thread, so that a reader sees the numbers of the page.
     Raises UnknownName for an unknown profile, notebook or knob, BadType or BadInput for a value that a knob cannot have, and
     BadInput when no ``profiles.yml`` is found.
+
+    >>> profile_settings("0_foundations/2_scores_budgets_schedules", "hasty")
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.UnknownName: unknown profile 'hasty': Allowed: paper, quick, smoke, standard.
     """
     chapter, _, stem = name.partition("/")
     here = Path.cwd()

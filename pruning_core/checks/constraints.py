@@ -7,6 +7,16 @@ Python's own and come out as those; a bool is no number, and NaN is never one th
 Traceback (most recent call last):
 ...
 pruning_core.errors.BadType: clip must be a number, not '1'.
+>>> check("over", "all", OneOf("all", "weights")), check("label", "x", Text()), check("folder", "results", Place())
+('all', 'x', 'results')
+>>> check("rounds", np.int64(3), Whole(at_least=1)), check("reference", plain(np.True_), Flag())
+(3, True)
+>>> check("network", "resnet", A(Tensor, "a tensor"))
+Traceback (most recent call last):
+...
+pruning_core.errors.BadType: network must be a tensor, not 'resnet'.
+>>> Constraints(rounds=Whole(at_least=1))["rounds"].at_least
+1
 """
 
 from __future__ import annotations
@@ -28,7 +38,14 @@ LARGEST = sys.float_info.max  # an int may lie beyond it
 
 
 class Constraint(Protocol):
-    """What a value must be."""
+    """What a value must be.
+
+    >>> class Even:
+    ...     def check(self, name, value):
+    ...         return value + value % 2
+    >>> check("width", 3, Even())
+    4
+    """
 
     def check(self, name: str, value: Any) -> Any:
         """``value`` as plain Python; BadType or BadInput, naming it, if it is not what it must be."""
@@ -248,6 +265,11 @@ def check_fields(instance: Any) -> None:
 
     A field whose default is True or False is a Flag without being named. Scalars of numpy and torch, and lists, become plain
     numbers and tuples. What equals the default becomes the default: a width of 1 and one of 1.0 are one value, with one hash.
+
+    >>> check_fields(Real(infinite=1))
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadType: infinite must be True or False, not 1.
     """
     defaults = {field.name: field.default for field in fields(instance)}
     constraints: dict[str, Constraint] = {name: Flag() for name, value in defaults.items() if isinstance(value, bool)}

@@ -68,7 +68,17 @@ def doubles(name: str, values: Any) -> Tensor:
 
 
 def check_finite(model: nn.Module) -> None:
-    """Raise BadInput naming the first parameter or buffer of a network that holds NaN or infinite values; BadType for none."""
+    """Raise BadInput naming the first parameter or buffer of a network that holds NaN or infinite values; BadType for none.
+
+    >>> network = nn.Linear(2, 1)
+    >>> check_finite(network)
+    >>> network.bias.data.fill_(float("nan"))
+    tensor([nan])
+    >>> check_finite(network)
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadInput: 'bias' holds 1 NaN or infinite values; such a network cannot be worked with.
+    """
     if not isinstance(model, nn.Module):
         raise BadType(f"the network must be a torch.nn.Module, not {type(model).__name__}.")
     named = [(n, t) for n, t in (*model.named_parameters(), *model.named_buffers()) if t.is_floating_point()]
@@ -84,7 +94,13 @@ def check_finite(model: nn.Module) -> None:
 
 
 def generator_of(generator: Any) -> torch.Generator:
-    """The generator itself; BadType for anything else, so that no draw ever comes from the global random state."""
+    """The generator itself; BadType for anything else, so that no draw ever comes from the global random state.
+
+    >>> generator_of(0)
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadType: a torch.Generator is needed as the source of randomness, not int.
+    """
     if not isinstance(generator, torch.Generator):
         raise BadType(f"a torch.Generator is needed as the source of randomness, not {type(generator).__name__}.")
     return generator

@@ -35,7 +35,12 @@ from pruning_core.records.files import cache_root
 
 @dataclass(frozen=True)
 class Data:
-    """A loaded set. ``shape`` is (C, H, W) of one image as a network sees it."""
+    """A loaded set. ``shape`` is (C, H, W) of one image as a network sees it.
+
+    >>> digits = load_data("digits")
+    >>> digits.shape, digits.classes, len(digits.train), len(digits.test)
+    ((1, 8, 8), 10, 1152, 359)
+    """
 
     name: str
     shape: tuple[int, int, int]
@@ -48,7 +53,11 @@ class Data:
 
 
 def data_root() -> Path:
-    """The folder of the sets: ``$PRUNING_DATA`` or ``data`` in the cache."""
+    """The folder of the sets: ``$PRUNING_DATA`` or ``data`` in the cache.
+
+    >>> data_root().name
+    'data'
+    """
     named = os.environ.get("PRUNING_DATA")
     return Path(named).expanduser() if named else cache_root() / "data"
 

@@ -22,7 +22,11 @@ Floats = tuple[float, ...]
 @checked
 @dataclass(frozen=True)
 class Normalisation:
-    """``(pixel - mean) / std`` a channel, for pixels in [0, 1]."""
+    """``(pixel - mean) / std`` a channel, for pixels in [0, 1].
+
+    >>> Normalisation(mean=(0.5,), std=(0.25,))
+    Normalisation(mean=(0.5,), std=(0.25,))
+    """
 
     mean: Floats
     std: Floats
@@ -31,7 +35,11 @@ class Normalisation:
 @checked
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What there is to know about a set before it is loaded; data/README.md says more."""
+    """What there is to know about a set before it is loaded; data/README.md says more.
+
+    >>> DATASETS["digits"].classes, DATASETS["digits"].licence
+    (10, 'CC BY 4.0 (unverified)')
+    """
 
     name: str
     shape: tuple[int, int, int]
@@ -58,6 +66,9 @@ class Augmentation:
     rotate: a turn by an angle from [-rotate, rotate] degrees, nearest pixel, black corners.
     scale: smallest and largest share of the area for a random resized crop (sets read from files only).
     side: every image, of all splits, is first resized to this square. No randomness, but the papers' recipes hold it.
+
+    >>> Augmentation(pad=4, flip=0.5)
+    Augmentation(pad=4, flip=0.5, rotate=0.0, scale=None, side=None)
     """
 
     pad: int = 0

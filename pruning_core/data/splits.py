@@ -24,7 +24,12 @@ WITHOUT_TEST_SET = {"test": 0.2, "score": 0.08, "validation": 0.08}
 
 @checked
 class Split:
-    """A fixed part of a data set in memory: normalised ``inputs`` (N, C, H, W), ``labels`` (N,) int64."""
+    """A fixed part of a data set in memory: normalised ``inputs`` (N, C, H, W), ``labels`` (N,) int64.
+
+    >>> split = Split(torch.zeros(10, 1, 8, 8), torch.arange(10))
+    >>> len(split), len(split.subset(4)), [len(labels) for _, labels in split.batches(4)]
+    (10, 4, [4, 4, 2])
+    """
 
     _by_image: tuple[str, ...] = ("inputs", "labels")
 

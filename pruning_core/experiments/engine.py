@@ -36,6 +36,9 @@ class ExperimentsFailed(PruningError):
     """Some experiments of a list failed, each twice unless the failure was certain; ``failures`` has an entry for each.
 
     The others have run, and have their records.
+
+    >>> issubclass(ExperimentsFailed, PruningError)
+    True
     """
 
     def __init__(self, failures: list[Failure], of: int):

@@ -26,6 +26,11 @@ def importances(model: nn.Module, method: str | Method, example_input, *, traced
 
     ``example_input`` is one input with its batch dimension; ``traced`` what groups_and_positions gives, when it is known.
     Raises BadInput for a method that looks at data, or at single weights.
+
+    >>> import pruning_core as pc
+    >>> network = pc.build_model("lenet300", "digits", seed=0)
+    >>> {name: scores.shape for name, scores in importances(network, "l1_norm", torch.zeros(1, 1, 8, 8)).items()}
+    {'fc1': torch.Size([300]), 'fc2': torch.Size([100])}
     """
     chosen = check_importance(method)
     sites = find_sites(model, channels=True, example_input=example_input, refuses=chosen.refuses, traced=traced)
@@ -68,6 +73,12 @@ def seconds_of_choice(
     """Median seconds that a channel method takes to choose, without the search for groups, which all methods share.
 
     With several repeats a first run is not counted. The network is left as it was.
+
+    >>> import pruning_core as pc
+    >>> network = pc.build_model("lenet300", "digits", seed=0)
+    >>> batches = [(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]))]
+    >>> seconds_of_choice(network, "l1_norm", 0.5, batches, repeats=1) < 10
+    True
     """
     chosen = as_method(method)
     given = check_batches(batches, "inputs", chosen.name)

@@ -40,6 +40,12 @@ class SignFlips:
     Adds ``sign_flips`` (since the last epoch) and ``sign_flips_from_start`` (since the observer was made, from the weights
     that ``model`` had then, or from those of ``start``, a state_dict) to each row. After channels were removed, both start
     anew from the smaller network.
+
+    >>> import pruning_core as pc
+    >>> digits, network = pc.load_data("digits"), pc.build_model("lenet300", "digits", seed=0, width=0.1)
+    >>> history = pc.fit(network, digits, epochs=1, observers=[SignFlips(network)], progress=False)
+    >>> 0 < history[0]["sign_flips"] < 0.5
+    True
     """
 
     def __init__(self, model: nn.Module, start: Mapping[str, Tensor] | None = None):
@@ -69,6 +75,13 @@ class Elasticities:
     ``batches`` (inputs, labels) are what they are computed on; ``every`` says after how many epochs. ``curves`` holds a
     dict an epoch: epoch, quantiles (largest first, ``points`` of them), zeros (share of living weights without any).
     Adds the median to the row. An epoch at which no weight lives any more leaves neither.
+
+    >>> import pruning_core as pc
+    >>> digits, network = pc.load_data("digits"), pc.build_model("lenet300", "digits", seed=0, width=0.1)
+    >>> observer = Elasticities(list(digits.score.batches(64)), points=3)
+    >>> history = pc.fit(network, digits, epochs=1, observers=[observer], progress=False)
+    >>> sorted(observer.curves[0])
+    ['epoch', 'quantiles', 'zeros']
     """
 
     def __init__(self, batches: Iterable[tuple[Tensor, Tensor]], every: int = 1, points: int = 200):
@@ -99,6 +112,13 @@ class WeightStatistics:
 
     Starts anew when channels were removed: a weight of the smaller network is not the one of that place before. Adds
     ``weight_deviation`` to the row: the root of the mean variance of the weights that live, None when none does.
+
+    >>> import pruning_core as pc
+    >>> digits, network = pc.load_data("digits"), pc.build_model("lenet300", "digits", seed=0, width=0.1)
+    >>> statistics = WeightStatistics()
+    >>> history = pc.fit(network, digits, epochs=2, observers=[statistics], progress=False)
+    >>> statistics.mean["fc1.weight"].shape
+    torch.Size([30, 64])
     """
 
     def __init__(self) -> None:

@@ -49,6 +49,14 @@ def run(
     that another process is at is waited for. ``shared``: the trainings (their keys) that other experiments begin with too;
     when given, checkpoints of others between the first and the last training are dropped once the rows are recorded.
     ``max_minutes``: stop after the first epoch that ends later, with a checkpoint, and raise OutOfTime; the same call goes on.
+
+    >>> import pruning_core as pc
+    >>> import tempfile
+    >>> experiment = pc.Experiment("lenet300", "digits", [pc.Prune("magnitude", 0.5), pc.Measure()], width=0.1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (row,) = run(experiment, progress=False, folder=Path(folder))
+    >>> row["sparsity"], row["label"]
+    (0.5, 'final')
     """
     return run_until(experiment, ends_after(max_minutes), progress, folder, shared)
 
@@ -115,7 +123,14 @@ def recorded(path: Path, key: str) -> list[dict[str, Any]]:
 
 @checked
 def final_state(experiment: Experiment, *, progress: bool = False) -> State:
-    """The state at the end of an experiment, played again from its nearest checkpoint: the network itself, its masks."""
+    """The state at the end of an experiment, played again from its nearest checkpoint: the network itself, its masks.
+
+    >>> import pruning_core as pc
+    >>> experiment = pc.Experiment("lenet300", "digits", [pc.Prune("magnitude", 0.5)], width=0.1)
+    >>> state = final_state(experiment)
+    >>> round(float(state.masks["fc1.weight"].float().mean()), 1)
+    0.5
+    """
     with _threads(experiment):
         return _played(replace(experiment, watch=None), progress)[0]
 

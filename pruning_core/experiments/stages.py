@@ -2,6 +2,10 @@
 
 Epochs count from 1. ``Each`` and ``Repeat`` hold other stages and hand on (round, of), so that a schedule means the same
 wherever a Prune stands.
+
+>>> imp = [Train(6), Save("early"), Repeat(9, [Train(74), Prune("magnitude", 0.9), Rewind("early")]), Measure()]
+>>> during = Train(80, during=Every(4, [Prune("snip", to(0.9, "snip")), Shrink()], after=4))
+>>> blocks = [Load("V1"), Each("blocks", [Prune("ispasp", 0.3)]), RecalibrateBatchNorm(), Importances(), Attack("fgsm", (0.1,))]
 """
 
 from __future__ import annotations

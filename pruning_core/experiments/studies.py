@@ -24,6 +24,9 @@ def study(settings: Mapping[str, Any], compute: Callable[[], Iterable[Mapping[st
     records of smoke and quick are void when the package's code changes, and two processes never compute the same study.
 
     Raises BadInput when ``compute`` gives no row.
+
+    >>> study({"name": "squares", "upto": 2}, lambda: [{"n": n, "square": n * n} for n in (1, 2)])["square"].tolist()
+    [1, 4]
     """
     import pandas as pd
 

@@ -43,6 +43,13 @@ class Budget:
     ``round_to``: what is kept of each group of channels is rounded up to a multiple of it, or to all that is alive where
     that is less. So never more is removed than asked: of channels up to ``round_to - 1`` a group less, of weights or MACs
     as little less as multiples allow.
+
+    >>> Budget(0.8, of="channels", across="layer")
+    Budget(to=0.8, of='channels', across='layer', below=None, keep_at_least=1, round_to=1)
+    >>> Budget(1.0)
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadInput: sparsity must lie in [0, 1), not 1.0.
     """
 
     constraints = Constraints(
@@ -83,6 +90,14 @@ def allocate(scores: Scores, budget: Budget, alive: Masks, sites: Sites) -> Mask
     ``scores`` has one tensor a site: of a parameter's shape, or (channels,) for a group. Dead units stay dead whatever
     they score. Equal scores at the cut are spread over the sites in proportion, the lower index kept first.
     Raises BudgetError when the budget cannot be met.
+
+    >>> from torch import nn
+    >>> from pruning_core.masks import find_sites
+    >>> network = nn.Linear(4, 1, bias=False)
+    >>> sites = find_sites(network, channels=False)
+    >>> masks = allocate(Scores({"weight": torch.tensor([[4.0, 1.0, 3.0, 2.0]])}), Budget(0.5), Masks(), sites)
+    >>> masks["weight"]
+    tensor([[ True, False,  True, False]])
     """
     channels = any(name in sites.groups for name in scores)
     if budget.round_to > 1 and not channels:

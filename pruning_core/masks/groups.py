@@ -21,6 +21,13 @@ class Member:
 
     ``parameter`` is the name of a parameter, or of a buffer (the ``index`` of a ChannelIndex). One channel may own
     several entries: the columns behind a flatten, or one channel of every group of a grouped convolution.
+
+    >>> from torch import nn
+    >>> import pruning_core as pc
+    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> hidden = pc.find_groups(network, torch.zeros(1, 4))[0]
+    >>> [(member.parameter, member.dim) for member in (*hidden.produces, *hidden.consumes)]
+    [('0.weight', 0), ('0.bias', 0), ('2.weight', 1)]
     """
 
     parameter: str
@@ -46,6 +53,13 @@ class Group:
 
     ``produces``: rows and biases of the layers that compute the channels; ``normalises``: vectors of batch norms and
     gates; ``consumes``: columns of the layers that read them. ``reason_fixed`` says why the group cannot be pruned.
+
+    >>> from torch import nn
+    >>> import pruning_core as pc
+    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> (hidden, outputs) = pc.find_groups(network, torch.zeros(1, 4))
+    >>> hidden.name, hidden.size, outputs.reason_fixed
+    ('0', 3, 'they are outputs of the network')
     """
 
     name: str
@@ -92,6 +106,16 @@ def expand(keep: Mapping[str, Tensor], groups: Mapping[str, Group], shapes: Mapp
 
     ``shapes`` gives the shape of every parameter. Masking the consumers' columns too makes masked and removed
     channels equal for any activation: a zeroed producer alone does not silence a sigmoid or a shift behind it.
+
+    >>> from torch import nn
+    >>> import pruning_core as pc
+    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> hidden = pc.find_groups(network, torch.zeros(1, 4))[0]
+    >>> shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
+    >>> masks = expand({"0": torch.tensor([True, False, True])}, {"0": hidden}, shapes)
+    >>> masks["0.bias"], masks["2.weight"]
+    (tensor([ True, False,  True]), tensor([[ True, False,  True],
+            [ True, False,  True]]))
     """
     lines: dict[str, dict[int, np.ndarray]] = {}
     for name, alive in keep.items():

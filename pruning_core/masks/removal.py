@@ -78,6 +78,19 @@ def remove(model: nn.Module, masks: Mapping[str, Tensor], groups: Iterable[Group
     """Cut the dead channels of ``groups`` out of ``model``, in place; what else is masked stays as zeros.
 
     Returns the slices, to carry optimizer state and snapshots along. Raises BadInput where a group would be empty.
+
+    >>> import pruning_core as pc
+    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> hidden = pc.find_groups(network, torch.zeros(1, 4))[0]
+    >>> shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
+    >>> masks = pc.expand({"0": torch.tensor([True, False, True])}, {"0": hidden}, shapes)
+    >>> kept = remove(network, masks, [hidden])
+    >>> network
+    Sequential(
+      (0): Linear(in_features=4, out_features=2, bias=True)
+      (1): ReLU()
+      (2): Linear(in_features=2, out_features=2, bias=True)
+    )
     """
     parameters = dict(model.named_parameters())
     buffers = dict(model.named_buffers())

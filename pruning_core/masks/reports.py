@@ -35,6 +35,13 @@ class Report:
     For methods that prune single weights, "channels" counts output rows without any weight left. ``rows`` has a tuple a
     layer, the entries of ``COLUMNS``, which ``layers`` shows as a table; ``not_prunable`` maps layers and groups to the
     reason; ``left_out`` says what share of the network's weights could not go, and why.
+
+    >>> import pruning_core as pc
+    >>> report = pc.prune(nn.Linear(10, 1), "magnitude", 0.5).report
+    >>> print(report.summary)
+    magnitude: asked 50.00% of weights, reached 50.00%
+      weights                5 of              10 removed (50.00%)
+      channels               0 of               1 removed (0.00%)
     """
 
     method: str
@@ -165,6 +172,10 @@ def layer_density(
     """Living fraction of each weight matrix or filter bank, in [0, 1], by parameter name; 1 for one without a mask.
 
     Raises UnknownName for a name that is no parameter, BadInput for a mask of another shape than its parameter.
+
+    >>> network = nn.Linear(4, 1)
+    >>> layer_density(network, {"weight": torch.tensor([[True, False, False, False]])})
+    {'weight': 0.25}
     """
     shapes = {name: parameter.shape for name, parameter in model.named_parameters(remove_duplicate=False)}
     chosen = [n for n, p in model.named_parameters() if p.dim() > 1] if names is None else list(names)
@@ -179,13 +190,23 @@ def layer_density(
 
 @checked
 def dead_layers(model: nn.Module, masks: Mapping[str, Tensor]) -> list[str]:
-    """Names of weight tensors that have no living entry: the network is cut in two there."""
+    """Names of weight tensors that have no living entry: the network is cut in two there.
+
+    >>> network = nn.Linear(4, 2, bias=False)
+    >>> dead_layers(network, {"weight": torch.zeros(2, 4, dtype=torch.bool)})
+    ['weight']
+    """
     return [name for name, density in layer_density(model, masks).items() if density == 0]
 
 
 @checked
 def dead_units(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, int]:
-    """For each weight tensor the number of outputs without a living weight."""
+    """For each weight tensor the number of outputs without a living weight.
+
+    >>> network = nn.Linear(3, 2, bias=False)
+    >>> dead_units(network, {"weight": torch.tensor([[True, False, True], [False, False, False]])})
+    {'weight': 1}
+    """
     return {
         name: int((~any_alive(masks[name], 0)).sum()) if name in masks else 0 for name in layer_density(model, masks)
     }

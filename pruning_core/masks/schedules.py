@@ -96,6 +96,9 @@ def fraction_after(schedule: str | Callable[..., float], i: int, n: int, target:
 
     ``schedule`` is a name of SCHEDULES or a function ``(i, n, target, start) -> fraction``.
     Raises BadInput unless 1 <= i <= n and 0 <= start <= target < 1.
+
+    >>> [round(fraction_after("geometric", i, 3, 0.875), 3) for i in (1, 2, 3)]
+    [0.5, 0.75, 0.875]
     """
     function = schedule if callable(schedule) else SCHEDULES[known_name("schedule", schedule, SCHEDULES)]
     if not 1 <= i <= n:

@@ -48,6 +48,10 @@ def find_sites(
     is an error), or a function (name, module) -> bool. A parameter of another layer type is in scope when a pattern names
     it in full. A group is in scope when all layers that produce its channels are. ``traced``: what ``groups_and_positions``
     gives for this network, when that is known.
+
+    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> list(find_sites(network, channels=True, example_input=torch.zeros(1, 4)).groups)
+    ['0']
     """
     in_scope = _scope(model, scope)
     weights, excluded = _weights(model, in_scope)
@@ -184,6 +188,10 @@ class Sites:
     Fractions "of weights" and "of macs" refer to ``weights``. ``positions`` says how many multiply-accumulates one
     weight of a parameter costs; None when no example was given. ``shapes`` holds the shape of every parameter of the
     network, ``excluded`` the layers and groups that cannot be pruned, or are out of scope, and why.
+
+    >>> sites = find_sites(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), channels=False)
+    >>> sites.weights
+    ('0.weight', '1.weight')
     """
 
     shapes: Mapping[str, torch.Size]

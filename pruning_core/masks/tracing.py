@@ -35,6 +35,10 @@ def find_groups(model: nn.Module, example_input, time_limit: float = 60.0) -> li
     ``example_input`` is a tensor (N, ...) or a tuple of the arguments of ``forward``; a batch of one is enough.
     What was found for the last few architectures is remembered.
     Raises Unprunable when the network cannot be traced, or not within ``time_limit`` seconds.
+
+    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> [(group.name, group.size, group.reason_fixed) for group in find_groups(network, torch.zeros(1, 4))]
+    [('0', 3, None), ('2', 2, 'they are outputs of the network')]
     """
     return groups_and_positions(model, example_input, time_limit)[0]
 

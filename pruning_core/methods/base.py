@@ -1,4 +1,8 @@
-"""What every pruning method is: a frozen dataclass that looks at a View and returns Scores, or a whole Choice."""
+"""What every pruning method is: a frozen dataclass that looks at a View and returns Scores, or a whole Choice.
+
+>>> as_method("snap"), methods_table().set_index("name").loc["snap", "prunes"], Choice(Masks()).remarks
+(Snap(batches=5, loss='training', combine='sum'), 'channel', ())
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace

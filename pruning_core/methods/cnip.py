@@ -136,6 +136,9 @@ def official_shares(weight_scores: Tensor, node_scores: Tensor, share: float) ->
 
     ``weight_scores`` holds those of dead weights too, as zeros, ``node_scores`` those of inputs and outputs.
     Raises BadInput when there is nothing to rank. Verdenius et al. 2020, as implemented.
+
+    >>> official_shares(torch.tensor([0.0, 0.0, 1.0, 2.0]), torch.tensor([0.5, 3.0]), 0.5)
+    (0.5, 0.5)
     """
     pool = torch.cat([weight_scores.flatten(), node_scores.flatten()])
     if not pool.numel():

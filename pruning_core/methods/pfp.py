@@ -35,7 +35,12 @@ def draws_at(error: float, a: float) -> int:
 
 @checked(error=Real(above=0), a=Real(at_least=0))
 def kept_at(error: float, q: np.ndarray, a: float) -> int:
-    """How many of the channels with probabilities ``q`` stay at this error."""
+    """How many of the channels with probabilities ``q`` stay at this error.
+
+    >>> q = np.array([0.5, 0.3, 0.2])
+    >>> [kept_at(error, q, a=0.1) for error in (0.5, 2.0, 50.0)]
+    [3, 1, 1]
+    """
     # So many draws show everything; powers of such size would only overflow.
     return min(expected_distinct(q, min(draws_at(error, a), 1e15)), int(np.count_nonzero(q)))
 
@@ -45,6 +50,9 @@ def last_errors(scores: Tensor, a: float) -> Tensor:
     """For each channel the largest error at which it still stays; infinite for the best one, 0 without sensitivity.
 
     ``scores`` (channels,) are sensitivities; among equals the first counts as the larger.
+
+    >>> last_errors(torch.tensor([0.5, 0.3, 0.2]), a=0.1).round(decimals=2)
+    tensor([   inf,    inf, 1.1100], dtype=torch.float64)
     """
     found = torch.zeros(len(scores), dtype=torch.float64)
     total = float(scores.sum())

@@ -31,6 +31,10 @@ def layer_inputs(model: nn.Module, names: Iterable[str], batches: Iterable) -> I
 
     Nothing is kept: one batch is in memory at a time, and where one layer is wanted, those behind it are not run. Raises
     Unprunable for a layer that no batch reaches, or that is used more than once (where several are wanted).
+
+    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> [found["2"].shape for found in layer_inputs(network, ["2"], [(torch.zeros(5, 4), torch.zeros(5))])]
+    [torch.Size([5, 3])]
     """
     seen: dict[str, Tensor] = {}
     names = list(names)

@@ -60,7 +60,11 @@ def sparsity_of(model: nn.Module) -> float:
 
 @checked
 def size_on_disk(model: nn.Module) -> int:
-    """Bytes of the network as one safetensors file: parameters and buffers, zeros stored like any other value."""
+    """Bytes of the network as one safetensors file: parameters and buffers, zeros stored like any other value.
+
+    >>> size_on_disk(nn.Linear(100, 10)) > 4 * 1010
+    True
+    """
     unique: dict[tuple, tuple[str, Tensor]] = {}
     for name, tensor in model.state_dict().items():
         place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,)
@@ -88,6 +92,9 @@ def macs_by_layer(model: nn.Module, example: Any) -> dict[str, int]:
 
     Modules without any are left out; what a module computes itself, outside its children, is listed under its own name.
     A module that is used twice is counted twice. Arguments and errors as in ``count_macs``.
+
+    >>> macs_by_layer(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 5)), torch.zeros(1, 1, 4, 4))
+    {'0': 72, '2': 40}
     """
     from torch.utils.flop_counter import FlopCounterMode  # imports triton, which takes longer than the rest of us
 
@@ -169,6 +176,9 @@ def output_positions(model: nn.Module, example: Any) -> dict[str, int]:
     (N, F), the number of tokens on (N, T, F), of steps for a recurrent layer, also for the projections of attention (the
     tokens of its queries); so non-zero weights x positions = MACs that are left, of products with weights. Layers that the
     forward pass never calls are missing; a layer called twice has the sum. Arguments and errors as in ``count_macs``.
+
+    >>> output_positions(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 5)), torch.zeros(1, 1, 4, 4))
+    {'0': 4, '2': 1}
     """
     with counting_positions(model) as found, observing(model):
         tried(model, first_sample(check_example(example)))

@@ -37,6 +37,15 @@ def save_network(
     ``like`` is the network before channels were removed (default: the same): from its ``recipe``, or from its name in
     torchvision, :func:`load_pruned` knows how to build it; any other class must be given when loading.
     ``plain`` notes that special layers were made ordinary.
+
+    >>> import pruning_core as pc
+    >>> import tempfile
+    >>> network = pc.build_model("lenet300", "digits", seed=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_network(network, f"{folder}/small.safetensors")
+    ...     again = load_pruned(f"{folder}/small.safetensors")
+    >>> torch.equal(again.fc1.weight, network.fc1.weight)
+    True
     """
     state = model.state_dict(keep_vars=True)
     tensors = {name: tensor.detach() for name, tensor in state.items()}
@@ -64,6 +73,15 @@ def load_pruned(path: str | PathLike, model: nn.Module | None = None) -> nn.Modu
     ``model``: a copy of it takes on the saved sizes and weights. Weights that were tied are tied, and the network carries
     its masks, so that ``prune`` counts what is dead; ``Masks.load`` of the same file gives them to ``fit``.
     Raises CorruptFile for a file that is damaged or of another kind, BadInput for a network that does not fit.
+
+    >>> import pruning_core as pc
+    >>> import tempfile
+    >>> network = pc.build_model("lenet300", "digits", seed=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_network(network, f"{folder}/small.safetensors")
+    ...     again = load_pruned(f"{folder}/small.safetensors")
+    >>> torch.equal(again.fc1.weight, network.fc1.weight)
+    True
     """
     tensors, info = load_tensors(path)
     if (what := info.get("kind")) != "network":

@@ -122,6 +122,10 @@ def csr_speed(
     W has float32 entries of which the given fraction, drawn at random, is zero. Returns one dict a sparsity:
     ``sparsity``, ``dense_seconds``, ``csr_seconds`` (medians) and ``speedup`` = dense / CSR; break-even is
     where it passes 1. Raises BadInput for a sparsity outside [0, 1].
+
+    >>> (row,) = csr_speed([0.9], size=(64, 64), columns=8, repeats=1)
+    >>> row["sparsity"]
+    0.9
     """
     sparsities = check("sparsities", sparsities, Several(Real(at_least=0, at_most=1)))
     generator = torch.Generator().manual_seed(seed)

@@ -25,6 +25,9 @@ class Official:
     ``name`` here; ``system``: short name of the paper; ``room``: its folder in ``papers``; ``paper``: its key; ``command``:
     what the official user types;
     ``plan(asked)``: the experiments at the paper's scale.
+
+    >>> next(iter(CATALOGUE.values())).system
+    'SiPP/PFP'
     """
 
     name: str

@@ -37,6 +37,13 @@ def write_results(rows: pd.DataFrame, out: Path, title: str, about: Sequence[str
     figures/*.png and *.pdf (accuracy, top-5 accuracy and loss against weights and multiply-accumulates removed, one a label),
     report.md. ``about``: paragraphs that the report begins with. Each file appears whole or not at all. Raises BadInput
     without rows, or where a file cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_results(pd.DataFrame(), Path(folder), "Nothing was run")
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadInput: Nothing was run has no rows to write.
     """
     if rows.empty:
         raise BadInput(f"{title} has no rows to write.")

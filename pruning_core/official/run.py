@@ -42,6 +42,12 @@ def planned(
     a network does not fit.
 
     With another loss or network they have profile "quick", as shortened ones have: nobody takes their rows for the paper's.
+
+    >>> from pruning_core.official import CATALOGUE
+    >>> (setting, *_) = CATALOGUE.values()
+    >>> experiments = planned(setting, Asked(), Shorter(epochs=1, data="digits"))
+    >>> len(experiments) > 0, {experiment.data for experiment in experiments}
+    (True, {'digits'})
     """
     asked = replace(
         asked, data=shorter.data

@@ -22,7 +22,11 @@ from pruning_core.training.optimizers import LearningRate
 @dataclass(frozen=True)
 class Shorter:
     """``epochs`` of the longest training, all others, events, warm-ups and milestones in proportion; ``limit`` and ``width``
-    as of an Experiment; ``data`` in place of the setting's own. None: as official."""
+    as of an Experiment; ``data`` in place of the setting's own. None: as official.
+
+    >>> Shorter(epochs=1, limit=500, width=0.125)
+    Shorter(epochs=1, limit=500, width=0.125, data=None)
+    """
 
     constraints: ClassVar = Constraints(
         epochs=Maybe(Whole(at_least=1)), limit=Maybe(Whole(at_least=1)), width=Maybe(Real(above=0))

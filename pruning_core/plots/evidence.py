@@ -45,6 +45,11 @@ def evidence(
     grey. ``mine``: rows of the reader's own run, drawn as open markers. Rows that asked for the same sparsity are one
     point, at the mean of what they reached. ``reference`` draws a level (the unpruned network). ``caption``: what to see.
     Raises BadInput for a method in ``coloured`` without a stored row.
+
+    >>> methods, accuracies = ["snip"] * 2 + ["random"] * 2, [98, 97, 97, 80]
+    >>> rows = pd.DataFrame({"method": methods, "seed": 0, "sparsity": [0.5, 0.9] * 2, "accuracy": accuracies})
+    >>> evidence(rows, coloured=["snip"], caption="SNIP ends higher.").alt
+    'test accuracy (%) against weights removed for 2 methods, SNIP in colour.'
     """
     rows = _points(stored, x, y)
     if missing := [name for name in coloured if name not in set(rows["method"])]:
@@ -163,6 +168,10 @@ def differences(
     method ``ours``, or comparisons of which ``axis`` says what was subtracted from what; ``source``: where the rows are from.
     Beyond 5 points the axis is logarithmic where differences of more than 25 must fit. Raises BadInput where there is
     nothing to draw, or neither ``ours`` nor ``axis``.
+
+    >>> found = {"random": {0.9: Interval(10.0, 7.0, 13.0, 5)}}
+    >>> differences(found, ours="snip", caption="SNIP is ahead.").alt
+    'SNIP against 1 rivals: 1 differences clearly ahead, 0 behind, 0 open.'
     """
     groups = [(name, list(by.items())) for name, by in found.items() if by]
     if not groups:

@@ -31,6 +31,11 @@ class SliderFigure:
     """A plotly figure with one slider; ``to_html`` for static pages, the plotly mime type for JupyterLab.
 
     ``data`` holds the traces of all positions one after the other, equally many a position; ``names`` labels the positions.
+
+    >>> curves = {"50 %": {"snip": ([0, 1], [1, 2])}, "90 %": {"snip": ([0, 1], [2, 3])}}
+    >>> figure = slider_figure(curves, control="removed", x_label="x", y_label="y", alt="A line that rises.")
+    >>> figure.names, figure.per_position
+    (['50 %', '90 %'], 1)
     """
 
     data: list[dict[str, Any]]
@@ -106,6 +111,11 @@ def slider_figure(
     nothing jumps. ``mode``: "lines", "markers", "lines+markers" or "bars". ``play`` adds a button that walks through the
     positions by itself on static pages. Raises BadInput for no positions, unequal curves, values that are not finite, or
     an empty alt text.
+
+    >>> curves = {"50 %": {"snip": ([0, 1], [1, 2])}, "90 %": {"snip": ([0, 1], [2, 3])}}
+    >>> figure = slider_figure(curves, control="removed", x_label="x", y_label="y", alt="A line that rises.")
+    >>> "pruning-slider" in figure.to_html()
+    True
     """
     names = check_positions(positions, start)
     if not alt.strip():

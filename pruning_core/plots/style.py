@@ -28,7 +28,11 @@ P = ParamSpec("P")
 
 
 class MethodStyle(NamedTuple):
-    """How one method is drawn and what its legend says."""
+    """How one method is drawn and what its legend says.
+
+    >>> METHOD_STYLE["snip"]
+    MethodStyle(colour='#a69243', marker='^', label='SNIP')
+    """
 
     colour: str
     marker: str
@@ -56,6 +60,9 @@ def style_of(method: str) -> MethodStyle:
     """Return the style of a method; a name that METHOD_STYLE lacks gets one that depends on the name only.
 
     Hyphens and underscores mean the same, so the recipe ``"snip-it"`` and the method ``"snip_it"`` look alike.
+
+    >>> style_of("snip-it").label, style_of("no such method").label
+    ('SNIP-it (before)', 'no such method')
     """
     key = method.lower().replace("-", "_")
     if key in METHOD_STYLE:
@@ -82,7 +89,13 @@ def series(
 
 
 class BookFigure(Figure):
-    """A matplotlib figure that shows itself in notebooks as an image with an alt text."""
+    """A matplotlib figure that shows itself in notebooks as an image with an alt text.
+
+    >>> fig, _ = figure()
+    >>> set_alt(fig, "An empty figure.")
+    >>> sorted(fig._repr_mimebundle_())
+    ['text/html', 'text/plain']
+    """
 
     alt: str = ""
     caption: str = ""
@@ -139,6 +152,10 @@ def figure(
     """Make a figure in the book's style and its axes, always as an array of shape (rows, columns).
 
     ``size`` in inches (default 6.4 x 3.8 a panel, at most 9.6 wide). No pyplot: nothing is kept alive or shown twice.
+
+    >>> fig, axes = figure(1, 2)
+    >>> axes.shape
+    (1, 2)
     """
     with mpl.rc_context(RC):
         fig = BookFigure(figsize=size or (min(6.4 * columns, 9.6), 3.8 * rows), layout="constrained")
@@ -199,19 +216,33 @@ def styled(draw: Callable[P, BookFigure]) -> Callable[P, BookFigure]:
 
 @checked
 def alt_text(fig: Figure) -> str:
-    """Return the alt text that a drawing function (or ``set_alt``) has given the figure; empty if none."""
+    """Return the alt text that a drawing function (or ``set_alt``) has given the figure; empty if none.
+
+    >>> alt_text(Figure())
+    ''
+    """
     return str(getattr(fig, "alt", ""))
 
 
 @checked
 def set_alt(fig: BookFigure, text: str) -> None:
-    """Give the figure its alt text: one or two sentences that say what a reader would see."""
+    """Give the figure its alt text: one or two sentences that say what a reader would see.
+
+    >>> fig, _ = figure()
+    >>> set_alt(fig, "An empty   figure.")
+    >>> fig.alt
+    'An empty figure.'
+    """
     fig.alt = " ".join(text.split())
 
 
 @checked
 def set_caption(fig: BookFigure, text: str) -> BookFigure:
-    """Give the figure a caption: what to see in it, and what to try. It stands below the picture."""
+    """Give the figure a caption: what to see in it, and what to try. It stands below the picture.
+
+    >>> set_caption(figure()[0], "Nothing is to be seen.").caption
+    'Nothing is to be seen.'
+    """
     fig.caption = " ".join(text.split())
     return fig
 
@@ -222,6 +253,9 @@ def show(fig: Figure, alt: str | None = None) -> Picture:
 
     ``alt`` replaces the text that the drawing function wrote. A figure without any is refused: ValueError.
     Vector graphics where they are small, PNG at 160 dpi where they are not (heat maps with many cells).
+
+    >>> show(figure()[0], alt="An empty figure.").mime
+    'image/svg+xml'
     """
     text = " ".join(alt.split()) if alt is not None else alt_text(fig)
     if not text:
@@ -247,6 +281,9 @@ def stamp(fig: Figure, rows: pd.DataFrame | str) -> str:
 
     Profile, number of seeds, device and minutes, or the words given in place of rows. An experiment with several rows
     counts once, with its longest time. Facts that the rows do not hold are left out.
+
+    >>> stamp(figure()[0], pd.DataFrame({"profile": ["quick"] * 2, "seed": [0, 1]}))
+    'profile quick · 2 seeds'
     """
     text = rows if isinstance(rows, str) else " · ".join(_facts(rows.dropna(axis="columns", how="all")))
     text = text or "no record of where these numbers come from"

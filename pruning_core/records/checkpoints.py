@@ -68,7 +68,14 @@ def save_tensors(path: str | PathLike, tensors: Mapping[str, Tensor], info: Mapp
 @checked
 def load_tensors(path: str | PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what ``save_tensors`` wrote: (tensors on the CPU, info). Raises BadInput when there is no readable file at
-    ``path``, CorruptFile when it is truncated, altered or of another kind."""
+    ``path``, CorruptFile when it is truncated, altered or of another kind.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_tensors(f"{folder}/a", {"x": torch.ones(2)}, {"step": 3})
+    ...     load_tensors(f"{folder}/a")
+    ({'x': tensor([1., 1.])}, {'step': 3})
+    """
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError as error:

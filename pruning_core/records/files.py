@@ -61,6 +61,9 @@ def cache_root() -> Path:
     """The folder for downloads, checkpoints and records that git does not see.
 
     ``$PRUNING_CACHE`` if set, else ``data/cache`` of the repository, else (installed package) ``~/.cache/pruning_core``.
+
+    >>> isinstance(cache_root(), Path)
+    True
     """
     if named := os.environ.get("PRUNING_CACHE"):
         return Path(named).expanduser()
@@ -68,7 +71,11 @@ def cache_root() -> Path:
 
 
 def results_root() -> Path:
-    """The folder of the results that are stored with the book: ``data/results`` of the repository, or its copy in a wheel."""
+    """The folder of the results that are stored with the book: ``data/results`` of the repository, or its copy in a wheel.
+
+    >>> results_root().name
+    'results'
+    """
     return REPOSITORY / "data" / "results"
 
 
@@ -79,14 +86,24 @@ def running_root() -> Path:
 
 @checked
 def needs_checkout(what: str) -> None:
-    """Raise BadInput, unless the package lies in its repository: ``what`` cannot be done elsewhere."""
+    """Raise BadInput, unless the package lies in its repository: ``what`` cannot be done elsewhere.
+
+    >>> needs_checkout("make book")
+    """
     if not is_checkout():
         raise BadInput(f"{what} needs a checkout of the book's repository; this package was installed without it.")
 
 
 @checked
 def file_sha256(path: str | os.PathLike) -> str:
-    """The SHA-256 of a file's bytes, as 64 hex characters."""
+    """The SHA-256 of a file's bytes, as 64 hex characters.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_atomically(f"{folder}/a.txt", "abc")
+    ...     file_sha256(f"{folder}/a.txt")[:8]
+    'ba7816bf'
+    """
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -101,6 +118,12 @@ def write_atomically(path: str | os.PathLike, writer: Callable[[Path], None] | b
     ``writer`` is the content, or a function that writes a new file at the path it is given: a temporary name with the same
     suffix in the same folder, synced to the disk and then renamed over ``path``. Folders are made. When anything fails the
     temporary file goes and what was at ``path`` stays. Raises BadInput when the path cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_atomically(f"{folder}/a.txt", "whole")
+    ...     Path(f"{folder}/a.txt").read_text()
+    'whole'
     """
     if not isinstance(writer, str | bytes) and not callable(writer):
         raise BadType(f"writer must be the content of a file, or a function that writes it, not {shown(writer)}.")
@@ -189,7 +212,15 @@ def _place() -> str:
 @checked
 def remove_leftovers(folder: str | os.PathLike) -> None:
     """Delete the temporary files and folders that killed processes left in ``folder``: those of processes that surely run no
-    more, and what is older than a week, of any machine that shares the folder."""
+    more, and what is older than a week, of any machine that shares the folder.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_atomically(f"{folder}/a.txt", "kept")
+    ...     remove_leftovers(folder)
+    ...     print([file.name for file in Path(folder).iterdir()])
+    ['a.txt']
+    """
     for left in Path(folder).glob(".partial-*"):
         if (ours := _OURS.match(left.name)) is None:
             continue

@@ -58,6 +58,12 @@ def write_rows(path: str | os.PathLike, rows: list[dict]) -> None:
 
     Entries may be None, bool, int, float, str, numpy or torch scalars, and lists and dicts of these. Raises BadType
     (naming the column) for others, BadInput when the path cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_rows(f"{folder}/one.json", [{"seed": 0, "accuracy": 90.0}])
+    ...     read_rows(f"{folder}/one.json")
+    [{'seed': 0, 'accuracy': 90.0}]
     """
     stored = [{str(name): storable(value, str(name)) for name, value in row.items()} for row in rows]
     lines = ",\n".join(json.dumps(row) for row in stored)
@@ -68,7 +74,14 @@ def write_rows(path: str | os.PathLike, rows: list[dict]) -> None:
 @checked
 def read_rows(path: str | os.PathLike) -> list[dict]:
     """The rows of a record of :func:`write_rows`. Raises CorruptFile for a file that is truncated, altered or of another
-    kind, BadInput for one that cannot be read at all."""
+    kind, BadInput for one that cannot be read at all.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_rows(f"{folder}/one.json", [{"seed": 0}])
+    ...     read_rows(f"{folder}/one.json")
+    [{'seed': 0}]
+    """
     try:
         content = json.loads(Path(path).read_bytes().decode("utf-8"))
     except ValueError as error:  # both broken JSON and broken UTF-8
@@ -111,6 +124,11 @@ def collect(
     instead of thousands. Experiments that are there already stay as they are; ``skip`` leaves out experiments by their
     hash. Returns the files that were written. Raises CorruptFile for a record that cannot be trusted, BadInput, before
     anything is written, for rows of edited code, whose revision nobody can look up, unless ``dirty``.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     collect(["smoke"], target=folder)
+    []
     """
     wanted, left_out = set(profiles), set(skip)
     own = results_root() if is_checkout() else cache_root() / "results"
@@ -163,6 +181,12 @@ def load(*folders: str | os.PathLike, **equal_to: Any) -> "pandas.DataFrame":
     ``equal_to`` keeps the rows whose column has that value, or one of several given as a list;
     ``load(model="lenet300", seed=[0, 1])``. Nothing found: an empty table with the standard columns. Raises CorruptFile
     for a record that cannot be trusted, BadInput for a folder that does not exist, UnknownName for a column of no row.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_rows(f"{folder}/one.json", [{"method": "snip", "seed": 0}, {"method": "snap", "seed": 0}])
+    ...     load(folder, method="snip")["method"].tolist()
+    ['snip']
     """
     import pandas
 
@@ -226,7 +250,11 @@ def _version(package: str) -> str:
 @checked(device=Device())
 def environment(device: Any = "cpu") -> dict[str, str | int]:
     """What a reader must know about the machine behind a number, as columns of a row: versions, the ``revision`` of the
-    checkout, ``device`` (the model name of the processor or GPU), ``threads`` that torch uses on the CPU."""
+    checkout, ``device`` (the model name of the processor or GPU), ``threads`` that torch uses on the CPU.
+
+    >>> sorted(environment())[:4]
+    ['device', 'numpy', 'package', 'python']
+    """
     device = torch.device(device)
     return {
         "python": platform.python_version(),

@@ -97,6 +97,11 @@ def attack(
     The network, its gradients and all random states are left as they were. Raises UnknownName, BadType or BadInput
     before any work: for bounds that do not hold the images, a network that puts out NaN, a step count of an attack that
     takes none, a missing foolbox.
+
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
+    >>> found = attack(network, torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0]), "fgsm", epsilons=[0.0, 0.1])
+    >>> type(found).__name__
+    'AttackResult'
     """
     info = ATTACKS[known_name("attack", name, ATTACKS)]
     sizes = tuple(map(float, check("epsilons", epsilons, Several(Real(at_least=0), at_least=1, rising=True))))

@@ -121,7 +121,14 @@ def _evaluated(
 @checked
 def confusion_matrix(model: nn.Module, data: Any, batch_size: int = 512) -> Tensor:
     """Counts (true class, predicted class), int64, over a split or batches, in evaluation mode. Raises what ``evaluate``
-    raises, and BadInput for labels (N, ...) of more than one dimension."""
+    raises, and BadInput for labels (N, ...) of more than one dimension.
+
+    >>> network = nn.Linear(2, 2, bias=False)
+    >>> network.weight.data = torch.eye(2)
+    >>> confusion_matrix(network, [(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]))])
+    tensor([[1, 1],
+            [0, 0]])
+    """
     split = as_split(data, model)
     look(model, CrossEntropy(), split)
     pairs = []
@@ -143,6 +150,9 @@ def computes_bfloat16(device: torch.device | str = "cpu") -> bool:
     """Whether ``device`` has instructions for products in bfloat16: elsewhere autocast works too, but gains nothing.
 
     They are AVX512-BF16 or AMX of a processor, and tensor cores of a GPU; False for a GPU that is not there.
+
+    >>> isinstance(computes_bfloat16("cpu"), bool)
+    True
     """
     if torch.device(device).type == "cuda":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)

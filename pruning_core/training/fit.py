@@ -54,6 +54,12 @@ def fit(
     the checkpoint's is refused. ``max_minutes`` needs a checkpoint: the first epoch that ends later is the last, and OutOfTime
     is raised; the same call goes on. Raises what Trainer raises, CorruptFile for a damaged checkpoint and BadInput where none
     can be written, both before training.
+
+    >>> import pruning_core as pc
+    >>> digits, network = pc.load_data("digits"), pc.build_model("lenet300", "digits", seed=0, width=0.1)
+    >>> history = fit(network, digits, epochs=2, progress=False)
+    >>> len(history), history[0]["train_loss"] > history[1]["train_loss"]
+    (2, True)
     """
     checkpoint_every = check("checkpoint_every", checkpoint_every, Whole(at_least=1))
     if max_minutes is not None and checkpoint is None:

@@ -29,6 +29,9 @@ class Optimizer:
     whatever has one of these parts in its name: (".bn", ".bias") is the rule of i-SpaSP's code. ``clip`` bounds the L2 norm
     of the whole gradient, ``noise`` is the standard deviation of Gaussian noise added to it (before clipping); both are
     carried out by the Trainer. Raises UnknownName, BadType or BadInput.
+
+    >>> type(Optimizer("adam", lr=1e-3).build(nn.Linear(2, 1))).__name__
+    'Adam'
     """
 
     constraints = Constraints(
@@ -115,6 +118,13 @@ class LearningRate:
     of the training and falls again, ``floor + (1 - floor) (1 - |2 (e + 1) / (E + 1) - 1|)``. The first ``warmup`` epochs
     rise linearly from 0, step by step, but never above the schedule. ``per_step=True`` lets the schedule itself move with
     every step instead of every epoch (e and E are then steps). Raises UnknownName, BadType or BadInput.
+
+    >>> LearningRate("multistep", milestones=(30, 60)).milestones
+    (30, 60)
+    >>> LearningRate("cosine", gamma=-1)
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadInput: gamma must be finite and at least 0, not -1.
     """
 
     constraints = Constraints(

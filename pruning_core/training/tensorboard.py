@@ -26,6 +26,14 @@ class TensorBoard:
 
     ``also(trainer)`` may return further numbers by name. ``purge_step``: what the folder holds of this epoch and later ones
     is replaced, as when a run goes on. Raises BadInput when the package tensorboard is not there.
+
+    >>> import pruning_core as pc
+    >>> import tempfile
+    >>> digits, network = pc.load_data("digits"), pc.build_model("lenet300", "digits", seed=0, width=0.1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     history = pc.fit(network, digits, epochs=1, observers=[TensorBoard(folder)], progress=False)
+    ...     print(len(list(Path(folder).iterdir())))
+    1
     """
 
     def __init__(

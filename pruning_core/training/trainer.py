@@ -65,6 +65,12 @@ class Trainer(TrainerState):
 
     Attributes: ``model``, ``optimizer`` (of torch), ``settings`` (ours), ``masks``, ``epoch`` (completed ones), ``history`` (a
     dict an epoch), ``generator``. Raises BadInput, BadType or UnknownName for arguments that cannot work.
+
+    >>> import pruning_core as pc
+    >>> digits, network = pc.load_data("digits"), pc.build_model("lenet300", "digits", seed=0, width=0.1)
+    >>> trainer = Trainer(network, epochs=1)
+    >>> sorted(trainer.train_epoch(digits.train))
+    ['accuracy', 'learning_rate', 'loss', 'penalty', 'seconds']
     """
 
     def __init__(

@@ -22,7 +22,11 @@ MEASURED = frozenset(COLUMNS) - frozenset(CHOSEN)
 @checked
 @dataclass(frozen=True)
 class Selection:
-    """Rows with these values in these columns (None: no value stored), and the column that is read from them."""
+    """Rows with these values in these columns (None: no value stored), and the column that is read from them.
+
+    >>> Selection({"model": "lenet300", "label": "final", "asked": 0.9}, "accuracy")
+    Selection(where={'model': 'lenet300', 'label': 'final', 'asked': 0.9}, column='accuracy')
+    """
 
     where: Mapping[str, Any]
     column: str
@@ -31,7 +35,13 @@ class Selection:
 @checked
 @dataclass(frozen=True)
 class Comparison:
-    """``first - second`` or ``first / second``, seed by seed."""
+    """``first - second`` or ``first / second``, seed by seed.
+
+    >>> first = Selection({"method": "snip"}, "accuracy")
+    >>> second = Selection({"method": "random"}, "accuracy")
+    >>> Comparison(first, second).combine
+    'difference'
+    """
 
     first: Selection
     second: Selection
@@ -46,6 +56,9 @@ class Setting:
     ``at`` names it for the reader. ``scale`` is "full" where network and data are the paper's, else "reduced". Rows count
     from ``profile`` upwards. With ``over``, every combination of these columns is a cell that is judged by itself, and the
     clear majority of the cells decides.
+
+    >>> Setting(Selection({"model": "lenet300"}, "accuracy"), at="digits", scale="reduced", profile="standard").scale
+    'reduced'
     """
 
     ours: Selection | Comparison
@@ -65,6 +78,11 @@ class Claim:
     from a formula and cannot fail; a statement that nobody has seen gets no verdict. ``title`` is the paper's short name,
     ``epochs`` the length of its training, ``page`` the notebook that makes the rows, ``measured`` the columns in which
     rows may differ.
+
+    >>> from pruning_core.version import REPOSITORY
+    >>> claims = load_claims(REPOSITORY / "book" / "claims.yml")
+    >>> {claim.kind for claim in claims} <= {"measurement", "count", "identity", "unseen"}
+    True
     """
 
     id: str

@@ -22,6 +22,9 @@ class Verdict(NamedTuple):
 
     ``word`` is one of VERDICTS, or "no verdict" for a statement that nobody has seen. ``network`` and ``data`` are those of
     the rows, ``seeds`` the ones that count, ``unclean`` the number of rows made from files that were not committed.
+
+    >>> Verdict("open", "five seeds do not separate them", seeds=(0, 1, 2, 3, 4)).word
+    'open'
     """
 
     word: str
@@ -59,7 +62,14 @@ def verdict(claim: Claim, rows: pd.DataFrame) -> Verdict:
 
 @checked
 def verdicts(claim: Claim, rows: "pd.DataFrame | Rows", settings: Sequence[Setting] | None = None) -> list[Verdict]:
-    """One verdict for each setting of the claim (default: all), at least one: "not run" where there is no setting."""
+    """One verdict for each setting of the claim (default: all), at least one: "not run" where there is no setting.
+
+    >>> from pruning_core.book.claims import load_claims
+    >>> from pruning_core.version import REPOSITORY
+    >>> claims = load_claims(REPOSITORY / "book" / "claims.yml")
+    >>> verdicts(claims[0], pd.DataFrame())[0].word
+    'not run'
+    """
     rows = rows if isinstance(rows, Rows) else Rows(rows)
     found = [_judged(claim, setting, rows) for setting in (claim.ours if settings is None else settings)]
     return found or [_silent(claim, claim.note or "not run at full scale")]

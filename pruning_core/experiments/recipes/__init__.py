@@ -25,7 +25,11 @@ __all__ = ["ISPASP_TUNING", "RECEDING_OPTIMIZER", "RECIPES", "Timeline", "lookin
 
 @checked
 def recipe(name: str, *arguments, **options) -> Timeline:
-    """The timeline of that name; see RECIPES for the functions and what they take."""
+    """The timeline of that name; see RECIPES for the functions and what they take.
+
+    >>> [type(stage).__name__ for stage in recipe("snip", 0.9, 5)]
+    ['Prune', 'Train', 'RecalibrateBatchNorm']
+    """
     return RECIPES[known_name("recipe", name, RECIPES)](*arguments, **options)
 
 

@@ -122,7 +122,11 @@ def least_draws(q: np.ndarray, distinct: int, low: int, high: int, limit: float)
 
 @checked
 def error(x: np.ndarray, a: np.ndarray) -> np.ndarray:
-    """f(x) = 1/2 [a/x + sqrt((a/x)^2 + 6 a/x)]."""
+    """f(x) = 1/2 [a/x + sqrt((a/x)^2 + 6 a/x)].
+
+    >>> error(np.array([1.0, 10.0, 100.0]), np.ones(3)).round(3)
+    array([1.823, 0.441, 0.128])
+    """
     if a.shape != x.shape:
         raise BadInput(f"x and a must be of one shape, not {x.shape} and {a.shape}.")
     u = a / x
@@ -135,6 +139,9 @@ def water_fill(a: np.ndarray, weight: np.ndarray, most: np.ndarray, total: float
 
     At the optimum ``-weight * error'(x)`` is the same for every x below its bound; it rises with u = a / x, so u is found
     by bisection for a given multiplier, and the multiplier by bisection for the given total.
+
+    >>> water_fill(np.array([1.0, 4.0]), np.ones(2), np.array([10.0, 10.0]), 8.0).round(2)
+    array([2.85, 5.15])
     """
     if not a.shape == weight.shape == most.shape:
         raise BadInput(f"a, weight and most must be of one shape, not {a.shape}, {weight.shape} and {most.shape}.")

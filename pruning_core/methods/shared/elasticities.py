@@ -61,6 +61,14 @@ def loss_gradients(
     In evaluation mode, or in training mode, which moves the running statistics of norms (prune() puts them back).
     Returns parameter name -> gradient (float32 or better) of ``names``, zeros where the loss does not depend on one. No
     ``.grad`` is touched. Raises BadInput when a loss is NaN or infinite.
+
+    >>> network = nn.Linear(1, 1, bias=False)
+    >>> network.weight.data.fill_(2.0)
+    tensor([[2.]])
+    >>> batches = [(torch.ones(1, 1), torch.ones(1, 1))]
+    >>> gradients, loss = loss_gradients(network, ["weight"], batches, nn.functional.mse_loss)
+    >>> gradients["weight"], loss
+    (tensor([[2.]]), 1.0)
     """
     known = dict(model.named_parameters(remove_duplicate=False))
     parameters = {name: known[known_name("parameter", name, known)] for name in names}
@@ -128,7 +136,13 @@ class Sensitivity(Method):
 
 @checked
 def weight_elasticities(model: nn.Module, gradients: Mapping[str, Tensor], loss: float) -> dict[str, Tensor]:
-    """``|w dL/dw / (L + 1e-8)|`` of every weight that has a gradient, each of the parameter's shape."""
+    """``|w dL/dw / (L + 1e-8)|`` of every weight that has a gradient, each of the parameter's shape.
+
+    >>> network = nn.Linear(2, 1, bias=False)
+    >>> network.weight.data = torch.tensor([[1.0, -2.0]])
+    >>> weight_elasticities(network, {"weight": torch.tensor([[3.0, 1.0]])}, 2.0)["weight"].round(decimals=2)
+    tensor([[1.5000, 1.0000]])
+    """
     return {
         name: (raised(model.get_parameter(name).detach()) * gradient / (loss + SMALL or SMALL)).abs()
         for name, gradient in gradients.items()
@@ -143,6 +157,14 @@ def channel_elasticities(
 
     Where several layers make a channel (a residual sum), ``how`` combines their signed elasticities: "sum" is the
     derivative by one gate that all of them share.
+
+    >>> import pruning_core as pc
+    >>> network = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 1))
+    >>> network[0].weight.data = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    >>> (hidden, _) = pc.find_groups(network, torch.ones(1, 2))
+    >>> gradients = {"0.weight": torch.tensor([[3.0, 0.0], [0.0, 1.0]])}
+    >>> channel_elasticities(network, gradients, 1.0, {"0": hidden})["0"]
+    tensor([3., 2.])
     """
 
     def product(member: Member) -> Tensor:
@@ -201,5 +223,11 @@ def gate_elasticities(
 
 @checked
 def producing_parameters(groups: Iterable[Group]) -> list[str]:
-    """Weights and biases of the layers that make the channels of ``groups``."""
+    """Weights and biases of the layers that make the channels of ``groups``.
+
+    >>> import pruning_core as pc
+    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> producing_parameters(pc.find_groups(network, torch.zeros(1, 4)))
+    ['0.weight', '0.bias', '2.weight', '2.bias']
+    """
     return list(dict.fromkeys(m.parameter for group in groups for m in group.produces if not m.is_buffer))

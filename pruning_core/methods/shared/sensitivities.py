@@ -45,6 +45,11 @@ def sensitivity(
     ``reduce`` over output positions and kernel positions: "max" (the theory, sampling and filter methods) or "mean"
     (deterministic SiPP). ``kernel``: what a channel's sensitivity makes of its kernel positions, the same reduction, or
     the "sum" of their shares. The result does not depend on how the points are cut into batches.
+
+    >>> layer = nn.Linear(2, 1, bias=False)
+    >>> layer.weight.data = torch.tensor([[3.0, 1.0]])
+    >>> sensitivity(layer, [torch.ones(1, 2)]).weight
+    tensor([[0.7500, 0.2500]])
     """
     running = RunningSensitivity(layer, reduce, kernel)
     for batch in inputs:

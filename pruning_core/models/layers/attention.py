@@ -29,6 +29,11 @@ class PrunableAttention(nn.Module):
     the same). ``head_dim`` defaults to ``embed_dim / num_heads``. ``dropout`` acts on the attention weights, in training
     only. Raises BadInput for sizes below 1, and where ``head_dim`` is left open and ``num_heads`` does not divide
     ``embed_dim``.
+
+    >>> attention = PrunableAttention(8, 2, batch_first=True)
+    >>> x = torch.zeros(1, 5, 8)
+    >>> attention(x, x, x)[0].shape
+    torch.Size([1, 5, 8])
     """
 
     # What torch's encoder layers look at before they take a fused path, which needs all projections in one matrix.

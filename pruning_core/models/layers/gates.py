@@ -17,6 +17,10 @@ class HardConcreteGate(nn.Module):
     Input (N, C, ...) and output of the same shape: channel c is multiplied by z_c. With u uniform,
     ``s = sigmoid((log u - log(1 - u) + alpha) / T)`` and ``z = clip(s (b - a) + a, 0, 1)``; in evaluation mode
     ``z = clip(sigmoid(alpha) (b - a) + a, 0, 1)``. One sample of the gates serves a whole batch.
+
+    >>> gate = HardConcreteGate(2).eval()
+    >>> gate(torch.ones(1, 2)).shape
+    torch.Size([1, 2])
     """
 
     decays = False
@@ -66,7 +70,11 @@ class HardConcreteGate(nn.Module):
 
 @checked
 class ChannelGate(nn.Module):
-    """A learned factor a channel, 1 at the start: input (N, C, ...) and output of the same shape."""
+    """A learned factor a channel, 1 at the start: input (N, C, ...) and output of the same shape.
+
+    >>> ChannelGate(3)(torch.ones(1, 3)).detach()
+    tensor([[1., 1., 1.]])
+    """
 
     decays = False
 
@@ -87,6 +95,10 @@ class Gated(nn.Module):
     """A layer and the gate behind it; ``to_plain()`` folds the gate into the layer's weight and bias.
 
     The layer is a convolution, a linear layer, or a batch norm with a scale.
+
+    >>> gated = Gated(nn.Linear(4, 3), ChannelGate(3))
+    >>> gated.to_plain()
+    Linear(in_features=4, out_features=3, bias=True)
     """
 
     layer: Any

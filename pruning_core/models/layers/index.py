@@ -17,6 +17,9 @@ class ChannelIndex(nn.Module):
 
     The parameter-free shortcut of residual networks (option A of He et al. 2016) is such a layer; as an index, and not
     as a slice with padding, it can be pruned exactly. Input (N, C, H, W), output (N, len(index), H / stride, W / stride).
+
+    >>> ChannelIndex([2, 0])(torch.tensor([[[[1.0]], [[2.0]], [[3.0]]]])).flatten()
+    tensor([3., 1.])
     """
 
     index: Tensor

@@ -130,6 +130,10 @@ class SigmoidBatchNorm2d(_SigmoidNorm, nn.BatchNorm2d):
 
     Input and output (N, C, H, W). ``weight`` is the raw scale g, drawn from N(0, 1), so importances start in (0, 1).
     Training gives it ten times the learning rate and no weight decay.
+
+    >>> norm = SigmoidBatchNorm2d(3)
+    >>> norm(torch.zeros(4, 3, 2, 2)).shape, type(norm.to_plain()).__name__
+    (torch.Size([4, 3, 2, 2]), 'BatchNorm2d')
     """
 
     plain = nn.BatchNorm2d
@@ -137,7 +141,12 @@ class SigmoidBatchNorm2d(_SigmoidNorm, nn.BatchNorm2d):
 
 @checked
 class SigmoidBatchNorm1d(_SigmoidNorm, nn.BatchNorm1d):
-    """:class:`SigmoidBatchNorm2d` behind linear layers: input and output (N, C) or (N, C, L)."""
+    """:class:`SigmoidBatchNorm2d` behind linear layers: input and output (N, C) or (N, C, L).
+
+    >>> norm = SigmoidBatchNorm1d(3)
+    >>> norm(torch.zeros(4, 3)).shape, type(norm.to_plain()).__name__
+    (torch.Size([4, 3]), 'BatchNorm1d')
+    """
 
     plain = nn.BatchNorm1d
 
@@ -186,14 +195,30 @@ class _ClampedNorm(nn.modules.batchnorm._BatchNorm):
 
 @checked(upper=None)
 class ClampedBatchNorm2d(_ClampedNorm, nn.BatchNorm2d):
-    """Batch norm whose scale is clamped to [0, upper] after every step (Zhuang et al. 2020). Input (N, C, H, W)."""
+    """Batch norm whose scale is clamped to [0, upper] after every step (Zhuang et al. 2020). Input (N, C, H, W).
+
+    >>> norm = ClampedBatchNorm2d(3)
+    >>> norm.weight.data.fill_(7.0)
+    tensor([7., 7., 7.])
+    >>> norm.project_()
+    >>> norm.weight.data
+    tensor([1., 1., 1.])
+    """
 
     plain = nn.BatchNorm2d
 
 
 @checked(upper=None)
 class ClampedBatchNorm1d(_ClampedNorm, nn.BatchNorm1d):
-    """:class:`ClampedBatchNorm2d` behind linear layers: input (N, C) or (N, C, L)."""
+    """:class:`ClampedBatchNorm2d` behind linear layers: input (N, C) or (N, C, L).
+
+    >>> norm = ClampedBatchNorm1d(3)
+    >>> norm.weight.data.fill_(7.0)
+    tensor([7., 7., 7.])
+    >>> norm.project_()
+    >>> norm.weight.data
+    tensor([1., 1., 1.])
+    """
 
     plain = nn.BatchNorm1d
 

@@ -20,6 +20,10 @@ class Scored(nn.Module):
     after every step. Rounding it has no gradient, so the backward pass acts as if there were none (straight through): the
     gradient on a score is the weight times the gradient on what the layer uses. ``to_plain()`` gives the layer with what
     is not used set to zero.
+
+    >>> scored = Scored(nn.Linear(2, 1))
+    >>> scored(torch.zeros(3, 2)).shape
+    torch.Size([3, 1])
     """
 
     decays = False  # decay would be a penalty in disguise

@@ -29,7 +29,12 @@ NORMS = ("batch", "sigmoid", "none")
 @checked(about=A(str, "a text"))  # that of your own network may be empty
 @dataclass(frozen=True)
 class ModelInfo:
-    """One variant of the literature: how it is built, and what ``networks.yml`` says about it."""
+    """One variant of the literature: how it is built, and what ``networks.yml`` says about it.
+
+    >>> import pruning_core as pc
+    >>> pc.MODELS["lenet300"].shape, pc.MODELS["lenet300"].classes
+    ((1, 28, 28), 10)
+    """
 
     build: Builder
     initialise: Initialiser

@@ -161,6 +161,10 @@ def configured_experiments(
     all its weights, as in the official code. None: the official sweep, up to 999 cuts. ``reference=True`` takes the
     learning rates that the official code really used, where they differ from the paper's. Tags: ``file``, ``strength``
     (0 without penalty). Raises UnknownName, BadInput or BadType, when the first experiment is asked for.
+
+    >>> experiment = next(configured_experiments("fc5_cifar10"))
+    >>> experiment.model, experiment.profile
+    ('fc5', 'paper')
     """
     entry = CONFIGURATIONS[known_name("configuration", name, CONFIGURATIONS)]
     yield from experiments_of(name, entry, sparsities=sparsities, seeds=seeds, device=device, reference=reference)

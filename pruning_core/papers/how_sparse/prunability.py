@@ -98,6 +98,11 @@ def predict_limit(
     al. 2024; the measured limits are ours. Raises BadInput for a network in training mode, a loss that is not finite or
     does not depend on the weights, epsilon <= 0, more steps than weights, dead weights that are not 0, or null rows of a
     network that was pruned before.
+
+    >>> predict_limit(nn.Linear(2, 2), [])
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadInput: batches is empty: there is no loss.
     """
     points = check("points", points, Whole(at_least=2))
     held = list(pairs(batches, model))
@@ -169,6 +174,11 @@ def magnitude_curve(
 
     Columns removed, loss, accuracy; ``points`` rows, evenly spaced from 0 up to one weight less than all. Accuracy is NaN
     where labels are no classes. The model is left as it was.
+
+    >>> network = nn.Linear(4, 2).eval()
+    >>> batches = [(torch.zeros(3, 4), torch.tensor([0, 1, 0]))]
+    >>> list(magnitude_curve(network, batches, ["weight"], points=3, progress=False).columns)
+    ['removed', 'loss', 'accuracy']
     """
     held = list(pairs(batches, model))
     pruned = copy.deepcopy(model)

@@ -36,6 +36,11 @@ def limit_row(experiment: Experiment, *, samples: int | None = None, **options) 
     ``accuracy`` on test images; ``weights``, how many there are. The experiment's tags join.
 
     The first ``samples`` training images are looked at (None: all). ``options`` are those of ``predict_limit``.
+
+    >>> limit_row("lenet300")
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadType: experiment must be of type Experiment, not 'lenet300'.
     """
     state = final_state(experiment)
     found = _predicted(state, samples, **options)
@@ -62,6 +67,11 @@ def limits_over_rounds(
 
     ``sparsity=0`` is the control, label "rounds without cuts": the same trainings, but nothing is ever cut. Training for
     longer with the penalty raises the prediction too, and must be told from what the cuts do.
+
+    >>> limits_over_rounds("lenet300", sparsity=0.9, epochs=1, strength=1e-3, rounds=2, retrain=1)
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadType: experiment must be of type Experiment, not 'lenet300'.
     """
     rounds = check("rounds", rounds, Whole(at_least=1))
     recipe = l1_in_rounds(sparsity, epochs, strength, rounds, retrain)
@@ -88,6 +98,10 @@ def predictor_errors(rows: pd.DataFrame, measured: str = "limit") -> pd.DataFram
     ``rows`` of :func:`limit_row`; those without a measured limit are left out. Columns: predictor ("theory", "naive"),
     absolute (mean absolute difference), signed (mean difference, above 0 is too optimistic), worst, networks. Raises
     BadInput for missing columns.
+
+    >>> rows = pd.DataFrame({"predicted": [0.9, 0.8], "limit": [0.85, 0.8], "naive": [0.5, 0.6], "seed": [0, 1], "model": "a"})
+    >>> list(predictor_errors(rows).columns)
+    ['predictor', 'absolute', 'signed', 'worst', 'networks']
     """
     require_columns(rows, ("predicted", "naive", measured))
     rows = rows[rows[measured].notna()]

@@ -32,7 +32,12 @@ OUTCOMES = ("successes", "probability")
 
 @checked
 def log_uniform(ambient: int, low: float = 1e-3, high: float = 10.0) -> Tensor:
-    """``ambient`` eigenvalues from ``low`` to ``high`` at equal ratios, (ambient,) float64."""
+    """``ambient`` eigenvalues from ``low`` to ``high`` at equal ratios, (ambient,) float64.
+
+    >>> log_uniform(5, 0.01, 100.0)
+    tensor([1.0000e-02, 1.0000e-01, 1.0000e+00, 1.0000e+01, 1.0000e+02],
+           dtype=torch.float64)
+    """
     ambient = check("ambient", ambient, Whole(at_least=1))
     high = check("high", high, Real(at_least=check("low", low, Real(above=0))))
     return torch.logspace(math.log10(low), math.log10(high), ambient, dtype=DOUBLE)
@@ -47,6 +52,10 @@ def circular_cone(
     Success: the subspace holds more of the cone than the origin. Rows: simulation, ambient, angle, k, trials, successes,
     probability (exact), predicted (D - delta), seed. ``sizes``: the k, default 0 .. ambient. Raises BadInput for sizes,
     angles or counts out of range.
+
+    >>> rows = circular_cone(20, [math.pi / 4], [2, 18], trials=5, progress=False)
+    >>> rows["successes"].tolist()
+    [0, 5]
     """
     chosen = _sizes("sizes", sizes, 0, ambient)
     cones = [CircularCone(ambient, angle) for angle in check("angles", angles, Several(Real(), at_least=1))]
@@ -96,6 +105,10 @@ def ellipsoid(
     every distance and epsilon: simulation, ambient, distance, epsilon, k, trials, successes, predicted, seed, where
     predicted is D - sum r^2 / (R^2 + r^2), the formula of Zhang et al. 2024. ``sizes``: the k, default 0 .. D. Raises
     BadInput for eigenvalues, distances or epsilons that are not positive, or sizes out of range.
+
+    >>> rows = ellipsoid([1.0] * 20, [0.1], [1.0], [1, 20], trials=5, progress=False)
+    >>> rows["successes"].tolist()
+    [0, 5]
     """
     spectrum = doubles("eigenvalues", eigenvalues)
     if spectrum.dim() != 1 or bool((spectrum <= 0).any()):
@@ -154,6 +167,10 @@ def l1_recovery(
     to ambient. A trial adds measurements to those it has, so success grows with m and is found by bisection: with
     twenty m, a trial costs at most five linear programmes (HiGHS). Raises BadInput for counts out of range, PruningError when
     a linear programme is not solved.
+
+    >>> rows = l1_recovery(20, [1], [2, 18], trials=5, progress=False)
+    >>> rows["successes"].tolist()
+    [0, 5]
     """
     ambient = check("ambient", ambient, Whole(at_least=1))
     default = range(1, ambient + 1, max(ambient // 20, 1))
@@ -207,6 +224,10 @@ def transitions(rows: pd.DataFrame) -> pd.DataFrame:
     ``rows`` of one of the simulations. Columns: those of the setting, ``low``, ``middle``, ``high`` (linear interpolation
     between sizes; NaN where the sizes do not bracket the level), ``predicted`` and ``difference``, which is
     ``(middle - predicted) / ambient``. Raises BadInput for other tables.
+
+    >>> rows = circular_cone(20, [math.pi / 4], [2, 6, 10, 14, 18], trials=5, progress=False)
+    >>> len(transitions(rows))
+    1
     """
     if not isinstance(rows, pd.DataFrame):
         raise BadType(f"rows must be a DataFrame, not {type(rows).__name__}.")

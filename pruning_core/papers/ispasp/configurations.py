@@ -66,7 +66,11 @@ def resnet34_configuration(
 
 @checked
 def mobilenetv2_configuration(ratio: float = 0.3, blocks: Sequence[int] = (6, 9, 10, 12, 13)) -> dict[str, float]:
-    """Channel group -> fraction removed for MobileNetV2: one kept ratio for the inverted residuals ``features[block]``."""
+    """Channel group -> fraction removed for MobileNetV2: one kept ratio for the inverted residuals ``features[block]``.
+
+    >>> len(mobilenetv2_configuration(0.3)), next(iter(mobilenetv2_configuration(0.3).items()))
+    (5, ('features.6.conv.0.0', 0.703125))
+    """
     removed = {}
     for block in blocks:
         if not 2 <= block < 2 + len(EXPANSIONS):
@@ -81,6 +85,9 @@ def cost(name: str, removed: Mapping[str, float]) -> Cost:
     """What a network of torchvision costs, for images of 224 x 224, without these fractions of its channel groups.
 
     Which of their channels go does not matter, as only shapes are computed. Raises UnknownName for an unknown group.
+
+    >>> cost("torchvision/resnet18", {"layer1.0.conv1": 0.5}).widths
+    {'layer1.0.conv1': 32}
     """
     network, sites = _prepared(name)
     keep = {}

@@ -18,7 +18,12 @@ from pruning_core.methods.shared.reading import largest
 
 @checked(p=None)
 def compressible(hidden: int, samples: int, p: float, generator: torch.Generator) -> Tensor:
-    """Hidden maps (samples, hidden) whose column sums are a permutation of ``i^(-1/p)``, i = 1 .. hidden; all >= 0."""
+    """Hidden maps (samples, hidden) whose column sums are a permutation of ``i^(-1/p)``, i = 1 .. hidden; all >= 0.
+
+    >>> maps = compressible(4, 3, 0.5, torch.Generator().manual_seed(0))
+    >>> maps.shape, maps.sum(0).sort(descending=True).values.round(decimals=3)
+    (torch.Size([3, 4]), tensor([1.0000, 0.2500, 0.1110, 0.0630], dtype=torch.float64))
+    """
     check("the compressibility p", p, Real(above=0))
     rows = torch.randn(hidden, samples, generator=generator, dtype=DOUBLE).abs()
     sums = torch.arange(1, hidden + 1, dtype=DOUBLE) ** (-1 / p)
@@ -31,6 +36,10 @@ def planted(hidden: int, samples: int, s: int, generator: torch.Generator, floor
     """Hidden maps (samples, hidden) with ``s`` active neurons, and their sorted indices.
 
     Active entries are |N(0, 1)|; the others are ``floor`` times that.
+
+    >>> maps, active = planted(10, 5, 2, torch.Generator().manual_seed(0))
+    >>> maps.shape, len(active)
+    (torch.Size([5, 10]), 2)
     """
     s = check("s, the number of active neurons,", s, Whole(at_least=1, at_most=hidden))
     support = torch.randperm(hidden, generator=generator)[:s].sort().values
@@ -42,7 +51,11 @@ def planted(hidden: int, samples: int, s: int, generator: torch.Generator, floor
 
 @checked(p=Real(above=0))
 def theory_slope(p: float) -> float:
-    """Exponent of the squared residual in s: ``1 - 2/p``."""
+    """Exponent of the squared residual in s: ``1 - 2/p``.
+
+    >>> theory_slope(0.5)
+    -3.0
+    """
     return 1 - 2 / p
 
 
@@ -59,6 +72,10 @@ def cosamp(sensing: Tensor, measured: Tensor, s: int, iterations: int = 20) -> C
     """Recover an s-sparse x from ``measured = sensing x`` (Needell and Tropp 2009). Shapes (m, d), (m,) -> (d,).
 
     Where i-SpaSP looks its entries up in H, CoSaMP does not know them: on the merged set it solves least squares.
+
+    >>> sensing = torch.eye(4, dtype=torch.float64)
+    >>> cosamp(sensing, torch.tensor([0.0, 3.0, 0.0, 0.0], dtype=torch.float64), 1).support
+    tensor([1])
     """
     d = sensing.shape[1]
     s = check("s, the number of entries to recover,", s, Whole(at_least=1, at_most=d))
@@ -98,6 +115,10 @@ def decay(
     """Mean squared residual over ``draws`` against the number kept, for i-SpaSP (both ways to rank) and the largest sums.
 
     Rows: method, d_hid, p, s, residual. Weights (outputs, hidden) are N(0, 1), the maps :func:`compressible`.
+
+    >>> rows = decay(40, 0.5, [5, 10], draws=1, methods=["ispasp"])
+    >>> len(rows), rows[0]["residual"] > rows[1]["residual"]
+    (2, True)
     """
     generator = torch.Generator().manual_seed(seed)
     found: dict[tuple[str, int], float] = {}
@@ -120,7 +141,11 @@ def decay(
 
 @checked
 def slope(sizes: Iterable[float], residuals: Iterable[float]) -> float:
-    """Slope of the least-squares line through log residual against log size."""
+    """Slope of the least-squares line through log residual against log size.
+
+    >>> round(slope([1, 2, 4], [1.0, 0.25, 0.0625]), 3)
+    -2.0
+    """
     x = torch.tensor(list(sizes), dtype=DOUBLE).log()
     y = torch.tensor(list(residuals), dtype=DOUBLE).log()
     if len(x) != len(y) or len(x.unique()) < 2 or not bool(torch.isfinite(torch.cat([x, y])).all()):
@@ -136,6 +161,10 @@ def recovery(
     """How often planted supports are found exactly: by i-SpaSP, with signed and with absolute importance, and by CoSaMP.
 
     Rows: method, s, outputs, recovered (a fraction), seed. CoSaMP is given the sums only: the measurement of the row sums.
+
+    >>> rows = recovery(40, 2, 20, draws=2)
+    >>> sorted({row["method"] for row in rows})
+    ['cosamp', 'ispasp', 'ispasp_abs']
     """
     generator = torch.Generator().manual_seed(seed)
     hits = {"ispasp": 0, "ispasp_abs": 0, "cosamp": 0}

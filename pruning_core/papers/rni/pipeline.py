@@ -80,6 +80,11 @@ def train(
     validation_acc and test_acc (fractions), importances if ``snapshots`` (norm name -> the scale that acts, a vector on the
     CPU); and best_epoch, counted from 0, None without epochs. Raises UnknownName, BadType or BadInput for arguments that
     cannot work, TrainingDiverged when the loss is no longer finite.
+
+    >>> train("digits", arch="lenet300", reg_weight=-1.0)
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadInput: reg_weight must be finite and at least 0, not -1.0.
     """
     known_name("method", method, OFFICIAL_METHODS)
     known_name("network", arch, {*NETWORKS, *MODELS})
@@ -120,6 +125,11 @@ def prune_finetune(
     makes the channels -> how many stay), removed (fraction of the prunable channels), parameters and macs of the small
     network. Raises as :func:`train` does, Unprunable for a network whose norms do not fit, BudgetError for a fraction that
     would leave fewer than three channels in some layer.
+
+    >>> prune_finetune(nn.Linear(2, 2), "digits", prune_pc=1.5)
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadInput: prune_pc must lie in [0, 1], not 1.5.
     """
     known_name("method", method, OFFICIAL_METHODS)
     if not isinstance(model, nn.Module):
@@ -157,6 +167,12 @@ def from_official(model: nn.Module) -> nn.Module:
     """A copy of a network in which the sigmoid batch norms of RNI's code are this package's; its outputs are the same.
 
     :func:`prune_finetune` does this by itself, ``prune(from_official(model), "rni", ...)`` needs it.
+
+    >>> network = from_official(nn.Sequential(nn.Linear(2, 2)))
+    >>> network
+    Sequential(
+      (0): Linear(in_features=2, out_features=2, bias=True)
+    )
     """
     found = copy.deepcopy(model)
     for name, module in list(found.named_modules()):
@@ -196,7 +212,13 @@ def fit_best(
     *, reference: bool = False, snapshots: bool = False, progress: bool = True, shuffle: bool = True,
     observers: Sequence[Observer] = (),
 ) -> tuple[nn.Module, Logs]:  # fmt: skip
-    """The one recipe: trains ``model`` in place, ends with the weights of the best epoch; see :func:`train` for the logs."""
+    """The one recipe: trains ``model`` in place, ends with the weights of the best epoch; see :func:`train` for the logs.
+
+    >>> import pruning_core as pc
+    >>> digits, network = pc.load_data("digits"), pc.build_model("lenet300", "digits", seed=0, width=0.1)
+    >>> len(fit_best(network, digits, None, 1, 0.1, 64, 0, torch.device("cpu"), progress=False))
+    2
+    """
     epochs = check("epochs", epochs, Whole(at_least=0))
     choosing, other = (data.test, data.validation) if reference else (data.validation, data.test)
     others: list[float] = []

@@ -25,7 +25,11 @@ GRID = torch.linspace(-30, 14, 44_001, dtype=torch.float64)
 
 @checked
 def receding_force(g: Tensor, b: float = 0.0) -> Tensor:
-    """dR/dg = -v (1 - v) ln v with v = sigmoid(g + b): how hard RNI's penalty pushes a raw scale down."""
+    """dR/dg = -v (1 - v) ln v with v = sigmoid(g + b): how hard RNI's penalty pushes a raw scale down.
+
+    >>> receding_force(torch.tensor([-6.0, -1.177, 6.0])).round(decimals=3)
+    tensor([0.0150, 0.2600, 0.0000])
+    """
     u = g + b
     return -F.logsigmoid(u) * torch.exp(F.logsigmoid(u) + F.logsigmoid(-u))
 
@@ -35,6 +39,9 @@ def settled(targets: Tensor, strength: float, penalty: str = "rni", b: float = 0
     """Where scales with the ``targets`` t in (0, 1) settle: in [0, t], the same shape; 0 for those that recede.
 
     ``penalty``: "rni" or "l1". Accurate to about 1e-6.
+
+    >>> settled(torch.tensor([0.1, 0.9]), 0.5)
+    tensor([0.0000, 0.7680], dtype=torch.float64)
     """
     held = _held_targets(strength, b)
     targets = torch.as_tensor(targets, dtype=torch.float64)

@@ -76,6 +76,11 @@ def commensurate_table(rows: pd.DataFrame, loss_of_accuracy: float = 0.5, *, of:
     enough counts 0: the dense network itself. Columns: model, data, width, profile (as far as the rows have them), method,
     removed, low, high (mean over seeds and its 95 % t-interval), seeds. Seeds without a dense row are left out.
     Raises BadInput for missing columns, or when a seed has dense rows of different accuracies.
+
+    >>> shares = {"asked": [0.0, 0.5, 0.9], "sparsity": [0.0, 0.5, 0.9], "accuracy": [90.0, 89.8, 70.0]}
+    >>> rows = pd.DataFrame({"method": ["dense", "pfp", "pfp"], "seed": 0} | shares)
+    >>> commensurate_table(rows)[["method", "removed"]].to_numpy().tolist()
+    [['pfp', 0.5]]
     """
     require_columns(rows, ("method", "seed", "accuracy", of))
     run = [column for column in RUN if column in rows]

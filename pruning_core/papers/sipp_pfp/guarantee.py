@@ -36,6 +36,9 @@ def probabilities(weight: Tensor, points: Tensor, rule: str) -> Tensor:
 
     ``weight`` (outputs, inputs) of one sign, zeros elsewhere; ``points`` (N, inputs), non-negative. Sensitivities are
     computed on the points, the other rules look at the weights alone.
+
+    >>> probabilities(torch.tensor([[1.0, 3.0]]), torch.ones(2, 2), "l1_sampling")
+    tensor([[0.2500, 0.7500]])
     """
     known_name("rule", rule, RULES)
     if rule == "sipp_random":
@@ -53,6 +56,12 @@ def relative_errors(weight: Tensor, q: Tensor, held_out: Tensor, draws: int, gen
     """|z^ - z| / z of every neuron and held-out point with z > 0, flat; one set of draws a neuron.
 
     ``weight`` and ``q`` (outputs, inputs), ``held_out`` (N, inputs).
+
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> weight, points = torch.rand(2, 8, generator=generator), torch.rand(4, 8, generator=generator)
+    >>> q = probabilities(weight, points, "uniform")
+    >>> relative_errors(weight, q, points, 1000, generator).shape
+    torch.Size([8])
     """
     if not weight.shape[1] == q.shape[1] == held_out.shape[1] or len(q) != len(weight):
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (weight, q, held_out))
@@ -86,6 +95,12 @@ def estimator_rows(
 
     Rows: method, draws, relative_error, seed. Only positive weights are looked at; ``points`` and ``held_out`` are
     non-negative inputs of the layer, (N, inputs).
+
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> weight, points = torch.rand(2, 8, generator=generator), torch.rand(4, 8, generator=generator)
+    >>> rows = estimator_rows(weight, points, points, [5, 500], repeats=2, rules=["uniform"])
+    >>> rows[0]["relative_error"] > rows[1]["relative_error"]
+    True
     """
     if bool((points < 0).any()) or bool((held_out < 0).any()):
         raise BadInput("estimators of one sign take non-negative inputs, such as those behind a ReLU.")
@@ -108,6 +123,9 @@ def draws_needed(error: float, total: float, outputs: int, delta: float = 1e-16,
     """Draws that the theory asks for a relative ``error`` of one half: ``ceil((6 + 2 eps) S K ln(8 eta / delta) / eps^2)``.
 
     ``total`` is the sum S of the half's sensitivities, ``outputs`` eta, the number of outputs of all layers.
+
+    >>> draws_needed(0.5, 1.0, 100)
+    3657
     """
     delta = check("delta", delta, PROBABILITY)
     if not error > 0 or not total > 0 or outputs < 1:
@@ -117,7 +135,11 @@ def draws_needed(error: float, total: float, outputs: int, delta: float = 1e-16,
 
 @checked
 def error_promised(draws: int, total: float, outputs: int, delta: float = 1e-16, constant: float = 3.0) -> float:
-    """The relative error for which :func:`draws_needed` asks this number of draws."""
+    """The relative error for which :func:`draws_needed` asks this number of draws.
+
+    >>> round(error_promised(draws_needed(0.5, 1.0, 100), 1.0, 100), 3)
+    0.5
+    """
     delta = check("delta", delta, PROBABILITY)
     a = total * constant * math.log(8 * outputs / delta)
     return (a + math.sqrt(a * a + 6 * a * draws)) / draws
@@ -139,7 +161,11 @@ def composed(errors: Sequence[float], cancellations: Sequence[float]) -> list[fl
 
 @checked
 def equal_error(promise: float, cancellations: Sequence[float]) -> float:
-    """The error that every layer may make so that the last one is promised ``promise``."""
+    """The error that every layer may make so that the last one is promised ``promise``.
+
+    >>> round(equal_error(0.1, [1.0, 2.0]), 4)
+    0.0247
+    """
     if not promise > 0 or not cancellations or min(cancellations) <= 0:
         raise BadInput(f"promise and cancellations are positive, not {promise} and {list(cancellations)}.")
     low, high = 0.0, promise / cancellations[-1]
@@ -162,6 +188,11 @@ def guarantee_table(
     it), ``cancellation`` (median over neurons and held-out inputs; the guarantee proper takes the maximum and is weaker
     still), ``promised`` (carried up to this layer), ``measured`` (median relative error of the layer's outputs). The model
     must be a chain of linear layers; raises Unprunable for other layers with weights.
+
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> weight, points = torch.rand(2, 8, generator=generator), torch.rand(4, 8, generator=generator)
+    >>> len(guarantee_table(nn.Sequential(nn.Linear(8, 3)), points, points, 100))
+    1
     """
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
     for name, _ in model.named_parameters():

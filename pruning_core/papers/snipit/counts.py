@@ -31,6 +31,9 @@ def reference_flops(model: nn.Module, example: Tensor, *, reference: bool = Fals
     ``k k`` an output element; adaptive pools, dropout and masks nothing. Layers are found as modules: functional calls
     count nothing. ``reference=True`` counts norms and activations for a batch of eight, as the official code does while
     it counts all else for one.
+
+    >>> reference_flops(nn.Linear(10, 5), torch.zeros(1, 10))
+    55
     """
     if not isinstance(example, Tensor) or example.dim() < 2 or len(example) == 0:
         raise BadInput("FLOPs need an example input with its batch dimension.")
@@ -64,6 +67,9 @@ def compressed_bits(model: nn.Module) -> int:
     """Bits of the network in a sparse format: 34 a non-zero weight, and 2 (min(rows, columns) + 1) a tensor.
 
     Weight tensors are those called ``weight``, norms included; a convolution is a matrix (outputs, everything else).
+
+    >>> compressed_bits(nn.Linear(10, 5, bias=False))
+    1712
     """
     bits = 0
     for name, parameter in model.named_parameters():
@@ -75,7 +81,11 @@ def compressed_bits(model: nn.Module) -> int:
 
 @checked(sparsity=Real())
 def harmonic_mean(sparsity: float, accuracy: float) -> float:
-    """``2 s a / (s + a)`` of a sparsity in [0, 1] and an accuracy in percent, in [0, 1]; 0 where both are 0."""
+    """``2 s a / (s + a)`` of a sparsity in [0, 1] and an accuracy in percent, in [0, 1]; 0 where both are 0.
+
+    >>> round(harmonic_mean(0.9, 60.0), 3)
+    0.72
+    """
     a = accuracy / 100
     if not (0 <= sparsity <= 1 and 0 <= a <= 1):
         raise BadInput(f"sparsity lies in [0, 1] and accuracy in [0, 100], not {sparsity} and {accuracy}.")
@@ -89,6 +99,11 @@ def saliency_maps(model: nn.Module, inputs: Tensor, *, reference: bool = False) 
     ``inputs`` (N, C, H, W), floating-point; returns the same shape. ``reference=True`` takes mean and standard deviation
     over all images together, as the official code does: a picture then depends on what it is shown with. Gradients of
     parameters, mode and buffers stay as they were.
+
+    >>> import pruning_core as pc
+    >>> network = pc.build_model("lenet5_snip", "mnist5k", seed=0)
+    >>> saliency_maps(network, torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 1, 28, 28])
     """
     return _shown(_slopes(model, inputs), together=reference)
 
@@ -98,6 +113,11 @@ def saliency_picture(model: nn.Module, inputs: Tensor) -> Tensor:
 
     The first half of the images stands in the left pair, the other half in the right one; maps and images are each brought
     to [0, 1] over all of them together, and channels are averaged. Raises as :func:`saliency_maps` does.
+
+    >>> import pruning_core as pc
+    >>> network = pc.build_model("lenet5_snip", "mnist5k", seed=0)
+    >>> saliency_picture(network, torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([28, 112])
     """
     maps = saliency_maps(model, inputs, reference=True)
     rows = torch.cat([maps, _shown(inputs.detach().to(maps), together=True)], dim=3).mean(1)

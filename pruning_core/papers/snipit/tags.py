@@ -21,6 +21,11 @@ class OfficialTags:
     acc/train, acc/test (here: of the validation split, where there is one), loss/train, loss/test, sparse/weight, sparse/node,
     sparse/hm, sparse/log_disk_size, time/batch_time, time/flops_per_sample, time/flops_log_cum, cuda/ram_footprint. FLOPs
     are those of ``counts.reference_flops``, forward passes only. ``example``: one input; ``model``: as it starts.
+
+    >>> import pruning_core as pc
+    >>> digits, network = pc.load_data("digits"), pc.build_model("lenet300", "digits", seed=0, width=0.1)
+    >>> OfficialTags(network, torch.zeros(1, 1, 8, 8), samples=len(digits.train)).samples
+    1152
     """
 
     def __init__(self, model: nn.Module, example: Tensor, samples: int):

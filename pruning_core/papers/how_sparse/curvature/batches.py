@@ -68,7 +68,15 @@ def forward_pass(device: torch.device) -> Iterator[None]:
 
 @checked
 def batch_losses(model: nn.Module, batches: Batches, loss: Loss | None = None) -> Tensor:
-    """The mean loss of every batch, float64 (batches,), of a network in evaluation mode."""
+    """The mean loss of every batch, float64 (batches,), of a network in evaluation mode.
+
+    >>> network = nn.Linear(1, 1, bias=False).eval()
+    >>> nn.init.constant_(network.weight, 2.0).shape
+    torch.Size([1, 1])
+    >>> batches = [(torch.ones(1, 1), torch.ones(1, 1)), (torch.ones(1, 1), torch.zeros(1, 1))]
+    >>> batch_losses(network, batches, nn.functional.mse_loss)
+    tensor([1., 4.], dtype=torch.float64)
+    """
     refuse_training(model)
     found = []
     with forward_pass(next(model.parameters()).device), torch.no_grad():
@@ -84,6 +92,9 @@ def loss_tolerance(losses: Tensor) -> float:
 
     A short last batch counts like the others. The value shrinks with the batch size, about as one over its root. Raises
     BadInput for a single batch, or batches of equal losses, which leave no tolerance.
+
+    >>> loss_tolerance(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    1.118033988749895
     """
     losses = torch.as_tensor(losses, dtype=torch.float64)
     if losses.dim() != 1 or len(losses) < 2:

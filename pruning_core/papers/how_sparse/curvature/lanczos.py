@@ -35,7 +35,11 @@ class Tridiagonal(NamedTuple):
 def rademacher(
     dimension: int, generator: torch.Generator, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """A vector (dimension,) of +1 and -1, each with probability 1/2, drawn where the generator lives."""
+    """A vector (dimension,) of +1 and -1, each with probability 1/2, drawn where the generator lives.
+
+    >>> set(rademacher(20, torch.Generator().manual_seed(0)).tolist()) == {-1.0, 1.0}
+    True
+    """
     signs = torch.randint(2, (dimension,), generator=generator, device=generator.device)
     return signs.mul_(2).sub_(1).to(device, dtype)
 
@@ -61,6 +65,11 @@ def lanczos(
     which follows PyHessian: 1e-6 is added to norms before a division, one pass of modified Gram-Schmidt after beta was
     taken, no early end; only where beta is exactly 0 a Gaussian vector from ``generator`` takes over. Raises BadInput for
     more steps than D, a start of zeros, or products that are not finite.
+
+    >>> matrix = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+    >>> found = lanczos(lambda v: matrix @ v, torch.ones(3, dtype=torch.float64), 3)
+    >>> quadrature(found.alpha, found.beta)[0].round(decimals=6)
+    tensor([1., 2., 3.], dtype=torch.float64)
     """
     if not isinstance(start, Tensor) or start.dim() != 1 or start.dtype not in (torch.float32, torch.float64):
         raise BadType("the start of Lanczos must be a tensor (D,) of float32 or float64.")
@@ -130,7 +139,12 @@ def _tridiagonal(alpha: list[float], beta: list[float]) -> Tridiagonal:
 
 @checked
 def quadrature(alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-    """Ritz values (k,), ascending, and their weights (k,), which sum to 1, of T with diagonal (k,) and sides (k - 1,)."""
+    """Ritz values (k,), ascending, and their weights (k,), which sum to 1, of T with diagonal (k,) and sides (k - 1,).
+
+    >>> values, weights = quadrature(torch.tensor([2.0, 2.0]).double(), torch.tensor([1.0]).double())
+    >>> values.round(decimals=6), weights.round(decimals=6)
+    (tensor([1., 3.], dtype=torch.float64), tensor([0.5000, 0.5000], dtype=torch.float64))
+    """
     if alpha.dim() != 1 or beta.dim() != 1 or len(alpha) == 0 or len(beta) != len(alpha) - 1:
         raise BadInput(f"alpha (k,) needs beta (k - 1,), not {tuple(alpha.shape)} and {tuple(beta.shape)}.")
     alpha, beta = alpha.double(), beta.double()

@@ -1,4 +1,14 @@
-"""What products of the Hessian H, (D, D), with vectors tell: its trace, largest eigenvalues, spectrum and null rows."""
+"""What products of the Hessian H, (D, D), with vectors tell: its trace, largest eigenvalues, spectrum and null rows.
+
+>>> samples = [(torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.zeros(2, 1))]
+>>> hessian = Hessian(torch.nn.Linear(2, 1, bias=False).eval(), samples, torch.nn.functional.mse_loss)
+>>> exact_hessian(hessian).diag(), null_row_share(hessian, rows=torch.tensor([0, 1]), tolerance=2.0).share
+(tensor([1., 4.]), 0.5)
+>>> trace_estimate(hessian, 4, generator=Generator().manual_seed(0)).value
+5.0
+>>> spectrum(hessian, generator=Generator().manual_seed(0), progress=False).eigenvalues
+tensor([[1., 4.]], dtype=torch.float64)
+"""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -24,6 +34,9 @@ class Spectrum:
 
     ``eigenvalues`` and ``weights``, float64 (probes, M) each; the weights of a probe sum to 1 (entries of weight 0 fill up
     probes that ended early). ``exact``: these are all the eigenvalues, in one row, each with weight 1 / dimension.
+
+    >>> Spectrum(torch.tensor([[0.0, 2.0]]), torch.tensor([[0.75, 0.25]]), dimension=4).dimension
+    4
     """
 
     eigenvalues: Tensor
@@ -169,6 +182,10 @@ def reference_density(
     ``ritz`` and ``weights`` (runs, k). The grid reaches ``overhead`` beyond the smallest and the largest Ritz value, both
     averaged over runs; the kernels have the variance ``variance * max(1, length of the grid)``. Once the grid is longer
     than about 10, its steps are wider than the kernels, and Ritz values between two grid points lose their weight.
+
+    >>> density, grid = reference_density(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 0.5]]), bins=100)
+    >>> density.shape, grid.shape
+    (torch.Size([100]), torch.Size([100]))
     """
     if ritz.dim() != 2 or ritz.shape != weights.shape or not ritz.numel():
         shapes = f"{tuple(ritz.shape)}, {tuple(weights.shape)}"

@@ -49,7 +49,11 @@ class Cone:
 @checked(dimension=None)
 @dataclass(frozen=True)
 class Subspace(Cone):
-    """The span of the first ``dimension`` axes; 0 is the origin alone. delta = dimension."""
+    """The span of the first ``dimension`` axes; 0 is the origin alone. delta = dimension.
+
+    >>> round(Subspace(10, 3).statistical_dimension(), 2)
+    3.0
+    """
 
     dimension: int
 
@@ -67,7 +71,11 @@ class Subspace(Cone):
 @checked
 @dataclass(frozen=True)
 class Orthant(Cone):
-    """All vectors without a negative entry. delta = D / 2."""
+    """All vectors without a negative entry. delta = D / 2.
+
+    >>> round(Orthant(10).statistical_dimension(), 2)
+    5.0
+    """
 
     def statistical_dimension(self) -> float:
         return self.ambient / 2
@@ -79,7 +87,11 @@ class Orthant(Cone):
 @checked
 @dataclass(frozen=True)
 class HalfSpace(Cone):
-    """All vectors whose first entry is not negative. delta = D - 1/2."""
+    """All vectors whose first entry is not negative. delta = D - 1/2.
+
+    >>> round(HalfSpace(10).statistical_dimension(), 2)
+    9.5
+    """
 
     def statistical_dimension(self) -> float:
         return self.ambient - 0.5
@@ -91,7 +103,11 @@ class HalfSpace(Cone):
 @checked
 @dataclass(frozen=True)
 class Ray(Cone):
-    """The non-negative multiples of the first axis. delta = 1/2."""
+    """The non-negative multiples of the first axis. delta = 1/2.
+
+    >>> round(Ray(10).statistical_dimension(), 2)
+    0.5
+    """
 
     def statistical_dimension(self) -> float:
         return 0.5
@@ -102,7 +118,11 @@ class Ray(Cone):
 
 @dataclass(frozen=True)
 class CircularCone(Cone):
-    """All vectors within ``angle`` (radians, 0 to pi/2) of the first axis, D > 1. delta is about D sin^2(angle)."""
+    """All vectors within ``angle`` (radians, 0 to pi/2) of the first axis, D > 1. delta is about D sin^2(angle).
+
+    >>> round(CircularCone(100, math.pi / 4).statistical_dimension(), 2)
+    50.0
+    """
 
     constraints = Constraints(ambient=Whole(at_least=2), angle=Real(at_least=0, at_most=math.pi / 2))
 
@@ -146,6 +166,9 @@ class L1DescentCone(Cone):
     """The directions in which the l1 norm does not grow, from a point whose first ``nonzero`` entries are positive.
 
     The others are 0; sizes play no role. The cone is {0} for nonzero = 0 and a half space for nonzero = ambient.
+
+    >>> round(L1DescentCone(100, 5).statistical_dimension(), 2)
+    20.39
     """
 
     nonzero: int

@@ -33,6 +33,9 @@ def normalised_width(
     [0, 1], the share of eigenvalues known to be 0 beside those given. A zero eigenvalue contributes 1, and G(0) = 1.
     ``negative`` eigenvalues: "abs" counts their magnitudes, as the official code does, "zero" takes them for flat
     directions, "drop" leaves them out. Raises BadInput for anything else. Zhang et al. 2024, the ellipsoid's width.
+
+    >>> round(float(normalised_width(2.0, [1.0, 1.0], 0.5)), 3)
+    0.2
     """
     tolerance = 2 * check("epsilon", epsilon, Real(above=0))
     null = check("null_fraction", null_fraction, Real(at_least=0, at_most=1))
@@ -74,6 +77,9 @@ def window(ambient: int, eta: float) -> float:
     """a_eta sqrt(D) with a_eta = sqrt(8 ln(4 / eta)): half the width of the transition, in dimensions.
 
     ``eta`` in (0, 1) is the probability of being wrong outside. Raises BadInput otherwise.
+
+    >>> round(window(100, 0.01), 1), round(window(10_000, 0.01), 1)
+    (69.2, 692.3)
     """
     ambient = check("ambient", ambient, Whole(at_least=1))
     return math.sqrt(8 * math.log(4 / check("eta", eta, Real(above=0, below=1))) * ambient)
@@ -95,6 +101,9 @@ def kinematic(delta_c: float, delta_k: float, ambient: int, eta: float = 0.01) -
     are the same theorem solved for the probability: with x = |delta_c + delta_k - D|, one side is 4 exp(-x^2 / (8 D)).
     Raises BadInput for a dimension outside [0, ambient]. Amelunxen et al. 2014, theorem I. (Where both are subspaces the
     answer is 0 or 1 exactly, and the theorem says less than linear algebra.)
+
+    >>> kinematic(30, 80, 100).verdict, kinematic(2000, 2000, 10_000).verdict
+    ('undecided', 'miss')
     """
     half = window(ambient, eta)
     for name, delta in (("delta_c", delta_c), ("delta_k", delta_k)):
@@ -124,6 +133,9 @@ def limit_bounds(
     Impossible for ``k <= D - w^2 - a_eta sqrt(D)``, possible for ``k >= D - w^2 + a_eta sqrt(D)``, with w^2 = D G(R)
     (further arguments as of :func:`normalised_width`, from ``weights`` on), cut to [0, D]. ``predicted`` is D - w^2. Both
     rest on the ellipsoid's formula and on subspaces in general position. Zhang et al. 2024.
+
+    >>> limit_bounds(1.0, [1.0] * 100, 0.1, 100)
+    LimitBounds(impossible_below=14.100598029241922, possible_above=100.0, predicted=83.33333333333333, window=69.2327353040914)
     """
     half = window(ambient, eta)
     distance = float(check("distance", distance, Real()))

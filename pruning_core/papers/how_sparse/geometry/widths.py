@@ -32,7 +32,11 @@ class Estimate(NamedTuple):
 @checked(radii=None)
 @dataclass(frozen=True, eq=False)
 class Ellipsoid:
-    """``{x: sum x_i^2 / r_i^2 <= 1}`` with the semi-axes ``radii`` (D,), at least 0 and finite; BadInput for others."""
+    """``{x: sum x_i^2 / r_i^2 <= 1}`` with the semi-axes ``radii`` (D,), at least 0 and finite; BadInput for others.
+
+    >>> Ellipsoid(torch.tensor([1.0, 2.0])).radii
+    tensor([1., 2.], dtype=torch.float64)
+    """
 
     radii: Tensor
 
@@ -78,6 +82,10 @@ def monte_carlo(cone: Cone, draws: int, generator: torch.Generator) -> Estimate:
     """The statistical dimension E ||Pi_C(g)||^2 from ``draws`` >= 2 Gaussian vectors.
 
     Raises BadType for what is no cone or no generator, BadInput for fewer than two draws.
+
+    >>> from pruning_core.papers.how_sparse import Orthant
+    >>> round(monte_carlo(Orthant(100), 500, torch.Generator().manual_seed(0)).mean)
+    50
     """
     if not isinstance(cone, Cone):
         raise BadType(f"a cone is needed, not {type(cone).__name__}.")
@@ -89,6 +97,10 @@ def gaussian_width(body: Cone | Ellipsoid, draws: int, generator: torch.Generato
     """Monte Carlo of w: E ||Pi_C(g)|| of a cone (cut with the unit ball), E sqrt(sum r_i^2 g_i^2) of an ellipsoid.
 
     Raises BadType for another body or no generator, BadInput for fewer than two draws.
+
+    >>> ball = Ellipsoid(torch.ones(100))
+    >>> round(gaussian_width(ball, 200, torch.Generator().manual_seed(0)).mean)
+    10
     """
     if isinstance(body, Ellipsoid):
         return _estimate(lambda g: (g * body.radii).norm(dim=1), len(body.radii), draws, generator)
