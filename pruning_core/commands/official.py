@@ -5,11 +5,12 @@ from typing import Any
 
 import click
 
-from pruning_core.commands.options import command, running, use_root, workers_of
+from pruning_core.commands.options import PathOf, command, running, use_root, workers_of
 from pruning_core.commands.tables import table
 from pruning_core.errors import BadInput
 from pruning_core.experiments.asked import Asked
 from pruning_core.records.files import cache_root
+from pruning_core.records.places import check_folder
 
 EXAMPLE = "official snipit/SNAPit-VGG16-CIFAR10 --epochs 1 --limit 500 --width 0.125"
 TYPED = {"ignore_unknown_options": True, "allow_interspersed_args": True}  # words of the official programs
@@ -19,7 +20,7 @@ TYPED = {"ignore_unknown_options": True, "allow_interspersed_args": True}  # wor
 @click.argument("name", required=False)
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED, metavar="[FLAGS OF THE OFFICIAL PROGRAM]...")
 @click.option("--list", "listed", is_flag=True, help="all names, with what their own users type")
-@click.option("--config", type=click.Path(path_type=Path), help="a file in the form of How Sparse, or of SiPP and PFP")
+@click.option("--config", type=PathOf(path_type=Path), help="a file in the form of How Sparse, or of SiPP and PFP")
 @click.option("--epochs", type=int, help="of the longest training; all else in proportion")
 @click.option("--points", type=int, help="at most so many fractions of a sweep, evenly spread")
 @click.option("--methods", multiple=True, help="only this method of the setting's; may be given several times")
@@ -55,8 +56,11 @@ def official_command(
         _plan(wanted, asked, shorter)
         return
     title = config.stem if config is not None else str(name)
-    out = options["out"] or cache_root() / "official" / title
-    found = official.run_official(wanted, asked, shorter, workers=workers_of(options["workers"]), out=out)
+    out, workers = (
+        check_folder("--out", options["out"] or cache_root() / "official" / title),
+        workers_of(options["workers"]),
+    )
+    found = official.run_official(wanted, asked, shorter, workers=workers, out=out)
     for row in found.rows.tail(5).to_dict("records"):
         print(
             "  ".join(f"{key}={row[key]}" for key in ("label", "method", "seed", "sparsity", "accuracy") if key in row)

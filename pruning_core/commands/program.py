@@ -59,6 +59,11 @@ def _ends_in_order() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _short(message: str, most: int = 1000) -> str:
+    """A message of click, which repeats all that was typed, with the middle of a long one left out."""
+    return message if len(message) <= most else f"{message[: most // 2]} ... {message[-most // 3 :]}"
+
+
 def main(given: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it succeeded, with one sentence on stderr 2 if it was refused and 1 if it failed.
 
@@ -76,7 +81,7 @@ def main(given: Sequence[str] | None = None) -> int:
         print(error.format_message(), file=sys.stderr)
         return 2
     except click.ClickException as error:
-        print(" ".join(error.format_message().split()), file=sys.stderr)
+        print(_short(" ".join(error.format_message().split())), file=sys.stderr)
         return 2
     except subprocess.CalledProcessError as error:
         return error.returncode

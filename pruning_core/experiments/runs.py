@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from pruning_core.checks import checked
-from pruning_core.errors import BadInput, CorruptFile, shown
+from pruning_core.errors import BadInput, shown
 from pruning_core.experiments.experiment import Experiment, own_methods
 from pruning_core.experiments.play import play
 from pruning_core.experiments.stages import Each, Stage, Train, every_stage
@@ -24,7 +24,7 @@ from pruning_core.experiments.state import State, Step, flatten, start
 from pruning_core.methods.base import Method
 from pruning_core.records.files import cache_root, content_hash, remove_leftovers
 from pruning_core.records.locks import exclusive
-from pruning_core.records.table import environment, read_rows, write_rows
+from pruning_core.records.table import environment, recorded, write_rows
 from pruning_core.version import CHEAP, code_of
 
 
@@ -66,16 +66,6 @@ def _record(experiment: Experiment, path: Path, progress: bool, shared: Collecti
     if shared is not None:
         for key in set(trained[1:-1]) - set(shared):
             checkpoint(key).unlink(missing_ok=True)
-    return rows
-
-
-def recorded(path: Path, key: str) -> list[dict[str, Any]]:
-    """The rows of a record that lies where those of ``key`` belong; CorruptFile if they are of something else."""
-    rows = read_rows(path)
-    if not rows or any(row.get("experiment") != key for row in rows):
-        raise CorruptFile(
-            f"{path} holds rows of something else than {key}: delete this file, and its own are made again."
-        )
     return rows
 
 
