@@ -15,17 +15,19 @@ from tqdm import tqdm
 
 from pruning_core.book.notebooks import (
     NotebookFailed,
+    check_parameters,
     checked_parameters,
     kill_kernels,
     run_notebook,
     stamp_in,
     stamp_of,
 )
+from pruning_core.book.stored import stored_notebook
 from pruning_core.checks import Whole, check, checked
 from pruning_core.errors import BadInput, known_name
 from pruning_core.records.files import write_atomically
 from pruning_core.records.locks import sweep
-from pruning_core.version import REPOSITORY
+from pruning_core.version import PROFILES, REPOSITORY
 
 SOURCES = REPOSITORY / "notebooks"
 EXECUTED = REPOSITORY / "book" / "notebooks"
@@ -56,9 +58,7 @@ def find_notebooks(names: Iterable[str] = (), sources: Path = SOURCES) -> list[P
 
 def unstripped(path: Path) -> list[str]:
     """What a stored notebook should not hold (outputs, counters, traces of a run); empty for a clean one."""
-    import nbformat
-
-    notebook = nbformat.read(path, as_version=4)
+    notebook = stored_notebook(path)
     wrong = [f"metadata {key!r}" for key in ("papermill", "widgets", "pruning_book") if key in notebook.metadata]
     for number, cell in enumerate(notebook.cells, 1):
         if cell.get("outputs") or cell.get("execution_count") is not None:
@@ -132,9 +132,10 @@ def run_notebooks(
     pruning_core.errors.BadInput: jobs must be at least 1, not 0.
     """
     jobs = check("jobs", jobs, Whole(at_least=1))
-    parameters = dict(parameters or {})
-    notebooks = [Path(notebook) for notebook in notebooks]
-    for notebook in notebooks if parameters else ():  # before the first of them starts
+    parameters, notebooks = dict(parameters or {}), list(map(Path, notebooks))
+    known_name("profile", profile, PROFILES)
+    for notebook in notebooks:  # all of them, before the first runs for hours
+        check_parameters(notebook)
         checked_parameters(notebook, profile, parameters)
     due = [n for n in notebooks if always or not is_current(n, profile, parameters, executed)]
     if not due:
@@ -195,11 +196,22 @@ def remove_strays(sources: Path = SOURCES, executed: Path = EXECUTED) -> None:
 
 
 def fill_gaps(sources: Path = SOURCES, executed: Path = EXECUTED) -> list[Path]:
-    """Place not yet executed notebooks without outputs, so that one page can be built before all have run.
+    """Place not yet executed notebooks, and those whose executed copy is damaged, without outputs, so that one page can be
+    built before all have run.
 
-    They carry no stamp, hence count as not run. Returns what was placed.
+    They carry no stamp, hence count as not run. Returns what was placed. Raises BadInput, before it places any, for a
+    source that is no notebook.
     """
-    missing = [n for n in find_notebooks(sources=sources) if not executed_path(n, executed).is_file()]
-    for source in missing:
-        write_atomically(executed_path(source, executed), source.read_bytes())
+    missing = [n for n in find_notebooks(sources=sources) if not _is_notebook(executed_path(n, executed))]
+    contents = [(source, stored_notebook(source) and source.read_bytes()) for source in missing]
+    for source, content in contents:
+        write_atomically(executed_path(source, executed), content)
     return missing
+
+
+def _is_notebook(path: Path) -> bool:
+    try:
+        stored_notebook(path)
+    except BadInput:
+        return False
+    return True

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pruning_core.book.profiles import checked_knob, read_profiles
+from pruning_core.book.stored import stored_notebook
 from pruning_core.checks import checked
 from pruning_core.errors import BadInput, PruningError, known_name
 from pruning_core.progress import STILL
@@ -32,12 +33,22 @@ class NotebookFailed(PruningError):
 
 def read_parameters(path: Path) -> dict[str, str]:
     """Names and written defaults of a notebook's parameters cell; BadInput when it has none."""
+    check_parameters(path)
     from papermill import inspect_notebook
 
     found = {name: entry["default"] for name, entry in inspect_notebook(path).items()}
     if not found:
-        raise BadInput(f"{path} has no cell tagged 'parameters' with one assignment a line.")
+        raise BadInput(f"the cell of {path} that is tagged 'parameters' must hold one assignment a line.")
     return found
+
+
+def check_parameters(path: Path) -> None:
+    """Raise BadInput for a file that is no notebook, or one in which papermill finds no place for its parameters."""
+    if not any("parameters" in cell["tags"] for cell in source_cells(path)):
+        raise BadInput(
+            f"{path} has no cell tagged 'parameters' with one assignment a line: tag its first cell of code so, in "
+            "JupyterLab under Property Inspector."
+        )
 
 
 @contextlib.contextmanager
@@ -78,6 +89,7 @@ def run_notebook(
     """
     import nbformat
 
+    stored_notebook(path)  # before links are followed: what is wrong is said of the name that was given
     path = Path(path).resolve()
     given = checked_parameters(path, profile, parameters or {})
     stamp = stamp_of(path, profile, given)
@@ -216,15 +228,10 @@ def page_stamp(
 
 def source_cells(path: Path) -> list[dict[str, Any]]:
     """What decides a notebook's result: kinds, tags and sources of its cells; outputs and counters do not count."""
-    import nbformat
-
-    try:
-        notebook = nbformat.read(path, as_version=4)
-    except FileNotFoundError as error:
-        raise BadInput(f"there is no notebook {path}.") from error
-    except Exception as error:  # nbformat raises several kinds for broken JSON and foreign files
-        raise BadInput(f"{path} is no notebook: {type(error).__name__}.") from error
-    return [{"kind": c.cell_type, "tags": c.metadata.get("tags", []), "source": c.source} for c in notebook.cells]
+    return [
+        {"kind": c.cell_type, "tags": c.metadata.get("tags", []), "source": c.source}
+        for c in stored_notebook(path).cells
+    ]
 
 
 def tree_hash(*paths: Path) -> str:

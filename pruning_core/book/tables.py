@@ -9,14 +9,21 @@ import yaml
 
 from pruning_core.errors import BadInput, known_name
 from pruning_core.records.files import SafeLoader
+from pruning_core.records.places import file_bytes
 
 
 class _Loader(SafeLoader):  # type: ignore[misc]
-    """YAML in which a key that stands twice in one mapping is an error; the last one would win otherwise."""
+    """YAML in which a key that stands twice in one mapping is an error; the last one would win otherwise. So is a list
+    that holds itself."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        return super().construct_object(node, True)  # at once: PyYAML sees only then that a node is its own part
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key is no single value", problem_mark=key.start_mark)
             if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
                 raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
             seen.add(key.value)
@@ -27,10 +34,11 @@ def read_table(path: Path, what: str) -> Any:
     """The content of a YAML file; BadInput, with ``what`` in its sentence, if it cannot be read or a key stands twice."""
     text = ""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = file_bytes(path).decode("utf-8")
         return yaml.load(text, _Loader)
-    except (OSError, yaml.YAMLError) as error:
-        why = " ".join(str(error).split())
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
+        words = {UnicodeDecodeError: "it is no text in UTF-8", RecursionError: "it is nested too deeply"}
+        why = words.get(type(error)) or " ".join((getattr(error, "strerror", None) or str(error)).split())
         if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
             line = error.problem_mark.line
             ids = re.findall(r"(?m)^ *- id: *(\S+)", "\n".join(text.splitlines()[: line + 1]))

@@ -9,8 +9,9 @@ import click
 from click.core import ParameterSource
 
 from pruning_core import records
-from pruning_core.commands.options import command, files, given, parameters, profile
+from pruning_core.commands.options import MANY, PathOf, address_of, command, files, given, parameters, profile
 from pruning_core.errors import BadInput, known_name
+from pruning_core.records.places import check_folder
 from pruning_core.version import LONG, PROFILES, REPOSITORY
 
 names = click.argument("names", nargs=-1, metavar="[NAMES]...")
@@ -21,11 +22,9 @@ names = click.argument("names", nargs=-1, metavar="[NAMES]...")
 @profile("quick")
 @parameters
 @files
-@click.option("--jobs", type=int, default=2, show_default=True, help="how many side by side")
+@click.option("--jobs", type=click.IntRange(1, MANY), default=2, show_default=True, help="how many side by side")
 @click.option(
-    "--into",
-    type=click.Path(path_type=Path),
-    help="folder for the executed ones (default: where the book is built from)",
+    "--into", type=PathOf(path_type=Path), help="folder for the executed ones (default: where the book is built from)"
 )
 @click.option("--always", is_flag=True, help="run also what has not changed")
 @click.option("--check-stripped", is_flag=True, help="only check that no outputs are stored")
@@ -47,7 +46,9 @@ def notebooks(
             raise BadInput(f"{len(dirty)} notebooks are stored with traces of a run; `make strip` removes them.")
         print(f"{len(found)} notebooks are stored stripped")
         return
-    if not into:
+    if into:
+        check_folder("--into", into)
+    else:
         records.needs_checkout("to run notebooks for the site (without --into FOLDER)")
         if not names:
             chapters.remove_strays()
@@ -69,7 +70,9 @@ def _asked(profile: str, asked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 @command("sweep", "sweep 5_how_sparse --profile standard --jobs 8")
 @names
 @profile("standard")
-@click.option("--jobs", type=int, default=2, show_default=True, help="how many processes of this machine")
+@click.option(
+    "--jobs", type=click.IntRange(1, MANY), default=2, show_default=True, help="how many processes of this machine"
+)
 @click.option("--scheduler", help="the address of a dask scheduler, whose workers take the place of --jobs")
 def sweep(names: tuple[str, ...], profile: str, jobs: int, scheduler: str | None) -> None:
     """Run the notebooks at a long profile, their experiments on many workers.
@@ -78,7 +81,8 @@ def sweep(names: tuple[str, ...], profile: str, jobs: int, scheduler: str | None
     """
     from pruning_core.book import sweeps
 
-    ran = sweeps.sweep(list(names), profile, jobs=jobs, scheduler=scheduler)
+    address = None if scheduler is None else address_of(scheduler, "--scheduler")
+    ran = sweeps.sweep(list(names), profile, jobs=jobs, scheduler=address)
     print(f"{len(ran)} notebooks run at profile {profile}, the others had not changed since their last run")
 
 
@@ -102,9 +106,12 @@ def sweep_status(profile: str) -> None:
 def page(name: str, profile: str, parameters: Any, files: Any) -> None:
     """Run one notebook and build its page of the site."""
     from pruning_core.book import chapters
+    from pruning_core.book.notebooks import check_parameters
 
     records.needs_checkout("to build a page")
     (source,) = chapters.find_notebooks([name])
+    for notebook in chapters.find_notebooks():  # the site has them all
+        check_parameters(notebook)
     profile, asked = _asked(profile, given(parameters, files))
     chapters.run_notebooks([source], profile, asked, jobs=1)
     chapters.remove_strays()

@@ -8,11 +8,13 @@ from typing import Any
 
 import click
 
-from pruning_core.checks import Whole, check
+from pruning_core.checks import check
 from pruning_core.commands.options import besides, command, given, parameters, profile, running, use_root, workers_of
 from pruning_core.errors import BadInput, BadType, known_name
 from pruning_core.experiments import Experiment, recipes, run, run_all
+from pruning_core.experiments.asked import SEEDS
 from pruning_core.experiments.stages import Prune
+from pruning_core.records.places import check_folder
 from pruning_core.records.values import read_value
 from pruning_core.training.optimizers import LearningRate, Optimizer
 
@@ -100,16 +102,18 @@ def run_command(recipe: str, parameters: Any, seed: int, seeds: int | None, **op
     RECIPE is a pipeline of the catalogue (pruning_core.experiments.recipes), -p sets its arguments.
     """
     use_root(options.pop("root"))
+    if options["out"] is not None:
+        check_folder("--out", options["out"])
     out, workers, minutes = options.pop("out"), workers_of(options.pop("workers")), options.pop("max_minutes")
     asked = besides(options)
     timeline = timeline_of(recipe, given(parameters))
     settings = {name: value for name, value in options.items() if value is not None}
-    several = 1 if seeds is None else check("--seeds", seeds, Whole(at_least=1))
+    several = 1 if seeds is None else check("--seeds", seeds, SEEDS)
     planned = [
         asked.asked_of(Experiment(timeline=timeline, seed=seed + i, tags={"recipe": recipe}, **settings))
         for i in range(several)
     ]
-    if several > 1:
+    if several > 1 or workers is not None:
         rows = run_all(planned, workers=workers, max_minutes=minutes).to_dict("records")
     else:
         rows = run(planned[0], max_minutes=minutes)

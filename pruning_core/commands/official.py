@@ -5,12 +5,13 @@ from typing import Any
 
 import click
 
-from pruning_core.commands.options import besides, command, running, use_root, workers_of
+from pruning_core.commands.options import PathOf, besides, command, running, use_root, workers_of
 from pruning_core.commands.tables import table
 from pruning_core.errors import BadInput
 from pruning_core.experiments.asked import Asked
 from pruning_core.experiments.besides import Besides
 from pruning_core.records.files import cache_root
+from pruning_core.records.places import check_folder
 from pruning_core.training.losses import LOSSES
 
 EXAMPLE = "official snipit/SNAPit-VGG16-CIFAR10 --epochs 1 --limit 500 --width 0.125"
@@ -21,7 +22,7 @@ TYPED = {"ignore_unknown_options": True, "allow_interspersed_args": True}  # wor
 @click.argument("name", required=False)
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED, metavar="[FLAGS OF THE OFFICIAL PROGRAM]...")
 @click.option("--list", "listed", is_flag=True, help="all names, with what their own users type")
-@click.option("--config", type=click.Path(path_type=Path), help="a file in the form of How Sparse, or of SiPP and PFP")
+@click.option("--config", type=PathOf(path_type=Path), help="a file in the form of How Sparse, or of SiPP and PFP")
 @click.option("--epochs", type=int, help="of the longest training; all else in proportion")
 @click.option("--points", type=int, help="at most so many fractions of a sweep, evenly spread")
 @click.option("--methods", multiple=True, help="only this method of the setting's; may be given several times")
@@ -65,6 +66,7 @@ def official_command(
     if options["plan"]:
         _plan(wanted, asked, shorter, more)
         return
+    check_folder("--out", out)
     found = official.run_official(
         wanted,
         asked,

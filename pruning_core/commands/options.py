@@ -1,6 +1,7 @@
 """What several commands share: options, values as YAML, examples under the help."""
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
@@ -8,12 +9,17 @@ from typing import Any
 
 import click
 
-from pruning_core.errors import BadInput, known_name
+from pruning_core.checks import Place, Whole, check
+from pruning_core.errors import BadInput, known_name, shown
 from pruning_core.experiments.besides import Besides
 from pruning_core.experiments.watching import Watch
+from pruning_core.records.places import check_folder
 from pruning_core.records.values import read_document, read_value
 from pruning_core.training.losses import LOSSES
 from pruning_core.version import PROFILES
+
+MANY = 1024
+"""At most so many processes side by side: what is more was a slip."""
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -51,20 +57,25 @@ def given(pairs: Iterable[tuple[str, str]], files: Iterable[Path] = ()) -> dict[
     return found | {name: read_value(value, "a value of -p") for name, value in pairs}
 
 
+class PathOf(click.Path):
+    """A path that can be one: click takes an empty one for the working directory, and a zero byte to the file system."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(check(param.opts[-1] if param else "a path", value, Place()), param, ctx)
+
+
 _RUNNING: tuple[Decorator, ...] = (
     click.option("--width", type=float, help="factor on the number of channels of every layer"),
     click.option("--limit", type=int, help="as if the data set had so many images; the test set stays whole"),
     click.option("--seeds", type=int, help="how many networks, from as many seeds"),
     click.option("--device", default="cpu", show_default=True, help="where to compute: cpu, cuda, cuda:1"),
     click.option(
-        "--root",
-        type=click.Path(path_type=Path),
-        help="folder of the data sets (default $PRUNING_DATA, else the cache)",
+        "--root", type=PathOf(path_type=Path), help="folder of the data sets (default $PRUNING_DATA, else the cache)"
     ),
     click.option("--workers", help="processes of this machine, or the address of a dask scheduler"),
     click.option(
         "--out",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=PathOf(path_type=Path),
         help="folder for rows, figures, curves and the report (official: in the cache)",
     ),
     click.option("--loss", help="mse, hinge, or MODULE:FUNCTION of your own, in place of cross-entropy"),
@@ -130,11 +141,25 @@ def _loss(text: str) -> Any:
 def use_root(root: Path | None) -> None:
     """Data sets lie in ``root`` from now on, for workers as well, which inherit the variable."""
     if root is not None:
-        if root.is_file():
-            raise BadInput(f"--root is a folder, and {root} is a file.")
-        os.environ["PRUNING_DATA"] = str(root.expanduser().resolve())
+        os.environ["PRUNING_DATA"] = str(check_folder("--root", root.expanduser()).resolve())
+
+
+def address_of(text: str, name: str) -> str:
+    """The address of a dask scheduler as it was typed; BadInput for what cannot be one."""
+    if not text.isprintable() or not re.fullmatch(r"[a-z]+://\S+|[^\s:/]+:[0-9]{1,5}", text):
+        raise BadInput(f"{name} must be the address of a dask scheduler, such as tcp://host:8786, not {shown(text)}.")
+    return text
 
 
 def workers_of(text: str | None) -> int | str | None:
     """A number of processes, or an address."""
-    return int(text) if text is not None and text.isdigit() else text
+    if text is None:
+        return None
+    if re.fullmatch("[0-9]{1,9}", text):
+        return check("--workers", int(text), Whole(1, MANY))
+    try:
+        return address_of(text, "--workers")
+    except BadInput:
+        raise BadInput(
+            f"--workers must be a number of processes, or the address of a dask scheduler, not {shown(text)}."
+        ) from None

@@ -104,6 +104,11 @@ def as_process() -> NoReturn:
     os._exit(status)
 
 
+def _short(message: str, most: int = 1000) -> str:
+    """A message of click, which repeats all that was typed, with the middle of a long one left out."""
+    return message if len(message) <= most else f"{message[: most // 2]} ... {message[-most // 3 :]}"
+
+
 def main(given: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it succeeded, with one sentence on stderr 2 if it was refused, 1 if it failed, 75 where the
     minutes that it was given are over, and 128 and the number of the signal that stopped it.
@@ -126,7 +131,7 @@ def main(given: Sequence[str] | None = None) -> int:
         print(error.format_message(), file=sys.stderr)
         return 2
     except click.ClickException as error:
-        print(" ".join(error.format_message().split()), file=sys.stderr)
+        print(_short(" ".join(error.format_message().split())), file=sys.stderr)
         return 2
     except subprocess.CalledProcessError as error:
         return error.returncode

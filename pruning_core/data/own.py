@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pruning_core.data.sets import DATASETS, NORMALISATIONS, DatasetInfo
 from pruning_core.data.sources import Raw
 from pruning_core.data.splits import WITH_TEST_SET, WITHOUT_TEST_SET, split_indices
 from pruning_core.errors import BadInput, BadType, CorruptFile
+from pruning_core.records.places import file_bytes
 
 LARGEST_SIDE = 224  # of images in a folder for which nobody names a side
 SUFFIXES = (".jpeg", ".jpg", ".png")
@@ -78,9 +80,9 @@ def folder_info(name: str, folder: str | os.PathLike, side: int | None = None) -
         sizes = (len(files), len(listed(test, classes)[0]))
     if side is None:
         try:
-            with Image.open(files[0]) as first:
+            with Image.open(BytesIO(file_bytes(files[0]))) as first:
                 side = min(*first.size, LARGEST_SIDE)
-        except (OSError, SyntaxError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise CorruptFile(f"{files[0]} is no whole image: {error}.") from error
     usual = NORMALISATIONS["imagenet"]
     found = sorted(path for part in (train, test) if part is not None for path in listed(part, classes)[0])

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from pruning_core.checks import Whole, check, checked
 from pruning_core.data.sets import Augmentation
 from pruning_core.errors import BadInput, CorruptFile
+from pruning_core.records.places import file_bytes
 
 WITH_TEST_SET = {"score": 0.05, "validation": 0.05}
 WITHOUT_TEST_SET = {"test": 0.2, "score": 0.08, "validation": 0.08}
@@ -144,9 +146,9 @@ class ImageReader:
         from torchvision.transforms import v2
 
         try:
-            with Image.open(path) as file:
+            with Image.open(BytesIO(file_bytes(path))) as file:
                 picture = file.convert("RGB")
-        except (OSError, SyntaxError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise CorruptFile(f"{path} is no whole image: {error}.") from error
         chosen = self.augmentation or Augmentation()
         steps: list[Any]

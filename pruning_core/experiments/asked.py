@@ -13,7 +13,10 @@ from typing import Any, ClassVar
 import click
 
 from pruning_core.checks import Constraints, Device, Flag, Maybe, Several, Text, Whole, check, check_fields
-from pruning_core.errors import BadInput
+from pruning_core.errors import BadInput, shown
+
+SEEDS = Whole(1, 10_000)
+"""How many networks may be asked for: a slip of the finger must not plan experiments until the memory is full."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Asked:
     """
 
     constraints: ClassVar = Constraints(
-        seeds=Maybe(Whole(at_least=1)),
+        seeds=Maybe(SEEDS),
         points=Maybe(Whole(at_least=1)),
         methods=Several(Text()),
         reference=Flag(),
@@ -48,7 +51,7 @@ class Asked:
     def no_flags(self, name: str) -> None:
         """Raises BadInput for words that a setting without a command line cannot take."""
         if self.flags:
-            raise BadInput(f"{name} takes no {self.flags[0]!r}: what it takes stands in `official --help`.")
+            raise BadInput(f"{name} takes no {shown(self.flags[0])}: what it takes stands in `official --help`.")
 
 
 def spread(values: Sequence[Any], points: int | None) -> list[Any]:

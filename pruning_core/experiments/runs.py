@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from pruning_core.checks import checked
-from pruning_core.errors import BadInput, CorruptFile, OutOfTime, shown
+from pruning_core.errors import BadInput, OutOfTime, shown
 from pruning_core.experiments.experiment import Experiment, own_methods
 from pruning_core.experiments.own_code import loss_name
 from pruning_core.experiments.play import play
@@ -29,7 +29,7 @@ from pruning_core.methods.base import Method
 from pruning_core.records.checkpoints import load_tensors
 from pruning_core.records.files import SECONDS_OF_A_WEEK, cache_root, content_hash
 from pruning_core.records.locks import exclusive, is_locked, sweep
-from pruning_core.records.table import environment, read_rows, write_rows
+from pruning_core.records.table import environment, recorded, write_rows
 from pruning_core.version import CHEAP, code_of
 
 
@@ -108,16 +108,6 @@ def _record(
     if shared is not None:
         for key in set(trained[1:-1]) - set(shared):
             checkpoint(key).unlink(missing_ok=True)
-    return rows
-
-
-def recorded(path: Path, key: str) -> list[dict[str, Any]]:
-    """The rows of a record that lies where those of ``key`` belong; CorruptFile if they are of something else."""
-    rows = read_rows(path)
-    if not rows or any(row.get("experiment") != key for row in rows):
-        raise CorruptFile(
-            f"{path} holds rows of something else than {key}: delete this file, and its own are made again."
-        )
     return rows
 
 

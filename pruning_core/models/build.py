@@ -128,7 +128,12 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         drawn = int(torch.randint(2**62, (), device="cpu")) if seed is None else seed
         torch.default_generator.manual_seed(drawn)  # not torch.manual_seed, which would touch the GPUs' state too
-        model = _architecture(name, data, width, norm)
+        try:
+            model = _architecture(name, data, width, norm)
+        except (RuntimeError, OverflowError, MemoryError) as error:
+            if width <= 1:
+                raise
+            raise BadInput(f"{name} cannot be built at width {width:g}: there is not so much memory.") from error
         if name in MODELS and not next(model.parameters()).is_meta:
             torch.default_generator.manual_seed(drawn)  # again: norms decide how many numbers were drawn so far
             initialise = MODELS[name].initialise if start is None else STARTS[start]

@@ -29,7 +29,7 @@ class Shorter:
     """
 
     constraints: ClassVar = Constraints(
-        epochs=Maybe(Whole(at_least=1)), limit=Maybe(Whole(at_least=1)), width=Maybe(Real(above=0))
+        epochs=Maybe(Whole(1, 10**6)), limit=Maybe(Whole(at_least=1)), width=Maybe(Real(above=0))
     )
 
     epochs: int | None = None

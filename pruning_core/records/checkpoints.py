@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from pruning_core.checks import A, check, checked
 from pruning_core.errors import BadInput, BadType, CorruptFile, shown
 from pruning_core.records.files import write_atomically
+from pruning_core.records.places import file_bytes
 
 FORMAT = "pruning-core tensors 1"
 
@@ -77,7 +78,7 @@ def load_tensors(path: str | PathLike) -> tuple[dict[str, Tensor], dict[str, Any
     ({'x': tensor([1., 1.])}, {'step': 3})
     """
     try:
-        content = Path(path).read_bytes()
+        content = file_bytes(path)
     except FileNotFoundError as error:
         raise BadInput(f"there is no file {path}.") from error
     except OSError as error:

@@ -105,6 +105,8 @@ def file_sha256(path: str | os.PathLike) -> str:
     'ba7816bf'
     """
     try:
+        if not Path(path).is_file():  # one would read from a pipe or a device for ever
+            raise OSError(errno.EINVAL, "it is no regular file" if Path(path).exists() else "there is no such file")
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
@@ -294,7 +296,8 @@ def content_hash(value: Any) -> str:
     return digest(_canonical(value))[:16]
 
 
-def digest(plain: Any) -> str:
-    """64 hex characters of the SHA-256 of JSON types, whatever the order of their keys."""
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+def digest(plain: Any, *, finite: bool = False) -> str:
+    """64 hex characters of the SHA-256 of JSON types, whatever the order of their keys. ValueError for a number that is not
+    ``finite``, where all must be."""
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=not finite)
     return hashlib.sha256(text.encode("ascii")).hexdigest()

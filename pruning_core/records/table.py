@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pruning_core.checks import Device, checked, plain
-from pruning_core.errors import BadInput, BadType, CorruptFile, known_name
+from pruning_core.checks import Device, Place, check, checked, plain
+from pruning_core.errors import BadInput, BadType, CorruptFile, known_name, shown
 from pruning_core.records.files import cache_root, digest, is_checkout, results_root, write_atomically
+from pruning_core.records.places import check_folder, file_bytes
 from pruning_core.version import CHEAP, LONG, REPOSITORY, runs_what_lies_there, source_hash
 
 if TYPE_CHECKING:
@@ -71,6 +72,13 @@ def write_rows(path: str | os.PathLike, rows: list[dict]) -> None:
     write_atomically(path, f"{head}\n{lines}\n]}}\n" if stored else f"{head}]}}\n")
 
 
+_NAMES = ("experiment", "profile", "model", "data", "study", "code", "revision")
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
+
+
 @checked
 def read_rows(path: str | os.PathLike) -> list[dict]:
     """The rows of a record of :func:`write_rows`. Raises CorruptFile for a file that is truncated, altered or of another
@@ -83,8 +91,8 @@ def read_rows(path: str | os.PathLike) -> list[dict]:
     [{'seed': 0}]
     """
     try:
-        content = json.loads(Path(path).read_bytes().decode("utf-8"))
-    except ValueError as error:  # both broken JSON and broken UTF-8
+        content = json.loads(file_bytes(path).decode("utf-8"), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:  # broken JSON, broken UTF-8, NaN
         raise CorruptFile(f"{path} is no record: it is truncated, altered, or of another kind.") from error
     except OSError as error:
         raise BadInput(f"cannot read the record {path}: {error.strerror}.") from error
@@ -93,8 +101,15 @@ def read_rows(path: str | os.PathLike) -> list[dict]:
     rows = content.get("rows")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise CorruptFile(f"{path} is a damaged record: it holds no list of rows.")
-    if content.get("sha256") != digest(rows):
+    try:
+        fits = content.get("sha256") == digest(rows, finite=True)
+    except ValueError:  # 1e999 is JSON
+        raise CorruptFile(f"{path} is a damaged record: it holds a number that is not finite.") from None
+    if not fits:
         raise CorruptFile(f"{path} is a damaged record: its rows do not match its checksum.")
+    for name in _NAMES:  # the checksum is no secret
+        if wrong := [row[name] for row in rows if not isinstance(row.get(name), str | None)]:
+            raise CorruptFile(f"{path} is a damaged record: its {name} must be a text, not {shown(wrong[0])}.")
     return rows
 
 
@@ -122,8 +137,9 @@ def collect(
 
     One file a network and data set, ``<model>-<data>.json``, or a study without a network: a few files in the repository
     instead of thousands. Experiments that are there already stay as they are; ``skip`` leaves out experiments by their
-    hash. Returns the files that were written. Raises CorruptFile for a record that cannot be trusted, BadInput, before
-    anything is written, for rows of edited code, whose revision nobody can look up, unless ``dirty``.
+    hash. Returns the files that were written. Raises, before anything is written, CorruptFile for a record that cannot be
+    trusted or lies under another name than its own, BadInput for a place that cannot be written, and for rows of edited code,
+    whose revision nobody can look up, unless ``dirty``.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -136,26 +152,47 @@ def collect(
     edited: list[Path] = []
     files = (file for file in (cache_root() / "records").glob("*.json") if not file.name.startswith("."))  # locks
     for file in sorted(files):
-        rows = read_rows(file)
-        if rows and {row.get("profile") for row in rows} <= wanted and rows[0].get("experiment") not in left_out:
+        rows = recorded(file, file.stem)
+        if {row.get("profile") for row in rows} <= wanted and file.stem not in left_out:
             edited += [file] if any(str(row.get("revision")).endswith(DIRTY) for row in rows) else []
-            parts = [str(rows[0][part]) for part in ("model", "data") if rows[0].get(part)]
-            name = "-".join(parts or [str(rows[0].get("study", "studies"))]).replace("/", "-").replace(" ", "-")
-            gathered.setdefault(name, []).extend(rows)
+            gathered.setdefault(_collected_name(rows[0], file), []).extend(rows)
     if edited and not dirty:
         raise BadInput(
             f"{len(edited)} records are of edited code ({DIRTY} in their revision), {edited[0]} the first: delete them and "
             "run them from a commit, or ask for them (`collect --dirty`, dirty=True)."
         )
-    written = []
+    folder = check_folder("the place of collected rows", own if target is None else target)
+    joined: dict[Path, list[dict]] = {}
     for name, rows in sorted(gathered.items()):
-        path = Path(own if target is None else target) / f"{name}.json"
-        held = read_rows(path) if path.exists() else []
+        path = folder / f"{name}.json"
+        held = read_rows(path) if path.exists() or path.is_symlink() else []
         known = {row.get("experiment") for row in held}
         if fresh := [row for row in rows if row.get("experiment") not in known]:
-            write_rows(path, held + fresh)
-            written.append(path)
-    return written
+            joined[path] = held + fresh
+    for path, rows in joined.items():
+        write_rows(path, rows)
+    return list(joined)
+
+
+def recorded(path: Path, key: str) -> list[dict[str, Any]]:
+    """The rows of a record that lies where those of ``key`` belong; CorruptFile if they are of something else."""
+    rows = read_rows(path)
+    if not rows or any(row.get("experiment") != key for row in rows):
+        raise CorruptFile(
+            f"{path} holds rows of something else than {key}: delete this file, and its own are made again."
+        )
+    return rows
+
+
+def _collected_name(row: Mapping[str, Any], file: Path) -> str:
+    """The name of the file, without its ending, in which a row of the record ``file`` is stored with the book."""
+    parts = [str(row[part]) for part in ("model", "data") if row.get(part)]
+    name = "-".join(parts or [str(row.get("study") or "studies")]).replace("/", "-").replace(" ", "-")
+    try:
+        check("name", f"{name}.json", Place())
+    except BadInput:
+        raise CorruptFile(f"{file} is a damaged record: no file can be named after {shown(name)}; delete it.") from None
+    return name
 
 
 def select(frame: "pandas.DataFrame", **equal_to: Any) -> "pandas.DataFrame":

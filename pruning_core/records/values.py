@@ -10,10 +10,16 @@ from typing import Any
 import yaml
 
 from pruning_core.errors import BadInput
+from pruning_core.records.places import file_bytes
+
+LARGEST = 10**7  # bytes of a table that people type
 
 
 class _Numbers(yaml.SafeLoader):
-    """The safe loader, with floats as everybody writes them."""
+    """The safe loader, with floats as everybody writes them; a list that holds itself is an error."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        return super().construct_object(node, True)  # at once: PyYAML sees only then that a node is its own part
 
 
 _Numbers.add_implicit_resolver(
@@ -29,6 +35,8 @@ def read_value(text: str, what: str) -> Any:
     """
     try:
         return yaml.load(text, _Numbers)
+    except RecursionError:
+        raise BadInput(f"{what} is no YAML that can be read: it is nested too deeply.") from None
     except (yaml.YAMLError, ValueError) as error:  # a date like 2024-13-01 is a ValueError
         raise BadInput(f"{what} is no YAML: {' '.join(str(error).split())}") from error
 
@@ -36,7 +44,7 @@ def read_value(text: str, what: str) -> Any:
 def read_document(path: Path) -> dict[str, Any]:
     """The mapping that a file of YAML holds; BadInput if there is no such file, or something else in it."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = file_bytes(path, LARGEST).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no text'}.") from error
     found = read_value(text, str(path))

@@ -264,6 +264,77 @@ def test_collect_gathers_long_runs_by_network_and_data(tmp_path, monkeypatch):
     assert sorted(records.load(target)["experiment"]) == ["aa", "aa", "bb", "dd", "ff"]
 
 
+def _record(folder, key, name=None, **row):
+    about = {"experiment": key, "profile": "standard", "model": "lenet300", "data": "digits"} | row
+    records.write_rows(folder / f"{name or key}.json", [about])
+
+
+# What lies in a folder of records that must not be gathered -> words of the message; each can be read as JSON, or nearly.
+NOT_COLLECTED = {
+    "of another experiment": (lambda path: _record(path.parent, "zz", path.stem), "rows of something else than bad: delete"),
+    "of two experiments": (
+        lambda path: records.write_rows(path, [{"experiment": "bad"}, {"experiment": "worse"}]), "something else than bad"),
+    "without rows": (lambda path: records.write_rows(path, []), "something else than bad"),
+    "cut off": (lambda path: path.write_text('{"format": "pruning-core rows 1", "sha256": "'), "no record"),
+    "binary": (lambda path: path.write_bytes(b"\xff\x00"), "no record"),
+    "nested": (lambda path: path.write_text("[" * 100_000), "no record"),
+    "NaN": (lambda path: _crafted(path, "NaN", accuracy=float("nan")), "no record"),
+    "infinite": (lambda path: _crafted(path, "1e999", accuracy=float("inf")), "a number that is not finite"),
+    "a profile that is a list": (lambda path: _crafted(path, profile=["standard"]), "its profile must be a text"),
+    "an experiment that is a number": (lambda path: _crafted(path, experiment=3), "its experiment must be a text"),
+    "a network that no file is named after": (lambda path: _crafted(path, model="a\nb"), "no file can be named after"),
+    "a folder": (lambda path: path.mkdir(), "it is a folder"),
+    "a pipe": (lambda path: os.mkfifo(path), "no regular file"),
+    "a device": (lambda path: path.symlink_to("/dev/zero"), "no regular file"),
+    "a dangling link": (lambda path: path.symlink_to("nowhere"), "No such file"),
+    "a link to itself": (lambda path: path.symlink_to(path.name), "symbolic links"),
+    "a link to another record": (lambda path: path.symlink_to("aa.json"), "something else than bad"),
+}  # fmt: skip
+
+
+def _crafted(path, word=None, **row):
+    """A record with a fitting checksum, as nobody but an attacker or a broken tool writes one."""
+    rows = [{"experiment": "bad", "profile": "standard", "model": "lenet300", "data": "digits"} | row]
+    text = json.dumps({"format": table.FORMAT, "sha256": files.digest(rows), "rows": rows})
+    path.write_text(text if word is None else text.replace("Infinity", word))
+
+
+@pytest.mark.parametrize("kind", NOT_COLLECTED)
+def test_a_record_that_cannot_be_trusted_stops_collect_before_anything_is_written(kind, empty_cache, tmp_path, capsys):
+    kept, target = empty_cache / "records", tmp_path / "results"
+    _record(kept, "aa")
+    make, message = NOT_COLLECTED[kind]
+    make(kept / "bad.json")
+    with pytest.raises(BadInput, match=message) as caught:
+        records.collect(target=target)
+    assert str(kept / "bad.json") in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not target.exists()
+    assert main(["collect"]) != 0
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["cut off", "binary", "a folder", "a pipe", "a dangling link"])
+def test_stored_rows_that_cannot_be_read_stop_collect_before_anything_is_written(kind, empty_cache, tmp_path):
+    _record(empty_cache / "records", "aa", model="a")  # would be written first
+    _record(empty_cache / "records", "bb", model="b")
+    target = tmp_path / "results"
+    target.mkdir()
+    NOT_COLLECTED[kind][0](target / "b-digits.json")
+    with pytest.raises(BadInput, match=r"b-digits\.json"):
+        records.collect(target=target)
+    assert os.listdir(target) == ["b-digits.json"]
+
+
+def test_collected_rows_need_a_folder(empty_cache, tmp_path):
+    _record(empty_cache / "records", "aa")
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file", tmp_path / "file" / "below", "/dev/null"):
+        with pytest.raises(BadInput, match="is a folder for files"):
+            records.collect(target=place)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_rows_of_edited_code_are_collected_only_when_asked_for(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PRUNING_CACHE", str(tmp_path / "cache"))
     about = {"profile": "paper", "model": "lenet5", "data": "digits"}

@@ -1,6 +1,5 @@
 """The Scoreboard: every claim of the ledger with its verdicts, as a table and as a page of the book."""
 
-import json
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -12,6 +11,7 @@ import pandas as pd
 from pruning_core import records
 from pruning_core.book.claims.ledger import Claim, Setting, load_claims
 from pruning_core.book.claims.verdicts import LEAST_SEEDS, VERDICTS, Rows, Verdict, quantity_text, verdicts
+from pruning_core.book.stored import stored_notebook
 from pruning_core.book.tables import read_table
 from pruning_core.checks import checked
 from pruning_core.data.sets import DATASETS
@@ -216,8 +216,8 @@ def _link(page: str) -> str:
     """A link to the section of a notebook's page that shows the claims."""
     notebook = REPOSITORY / "notebooks" / f"{page}.ipynb"
     heading = ""
-    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if notebook.is_file() else ():
-        source = "".join(cell["source"])
+    for cell in stored_notebook(notebook).cells if notebook.exists() else ():
+        source = cell["source"]
         if cell["cell_type"] == "code" and "side_by_side(" in source:
             break
         for title in re.findall(r"(?m)^#+ +(.+)$", source) if cell["cell_type"] == "markdown" else ():

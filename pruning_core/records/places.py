@@ -1,0 +1,57 @@
+"""Places that a user names: what can be read as a file, and where a folder of results can be; found out before any work."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from pruning_core.checks import Place, check
+from pruning_core.errors import BadInput
+
+
+def file_bytes(path: str | os.PathLike, largest: int | None = None) -> bytes:
+    """The bytes of a regular file, or of the one that a link leads to.
+
+    OSError, whose ``strerror`` says why, for anything else (one would wait for a pipe, and read from a device, for ever), and
+    for a file of more than ``largest`` bytes.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # also of a pipe, to look at what it is
+    except ValueError as error:  # a zero byte, half a letter
+        raise OSError(errno.EINVAL, "this is no name of a file") from error
+    try:
+        about = os.fstat(handle)
+        if stat.S_ISDIR(about.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        if largest is not None and about.st_size > largest:
+            raise OSError(errno.EFBIG, f"it has {about.st_size:,} bytes, and at most {largest:,} are read")
+        with open(handle, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(handle)
+
+
+def check_folder(name: str, path: str | os.PathLike) -> Path:
+    """``path``, if it is a folder in which files can be written, or if one can be made there; BadInput, naming it, if not.
+
+    Nothing is made yet.
+    """
+    place = Path(check(name, path, Place()))
+    try:
+        above = next(p for p in (place, *place.absolute().parents) if p.is_symlink() or p.exists())
+        is_folder, strange = stat.S_ISDIR(above.stat().st_mode), None
+    except OSError as error:  # a link to nowhere or to itself, a name that is too long, a part that nobody may look at
+        is_folder, strange = False, error.strerror
+    except ValueError:
+        is_folder, strange = False, "this is no name of a folder"
+    if not is_folder:
+        raise BadInput(
+            f"{name} is a folder for files to be written to, and {path} cannot be one: {strange or 'it is none'}."
+        )
+    if not os.access(above, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise BadInput(
+            f"{name} is a folder for files to be written to, and {above} cannot be written to: no permission."
+        )
+    return place
