@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from pruning_core.checks import checked
-from pruning_core.errors import BadInput, OutOfTime, shown
+from pruning_core.errors import BadInput, CorruptFile, OutOfTime, shown
 from pruning_core.experiments.experiment import Experiment, own_methods
 from pruning_core.experiments.own_code import loss_name
 from pruning_core.experiments.play import play
