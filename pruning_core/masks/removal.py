@@ -166,7 +166,7 @@ def _shrink_module(module: nn.Module, owner: str, kept: Kept) -> None:
     # The vectors of a norm share the slices of its scale, or of its running mean where it has no scale.
     vector = next((kept.slices[n] for n in (f"{owner}.weight", f"{owner}.running_mean") if n in kept.slices), {})
     for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-        full = f"{owner}.{name}"
+        full = f"{owner}.{name}" if owner else name
         if name in ("running_mean", "running_var") and full not in kept.slices and vector:
             kept.slices[full] = vector
         if full not in kept.slices:
