@@ -118,8 +118,9 @@ def page(name: str, profile: str, parameters: Any, files: Any) -> None:
     if gaps := chapters.fill_gaps():
         print(f"{len(gaps)} other notebooks have not run yet: their pages will have no outputs")
     jupyter_book = str(Path(sys.executable).with_name("jupyter-book"))
-    subprocess.run([sys.executable, "book/_ext/prepare.py"], cwd=REPOSITORY, check=True)
-    subprocess.run([jupyter_book, "build", "book", "-n", "--keep-going", "-q"], cwd=REPOSITORY, check=True)
+    for line in ([sys.executable, "book/_ext/prepare.py"], [jupyter_book, "build", "book", "-n", "--keep-going", "-q"]):
+        # Ctrl-C in the terminal is for this process, which ends the other without its traceback.
+        subprocess.run(line, cwd=REPOSITORY, check=True, start_new_session=True)
     print(REPOSITORY / "book" / "_build" / "html" / "notebooks" / source.parent.name / f"{source.stem}.html")
 
 

@@ -8,7 +8,6 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -77,10 +76,10 @@ def _ends_in_order() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _end_at_the_latest(reading: socket.socket) -> None:
+def _end_at_the_latest(reading: int) -> None:
     """Wait for a signal, and a moment more: Python hears of it between two of its steps, which may be minutes apart in a
     library's."""
-    while (number := reading.recv(1)[0]) not in _SIGNALS:
+    while (number := os.read(reading, 1)[0]) not in _SIGNALS:
         pass
     time.sleep(SECONDS_TO_END)
     for child in multiprocessing.active_children():
@@ -91,9 +90,9 @@ def _end_at_the_latest(reading: socket.socket) -> None:
 
 def as_process() -> NoReturn:
     """The command of this process's own line; once stopped, it has ended within three seconds."""
-    reading, writing = socket.socketpair()
-    writing.setblocking(False)
-    signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_end_at_the_latest, args=(reading,), daemon=True).start()
     status = main()
     if status <= 128:

@@ -256,7 +256,7 @@ def _keep_within_bound(newest: Path) -> None:
     if not left >= 0:
         raise BadInput(f"PRUNING_CHECKPOINTS_GB is a number of gigabytes of at least 0, not {shown(text)}.")
     held = []
-    for path in newest.parent.glob("*.safetensors"):
+    for path in newest.parent.glob("[!.]*.safetensors"):  # a hidden one is a lock, or being written
         try:
             held.append((path == newest, path.stat().st_mtime, path.stat().st_size, path))
         except FileNotFoundError:  # dropped by another process

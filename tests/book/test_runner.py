@@ -7,8 +7,11 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import nbformat
 import pytest
@@ -244,6 +247,30 @@ def test_a_failing_cell_names_itself_and_leaves_no_result(book: Path) -> None:
     write(bad, "print('repaired')")
     assert run(book, parameters={"seed": 3}) == ["1_first"]
     assert not aside.exists()
+
+
+def test_a_worker_that_is_killed_is_one_sentence_a_notebook(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a system without memory; a process that dies takes its pool with it."""
+    broken = ThreadPoolExecutor(1)
+    monkeypatch.setattr(chapters, "ProcessPoolExecutor", lambda *_: broken)
+    monkeypatch.setattr(chapters, "run_notebook", Mock(side_effect=BrokenProcessPool("a process ended abruptly")))
+    with pytest.raises(NotebookFailed) as caught:
+        run(book)
+    lost = "was not finished: a process that ran notebooks was killed (is there too little memory?)"
+    assert sorted(str(caught.value).splitlines()) == [f"9_test/1_first {lost}", f"9_test/2_second {lost}"]
+
+
+def test_kernels_of_a_process_end_at_once_and_are_gone_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = [subprocess.Popen(["sleep", "600"]) for _ in range(2)]
+    managers = [
+        SimpleNamespace(provisioner=SimpleNamespace(pid=pid)) for pid in [*(kernel.pid for kernel in kernels), None]
+    ]
+    monkeypatch.setattr(notebooks, "_RUNNING", managers)
+    notebooks.kill_kernels()
+    for kernel in kernels:
+        with pytest.raises(ProcessLookupError):
+            os.kill(kernel.pid, 0)
+    notebooks.kill_kernels()  # of nobody
 
 
 @pytest.mark.notebooks

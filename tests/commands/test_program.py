@@ -1,9 +1,15 @@
 """The command line: what it lists, what it refuses in one sentence, every recipe of the catalogue from the shell."""
 
 import inspect
+import os
 import re
 import shlex
+import signal
+import subprocess
+import sys
+import time
 
+import click
 import pytest
 
 import pruning_core as pc
@@ -18,6 +24,90 @@ def refused(line: str, capsys: pytest.CaptureFixture[str]) -> str:
     assert printed.out == ""
     assert len(printed.err.splitlines()) == 1
     return printed.err
+
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.mark.parametrize("how", STOPS)
+def test_a_stopped_command_puts_things_in_order_and_says_so(how, capsys, monkeypatch):
+    """Whoever presses Ctrl-C again and again does not disturb that."""
+    done = []
+
+    @click.command()
+    def endless():
+        try:
+            os.kill(os.getpid(), how)
+            pytest.fail("nothing was stopped")
+        finally:
+            for again in STOPS:
+                os.kill(os.getpid(), again)
+            done.append("in order")
+
+    monkeypatch.setitem(program.commands, "endless", endless)
+    before = [signal.getsignal(number) for number in STOPS]
+    assert main(["endless"]) == 128 + how
+    assert done == ["in order"]
+    assert capsys.readouterr().err.split("\n") == ["", "interrupted; the same command goes on from here", ""]
+    assert [signal.getsignal(number) for number in STOPS] == before
+
+
+def test_what_a_shell_has_in_its_background_does_not_hear_ctrl_c(capsys, monkeypatch):
+    @click.command()
+    def goes_on():
+        os.kill(os.getpid(), signal.SIGINT)
+        print("goes on")
+
+    monkeypatch.setitem(program.commands, "goes-on", goes_on)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert main(["goes-on"]) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().out == "goes on\n"
+
+
+# OpenSSL computes for minutes, and Python does not get to the signal.
+DEAF = """
+import hashlib, multiprocessing, sys, time
+import click
+from pruning_core.commands.program import as_process, program
+
+@click.command()
+def deaf():
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    child.start()
+    print(child.pid, flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+
+program.add_command(deaf)
+as_process()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", STOPS[:2])
+def test_a_command_that_hears_nothing_is_ended_all_the_same(how):
+    command = [sys.executable, "-c", DEAF, "deaf"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        child = int(process.stdout.readline())
+        time.sleep(0.1)
+        process.send_signal(how)
+        assert process.wait(60) == 128 + how
+        assert process.stderr.read() == "interrupted; the same command goes on from here\n"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and _runs(child):
+        time.sleep(0.05)
+    assert not _runs(child)
+
+
+def _runs(process: int) -> bool:
+    """Whether there is such a process that is not only waiting to be noticed as dead."""
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.parametrize("name", program.commands)

@@ -1,5 +1,5 @@
-"""Random kills: ``python -m tests.experiments.kills --count 50 --seed 0`` stops trainings, workers, notebooks, sweeps, downloads
-and saves at times drawn from a seed, starts each again to its end, and compares it with one that nobody disturbed.
+"""Random kills: ``python -m tests.experiments.kills --count 50 --seed 0`` stops trainings, workers, notebooks, sweeps,
+downloads and saves at times drawn from a seed, starts each again to its end, and compares it with an undisturbed one.
 
 What may not happen: another number, an epoch trained again that a checkpoint had, a file or a process left behind.
 """
@@ -27,6 +27,7 @@ import numpy as np
 import psutil
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from safetensors.numpy import load_file
 
 from pruning_core.records import read_rows
 from pruning_core.version import REPOSITORY
@@ -127,7 +128,7 @@ KINDS = {
     "workers": Kind(COMMAND, f"{TIMELINE} {SETTINGS} --seeds 3 --workers 2", trains=2),
     "notebooks": Kind(COMMAND, "notebooks --profile smoke --jobs 2 --into executed", trains=2),
     "sweep": Kind(COMMAND, "sweep --profile smoke --jobs 2", trains=2),
-    "download": Kind(DOWNLOAD, "run dense -p epochs 1 --model lenet300 --data cifar100 --width 0.05 --limit 200"),
+    "download": Kind(DOWNLOAD, "run dense -p epochs 1 --model lenet300 --data cifar100 --width 0.05"),
     "save": Kind(SAVES, command=False),
 }
 # A kill of a sweep takes ten times as long as one of a training: many processes start.
@@ -139,6 +140,7 @@ class Run:
 
     def __init__(self, folder: Path, *line: str, **environment: str):
         self.folder, self.line, self.progress_file = folder, line, folder / "progress"
+        self.status = 0
         for name in ("temporary", "jupyter"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / "counted.py").write_text(COUNTED)
@@ -150,6 +152,7 @@ class Run:
             "JUPYTER_RUNTIME_DIR": str(folder / "jupyter"),
             "DASK_DISTRIBUTED__WORKER__PRELOAD": "counted",
             "OMP_NUM_THREADS": "1",
+            "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
         }
         self.environment = os.environ | own | environment
         self.environment.pop("PRUNING_DATA", None)
@@ -174,10 +177,10 @@ class Run:
             return False
         family = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, how) if group else process.send_signal(how)
-        process.wait(SECONDS_TO_END)
+        self.status = process.wait(SECONDS_TO_END)
         _, alive = psutil.wait_procs(family, SECONDS_TO_END)
         assert [child.cmdline() for child in alive] == []
-        return process.returncode != 0
+        return self.status != 0
 
     def finish(self) -> None:
         assert self.start().wait(1200) == 0, self.errors()
@@ -203,8 +206,8 @@ class Run:
             cells = nbformat.read(path, as_version=4).cells
             found[path.name] = [output.get("text") for cell in cells for output in cell.get("outputs", [])]
         for path in [self.folder / "saved", *self.folder.glob("cache/data/*")]:
-            if path.is_file():
-                found[path.name] = path.read_bytes()
+            if path.is_file():  # the order of its tensors is not always the same
+                found[path.name] = {key: value.tobytes() for key, value in sorted(load_file(path).items())}
         return found
 
 
@@ -227,15 +230,15 @@ def write_book(folder: Path) -> None:
         cells = [new_markdown_cell("# A page"), parameters, new_code_cell(CELL.replace("{seed}", str(seed)))]
         kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
         nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), chapter / f"{name}.ipynb")
-    (chapter / "profiles.yml").write_text(yaml.safe_dump({"quick": dict.fromkeys(names, {})}))
+    (chapter / "profiles.yml").write_text(yaml.safe_dump({"quick": {name: {} for name in names}}))
 
 
 @contextlib.contextmanager
 def slow_server() -> Iterator[str]:
     """The address of an image set that takes a second to come."""
     draw = np.random.default_rng(0)
-    raw = {f"{part}_images": draw.integers(0, 255, (400, 3, 32, 32), np.uint8) for part in ("train", "test")}
-    raw |= {f"{part}_labels": np.repeat(np.arange(100, dtype=np.uint8), 4) for part in ("train", "test")}
+    raw = {f"{part}_images": draw.integers(0, 255, (2000, 3, 32, 32), np.uint8) for part in ("train", "test")}
+    raw |= {f"{part}_labels": np.repeat(np.arange(100, dtype=np.uint8), 20) for part in ("train", "test")}
     with tempfile.TemporaryFile() as file:
         np.savez(file, **raw)
         file.seek(0)
@@ -247,8 +250,8 @@ def slow_server() -> Iterator[str]:
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             with contextlib.suppress(OSError):  # who asked is dead
-                for start in range(0, len(content), 1 << 16):
-                    self.wfile.write(content[start : start + (1 << 16)])
+                for start in range(0, len(content), 1 << 18):
+                    self.wfile.write(content[start : start + (1 << 18)])
                     time.sleep(0.03)
 
         def log_message(self, *_: Any) -> None:
@@ -266,6 +269,10 @@ def made(kind: Kind, folder: Path, address: str) -> Run:
     return Run(folder, "-c", kind.script, *kind.line.split(), ADDRESS=address)
 
 
+def _reached(run: Run, wanted: int) -> bool:
+    return run.progress() >= wanted
+
+
 def kills(count: int, seed: int, folder: Path, kinds: tuple[str, ...] = ORDER) -> Iterator[dict[str, Any]]:
     """Kill ``count`` times, a chain of one to three upon each run before it is let to its end; yields what was done."""
     draw, done, number = random.Random(seed), 0, 0
@@ -277,14 +284,14 @@ def kills(count: int, seed: int, folder: Path, kinds: tuple[str, ...] = ORDER) -
             if name not in whole:
                 whole[name] = made(kind, folder / f"whole {name}", address)
                 whole[name].finish()
-                assert whole[name].left() == []
+                assert whole[name].left() == [], whole[name].left()
             run, chain = made(kind, folder / f"{number} {name}", address), []
             for _ in range(min(draw.randint(1, 3), count - done)):
                 how, group = draw.choice(SIGNALS), draw.random() < 0.5
                 # Once in five times at its start, otherwise anywhere in what is left of its work.
                 early, share, moment = draw.random() < 0.2, draw.random(), draw.random()
                 wanted = run.progress() + round(share * max(whole[name].progress() - run.progress(), 0))
-                begun = (lambda: True) if early else (lambda wanted=wanted: run.progress() >= wanted)
+                begun = functools.partial(_reached, run, 0 if early else wanted)
                 hit = run.killed(how, moment * (3 if early else 0.2), begun, group=group)
                 chain.append(f"{how.name}{' to all' if group else ''}{'' if hit else ' (too late)'}")
                 done += hit

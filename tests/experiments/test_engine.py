@@ -1,6 +1,8 @@
 """Many experiments: what is shared comes first and once, what fails is said at the end, workers give the same rows."""
 
 import json
+import os
+import time
 from dataclasses import dataclass
 from unittest.mock import patch
 
@@ -11,6 +13,7 @@ from pruning_core.errors import BadInput
 from pruning_core.experiments import ExperimentsFailed, engine, recipes, run_all, runs, workers
 from pruning_core.experiments.engine import epochs_of, error_file, plan
 from pruning_core.experiments.runs import beginnings, checkpoint
+from pruning_core.records.files import partial_prefix
 from pruning_core.records.locks import exclusive, is_locked
 from pruning_core.training.trainer import Trainer
 
@@ -214,6 +217,19 @@ def test_the_bound_on_checkpoints_drops_what_was_not_used_for_longest(monkeypatc
     run_all([experiment([pc.Train(1)], seed=3)], progress=False)
     left = {path.stem for path in checkpoint("").parent.iterdir()}
     assert left == {beginnings(experiment([pc.Train(1)], seed=seed))[0] for seed in (0, 3)}
+    monkeypatch.setenv("PRUNING_CHECKPOINTS_GB", "0")
+    halves = [checkpoint(name, "-halfway") for name in ("recent", "forgotten", "at-work")]
+    for half in halves:
+        half.write_bytes(b"half")
+    for half in halves[1:]:
+        os.utime(half, (time.time() - 8 * 24 * 3600,) * 2)
+    written = checkpoint("").parent / f"{partial_prefix()}1-new.safetensors"
+    written.touch()
+    with exclusive(checkpoint("at-work")):
+        run_all([experiment([pc.Train(1)], seed=5)], progress=False)
+        assert is_locked(checkpoint("at-work"))
+    left = {path.stem for path in checkpoint("").parent.iterdir()}
+    assert left == {beginnings(experiment([pc.Train(1)], seed=5))[0], "recent-halfway", "at-work-halfway", written.stem}
     monkeypatch.setenv("PRUNING_CHECKPOINTS_GB", "much")
     with pytest.raises(BadInput, match="PRUNING_CHECKPOINTS_GB is a number of gigabytes"):
         pc.run(experiment([pc.Train(1)], seed=4), progress=False)

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -18,7 +19,7 @@ from pruning_core import records, version
 from pruning_core.__main__ import main
 from pruning_core.errors import BadInput, BadType, CorruptFile, UnknownName
 from pruning_core.masks.budgets import Budget
-from pruning_core.records import files, table
+from pruning_core.records import files, locks, table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -417,16 +418,43 @@ def test_only_what_surely_nobody_writes_any_more_is_swept(tmp_path, monkeypatch)
         f"{other}b-r.json",
         other.replace(str(os.getpid()), str(dead)) + "c-r.json",
         ".partial-x",
+        ".partial-of-1-another",
     ]
     goes = [mine.replace(f"-{os.getpid()}-", f"-{dead}-") + "d-r.json", f"{other}e-r.json"]
     for name in stays + goes:
         (tmp_path / name).write_text("half")
-    old = tmp_path / goes[-1]
-    os.utime(old, (old.stat().st_mtime - week,) * 2)
+    for old in (tmp_path / goes[-1], tmp_path / stays[-1]):  # the last is no name of ours, and none of our business
+        os.utime(old, (old.stat().st_mtime - week,) * 2)
     folder = tmp_path / (mine.replace(f"-{os.getpid()}-", f"-{dead}-") + "f")  # of a killed download
     (folder / "package").mkdir(parents=True)
     files.remove_leftovers(tmp_path)
     assert sorted(os.listdir(tmp_path)) == sorted(stays)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_the_first_file_in_any_folder_takes_the_place_of_what_a_killed_process_left(tmp_path, kind):
+    left = tmp_path / files.partial_prefix().replace(f"-{os.getpid()}-", f"-{_dead_process()}-")
+    left.write_text("half") if kind == "file" else left.mkdir()
+    files.write_atomically(tmp_path / "whole", "whole")
+    assert os.listdir(tmp_path) == ["whole"]
+
+
+def _die_holding(path):
+    with locks.exclusive(path):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_locks_of_dead_processes_are_swept_and_those_of_living_ones_stay(tmp_path):
+    dies = multiprocessing.get_context("fork").Process(target=_die_holding, args=(tmp_path / "dead",))
+    dies.start()
+    dies.join()
+    assert os.listdir(tmp_path) == [".lock-dead"]
+    with locks.exclusive(tmp_path / "living"):
+        locks.sweep(tmp_path)
+        assert os.listdir(tmp_path) == [".lock-living"]
+        assert locks.is_locked(tmp_path / "living")
+    locks.sweep(tmp_path, tmp_path / "nowhere")
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("kind", ["device", "pipe", "dangling link", "folder", "no name", "a zero byte"])
