@@ -48,6 +48,24 @@ SMALL = Shorter(epochs=1, limit=300, width=0.1, data="digits")
 ONE, REFERENCE = Asked(seeds=1), Asked(seeds=1, reference=True)
 
 
+class Absent(Exception):
+    """A golden file does not hold this; another folder's files may be of other settings."""
+
+
+class Golden(dict[str, np.ndarray]):
+    """The arrays of a file; Absent, where one is not there."""
+
+    def __missing__(self, key: str) -> np.ndarray:
+        raise Absent(key)
+
+    def row(self, which: np.ndarray, what: str) -> int:
+        """The only place where ``which`` holds."""
+        found = np.flatnonzero(which)
+        if len(found) != 1:
+            raise Absent(what)
+        return int(found[0])
+
+
 @dataclass
 class Compared:
     """Where ours and theirs were set side by side: what, in which file, how many numbers, the largest difference."""
@@ -62,12 +80,12 @@ class Compared:
         assert theirs.size, f"{what} of {where} holds nothing"
         self.lines.append((what, where, theirs.size, float(np.abs(ours - theirs).max())))
 
-    def arrays(self, paper: str, beginning: str) -> Mapping[str, np.ndarray] | None:
+    def arrays(self, paper: str, beginning: str) -> Golden | None:
         """The first golden file of that name, None where there is none."""
         found = [path for path in files(paper) if path.stem.lstrip("0123456789_").startswith(beginning)]
         if not found:
             self.missing.append(f"{paper}/{beginning}")
-        return arrays_of(found[0]) if found else None
+        return Golden(arrays_of(found[0])) if found else None
 
 
 @dataclass(frozen=True)
@@ -248,7 +266,7 @@ def receded(plan: Experiments, beginning: str, compared: Compared) -> None:
         model.get_parameter(member.parameter).data = part.clone()
     for experiment in plan:
         cut = stages(experiment, Prune)[0]
-        (row,) = np.flatnonzero((z["scope_global_and_pc"] == (1.0, cut.budget.to)).all(1))
+        row = z.row((z["scope_global_and_pc"] == (1.0, cut.budget.to)).all(1), f"row for {cut.budget.to:g}")
         result = pc.prune(model, cut.method, cut.budget, scope=cut.scope, example_input=example)
         alive = [int(result.sites.groups[name].alive(result.masks).sum()) for name in sites.groups]
         what = f"kept channels at {cut.budget.to:g}"
@@ -296,7 +314,7 @@ def resnet34(plan: Experiments, compared: Compared) -> None:
     tuned(plan, compared)
     if (z := compared.arrays("ispasp", "resnet34_cost")) is None:
         return
-    (row,) = np.flatnonzero((z["ratios"] == (0.4, 0.4, 0.4, 0.7)).all(1) & (z["prune_last"] == 1))
+    row = z.row((z["ratios"] == (0.4, 0.4, 0.4, 0.7)).all(1) & (z["prune_last"] == 1), "row for .4/.4/.4/.7 last")
     removed = {site: share for cut in stages(plan[0], Prune) for site, share in cut.budget.across.items()}
     found = cost(plan[0].model, removed)
     every = [f"layer{stage}.{b}.conv1" for stage, (blocks, _) in enumerate(STAGES, 1) for b in range(blocks)]
@@ -391,10 +409,13 @@ TEN: dict[str, Command] = {
 
 
 def compared(name: str) -> Compared:
-    """The first numbers of a command against the golden files. Raises AssertionError where one differs."""
+    """The first numbers of a command against the golden files, as far as those go. Raises AssertionError where one differs."""
     found, (wanted, asked) = Compared(), TEN[name].meant()
     every = replace(asked, points=None, methods=())  # of a file all methods and fractions are planned
-    TEN[name].compare(planned(official(wanted), every), found)
+    try:
+        TEN[name].compare(planned(official(wanted), every), found)
+    except Absent as absent:
+        found.missing.append(str(absent))
     return found
 
 
@@ -431,7 +452,7 @@ def main(names: tuple[str, ...], plan: bool) -> None:
             for what, where, count, largest in found.lines:
                 print(f"    {what}: {count} numbers of {where}, largest difference {largest:.2g}")
             for where in found.missing:
-                print(f"    no golden file {where}")
+                print(f"    not in the golden files: {where}")
             if not plan:
                 rows = ran(name)
                 print(

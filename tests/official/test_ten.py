@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from pruning_core.experiments.asked import Asked
@@ -21,6 +22,16 @@ def test_first_numbers_are_those_of_the_golden_files(name, monkeypatch):
     found = compared(name)
     assert not found.missing
     assert len({where for _, where, _, _ in found.lines}) > 1
+
+
+def test_other_golden_files_are_compared_as_far_as_they_go(tmp_path, monkeypatch):
+    monkeypatch.setenv("PRUNING_GOLDEN", str(tmp_path))
+    assert len(compared("ispasp-resnet34").missing) == 3
+    (tmp_path / "ispasp").mkdir()
+    costs = {"ratios": [[0.4, 0.4, 0.4, 1.0]], "prune_last": [0], "mid_widths": [[0] * 16], "params": [0], "flops": [0]}
+    np.savez(tmp_path / "ispasp" / "resnet34_cost_more.npz", **{key: np.array(value) for key, value in costs.items()})
+    found = compared("ispasp-resnet34")
+    assert found.missing == ["ispasp/basic_block_evalbn", "ispasp/finetune", "row for .4/.4/.4/.7 last"]
 
 
 @pytest.mark.slow
