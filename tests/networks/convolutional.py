@@ -487,7 +487,7 @@ class Unfolded(nn.Module):
         self.enter, self.weight, self.tail, self.head = (
             stage(2, 6),
             nn.Parameter(torch.randn(9, 6 * 9) / 7),
-            stage(9, 8),
+            stage(9, 8, nn.SiLU),
             nn.Linear(8, 3),
         )
 

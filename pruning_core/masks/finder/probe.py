@@ -59,8 +59,8 @@ def probed(
 def _blamed(found: list[Found], trial: Trial, classes: Mapping[str, type]) -> dict[str, str]:
     """Name -> reason of the groups that cannot be cut.
 
-    Where the module is known in which a trial broke off, its groups are to blame, and those of its like if they fail, too;
-    else halves are tried.
+    Where the module is known in which a trial broke off, those of its groups that fail are to blame, and the groups of its
+    like if they fail, too; else halves are tried.
     """
     failure = trial(found) if found else None
     if failure is None:
@@ -70,15 +70,34 @@ def _blamed(found: list[Found], trial: Trial, classes: Mapping[str, type]) -> di
     if failure.place is not None:
         at_place = [one for one in found if failure.place in one.places]
         kind = classes[failure.place]
-        alike = [one for one in found if one not in at_place and any(classes[place] is kind for place in one.places)]
         if at_place:
-            blamed = {one.group.name: failure.reason for one in at_place}
+            culprits = {} if len(at_place) == 1 else _halved(at_place, trial)  # a forward pass without modules has many
+            blamed = culprits or {one.group.name: failure.reason for one in at_place}
+            alike = [
+                one for one in found if one not in at_place and _is_like(one, blamed, failure.place, kind, classes)
+            ]
             again = trial(alike) if alike else None
             if again is not None and again.place is not None and classes[again.place] is kind:
                 blamed |= {one.group.name: again.reason for one in alike}
             return blamed | _blamed([one for one in found if one.group.name not in blamed], trial, classes)
     half = len(found) // 2
     return _blamed(found[:half], trial, classes) | _blamed(found[half:], trial, classes)
+
+
+def _is_like(one: Found, blamed: Mapping[str, str], place: str, kind: type, classes: Mapping[str, type]) -> bool:
+    """Whether a group has the name, inside of another module of this kind, of one that is to blame at ``place``."""
+    names = {name.removeprefix(f"{place}.") for name in blamed}
+    return any(classes[other] is kind and one.group.name.removeprefix(f"{other}.") in names for other in one.places)
+
+
+def _halved(found: list[Found], trial: Trial) -> dict[str, str]:
+    """The same, by halves alone; groups that fail only together are all to blame."""
+    failure = trial(found)
+    if failure is None:
+        return {}
+    half = len(found) // 2
+    blamed = _halved(found[:half], trial) | _halved(found[half:], trial) if half else {}
+    return blamed or {one.group.name: failure.reason for one in found}
 
 
 def _masks(model: nn.Module, groups: list[Group]) -> Masks:

@@ -43,6 +43,25 @@ class Counted(Halves):
         return x + self.out(first * second / first.shape[-1])
 
 
+class Block(nn.Module):
+    """Heads that are written out, and halves that are not, in one forward pass without modules of their own."""
+
+    def __init__(self, width: int = 8):
+        super().__init__()
+        self.qkv, self.out, self.wide, self.back = (
+            nn.Linear(width, 36),
+            nn.Linear(12, width),
+            nn.Linear(width, 12),
+            nn.Linear(6, width),
+        )
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).view(len(x), -1, 3, 4, 3).permute(2, 0, 3, 1, 4)
+        x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        value, gate = self.wide(x).chunk(2, -1)
+        return x + self.back(value * gate.sigmoid())
+
+
 @pytest.fixture
 def cuts(monkeypatch):
     seen = []
@@ -87,6 +106,19 @@ def test_many_blocks_of_one_kind_need_few_trials(cuts):
     found = reasons(*(Halves(written=True) for _ in range(16)), Attention(written=False))
     assert [name for name, reason in found.items() if reason is None] == ["16.qkv"]
     assert len(cuts) <= 4 + 2  # at first, the others of the kind, the rest; and the values of the rest, in two copies
+
+
+def test_of_the_groups_of_one_module_only_those_that_fail_are_blamed(cuts):
+    found = reasons(*(Block() for _ in range(8)))
+    assert all(
+        ("invalid for input" in (reason or "")) == ("qkv" in name)
+        for name, reason in found.items()
+        if name[2:] in ("qkv", "wide")
+    )
+    assert {name for name, reason in found.items() if reason is None} == {f"{block}.wide" for block in range(8)}
+    assert (
+        len(cuts) <= 7 + 2
+    )  # at first, the two of one block and each alone, the others of their kind, the rest; values
 
 
 def test_halves_are_tried_where_the_layer_to_blame_is_not_known(cuts):
