@@ -16,6 +16,7 @@ from pruning_core.errors import Unprunable
 from pruning_core.masks.removal import Kept
 from pruning_core.models.calls import tensors_of
 from pruning_core.models.modes import copied, evaluating
+from pruning_core.models.storage import CARRIED
 
 SMALL = 64
 Trial = tuple[Any, list[Tensor]]  # arguments of a network, and its outputs
@@ -35,10 +36,12 @@ def compare(masked: nn.Module, small: nn.Module, example_input, kept: Kept | Non
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
     arguments = tree_map_only(Tensor, lambda part: part.to(device), arguments)
     trials: list[Trial] = []
-    lowered = _Lowered()
+    large_network = masked
     if precise:
-        with contextlib.suppress(Exception), lowered:
-            trials = [*_trials(in_double(masked), tree_map_only(Tensor, _double, arguments))]
+        with contextlib.suppress(Exception):
+            twin = in_double(masked)
+            trials = [*_trials(twin, tree_map_only(Tensor, _double, arguments))]
+            large_network = twin
     double = bool(trials)
     if not double:
         try:
@@ -57,11 +60,12 @@ def compare(masked: nn.Module, small: nn.Module, example_input, kept: Kept | Non
                     f"removing channels changed the output shape from {tuple(large.shape)} to {tuple(little.shape)}; "
                     "keep those layers out of scope."
                 )
-            tolerance = _tolerance(large, lowered.epsilon)
-            difference = _difference(large, little)
+            tolerance, difference = _tolerance(large), _difference(large, little)
+            if double and not difference <= tolerance:
+                tolerance = _tolerance(large, _lowered(large_network, inputs))
             hidden = not bool(large.any())  # behind a head of zeros, say: the layers in front of it must agree
             if not difference <= tolerance or hidden:
-                where = _parting(in_double(masked) if double else masked, other, inputs, kept, tolerance)
+                where = _parting(large_network, other, inputs, kept, tolerance)
                 if hidden and not where:
                     continue
                 raise Unprunable(
@@ -71,9 +75,14 @@ def compare(masked: nn.Module, small: nn.Module, example_input, kept: Kept | Non
 
 
 def in_double(network: nn.Module) -> nn.Module:
-    """A copy in double precision, with parameters, buffers and tensors that are plain attributes of modules."""
-    attributes = [value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    """A copy in double precision, with parameters, buffers and tensors that are plain attributes of modules; of masks that
+    the network carries, without."""
     memo: dict[int, Any] = {}
+    attributes = []
+    for module in network.modules():
+        attributes += [value for value in vars(module).values() if isinstance(value, Tensor)]
+        if CARRIED in vars(module):
+            memo[id(vars(module)[CARRIED])] = {}
     for tensor in [*network.parameters(), *network.buffers(), *attributes]:
         if tensor.is_floating_point():
             twin = tensor.detach().double()
@@ -101,7 +110,14 @@ class _Lowered(TorchFunctionMode):
         return found
 
 
-def _tolerance(output: Tensor, lowered: float) -> float:
+def _lowered(network: nn.Module, inputs) -> float:
+    """The machine epsilon of what a network in double precision lowers values to on its way; 0 where it does not."""
+    with _Lowered() as seen:
+        _run(network, inputs)
+    return seen.epsilon
+
+
+def _tolerance(output: Tensor, lowered: float = 0.0) -> float:
     kind = output.dtype if output.is_floating_point() or output.is_complex() else torch.float64
     epsilon = max(torch.finfo(kind).eps, lowered)
     return 1e-9 if epsilon == torch.finfo(torch.float64).eps else math.sqrt(epsilon)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -80,8 +81,9 @@ def remove(model: nn.Module, masks: Mapping[str, Tensor], groups: Iterable[Group
     """
     parameters = dict(model.named_parameters())
     buffers = dict(model.named_buffers())
+    every = dict(model.named_parameters(remove_duplicate=False))
     for name in masks:
-        known_name("parameter", name, dict(model.named_parameters(remove_duplicate=False)))
+        known_name("parameter", name, every)
     dropped: dict[str, dict[int, list[Tensor]]] = {}
     unread: dict[str, list[Tensor]] = {}
     channels: dict[str, Tensor] = {}
@@ -102,19 +104,30 @@ def remove(model: nn.Module, masks: Mapping[str, Tensor], groups: Iterable[Group
     for name, dims in dropped.items():
         shape = (parameters[name] if name in parameters else buffers[name]).shape
         slices[name] = {
-            dim: torch.ones(shape[dim], dtype=torch.bool).index_fill(0, torch.cat(dead), False).nonzero().flatten()
+            dim: torch.from_numpy(np.setdiff1d(np.arange(shape[dim]), torch.cat(dead).numpy()))
             for dim, dead in dims.items()
         }
     kept = Kept(slices, channels, {name: torch.cat(dead).unique() for name, dead in unread.items()})
     owners = sorted({name.rpartition(".")[0] for name in {*slices, *unread}})
+    tied = [(name, other) for name, other in _tied(parameters, every) if other in slices]
     with torch.no_grad():
         for owner in owners:
             _shrink_module(model.get_submodule(owner), owner, kept)
+        for name, other in tied:
+            owner, _, leaf = name.rpartition(".")
+            setattr(module := model.get_submodule(owner), leaf, model.get_parameter(other))
+            set_sizes(module)
         for name, mask in masks.items():
             parameter = model.get_parameter(name)
             if int(torch.count_nonzero(mask)) < parameter.numel():  # dead weights beside those that were cut out
                 parameter.masked_fill_(~kept.slice(name, mask).to(parameter.device), 0)
     return kept
+
+
+def _tied(parameters: Mapping[str, Tensor], every: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+    """(second name, first name) of every parameter that has two."""
+    first = {id(parameter): name for name, parameter in parameters.items()}
+    return [(name, first[id(parameter)]) for name, parameter in every.items() if name not in parameters]
 
 
 def _layout(tensor: Tensor) -> torch.memory_format:
@@ -140,7 +153,7 @@ def _shrink_module(module: nn.Module, owner: str, kept: Kept) -> None:
     # The vectors of a norm share the slices of its scale, or of its running mean where it has no scale.
     vector = next((kept.slices[n] for n in (f"{owner}.weight", f"{owner}.running_mean") if n in kept.slices), {})
     for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-        full = f"{owner}.{name}"
+        full = f"{owner}.{name}" if owner else name
         if name in ("running_mean", "running_var") and full not in kept.slices and vector:
             kept.slices[full] = vector
         if full not in kept.slices:

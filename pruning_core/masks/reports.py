@@ -121,13 +121,15 @@ def make_report(
         mask = masks.get(name)
         dead = 0 if mask is None else total - int(torch.count_nonzero(mask))
         empty = 0 if mask is None else int((~any_alive(mask, 0)).sum())
-        cost = sites.positions[name] if sites.positions is not None else 0
+        cost = sites.positions.get(name, 0) if sites.positions is not None else 0
         rows.append((name, total, dead, dead / total, shape[0], empty, total * cost, dead * cost))
-    removed = {"weights": count_removed("weights", masks, sites), "channels": count_removed("channels", masks, sites)}
-    if not sites.groups:
+    removed = {"weights": (sum(row[2] for row in rows), sum(row[1] for row in rows))}
+    if sites.groups:
+        removed["channels"] = count_removed("channels", masks, sites)
+    else:
         removed["channels"] = sum(row[5] for row in rows), sum(row[4] for row in rows)
     if sites.positions is not None:
-        removed["macs"] = count_removed("macs", masks, sites)
+        removed["macs"] = sum(row[7] for row in rows), sum(row[6] for row in rows)
     return Report(method, asked, of, removed, tuple(rows), dict(sites.excluded), tuple(remarks), left_out(sites))
 
 

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.checks import checked
-from pruning_core.errors import BadInput, Unprunable
+from pruning_core.errors import BadInput, PruningError, Unprunable
 from pruning_core.masks.finder.cache import architecture, remember, remembered
-from pruning_core.masks.finder.grouping import PRODUCERS, grouped
+from pruning_core.masks.finder.grouping import PRODUCERS, grouped, with_ways_out
 from pruning_core.masks.finder.probe import probed
-from pruning_core.masks.finder.trace import CONVOLUTIONS, Trace, traced
+from pruning_core.masks.finder.owners import CONVOLUTIONS
+from pruning_core.masks.finder.trace import Trace, traced
 from pruning_core.masks.groups import Group
 from pruning_core.masks.time_limit import OutOfTime, limited
 from pruning_core.models.calls import mapped
@@ -51,11 +52,13 @@ def groups_and_positions(
         with limited(time_limit), own_random_numbers(model), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             trace, fresh = _traced(model, arguments)
-            groups = probed(grouped(trace, model), trace, model, arguments, fresh)
+            groups = with_ways_out(probed(grouped(trace, model), trace, model, arguments, fresh))
     except OutOfTime:
         raise Unprunable(
             f"the channel groups of {type(model).__name__} were not found within {time_limit:g} s; prune weights instead."
         ) from None
+    except PruningError:
+        raise
     except Exception as error:
         _refuse_wrong_example(model, arguments)
         raise Unprunable(
@@ -95,10 +98,11 @@ def _traced(model: nn.Module, arguments: tuple) -> tuple[Trace, Callable[[], tup
 
 
 def _refuse_wrong_example(model: nn.Module, arguments: tuple) -> None:
+    twin = copied(model).eval()
     device = next((parameter.device for parameter in model.parameters()), None)
     try:
         with torch.no_grad():
-            copied(model).eval()(*mapped(lambda tensor: tensor.to(device, copy=True), arguments))
+            twin(*mapped(lambda tensor: tensor.to(device, copy=True), arguments))
     except Exception as error:
         raise BadInput(f"example_input does not pass through {type(model).__name__}: {_short(error)}") from error
 

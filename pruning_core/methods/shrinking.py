@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from pruning_core.masks import Masks, Sites, remove
 from pruning_core.masks.comparing import compare
 from pruning_core.masks.removal import Kept
 from pruning_core.models.modes import copied
+from pruning_core.models.storage import CARRIED
 
 
 def shrunk(model: nn.Module, masks: Masks, sites: Sites, example_input=None) -> tuple[nn.Module, Kept]:
@@ -38,7 +39,9 @@ def _copy(tensor: Tensor) -> Tensor:
 
 def _cut(model: nn.Module, masks: Masks, sites: Sites) -> tuple[nn.Module, Kept]:
     """The same without copies of the tensors of which nothing is cut, and without the comparison."""
-    small = copied(model, {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]})
+    same: dict[int, Any] = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    same |= {id(vars(module)[CARRIED]): {} for module in model.modules() if CARRIED in vars(module)}  # of other shapes
+    small = copied(model, same)
     kept = remove(small, masks, sites.groups.values())
     kept.masks(masks).carry(small)
     return small, kept

@@ -1,13 +1,17 @@
 """Contexts that work with a network and leave it as it was: training modes, gradients, tensors, random numbers; copies."""
 
 import copy
+import functools
+import types
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from pruning_core.errors import BadInput, PruningError
 
 
 @contextmanager
@@ -82,17 +86,104 @@ def undisturbed(model: nn.Module, original: nn.Module | None = None) -> Iterator
 
 
 def copied(model: nn.Module, memo: Mapping[int, Any] | None = None) -> Any:
-    """``copy.deepcopy(model, memo)``, two to three times faster.
+    """``copy.deepcopy(model, memo)``, several times faster, and for networks that keep results of a forward pass as well.
 
     Every module has a dozen tables of hooks, most of them empty, that deepcopy takes apart and puts together one by one.
+    Raises BadInput, with the name of the attribute, for what cannot be copied: a lock, an open file.
 
     >>> twin = copied(nn.Linear(2, 1))
     >>> twin.register_forward_hook(print) is not None and len(copied(twin)._forward_hooks)
     1
     """
-    known = dict(memo or {})
+    known: dict[Any, Any] = dict(memo or {})
     for module in model.modules():
-        for table in vars(module).values():
-            if type(table) in (dict, OrderedDict) and not table:
-                known.setdefault(id(table), type(table)())
-    return copy.deepcopy(model, known)
+        for attribute, value in vars(module).items():
+            if attribute not in TABLES and type(value) not in ATOMS:
+                _detach_results(value, known)
+    return _twin(model, known, "")
+
+
+ATOMS = (
+    *(int, float, complex, bool, str, bytes, type(None), type, torch.dtype, torch.device, torch.memory_format),
+    *(types.FunctionType, types.BuiltinFunctionType),
+)
+TABLES = ("_parameters", "_buffers", "_modules")
+
+
+def _detach_results(value: Any, known: dict[Any, Any]) -> None:
+    """A tensor with a history, as a layer keeps that remembers what it computed, becomes one without: deepcopy takes none."""
+    if isinstance(value, Tensor):
+        if not value.is_leaf:
+            known.setdefault(id(value), value.detach().clone())
+    elif type(value) in (list, tuple, dict, OrderedDict):
+        for entry in value.values() if isinstance(value, dict) else value:
+            if isinstance(entry, Tensor) or type(entry) in (list, tuple, dict, OrderedDict):
+                _detach_results(entry, known)
+
+
+def _twin(module: Any, known: dict[Any, Any], name: str) -> Any:
+    """A copy of one module and its children."""
+    if id(module) in known:
+        return known[id(module)]
+    if not isinstance(module, nn.Module) or not _is_ordinary(type(module)):
+        return _deeply(module, known, f"layer {name!r}" if name else "it")
+    twin = known[id(module)] = type(module).__new__(type(module))
+    state = vars(twin)
+    for attribute, value in vars(module).items():
+        kind = type(value)
+        if attribute == "_compiled_call_impl":  # made anew by whoever compiles the copy
+            continue
+        if kind in ATOMS:
+            state[attribute] = value
+        elif kind in (dict, OrderedDict) and id(value) not in known and (not value or attribute in TABLES):
+            table = state[attribute] = known[id(value)] = kind()
+            for key, entry in value.items():
+                table[key] = (
+                    _tensor(entry, known)
+                    if isinstance(entry, Tensor)
+                    else _twin(entry, known, f"{name}.{key}".strip("."))
+                )
+        elif kind in (tuple, set) and all(type(entry) in ATOMS for entry in value):
+            state[attribute] = value if kind is tuple else known.setdefault(id(value), set(value))
+        else:
+            of = f" of layer {name!r}" if name else ""
+            state[attribute] = _deeply(value, known, f"its attribute {attribute!r}{of}")
+    return twin
+
+
+@functools.cache
+def _is_ordinary(kind: type[nn.Module]) -> bool:
+    """Whether a copy of such a module has a copy of every attribute, and nothing else."""
+    own = {"__deepcopy__", "__getnewargs__", "__getnewargs_ex__", "__slots__"}
+    return (
+        not any(name in vars(ancestor) for ancestor in kind.__mro__[:-1] for name in own)
+        and all(getattr(kind, n, None) is getattr(object, n, None) for n in ("__reduce_ex__", "__reduce__", "__new__"))
+        and getattr(kind, "__getstate__", None) is getattr(nn.Module, "__getstate__", None)
+        and kind.__setstate__ in (nn.Module.__setstate__, nn.modules.conv._ConvNd.__setstate__)
+    )
+
+
+def _tensor(tensor: Tensor, known: dict[Any, Any]) -> Tensor:
+    """A copy of a parameter or buffer; what shared its memory with another tensor does so again."""
+    if id(tensor) in known or type(tensor) is not Tensor or tensor.requires_grad or vars(tensor) or tensor.is_sparse:
+        return _deeply(tensor, known, "a tensor of it")
+    storage = tensor.untyped_storage()
+    memory = known.setdefault("torch", {})  # where torch's own copies look for it
+    if storage._cdata in memory or storage.nbytes() != tensor.nbytes or not tensor.is_contiguous():
+        return _deeply(tensor, known, "a tensor of it")
+    twin = known[id(tensor)] = tensor.clone()
+    memory[storage._cdata] = twin.untyped_storage()
+    return twin
+
+
+def _deeply(value: Any, known: dict[Any, Any], what: str) -> Any:
+    try:
+        return copy.deepcopy(value, known)
+    except PruningError:
+        raise
+    except Exception as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BadInput(
+            f"the network cannot be copied, for {what} ({type(value).__name__}) cannot: {said}; take it off the network, or "
+            "give its class a __deepcopy__."
+        ) from error

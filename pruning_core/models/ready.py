@@ -53,11 +53,15 @@ def check_plain(model: nn.Module) -> None:
         if ".quantized." in type(module).__module__:
             kind = type(module).__name__
             raise Unprunable(f"layer {name!r} is quantised ({kind}): prune the network before it is quantised.")
-        for hook in module._forward_pre_hooks.values():
-            found = next((words for kind, words in HOOKS.items() if isinstance(hook, kind)), None)
-            if found is not None:
-                where, remedy = found
-                raise Unprunable(
-                    f"layer {name!r} is under {where}, whose hook computes its weight: call {remedy} first, which keeps the "
-                    "values."
-                )
+        if (found := computing_hook(module)) is not None:
+            where, remedy = found
+            raise Unprunable(
+                f"layer {name!r} is under {where}, whose hook computes its weight: call {remedy} first, which keeps the "
+                "values."
+            )
+
+
+def computing_hook(module: nn.Module) -> tuple[str, str] | None:
+    """The hook of torch that computes the weight of a layer before each forward pass, and what takes it off."""
+    hooks = module._forward_pre_hooks.values()
+    return next((words for hook in hooks for kind, words in HOOKS.items() if isinstance(hook, kind)), None)

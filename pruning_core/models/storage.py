@@ -52,6 +52,11 @@ def save_network(
         "recipe": recipe,
         "plain": plain,
         "tied": _shared(state),
+        "whole": {
+            name: list(tensor.shape)
+            for name, tensor in origin.state_dict().items()
+            if name in tensors and tensors[name].shape != tensor.shape and _own(origin, name)
+        },
     }
     save_tensors(path, tensors, info)
 
@@ -76,7 +81,9 @@ def load_pruned(path: str | PathLike, model: nn.Module | None = None) -> nn.Modu
     skeleton = copy.deepcopy(model) if model is not None else _rebuilt(info, path)
     if info.get("plain") is True:
         skeleton = to_plain(skeleton)
-    fit_tensors(skeleton, state, str(path), _groups(info.get("tied", []), state, path))
+    whole = info.get("whole", {})
+    whole = whole if isinstance(whole, Mapping) else {}
+    fit_tensors(skeleton, state, str(path), _groups(info.get("tied", []), state, path), whole)
     try:
         check_finite(skeleton)
     except BadInput as error:
@@ -108,10 +115,18 @@ def _groups(tied: Any, state: Mapping[str, Tensor], path: str | PathLike) -> lis
     return tied
 
 
-def fit_tensors(skeleton: nn.Module, state: dict[str, torch.Tensor], path: str, tied: Iterable[list[str]] = ()) -> None:
+def fit_tensors(
+    skeleton: nn.Module,
+    state: dict[str, torch.Tensor],
+    path: str,
+    tied: Iterable[list[str]] = (),
+    whole: Mapping[str, list[int]] | None = None,
+) -> None:
     """Give every parameter and buffer the saved tensor, with its number of channels, and correct the layers' sizes.
 
     What is one tensor in the skeleton, or was one when it was saved (``tied``: groups of names), is one afterwards.
+    ``whole``: the shapes that embeddings and the tensors of somebody's own modules had before they were cut, which the
+    skeleton must have; None where that was not noted, and they are just narrower.
     """
     own = skeleton.state_dict(keep_vars=True)
     misfit = f"{path} does not fit {type(skeleton).__name__}"
@@ -130,6 +145,9 @@ def fit_tensors(skeleton: nn.Module, state: dict[str, torch.Tensor], path: str, 
         if name != first.get(name, name) and not torch.equal(tensor, state[first[name]]):
             raise BadInput(f"{misfit}: {name!r} and {first[name]!r} are one tensor there, but two in the file.")
         fixed = 0 if not isinstance(module, CUT) and not type(module).__module__.startswith("pruning_core") else 2
+        known = whole is None or whole.get(name) == list(own[name].shape)
+        if _own(skeleton, name) and known and all(a <= b for a, b in zip(tensor.shape, own[name].shape, strict=True)):
+            fixed = tensor.dim()
         if tensor.shape[fixed:] != own[name].shape[fixed:]:
             shapes = f"{tuple(tensor.shape)}, not {tuple(own[name].shape)}"
             raise BadInput(f"{misfit}: {name!r} has shape {shapes}, and pruning changes numbers of channels only.")
@@ -146,6 +164,14 @@ def fit_tensors(skeleton: nn.Module, state: dict[str, torch.Tensor], path: str, 
             setattr(module, leaf, made.setdefault(source, tensor))
     for owner in changed:
         set_sizes(skeleton.get_submodule(owner))
+
+
+def _own(model: nn.Module, name: str) -> bool:
+    """Whether a tensor belongs to an embedding or to a module of somebody's own, of which any dimension may be cut."""
+    module = model.get_submodule(name.rpartition(".")[0])
+    if isinstance(module, nn.Embedding | nn.ParameterList | nn.ParameterDict):
+        return True
+    return not type(module).__module__.startswith(("torch.nn.", "pruning_core."))
 
 
 def _shared(tensors: Mapping[str, Tensor]) -> list[list[str]]:
@@ -200,6 +226,8 @@ def set_sizes(module: nn.Module) -> None:
         if weight.shape[1] == 1 and module.groups == module.in_channels > 1:  # depthwise: one group an input channel
             module.groups = weight.shape[0] // (module.out_channels // module.groups)
         module.in_channels, module.out_channels = weight.shape[1] * module.groups, weight.shape[0]
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = weight.shape
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = weight.shape
     elif isinstance(module, _NormBase):

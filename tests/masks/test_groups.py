@@ -181,7 +181,7 @@ class BareParameter(nn.Module):
     [
         (nn.Sequential(nn.Conv2d(2, 6, 1), nn.GroupNorm(2, 6), nn.Conv2d(6, 3, 1)), "GroupNorm '1'"),
         (nn.Sequential(nn.Flatten(), nn.Linear(128, 6), nn.LayerNorm(6), nn.Linear(6, 3)), "LayerNorm '2'"),
-        (BareParameter(), "bare parameter"),
+        (BareParameter(), None),
         (nn.Sequential(nn.Conv2d(2, 6, 1), nn.Conv2d(6, 6, 1, groups=3), nn.Conv2d(6, 3, 1)), None),
         (nn.Sequential(nn.Conv2d(2, 6, 1), nn.Conv2d(6, 12, 1, groups=6), nn.Conv2d(12, 3, 1)), None),
         (nn.Sequential(nn.Conv2d(2, 1, 1), nn.Conv2d(1, 3, 1)), "all together"),

@@ -1,6 +1,7 @@
 """Networks that others wrote, and what becomes of them: here, and in torch-pruning, on the same channels.
 
-``python -m tests.models.third_party [name ...]`` prints a table in Markdown, in about half an hour. A cut is *exact* where the
+``python -m tests.models.third_party [name ...]`` judges them in both, in about half an hour, keeps what it finds after every
+network in ``third_party.json`` beside this file, and prints the table in Markdown (``--stored``: of what is kept). A cut is *exact* where the
 smaller network computes what the whole one computes when nothing reads the removed channels any more, in double precision on
 fresh inputs; anything else that runs is another network, and the table says by how much. What torch-pruning's user has to find
 out, which layers make the outputs, is found out for it here.
@@ -9,12 +10,16 @@ out, which layers make the outputs, is found out for it here.
 from __future__ import annotations
 
 import copy
+import json
 import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
@@ -24,7 +29,9 @@ from torchvision.models import detection, segmentation
 import pruning_core as pc
 from pruning_core.errors import PruningError
 from pruning_core.models.calls import tensors_of
+from pruning_core.records.files import write_atomically
 
+STORE = Path(__file__).with_suffix(".json")
 REMOVED = 0.3  # of the channels of every group
 SECONDS = 180  # that torch-pruning is given for one network
 
@@ -245,19 +252,44 @@ def _reaches_outputs(model: nn.Module, name: str, x: Tensor) -> bool:
         return [t.shape for t in tensors_of(twin(x))] != [t.shape for t in tensors_of(model(x))]
 
 
-def table(names: list[str]) -> str:
-    """One line for each network: what became of it here, and in torch-pruning."""
+def judged(name: str) -> dict[str, Any]:
+    """What became of one network, here and in torch-pruning, as it is kept."""
+    found = {"here": ours(NETWORKS[name]), "torch-pruning": theirs(NETWORKS[name])}
+    return {
+        who: {"kind": outcome.kind, "said": outcome.said, "removed": round(outcome.weights, 4)}
+        for who, outcome in found.items()
+    }
+
+
+def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """One line for each network: what became of it here, and in torch-pruning; below, how often each."""
     lines = ["| network | here | parameters removed | torch-pruning | parameters removed |", "|---|---|---|---|---|"]
-    for name in names:
+    for name, found in rows.items():
         cells = [name]
-        for found in (ours(NETWORKS[name]), theirs(NETWORKS[name])):
-            cells.append(found.kind if found.kind == "exact" else f"{found.kind}: {found.said}".replace("|", "\\|"))
-            cells.append(f"{found.weights:.0%}" if found.kind in ("exact", "differs") else "")
+        for who in ("here", "torch-pruning"):
+            kind, said, removed = (found[who][key] for key in ("kind", "said", "removed"))
+            cells.append(kind if kind == "exact" else f"{kind}: {said}".replace("|", "\\|"))
+            cells.append(f"{removed:.0%}" if kind in ("exact", "differs") else "")
         lines.append(f"| {' | '.join(cells)} |")
-        print(lines[-1], file=sys.stderr, flush=True)
+    for who in ("here", "torch-pruning"):
+        kinds = Counter(found[who]["kind"] for found in rows.values())
+        lines.append(f"\n{who}: " + ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())))
     return "\n".join(lines)
 
 
+def main(names: list[str]) -> None:
+    stored = json.loads(STORE.read_text(encoding="utf-8")) if STORE.is_file() else {"rows": {}}
+    if names != ["--stored"]:
+        torch.set_num_threads(1)
+        for name in names or NETWORKS:
+            rows = stored["rows"] | {name: judged(name)}
+            rows = {known: rows[known] for known in NETWORKS if known in rows}  # always in one order
+            versions = {package: version(package) for package in ("torch", "torchvision", "timm", "torch-pruning")}
+            stored = {"versions": versions, "rows": rows}
+            write_atomically(STORE, json.dumps(stored, indent=1) + "\n")
+            print(name, rows[name], file=sys.stderr, flush=True)
+    print(table(stored["rows"]))
+
+
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    print(table(sys.argv[1:] or [*NETWORKS]))
+    main(sys.argv[1:])

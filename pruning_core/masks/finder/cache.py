@@ -29,6 +29,7 @@ PLAIN = (
     torch.layout,
     type,
 )
+TABLES = (dict, OrderedDict, set)
 FUNCTIONS = (types.BuiltinFunctionType, types.FunctionType)
 
 Outcome = tuple[list[Group], dict[str, int]]
@@ -80,15 +81,13 @@ def remember(key: Hashable | None, outcome: Outcome) -> None:
 def _attributes(module: nn.Module) -> Hashable:
     """The attributes of a module that are no tensors and no modules."""
     return tuple(
-        (name, _plain(value))
-        for name, value in sorted(vars(module).items())
-        if name not in TENSORS and not _empty(name, value)
+        sorted(
+            (name, (type(value), value) if type(value) in PLAIN else _plain(value))
+            for name, value in vars(module).items()
+            if not (type(value) in TABLES and not value and name[0] == "_")  # hooks, and other tables of torch's
+            and name not in TENSORS
+        )
     )
-
-
-def _empty(name: str, value: Any) -> bool:
-    """Whether this is a table of hooks, or another private one of torch's, without an entry."""
-    return name.startswith("_") and isinstance(value, Mapping | set) and not value
 
 
 def _tensors(name: str, module: nn.Module, shared: dict[int, str]) -> Hashable:

@@ -13,7 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from pruning_core.masks.finder.labels import Vector
-from pruning_core.masks.finder.trace import CONVOLUTIONS, Line, Trace
+from pruning_core.masks.finder.owners import CONVOLUTIONS, made_of
+from pruning_core.masks.finder.trace import INEXACT, Line, Trace
 from pruning_core.masks.groups import Group, Member
 from pruning_core.models.layers.gates import ChannelGate, HardConcreteGate
 from pruning_core.models.layers.index import ChannelIndex
@@ -36,6 +37,7 @@ def grouped(trace: Trace, model: nn.Module) -> list[Found]:
     """All groups of ``model``, in the order of its layers; the ones that cannot be pruned say why.
 
     A group holds the units of its first layer, in the order of the rows of that layer, but those that another group has.
+    Where some of them must stay, these are a group of their own, "name, 3 of 16".
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     order = {name: position for position, name in enumerate(modules)}
@@ -57,12 +59,50 @@ def grouped(trace: Trace, model: nn.Module) -> list[Found]:
     doubts = trace.labels.doubts(classes)
     found = []
     for (name, units), part in zip(roots, parts, strict=True):
-        doubted = [doubts[unit] for unit in units.tolist() if unit in doubts]
-        worst, places = max((d for d, _ in doubted), default=0), frozenset[str]().union(*(p for _, p in doubted))
-        reason = next((reasons[unit] for unit in units.tolist() if unit in reasons), None)
-        group = _group(name, len(units), part, modules)
-        found.append(Found(replace(group, reason_fixed=reason or _reason_fixed(group)), worst, places))
-    return sorted(found, key=lambda one: order[one.group.name])
+        whole = _group(name, len(units), part, modules)
+        why = [reasons.get(unit) or unread for unit, unread in zip(units.tolist(), _unread(whole), strict=True)]
+        free = torch.tensor([reason is None for reason in why])
+        for group, own in zip(_parted(whole, free), (free, ~free), strict=True):
+            if group.size:
+                doubted = [doubts[unit] for unit in units[own.numpy()].tolist() if unit in doubts]
+                worst, places = max((d for d, _ in doubted), default=0), frozenset[str]().union(*(p for _, p in doubted))
+                reason = next((reason for reason, here in zip(why, own.tolist(), strict=True) if here), None)
+                reason = reason or _reason_fixed(group)
+                found.append((order[name], Found(replace(group, reason_fixed=reason), worst, places)))
+    return [one for _, one in sorted(found, key=lambda pair: pair[0])]
+
+
+def _parted(group: Group, free: Tensor) -> tuple[Group, Group]:
+    """The units that can be removed under the group's own name, and the others; either may be empty."""
+    if bool(free.all()) or not bool(free.any()):
+        none = Group(group.name, 0, ())
+        return (group, none) if bool(free.all()) else (none, group)
+    number = torch.where(free, free.cumsum(0), (~free).cumsum(0)) - 1
+
+    def part(members: tuple[Member, ...], own: Tensor) -> tuple[Member, ...]:
+        chosen = [(member, own[member.channels]) for member in members]
+        return tuple(
+            replace(member, indices=member.indices[here], channels=number[member.channels[here]])
+            for member, here in chosen
+            if bool(here.any())
+        )
+
+    rest = f"{group.name}, {int((~free).sum())} of {group.size}"
+    return tuple(  # type: ignore[return-value]
+        Group(name, int(own.sum()), *(part(m, own) for m in (group.produces, group.normalises, group.consumes)))
+        for name, own in ((group.name, free), (rest, ~free))
+    )
+
+
+def _unread(group: Group) -> list[str | None]:
+    """For every unit why it has no reader; None where it has one, or where an index layer hands it on, or is alone."""
+    if group.size == 1:
+        return [None]
+    read = torch.zeros(group.size, dtype=torch.bool)
+    for member in group.consumes:
+        read[member.channels] = True
+    why = f"{int((~read).sum())} of them are read by no layer"
+    return [None if seen else why for seen in read.tolist()]
 
 
 def _parts(lines: list[Line], classes: Vector, group_of: Vector, unit_of: Vector, count: int) -> list[list[Part]]:
@@ -94,8 +134,9 @@ def _fixed_by_hand(trace: Trace, modules: Mapping[str, nn.Module], classes: Vect
     """The reasons of the forward pass, and those of parameters that nobody knows how to cut or that no layer uses itself."""
     reasons = trace.labels.reasons(classes)
     for line in trace.lines:
-        reason = _unknown(line, modules, trace.positions)
-        if reason is not None:
+        if (other := made_of(line.name, modules)) is not None:  # which says more than what its operators do
+            reasons |= dict.fromkeys(np.unique(classes[line.labels]).tolist(), other)
+        elif (reason := _unknown(line, modules, trace.positions)) is not None:
             for unit in np.unique(classes[line.labels]).tolist():
                 reasons.setdefault(unit, reason)
     return reasons
@@ -111,10 +152,15 @@ def _unknown(line: Line, modules: Mapping[str, nn.Module], called: Mapping[str, 
         return None
     if isinstance(module, ChannelIndex):
         return None
+    if isinstance(module, nn.Embedding):
+        return None if line.dim else f"they are rows of the table of {type(module).__name__} {layer!r}"
+    if isinstance(module, nn.ParameterList | nn.ParameterDict):
+        return None
     if type(module).__module__.startswith("torch.nn.modules"):
         return f"they go through {type(module).__name__} {layer!r}, which has no rule"
-    kind = "bare parameter" if leaf in module._parameters else "buffer"
-    return f"they are used together with {line.name!r}, a {kind} of the network"
+    if leaf in module._non_persistent_buffers_set:
+        return f"they are used together with {line.name!r}, a buffer that is not saved with the network"
+    return None
 
 
 def _shared(model: nn.Module, modules: Mapping[str, nn.Module], lines: list[Line], classes: Vector) -> dict[int, str]:
@@ -149,6 +195,8 @@ def _group(name: str, size: int, parts: list[Part], modules: Mapping[str, nn.Mod
         elif isinstance(modules[layer], (*PRODUCERS, ChannelIndex)):
             member = replace(member, is_buffer=isinstance(modules[layer], ChannelIndex))
             (consumes if line.reads else produces).append(member)
+        else:  # a tensor of somebody's own, or the columns of an embedding, which meet the channels one by one
+            normalises.append(replace(member, is_buffer=leaf in modules[layer]._buffers))
     return Group(name, size, tuple(produces), tuple(normalises), tuple(consumes))
 
 
@@ -158,7 +206,15 @@ def _reason_fixed(group: Group) -> str | None:
     if any(m.is_buffer for m in group.produces) and any(m.is_buffer for m in group.consumes):
         # What arrives through an index layer has no weight to mask, and would travel on through the next one.
         return "they come and go through index layers, where nothing can be masked"
-    read = torch.cat([member.channels for member in group.consumes]).unique() if group.consumes else ()
-    if len(read) < group.size:
-        return f"{group.size - len(read)} of them are read by no layer"
     return None
+
+
+def with_ways_out(groups: list[Group]) -> list[Group]:
+    """The groups, where those that a norm over all channels fixes say which others can be pruned."""
+    free = [group.name for group in groups if group.reason_fixed is None]
+    names = ", ".join(map(repr, free[:2])) + (f" and {len(free) - 2} others" if len(free) > 2 else "")
+    way_out = f"; it leaves the channels of {names} free" if free else "; no other channels here are free"
+    return [
+        replace(g, reason_fixed=g.reason_fixed + way_out) if g.reason_fixed and g.reason_fixed.endswith(INEXACT) else g
+        for g in groups
+    ]

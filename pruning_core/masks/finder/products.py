@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from pruning_core.masks.finder import reshaping
-from pruning_core.masks.finder.calls import CONSTANT, WHOLE, Call, marks_of, rule
+from pruning_core.masks.finder.calls import CONSTANT, WHOLE, Call, marks_of, rule, unknown
 from pruning_core.masks.finder.labels import Block, Marks
 
 INPUT = "which reads something of fixed size"
@@ -198,3 +198,10 @@ def attention(call: Call) -> list[Marks] | Marks:
         parts.append((marks, [*mask.shape[:-2], 1, 1]))
     marks = reshaping.broadcast(call.labels, parts, call.why(CONSTANT))
     return [marks] if isinstance(call.output, list | tuple) else marks
+
+
+@rule("_weight_norm_interface")
+def weight_norm(call: Call) -> list[Marks]:
+    """A weight that torch makes of a direction and a length, which have to stay; what it reads and makes stays with them."""
+    unknown(call)
+    return [marks_of(call.given[0])]

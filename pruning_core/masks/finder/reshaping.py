@@ -98,7 +98,10 @@ def _viewed(labels: Labels, block: Block, runs, before, after, reason: Reason, f
     for axis in sorted(set(range(len(right))) - set(kept), reverse=True):
         spread = spread.take(0, axis)
     origin = block.labels if len(kept) > 1 and len(left) == 1 else None
-    return Block(tuple(right[axis] for axis in kept), spread, block.origin if len(left) == len(right) else origin)
+    found = Block(tuple(right[axis] for axis in kept), spread, block.origin if len(left) == len(right) else origin)
+    growing = {right[axis] for axis in kept} & (free or set())
+    # Of view(n, 4, -1) the second dimension has a size of its own: the units are the same in each of the four parts.
+    return labels.settle(found, growing, reason) if growing else found
 
 
 def permute(marks: Marks, order: Sequence[int]) -> Marks:

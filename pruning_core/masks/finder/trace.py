@@ -15,17 +15,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pruning_core.masks.finder import picking, products  # noqa: F401  (they register their rules)
 from pruning_core.masks.finder.calls import Call, marks_of
-from pruning_core.masks.finder.labels import Block, Labels, Marks, Vector, all_labels
+from pruning_core.masks.finder.labels import VALUES, Block, Labels, Marks, Vector, all_labels
 from pruning_core.masks.finder.operators import FILLERS, apply
+from pruning_core.masks.finder.owners import CONVOLUTIONS, weight_of
 from pruning_core.masks.finder.ways import other_ways
 from pruning_core.models.calls import samples, tensors_of
 from pruning_core.models.cost import counting_positions
 from pruning_core.models.layers.index import ChannelIndex
 from pruning_core.models.modes import plain_attention
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 OPAQUE = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.RMSNorm)
+INEXACT = ", where removing is not exact"
+GATES = "pruning_core.models.layers"
 OUTPUTS = "they are outputs of the network"
 LEAVING = {torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.tolist, torch.Tensor.item}
 BATCH_NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training")
@@ -73,7 +75,9 @@ def traced(twin: nn.Module, arguments: tuple) -> Trace:
     twin.eval()
     for name, tensor in [*twin.named_parameters(), *twin.named_buffers()]:
         if tensor.is_floating_point() and tensor.dim():
-            lines += _labelled(labels, name, tensor, modules[name.rpartition(".")[0]])
+            labels.place = name.rpartition(".")[0]
+            lines += _labelled(labels, name, tensor, modules)
+    labels.place = ""
     for name, module in modules.items():
         if isinstance(module, ChannelIndex):
             rows = Line(f"{name}.index", 0, labels.new(len(module.index)))
@@ -114,15 +118,21 @@ def _left_out(labels: Labels, lines: list[Line], modules: Mapping[str, nn.Module
     return bool(missing - {line.name for line in lines if line.name in missing and met[line.labels].any()})
 
 
-def _labelled(labels: Labels, name: str, tensor: Tensor, owner: nn.Module) -> Iterator[Line]:
-    """Labels for the dimensions of one tensor, which carries them from here on; kernels of convolutions have none."""
-    turned = isinstance(owner, CONVOLUTIONS) and owner.transposed
-    is_layer = isinstance(owner, (*CONVOLUTIONS, nn.Linear)) and name.rpartition(".")[2] == "weight"
+def _labelled(labels: Labels, name: str, tensor: Tensor, modules: Mapping[str, nn.Module]) -> Iterator[Line]:
+    """Labels for the dimensions of one tensor, which carries them from here on; kernels of convolutions have none.
+
+    What meets a tensor of somebody's own is tried out: nobody knows what else is done with it.
+    """
+    owner = modules[labels.place]
+    layer = weight_of(name, modules) if tensor.dim() > 1 else None
+    turned = isinstance(layer, CONVOLUTIONS) and layer.transposed
     marks: Marks = ()
-    for dim in range(2 if is_layer else tensor.dim()):
-        reads = is_layer and dim == int(not turned)
+    for dim in range(2 if layer is not None else tensor.dim()):
+        reads = layer is not None and dim == int(not turned)
         line = Line(name, dim, labels.new(tensor.shape[dim], reads), reads)
         marks = (*marks, Block((dim,), line.labels))
+        if isinstance(owner, nn.Embedding) or not type(owner).__module__.startswith(("torch.nn.modules", GATES)):
+            labels.doubt(line.labels, VALUES)
         yield line
     tensor._channel_labels = marks  # type: ignore[attr-defined]
 
@@ -234,7 +244,7 @@ class _Follower(TorchDispatchMode):
             return f"{op}, {what}"
         name, module = self.stack[-1]
         title = f"{type(module).__name__} {name!r}" if name else f"the forward pass of {type(module).__name__}"
-        return f"{title}, where removing is not exact" if isinstance(module, NORMS) else f"{op} in {title}, {what}"
+        return f"{title}{INEXACT}" if isinstance(module, NORMS) else f"{op} in {title}, {what}"
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

@@ -62,7 +62,9 @@ def gates_behind_layers(model: nn.Module, example_input, make: Callable[[int], G
     for group in find_groups(model, example_input):
         rows = weight_rows(group)
         if group.reason_fixed is None and len(rows) == 1 and len(rows[0].indices) == group.size:
-            _put(model, rows[0].layer, make(group.size).to(model.get_parameter(rows[0].parameter)))
+            weight = model.get_parameter(rows[0].parameter)
+            if weight.shape[rows[0].dim] == group.size:
+                _put(model, rows[0].layer, make(group.size).to(weight))
     return model
 
 

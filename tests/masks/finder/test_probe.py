@@ -35,6 +35,14 @@ class Halves(nn.Module):
         return x + self.out(y[..., :half] * y[..., half:].sigmoid())
 
 
+class Counted(Halves):
+    """The same, over their number."""
+
+    def forward(self, x):
+        first, second = self.wide(x).chunk(2, -1)
+        return x + self.out(first * second / first.shape[-1])
+
+
 class Block(nn.Module):
     """Heads that are written out, and halves that are not, in one forward pass without modules of their own."""
 
@@ -79,9 +87,13 @@ def test_heads_that_are_counted_from_the_layer_are_cut_exactly():
         assert torch.allclose(result.shrink()(X), result.model(X), rtol=0, atol=1e-12)
 
 
-def test_a_reordering_that_only_values_show_is_blamed():
-    found = reasons(Attention(), Halves())
-    assert "masked and smaller network differ by" in found["0.qkv"] and found["1.wide"] is None
+def test_a_number_that_only_values_show_is_blamed():
+    found = reasons(Counted(), Halves())
+    assert "masked and smaller network differ by" in found["0.wide"] and found["1.wide"] is None
+
+
+def test_a_written_number_of_heads_leaves_queries_and_keys_whole():
+    assert "where they are multiplied with each other and summed" in reasons(Attention())["0.qkv"]
 
 
 def test_sizes_that_are_written_out_are_blamed_and_the_rest_is_free():
