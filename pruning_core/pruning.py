@@ -31,6 +31,7 @@ from pruning_core.methods.shared.promises import (
 from pruning_core.methods.shrinking import shrunk
 from pruning_core.models import folding
 from pruning_core.models.calls import first_sample, like_model
+from pruning_core.models.cost import check_example
 from pruning_core.models.effective import zeros_out_of_use
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.models.modes import copied, undisturbed
@@ -132,6 +133,7 @@ class PruneResult:
 
 
 @checked(method=None, loss=None, masks=None)
+@torch.inference_mode(False)
 def prune(
     model: nn.Module,
     method: str | Method,
@@ -289,7 +291,7 @@ def prune_step(
 def example_for(model: nn.Module, example_input=None, batches=None):
     """One input of the network: as given, the first of the batches, or random numbers of the shape in ``model.recipe``."""
     if example_input is not None:
-        return like_model(model, example_input, None)[0]
+        return like_model(model, check_example(example_input), None)[0]
     if batches is not None:
         return first_sample(like_model(model, next(iter(batches))[0], None)[0])
     if (recipe := getattr(model, "recipe", None)) is None:

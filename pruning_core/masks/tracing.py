@@ -69,6 +69,10 @@ def groups_and_positions(
             f"{type(model).__name__} cannot be traced for channel groups ({type(error).__name__}: {_short(error)}); "
             "prune weights instead, or check that example_input fits the network."
         ) from error
+    if not trace.shapes:
+        raise Unprunable(
+            f"{type(model).__name__} puts out no tensor, so nothing says which channels it needs; prune weights instead."
+        )
     if not trace.looks:
         remember(key, (groups, trace.positions))
     return groups, trace.positions
@@ -88,17 +92,21 @@ def _traced(model: nn.Module, arguments: tuple) -> tuple[Trace, Callable[[], tup
         return twin, mapped(lambda tensor: tensor.to("meta"), arguments)
 
     # Values fail where the example lies elsewhere than the network, shapes where a forward pass looks at values.
-    for fresh in (whole, weightless) if values_cost_little(model, arguments) else (weightless,):
+    if values_cost_little(model, arguments):
         with contextlib.suppress(Exception):
-            return traced(*fresh()), fresh
+            return traced(*whole()), whole
+        _refuse_wrong_example(model, arguments)  # shapes alone would take whole numbers for a linear layer
+    with contextlib.suppress(Exception):
+        return traced(*weightless()), weightless
     return traced(*whole()), whole
 
 
 def _refuse_wrong_example(model: nn.Module, arguments: tuple) -> None:
     twin = copied(model).eval()
+    device = next((parameter.device for parameter in model.parameters()), None)
     try:
         with torch.no_grad():
-            twin(*arguments)
+            twin(*mapped(lambda tensor: tensor.to(device, copy=True), arguments))
     except Exception as error:
         raise BadInput(f"example_input does not pass through {type(model).__name__}: {_short(error)}") from error
 

@@ -79,7 +79,10 @@ def absolute(view: View) -> View:
 
 def flow(view: View) -> Tensor:
     """The sum of all that the network puts out for an input of ones."""
-    return torch.stack([output.sum() for output in tensors_of(view.model(*_ones(view.example_input)))]).sum()
+    outputs = tensors_of(view.model(*_ones(view.example_input)))
+    if not outputs:
+        raise BadInput("SynFlow sums what the network puts out, and this one puts out no tensor.")
+    return torch.stack([output.sum() for output in outputs]).sum()
 
 
 def _ones(example) -> tuple[Tensor, ...]:

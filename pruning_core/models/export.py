@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -56,7 +57,8 @@ def export_network(model: nn.Module, path: str | PathLike, example_input: Any) -
     given = example_input if isinstance(example_input, tuple) else (example_input,)
     network = copy.deepcopy(model).eval()
     with observing(network), _quiet():
-        tried(network, given)
+        if not tensors_of(tried(network, given)):
+            raise BadInput(f"{type(model).__name__} puts out no tensor, so there is nothing to export.")
         program, bound = _traced(network, given)
         trial = mapped(partial(_like, size=None if bound else 3), given)
         run, write = (_as_onnx if suffix == ".onnx" else _as_program)(program)
@@ -111,6 +113,12 @@ def _traced(network: nn.Module, given: tuple) -> tuple[Any, int | None]:
     try:
         return torch.export.export(network, given, strict=False), len(first) if first.dim() else 1
     except Exception as error:
+        if is_dataclass(outputs := network(*given)):
+            kind = type(outputs).__name__
+            raise BadInput(
+                f"torch.export does not know {kind}, which the network puts out: call torch.export.register_dataclass({kind}) "
+                "before."
+            ) from error
         raise BadInput(
             f"torch.export cannot take {type(network).__name__}: {_first_line(error)}; save_network stores what needs its "
             "Python code to run."

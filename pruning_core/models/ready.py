@@ -1,5 +1,6 @@
 """Whether a network's weights are there, as parameters of its layers; otherwise one sentence that says what to do."""
 
+import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.prune import BasePruningMethod
@@ -38,9 +39,17 @@ def check_values(model: nn.Module) -> None:
 
 
 def check_plain(model: nn.Module) -> None:
-    """The same, and Unprunable for layers whose weights are quantised, or computed by a hook of torch."""
+    """The same, and Unprunable for TorchScript, and layers whose weights are quantised, or computed by a hook of torch."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise Unprunable(
+            "a TorchScript network cannot be cut: prune the module that it was made of, then script or trace that."
+        )
     check_values(model)
     for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise Unprunable(
+                f"layer {name!r} is TorchScript, which cannot be cut: put the module there that it was made of."
+            )
         if ".quantized." in type(module).__module__:
             kind = type(module).__name__
             raise Unprunable(f"layer {name!r} is quantised ({kind}): prune the network before it is quantised.")

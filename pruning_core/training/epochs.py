@@ -73,7 +73,8 @@ def training(model: nn.Module, trained: Sequence[nn.Parameter]) -> Iterator[None
         try:
             for parameter in frozen:
                 parameter.requires_grad_(False)
-            yield
+            with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is in
+                yield
         finally:
             for parameter in frozen:
                 parameter.requires_grad_(True)

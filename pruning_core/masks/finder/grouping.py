@@ -95,7 +95,9 @@ def _parted(group: Group, free: Tensor) -> tuple[Group, Group]:
 
 
 def _unread(group: Group) -> list[str | None]:
-    """For every unit why it has no reader; None where it has one, or where an index layer hands it on."""
+    """For every unit why it has no reader; None where it has one, or where an index layer hands it on, or is alone."""
+    if group.size == 1:
+        return [None]
     read = torch.zeros(group.size, dtype=torch.bool)
     for member in group.consumes:
         read[member.channels] = True

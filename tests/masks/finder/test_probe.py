@@ -35,6 +35,14 @@ class Halves(nn.Module):
         return x + self.out(y[..., :half] * y[..., half:].sigmoid())
 
 
+class Counted(Halves):
+    """The same, over their number."""
+
+    def forward(self, x):
+        first, second = self.wide(x).chunk(2, -1)
+        return x + self.out(first * second / first.shape[-1])
+
+
 class Block(nn.Module):
     """Heads that are written out, and halves that are not, in one forward pass without modules of their own."""
 
@@ -52,14 +60,6 @@ class Block(nn.Module):
         x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         value, gate = self.wide(x).chunk(2, -1)
         return x + self.back(value * gate.sigmoid())
-
-
-class Counted(Halves):
-    """The same, over their number."""
-
-    def forward(self, x):
-        first, second = self.wide(x).chunk(2, -1)
-        return x + self.out(first * second / first.shape[-1])
 
 
 @pytest.fixture
