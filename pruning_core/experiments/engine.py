@@ -13,7 +13,7 @@ import json
 import os
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -160,7 +160,7 @@ def epochs_of(stages: Iterable[Stage]) -> int:
     return total
 
 
-def _here(tasks: list[Task], shared: set[str], folder: Path | None) -> Iterator[tuple[Task, Failure | None]]:
+def _here(tasks: list[Task], shared: set[str], folder: Path | None) -> Generator[tuple[Task, Failure | None]]:
     for task in tasks:
         if task.until is None:  # a beginning is trained by the first that needs it
             yield task, attempt(task, shared, folder)
