@@ -14,7 +14,7 @@ import os
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -177,7 +177,7 @@ def epochs_of(stages: Iterable[Stage]) -> int:
 
 def _here(
     tasks: list[Task], shared: set[str], folder: Path | None, ends: float | None
-) -> Iterator[tuple[Task, Failure | None]]:
+) -> Generator[tuple[Task, Failure | None]]:
     first = True
     for task in tasks:
         if task.until is None:  # a beginning is trained by the first that needs it

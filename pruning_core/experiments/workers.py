@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -149,7 +149,7 @@ def _again(client: Any) -> Any:
 
 def outcomes_of_workers(
     workers: Any, tasks: list[Task], shared: set[str], folder: Path | None, ends: float | None = None
-) -> Iterator[tuple[Task, Failure | None]]:
+) -> Generator[tuple[Task, Failure | None]]:
     """Each task and what went wrong with it, as they end. Tasks that are lost with a scheduler are sent again."""
     distributed = _distributed()
     client, left = connect(workers), {task.key: task for task in tasks}

@@ -35,6 +35,7 @@ from pruning_core.version import REPOSITORY
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 SECONDS_TO_END = 60
 """Long, because a loaded machine is slow; what a stop takes on an idle one is measured, not asserted."""
+SECONDS_TO_FINISH = 3600
 
 # Every epoch that begins leaves a line, whichever process trains it.
 COUNTED = """
@@ -157,33 +158,40 @@ class Run:
         self.environment = os.environ | own | environment
         self.environment.pop("PRUNING_DATA", None)
 
-    def start(self) -> subprocess.Popen:
+    @contextlib.contextmanager
+    def started(self) -> Iterator[subprocess.Popen]:
         with open(self.folder / "errors", "ab") as errors:
             # In a shell's background SIGINT is ignored, and would be here.
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, *self.line], cwd=self.folder, env=self.environment, stdout=subprocess.DEVNULL,
                 stderr=errors, start_new_session=True,
                 preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler),
             )  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()  # where a test failed, or was itself stopped
+            process.wait()
 
     def killed(self, how: signal.Signals, when: float, begun: Callable[[], bool], *, group: bool = False) -> bool:
         """Start, and kill ``when`` seconds after it has begun its work; whether it was still running then."""
-        process = self.start()
-        while process.poll() is None and not begun():
-            time.sleep(0.01)
-        time.sleep(when)
-        if process.poll() is not None:
-            assert process.returncode == 0, self.errors()
-            return False
-        family = psutil.Process(process.pid).children(recursive=True)
-        os.killpg(process.pid, how) if group else process.send_signal(how)
-        self.status = process.wait(SECONDS_TO_END)
+        with self.started() as process:
+            while process.poll() is None and not begun():
+                time.sleep(0.01)
+            time.sleep(when)
+            if process.poll() is not None:
+                assert process.returncode == 0, self.errors()
+                return False
+            family = psutil.Process(process.pid).children(recursive=True)
+            os.killpg(process.pid, how) if group else process.send_signal(how)
+            self.status = process.wait(SECONDS_TO_END)
         _, alive = psutil.wait_procs(family, SECONDS_TO_END)
         assert [child.cmdline() for child in alive] == []
         return self.status != 0
 
     def finish(self) -> None:
-        assert self.start().wait(1200) == 0, self.errors()
+        with self.started() as process:
+            assert process.wait(SECONDS_TO_FINISH) == 0, self.errors()
 
     def errors(self) -> str:
         return (self.folder / "errors").read_text()[-2000:]
@@ -313,6 +321,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=ORDER, help="what is killed")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         for chain in kills(given.count, given.seed, Path(folder), tuple(given.kinds)):
             print(json.dumps(chain), flush=True)
