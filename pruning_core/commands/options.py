@@ -115,7 +115,7 @@ def besides(options: dict[str, Any], folder: Path | None = None, tags: str | Non
     asked = {name: options.pop(name) for name in ("histograms", "sign_flips", "elasticities")}
     tables_only = options.pop("no_tensorboard")
     watched = None
-    if watch or named or tables_only or any(value not in (None, False) for value in asked.values()):
+    if watch or named or tables_only or any(value is not None and value is not False for value in asked.values()):
         place = watch or folder
         if place is None:
             raise BadInput("give the folder to write to, --watch FOLDER, where something is to be watched.")
