@@ -61,10 +61,10 @@ class SliderFigure:
             f"<style>.text_html:has(> .pruning-slider){{{_UNBOXED}}}</style>"
             f'<div class="pruning-slider" id="{name}">'
             f'<div class="plot" role="img" aria-label="{alt}" style="min-height:{self.layout["height"]}px"></div>'
-            f'<div style="display:flex;gap:.75em;color:{NEUTRAL}">{button}'
+            f'<div style="display:flex;flex-wrap:wrap;gap:.75em;color:{NEUTRAL}">{button}'
             f'<label style="display:flex;gap:.75em;align-items:center;flex:1"><span>{control}</span>'
             f'<input type="range" min="0" max="{len(self.names) - 1}" step="1" value="{self.start}" disabled '
-            f'style="flex:1"><output style="min-width:6em"></output></label></div>'
+            f'style="flex:1;min-width:4em"><output style="min-width:4em"></output></label></div>'
             f"<noscript>{alt}</noscript><script>{_SCRIPT}{call}</script></div>"
         )
 
