@@ -99,7 +99,7 @@ def moving_figure() -> SliderFigure:
         x_range=(0, 100), y_range=(-0.6, len(order) - 0.4), mode="markers", play=True,
     )  # fmt: skip
     labels = {"tickvals": list(range(len(order))), "ticktext": [style_of(name).label for name in order]}
-    figure.layout["yaxis"] |= labels
+    figure.layout["yaxis"] |= labels | {"title": {"text": ""}}
     figure.layout |= {"showlegend": False, "margin": {"l": 130, "r": 15, "t": 20, "b": 50}}
     for trace in figure.data:
         trace["marker"]["size"] = 13

@@ -153,7 +153,9 @@ def parameters(method: type[pc.Method]) -> list[tuple[str, str, str, str]]:
         default = "" if field.default is MISSING else f"`{field.default!r}`"
         flag = Flag() if isinstance(field.default, bool) else None
         words = allowed(constraints.get(field.name, flag))
-        rows.append((f"`{field.name}`", default, words, explained(method, field.name)))
+        rows.append(
+            (f"`{field.name}`", default, words, explained(method, field.name).removeprefix(f"``{field.name}``: "))
+        )
     return rows
 
 
@@ -175,6 +177,12 @@ def _fenced(text: str, language: str) -> str:
     return f"```{language}\n{text}\n```\n"
 
 
+def _cited(text: str) -> str:
+    """Keys of references.bib as citations where they stand alone, and left out behind a name and a year."""
+    keys = "|".join(re.findall(r"^@\w+\{(\w+),", (BOOK / "references.bib").read_text(encoding="utf-8"), re.M))
+    return re.sub(rf", (?:{keys})\b", "", re.sub(rf"\(({keys})\)", r":cite:p:`\1`", text))
+
+
 def _cell(text: str) -> str:
     text = re.sub(r":\w+:`[~.]?([^`]+)`", r"`\1`", text)
     return re.sub(r"``([^`]+)``", r"`\1`", text).replace("|", "\\|")
@@ -194,7 +202,7 @@ def page(name: str, printed: str, alt: str, uses: list[tuple[str, str]]) -> str:
     method, style = pc.METHODS[name], style_of(name)
     module = importlib.import_module(method.__module__)
     home = method.__module__.removeprefix("pruning_core.methods.")
-    formula = "\n".join(docstrings.to_rst((module.__doc__ or "").splitlines())).strip()
+    formula = _cited("\n".join(docstrings.to_rst((module.__doc__ or "").splitlines())).strip())
     rivals = "weights" if method.unit == "weight" else "channels"
     out = [
         f"# {style.label[0].upper()}{style.label[1:]}\n",
@@ -203,7 +211,7 @@ def page(name: str, printed: str, alt: str, uses: list[tuple[str, str]]) -> str:
         f"What the example below keeps of a small network, in colour; in grey, every other method for {rivals} with the same "
         f"sparsity. Right: of the smallest tenth of the {rivals}, of the next, and so on to the largest.\n```\n",
         "## Formula\n",
-        _fenced(f".. py:currentmodule:: {module.__name__}\n\n{formula}", "{eval-rst}"),
+        _fenced(f".. py:currentmodule:: {module.__name__}\n.. highlight:: text\n\n{formula}", "{eval-rst}"),
         "## Example\n",
         _fenced(example(name), "python"),
         "It prints:\n",

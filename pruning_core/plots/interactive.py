@@ -65,10 +65,10 @@ class SliderFigure:
             f'<figure class="pruning-slider" id="{name}" style="margin:0">'
             # a group, not an image: its buttons can be reached, and what is in an image cannot
             f'<div class="plot" role="group" aria-label="{alt}" style="min-height:{self.layout["height"]}px"></div>'
-            f'<div style="display:flex;gap:.75em">{button}'
+            f'<div style="display:flex;flex-wrap:wrap;gap:.75em">{button}'
             f'<label style="display:flex;gap:.75em;align-items:center;flex:1"><span>{control}</span>'
             f'<input type="range" min="0" max="{len(self.names) - 1}" step="1" value="{self.start}" disabled '
-            f'style="flex:1"><output style="min-width:6em"></output></label></div>'
+            f'style="flex:1;min-width:4em"><output style="min-width:4em"></output></label></div>'
             f"<noscript>{html.escape(self.alt)}</noscript>{caption}<script>{_SCRIPT}{call}</script></figure>"
         )
 
