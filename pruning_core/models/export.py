@@ -63,7 +63,11 @@ def export_network(model: nn.Module, path: str | PathLike, example_input: Any) -
         trial = mapped(partial(_like, size=None if bound else 3), given)
         run, write = (_as_onnx if suffix == ".onnx" else _as_program)(program)
         _check_outputs(network, run, trial, suffix)
-        write_atomically(path, write)
+        try:
+            write_atomically(path, write)
+        except NotImplementedError as error:  # a type that was registered without a name in files
+            _refuse_dataclass(network(*given), error)
+            raise
     return bound
 
 
@@ -113,15 +117,19 @@ def _traced(network: nn.Module, given: tuple) -> tuple[Any, int | None]:
     try:
         return torch.export.export(network, given, strict=False), len(first) if first.dim() else 1
     except Exception as error:
-        if is_dataclass(outputs := network(*given)):
-            kind = type(outputs).__name__
-            raise BadInput(
-                f"torch.export does not know {kind}, which the network puts out: call torch.export.register_dataclass({kind}) "
-                "before."
-            ) from error
+        _refuse_dataclass(network(*given), error)
         raise BadInput(
             f"torch.export cannot take {type(network).__name__}: {_first_line(error)}; save_network stores what needs its "
             "Python code to run."
+        ) from error
+
+
+def _refuse_dataclass(outputs: Any, error: Exception) -> None:
+    if is_dataclass(outputs):
+        kind = type(outputs).__name__
+        raise BadInput(
+            f"torch.export does not know {kind}, which the network puts out: call torch.export.register_dataclass({kind}, "
+            f"serialized_type_name={kind!r}) before."
         ) from error
 
 
