@@ -16,8 +16,8 @@ from pruning_core.checks import checked
 from pruning_core.errors import BadInput, PruningError, Unprunable
 from pruning_core.masks.finder.cache import architecture, remember, remembered
 from pruning_core.masks.finder.grouping import PRODUCERS, grouped, with_ways_out
-from pruning_core.masks.finder.probe import probed
 from pruning_core.masks.finder.owners import CONVOLUTIONS
+from pruning_core.masks.finder.probe import probed
 from pruning_core.masks.finder.trace import Trace, traced
 from pruning_core.masks.groups import Group
 from pruning_core.masks.time_limit import OutOfTime, limited

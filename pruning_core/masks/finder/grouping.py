@@ -65,7 +65,10 @@ def grouped(trace: Trace, model: nn.Module) -> list[Found]:
         for group, own in zip(_parted(whole, free), (free, ~free), strict=True):
             if group.size:
                 doubted = [doubts[unit] for unit in units[own.numpy()].tolist() if unit in doubts]
-                worst, places = max((d for d, _ in doubted), default=0), frozenset[str]().union(*(p for _, p in doubted))
+                worst, places = (
+                    max((d for d, _ in doubted), default=0),
+                    frozenset[str]().union(*(p for _, p in doubted)),
+                )
                 reason = next((reason for reason, here in zip(why, own.tolist(), strict=True) if here), None)
                 reason = reason or _reason_fixed(group)
                 found.append((order[name], Found(replace(group, reason_fixed=reason), worst, places)))

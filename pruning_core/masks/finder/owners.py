@@ -32,5 +32,7 @@ def made_of(name: str, modules: Mapping[str, nn.Module]) -> str | None:
         return f"the {weight} of {of!r} is parametrised, made anew from other tensors: {remedy} makes it a plain one"
     where, remedy = computing_hook(module) or ("", "")
     if where and leaf not in ("weight", "bias"):
-        return f"layer {layer!r} is under {where}, whose hook computes its weight: call {remedy}, which keeps the values"
+        return (
+            f"layer {layer!r} is under {where}, whose hook computes its weight: call {remedy}, which keeps the values"
+        )
     return None

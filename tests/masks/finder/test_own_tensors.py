@@ -168,7 +168,9 @@ def test_what_cannot_be_copied_is_named(call):
 def test_a_norm_over_all_channels_says_which_others_are_free():
     layers = nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3)
     found = {group.name: group.reason_fixed for group in find_groups(nn.Sequential(*layers), torch.randn(2, 4))}
-    assert found["0"] == "they go through LayerNorm '1', where removing is not exact; it leaves the channels of '2' free"
+    assert (
+        found["0"] == "they go through LayerNorm '1', where removing is not exact; it leaves the channels of '2' free"
+    )
     assert found["2"] is None
 
 
