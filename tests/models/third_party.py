@@ -1,10 +1,10 @@
 """Networks that others wrote, and what becomes of them: here, and in torch-pruning, on the same channels.
 
 ``python -m tests.models.third_party [name ...]`` judges them in both, in about half an hour, keeps what it finds after every
-network in ``third_party.json`` beside this file, and prints the table in Markdown (``--stored``: of what is kept). A cut is *exact* where the
-smaller network computes what the whole one computes when nothing reads the removed channels any more, in double precision on
-fresh inputs; anything else that runs is another network, and the table says by how much. What torch-pruning's user has to find
-out, which layers make the outputs, is found out for it here.
+network in ``third_party.json`` beside this file, and prints the table in Markdown (``--stored``: of what is kept). A cut is
+*exact* where the smaller network computes what the whole one computes when nothing reads the removed channels any more, in
+double precision on fresh inputs; anything else that runs is another network, and the table says by how much. What
+torch-pruning's user has to find out, which layers make the outputs, is found out for it here.
 """
 
 from __future__ import annotations
