@@ -157,8 +157,11 @@ def run_notebooks(
         return _finished(running, f"notebooks ({profile})")
     except (KeyboardInterrupt, SystemExit):
         stopped.set()  # a notebook may have hours to go
-        for worker in set(multiprocessing.active_children()) - others:
-            worker.join(10 * SECONDS_BETWEEN_LOOKS)
+        workers = set(multiprocessing.active_children()) - others
+        given_up = time.monotonic() + 10 * SECONDS_BETWEEN_LOOKS
+        for worker in workers:
+            worker.join(max(given_up - time.monotonic(), 0))
+        for worker in workers:
             worker.kill()
             worker.join()
         sweep()

@@ -20,6 +20,7 @@ import click
 from pruning_core.commands import book, experiments, official, tables
 from pruning_core.commands.options import CONTEXT
 from pruning_core.errors import BadInput, BadType, OutOfTime, PruningError
+from pruning_core.records.locks import sweep
 
 
 class _Groups(click.Group):
@@ -84,6 +85,8 @@ def _end_at_the_latest(reading: int) -> None:
     time.sleep(SECONDS_TO_END)
     for child in multiprocessing.active_children():
         child.kill()
+    with contextlib.suppress(OSError):
+        sweep()  # what is this process's own goes with the next command
     print(INTERRUPTED, file=sys.stderr, flush=True)
     os._exit(128 + number)
 
