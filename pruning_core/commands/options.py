@@ -120,8 +120,10 @@ def besides(options: dict[str, Any], folder: Path | None = None, tags: str | Non
         if place is None:
             raise BadInput("give the folder to write to, --watch FOLDER, where something is to be watched.")
         named = named or (None if tables_only else tags)
-        names = None if named is None else TAGS[known_name("tags", named, TAGS)].split()
-        found = names and getattr(import_module(f"pruning_core.{names[0]}"), names[1])
+        found: Any = None
+        if named is not None:
+            room, name = TAGS[known_name("tags", named, TAGS)].split()
+            found = getattr(import_module(f"pruning_core.{room}"), name)
         watched = Watch(place, tags=found, tensorboard=not tables_only, **asked)
     loss = options.pop("loss")
     return Besides(loss and _loss(loss), options.pop("network"), options.pop("measure_cuts"), watched)

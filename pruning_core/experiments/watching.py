@@ -125,7 +125,7 @@ class Log:
         self.watch, self.experiment = watch, state.experiment
         self.folder = Path(watch.folder)
         self.training = (0, "")  # number and key of the one to come
-        self._tags = watch.tags and watch.tags(state.model, state.example, len(state.data.train))
+        self._tags: Any = watch.tags and watch.tags(state.model, state.example, len(state.data.train))
         self._before: list[dict[str, Any]] = []  # epochs of the trainings that came earlier
         self._rows: list[dict[str, Any]] = []
         self._board: TensorBoard | None = None
