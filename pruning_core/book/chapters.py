@@ -11,7 +11,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pruning_core.book.notebooks import NotebookFailed, run_notebook, running_root, stamp_in, stamp_of
+from pruning_core.book.notebooks import (
+    NotebookFailed,
+    checked_parameters,
+    run_notebook,
+    running_root,
+    stamp_in,
+    stamp_of,
+)
 from pruning_core.checks import Whole, check, checked
 from pruning_core.errors import BadInput, known_name
 from pruning_core.records.files import remove_leftovers, write_atomically
@@ -104,7 +111,10 @@ def run_notebooks(
     """
     jobs = check("jobs", jobs, Whole(at_least=1))
     parameters = dict(parameters or {})
-    due = [n for n in map(Path, notebooks) if always or not is_current(n, profile, parameters, executed)]
+    notebooks = [Path(notebook) for notebook in notebooks]
+    for notebook in notebooks if parameters else ():  # before the first of them starts
+        checked_parameters(notebook, profile, parameters)
+    due = [n for n in notebooks if always or not is_current(n, profile, parameters, executed)]
     if not due:
         return []
     # Fresh processes: torch's threads do not survive a fork.

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pruning_core.book.profiles import read_profiles
+from pruning_core.book.profiles import checked_knob, read_profiles
 from pruning_core.checks import checked
 from pruning_core.errors import BadInput, PruningError, known_name
 from pruning_core.progress import STILL
@@ -75,33 +75,50 @@ def run_notebook(
     failing run leaves goes to ``failed``. The working directory is the notebook's folder. The result carries its stamp
     (:func:`stamp_of`) in its metadata and a line for the reader below its title, but no path of this machine.
 
-    Raises UnknownName for parameters and profiles that the notebook does not have, NotebookFailed for a failing cell.
+    Raises UnknownName for parameters and profiles that the notebook does not have, BadType or BadInput for values that they
+    cannot have, all before it starts, and NotebookFailed for a failing cell.
     """
     import nbformat
 
     path = Path(path).resolve()
-    given = dict(parameters or {})
+    given = checked_parameters(path, profile, parameters or {})
     stamp = stamp_of(path, profile, given)
     defaults = read_parameters(path)
-    for name in given:
-        known_name(f"parameter of {path.name}", name, defaults)
-    if defaults.get("profile", "").strip("'\"") != profile:
-        given["profile"] = profile
+    said = {} if defaults.get("profile", "").strip("'\"") == profile else {"profile": profile}
     started = time.monotonic()
     with kernel_environment(profile):
-        notebook = _executed(path, given, failed)
+        notebook = _executed(path, given | said, failed)
     seconds = time.monotonic() - started
     for part in (notebook, *notebook.cells):
         part.metadata.pop("papermill", None)  # holds absolute paths and times of day
     notebook.metadata["pruning_book"] = {"stamp": stamp, "profile": profile, "seconds": round(seconds, 1)}
     values = {knob: _value(text) for knob, text in defaults.items()} | given
     settings = read_profiles(path.with_name("profiles.yml"), path.stem, profile)
-    notebook.cells[0].source += "\n\n" + page_stamp(profile, values, settings, seconds)
+    notebook.cells[0].source += "\n\n" + page_stamp(profile, values, settings, seconds, given)
     if output is not None:
         write_atomically(output, nbformat.writes(notebook) + "\n")
         if failed is not None:
             failed.unlink(missing_ok=True)
     return notebook
+
+
+def checked_parameters(path: Path, profile: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as a notebook can work with them, without those that change nothing: None, the written default, and what
+    its profile says anyway. Raises what :func:`run_notebook` raises before it starts."""
+    settings = read_profiles(path.with_name("profiles.yml"), path.stem, profile)
+    defaults = read_parameters(path) if parameters else {}
+    found = {}
+    for name, value in parameters.items():
+        known_name(f"parameter of {path.name}", name, defaults)
+        usual = settings.get(name, _value(defaults[name]))
+        if name == "profile":
+            if value != profile:
+                raise BadInput(f"the parameter profile is {value!r}, and the profile asked for {profile!r}: give one.")
+        elif value is not None:
+            value = checked_knob(path.with_name("profiles.yml"), path.stem, name, value, usual)
+            if value != usual:
+                found[name] = value
+    return found
 
 
 def running_root() -> Path:
@@ -170,8 +187,14 @@ def _failure(path: Path, error: Exception, kept: Path | None) -> str:
     return f"{name}, cell {next(numbers, '?')}: {error.ename}: {error.evalue}{aside}"
 
 
-def page_stamp(profile: str, parameters: Mapping[str, Any], settings: Mapping[str, Any], seconds: float) -> str:
-    """The line below a page's title that says how its numbers and figures were made."""
+def page_stamp(
+    profile: str,
+    parameters: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    seconds: float,
+    changed: Mapping[str, Any] | None = None,
+) -> str:
+    """The line below a page's title that says how its numbers and figures were made, with the knobs that were ``changed``."""
     from pruning_core.records.table import environment
 
     facts = environment(parameters.get("device") or "cpu")
@@ -180,6 +203,7 @@ def page_stamp(profile: str, parameters: Mapping[str, Any], settings: Mapping[st
         seeds = [first + k for k in range(seeds)]
     line = [
         f"profile {profile}",
+        *(f"{knob} {value}" for knob, value in (changed or {}).items() if knob not in ("seed", "seeds", "device")),
         f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}",
         f"{facts['device']}{', one thread' if profile in CHEAP else ''}",
         f"{seconds / 60:.1f} min",
@@ -224,7 +248,7 @@ def stamp_of(path: str | os.PathLike, profile: str, parameters: Mapping[str, Any
             "source": source,
             "settings": dict(read_profiles(path.with_name("profiles.yml"), path.stem, profile)),
             "profile": profile,
-            "parameters": dict(parameters or {}),
+            "parameters": checked_parameters(path, profile, parameters or {}),
             "package": tree_hash(PACKAGE, REPOSITORY / "requirements.lock"),
             "evidence": tree_hash(*reads) if re.search("records|claims|stored_rows", text) else "",
         }

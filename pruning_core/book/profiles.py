@@ -7,9 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from pruning_core.book.tables import check_table, read_table
-from pruning_core.checks import checked
+from pruning_core.checks import A, Device, Flag, OneOf, Real, Several, Text, Whole, check, checked
+from pruning_core.checks.constraints import Constraint
+from pruning_core.checks.vocabulary import NUMBERS
+from pruning_core.data.sets import DATASETS
 from pruning_core.errors import BadInput, known_name
+from pruning_core.models.build import MODELS
 from pruning_core.version import CHEAP, LONG, PROFILES, REPOSITORY
+
+KNOBS = ("seeds", "model", "data", "width", "epochs", "methods", "sparsities")
+"""The knobs that all notebooks share, as far as they have them, in the order of their parameters cells; at None the profile
+decides."""
 
 
 class Settings(dict):
@@ -58,15 +66,18 @@ def read_profiles(path: Path, stem: str, profile: str) -> Settings:
 
 
 @checked
-def profile_settings(name: str, profile: str, **chosen: Any) -> Settings:
+def profile_settings(name: str, profile: str | Mapping[str, Any], **chosen: Any) -> Settings:
     """What a notebook asks for after its parameters cell: its numbers in ``profile``.
 
-    ``name`` is chapter and stem, ``"0_foundations/1_sparsity"``. The chapter's ``profiles.yml`` is looked for from the
-    working directory upwards (so a copy of the repository wins over the installed one), then beside the package.
-    ``chosen`` holds knobs from the parameters cell: a value other than None replaces the profile's number.
+    ``name`` is chapter and stem, ``"0_foundations/1_sparsity"``. ``profile`` is the profile's name, or the notebook's
+    ``globals()``, from which its parameters are taken: profile, seed, device, and the knobs that all notebooks share as far
+    as this one has them (KNOBS). The chapter's ``profiles.yml`` is looked for from the working directory upwards (so a copy
+    of the repository wins over the installed one), then beside the package. ``chosen`` holds further knobs of the
+    parameters cell. A knob's value other than None replaces the profile's number.
 
     In the profiles smoke and quick torch is set to one thread, so that a reader sees the numbers of the page.
-    Raises UnknownName for an unknown profile, notebook or knob, BadInput when no ``profiles.yml`` is found.
+    Raises UnknownName for an unknown profile, notebook or knob, BadType or BadInput for a value that a knob cannot have, and
+    BadInput when no ``profiles.yml`` is found.
     """
     chapter, _, stem = name.partition("/")
     here = Path.cwd()
@@ -75,12 +86,69 @@ def profile_settings(name: str, profile: str, **chosen: Any) -> Settings:
     found = next((file for file in files if file.is_file()), None)
     if found is None:
         raise BadInput(f"no profiles.yml for {name!r} above {here} or in {REPOSITORY / 'notebooks'}.")
+    if isinstance(profile, Mapping):
+        given, profile = profile, check("profile", profile.get("profile", "quick"), Text())
+        settings = read_profiles(found, stem, profile)
+        first = "settings" not in given  # later a notebook may call something else by a name of these
+        shared = (*KNOBS, "seed", "device") if first else tuple(knob for knob in KNOBS if knob in settings)
+        chosen = {knob: given[knob] for knob in shared if given.get(knob) is not None} | chosen
     settings = read_profiles(found, stem, profile)
-    for knob in chosen:
-        known_name(f"setting of {name}", knob, settings)
+    values = {knob: value for knob, value in chosen.items() if value is not None}
+    for knob, value in values.items():
+        if knob not in ("seed", "device"):
+            known_name(f"setting of {name}", knob, settings)
+        values[knob] = checked_knob(found, stem, knob, value, settings.get(knob))
     if profile in CHEAP:
         import torch
 
         torch.set_num_threads(1)
-    values = {**settings, **{knob: value for knob, value in chosen.items() if value is not None}}
-    return Settings(name, profile, values)
+    return Settings(name, profile, {**settings, **{n: v for n, v in values.items() if n in settings}})
+
+
+def checked_knob(path: Path, stem: str, knob: str, value: Any, usual: Any) -> Any:
+    """``value`` of a knob, if a notebook can work with it: of the kind of the ``usual`` one, and known where it is a name.
+
+    ``path``: the chapter's profiles.yml, whose profiles name the methods that a notebook can compare.
+    """
+    if knob == "device":
+        device = check(knob, value, Device())
+        if device.startswith("cuda") and not _has_cuda():
+            raise BadInput(f"device {device!r} was asked for, and torch finds no GPU here.")
+        return device
+    if knob == "data":
+        return known_name("data set", value, DATASETS)
+    if knob == "model":
+        return value if str(value).startswith("torchvision/") else known_name("model", value, MODELS)
+    if knob == "methods":
+        profiles = (read_table(path, "profiles") or {}).values()
+        known = {method for notebooks in profiles for method in (notebooks.get(stem) or {}).get("methods") or ()}
+        return list(check(knob, value, Several(OneOf(*known, kind=f"method of {path.parent.name}/{stem}"), at_least=1)))
+    constraint = _constraint(knob, usual)
+    found = value if constraint is None else check(knob, value, constraint)
+    return list(found) if isinstance(found, tuple) else found
+
+
+def _constraint(knob: str, usual: Any) -> Constraint | None:
+    """What a knob must be: as others of its name, and of the kind of its usual value; None where that is unknown."""
+    if knob in ("epochs", "seeds"):
+        return Whole(at_least=1)
+    if knob in ("sparsities", "sparsity"):
+        one = NUMBERS["sparsity"]
+        return Several(one, at_least=1) if knob == "sparsities" else one
+    if usual is None or isinstance(usual, bool):
+        return NUMBERS.get(knob) if usual is None else Flag()
+    if isinstance(usual, int | float):
+        kind = Whole if isinstance(usual, int) else Real
+        named = NUMBERS.get(knob)
+        return named if type(named) is kind else Whole(at_least=min(usual, 1)) if isinstance(usual, int) else Real()
+    if isinstance(usual, list):
+        kinds = {type(entry) for entry in usual}
+        numbers = Whole(at_least=min(*usual, 1)) if kinds == {int} else Real()
+        return Several(numbers if kinds and kinds <= {int, float} else Text() if kinds == {str} else A(object))
+    return Text() if isinstance(usual, str) else A(Mapping, "a mapping") if isinstance(usual, dict) else None
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from pruning_core import records
-from pruning_core.commands.options import command, given, parameters, profile
+from pruning_core.commands.options import command, files, given, parameters, profile
 from pruning_core.errors import BadInput, known_name
 from pruning_core.version import LONG, PROFILES, REPOSITORY
 
@@ -19,6 +20,7 @@ names = click.argument("names", nargs=-1, metavar="[NAMES]...")
 @names
 @profile("quick")
 @parameters
+@files
 @click.option("--jobs", type=int, default=2, show_default=True, help="how many side by side")
 @click.option(
     "--into",
@@ -28,7 +30,7 @@ names = click.argument("names", nargs=-1, metavar="[NAMES]...")
 @click.option("--always", is_flag=True, help="run also what has not changed")
 @click.option("--check-stripped", is_flag=True, help="only check that no outputs are stored")
 def notebooks(
-    names: tuple[str, ...], profile: str, parameters: Any, jobs: int, into: Path | None, **flags: bool
+    names: tuple[str, ...], profile: str, parameters: Any, files: Any, jobs: int, into: Path | None, **flags: bool
 ) -> None:
     """Run the notebooks that changed since their last run.
 
@@ -52,8 +54,16 @@ def notebooks(
     how: dict[str, Any] = {"jobs": jobs, "executed": into or chapters.EXECUTED, "always": flags["always"]}
     if into:  # what fails stays there, too: an installed package has no other place
         how["failed"] = into / "_failed"
-    ran = chapters.run_notebooks(found, profile, given(parameters), **how)
+    profile, asked = _asked(profile, given(parameters, files))
+    ran = chapters.run_notebooks(found, profile, asked, **how)
     print(f"{len(ran)} of {len(found)} notebooks run, the others had not changed since their last run")
+
+
+def _asked(profile: str, asked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The profile, which may stand among the parameters, and the other parameters; a --profile that is typed wins."""
+    typed = click.get_current_context().get_parameter_source("profile") is not ParameterSource.DEFAULT
+    found = asked.pop("profile", profile)
+    return profile if typed else known_name("profile", found, PROFILES), asked
 
 
 @command("sweep", "sweep 5_how_sparse --profile standard --jobs 8")
@@ -88,13 +98,15 @@ def sweep_status(profile: str) -> None:
 @click.argument("name")
 @profile("quick")
 @parameters
-def page(name: str, profile: str, parameters: Any) -> None:
+@files
+def page(name: str, profile: str, parameters: Any, files: Any) -> None:
     """Run one notebook and build its page of the site."""
     from pruning_core.book import chapters
 
     records.needs_checkout("to build a page")
     (source,) = chapters.find_notebooks([name])
-    chapters.run_notebooks([source], profile, given(parameters), jobs=1)
+    profile, asked = _asked(profile, given(parameters, files))
+    chapters.run_notebooks([source], profile, asked, jobs=1)
     chapters.remove_strays()
     if gaps := chapters.fill_gaps():
         print(f"{len(gaps)} other notebooks have not run yet: their pages will have no outputs")

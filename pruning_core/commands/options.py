@@ -11,7 +11,7 @@ import click
 from pruning_core.errors import BadInput, known_name
 from pruning_core.experiments.besides import Besides
 from pruning_core.experiments.watching import Watch
-from pruning_core.records.values import read_value
+from pruning_core.records.values import read_document, read_value
 from pruning_core.training.losses import LOSSES
 from pruning_core.version import PROFILES
 
@@ -37,9 +37,18 @@ parameters = click.option(
 )  # fmt: skip
 
 
-def given(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """``-p name value`` as parameters; the value is read as YAML, as papermill does, and 1e-4 is a number."""
-    return {name: read_value(value, "a value of -p") for name, value in pairs}
+files = click.option(
+    "-f", "files", type=click.Path(path_type=Path), multiple=True,
+    help="parameters from a file of YAML, as papermill -f; those of -p come later, and win",
+)  # fmt: skip
+
+
+def given(pairs: Iterable[tuple[str, str]], files: Iterable[Path] = ()) -> dict[str, Any]:
+    """``-f file`` and ``-p name value`` as parameters; a value is read as YAML, as papermill does, and 1e-4 is a number."""
+    found: dict[str, Any] = {}
+    for file in files:
+        found |= read_document(file)
+    return found | {name: read_value(value, "a value of -p") for name, value in pairs}
 
 
 _RUNNING: tuple[Decorator, ...] = (
@@ -95,13 +104,15 @@ def besides(options: dict[str, Any], folder: Path | None = None, tags: str | Non
     asked = {name: options.pop(name) for name in ("histograms", "sign_flips", "elasticities")}
     tables_only = options.pop("no_tensorboard")
     watched = None
-    if watch or named or tables_only or any(value not in (None, False) for value in asked.values()):
+    if watch or named or tables_only or any(value is not None and value is not False for value in asked.values()):
         place = watch or folder
         if place is None:
             raise BadInput("give the folder to write to, --watch FOLDER, where something is to be watched.")
         named = named or (None if tables_only else tags)
-        names = None if named is None else TAGS[known_name("tags", named, TAGS)].split()
-        found = names and getattr(import_module(f"pruning_core.{names[0]}"), names[1])
+        found: Any = None
+        if named is not None:
+            room, name = TAGS[known_name("tags", named, TAGS)].split()
+            found = getattr(import_module(f"pruning_core.{room}"), name)
         watched = Watch(place, tags=found, tensorboard=not tables_only, **asked)
     loss = options.pop("loss")
     return Besides(loss and _loss(loss), options.pop("network"), options.pop("measure_cuts"), watched)

@@ -207,7 +207,7 @@ def _played(
             halfway = checkpoint(key, "-halfway")
             if log is not None:
                 log.training = (number, key)
-                if halfway.exists() and not log.holds(number, key, load_tensors(halfway)[1]["trainer"]["epoch"]):
+                if halfway.exists() and not log.holds(number, key, _epochs_in(halfway)):
                     halfway.unlink()
             play(state, step, seed, halfway, progress)
             state.save(checkpoint(key))
@@ -218,6 +218,14 @@ def _played(
     if log is not None and until is None:
         log.finish(state.rows)
     return state, [key for key, step in zip(keys, steps, strict=False) if _trains(step)]
+
+
+def _epochs_in(halfway: Path) -> int:
+    """The epochs of a training that its checkpoint within it holds; none of a damaged one, which says so when it is loaded."""
+    try:
+        return int(load_tensors(halfway)[1]["trainer"]["epoch"])
+    except (CorruptFile, KeyError, TypeError, ValueError):
+        return 0
 
 
 def _loaded(state: State, step: Step, number: int, key: str) -> bool:

@@ -125,7 +125,7 @@ class Log:
         self.watch, self.experiment = watch, state.experiment
         self.folder = Path(watch.folder)
         self.training = (0, "")  # number and key of the one to come
-        self._tags = watch.tags and watch.tags(state.model, state.example, len(state.data.train))
+        self._tags: Any = watch.tags and watch.tags(state.model, state.example, len(state.data.train))
         self._before: list[dict[str, Any]] = []  # epochs of the trainings that came earlier
         self._rows: list[dict[str, Any]] = []
         self._board: TensorBoard | None = None
@@ -230,14 +230,12 @@ class Log:
 
 
 def read_epochs(place: Path) -> list[dict[str, Any]]:
-    """The rows of a training's table, numbers as numbers; none where there is no table."""
+    """The rows of a training's table, numbers as numbers; none where there is no table that can be read."""
     try:
-        text = (place / EPOCHS).read_text(encoding="utf-8")
-    except OSError:
+        rows = list(csv.DictReader(io.StringIO((place / EPOCHS).read_text(encoding="utf-8"))))
+    except (OSError, ValueError, csv.Error):
         return []
-    return [
-        {name: _number(cell) for name, cell in row.items() if cell != ""} for row in csv.DictReader(io.StringIO(text))
-    ]
+    return [{name: _number(cell) for name, cell in row.items() if cell not in ("", None)} for row in rows]
 
 
 def _number(cell: str) -> Any:

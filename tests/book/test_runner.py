@@ -138,7 +138,7 @@ def test_parameters_reach_the_notebook_and_no_path_stays_in_it(book: Path) -> No
     notebook = run_notebook(path, "smoke", {"seed": 5, "steps": 9})
     text = nbformat.writes(notebook)
     assert "steps 9 seed 5" in text
-    assert "profile smoke · seeds 5, 6 ·" in notebook.cells[0].source
+    assert "profile smoke · steps 9 · seeds 5, 6 ·" in notebook.cells[0].source
     assert str(book) not in text
     assert "papermill" not in notebook.metadata
 

@@ -20,9 +20,12 @@ def test_the_examples_run_in_their_order(empty_cache, tmp_path, monkeypatch, cap
     assert printed[0] == "(1, 12, 12) 2 768 96 96 240"
     assert printed[1:3] == ["(3, 32, 32)", "(3, 24, 24) 20"]
     assert any("slimming" in line for line in printed)
-    assert [line.split(" removed")[0] for line in printed[-2:]] == ["cut 80%", "final 80%"]
+    assert [line.split(" removed")[0] for line in printed[-7:-5]] == ["cut 80%", "final 80%"]
+    assert printed[-5] == "confident"
+    assert [line.split(" removed")[0] for line in printed[-4:-1]] == ["before cut 0%", "cut 80%", "final 80%"]
+    assert printed[-1] == "['epochs.csv', 'epochs.csv', 'measured.csv']"
 
 
 def test_each_example_is_short():
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 6
     assert max(len(block.strip().splitlines()) for block in BLOCKS) <= 20

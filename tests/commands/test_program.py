@@ -49,6 +49,21 @@ def test_the_help_of_every_command_ends_with_an_example_of_it(name, capsys):
         ("run cascade -p method sipp", "cascade needs kept, epochs, retrain"),
         ("run l0 -p strength a -p epochs 1 -p fine_tune 1", "strength"),
         ("run ispasp -p sparsity x -p epochs 1 -p fine_tune 1", "sparsity"),
+        ("run dense -p epochs 1 --loss mes", "did you mean 'mse'"),
+        ("run dense -p epochs 1 --loss nowhere:loss", "there is no loss 'nowhere:loss'"),
+        ("run dense -p epochs 1 --loss math:pi", "loss must be a name"),
+        ("run dense -p epochs 1 --network nowhere", "there is no file"),
+        ("run dense -p epochs 1 --network .", "cannot be read"),
+        ("run dense -p epochs 1 --max-minutes 0", "max_minutes must be finite and above 0"),
+        ("run dense -p epochs 1 --max-minutes nan", "max_minutes must be finite and above 0"),
+        ("run dense -p epochs 1 --sign-flips", "--watch FOLDER"),
+        ("run dense -p epochs 1 --watch logs --histograms 0", "histograms must be at least 1"),
+        ("run dense -p epochs 1 --watch logs --elasticities -1", "elasticities must be at least 1"),
+        ("run dense -p epochs 1 --watch logs --tags snip", "did you mean 'snipit'"),
+        ("run dense -p epochs 1 --watch logs --tags sipp --no-tensorboard", "are for TensorBoard"),
+        ("official cifar/resnet20 --loss mes", "did you mean 'mse'"),
+        ("official cifar/resnet20 --histograms 0", "histograms must be at least 1"),
+        ("official snipit --loss Hoyer --data digits", "unknown loss of SNIP-it 'Hoyer'"),
         ("official", "give the name of a setting"),
         ("official cifar/resnet21", "did you mean 'cifar/resnet20'"),
         ("official --list nix", "no official setting begins with 'nix'"),
@@ -124,3 +139,57 @@ def test_the_settings_of_run_reach_the_experiment(empty_cache, tmp_path, capsys)
     )  # fmt: skip
     assert planned.record().exists()
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"rows.csv", "curves.csv", "curves.npz", "report.md"}
+
+
+OWN_LOSS = """
+from torch.nn import functional
+
+def halved(outputs, labels):
+    return functional.cross_entropy(outputs, labels) / 2
+"""
+SMALL = "--data digits --width 0.1 --limit 400 --profile smoke"
+
+
+def test_what_is_asked_besides_reaches_the_run(empty_cache, tmp_path, capsys, monkeypatch):
+    (tmp_path / "my_losses.py").write_text(OWN_LOSS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    network = pc.build_model("lenet300", "digits", width=0.1, seed=5)
+    pc.save_network(network, "own.safetensors")
+    line = f"run before_training -p method snip -p sparsity 0.9 -p epochs 2 {SMALL} --loss my_losses:halved"
+    line += " --network own.safetensors --measure-cuts --watch logs --sign-flips --elasticities 1 --no-tensorboard"
+    assert main(shlex.split(line)) == 0, capsys.readouterr().err
+    (record,) = (empty_cache / "records").glob("*.json")
+    rows = pc.records.load(record)
+    assert rows["label"].tolist() == ["before cut", "after cut", "final"]
+    assert set(rows["criterion"]) == {"halved"}
+    assert set(rows["network_file"]) == {pc.records.file_sha256("own.safetensors")}
+    split = pc.load_data("digits", limit=400).test
+    assert rows["loss"][0] == pytest.approx(pc.evaluate(network, split).loss / 2, rel=1e-5)
+    (table,) = (tmp_path / "logs").glob("*-training1-*/epochs.csv")
+    assert {"sign_flips", "median_elasticity"} <= set(table.read_text().splitlines()[0].split(","))
+
+
+def test_minutes_that_are_over_have_an_exit_status_of_their_own(empty_cache, capsys):
+    line = shlex.split(f"run dense -p epochs 2 {SMALL}")
+    assert main([*line, "--max-minutes", "1e-9"]) == 75
+    assert "after epoch 1, and the same call goes on" in capsys.readouterr().err
+    assert main([*line, "--max_training_minutes", "1e-9"]) == 0  # two epochs are done then
+    assert "label=final" in capsys.readouterr().out
+
+
+def test_official_settings_take_the_same_under_their_own_tags(empty_cache, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("tensorboard", reason="an extra")
+    monkeypatch.setattr("pruning_core.official.results.FIGURES", ())
+    line = "official snipit --model LeNet300 --data_set MNIST --prune_criterion SNIP --pruning_limit 0.9 --epochs 1"
+    line += f" --data digits --limit 400 --width 0.1 --loss mse --measure-cuts --track_weights --out {tmp_path}"
+    assert main(shlex.split(line)) == 0, capsys.readouterr().err
+    assert "(limit 400, width 0.1, data digits, loss mse)" in (tmp_path / "report.md").read_text()
+    assert (
+        len(list((tmp_path / "watch").glob("*-training1-*/events*"))) == 2
+    )  # of the pruned network, and of the dense one
+    tables = [path.read_text() for path in (tmp_path / "watch").glob("*/epochs.csv")]
+    assert all("sparse/weight" in text and "sign_flips" in text for text in tables)
+    rows = (tmp_path / "rows.csv").read_text()
+    assert "before cut" in rows
+    assert "mse" in rows

@@ -158,6 +158,20 @@ def test_experiments_that_begin_alike_share_the_log_of_their_beginning(tmp_path,
     assert not list(tmp_path.glob("*/events*"))
 
 
+def test_a_damaged_log_is_written_anew(tmp_path, monkeypatch):
+    watch = Watch(tmp_path, tensorboard=False)
+    pc.run(experiment(watch, [pc.Train(2)]), progress=False)
+    whole = tables(tmp_path)
+    (place,) = tmp_path.glob("*-training1-*")
+    trained = times_trained(monkeypatch)
+    for content in (b"", b"\xff\xfe", (place / EPOCHS).read_bytes()[:40]):
+        (place / EPOCHS).write_bytes(content)
+        measured_file(experiment(watch, [pc.Train(2)])).parent.joinpath("watch.json").write_text("{")
+        pc.run(experiment(watch, [pc.Train(2)]), progress=False)
+        assert tables(tmp_path) == whole
+    assert trained == [0, 1] * 3
+
+
 def test_another_way_of_watching_is_another_log(tmp_path, monkeypatch):
     timeline = [pc.Train(2)]
     pc.run(experiment(Watch(tmp_path, tensorboard=False), timeline), progress=False)

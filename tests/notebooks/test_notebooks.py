@@ -1,5 +1,6 @@
 """Every notebook of the book: stored clean, with its parameters, and running from top to bottom at profile smoke."""
 
+import html
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import pytest
 import yaml
 from papermill.engines import papermill_engines
 
+from pruning_core import records
 from pruning_core.book.chapters import SOURCES, find_notebooks, unstripped
 from pruning_core.book.notebooks import read_parameters, run_notebook
 from pruning_core.book.profiles import read_profiles
+from pruning_core.commands.options import given
 from pruning_core.errors import UnknownName
 from pruning_core.version import PROFILES
 from tests.notebooks.in_process import InProcess
@@ -83,6 +86,43 @@ def test_runs_at_profile_smoke(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 )
 def test_runs_in_a_kernel_of_its_own(path: Path) -> None:
     check_page(run_notebook(path, "smoke"))
+
+
+CHANGED: dict[str, dict[str, Any]] = {
+    "0_foundations/2_scores_budgets_schedules": {"seeds": 1, "epochs": 2, "sparsities": [0.8], "seed": 1},
+    "2_sensitivity/2_weights": {"model": "lenet300_snip", "data": "digits", "methods": ["sipp", "magnitude"]},
+    "5_how_sparse/0_opening": {"width": 0.1, "epochs": 2, "methods": ["magnitude", "random"], "sparsities": [0.5, 0.9]},
+}
+"""Three notebooks with other knobs than their profile's: each of the shared ones is changed in one of them."""
+
+
+@pytest.mark.notebooks
+@pytest.mark.parametrize("name", CHANGED)
+def test_runs_with_changed_knobs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a parameter file, as `papermill -f` takes it; the numbers are those asked for, and the page says so."""
+    papermill_engines.register("in process", InProcess)
+    monkeypatch.setattr(papermill, "execute_notebook", partial(papermill.execute_notebook, engine_name="in process"))
+    monkeypatch.setenv("PRUNING_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "mine.yml").write_text(yaml.safe_dump(CHANGED[name]), encoding="utf-8")
+    asked = given([], [tmp_path / "mine.yml"])
+    notebook = run_notebook(SOURCES / f"{name}.ipynb", "smoke", asked)
+    check_page(notebook)
+    rows = records.load(tmp_path / "cache" / "records")
+    columns = {"model": "model", "data": "data", "width": "width", "seed": "seed"}
+    for knob in columns.keys() & asked.keys():
+        assert set(rows[columns[knob]]) == {asked[knob]}
+    if "seeds" in asked:
+        assert rows["seed"].nunique() == asked["seeds"]
+    if "methods" in asked:
+        assert set(rows["method"]) - {"dense"} == set(asked["methods"])
+    if "sparsities" in asked:
+        assert set(asked["sparsities"]) <= set(rows["asked"])
+    if "epochs" in asked:
+        assert asked["epochs"] in set(rows["epoch"])
+    stamp = notebook.cells[0].source
+    assert all(
+        f"{knob} {value}" in html.unescape(stamp) for knob, value in asked.items() if knob not in ("seed", "seeds")
+    )
 
 
 @every_notebook

@@ -32,7 +32,7 @@ class OfficialTags:
 
     def go_on(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Count on from the rows of earlier epochs, as a Watch has written them."""
-        self.cumulative = sum(row["time/flops_per_sample"] for row in rows) * self.samples
+        self.cumulative = sum(row.get("time/flops_per_sample", 0.0) for row in rows) * self.samples
 
     @staticmethod
     def _living_units(model: nn.Module, masks: Mapping[str, Tensor]) -> int:

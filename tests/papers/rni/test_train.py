@@ -388,3 +388,16 @@ def test_rni_refuses_a_network_with_ordinary_norms():
 def test_polarisation_is_among_the_methods():
     assert receding.OFFICIAL_METHODS["polarization"] is Polarization
     assert receding.OFFICIAL_METHODS["l1"] is Slimming
+
+
+def test_observers_see_every_epoch_of_both_functions():
+    seen: list[tuple[str, int]] = []
+
+    def watching(name):
+        return lambda trainer, row: seen.append((name, row["epoch"]))
+
+    model, _ = small(epochs=2, observers=[watching("train")])
+    prune_finetune(model, method="rni", prune_pc=0.5, epochs=1, observers=[watching("tune")], **SMALL)
+    assert seen == [("train", 1), ("train", 2), ("tune", 1)]
+    with pytest.raises(PruningError, match="observers"):
+        small(observers=[3])

@@ -11,6 +11,7 @@ import pruning_core as pc
 from pruning_core.errors import PruningError
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.reports import dead_layers, dead_units, layer_density
+from pruning_core.papers.snipit import Elasticities, OfficialTags, SignFlips, WeightStatistics
 from pruning_core.papers.snipit.counts import (
     compressed_bits,
     harmonic_mean,
@@ -18,7 +19,6 @@ from pruning_core.papers.snipit.counts import (
     saliency_maps,
     saliency_picture,
 )
-from pruning_core.papers.snipit import Elasticities, OfficialTags, SignFlips, WeightStatistics
 from pruning_core.plots import snipit as figures
 from pruning_core.plots.style import alt_text
 from pruning_core.training.evaluation import confusion_matrix
