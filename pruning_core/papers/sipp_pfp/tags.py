@@ -5,14 +5,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pruning_core.checks import checked
+from pruning_core.checks import A, checked
 from pruning_core.training.trainer import Trainer
 
 STEPS = 10_000
 """What an axis of retained fractions is multiplied by there: steps of TensorBoard are whole numbers."""
 
 
-@checked(example=None)
+@checked(example=A(Tensor))
 class SippTags:
     """What the code of SiPP and PFP sends to TensorBoard: ``Watch(folder, tags=SippTags)``.
 
