@@ -43,6 +43,8 @@ def official_command(
         return
     if (name is None) == (config is None):
         raise BadInput("give the name of a setting (see --list), or --config FILE, and not both.")
+    if name is not None:
+        official.official(name)  # a name that there is, before it becomes that of a folder
     use_root(options["root"])
     epochs = options["epochs"]
     if name == "snipit" and epochs is not None:  # its own flag: a length, not a shortening

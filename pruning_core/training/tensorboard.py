@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pruning_core.checks import checked
+from pruning_core.checks import A, Whole, check, checked
 from pruning_core.errors import BadInput
 from pruning_core.training.trainer import Trainer
 
@@ -31,9 +31,12 @@ class TensorBoard:
                 self._writer.add_scalar(name, float(value), row["epoch"])
         self._writer.flush()
 
+    @checked(epoch=Whole(at_least=0))
     def add_picture(self, tag: str, figure: Any, epoch: int) -> None:
         """Write a matplotlib figure (a confusion matrix, saliency maps, an elasticity curve) under ``tag``."""
-        self._writer.add_figure(tag, figure, epoch, close=False)
+        from matplotlib.figure import Figure
+
+        self._writer.add_figure(tag, check("figure", figure, A(Figure, "a figure of matplotlib")), epoch, close=False)
         self._writer.flush()
 
     def close(self) -> None:
