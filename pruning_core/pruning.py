@@ -46,8 +46,7 @@ class PruneResult:
     """A pruned copy of a network, with zeros in place of what was removed.
 
     ``model`` has the shapes of the network given; ``masks`` say what is alive; ``report`` prints well. For channel
-    methods ``shrink()`` gives the smaller network, and ``save`` stores that one. ``settings`` are what ``prune`` was told.
-    """
+    methods ``shrink()`` gives the smaller network, and ``save`` stores that one. ``settings`` are what ``prune`` was told."""
 
     model: nn.Module
     masks: Masks
@@ -56,6 +55,7 @@ class PruneResult:
     example_input: object = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    @checked
     def shrink(self, *, fold_batch_norm: bool = False, channels_last: bool = False) -> nn.Module:
         """A smaller, plain network with the same outputs: dead channels are cut out, special layers made ordinary.
 
@@ -85,6 +85,7 @@ class PruneResult:
             small = folded
         return small.to(memory_format=torch.channels_last) if channels_last else small
 
+    @checked
     def save(self, path: str | PathLike) -> None:
         """Write one safetensors file (JSON and checksum inside): the shrunk network for channel methods, else the masked
         one with its masks. :func:`load_pruned` reads it."""
@@ -93,6 +94,7 @@ class PruneResult:
         else:
             save_network(self.model, path, masks=self.masks)
 
+    @checked
     def save_card(
         self,
         path: str | PathLike,

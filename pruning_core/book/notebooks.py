@@ -24,6 +24,9 @@ from pruning_core.progress import STILL
 from pruning_core.records.files import content_hash, file_sha256, running_root, temporary_folder, write_atomically
 from pruning_core.version import CHEAP, PACKAGE, REPOSITORY
 
+_PATIENCE = 600
+"""Seconds in which a kernel must start, and an output arrive after its cell: nbclient waits a minute and four seconds, too
+little for a machine with ten times as many processes as cores."""
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -167,6 +170,8 @@ def _executed(path: Path, parameters: Mapping[str, Any], failed: Path | None) ->
                 parameters,
                 cwd=path.parent,
                 progress_bar=False,
+                start_timeout=_PATIENCE,
+                iopub_timeout=_PATIENCE,
                 kernel_name="python3",
                 kernel_manager_class=Kernel,
                 extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # ipykernel warns of its own default transport
@@ -194,7 +199,7 @@ def _failure(path: Path, error: Exception, kept: Path | None) -> str:
     name = f"{path.parent.name}/{path.stem}"
     aside = f" (what had run is kept in {kept})" if kept is not None and kept.is_file() else ""
     if not isinstance(error, PapermillExecutionError):
-        return f"{name} could not be run: {type(error).__name__}: {error}{aside}"
+        return f"{name} could not be run: {type(error).__name__}: {' '.join(str(error).split())[:500]}{aside}"
     # Counted in the source, where the reader looks for it: papermill may have put a cell of parameters before it.
     numbers = (number for number, cell in enumerate(source_cells(path), 1) if cell["source"] == error.source)
     return f"{name}, cell {next(numbers, '?')}: {error.ename}: {error.evalue}{aside}"

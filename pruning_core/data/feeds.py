@@ -37,7 +37,7 @@ class Feed:
             raise BadType(
                 f"batches are needed, not {kind}, whose entries are single samples: give DataLoader({kind}(...))."
             )
-        if not isinstance(source, Iterable) or isinstance(source, str | Mapping | Tensor):
+        if not isinstance(source, Iterable) or isinstance(source, str | bytes | Mapping | Tensor):
             remedy = "; put a single batch into a list" if isinstance(source, Mapping | Tensor) else ""
             raise BadType(f"batches must be an iterable of (inputs, labels), not {type(source).__name__}{remedy}.")
         if _is_one_pair(source):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pruning_core.checks import Whole, check, checked
 from pruning_core.data.sets import Augmentation
-from pruning_core.errors import BadInput, CorruptFile
+from pruning_core.errors import BadInput, CorruptFile, shown
 from pruning_core.records.places import file_bytes
 
 WITH_TEST_SET = {"score": 0.05, "validation": 0.05}
@@ -38,6 +38,8 @@ class Split:
     def __init__(
         self, inputs: Tensor, labels: Tensor, augmentation: Augmentation | None = None, black: Tensor | None = None
     ):
+        if not inputs.dim() or not labels.dim() or len(inputs) != len(labels):
+            raise BadInput(f"a split has as many labels as inputs, not {shown(labels)} for {shown(inputs)}.")
         self.inputs, self.labels, self.augmentation, self.black = inputs, labels, augmentation, black
 
     def __len__(self) -> int:
@@ -49,6 +51,7 @@ class Split:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return self.batches(256)
 
+    @checked(size=None)
     def batches(
         self, size: int, generator: torch.Generator | None = None, drop_last: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:

@@ -9,7 +9,20 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, Literal
 
-from pruning_core.checks import SEED, A, Constraints, Device, Maybe, OneOf, Real, Text, Whole, check, check_fields
+from pruning_core.checks import (
+    SEED,
+    A,
+    Constraints,
+    Device,
+    Maybe,
+    OneOf,
+    Real,
+    Text,
+    Whole,
+    check,
+    check_fields,
+    checked,
+)
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS
 from pruning_core.errors import BadInput, known_name
 from pruning_core.experiments.fields import Becomes
@@ -156,9 +169,10 @@ class Experiment:
         """Content hash of the whole experiment: 16 hexadecimal characters."""
         return content_hash([self._content(), list(self.timeline), own_methods(self.timeline)])
 
+    @checked
     def record(self, folder: Path | None = None) -> Path:
         """Where its rows are, or will be."""
-        return (folder or cache_root() / "records") / f"{self.key}.json"
+        return Path(folder or cache_root() / "records") / f"{self.key}.json"
 
 
 def own_methods(stages: Iterable[Stage]) -> dict[str, str]:

@@ -65,6 +65,7 @@ class Every(Checked):
         super().__post_init__()
         check("after + k, the epoch of the first event,", self.after + self.k, Whole(at_least=1))
 
+    @checked(total=Whole(at_least=0))
     def epochs(self, total: int) -> list[int]:
         """The epochs of a training of ``total`` after which the event fires."""
         return list(range(self.after + self.k, total + 1, self.k))[: self.times]

@@ -12,6 +12,7 @@ from os import PathLike
 import torch
 from torch import Tensor, nn
 
+from pruning_core.checks import Text, check, checked
 from pruning_core.errors import BadInput, BadType, shown
 from pruning_core.models.storage import CARRIED
 from pruning_core.records.checkpoints import load_tensors, save_tensors
@@ -59,20 +60,19 @@ class Masks(NamedTensors):
                 raise BadType(f"the mask of {name!r} must be a bool tensor, not {kind}.")
 
     @classmethod
+    @checked
     def dense(cls, model: nn.Module, names: Iterable[str] | None = None) -> Masks:
         """Everything alive, for the parameters in ``names`` (default: all parameters)."""
         parameters = dict(model.named_parameters())
-        chosen = list(parameters) if names is None else list(names)
-        unknown = [name for name in chosen if name not in parameters]
-        if unknown:
-            raise BadInput(f"the network has no parameter {unknown[0]!r}.")
-        return cls({name: torch.ones(parameters[name].shape, dtype=torch.bool) for name in chosen})
+        chosen = parameters if names is None else _chosen(parameters, names)
+        return cls({name: torch.ones(parameter.shape, dtype=torch.bool) for name, parameter in chosen.items()})
 
     @classmethod
+    @checked
     def of_nonzero(cls, model: nn.Module, names: Iterable[str]) -> Masks:
-        """Alive where the weight is not zero."""
-        parameters = dict(model.named_parameters())
-        return cls({name: (parameters[name].detach() != 0).cpu() for name in names})
+        """Alive where the weight is not zero. Raises BadInput for a name that no parameter has."""
+        chosen = _chosen(dict(model.named_parameters()), names)
+        return cls({name: (parameter.detach() != 0).cpu() for name, parameter in chosen.items()})
 
     def __repr__(self) -> str:
         return f"Masks({len(self)} parameters, {self.removed:,} of {self.total:,} weights removed)"
@@ -110,12 +110,15 @@ class Masks(NamedTensors):
         return self.keys() == other.keys() and all(torch.equal(mask, other[name]) for name, mask in self.items())
 
     def _same_shapes(self, other: Masks) -> None:
+        if not isinstance(other, Masks):
+            raise BadType(f"masks are combined and compared with Masks, not with {shown(other)}.")
         for name in self.keys() & other.keys():
             if self[name].shape != other[name].shape:
                 raise BadInput(
                     f"the masks of {name!r} differ in shape: {tuple(self[name].shape)} and {tuple(other[name].shape)}."
                 )
 
+    @checked
     def check(self, model: nn.Module) -> Masks:
         """Return self if every entry fits a parameter of ``model``; otherwise raise BadInput naming the first misfit."""
         parameters = dict(model.named_parameters())
@@ -128,6 +131,7 @@ class Masks(NamedTensors):
         return self
 
     @classmethod
+    @checked
     def carried(cls, model: nn.Module) -> Masks:
         """The masks that :meth:`carry` left on a network, for the parameters that it still has; a weight that is not zero
         any more, as after training without masks, is alive."""
@@ -140,12 +144,14 @@ class Masks(NamedTensors):
                     found[full] = mask | (parameters[full].detach() != 0).cpu()
         return cls({name: mask for name, mask in found.items() if not mask.all()})
 
+    @checked
     def carry(self, model: nn.Module) -> None:
         """Leave the masks on the network as a plain attribute, so that pruning it again knows what is dead."""
         for module in model.modules():
             vars(module).pop(CARRIED, None)
         setattr(model, CARRIED, {name: mask for name, mask in self.items() if not mask.all()})
 
+    @checked
     @torch.no_grad()
     def apply_(self, model: nn.Module) -> None:
         """Set the dead weights of ``model`` to exactly zero, in place (also where they are infinite or NaN)."""
@@ -154,12 +160,21 @@ class Masks(NamedTensors):
             if name in self:
                 parameter.masked_fill_(~self[name].to(parameter.device), 0)
 
+    @checked
     def save(self, path: str | PathLike) -> None:
         """Write the masks to one file, atomically, with a checksum."""
         save_tensors(path, {f"mask:{name}": mask for name, mask in self.items()}, {"kind": "masks"})
 
     @classmethod
+    @checked
     def load(cls, path: str | PathLike) -> Masks:
         """Read masks from a file of :meth:`save`, or from a pruned network saved by :func:`~pruning_core.pruning.prune`."""
         tensors, _ = load_tensors(path)
         return cls({name.removeprefix("mask:"): mask for name, mask in tensors.items() if name.startswith("mask:")})
+
+
+def _chosen(parameters: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    chosen = [check("each of names", name, Text()) for name in names]
+    if unknown := [name for name in chosen if name not in parameters]:
+        raise BadInput(f"the network has no parameter {shown(unknown[0])}.")
+    return {name: parameters[name] for name in chosen}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import checked
+from pruning_core.checks import OneOf, checked
 from pruning_core.errors import BadInput, known_name
 from pruning_core.masks.groups import any_alive
 from pruning_core.masks.sites import Sites
@@ -67,6 +67,7 @@ class Report:
         """The fraction removed, of what the budget counted."""
         return self.fraction(self.of)
 
+    @checked(of=OneOf("weights", "channels", "macs"))
     def fraction(self, of: str) -> float:
         """The fraction removed of "weights", "channels" or "macs"; NaN where it was not measured."""
         if of not in self.removed:

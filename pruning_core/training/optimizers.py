@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from pruning_core.checks import Constraints, Maybe, OneOf, Real, Several, Text, check_fields
+from pruning_core.checks import Constraints, Maybe, OneOf, Real, Several, Text, Whole, check, check_fields, checked
 from pruning_core.errors import BadInput
 from pruning_core.records.files import HASHED_UNLESS_DEFAULT
 
@@ -59,6 +59,7 @@ class Optimizer:
         if self.nesterov and not (self.name == "sgd" and self.momentum > 0):
             raise BadInput("nesterov needs name='sgd' and a momentum above 0.")
 
+    @checked
     def build(self, model: nn.Module, only: Callable[[str], bool] | None = None) -> torch.optim.Optimizer:
         """The torch optimizer over the parameters that require gradients (and whose name passes ``only``).
 
@@ -155,6 +156,12 @@ class LearningRate:
         >>> LearningRate(warmup=2).factor(5, 10, 4)
         0.25
         """
+        # Once a step of a training: what is in order is not to be looked at twice.
+        given = (step, steps_per_epoch, epochs)
+        if {type(n) for n in given} != {int} or min(step, epochs) < 0 or steps_per_epoch < 1:
+            step = check("step", step, Whole(at_least=0))
+            steps_per_epoch = check("steps_per_epoch", steps_per_epoch, Whole(at_least=1))
+            epochs = check("epochs", epochs, Whole(at_least=0))
         scheduled = self._scheduled(step, steps_per_epoch, epochs)
         rising = self.warmup * steps_per_epoch
         return min(step / rising, scheduled) if step < rising else scheduled

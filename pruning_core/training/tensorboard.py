@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pruning_core.checks import checked
+from pruning_core.checks import A, Whole, check, checked
 from pruning_core.errors import BadInput
 from pruning_core.training.trainer import Trainer
 
@@ -61,9 +61,12 @@ class TensorBoard:
             self._writer.add_histogram(tag, values.detach().float().cpu(), step)
             self._writer.flush()
 
+    @checked(epoch=Whole(at_least=0))
     def add_picture(self, tag: str, figure: Any, epoch: int) -> None:
         """Write a matplotlib figure (a confusion matrix, saliency maps, an elasticity curve) under ``tag``."""
-        self._writer.add_figure(tag, figure, epoch, close=False)
+        from matplotlib.figure import Figure
+
+        self._writer.add_figure(tag, check("figure", figure, A(Figure, "a figure of matplotlib")), epoch, close=False)
         self._writer.flush()
 
     def close(self) -> None:

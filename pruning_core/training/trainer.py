@@ -263,6 +263,7 @@ class Trainer(TrainerState):
 
     def check(self, split: Split | Feed) -> None:
         """Raises BadInput for weights, data or a batch size that cannot be trained on; a split is looked at once."""
+        split = as_split(split, self.model)
         check_finite(self.model)
         if self._checked and self._checked[0] is getattr(split, "source", split):
             return

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruning_core.checks import checked
 from pruning_core.data.feeds import Feed
 from pruning_core.data.splits import Split
-from pruning_core.errors import BadInput
+from pruning_core.errors import BadInput, BadType, shown
 from pruning_core.masks.masks import Masks
 from pruning_core.models.calls import tensors_of
 from pruning_core.models.modes import own_random_numbers
@@ -99,9 +100,7 @@ class TrainerState:
 
         Raises BadInput, before anything is changed, when the state is of another kind or does not fit the network.
         """
-        tensors, info = state
-        if info.get("kind") != FORMAT:
-            raise BadInput("this is not the state of a training.")
+        tensors, info = _state(state)
         parts = split_parts(tensors)
         weights = parts.get("model", {})
         own = self.model.state_dict()
@@ -121,12 +120,15 @@ class TrainerState:
             device = next(self.model.parameters()).device
             self.average.load(parts.get("average", {}), info["steps_averaged"], device)
 
+    @checked
     def slice_state(self, kept: Any, model: nn.Module) -> None:
         """Go on with ``model``, the smaller network that a removal of channels left: masks and optimizer state are cut alike.
 
         ``kept.slice(name, tensor)`` cuts a tensor of the old parameter ``name``. A remembered best epoch is forgotten: its
         weights belong to the larger network. Parameters that the old network did not have start with fresh state.
         """
+        if not callable(getattr(kept, "slice", None)):
+            raise BadType(f"kept must be what a removal of channels returns, not {shown(kept)}.")
         old = {name: parameter.shape for name, parameter in self.model.named_parameters()}
         names = {name for name, _ in model.named_parameters() if name in old}
         stepped = {}
@@ -166,3 +168,13 @@ class TrainerState:
         if self.keep == "best_validation" and (self.best is None or accuracy > self.best["validation_accuracy"]):
             state = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
             self.best = {"epoch": self.epoch, "validation_accuracy": accuracy, "state": state}
+
+
+def _state(given: Any) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+    """What ``state_dict`` gave; BadInput for anything else."""
+    match given:
+        case (Mapping() as tensors, Mapping() as info) if info.get("kind") == FORMAT:
+            whole = {"epoch", "history", "best", "steps_averaged"} <= info.keys() and "generator" in tensors
+            if whole and all(isinstance(name, str) and isinstance(t, Tensor) for name, t in tensors.items()):
+                return tensors, info
+    raise BadInput("this is not the state of a training, as state_dict() gives it.")

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruning_core.checks import checked
+from pruning_core.checks import Whole, checked
+from pruning_core.errors import BadInput
 
 
 @checked
@@ -30,8 +31,13 @@ class ChannelIndex(nn.Module):
         self.register_buffer("index", torch.as_tensor(index, dtype=torch.long))
 
     @classmethod
+    @checked(inputs=Whole(at_least=1), outputs=Whole(at_least=1))
     def option_a(cls, inputs: int, outputs: int, stride: int) -> ChannelIndex:
         """The shortcut that widens from ``inputs`` to ``outputs`` channels: zeros before and after, odd ones after."""
+        if outputs < inputs:
+            raise BadInput(
+                f"outputs must be at least inputs, {inputs}, not {outputs}: this shortcut only adds channels."
+            )
         before = (outputs - inputs) // 2
         return cls([-1] * before + list(range(inputs)) + [-1] * (outputs - inputs - before), stride)
 

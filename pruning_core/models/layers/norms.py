@@ -68,6 +68,7 @@ class _SigmoidNorm(nn.modules.batchnorm._BatchNorm):
         return F.batch_norm(input, mean, variance, self.importance, None, use_batch, momentum or 0.0, self.eps)
 
     @classmethod
+    @checked
     def from_plain(cls, norm: Any, *, nearest: bool = False) -> Self:
         """The sigmoid batch norm that does what ``norm``, an ordinary one with scale s and shift 0, does: g = logit(s).
 
@@ -175,6 +176,7 @@ class _ClampedNorm(nn.modules.batchnorm._BatchNorm):
         self.weight.clamp_(0, self.upper)
 
     @classmethod
+    @checked
     def from_plain(cls, norm: Any, upper: float = 1.0) -> Self:
         """The same norm with its scale clamped to [0, upper]; shift, statistics and settings are carried over.
 
