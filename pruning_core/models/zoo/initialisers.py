@@ -84,11 +84,12 @@ def _transformer(model: Any) -> None:
     nn.init.normal_(model.position, std=0.02)
 
 
+_uniform = _he("fan_in", fill=nn.init.kaiming_uniform_)
 _snip = partial(_orthogonal, gain=nn.init.calculate_gain("leaky_relu", LEAK))  # of the activation behind the layer
 STARTS: dict[str, Initialiser] = {
     "torch": initialiser(),
     "he": initialiser(conv=_he("fan_in"), linear=_he("fan_in")),
-    "he_uniform": initialiser(*2 * [_he("fan_in", fill=nn.init.kaiming_uniform_)]),
+    "he_uniform": initialiser(conv=_uniform, linear=_uniform),
     "he_fan_in": initialiser(conv=_he("fan_in", bias=True), linear=_he("fan_in", bias=True)),
     "he_fan_in_convolutions": initialiser(conv=_he("fan_in", bias=True)),
     "he_fan_out": initialiser(conv=_he("fan_out")),
