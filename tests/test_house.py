@@ -74,7 +74,7 @@ def test_no_import_is_relative() -> None:
 
 
 def test_every_folder_of_tests_is_a_room() -> None:
-    others = {"benchmarks", "golden", "notebooks", "site"}
+    others = {"benchmarks", "golden", "networks", "notebooks", "site"}
     tests = ROOT / "tests"
     folders = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")} - {Path(".")}
     assert [f for f in folders if f.parts[0] not in others and not (PACKAGE / f / "__init__.py").is_file()] == []
