@@ -12,7 +12,7 @@ STEPS = 10_000
 """What an axis of retained fractions is multiplied by there: steps of TensorBoard are whole numbers."""
 
 
-@checked(example=None)
+@checked
 class SippTags:
     """What the code of SiPP and PFP sends to TensorBoard: ``Watch(folder, tags=SippTags)``.
 
