@@ -91,23 +91,23 @@ def profile_settings(name: str, profile: str | Mapping[str, Any], **chosen: Any)
     found = next((file for file in files if file.is_file()), None)
     if found is None:
         raise BadInput(f"no profiles.yml for {name!r} above {here} or in {REPOSITORY / 'notebooks'}.")
-    if isinstance(profile, Mapping):
-        given, profile = profile, check("profile", profile.get("profile", "quick"), Text())
-        settings = read_profiles(found, stem, profile)
+    given = profile if isinstance(profile, Mapping) else {"profile": profile}
+    chosen_profile: str = check("profile", given.get("profile", "quick"), Text())
+    settings = read_profiles(found, stem, chosen_profile)
+    if given is profile:
         first = "settings" not in given  # later a notebook may call something else by a name of these
         shared = (*KNOBS, "seed", "device") if first else tuple(knob for knob in KNOBS if knob in settings)
         chosen = {knob: given[knob] for knob in shared if given.get(knob) is not None} | chosen
-    settings = read_profiles(found, stem, profile)
     values = {knob: value for knob, value in chosen.items() if value is not None}
     for knob, value in values.items():
         if knob not in ("seed", "device"):
             known_name(f"setting of {name}", knob, settings)
         values[knob] = checked_knob(found, stem, knob, value, settings.get(knob))
-    if profile in CHEAP:
+    if chosen_profile in CHEAP:
         import torch
 
         torch.set_num_threads(1)
-    return Settings(name, profile, {**settings, **{n: v for n, v in values.items() if n in settings}})
+    return Settings(name, chosen_profile, {**settings, **{n: v for n, v in values.items() if n in settings}})
 
 
 def checked_knob(path: Path, stem: str, knob: str, value: Any, usual: Any) -> Any:

@@ -52,8 +52,8 @@ class SignFlips:
         self._previous = self._signs(model)
         self._start = self._previous
         if start is not None:
-            if missing := [name for name in self._previous if name not in start]:
-                raise BadInput(f"start must hold the weights that are watched, and lacks {missing[0]}.")
+            if missing := self._previous.keys() - start.keys():
+                raise BadInput(f"start has no weights of {sorted(missing)[0]!r}, which the network has.")
             self._start = {name: start[name].to(signs.device) < 0 for name, signs in self._previous.items()}
 
     def __call__(self, trainer: Trainer, row: dict[str, Any]) -> None:

@@ -87,7 +87,8 @@ class Watch(Checked):
         """What decides the content of a log, as JSON."""
         own = [getattr(observer, "__qualname__", type(observer).__qualname__) for observer in self.observers]
         asked = {name: getattr(self, name) for name in ("histograms", "sign_flips", "elasticities", "tensorboard")}
-        return asked | {"tags": self.tags and getattr(self.tags, "__qualname__", ""), "observers": own}
+        tags: Any = self.tags
+        return asked | {"tags": getattr(tags, "__qualname__", None), "observers": own}
 
     def is_kept_in(self, place: Path) -> bool:
         """Whether the log in a folder holds all that is asked for."""
