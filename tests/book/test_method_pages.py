@@ -71,6 +71,14 @@ def test_a_share_kept_is_counted_by_layer_and_by_tenth():
     assert layers == pytest.approx(1 - result.report.layers["sparsity"].to_numpy(float))
 
 
+def test_keys_of_the_bibliography_are_cited_and_not_shown():
+    bib = (REPOSITORY / "book" / "references.bib").read_text(encoding="utf-8")
+    keys = "|".join(re.findall(r"^@\w+\{(\w+),", bib, re.M))
+    pages = {name: method_pages.page(name, "", "", []) for name in pc.METHODS}
+    assert {name: found for name, text in pages.items() if (found := re.findall(rf"(?<!`)\b(?:{keys})\b", text))} == {}
+    assert ":cite:p:`wolfe2022ispasp`" in pages["weight_product"]
+
+
 def test_chapters_that_use_a_method_are_found_by_its_name_and_its_class():
     found = method_pages.pages_that_use()
     assert any(place == "/notebooks/4_snip/2_weights" for place, _ in found["snip"])
