@@ -125,7 +125,7 @@ def _twin(module: Any, known: dict[Any, Any], name: str) -> Any:
     """A copy of one module and its children."""
     if id(module) in known:
         return known[id(module)]
-    if not isinstance(module, nn.Module) or not _is_ordinary(type(module)):
+    if not isinstance(module, nn.Module) or not _is_ordinary(type(module)):  # type: ignore[arg-type]
         return _deeply(module, known, f"layer {name!r}" if name else "it")
     twin = known[id(module)] = type(module).__new__(type(module))
     state = vars(twin)
