@@ -120,11 +120,15 @@ def _grouped(call: Call, inputs: Marks, filters: Marks, groups: int, transposed:
     filters, rows = labels.along(filters, 0, call.why())
     filters, columns = labels.along(filters, 1, call.why())
     given = [vector for vector in (channels, rows, columns) if vector is not None]
-    if rows is None or (transposed and (channels is None or columns is None or not labels.reads(rows))):
+    if rows is None:
         for vector in given:
-            labels.fix(vector, call.why(PRODUCT if rows is None else INPUT))
+            labels.fix(vector, call.why(PRODUCT))
         return others
     if transposed:  # what is summed over lies in dimension 0, and dimension 1 holds the outputs of one group
+        if channels is None or columns is None or not labels.reads(rows):
+            for vector in given:
+                labels.fix(vector, call.why(INPUT))
+            return others
         labels.join(channels, rows, call.why(INPUT))
         if groups == x.shape[1]:
             return (*others, Block((1,), channels.repeat(weight.shape[1])))
