@@ -16,7 +16,7 @@ from pruning_core.masks.budgets import SPARSITY, Budget
 from pruning_core.masks.comparing import compare
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.reports import NOTHING_CUT, Report, count_removed, make_report
-from pruning_core.masks.schedules import fraction_after, rounds_of
+from pruning_core.masks.schedules import fraction_of_rest_after, rounds_of
 from pruning_core.masks.sites import Scope, Sites, check_batches, find_sites
 from pruning_core.methods import cards
 from pruning_core.methods.base import Choice, Method, View, as_method, check_rounding, counted
@@ -210,7 +210,7 @@ def prune(
     gone = removed / max(total, 1)
     for i in range(1, rounds + 1):
         if overall is not None:
-            budget = replace(budget, to=_after(schedule, i, rounds, overall, gone))
+            budget = replace(budget, to=fraction_of_rest_after(schedule, i, rounds, overall, gone))
         original = model if i == 1 and not dead.removed else None
         found, _, remarks = prune_step(
             pruned, method, budget, sites, found, batches, seed + i - 1, original, example_input, objective, i, rounds
@@ -243,13 +243,6 @@ def _given(masks: Mapping[str, Tensor]) -> Masks:
             f"masks must map names of parameters to bool tensors, as PruneResult.masks does, not {shown(masks)}."
         )
     return Masks(masks)
-
-
-def _after(schedule: str, i: int, rounds: int, overall: float, gone: float) -> float:
-    """The fraction removed after cut ``i`` where ``gone`` was removed before the first: the schedule runs over what is left."""
-    if i == rounds or overall <= gone:
-        return overall
-    return gone + (1 - gone) * fraction_after(schedule, i, rounds, (overall - gone) / (1 - gone))
 
 
 def prune_step(

@@ -21,7 +21,8 @@ from pruning_core.book.stored import stored_notebook
 from pruning_core.checks import checked
 from pruning_core.errors import BadInput, PruningError, known_name
 from pruning_core.progress import STILL
-from pruning_core.records.files import content_hash, file_sha256, running_root, temporary_folder, write_atomically
+from pruning_core.records.files import file_sha256, running_root, temporary_folder, write_atomically
+from pruning_core.records.hashes import content_hash
 from pruning_core.version import CHEAP, PACKAGE, REPOSITORY
 
 _PATIENCE = 600
@@ -213,7 +214,7 @@ def page_stamp(
     changed: Mapping[str, Any] | None = None,
 ) -> str:
     """The line below a page's title that says how its numbers and figures were made, with the knobs that were ``changed``."""
-    from pruning_core.records.table import environment
+    from pruning_core.records.machine import environment
 
     facts = environment(parameters.get("device") or "cpu")
     first, seeds = parameters.get("seed", 0), parameters.get("seeds") or settings.get("seeds") or 1

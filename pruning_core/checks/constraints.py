@@ -35,6 +35,7 @@ from torch import Tensor
 from pruning_core.errors import BadInput, BadType, known_name, shown
 
 LARGEST = sys.float_info.max  # an int may lie beyond it
+LONGEST_PATH = 4096  # bytes, PATH_MAX of Linux with the zero at its end
 
 
 class Constraint(Protocol):
@@ -156,7 +157,8 @@ class Place:
             stored = os.fsencode(value)
         except UnicodeEncodeError:
             stored = b""
-        if not stored or min(stored) < 32:  # nothing there, or control characters, the line break among them
+        # Nothing there, control characters (the line break among them), or more than Linux opens.
+        if not stored or min(stored) < 32 or len(stored) >= LONGEST_PATH:
             raise BadInput(f"{name} must be the path of a file or folder, not {shown(value)}.")
         return value
 

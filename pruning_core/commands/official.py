@@ -61,12 +61,13 @@ def official_command(
     shorter = official.Shorter(epochs, options["limit"], options["width"], options["data"])
     title = wanted.stem if isinstance(wanted, Path) else wanted
     out = options["out"] or cache_root() / "official" / title
+    if not options["plan"]:
+        check_folder("--out", out)
     system = (official.official(wanted) if isinstance(wanted, str) else settings_of_file(wanted)[0]).room
     more = besides(options, out / "watch", {"snipit": "snipit", "sipp_pfp": "sipp"}.get(system))
     if options["plan"]:
         _plan(wanted, asked, shorter, more)
         return
-    check_folder("--out", out)
     found = official.run_official(
         wanted,
         asked,

@@ -13,7 +13,7 @@ from pruning_core.checks import Place, Whole, check
 from pruning_core.errors import BadInput, known_name, shown
 from pruning_core.experiments.besides import Besides
 from pruning_core.experiments.watching import Watch
-from pruning_core.records.places import check_folder
+from pruning_core.records.places import check_folder, located
 from pruning_core.records.values import read_document, read_value
 from pruning_core.training.losses import LOSSES
 from pruning_core.version import PROFILES
@@ -37,6 +37,13 @@ def profile(default: str) -> Decorator:
     return click.option("--profile", default=default, show_default=True, help=f"one of {', '.join(PROFILES)}")
 
 
+class PathOf(click.Path):
+    """A path that can be one: click takes an empty one for the working directory, and a zero byte to the file system."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(check(param.opts[-1] if param else "a path", value, Place()), param, ctx)
+
+
 parameters = click.option(
     "-p", "parameters", nargs=2, type=(str, str), metavar="NAME VALUE", multiple=True,
     help="set a parameter, its value as YAML; may be given several times",
@@ -44,7 +51,7 @@ parameters = click.option(
 
 
 files = click.option(
-    "-f", "files", type=click.Path(path_type=Path), multiple=True,
+    "-f", "files", type=PathOf(path_type=Path), multiple=True,
     help="parameters from a file of YAML, as papermill -f; those of -p come later, and win",
 )  # fmt: skip
 
@@ -55,13 +62,6 @@ def given(pairs: Iterable[tuple[str, str]], files: Iterable[Path] = ()) -> dict[
     for file in files:
         found |= read_document(file)
     return found | {name: read_value(value, "a value of -p") for name, value in pairs}
-
-
-class PathOf(click.Path):
-    """A path that can be one: click takes an empty one for the working directory, and a zero byte to the file system."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return super().convert(check(param.opts[-1] if param else "a path", value, Place()), param, ctx)
 
 
 _RUNNING: tuple[Decorator, ...] = (
@@ -79,14 +79,14 @@ _RUNNING: tuple[Decorator, ...] = (
         help="folder for rows, figures, curves and the report (official: in the cache)",
     ),
     click.option("--loss", help="mse, hinge, or MODULE:FUNCTION of your own, in place of cross-entropy"),
-    click.option("--network", help="begin with the network of this file, saved by save_network"),
+    click.option("--network", type=PathOf(path_type=Path), help="begin with the network of this file, saved by save_network"),
     click.option("--measure-cuts", is_flag=True, help="measure right before and right after each cut"),
     click.option(
         "--max-minutes", "--max_training_minutes", "max_minutes", type=float,
         help="stop at a checkpoint after so many minutes (exit status 75); the same command goes on",
     ),
     click.option(
-        "--watch", type=click.Path(path_type=Path, file_okay=False),
+        "--watch", type=PathOf(path_type=Path),
         help="folder for a table of all epochs and for TensorBoard (official: `watch` in --out)",
     ),
     click.option("--tags", help="whose names numbers have in TensorBoard: snipit, sipp (official: the setting's own)"),
@@ -115,11 +115,11 @@ def besides(options: dict[str, Any], folder: Path | None = None, tags: str | Non
     asked = {name: options.pop(name) for name in ("histograms", "sign_flips", "elasticities")}
     tables_only = options.pop("no_tensorboard")
     watched = None
-    if watch or named or tables_only or any(value is not None and value is not False for value in asked.values()):
+    if tables_only or any(value is not None and value is not False for value in (watch, named, *asked.values())):
         place = watch or folder
         if place is None:
             raise BadInput("give the folder to write to, --watch FOLDER, where something is to be watched.")
-        named = named or (None if tables_only else tags)
+        named = tags if named is None and not tables_only else named
         found: Any = None
         if named is not None:
             room, name = TAGS[known_name("tags", named, TAGS)].split()
@@ -143,7 +143,7 @@ def _loss(text: str) -> Any:
 def use_root(root: Path | None) -> None:
     """Data sets lie in ``root`` from now on, for workers as well, which inherit the variable."""
     if root is not None:
-        os.environ["PRUNING_DATA"] = str(check_folder("--root", root.expanduser()).resolve())
+        os.environ["PRUNING_DATA"] = str(check_folder("--root", located("--root", root)))
 
 
 def address_of(text: str, name: str) -> str:

@@ -127,7 +127,8 @@ def main(given: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 75  # EX_TEMPFAIL of sysexits.h: try again
     except PruningError as error:
-        print(error, file=sys.stderr)
+        # A name of a file need not be text; what the terminal cannot show is escaped.
+        print(str(error).encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
         return 2 if isinstance(error, BadInput | BadType) else 1
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)

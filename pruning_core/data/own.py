@@ -17,7 +17,7 @@ from pruning_core.data.sets import DATASETS, NORMALISATIONS, DatasetInfo
 from pruning_core.data.sources import Raw
 from pruning_core.data.splits import WITH_TEST_SET, WITHOUT_TEST_SET, split_indices
 from pruning_core.errors import BadInput, BadType, CorruptFile
-from pruning_core.records.places import file_bytes
+from pruning_core.records.places import file_bytes, located
 
 LARGEST_SIDE = 224  # of images in a folder for which nobody names a side
 SUFFIXES = (".jpeg", ".jpg", ".png")
@@ -68,7 +68,7 @@ def folder_info(name: str, folder: str | os.PathLike, side: int | None = None) -
     """What there is to know about a folder of images; see :func:`register_data`."""
     from PIL import Image
 
-    place = Path(folder).expanduser().resolve()
+    place = located("a folder of images", folder)
     if not place.is_dir():
         raise BadInput(f"there is no folder {place}.")
     train, test = parts(place)

@@ -28,13 +28,15 @@ from pruning_core.errors import BadInput, known_name
 from pruning_core.experiments.fields import Becomes
 from pruning_core.experiments.network_file import NetworkFile, network_file
 from pruning_core.experiments.own_code import code_text, loss_identity, own_parts
-from pruning_core.experiments.stages import Importances, Load, Measure, Prune, Stage, Train, every_stage, stages_of
+from pruning_core.experiments.stages import Importances, Load, Measure, Prune, Stage, Train, stages_of
+from pruning_core.experiments.timelines import every_stage
 from pruning_core.experiments.watching import Watch
 from pruning_core.masks.schedules import SNIP_IT_ROUNDS
 from pruning_core.models.build import MODELS, NORMS
 from pruning_core.models.published import check_published
 from pruning_core.models.zoo.initialisers import STARTS
-from pruning_core.records.files import HASHED_UNLESS_DEFAULT, cache_root, content_hash, is_hashed
+from pruning_core.records.files import cache_root
+from pruning_core.records.hashes import HASHED_UNLESS_DEFAULT, content_hash, is_hashed
 from pruning_core.records.table import COLUMNS, storable
 from pruning_core.training.evaluation import PRECISIONS, computes_bfloat16
 from pruning_core.training.losses import Loss, given_loss

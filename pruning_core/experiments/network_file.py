@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from pruning_core.checks import Place, check
 from pruning_core.errors import BadInput
 from pruning_core.models.storage import load_pruned
 from pruning_core.records.checkpoints import load_tensors
 from pruning_core.records.files import file_sha256
+from pruning_core.records.places import located
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ def network_file(given: Any) -> NetworkFile | None:
     """The file at a path. Raises BadInput where nothing can be read, CorruptFile for what is no file of a network."""
     if given is None or isinstance(given, NetworkFile):
         return given
-    path = Path(check("network", given, Place())).expanduser().resolve()
+    path = located("network", given)
     _, info = load_tensors(path)
     if (what := info.get("kind")) != "network":
         raise BadInput(f"{path} holds {what if isinstance(what, str) else 'something else'}, and not a network.")

@@ -8,7 +8,7 @@ from pruning_core.data.sets import DATASETS
 from pruning_core.models.build import MODELS
 from pruning_core.models.own import OwnBuilder
 from pruning_core.records.checkpoints import describe
-from pruning_core.records.files import content_hash
+from pruning_core.records.hashes import content_hash
 from pruning_core.training.losses import Loss
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))

@@ -22,14 +22,17 @@ from pruning_core.errors import BadInput, CorruptFile, OutOfTime, shown
 from pruning_core.experiments.experiment import Experiment, own_methods
 from pruning_core.experiments.own_code import loss_name
 from pruning_core.experiments.play import play
-from pruning_core.experiments.stages import Each, Stage, Train, every_stage
+from pruning_core.experiments.stages import Each, Stage, Train
 from pruning_core.experiments.state import State, Step, flatten, start
+from pruning_core.experiments.timelines import every_stage
 from pruning_core.experiments.watching import Log, is_watched
 from pruning_core.methods.base import Method
 from pruning_core.records.checkpoints import load_tensors
-from pruning_core.records.files import SECONDS_OF_A_WEEK, cache_root, content_hash
+from pruning_core.records.files import SECONDS_OF_A_WEEK, cache_root
+from pruning_core.records.hashes import content_hash
 from pruning_core.records.locks import exclusive, is_locked, sweep
-from pruning_core.records.table import environment, recorded, write_rows
+from pruning_core.records.machine import environment
+from pruning_core.records.table import recorded, write_rows
 from pruning_core.version import CHEAP, code_of
 
 

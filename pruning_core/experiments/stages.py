@@ -10,8 +10,8 @@ wherever a Prune stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pruning_core.checks import A, Checked, Constraints, Maybe, OneOf, Real, Several, Text, Whole, check, checked
@@ -278,24 +278,3 @@ class Repeat(Checked):
 
 
 Stage = Train | Prune | Save | Load | Rewind | Shrink | RecalibrateBatchNorm | Measure | Attack | Each | Repeat
-
-
-def every_stage(stages: Iterable[Stage]) -> Iterator[Stage]:
-    """The stages, and those that they hold: inside ``during``, Each and Repeat."""
-    for stage in stages:
-        yield stage
-        holder = stage.during if isinstance(stage, Train) else stage
-        yield from every_stage(getattr(holder, "stages", ()))
-
-
-def changed_stages(stages: Iterable[Stage], change: Callable[[Stage], Stage]) -> list[Stage]:
-    """The stages after ``change``, those that others hold before the others themselves."""
-    found = []
-    for stage in stages:
-        if isinstance(stage, Each | Repeat):
-            stage = replace(stage, stages=tuple(changed_stages(stage.stages, change)))
-        elif isinstance(stage, Train) and stage.during is not None:
-            held = tuple(changed_stages(stage.during.stages, change))
-            stage = replace(stage, during=replace(stage.during, stages=held))
-        found.append(change(stage))
-    return found

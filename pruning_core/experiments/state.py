@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from pruning_core.data.loading import Data, load_data
 from pruning_core.errors import BadInput, CorruptFile
 from pruning_core.experiments.network_file import begun
-from pruning_core.experiments.stages import Each, Prune, Repeat, Stage, Train, every_stage
+from pruning_core.experiments.stages import Each, Prune, Repeat, Stage, Train
+from pruning_core.experiments.timelines import every_stage
 from pruning_core.masks.groups import Group
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.sites import find_sites

@@ -8,9 +8,11 @@ from typing import Any
 
 from pruning_core.checks import checked
 from pruning_core.errors import BadInput, known_name
-from pruning_core.records.files import cache_root, content_hash
+from pruning_core.records.files import cache_root
+from pruning_core.records.hashes import content_hash
 from pruning_core.records.locks import exclusive
-from pruning_core.records.table import environment, read_rows, recorded, write_rows
+from pruning_core.records.machine import environment
+from pruning_core.records.table import read_rows, recorded, write_rows
 from pruning_core.version import PROFILES, code_of
 
 

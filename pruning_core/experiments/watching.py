@@ -23,6 +23,7 @@ from pruning_core.experiments.fields import Becomes
 from pruning_core.experiments.network_stages import some_batches
 from pruning_core.experiments.observers import Elasticities, SignFlips, watched_weights
 from pruning_core.records.files import write_atomically
+from pruning_core.records.places import check_folder, located
 from pruning_core.training.tensorboard import TensorBoard, summary_writer
 from pruning_core.training.trainer import Observer, Trainer
 
@@ -31,11 +32,12 @@ if TYPE_CHECKING:
     from pruning_core.experiments.state import State
 
 EPOCHS, CURVES, MEASURED, HOW = "epochs.csv", "elasticities.json", "measured.csv", "watch.json"
+RAREST = 10**6  # every so many epochs at the most: what is more would never come
 SAMPLES = 640  # of the split for scoring, on which elasticities are computed
 
 
 def _folder(given: str | PathLike) -> str:
-    return str(Path(Place().check("folder", given)).expanduser().resolve())
+    return str(check_folder("watch", located("folder", given)))
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ class Watch(Checked):
     constraints = Constraints(
         folder=Place(),
         tags=Maybe(A(Callable, "a class such as OfficialTags")),
-        histograms=Maybe(Whole(at_least=1)),
-        elasticities=Maybe(Whole(at_least=1)),
+        histograms=Maybe(Whole(1, RAREST)),
+        elasticities=Maybe(Whole(1, RAREST)),
         observers=Several(A(Callable, "a function (trainer, row)")),
     )
 
@@ -76,8 +78,6 @@ class Watch(Checked):
 
     def __post_init__(self):
         super().__post_init__()
-        if Path(self.folder).is_file():
-            raise BadInput(f"a log needs a folder, and {self.folder} is a file.")
         if self.tensorboard:
             summary_writer()
         elif self.histograms or self.tags:

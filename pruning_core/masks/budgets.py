@@ -19,7 +19,7 @@ from pruning_core.masks.reports import count_removed
 from pruning_core.masks.scores import Scores
 from pruning_core.masks.sites import Sites
 from pruning_core.models.calls import raised
-from pruning_core.records.files import HASHED_UNLESS_DEFAULT
+from pruning_core.records.hashes import HASHED_UNLESS_DEFAULT
 
 OF = ("weights", "channels", "macs")
 ACROSS = ("global", "layer", "uniform", "erk", "smart_ratio")

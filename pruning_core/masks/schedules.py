@@ -106,3 +106,14 @@ def fraction_after(schedule: str | Callable[..., float], i: int, n: int, target:
     if not 0 <= start <= target < 1:
         raise BadInput(f"a schedule goes up from start to target inside [0, 1), not from {start} to {target}.")
     return target if i == n else float(function(i, n, target, start))
+
+
+def fraction_of_rest_after(schedule: str, i: int, n: int, target: float, gone: float) -> float:
+    """Fraction removed after round ``i`` of ``n`` where ``gone`` was removed before the first: the schedule runs over the rest.
+
+    >>> fraction_of_rest_after("linear", 1, 2, 0.9, gone=0.5)
+    0.7
+    """
+    if i == n or target <= gone:
+        return target
+    return gone + (1 - gone) * fraction_after(schedule, i, n, (target - gone) / (1 - gone))

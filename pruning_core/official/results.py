@@ -17,6 +17,7 @@ from pruning_core.plots.axes import AXIS_NAMES
 from pruning_core.plots.curves import accuracy_against_sparsity
 from pruning_core.plots.style import BookFigure
 from pruning_core.records.files import write_atomically
+from pruning_core.records.places import check_folder
 
 CURVES = (
     "label", "method", "seed", "epoch", "asked", "of", "sparsity", "channels_removed", "macs_removed", "parameters", "macs",
@@ -47,8 +48,7 @@ def write_results(rows: pd.DataFrame, out: Path, title: str, about: Sequence[str
     """
     if rows.empty:
         raise BadInput(f"{title} has no rows to write.")
-    if out.is_file():
-        raise BadInput(f"the results need a folder, and {out} is a file.")
+    check_folder("out", out)
     curves = rows[[column for column in CURVES if column in rows]].rename(columns={"file": "setting"})
     write_atomically(out / "rows.csv", rows.to_csv(index=False))
     write_atomically(out / "curves.csv", curves.to_csv(index=False))

@@ -15,7 +15,8 @@ from pruning_core.data.loading import load_data
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS
 from pruning_core.errors import known_name
 from pruning_core.experiments.experiment import Experiment
-from pruning_core.experiments.stages import Every, Prune, Stage, Train, changed_stages, every_stage
+from pruning_core.experiments.stages import Every, Prune, Stage, Train
+from pruning_core.experiments.timelines import changed_stages, every_stage
 from pruning_core.training.optimizers import LearningRate
 
 

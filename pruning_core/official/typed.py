@@ -6,6 +6,7 @@ official repository need not be there: its name tells its setting.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -86,7 +87,7 @@ def named_by(path: Path) -> str | Path:
     >>> named_by(Path("configs/AlexNet_CIFAR10_l1.yml")), named_by(Path("mine.yml"))
     ('alexnet_cifar10_l1', PosixPath('mine.yml'))
     """
-    if path.exists() or path.suffix not in YAML:
+    if os.path.exists(path) or path.suffix not in YAML:  # Path.exists raises where nobody may look
         return path
     configurations = {f"{file}{end}": f"{name}{end}" for name, file in FILES.items() for end in ("", "_l1")}
     if path.stem in configurations:

@@ -1,9 +1,12 @@
-"""The words below a figure and in place of it: captions from ``captions.yml``, alternative texts of a length to be read out."""
+"""The words below a figure and in place of it: captions from ``captions.yml``, alternative texts of a length to be read out,
+and the line that says where its numbers come from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar
+
+import pandas as pd
 
 from pruning_core.records.files import read_yaml
 
@@ -47,3 +50,18 @@ def captioned(draw: Callable[P, Drawn]) -> Callable[P, Drawn]:
         return drawn
 
     return wrapped
+
+
+def facts_of(rows: pd.DataFrame) -> Iterator[str]:
+    """Where the numbers of a figure come from, as far as their rows say it: profile, seeds, device, minutes."""
+    rows = rows.dropna(axis="columns", how="all")
+    if "profile" in rows:
+        yield "profile " + ", ".join(sorted(rows["profile"].dropna().unique()))
+    if "seed" in rows:
+        seeds = rows["seed"].nunique()
+        yield f"{seeds} seed{'s'[: seeds > 1]}"
+    if "device" in rows:
+        yield ", ".join(sorted(rows["device"].dropna().astype(str).unique()))
+    if "seconds" in rows:
+        per_run = rows.groupby("experiment")["seconds"].max() if "experiment" in rows else rows["seconds"]
+        yield f"{per_run.sum() / 60:.1f} min"

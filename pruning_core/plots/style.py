@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pruning_core.checks import Maybe, Real, Several, Whole, checked
-from pruning_core.plots.captions import captioned, shortened
+from pruning_core.plots.captions import captioned, facts_of, shortened
 from pruning_core.records.files import read_yaml
 
 P = ParamSpec("P")
@@ -285,20 +285,7 @@ def stamp(fig: Figure, rows: pd.DataFrame | str) -> str:
     >>> stamp(figure()[0], pd.DataFrame({"profile": ["quick"] * 2, "seed": [0, 1]}))
     'profile quick · 2 seeds'
     """
-    text = rows if isinstance(rows, str) else " · ".join(_facts(rows.dropna(axis="columns", how="all")))
+    text = rows if isinstance(rows, str) else " · ".join(facts_of(rows))
     text = text or "no record of where these numbers come from"
     fig.supxlabel(text, fontsize=7, color=NEUTRAL, x=0.995, ha="right")
     return text
-
-
-def _facts(rows: pd.DataFrame) -> Iterator[str]:
-    if "profile" in rows:
-        yield "profile " + ", ".join(sorted(rows["profile"].dropna().unique()))
-    if "seed" in rows:
-        seeds = rows["seed"].nunique()
-        yield f"{seeds} seed{'s'[: seeds > 1]}"
-    if "device" in rows:
-        yield ", ".join(sorted(rows["device"].dropna().astype(str).unique()))
-    if "seconds" in rows:
-        per_run = rows.groupby("experiment")["seconds"].max() if "experiment" in rows else rows["seconds"]
-        yield f"{per_run.sum() / 60:.1f} min"

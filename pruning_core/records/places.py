@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 from pruning_core.checks import Place, check
-from pruning_core.errors import BadInput
+from pruning_core.errors import BadInput, shown
 
 
 def file_bytes(path: str | os.PathLike, largest: int | None = None) -> bytes:
@@ -31,6 +31,15 @@ def file_bytes(path: str | os.PathLike, largest: int | None = None) -> bytes:
             return file.read()
     finally:
         os.close(handle)
+
+
+def located(name: str, path: str | os.PathLike) -> Path:
+    """``path`` from the root of the file system on, with the folder that its ``~`` stands for; BadInput, naming it, where this
+    is no path, or the home of nobody. Links stay as they are: who opens the file finds out where they lead."""
+    try:
+        return Path(check(name, path, Place())).expanduser().absolute()
+    except RuntimeError:
+        raise BadInput(f"{name} must be the path of a file or folder, and {shown(str(path))} has no home.") from None
 
 
 def check_folder(name: str, path: str | os.PathLike) -> Path:

@@ -1,32 +1,24 @@
-"""One measurement is one tidy row: files of rows with a checksum, all records as one table, and what made a row."""
+"""One measurement is one tidy row: files of rows with a checksum, all records as one table."""
 
-import contextlib
-import functools
 import json
 import math
 import os
-import platform
-import re
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from pruning_core.checks import Device, Place, check, checked, plain
+from pruning_core.checks import Place, check, checked, plain
 from pruning_core.errors import BadInput, BadType, CorruptFile, known_name, shown
-from pruning_core.records.files import cache_root, digest, is_checkout, results_root, write_atomically
+from pruning_core.records.files import cache_root, is_checkout, results_root, write_atomically
+from pruning_core.records.hashes import digest
+from pruning_core.records.machine import DIRTY
 from pruning_core.records.places import check_folder, file_bytes
-from pruning_core.version import CHEAP, LONG, REPOSITORY, runs_what_lies_there, source_hash
+from pruning_core.version import CHEAP, LONG, source_hash
 
 if TYPE_CHECKING:
     import pandas
 
 FORMAT = "pruning-core rows 1"
-DIRTY = "+dirty"
-"""What a revision ends with whose code was edited: nobody can look it up."""
 ORIGIN = ("python", "torch", "torchvision", "numpy", "package", "revision", "device", "threads")
 """The columns that say where a number was made."""
 
@@ -240,64 +232,3 @@ def load(*folders: str | os.PathLike, **equal_to: Any) -> "pandas.DataFrame":
     frame = pandas.DataFrame(rows)
     frame = frame.reindex(columns=[*COLUMNS, *(name for name in frame.columns if name not in COLUMNS)])
     return select(frame, **equal_to) if rows else frame
-
-
-def _revision() -> str:
-    """The revision behind the code that runs, "+dirty" also where a file of it was edited after it was imported."""
-    found = _checked_out()
-    if not _checked_out.cache_info().hits:
-        runs_what_lies_there(anew=True)
-    return found if runs_what_lies_there() or found == "unknown" or found.endswith(DIRTY) else found + DIRTY
-
-
-@functools.cache
-def _checked_out() -> str:
-    """The short git hash of the checkout, "+dirty" when the code (not the results) differs from it."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(REPOSITORY), *arguments]
-        return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10).strip()
-
-    # Without a .git of its own an installed copy would report the project that it is installed into.
-    if not (is_checkout() and (REPOSITORY / ".git").exists()):
-        return "unknown"
-    try:
-        changed = git("status", "--porcelain", "--", "pruning_core", "notebooks")
-        return git("rev-parse", "--short", "HEAD") + (DIRTY if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-
-
-@functools.cache
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        if named := re.search("^model name.*?:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE):
-            return named[1].strip()
-    return platform.processor() or platform.machine() or "unknown"
-
-
-@functools.cache
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "unknown"
-
-
-@checked(device=Device())
-def environment(device: Any = "cpu") -> dict[str, str | int]:
-    """What a reader must know about the machine behind a number, as columns of a row: versions, the ``revision`` of the
-    checkout, ``device`` (the model name of the processor or GPU), ``threads`` that torch uses on the CPU.
-
-    >>> sorted(environment())[:4]
-    ['device', 'numpy', 'package', 'python']
-    """
-    device = torch.device(device)
-    return {
-        "python": platform.python_version(),
-        **{name: _version(name) for name in ("torch", "torchvision", "numpy")},
-        "package": _version("pruning-core"),
-        "revision": _revision(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-        "threads": torch.get_num_threads(),
-    }

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from pruning_core.checks import Constraints, Maybe, OneOf, Real, Several, Text, Whole, check, check_fields, checked
 from pruning_core.errors import BadInput
-from pruning_core.records.files import HASHED_UNLESS_DEFAULT
+from pruning_core.records.hashes import HASHED_UNLESS_DEFAULT
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "multistep", "cosine", "triangular")

@@ -40,7 +40,7 @@ def _no_work(monkeypatch, empty_cache, tmp_path):
 
 # A line that each command takes, up to where its work would begin, and the word that stands for its arguments.
 LINES = {
-    "run": "dense -p epochs 1 --data digits --limit 300 --profile smoke",
+    "run": "dense -p epochs 1 --data digits --limit 300 --profile smoke --watch logs",
     "official": "mnist/lenet300_100 --epochs 1 --limit 400 --width 0.1 --data digits --seeds 1",
     "notebooks": "0_foundations/1 --profile smoke --always --jobs 1",
     "sweep": "0_foundations/1 --jobs 1",
@@ -50,7 +50,6 @@ LINES = {
 STRUCTURES = ["[", "{", "'", "&a [*a]", "[" * 3000, "!!python/object:os.system x", "? [1]\n: 2", "2024-13-01"]
 ODD = ["", " ", "no such name", "ü" * 3, "a\nb", "\t", "a\0b", "a\udc80b", "x" * 5000, "../..", "/", "~", "$(echo)", "nan",
        "-1"]  # fmt: skip
-TEXTS = [value for value in ODD if value.isprintable()]  # all that can be read as YAML
 NO_INTEGER = ["", " ", "x", "1.5", "nan", "inf", "1e3", "0x10", "ü", "a\nb", "a\0b", "²", "9" * 5000, "[1]", "1 2",
               "True"]  # fmt: skip
 OUT_OF_RANGE = ["-1", str(-(2**70)), str(2**70)]
@@ -73,7 +72,7 @@ NO_CONFIGURATION = [
 # What is a value after all, though it stands in a table above.
 TAKEN = {
     *((name, option, str(2**70)) for name in ("run", "official") for option in ("limit", "points", "batch_size")),
-    *((name, "parameters", value) for name in ("notebooks", "page") for value in TEXTS),  # the notebook's own to judge
+    *((name, "parameters", nothing) for name in ("notebooks", "page") for nothing in ("", " ", "~")),  # as if not set
 }
 
 
@@ -132,7 +131,7 @@ def place(kind: str) -> str:
 def values(parameter: click.Parameter) -> list[str]:
     """Which table of bad values is for an option or argument."""
     if isinstance(parameter.type, click.Path):
-        return PLACES + (NO_CONFIGURATION if parameter.name == "config" else [])
+        return PLACES + (NO_CONFIGURATION if parameter.name in ("config", "files", "network") else [])
     if getattr(parameter, "is_flag", False):
         return ["1", "", "x"]
     if isinstance(parameter.type, click.types.IntParamType):
@@ -204,11 +203,12 @@ def test_the_lines_are_taken_as_far_as_to_their_work(name, capsys):
 @pytest.mark.parametrize(
     ("name", "parameter"), dict.fromkeys((n, p) for n, p, _ in ALL), ids=lambda x: getattr(x, "name", x)
 )
-def test_a_bad_value_is_refused_before_any_work(name, parameter, capsys, empty_cache, monkeypatch, tmp_path):
+def test_a_bad_value_is_refused_before_any_work(name, parameter, capsys, monkeypatch, tmp_path):
     wrong: dict[str, str] = {}
     for k, value in enumerate(values(parameter)):
-        folder = tmp_path / f"here{k}"
+        folder, cache = tmp_path / f"here{k}", tmp_path / f"cache{k}"
         folder.mkdir()
+        monkeypatch.setenv("PRUNING_CACHE", str(cache))
         monkeypatch.chdir(folder)
         try:
             words = line(name, parameter, value)
@@ -221,5 +221,6 @@ def test_a_bad_value_is_refused_before_any_work(name, parameter, capsys, empty_c
             wrong[value] = refusal or "taken"
         if sorted(os.listdir()) != before:
             wrong[value] = "left something"
+        if cache.exists() if refusal else list(cache.glob("records/*.json")):
+            wrong[value] = "wrote to the cache"
     assert wrong == {}
-    assert list(empty_cache.glob("records/*.json")) == []

@@ -29,6 +29,16 @@ def refused(line: str, capsys: pytest.CaptureFixture[str]) -> str:
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+@pytest.fixture
+def heard():
+    """No signal is ignored, as SIGHUP is in tests that nohup started."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in STOPS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("how", STOPS)
 def test_a_stopped_command_puts_things_in_order_and_says_so(how, capsys, monkeypatch):
     """Whoever presses Ctrl-C again and again does not disturb that."""
@@ -52,18 +62,17 @@ def test_a_stopped_command_puts_things_in_order_and_says_so(how, capsys, monkeyp
     assert [signal.getsignal(number) for number in STOPS] == before
 
 
-def test_what_a_shell_has_in_its_background_does_not_hear_ctrl_c(capsys, monkeypatch):
+@pytest.mark.usefixtures("heard")
+@pytest.mark.parametrize("ignored", [signal.SIGINT, signal.SIGHUP])
+def test_what_runs_in_the_background_or_under_nohup_does_not_hear_of_it(ignored, capsys, monkeypatch):
     @click.command()
     def goes_on():
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), ignored)
         print("goes on")
 
     monkeypatch.setitem(program.commands, "goes-on", goes_on)
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        assert main(["goes-on"]) == 0
-    finally:
-        signal.signal(signal.SIGINT, before)
+    signal.signal(ignored, signal.SIG_IGN)
+    assert main(["goes-on"]) == 0
     assert capsys.readouterr().out == "goes on\n"
 
 
@@ -147,12 +156,12 @@ def test_the_help_of_every_command_ends_with_an_example_of_it(name, capsys):
         ("run dense -p epochs 1 --max-minutes 0", "max_minutes must be finite and above 0"),
         ("run dense -p epochs 1 --max-minutes nan", "max_minutes must be finite and above 0"),
         ("run dense -p epochs 1 --sign-flips", "--watch FOLDER"),
-        ("run dense -p epochs 1 --watch logs --histograms 0", "histograms must be at least 1"),
-        ("run dense -p epochs 1 --watch logs --elasticities -1", "elasticities must be at least 1"),
+        ("run dense -p epochs 1 --watch logs --histograms 0", "histograms must be between 1 and 1000000"),
+        ("run dense -p epochs 1 --watch logs --elasticities -1", "elasticities must be between 1 and 1000000"),
         ("run dense -p epochs 1 --watch logs --tags snip", "did you mean 'snipit'"),
         ("run dense -p epochs 1 --watch logs --tags sipp --no-tensorboard", "are for TensorBoard"),
         ("official cifar/resnet20 --loss mes", "did you mean 'mse'"),
-        ("official cifar/resnet20 --histograms 0", "histograms must be at least 1"),
+        ("official cifar/resnet20 --histograms 0", "histograms must be between 1 and 1000000"),
         ("official snipit --loss Hoyer --data digits", "unknown loss of SNIP-it 'Hoyer'"),
         ("official", "give the name of a setting"),
         ("official cifar/resnet21", "did you mean 'cifar/resnet20'"),

@@ -15,7 +15,7 @@ from pruning_core.errors import BadInput, CorruptFile, PruningError
 from pruning_core.experiments import measured_cuts, recipes
 from pruning_core.experiments.besides import Besides
 from pruning_core.experiments.runs import final_state
-from pruning_core.experiments.stages import every_stage
+from pruning_core.experiments.timelines import every_stage
 from pruning_core.methods import Snip
 from pruning_core.training.losses import LOSSES, CrossEntropy, SquaredError
 

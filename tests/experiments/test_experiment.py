@@ -20,7 +20,7 @@ from pruning_core.experiments.runs import final_state
 from pruning_core.experiments.stages import Importances
 from pruning_core.experiments.state import flatten
 from pruning_core.masks.tracing import find_groups
-from pruning_core.records import table
+from pruning_core.records import machine
 from pruning_core.training.trainer import Trainer
 
 SETTINGS = {
@@ -55,7 +55,7 @@ def test_pruned_weights_stay_gone_through_fine_tuning():
 
 def test_rows_name_the_revision_of_the_start(monkeypatch):
     revision = ["at the start"]
-    monkeypatch.setattr(table, "_revision", lambda: revision[0])
+    monkeypatch.setattr(machine, "_revision", lambda: revision[0])
 
     class Edited(pc.Method):
         name, citation = "edited", "han2015learning"

@@ -24,7 +24,8 @@ from torch import nn
 
 import pruning_core as pc
 from pruning_core.experiments.asked import Asked
-from pruning_core.experiments.stages import Prune, Train, every_stage
+from pruning_core.experiments.stages import Prune, Train
+from pruning_core.experiments.timelines import every_stage
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.schedules import fraction_after
 from pruning_core.masks.sites import find_sites

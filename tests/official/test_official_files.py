@@ -18,7 +18,8 @@ from pruning_core.book.profiles import read_profiles
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS
 from pruning_core.experiments import recipes
 from pruning_core.experiments.asked import Asked
-from pruning_core.experiments.stages import Attack, Measure, Prune, Rewind, Save, Train, every_stage
+from pruning_core.experiments.stages import Attack, Measure, Prune, Rewind, Save, Train
+from pruning_core.experiments.timelines import every_stage
 from pruning_core.masks.schedules import fraction_after
 from pruning_core.official import CATALOGUE, official, planned
 from pruning_core.papers.how_sparse.configurations import CONFIGURATIONS, FILES

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 import pruning_core as pc
 from pruning_core.errors import BadInput, UnknownName
 from pruning_core.experiments.asked import Asked
-from pruning_core.experiments.stages import Each, Every, Prune, Repeat, Train, every_stage
+from pruning_core.experiments.stages import Each, Every, Prune, Repeat, Train
+from pruning_core.experiments.timelines import every_stage
 from pruning_core.official import CATALOGUE, Shorter, official, planned, shortened
 from pruning_core.papers.how_sparse.configurations import SteppedPerIteration
 

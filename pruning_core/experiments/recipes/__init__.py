@@ -14,7 +14,8 @@ from pruning_core.experiments.recipes.chapters import *  # noqa: F403
 from pruning_core.experiments.recipes.chapters import ISPASP_TUNING, RECEDING_OPTIMIZER, receding_rate
 from pruning_core.experiments.recipes.general import *  # noqa: F403
 from pruning_core.experiments.recipes.general import Timeline
-from pruning_core.experiments.stages import Prune, changed_stages, to
+from pruning_core.experiments.stages import Prune, to
+from pruning_core.experiments.timelines import changed_stages
 
 RECIPES: dict[str, Callable[..., Timeline]] = {
     name: getattr(file, name) for file in (general, chapters) for name in file.__all__

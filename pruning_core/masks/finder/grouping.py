@@ -62,14 +62,14 @@ def grouped(trace: Trace, model: nn.Module) -> list[Found]:
         whole = _group(name, len(units), part, modules)
         why = [reasons.get(unit) or unread for unit, unread in zip(units.tolist(), _unread(whole), strict=True)]
         free = torch.tensor([reason is None for reason in why])
-        for group, own in zip(_parted(whole, free), (free, ~free), strict=True):
+        for group, here in zip(_parted(whole, free), (free, ~free), strict=True):
             if group.size:
-                doubted = [doubts[unit] for unit in units[own.numpy()].tolist() if unit in doubts]
+                doubted = [doubts[unit] for unit in units[here.numpy()].tolist() if unit in doubts]
                 worst, places = (
                     max((d for d, _ in doubted), default=0),
                     frozenset[str]().union(*(p for _, p in doubted)),
                 )
-                reason = next((reason for reason, here in zip(why, own.tolist(), strict=True) if here), None)
+                reason = next((reason for reason, one in zip(why, here.tolist(), strict=True) if one), None)
                 reason = reason or _reason_fixed(group)
                 found.append((order[name], Found(replace(group, reason_fixed=reason), worst, places)))
     return [one for _, one in sorted(found, key=lambda pair: pair[0])]
@@ -91,10 +91,12 @@ def _parted(group: Group, free: Tensor) -> tuple[Group, Group]:
         )
 
     rest = f"{group.name}, {int((~free).sum())} of {group.size}"
-    return tuple(  # type: ignore[return-value]
-        Group(name, int(own.sum()), *(part(m, own) for m in (group.produces, group.normalises, group.consumes)))
-        for name, own in ((group.name, free), (rest, ~free))
-    )
+
+    def group_of(name: str, own: Tensor) -> Group:
+        produces, normalises, consumes = (part(m, own) for m in (group.produces, group.normalises, group.consumes))
+        return Group(name, int(own.sum()), produces, normalises, consumes)
+
+    return group_of(group.name, free), group_of(rest, ~free)
 
 
 def _unread(group: Group) -> list[str | None]:
