@@ -48,7 +48,7 @@ def load_raw(name: str, root: Path) -> Raw:
     packaged = sources.IN_PYTHON_PACKAGES.get(name)
     # A set of an installed package can be parsed again: its file only spares the time.
     forgiven = (BadInput,) if packaged else ()
-    if path.exists():
+    if os.path.exists(path):  # Path.exists raises where nobody may look
         with contextlib.suppress(*forgiven):
             return _read(path, CONTENT.get(name))
     what = f"the copy of {name} in the installed package"
@@ -111,7 +111,7 @@ def image_folder(name: str, root: Path) -> Path:
     names = {"imagenette": "imagenette2-320", "imagewoof": "imagewoof2-320", "tiny_imagenet": "tiny-imagenet-200"}
     wanted = root / names.get(name, name)
     for candidate in (wanted, root / name, root):
-        if (candidate / "train").is_dir() and (candidate / "val").is_dir():
+        if os.path.isdir(candidate / "train") and os.path.isdir(candidate / "val"):
             return candidate
     if name != "imagenette":
         raise BadInput(f"{name} is a folder that you have: put its train and val folders into {wanted}, or give root=.")

@@ -31,6 +31,7 @@ from pruning_core.data.splits import (
 )
 from pruning_core.errors import BadInput, BadType, known_name, shown
 from pruning_core.records.files import cache_root
+from pruning_core.records.places import located
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def data_root() -> Path:
     'data'
     """
     named = os.environ.get("PRUNING_DATA")
-    return Path(named).expanduser() if named else cache_root() / "data"
+    return located("PRUNING_DATA", named) if named else cache_root() / "data"
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def load_data(
         normalisation = NORMALISATIONS[known_name("normalisation", normalise, NORMALISATIONS)]
     if augment is not None:
         augmentation = AUGMENTATIONS[known_name("augmentation", augment, AUGMENTATIONS)]
-    folder = Path(root).expanduser() if root is not None else data_root()
+    folder = located("root", root) if root is not None else data_root()
     request = _Request(info, folder, torch.device(device), normalisation, augmentation, seed, limit, dtype)
     if len(normalisation.mean) not in (1, info.shape[0]):
         raise BadInput(f"the normalisation {normalise!r} is for 3 channels, {name} has {info.shape[0]}.")
@@ -169,7 +170,7 @@ def _known(name: str | os.PathLike) -> DatasetInfo:
     """The entry of that name, or of the folder that it names."""
     if isinstance(name, str) and name in DATASETS:
         return DATASETS[name]
-    if isinstance(name, os.PathLike) or (isinstance(name, str) and (os.sep in name or Path(name).is_dir())):
+    if isinstance(name, os.PathLike) or (isinstance(name, str) and (os.sep in name or os.path.isdir(name))):
         return folder_info(os.fspath(name), name)
     return DATASETS[known_name("data set", name, DATASETS)]
 

@@ -69,7 +69,7 @@ def folder_info(name: str, folder: str | os.PathLike, side: int | None = None) -
     from PIL import Image
 
     place = located("a folder of images", folder)
-    if not place.is_dir():
+    if not os.path.isdir(place):  # Path.is_dir raises where nobody may look
         raise BadInput(f"there is no folder {place}.")
     train, test = parts(place)
     files, labels = listed(train)

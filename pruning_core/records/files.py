@@ -19,6 +19,7 @@ import yaml
 
 from pruning_core.checks import Text, check, checked
 from pruning_core.errors import BadInput, BadType, shown
+from pruning_core.records.places import located
 from pruning_core.version import REPOSITORY
 
 _NOT_WRITABLE = {
@@ -60,7 +61,7 @@ def cache_root() -> Path:
     True
     """
     if named := os.environ.get("PRUNING_CACHE"):
-        return Path(named).expanduser()
+        return located("PRUNING_CACHE", named)
     return REPOSITORY / "data" / "cache" if is_checkout() else Path.home() / ".cache" / "pruning_core"
 
 
@@ -217,7 +218,7 @@ def remove_leftovers(folder: str | os.PathLike) -> None:
     ...     print([file.name for file in Path(folder).iterdir()])
     ['a.txt']
     """
-    for left in Path(folder).glob(".partial-*"):
+    for left in Path(folder).glob(".partial-*") if os.path.isdir(folder) else ():
         if (ours := _OURS.match(left.name)) is None:
             continue
         dead = ours[1] == _place() and not _lives(int(ours[2]))

@@ -108,9 +108,9 @@ def read_rows(path: str | os.PathLike) -> list[dict]:
 def _record_files(folders: tuple[str | os.PathLike, ...]) -> Iterator[Path]:
     usual = [p for p in (cache_root() / "records", cache_root() / "results", results_root()) if p.is_dir()]
     for place in map(Path, folders or usual):
-        if place.is_file():
+        if os.path.isfile(place):  # Path.is_file raises where nobody may look
             yield place
-        elif place.is_dir():
+        elif os.path.isdir(place):
             yield from sorted(file for file in place.rglob("*.json") if not file.name.startswith("."))
         else:
             raise BadInput(f"no folder of records at {place}.")

@@ -3,6 +3,7 @@
 Losses are means per sample, accuracies percent, times seconds.
 """
 
+import os
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -97,7 +98,7 @@ def _splits(data: Any, validation: Any) -> tuple[Any, Any]:
 
 
 def _resume_or_start(trainer: Trainer, path: Path, run: dict[str, Any]) -> None:
-    if not path.exists():
+    if not os.path.exists(path):
         _save(trainer, path, run)  # a place that cannot be written is found now, not after the first epoch
         return
     try:

@@ -195,8 +195,8 @@ def test_observers_of_ones_own_see_every_epoch(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"histograms": 0}, "histograms must be at least 1"),
-        ({"elasticities": -1}, "elasticities must be at least 1"),
+        ({"histograms": 0}, "histograms must be between 1 and 1000000"),
+        ({"elasticities": -1}, "elasticities must be between 1 and 1000000"),
         ({"sign_flips": 1}, "sign_flips must be True or False"),
         ({"tags": "snipit"}, "tags must be a class such as OfficialTags"),
         ({"observers": [3]}, "each of observers must be a function"),
@@ -224,7 +224,7 @@ def test_without_tensorboard_one_sentence_and_tables_still(tmp_path, monkeypatch
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match="is a file"):
+    with pytest.raises(BadInput, match="watch is a folder for files"):
         Watch(tmp_path / "file", tensorboard=False)
     watch = Watch(tmp_path / "logs", tensorboard=False)
     (tmp_path / "logs").write_text("")  # in the meantime

@@ -19,7 +19,7 @@ from pruning_core import records, version
 from pruning_core.__main__ import main
 from pruning_core.errors import BadInput, BadType, CorruptFile, UnknownName
 from pruning_core.masks.budgets import Budget
-from pruning_core.records import files, locks, table
+from pruning_core.records import files, hashes, locks, table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Later(Setting):
-    extra: int = dataclasses.field(default=1, metadata=files.HASHED_UNLESS_DEFAULT)
+    extra: int = dataclasses.field(default=1, metadata=hashes.HASHED_UNLESS_DEFAULT)
 
 
 Later.__name__ = "Setting"  # what Setting is called after a field has joined it
@@ -296,7 +296,7 @@ NOT_COLLECTED = {
 def _crafted(path, word=None, **row):
     """A record with a fitting checksum, as nobody but an attacker or a broken tool writes one."""
     rows = [{"experiment": "bad", "profile": "standard", "model": "lenet300", "data": "digits"} | row]
-    text = json.dumps({"format": table.FORMAT, "sha256": files.digest(rows), "rows": rows})
+    text = json.dumps({"format": table.FORMAT, "sha256": hashes.digest(rows), "rows": rows})
     path.write_text(text if word is None else text.replace("Infinity", word))
 
 

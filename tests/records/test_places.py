@@ -1,0 +1,71 @@
+"""Paths that lead to nothing, in every call that takes one: a sentence, and not an error of the operating system."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import pruning_core as pc
+from pruning_core import official, records
+from pruning_core.data import register_data, sources
+from pruning_core.errors import BadInput
+from pruning_core.experiments import Watch
+
+CALLS: dict[str, Callable[[str], object]] = {
+    "data set": lambda place: pc.load_data(f"{place}/photos"),
+    "root": lambda place: pc.load_data("mnist", root=place),
+    "root of images": lambda place: pc.load_data("imagewoof", root=place),
+    "register": lambda place: register_data("mine", place),
+    "load": records.load,
+    "rows": records.read_rows,
+    "tensors": records.load_tensors,
+    "network": pc.load_pruned,
+    "hash": records.file_sha256,
+    "collect": lambda place: records.collect([], target=place),
+    "write": lambda place: records.write_atomically(f"{place}/new.txt", "x"),
+    "report": lambda place: official.write_results(pd.DataFrame({"label": ["cut"]}), Path(place), "Nothing"),
+    "watch": lambda place: Watch(place, tensorboard=False),
+    "begin": lambda place: pc.Experiment("lenet300", "digits", [pc.Measure()], network=place),
+    "checkpoint": lambda place: pc.fit(
+        nn.Linear(4, 2), [(torch.ones(2, 4), torch.tensor([0, 1]))], epochs=1, checkpoint=f"{place}/state"
+    ),
+}
+NOWHERE = ["closed/below", "x" * 300, "x" * 5000, "loop", "a file/below"]
+EXPANDED = ["data set", "root", "register", "watch", "begin"]  # those that know what ~ is
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, empty_cache, monkeypatch):
+    """A folder that everybody may enter and write to, with one in it that nobody may."""
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "closed").mkdir(mode=0)
+    (here / "loop").symlink_to("loop")
+    (here / "a file").write_text("mine")
+    for folder in (here, *here.parents[:3]):
+        folder.chmod(0o777 if folder == here else folder.stat().st_mode | 0o011)
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sources, "from_torchvision", lambda *given: pytest.fail("work began"))
+
+
+CASES = [(name, place) for name in CALLS for place in NOWHERE] + [(name, "~no such user/x") for name in EXPANDED]
+
+
+@pytest.mark.parametrize(("name", "place"), CASES, ids=lambda text: f"{text[:12]} {len(text)}")
+def test_a_place_that_leads_nowhere_gets_one_sentence(name, place):
+    before = os.geteuid()
+    if "closed" in place and not before:  # root may enter every folder
+        with pytest.raises(BadInput):  # what is imported late is, as others may not read Python's own files
+            CALLS[name]("loop")
+        os.seteuid(65534)
+    try:
+        with pytest.raises(BadInput) as caught:
+            CALLS[name](place)
+    finally:
+        os.seteuid(before)
+    assert len(str(caught.value).splitlines()) == 1 and len(str(caught.value)) < 1500
+    assert sorted(os.listdir()) == ["a file", "closed", "loop"]
