@@ -129,8 +129,8 @@ def test_losses_by_name_are_those_of_torch():
     ("loss", "message"),
     [
         ("mes", "did you mean 'mse'"), (nn.MSELoss, "loss must be a name"), (3, "loss must be a name"),
-        (lambda outputs, labels: outputs, "the loss must be one number a batch"),
-        (functional.mse_loss, "the loss cannot take"),
+        (lambda outputs, labels: outputs, "the loss must return one number, the mean over"),
+        (functional.mse_loss, "the loss does not take outputs"),
     ],
 )  # fmt: skip
 def test_what_is_no_loss_is_refused(loss, message):
