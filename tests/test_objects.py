@@ -21,10 +21,10 @@ from pruning_core.training import tensorboard
 from tests.test_callables import BAD, FACES, WRONG_TYPES, fitting, is_huge, network, refuses
 
 # Whose methods the package calls, with what it has made itself: what a method is asked, what a layer is given in a forward
-# pass, how a group of channels or a curvature is looked at.
+# pass, how a group of channels or a curvature is looked at, what a log holds and calls its numbers.
 INNER = {
     "Feed", "Group", "Hessian", "Member", "Sites", "Spectrum", "View", "ChannelGate", "Gated", "HardConcreteGate", "Scored",
-    "PrunableAttention",
+    "PrunableAttention", "OfficialTags", "SippTags", "Watch",
 }  # fmt: skip
 INNER_METHODS = {"forward", "extra_repr", "project_", "to_plain", "reset_parameters", "description"}
 

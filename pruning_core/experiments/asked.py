@@ -17,6 +17,8 @@ from pruning_core.errors import BadInput, shown
 
 SEEDS = Whole(1, 10_000)
 """How many networks may be asked for: a slip of the finger must not plan experiments until the memory is full."""
+NUMBER_OF_EPOCHS = Whole(1, 10**6)
+"""For how many epochs a training may be asked to go on, and every how many of them something be watched: more never come."""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pruning_core.checks import A, Checked, Constraints, Maybe, Place, Several, Whole
+from pruning_core.checks import A, Checked, Constraints, Maybe, Place, Several
 from pruning_core.errors import BadInput
+from pruning_core.experiments.asked import NUMBER_OF_EPOCHS
 from pruning_core.experiments.fields import Becomes
 from pruning_core.experiments.network_stages import some_batches
 from pruning_core.experiments.observers import Elasticities, SignFlips, watched_weights
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from pruning_core.experiments.state import State
 
 EPOCHS, CURVES, MEASURED, HOW = "epochs.csv", "elasticities.json", "measured.csv", "watch.json"
-RAREST = 10**6  # every so many epochs at the most: what is more would never come
 SAMPLES = 640  # of the split for scoring, on which elasticities are computed
 
 
@@ -63,8 +63,8 @@ class Watch(Checked):
     constraints = Constraints(
         folder=Place(),
         tags=Maybe(A(Callable, "a class such as OfficialTags")),
-        histograms=Maybe(Whole(1, RAREST)),
-        elasticities=Maybe(Whole(1, RAREST)),
+        histograms=Maybe(NUMBER_OF_EPOCHS),
+        elasticities=Maybe(NUMBER_OF_EPOCHS),
         observers=Several(A(Callable, "a function (trainer, row)")),
     )
 

@@ -14,6 +14,7 @@ from pruning_core.checks import Constraints, Maybe, Real, Whole, check_fields
 from pruning_core.data.loading import load_data
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS
 from pruning_core.errors import known_name
+from pruning_core.experiments.asked import NUMBER_OF_EPOCHS
 from pruning_core.experiments.experiment import Experiment
 from pruning_core.experiments.stages import Every, Prune, Stage, Train
 from pruning_core.experiments.timelines import changed_stages, every_stage
@@ -30,7 +31,7 @@ class Shorter:
     """
 
     constraints: ClassVar = Constraints(
-        epochs=Maybe(Whole(1, 10**6)), limit=Maybe(Whole(at_least=1)), width=Maybe(Real(above=0))
+        epochs=Maybe(NUMBER_OF_EPOCHS), limit=Maybe(Whole(at_least=1)), width=Maybe(Real(above=0))
     )
 
     epochs: int | None = None

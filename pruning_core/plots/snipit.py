@@ -69,7 +69,9 @@ def kept_by_layer(kept: Mapping[str, Mapping[str, float]], *, title: str = "") -
     fig, ax = panel(size=(7.2, 1.4 + 0.2 * len(long)))
     palette = {style.label: style.colour for style in looks.values()}
     named = long.assign(method=long["method"].map(lambda method: looks[method].label))
-    sns.barplot(named, y="layer", x="kept", hue="method", palette=palette, saturation=1, legend=False, ax=ax)
+    sns.barplot(named, y="layer", x="kept", hue="method", palette=palette, saturation=1, ax=ax)
+    if (own := ax.get_legend()) is not None:  # the figure has one
+        own.remove()
     ax.set(xscale="log", xlim=(1e-4, 1.0), xlabel="weights kept", ylabel="")
     ax.xaxis.set_major_formatter(percent)
     fig.legend(loc="outside upper right", ncols=len(kept))

@@ -5,7 +5,7 @@ import os
 import stat
 from pathlib import Path
 
-from pruning_core.checks import Place, check
+from pruning_core.checks import Place, Text, check
 from pruning_core.errors import BadInput, shown
 
 
@@ -48,6 +48,7 @@ def check_folder(name: str, path: str | os.PathLike) -> Path:
     Nothing is made yet.
     """
     place = Path(check(name, path, Place()))
+    check(name, str(place), Text())  # TensorBoard and tables write down where they lie
     try:
         above = next(p for p in (place, *place.absolute().parents) if p.is_symlink() or p.exists())
         is_folder, strange = stat.S_ISDIR(above.stat().st_mode), None

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pruning_core.checks import A, Whole, check, checked
 from pruning_core.errors import BadInput
+from pruning_core.records.places import check_folder
 from pruning_core.training.trainer import Trainer
 
 
@@ -43,11 +44,12 @@ class TensorBoard:
         purge_step: int | None = None,
     ):
         self.also = also
-        self._writer = summary_writer()(str(folder), purge_step=purge_step)
+        self._writer = summary_writer()(str(check_folder("folder", folder)), purge_step=purge_step)
 
     def __call__(self, trainer: Trainer, row: dict[str, Any]) -> None:
         self.add_numbers(row | (self.also(trainer) if self.also is not None else {}), row["epoch"])
 
+    @checked(step=Whole(at_least=0))
     def add_numbers(self, numbers: Mapping[str, Any], step: int) -> None:
         """Write what of ``numbers`` is a number, but no column "epoch", which is the step."""
         for name, value in numbers.items():
@@ -55,10 +57,12 @@ class TensorBoard:
                 self._writer.add_scalar(name, float(value), step)
         self._writer.flush()
 
+    @checked(step=Whole(at_least=0))
     def add_histogram(self, tag: str, values: Tensor, step: int) -> None:
-        """Write how ``values`` are spread; nothing where there are none."""
-        if values.numel():
-            self._writer.add_histogram(tag, values.detach().float().cpu(), step)
+        """Write how the finite ones of ``values`` are spread; nothing where there are none."""
+        values = values.detach().float()
+        if (finite := values[values.isfinite()]).numel():
+            self._writer.add_histogram(tag, finite.cpu(), step)
             self._writer.flush()
 
     @checked(epoch=Whole(at_least=0))

@@ -56,7 +56,7 @@ OUT_OF_RANGE = ["-1", str(-(2**70)), str(2**70)]
 NO_NUMBER = ["", "x", "nan", "inf", "-inf", "1e400", "-0.5", "0", "-1", "ü", "a\0b", "1,5", "[1]", "1 2", "None",
              "9" * 5000]  # fmt: skip
 PLACES = ["no name", "a zero byte", "a line break", "a file", "below a file", "a pipe", "a socket", "a device",
-          "a dangling link", "a link to itself", "closed", "too long", "half a letter"]  # fmt: skip
+          "a dangling link", "a link to itself", "closed", "too long", "half a letter", "a stray byte"]  # fmt: skip
 NO_CONFIGURATION = [
     "not there",
     "a folder",
@@ -88,6 +88,8 @@ def place(kind: str) -> str:
             return "a\nb"
         case "half a letter":
             return "a\ud800b"
+        case "a stray byte":
+            return "a\udc80b"
         case "too long":
             return "x" * 300
         case "a file":

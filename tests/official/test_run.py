@@ -152,7 +152,7 @@ def test_long_sweeps_are_thinned_out_in_the_report_only(tmp_path, monkeypatch):
 
 def test_results_that_cannot_be_written_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match="is a file"):
+    with pytest.raises(BadInput, match="out is a folder for files"):
         write_results(rows(accuracy=1.0), tmp_path / "file", "a title")
     with pytest.raises(BadInput, match="no rows"):
         write_results(rows().iloc[:0], tmp_path / "out", "a title")

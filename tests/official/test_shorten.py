@@ -71,7 +71,7 @@ def test_other_images_come_with_their_own_recipe_and_fit_the_split_for_scoring()
 @pytest.mark.parametrize(
     ("asked", "error", "message"),
     [
-        ({"epochs": 0}, BadInput, "epochs must be at least 1"),
+        ({"epochs": 0}, BadInput, "epochs must be between 1 and 1000000"),
         ({"width": 0}, BadInput, "width must be finite and above 0"),
         ({"limit": 0}, BadInput, "limit must be at least 1"),
         ({"data": "digit"}, UnknownName, "did you mean 'digits'"),
