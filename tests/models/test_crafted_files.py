@@ -42,7 +42,7 @@ def refused(path, **options):
     sentence = str(caught.value)
     assert str(path) in sentence
     assert "\n" not in sentence
-    assert len(sentence) < 1000
+    assert len(sentence) - len(str(path)) < 1000  # a path may be as long as it likes
     return sentence
 
 

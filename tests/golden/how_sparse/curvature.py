@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pruning_core.errors import BadInput
 from pruning_core.papers.how_sparse.curvature.batches import batch_losses, loss_tolerance
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian
 from pruning_core.papers.how_sparse.curvature.lanczos import lanczos, quadrature
@@ -53,7 +54,7 @@ def network(z: Arrays, prefix: str, fits: Callable[[nn.Module], bool]) -> Chain:
         try:
             if fits(model):
                 return model
-        except RuntimeError:  # sizes that do not match
+        except BadInput:  # sizes that do not match
             continue
     raise AssertionError("no network with these weights gives the losses of the file")
 
