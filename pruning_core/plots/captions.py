@@ -10,7 +10,7 @@ import pandas as pd
 
 from pruning_core.records.files import read_yaml
 
-P = ParamSpec("P")
+_P = ParamSpec("_P")
 CAPTIONS: dict[str, str] = read_yaml(Path(__file__).with_name("captions.yml"))
 LONGEST_ALT = 200  # characters; what a figure says beyond is its description
 
@@ -21,7 +21,7 @@ class Captioned(Protocol):
     caption: str
 
 
-Drawn = TypeVar("Drawn", bound=Captioned)
+_Drawn = TypeVar("_Drawn", bound=Captioned)
 
 
 def shortened(text: str, longest: int = LONGEST_ALT) -> str:
@@ -38,12 +38,12 @@ def shortened(text: str, longest: int = LONGEST_ALT) -> str:
     return text[: whole + 1] if whole > 0 else text[:longest].rsplit(" ", 1)[0] + "…"
 
 
-def captioned(draw: Callable[P, Drawn]) -> Callable[P, Drawn]:
+def captioned(draw: Callable[_P, _Drawn]) -> Callable[_P, _Drawn]:
     """Decorate a drawing function: what it draws has the caption of captions.yml, as long as it was given none."""
     words = CAPTIONS[draw.__name__]
 
     @wraps(draw)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Drawn:
+    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _Drawn:
         drawn = draw(*args, **kwargs)
         if not drawn.caption or drawn.caption in CAPTIONS.values():  # of a figure that this one builds on
             drawn.caption = words
