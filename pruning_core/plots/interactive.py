@@ -102,15 +102,16 @@ def slider_figure(
     mode: str = "lines",
     play: bool = False,
     styles: Mapping[str, MethodStyle] | None = None,
+    caption: str = "",
 ) -> SliderFigure:
     """Make a figure whose slider walks through ``positions``: label of the position -> curve name -> (x, y).
 
     Every position must hold the same curves in the same order. Where all curves are named after methods they take their
-    colours and markers, else those of SERIES in order; ``styles`` overrides both. ``control`` names what the slider changes;
-    ``alt`` says in words what the figure shows. Axis ranges are in data units and, if not given, span all positions, so that
-    nothing jumps. ``mode``: "lines", "markers", "lines+markers" or "bars". ``play`` adds a button that walks through the
-    positions by itself on static pages. Raises BadInput for no positions, unequal curves, values that are not finite, or
-    an empty alt text.
+    colours and markers, else those of SERIES in order; ``styles`` overrides both. ``control`` names what the slider
+    changes; ``alt`` says in words what the figure shows, ``caption`` what to see in it and what to try. Axis ranges are in
+    data units and, if not given, span all positions, so that nothing jumps. ``mode``: "lines", "markers", "lines+markers"
+    or "bars". ``play`` adds a button that walks through the positions by itself on static pages. Raises BadInput for no
+    positions, unequal curves, values that are not finite, or an empty alt text.
 
     >>> curves = {"50 %": {"snip": ([0, 1], [1, 2])}, "90 %": {"snip": ([0, 1], [2, 3])}}
     >>> figure = slider_figure(curves, control="removed", x_label="x", y_label="y", alt="A line that rises.")
@@ -137,7 +138,8 @@ def slider_figure(
         "xaxis": PLOTLY["axis"] | {"title": {"text": x_label}} | _range(all_x, x_range, x_log),
         "yaxis": PLOTLY["axis"] | {"title": {"text": y_label}} | _range(all_y, y_range, y_log),
     }
-    return SliderFigure(data, layout, list(positions), start, control, " ".join(alt.split()), play)
+    words = " ".join(alt.split()), play, " ".join(caption.split())
+    return SliderFigure(data, layout, list(positions), start, control, *words)
 
 
 def check_positions(positions: Mapping[str, Mapping[str, Any]], start: int) -> list[str]:
