@@ -13,7 +13,7 @@ document.addEventListener("DOMContentLoaded", () => {
     fold.setAttribute("aria-label", `Pages below ${fold.closest("li").querySelector("a").textContent.trim()}`);
   }
   // Wide outputs scroll sideways: they must be reachable by keyboard.
-  for (const box of document.querySelectorAll("div.output.text_html, div.highlight pre, .math-wrapper")) {
+  for (const box of document.querySelectorAll("div.output.text_html, div.highlight pre, .math-wrapper, .pst-scrollable-table-container")) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
   }
 });

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from matplotlib.patches import Patch
 from torch import Tensor
 
 from pruning_core.errors import BadInput
@@ -70,11 +71,12 @@ def kept_by_layer(kept: Mapping[str, Mapping[str, float]], *, title: str = "") -
     palette = {style.label: style.colour for style in looks.values()}
     named = long.assign(method=long["method"].map(lambda method: looks[method].label))
     sns.barplot(named, y="layer", x="kept", hue="method", palette=palette, saturation=1, ax=ax)
+    bars = {name: Patch(color=colour) for name, colour in palette.items()}
     if (own := ax.get_legend()) is not None:  # the figure has one
         own.remove()
     ax.set(xscale="log", xlim=(1e-4, 1.0), xlabel="weights kept", ylabel="")
     ax.xaxis.set_major_formatter(percent)
-    fig.legend(loc="outside upper right", ncols=len(kept))
+    fig.legend(bars.values(), bars.keys(), loc="outside upper right", ncols=len(kept))
     notes = (f"{style.label} {', '.join(f'{v:.2%} of {k}' for k, v in kept[m].items())}" for m, style in looks.items())
     return finish(fig, None, f"what each layer keeps. {'; '.join(notes)}.", title)
 
