@@ -133,6 +133,10 @@ def slider_figure(
             all_x.append(xs)
             all_y.append(ys)
             data.append(_trace(looks[name], xs, ys, mode, visible=i == start))
+    if mode == "bars" and x_range is None and not x_log:  # the outer bars reach half a step beyond their places
+        places = np.unique(np.concatenate(all_x))
+        half = float(np.diff(places).min()) / 2 if len(places) > 1 else 0.5
+        x_range = float(places[0]) - half, float(places[-1]) + half
     layout = page_layout(title, 380, l=60, r=15, t=80 if title else 40, b=50) | {
         "showlegend": len(names) > 1,
         "xaxis": PLOTLY["axis"] | {"title": {"text": x_label}} | _range(all_x, x_range, x_log),

@@ -227,6 +227,14 @@ def test_slider_is_self_contained():
     assert spec["layout"]["sliders"][0]["steps"][1]["args"][0]["visible"] == [False] * 2 + [True] * 2 + [False] * 2
 
 
+def test_the_outer_bars_of_a_slider_are_whole():
+    bars = {"one": {"a": ([1, 2, 4], [1, 2, 3]), "b": ([1, 2, 4], [3, 2, 1])}}
+    look = {"control": "c", "x_label": "x", "y_label": "y", "alt": "Bars.", "mode": "bars"}
+    assert plots.slider_figure(bars, **look).layout["xaxis"]["range"] == [0.5, 4.5]
+    assert plots.slider_figure({"one": {"a": ([3], [1])}}, **look).layout["xaxis"]["range"] == [2.5, 3.5]
+    assert plots.slider_figure(bars, x_range=(0, 9), **look).layout["xaxis"]["range"] == [0, 9]
+
+
 def test_slider_refuses_what_it_cannot_draw():
     x = [0.0, 1.0]
     options = {"control": "c", "x_label": "x", "y_label": "y"}
