@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from pruning_core.methods import receding
+
 
 def computes(reference: Callable, cases: Iterable[tuple]) -> Callable[[Callable], bool]:
     """A judge that compares a function with ``reference`` on ``cases``, tuples of arguments, to six digits.
@@ -125,9 +127,16 @@ def _ranked(scores: torch.Tensor, n: int) -> torch.Tensor:
     return mask
 
 
-def _penalty(g: torch.Tensor, b: float) -> torch.Tensor:
-    log_s = torch.nn.functional.logsigmoid(g + b)
-    return log_s.exp() * (1 - log_s)
+def _width(eigenvalues: torch.Tensor, distance: float, epsilon: float) -> float:
+    from pruning_core.papers.how_sparse import normalised_width
+
+    return normalised_width(distance, eigenvalues, epsilon)
+
+
+def _distance(weights: torch.Tensor, n: int) -> torch.Tensor:
+    from pruning_core.papers.how_sparse import magnitude_distance
+
+    return magnitude_distance(weights)[n]
 
 
 def _mid_shares(importances: torch.Tensor) -> tuple[float, float]:
@@ -202,22 +211,18 @@ JUDGES: dict[str, Callable[[Any], bool]] = {
         lambda image, gradient, size: (image + size * gradient.sign()).clamp(0, 1),
         [(_drawn(1, 4, 4), _drawn(1, 4, 4, seed=1) - 0.5, size) for size in (0.05, 0.4)],
     ),
-    "how_sparse/write-distance": computes(
-        lambda weights, n: weights.abs().sort().values[:n].square().sum().sqrt(),
-        [(_drawn(20) - 0.5, n) for n in (0, 1, 12)],
-    ),
+    "how_sparse/write-distance": computes(_distance, [(_drawn(20) - 0.5, n) for n in (0, 1, 12)]),
     "how_sparse/write-hvp": computes(
         lambda loss, x, v: torch.autograd.functional.hvp(loss, x, v)[1],
         [(lambda x: (x**3).sum() + x.prod(), _drawn(4) + 0.5, _drawn(4, seed=1))],
     ),
     "how_sparse/write-width": computes(
-        lambda eigenvalues, distance, epsilon: (2 * epsilon / (2 * epsilon + eigenvalues * distance**2)).mean(),
-        [(_drawn(30) ** 3, 2.0, 0.1), (torch.tensor([0.0, 0.0, 5.0]), 3.0, 0.01)],
+        _width, [(_drawn(30) ** 3, 2.0, 0.1), (torch.tensor([0.0, 0.0, 5.0]), 3.0, 0.01)]
     ),
     "how_sparse/write-rounds": computes(
         lambda p, rounds: [(1 - p) ** (i / rounds) for i in range(1, rounds + 1)], [(0.9, 1), (0.96, 4)]
     ),
-    "rni/write-penalty": computes(_penalty, [(torch.tensor([-800.0, -3.0, 0.0, 4.0]).double(), b) for b in (0.0, 3.0)]),
+    "rni/write-penalty": computes(receding, [(torch.tensor([-800.0, -3.0, 0.0, 4.0]).double(), b) for b in (0.0, 3.0)]),
     "rni/write-shares": computes(
         _mid_shares, [(_drawn(40) ** 4,), (torch.tensor([1.0, 0.1, 0.5, 0.05]),), (torch.tensor([3.0, 0.2, 1.0]),)]
     ),

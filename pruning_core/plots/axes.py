@@ -10,7 +10,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from pruning_core.errors import BadInput
-from pruning_core.experiments.intervals import over_seeds
+from pruning_core.experiments.intervals import mean_interval, over_seeds
 from pruning_core.plots.style import LOOK, NEUTRAL, MethodStyle, series, style_of
 
 AXIS_NAMES: dict[str, str] = LOOK["axes"]
@@ -27,6 +27,11 @@ def lines(
     for _, style, part in series(rows, by, label, sort=sort):
         ax.plot(part[x], part[y], **{"color": style.colour, "marker": style.marker, "label": style.label} | look)
         yield style.label, part
+
+
+def interval_of(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of a mean over seeds, as seaborn's ``errorbar`` wants it."""
+    return mean_interval(values)[1:3]
 
 
 def band(ax: Axes, curve: pd.DataFrame, x: str, style: MethodStyle, low: Any = None, high: Any = None) -> None:

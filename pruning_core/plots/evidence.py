@@ -9,8 +9,8 @@ from matplotlib.lines import Line2D
 
 from pruning_core.checks import checked
 from pruning_core.errors import BadInput
-from pruning_core.experiments.intervals import Interval, mean_interval, require_columns
-from pruning_core.plots.axes import AXIS_NAMES, level, percent, plain_ticks, set_sparsity_axis
+from pruning_core.experiments.intervals import Interval, require_columns
+from pruning_core.plots.axes import AXIS_NAMES, interval_of, level, percent, plain_ticks, set_sparsity_axis
 from pruning_core.plots.style import (
     COLOURS,
     NEUTRAL,
@@ -94,9 +94,6 @@ def _curves(
     """Draw each method, the grey ones first; yield its label and where its curve ends, in which colour."""
     import seaborn as sns  # slow to load, scipy.stats with it
 
-    def interval(values: Sequence[float]) -> tuple[float, float]:
-        return mean_interval(values)[1:3]
-
     for name in sorted(looks, key=lambda name: name in coloured):
         part, style, front = rows[rows["method"] == name], looks[name], name in coloured
         look: dict[str, Any] = {
@@ -106,7 +103,7 @@ def _curves(
             "zorder": 3 if front else 2,
         }
         weight: dict[str, Any] = {"linewidth": 1.8 if front else 0.9, "markersize": 5.5 if front else 3}
-        shade: dict[str, Any] = {"err_kws": {"alpha": 0.16, "linewidth": 0}, "errorbar": interval if front else None}
+        shade: dict[str, Any] = {"err_kws": {"alpha": 0.16, "linewidth": 0}, "errorbar": interval_of if front else None}
         sns.lineplot(part, x=x, y=y, ax=ax, legend=False, **look, **weight, **shade)
         last = part[part[x] == part[x].max()]
         yield style.label, (float(last[x].iloc[0]), float(last[y].mean()), style.colour)

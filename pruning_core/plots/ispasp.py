@@ -9,9 +9,9 @@ import torch
 from matplotlib.ticker import MaxNLocator
 
 from pruning_core.errors import BadInput
-from pruning_core.experiments.intervals import mean_interval, over_seeds, require_rows
+from pruning_core.experiments.intervals import over_seeds, require_rows
 from pruning_core.methods.ispasp import Recovery
-from pruning_core.plots.axes import method_lines, plain_ticks, round_numbers
+from pruning_core.plots.axes import interval_of, method_lines, plain_ticks, round_numbers
 from pruning_core.plots.captions import captioned
 from pruning_core.plots.interactive import Curve, SliderFigure, slider_figure
 from pruning_core.plots.style import (
@@ -134,7 +134,7 @@ def statistics_of_norms(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     order = ["fresh", "cut along", "measured again"]
     look = dict(zip(order, (NEUTRAL, COLOURS["ochre"], COLOURS["blue"]), strict=True))
     named = rows.assign(kept=[f"{100 * kept:.0f} % kept" for kept in rows["kept"]]).sort_values("kept")
-    bars = {"hue_order": order, "palette": look, "capsize": 0.15, "errorbar": lambda values: mean_interval(values)[1:3]}
+    bars = {"hue_order": order, "palette": look, "capsize": 0.15, "errorbar": interval_of}
     sns.barplot(named, x="kept", y="accuracy", hue="statistics", ax=ax, err_kws={"linewidth": 1.2}, **bars)
     ax.set(xlabel="channels inside the blocks", ylabel="test accuracy (%)", ylim=(0, 100))
     ax.legend(title="statistics of batch norm")

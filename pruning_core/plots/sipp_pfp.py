@@ -8,8 +8,8 @@ from matplotlib.container import BarContainer
 from torch import Tensor
 
 from pruning_core.checks import checked
-from pruning_core.experiments.intervals import mean_interval, require_columns
-from pruning_core.plots.axes import method_lines, plain_ticks, round_numbers
+from pruning_core.experiments.intervals import require_columns
+from pruning_core.plots.axes import interval_of, method_lines, plain_ticks, round_numbers
 from pruning_core.plots.evidence import open_markers
 from pruning_core.plots.style import COLOURS, NEUTRAL, BookFigure, finish, panel, set_caption, style_of, styled
 
@@ -54,15 +54,16 @@ def potential_against_points(
     look = {"x": "points", "y": "prune_potential", "ax": ax, "legend": False}
     sns.scatterplot(stored, color=NEUTRAL, s=16, alpha=0.6, linewidth=0, **look)
     sns.lineplot(
-        stored, color=COLOURS["green"], marker="o", errorbar=lambda values: mean_interval(values)[1:3], err_style="bars",
+        stored, color=COLOURS["green"], marker="o", errorbar=interval_of, err_style="bars",
         err_kws={"capsize": 3}, **look,
     )  # fmt: skip
     if mine is not None:
         open_markers(ax, mine.assign(method="sipp"), "points", "prune_potential")
     ax.set_xscale("log", base=2)
-    ax.set_xticks(sorted(stored["points"].unique()), [f"{n:.0f}" for n in sorted(stored["points"].unique())])
+    sizes = sorted(stored["points"].unique())
+    ax.set_xticks(sizes, [f"{n:.0f}" for n in sizes])
     ax.set(xlabel="points", ylabel="largest sparsity within half a point", ylim=(0, 1))
-    alt = f"Prune potential against {stored['points'].nunique()} numbers of points, {stored['seed'].nunique()} seeds."
+    alt = f"Prune potential against {len(sizes)} numbers of points, {stored['seed'].nunique()} seeds."
     return set_caption(finish(fig, stored, alt, title), caption)
 
 

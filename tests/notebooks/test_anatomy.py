@@ -7,7 +7,6 @@ import itertools
 import re
 import textwrap
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -148,7 +147,3 @@ def test_a_judge_compares_shapes_values_and_hands_out_copies() -> None:
     judge = computes(lambda x: x + 1, [(torch.ones(3),)])
     assert judge(lambda x: x.add_(1)) and judge(lambda x: x + 1)
     assert not judge(lambda x: (x + 1)[:2]) and not judge(lambda x: x + 1.01) and not judge(lambda x: x.sum() + 1)
-
-
-def test_paths_are_notebooks() -> None:
-    assert all(isinstance(path, Path) and path.suffix == ".ipynb" for path in PAGES.values())
