@@ -2,18 +2,21 @@
 taken for what it is. A new class or field is tested without further words."""
 
 import math
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 
 import numpy as np
 import pytest
 import torch
 
 import pruning_core as pc
+from pruning_core.checks import Maybe, Real, Several, Whole
 from pruning_core.errors import PruningError
 from pruning_core.experiments import stages
 from pruning_core.experiments.fields import Becomes
 from pruning_core.masks.budgets import Budget
 from pruning_core.methods.base import METHODS
+from pruning_core.official.shorten import Shorter
+from pruning_core.papers.how_sparse.configurations import SteppedPerIteration
 from pruning_core.training.losses import CrossEntropy
 from pruning_core.training.optimizers import LearningRate, Optimizer
 
@@ -24,6 +27,7 @@ KINDS = [pc.Experiment, Optimizer, LearningRate, Budget, CrossEntropy, *filter(i
 NEEDED = {
     "model": "lenet300", "data": "digits", "timeline": [], "epochs": 2, "label": "x", "weights": "IMAGENET1K_V1",
     "name": "fgsm", "epsilons": [0.1], "method": "magnitude", "budget": 0.5, "k": 1, "stages": [], "parts": ["a"], "n": 2,
+    "kind": "cosine",
 }  # fmt: skip
 
 BAD = [
@@ -77,10 +81,97 @@ def test_scalars_of_numpy_and_torch_are_numbers(kind):
             assert type(getattr(same, field.name)) is type(value), field.name
 
 
-def test_one_and_one_point_are_one_width():
-    assert (
-        pc.Experiment("lenet300", "digits", [], width=1).key == pc.Experiment("lenet300", "digits", [], width=1.0).key
-    )
+def innermost(constraint):
+    return innermost(constraint.constraint) if isinstance(constraint, Maybe | Several) else constraint
+
+
+def real(constraint):
+    """Whether a field takes real numbers, or a collection of them."""
+    return isinstance(innermost(constraint), Real) and not isinstance(innermost(constraint), Whole)
+
+
+def declared(kind):
+    return {name: one for base in reversed(kind.__mro__) for name, one in vars(base).get("constraints", {}).items()}
+
+
+REALS = [
+    (kind, field.name, declared(kind).get(field.name, Real(infinite=True)))
+    for kind in [*KINDS, SteppedPerIteration, Shorter]
+    for field in fields(kind)
+    if real(declared(kind).get(field.name)) or type(field.default) is float
+]
+# Numbers that stand in a field beside other things.
+WITHIN = [
+    (Budget, lambda number: {"to": number}, 0),
+    (Budget, lambda number: {"across": {"a": number}}, 0),
+    (stages.Train, lambda number: {"penalty": ("hoyer_square", number)}, 2),
+    (stages.Prune, lambda number: {"budget": number}, 0),
+    (stages.Attack, lambda number: {"options": {"bounds": (number, 9)}}, 0),
+]
+
+
+def key_of(kind, /, **changed):
+    one = made(kind, **changed)
+    return one.key if isinstance(one, pc.Experiment) else pc.records.content_hash(one)
+
+
+def whole_numbers(number):
+    return [
+        number, float(number), np.int64(number), np.float32(number), np.array(float(number)), torch.tensor(number),
+        torch.tensor(float(number)), *([-0.0] if number == 0 else []),
+    ]  # fmt: skip
+
+
+def test_fields_that_take_real_numbers_are_found():
+    assert {(kind.__name__, name) for kind, name, _ in REALS} >= {
+        ("Experiment", "width"), ("Optimizer", "lr"), ("Optimizer", "momentum"), ("Optimizer", "clip"), ("Train", "average"),
+        ("LearningRate", "milestones"), ("LearningRate", "warmup"), ("Budget", "below"), ("Attack", "epsilons"), ("Lp", "p"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "constraint"), REALS, ids=lambda one: getattr(one, "__name__", one if isinstance(one, str) else "")
+)
+def test_a_whole_number_has_one_key_however_it_is_written(kind, name, constraint):
+    several, bounds, fitting = isinstance(constraint, Several), innermost(constraint), []
+    for number in (0, 1, 2, 5):
+        extra = {"kind": "multistep"} if name == "milestones" else {}
+        given = [{name: [form] if several else form} | extra for form in whole_numbers(number)]
+        try:
+            made(kind, **given[1])
+        except PruningError:
+            continue
+        fitting.append(number)
+        assert len({key_of(kind, **one) for one in given}) == 1, number
+    assert fitting or (bounds.above, bounds.below) == (0, 1), "no whole number fits"
+
+
+@pytest.mark.parametrize(("kind", "given", "number"), WITHIN)
+def test_a_whole_number_within_a_field_has_one_key_too(kind, given, number):
+    assert len({key_of(kind, **given(form)) for form in whole_numbers(number)}) == 1
+
+
+# What records that lie with the book are named after: these keys may not change, whatever becomes of other values.
+def test_the_form_that_is_kept_is_that_of_stored_records():
+    assert repr(pc.LearningRate("multistep", warmup=5.0, milestones=(91.0, 136)).milestones) == "(91, 136)"
+    assert repr(pc.LearningRate(warmup=5.0).warmup) == "5"
+    assert repr(pc.LearningRate(warmup=0.5).warmup) == "0.5"
+    assert repr(pc.Experiment("lenet300", "digits", [], width=2).width) == "2.0"
+    assert repr(METHODS["pfp"](constant=10).constant) == "10.0"
+
+
+@dataclass(frozen=True)
+class Own(pc.Method):
+    """A method of somebody who declares no constraints."""
+
+    name, citation = "own", "nobody"
+    share: float = 0.5
+
+
+def test_a_field_of_ones_own_whose_default_is_a_float_is_a_number():
+    assert key_of(Own, share=1) == key_of(Own, share=1.0) == key_of(Own, share=np.float32(1))
+    with pytest.raises(PruningError, match="share must be a number, not 'x'"):
+        Own(share="x")
 
 
 def test_a_list_is_checked_before_the_first_run(empty_cache):

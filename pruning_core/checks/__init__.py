@@ -5,7 +5,6 @@ from pruning_core.checks.constraints import (
     LARGEST,
     SEED,
     A,
-    Checked,
     Constraint,
     Constraints,
     Device,
@@ -18,14 +17,14 @@ from pruning_core.checks.constraints import (
     Text,
     Whole,
     check,
-    check_fields,
     plain,
     shown,
 )
+from pruning_core.checks.fields import Checked, check_fields, one_form
 from pruning_core.checks.tensors import DOUBLE, Floats, check_finite, doubles, generator_of
 
 __all__ = [
     "DOUBLE", "LARGEST", "SEED", "A", "Checked", "Constraint", "Constraints", "Device", "Flag", "Floats", "Maybe", "OneOf",
     "Place", "Real", "Several", "Text", "Whole", "check", "check_fields", "check_finite", "checked", "doubles", "generator_of",
-    "plain", "shown",
+    "one_form", "plain", "shown",
 ]  # fmt: skip

@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Protocol
 
@@ -58,7 +58,8 @@ class Constraints(dict[str, Constraint]):
 
 @dataclass(frozen=True)
 class Real:
-    """A number within its bounds, finite unless ``infinite``; an int stays an int, so that keys of records do not change.
+    """A number within its bounds, finite unless ``infinite``. An int stays an int; fields of dataclasses keep it as a float,
+    unless it ``counts`` something of which there are halves, as of epochs.
 
     >>> check("lr", np.float32(0.5), Real(above=0)), check("lr", 1, Real(above=0))
     (0.5, 1)
@@ -72,6 +73,7 @@ class Real:
     above: float = -math.inf
     below: float = math.inf
     infinite: bool = False
+    counts: bool = False
 
     def check(self, name: str, value: Any) -> Any:
         given = plain(value)
@@ -245,43 +247,6 @@ class Several:
 def check(name: str, value: Any, constraint: Constraint) -> Any:
     """``value`` as plain Python if it fits the constraint; otherwise BadType or BadInput, naming it."""
     return constraint.check(name, value)
-
-
-class Checked:
-    """A base of dataclasses whose fields are held against their constraints when one is made.
-
-    >>> @dataclass(frozen=True)
-    ... class Halving(Checked):
-    ...     constraints = Constraints(rounds=Whole(at_least=1))
-    ...     rounds: int = 1
-    >>> Halving(np.int8(4))
-    Halving(rounds=4)
-    """
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-
-def check_fields(instance: Any) -> None:
-    """Hold the fields of a dataclass against the class attribute ``constraints`` (field -> constraint), bases included.
-
-    A field whose default is True or False is a Flag without being named. Scalars of numpy and torch, and lists, become plain
-    numbers and tuples. What equals the default becomes the default: a width of 1 and one of 1.0 are one value, with one hash.
-
-    >>> check_fields(Real(infinite=1))
-    Traceback (most recent call last):
-    ...
-    pruning_core.errors.BadType: infinite must be True or False, not 1.
-    """
-    defaults = {field.name: field.default for field in fields(instance)}
-    constraints: dict[str, Constraint] = {name: Flag() for name, value in defaults.items() if isinstance(value, bool)}
-    for base in reversed(type(instance).__mro__):
-        constraints |= vars(base).get("constraints", {})
-    for name in constraints.keys() & defaults.keys():  # a base may know what a field must be that not all classes have
-        value, default = constraints[name].check(name, getattr(instance, name)), defaults[name]
-        if isinstance(value, int | float) and not isinstance(value, bool) and value == default:
-            value = default
-        object.__setattr__(instance, name, value)
 
 
 def plain(value: Any) -> Any:

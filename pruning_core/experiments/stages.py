@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pruning_core.checks import A, Checked, Constraints, Maybe, OneOf, Real, Several, Text, Whole, check, checked
-from pruning_core.errors import BadInput, BadType, known_name, shown
+from pruning_core.errors import BadInput, known_name
 from pruning_core.experiments.fields import Becomes, Penalties, Penalty, patterns, penalties
 from pruning_core.experiments.importances import check_importance
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.schedules import SCHEDULES
 from pruning_core.methods.base import Method, as_method, check_rounding, counted
-from pruning_core.training.attacks import ATTACKS
+from pruning_core.training.attacks import ATTACKS, attack_options
 from pruning_core.training.evaluation import PRECISIONS
 from pruning_core.training.optimizers import Optimizer, Schedule
 
@@ -243,11 +243,7 @@ class Attack(Checked):
 
     def __post_init__(self):
         super().__post_init__()
-        object.__setattr__(self, "epsilons", tuple(map(float, self.epsilons)))
-        try:
-            object.__setattr__(self, "options", tuple(sorted(dict(self.options).items())))
-        except (TypeError, ValueError):
-            raise BadType(f"options of an attack are pairs (name, value), and not {shown(self.options)}.") from None
+        object.__setattr__(self, "options", attack_options(self.name, self.options))
 
 
 @dataclass(frozen=True)

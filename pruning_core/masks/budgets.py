@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from pruning_core.checks import Constraints, Maybe, OneOf, Real, Whole, check, check_fields, checked
+from pruning_core.checks import Constraints, Maybe, OneOf, Real, Whole, check, check_fields, checked, one_form
 from pruning_core.errors import BadInput, BudgetError, known_name
 from pruning_core.masks.groups import expand
 from pruning_core.masks.masks import Masks
@@ -67,13 +67,16 @@ class Budget:
     round_to: int = field(default=1, metadata=HASHED_UNLESS_DEFAULT)
 
     def __post_init__(self):
-        object.__setattr__(self, "to", check("sparsity", self.to, Maybe(SPARSITY)))
+        object.__setattr__(self, "to", one_form(check("sparsity", self.to, Maybe(SPARSITY)), Maybe(SPARSITY)))
         check_fields(self)
         if isinstance(self.across, Mapping):
             if not self.across:
                 raise BadInput("a sparsity for each site needs a site at least: across={} would prune nothing.")
-            for site, fraction in self.across.items():
-                check(f"the sparsity of {site!r}", fraction, SPARSITY)
+            fractions = {
+                site: one_form(check(f"the sparsity of {site!r}", fraction, SPARSITY), SPARSITY)
+                for site, fraction in self.across.items()
+            }
+            object.__setattr__(self, "across", fractions)
             if self.to is not None:
                 raise BadInput("a budget gives either one sparsity or a sparsity for each site, not both.")
         else:

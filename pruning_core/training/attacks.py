@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import Maybe, Real, Several, Whole, check, check_finite, checked
-from pruning_core.errors import BadInput, known_name
+from pruning_core.checks import Flag, Maybe, Real, Several, Whole, check, check_finite, checked, one_form
+from pruning_core.errors import BadInput, BadType, known_name, shown
 from pruning_core.models.calls import like_model
 from pruning_core.models.modes import undisturbed
 from pruning_core.training.first_look import check_labels
@@ -148,6 +148,33 @@ def _options(name: str, info: AttackInfo, steps: int | None) -> dict[str, int]:
     if info.steps is None:
         raise BadInput(f"attack {name!r} takes one step; steps={steps} has no meaning for it.")
     return {info.steps: steps}
+
+
+_OPTIONS = {"steps": Maybe(Whole(at_least=1)), "targeted": Maybe(Whole(at_least=0)), "exclude_wrong": Flag()}
+
+
+def attack_options(name: str, options: Any) -> tuple[tuple[str, Any], ...]:
+    """Options of :func:`attack`, given as pairs or as a mapping, checked and in the one order and form that is kept.
+
+    >>> attack_options("pgd", {"steps": 20, "bounds": [0, 1]})
+    (('bounds', (0.0, 1.0)), ('steps', 20))
+    """
+    try:
+        given = dict(options)
+    except (TypeError, ValueError):
+        raise BadType(f"options of an attack are pairs (name, value), and not {shown(options)}.") from None
+    kept: dict[str, Any] = {}
+    for option, value in given.items():
+        known_name("option of an attack", option, [*_OPTIONS, "bounds"])
+        if option != "bounds":
+            kept[option] = check(option, value, _OPTIONS[option])
+        elif isinstance(value, str):
+            kept[option] = known_name("kind of bounds", value, ["batch"])
+        else:
+            pair = Several(Real(), at_least=2, at_most=2)
+            kept[option] = one_form(check("bounds", value, pair), pair)
+    _options(name, ATTACKS[name], kept.get("steps"))
+    return tuple(sorted(kept.items()))
 
 
 def _checked_bounds(bounds, inputs: Tensor) -> tuple[float, float]:

@@ -130,8 +130,8 @@ class LearningRate:
 
     constraints = Constraints(
         kind=OneOf(*SCHEDULES, kind="learning-rate schedule"),
-        warmup=Real(at_least=0),
-        milestones=Several(Real(at_least=0)),
+        warmup=Real(at_least=0, counts=True),
+        milestones=Several(Real(at_least=0, counts=True)),
         gamma=Real(at_least=0),
         floor=Real(at_least=0, at_most=1),
     )
