@@ -9,7 +9,17 @@ from typing import Any
 import click
 
 from pruning_core.checks import check
-from pruning_core.commands.options import besides, command, given, parameters, profile, running, use_root, workers_of
+from pruning_core.commands.options import (
+    besides,
+    command,
+    given,
+    named_images,
+    parameters,
+    profile,
+    running,
+    use_root,
+    workers_of,
+)
 from pruning_core.errors import BadInput, BadType, known_name
 from pruning_core.experiments import Experiment, recipes, run, run_all
 from pruning_core.experiments.asked import SEEDS
@@ -83,7 +93,10 @@ def _setting(kind: Callable[..., Any], main: str) -> Callable[[click.Context, cl
 @parameters
 @profile("quick")
 @click.option("--model", default="lenet300", show_default=True, help="a network (command models)")
-@click.option("--data", default="mnist5k", show_default=True, help="a data set (command data)")
+@click.option(
+    "--data", default="mnist5k", show_default=True, callback=named_images,
+    help="a data set (command data), or a folder of pictures",
+)  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="of the first network")
 @click.option("--norm", help="kind of norm layers: batch, sigmoid, none")
 @click.option("--optimizer", callback=_setting(Optimizer, "name"), help="adam, or '{name: adam, lr: 0.002, clip: 10}'")

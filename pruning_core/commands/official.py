@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pruning_core.commands.options import PathOf, besides, command, running, use_root, workers_of
+from pruning_core.commands.options import PathOf, besides, command, named_images, running, use_root, workers_of
 from pruning_core.commands.tables import table
 from pruning_core.errors import BadInput
 from pruning_core.experiments.asked import Asked
@@ -26,7 +26,9 @@ TYPED = {"ignore_unknown_options": True, "allow_interspersed_args": True}  # wor
 @click.option("--epochs", type=int, help="of the longest training; all else in proportion")
 @click.option("--points", type=int, help="at most so many fractions of a sweep, evenly spread")
 @click.option("--methods", multiple=True, help="only this method of the setting's; may be given several times")
-@click.option("--data", help="other images, such as mnist5k, which need no download")
+@click.option(
+    "--data", callback=named_images, help="other images: mnist5k, which needs no download, or a folder of pictures"
+)
 @click.option("--reference", is_flag=True, help="what the official code computes, where it differs from its paper")
 @click.option("--plan", is_flag=True, help="only say what would run")
 @running

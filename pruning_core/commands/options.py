@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from pruning_core.checks import Place, Whole, check
+from pruning_core.data.own import named_data
 from pruning_core.errors import BadInput, known_name, shown
 from pruning_core.experiments.besides import Besides
 from pruning_core.experiments.watching import Watch
@@ -91,6 +92,10 @@ _RUNNING: tuple[Decorator, ...] = (
     ),
     click.option("--tags", help="whose names numbers have in TensorBoard: snipit, sipp (official: the setting's own)"),
     click.option("--histograms", type=int, metavar="K", help="watch the weights of all layers, every K epochs"),
+    click.option(
+        "--pictures", type=int, metavar="K",
+        help="watch the pictures that the tags have (snipit), every K epochs",
+    ),
     click.option("--sign-flips", "--track_weights", "sign_flips", is_flag=True, help="watch which weights change sign"),
     click.option("--elasticities", type=int, metavar="K", help="watch the elasticities of the weights, every K epochs"),
     click.option("--no-tensorboard", is_flag=True, help="watch without TensorBoard: tables only"),
@@ -104,6 +109,11 @@ def running(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def named_images(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
+    """What --data names: a set, or a folder of images, which gets the folder's name."""
+    return None if text is None else named_data(text)
+
+
 TAGS = {"snipit": "papers.snipit OfficialTags", "sipp": "papers.sipp_pfp SippTags"}
 """Whose names numbers can have in TensorBoard -> where they are made."""
 
@@ -112,7 +122,7 @@ def besides(options: dict[str, Any], folder: Path | None = None, tags: str | Non
     """What is asked for by those options that every experiment takes, which are taken out of ``options``; ``folder`` and
     ``tags`` where nothing else is asked for."""
     watch, named = options.pop("watch"), options.pop("tags")
-    asked = {name: options.pop(name) for name in ("histograms", "sign_flips", "elasticities")}
+    asked = {name: options.pop(name) for name in ("histograms", "pictures", "sign_flips", "elasticities")}
     tables_only = options.pop("no_tensorboard")
     watched = None
     if tables_only or any(value is not None and value is not False for value in (watch, named, *asked.values())):

@@ -64,6 +64,25 @@ def register_data(
     return source
 
 
+def named_data(given: str) -> str:
+    """A name of a data set, for which the path of a folder of images may stand: that gets a name, the folder's own.
+
+    Where the book has a set of that name, " of mine" follows it. Raises BadInput as :func:`register_data` does; a name that
+    nobody knows is returned as it is.
+
+    >>> named_data("digits")
+    'digits'
+    """
+    if given in DATASETS or not (os.sep in given or os.path.isdir(given)):
+        return given
+    name = Path(os.path.abspath(given)).name or "images"
+    held = DATASETS.get(name)
+    if held is not None and held.folder is None:
+        name += " of mine"
+    register_data(name, given)
+    return name
+
+
 def folder_info(name: str, folder: str | os.PathLike, side: int | None = None) -> DatasetInfo:
     """What there is to know about a folder of images; see :func:`register_data`."""
     from PIL import Image

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pruning_core.experiments.state import State
 
 EPOCHS, CURVES, MEASURED, HOW = "epochs.csv", "elasticities.json", "measured.csv", "watch.json"
+WAYS = ("histograms", "pictures", "sign_flips", "elasticities", "tensorboard")
 SAMPLES = 640  # of the split for scoring, on which elasticities are computed
 
 
@@ -47,10 +48,12 @@ class Watch(Checked):
     A folder a training holds epochs.csv (a row an epoch: losses, accuracies, also on the validation split, learning rate,
     what observers add) and files for TensorBoard, unless ``tensorboard`` is False: the columns, or with ``tags`` the
     numbers of an official code under its names (``papers.snipit.OfficialTags``, ``papers.sipp_pfp.SippTags``).
-    ``histograms``: every so many epochs one of each layer's living weights. ``sign_flips``: the fraction of living weights
-    whose sign changed in the epoch, and since the experiment began. ``elasticities``: every so many epochs those of the
-    living weights, as quantiles in elasticities.json. ``observers``: functions (trainer, row) of your own, called after each
-    epoch, which may add numbers to the row; where a run goes on they start anew. A folder an experiment holds measured.csv.
+    ``histograms``: every so many epochs one of each layer's living weights, and those of the ``tags``. ``pictures``: every so
+    many epochs those that the ``tags`` have, of OfficialTags the network, its weights, saliency, elasticities and confusions
+    on the validation split. ``sign_flips``: the fraction of living weights whose sign changed in the epoch, and since the
+    experiment began. ``elasticities``: every so many epochs those of the living weights, as quantiles in elasticities.json.
+    ``observers``: functions (trainer, row) of your own, called after each epoch, which may add numbers to the row; where a run
+    goes on they start anew. A folder an experiment holds measured.csv.
 
     A training that was not watched is trained again, with the same result; its checkpoint and its record stay. Raises
     BadInput where TensorBoard is asked for and missing.
@@ -64,6 +67,7 @@ class Watch(Checked):
         folder=Place(),
         tags=Maybe(A(Callable, "a class such as OfficialTags")),
         histograms=Maybe(NUMBER_OF_EPOCHS),
+        pictures=Maybe(NUMBER_OF_EPOCHS),
         elasticities=Maybe(NUMBER_OF_EPOCHS),
         observers=Several(A(Callable, "a function (trainer, row)")),
     )
@@ -75,18 +79,21 @@ class Watch(Checked):
     elasticities: int | None = None
     observers: tuple[Observer, ...] = ()
     tensorboard: bool = True
+    pictures: int | None = None
 
     def __post_init__(self):
         super().__post_init__()
         if self.tensorboard:
             summary_writer()
-        elif self.histograms or self.tags:
-            raise BadInput("histograms and tags are for TensorBoard, which tensorboard=False leaves out.")
+        elif self.histograms or self.pictures or self.tags:
+            raise BadInput("histograms, pictures and tags are for TensorBoard, which tensorboard=False leaves out.")
+        if self.pictures and not hasattr(self.tags, "pictures"):
+            raise BadInput("pictures are those of an official code: give tags that have some, such as OfficialTags.")
 
     def how(self) -> dict[str, Any]:
         """What decides the content of a log, as JSON."""
         own = [getattr(observer, "__qualname__", type(observer).__qualname__) for observer in self.observers]
-        asked = {name: getattr(self, name) for name in ("histograms", "sign_flips", "elasticities", "tensorboard")}
+        asked = {name: getattr(self, name) for name in WAYS}
         tags: Any = self.tags
         return asked | {"tags": getattr(tags, "__qualname__", None), "observers": own}
 
@@ -157,6 +164,9 @@ class Log:
         self.watch.keep_in(self._place)
         if self.watch.tensorboard:
             self._board = TensorBoard(self._place, purge_step=state.epoch + 1 if again else None)
+            if hasattr(self._tags, "texts") and not again:
+                for tag, text in self._tags.texts(state.model, settings_text(self.experiment)).items():
+                    self._board.add_text(tag, text, state.epoch)
         if self.watch.elasticities:
             split = state.data.score if len(state.data.score) else state.data.train
             order = torch.Generator().manual_seed(self.experiment.seed)
@@ -185,6 +195,8 @@ class Log:
             added = {name: value for name, value in row.items() if not official or name not in plain}
             self._board.add_numbers(added | official, state.epoch)
             self._draw_histograms(state.epoch, trainer)
+            if self.watch.pictures and state.epoch % self.watch.pictures == 0:
+                self._draw_pictures(state, trainer)
         write_atomically(self._place / EPOCHS, _table(self._rows))
         if self._elasticities is not None and self._elasticities.curves:
             write_atomically(self._place / CURVES, json.dumps(self._elasticities.curves))
@@ -196,10 +208,22 @@ class Log:
                 alive = trainer.masks.get(name)
                 living = weight if alive is None else weight[alive.to(weight.device)]
                 self._board.add_histogram(f"weight/{name}", living, epoch)
+            if hasattr(self._tags, "histograms"):
+                for tag, values in self._tags.histograms(trainer.model).items():
+                    self._board.add_histogram(tag, values, epoch)
         curves = self._elasticities.curves if self._elasticities is not None else []
         if curves and curves[-1]["epoch"] == epoch:
             values = torch.tensor(curves[-1]["quantiles"])
             self._board.add_histogram("track/weight_saliency", values[values > 0].log10(), epoch)
+
+    def _draw_pictures(self, state: State, trainer: Trainer) -> None:
+        assert self._board is not None
+        split = state.data.validation if len(state.data.validation) else state.data.train
+        order = torch.Generator().manual_seed(self.experiment.seed)
+        batches = some_batches(split, min(SAMPLES, len(split)), 128, order)
+        drawn = self._tags.pictures(trainer.model, batches, state.data.classes, trainer.loss)
+        for tag, picture in drawn.items():
+            self._board.add_picture(tag, picture, state.epoch)
 
     def __enter__(self) -> Log:
         return self
@@ -222,12 +246,22 @@ class Log:
                 if hasattr(self._tags, "measured"):
                     for tag, (value, step) in self._tags.measured(row).items():
                         board.add_numbers({tag: value}, step)
+                    if hasattr(self._tags, "budgets"):
+                        for tag, (values, step) in self._tags.budgets(row).items():
+                            board.add_histogram(tag, values, step)
                     continue
                 columns = ("accuracy", "loss", "sparsity", "channels_removed", "macs_removed")
                 board.add_numbers({f"measured/{name}": row[name] for name in columns}, row["epoch"])
             board.close()
         write_atomically(path, _table(rows))
         self.watch.keep_in(path.parent)
+
+
+def settings_text(experiment: Experiment) -> str:
+    """What an experiment is, a line a field."""
+    shown = [field.name for field in fields(experiment) if field.name not in ("watch", "timeline")]
+    lines = [f"{name}: {getattr(experiment, name)}" for name in shown]
+    return "\n".join([*lines, "timeline:", *(f"- {stage}" for stage in experiment.timeline)])
 
 
 def read_epochs(place: Path) -> list[dict[str, Any]]:

@@ -67,10 +67,23 @@ class TensorBoard:
 
     @checked(epoch=Whole(at_least=0))
     def add_picture(self, tag: str, figure: Any, epoch: int) -> None:
-        """Write a matplotlib figure (a confusion matrix, saliency maps, an elasticity curve) under ``tag``."""
+        """Write a matplotlib figure under ``tag`` (an elasticity curve), or a tensor (1 or 3, rows, columns) of values in [0, 1]
+        (a confusion matrix, weights, saliency maps)."""
         from matplotlib.figure import Figure
 
-        self._writer.add_figure(tag, check("figure", figure, A(Figure, "a figure of matplotlib")), epoch, close=False)
+        if isinstance(figure, Tensor):
+            if figure.dim() != 3 or len(figure) not in (1, 3) or not figure.numel():
+                raise BadInput(f"a picture has the shape (1 or 3, rows, columns), not {tuple(figure.shape)}.")
+            self._writer.add_image(tag, figure.detach().float().clamp(0, 1).cpu(), epoch)
+        else:
+            self._writer.add_figure(
+                tag, check("figure", figure, A(Figure, "a figure of matplotlib, or a tensor")), epoch, close=False
+            )
+        self._writer.flush()
+
+    def add_text(self, tag: str, text: str, step: int) -> None:
+        """Write a text, its lines as they are."""
+        self._writer.add_text(tag, "".join(f"    {line}\n" for line in text.splitlines()), step)  # Markdown's code
         self._writer.flush()
 
     def close(self) -> None:

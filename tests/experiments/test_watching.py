@@ -45,7 +45,7 @@ def tables(folder: Path) -> dict[str, list[dict[str, str]]]:
 def events(folder: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    return EventAccumulator(str(folder), {"scalars": 0, "histograms": 0}).Reload()
+    return EventAccumulator(str(folder), {"scalars": 0, "histograms": 0, "images": 0}).Reload()
 
 
 def times_trained(monkeypatch) -> list[int]:
@@ -98,6 +98,27 @@ def test_a_log_holds_every_epoch_under_our_names_and_the_official_ones(tmp_path)
     assert [row["label"] for row in rows[str(end.relative_to(tmp_path))]] == ["final"]
 
 
+def test_pictures_histograms_and_texts_have_their_official_names(tmp_path):
+    pc.run(experiment(everything(tmp_path, pictures=2), [pc.Train(3)]), progress=False)
+    (place,) = tmp_path.glob("*-training1-*")
+    shown = events(place)
+    layers = [f"weight/{name}" for name in ("fc1.weight", "fc2.weight", "fc3.weight", "fc4.weight", "fc5.weight")]
+    network = {"network/confusion", "network/saliency", "network/visualisation", "track/weight_saliency"}
+    assert set(shown.Tags()["images"]) == network | {*layers}
+    assert [event.step for event in shown.Images("network/visualisation")] == [2]
+    confusion = shown.Images("network/confusion")[0]
+    assert (confusion.height, confusion.width) == (10, 10)
+    assert {"weight/magnitude", "layer/sparsity"} <= set(shown.Tags()["histograms"])
+    (layers_left,) = [event.histogram_value for event in shown.Histograms("layer/sparsity")]
+    assert (layers_left.num, layers_left.min, layers_left.max) == (5, 100, 100)
+    texts = {
+        tag: shown.Tensors(f"{tag}/text_summary")[0].tensor_proto.string_val[0].decode()
+        for tag in ("args", "architecture")
+    }
+    assert "model: mlp5_snip" in texts["args"] and "- Train(epochs=3" in texts["args"]
+    assert "Linear(" in texts["architecture"]
+
+
 def test_without_tags_the_columns_have_their_own_names(tmp_path):
     pc.run(experiment(Watch(tmp_path), [pc.Train(1)]), progress=False)
     (place,) = tmp_path.glob("*-training1-*")
@@ -119,6 +140,12 @@ def test_the_tags_of_sipp_and_pfp(tmp_path):
     assert {event.step for event in found} == {1000}  # a tenth of the weights is left
     assert [event.value for event in found] == pytest.approx([100 - float(row["accuracy"]) for row in (pruned, tuned)])
     assert {"Top 5 Test Error flops", "Test Loss flops"} <= set(events(end.parent).Tags()["scalars"])
+    budgets = [
+        event.histogram_value for event in events(end.parent).Histograms("Percentage of Sample Budget Per Layer")
+    ]
+    assert [budget.num for budget in budgets] == [5, 5]  # layers
+    assert [budget.sum for budget in budgets] == pytest.approx([100, 100])
+    assert "parameters/text_summary" in events(dense).Tags()["tensors"]
 
 
 def test_a_run_that_stops_and_goes_on_leaves_the_log_of_one_that_did_not(tmp_path, monkeypatch):
@@ -202,6 +229,10 @@ def test_observers_of_ones_own_see_every_epoch(tmp_path):
         ({"observers": [3]}, "each of observers must be a function"),
         ({"tags": OfficialTags, "tensorboard": False}, "are for TensorBoard"),
         ({"histograms": 1, "tensorboard": False}, "are for TensorBoard"),
+        ({"pictures": 0}, "pictures must be between 1 and 1000000"),
+        ({"pictures": 1, "tensorboard": False}, "are for TensorBoard"),
+        ({"pictures": 1}, "give tags that have some"),
+        ({"pictures": 1, "tags": SippTags}, "give tags that have some"),
         ({"folder": ""}, "folder must be the path"),
     ],
 )

@@ -11,6 +11,7 @@ from pruning_core.checks import Whole, check, checked
 from pruning_core.experiments.observers import watched_weights
 from pruning_core.masks.reports import dead_units
 from pruning_core.papers.snipit.counts import compressed_bits, harmonic_mean, reference_flops
+from pruning_core.papers.snipit.pictures import official_histograms, official_pictures
 from pruning_core.training.trainer import Trainer
 
 
@@ -20,7 +21,9 @@ class OfficialTags:
 
     acc/train, acc/test (here: of the validation split, where there is one), loss/train, loss/test, sparse/weight, sparse/node,
     sparse/hm, sparse/log_disk_size, time/batch_time, time/flops_per_sample, time/flops_log_cum, cuda/ram_footprint. FLOPs
-    are those of ``counts.reference_flops``, forward passes only. ``example``: one input; ``model``: as it starts.
+    are those of ``counts.reference_flops``, forward passes only. A Watch with ``histograms`` or ``pictures`` adds those of
+    the official code (papers/snipit/pictures.py) under its names, and its texts. ``example``: one input; ``model``: as it
+    starts.
 
     >>> import pruning_core as pc
     >>> digits, network = pc.load_data("digits"), pc.build_model("lenet300", "digits", seed=0, width=0.1)
@@ -38,6 +41,14 @@ class OfficialTags:
     def go_on(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Count on from the rows of earlier epochs, as a Watch has written them."""
         self.cumulative = sum(row.get("time/flops_per_sample", 0.0) for row in rows) * self.samples
+
+    histograms = staticmethod(official_histograms)
+    pictures = staticmethod(official_pictures)
+
+    @staticmethod
+    def texts(model: nn.Module, settings: str) -> dict[str, str]:
+        """Tag -> what stands at the beginning of a log."""
+        return {"args": settings, "architecture": str(model)}
 
     @staticmethod
     def _living_units(model: nn.Module, masks: Mapping[str, Tensor]) -> int:
