@@ -139,6 +139,12 @@ def _distance(weights: torch.Tensor, n: int) -> torch.Tensor:
     return magnitude_distance(weights)[n]
 
 
+def _orthant_size(g: torch.Tensor) -> torch.Tensor:
+    from pruning_core.papers.how_sparse import Orthant
+
+    return Orthant(g.shape[1]).project(g).square().sum(1).mean()
+
+
 def _mid_shares(importances: torch.Tensor) -> tuple[float, float]:
     relative = importances / importances.max()
     receded, middle = relative < 0.1, (relative >= 0.1) & (relative < 0.5)
@@ -211,6 +217,7 @@ JUDGES: dict[str, Callable[[Any], bool]] = {
         lambda image, gradient, size: (image + size * gradient.sign()).clamp(0, 1),
         [(_drawn(1, 4, 4), _drawn(1, 4, 4, seed=1) - 0.5, size) for size in (0.05, 0.4)],
     ),
+    "how_sparse/write-orthant": computes(_orthant_size, [(_drawn(9, 4) - 0.5,), (_drawn(1, 7, seed=3) - 0.9,)]),
     "how_sparse/write-distance": computes(_distance, [(_drawn(20) - 0.5, n) for n in (0, 1, 12)]),
     "how_sparse/write-hvp": computes(
         lambda loss, x, v: torch.autograd.functional.hvp(loss, x, v)[1],

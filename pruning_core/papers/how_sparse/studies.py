@@ -6,7 +6,7 @@ seen: a cut by magnitude and training on with the same penalty. Later Hessians a
 fractions count all weights of the dense network.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,10 +19,28 @@ from pruning_core.experiments.recipes.chapters import l1_in_rounds
 from pruning_core.experiments.runs import final_state
 from pruning_core.experiments.stages import Prune, Train
 from pruning_core.experiments.state import State
+from pruning_core.experiments.studies import study
 from pruning_core.papers.how_sparse.prunability import Prunability, predict_limit, small_share
 from pruning_core.training.evaluation import evaluate
 
 ETA = 0.01  # probability of being wrong that each of the two bounds is computed for
+
+
+@checked
+def simulated(
+    name: str, simulate: Callable[..., pd.DataFrame], *, seed: int = 0, profile: str = "quick", **knobs: Any
+) -> pd.DataFrame:
+    """The rows of ``simulate(**knobs, seed=seed)``, from their record when there is one (see :func:`study`).
+
+    ``simulate``: one of :func:`circular_cone`, :func:`ellipsoid` and :func:`l1_recovery`; ``name`` is the study's. Raises
+    what the simulation and the study raise.
+
+    >>> from pruning_core.papers.how_sparse import circular_cone
+    >>> simulated("a ray in the plane", circular_cone, ambient=2, angles=[0.0], trials=3)["successes"].tolist()
+    [0, 0, 3]
+    """
+    about = {"name": name, "seed": seed} | knobs
+    return study(about, lambda: simulate(**knobs, seed=seed, progress=False).to_dict("records"), profile=profile)
 
 
 @checked
