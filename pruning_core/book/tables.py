@@ -49,7 +49,7 @@ def read_table(path: Path, what: str) -> Any:
         check_shape(text)
         return yaml.load(text, _Loader)
     except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:  # a date like 2024-13-01 is a ValueError
-        words = {UnicodeDecodeError: "it is no text in UTF-8"}
+        words: dict[type, str] = {UnicodeDecodeError: "it is no text in UTF-8"}
         why = words.get(type(error)) or " ".join((getattr(error, "strerror", None) or str(error)).split())
         if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
             line = error.problem_mark.line
