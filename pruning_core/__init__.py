@@ -2,6 +2,10 @@
 ``predict_limit`` are imported when they are first asked for, and pandas and scipy with them."""
 
 from importlib import import_module
+
+import pruning_core.starting  # noqa: F401, for what it does: before what takes seconds to import
+
+# isort: split
 from typing import TYPE_CHECKING, Any
 
 from pruning_core.data import DATASETS, load_data, register_data

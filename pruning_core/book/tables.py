@@ -1,5 +1,6 @@
 """The book's YAML tables: no key twice, and a schema that says in one sentence what is wrong."""
 
+import math
 import re
 from functools import cache
 from pathlib import Path
@@ -10,14 +11,21 @@ import yaml
 from pruning_core.errors import BadInput, known_name
 from pruning_core.records.files import SafeLoader
 from pruning_core.records.places import file_bytes
+from pruning_core.records.values import LARGEST, check_shape
 
 
 class _Loader(SafeLoader):  # type: ignore[misc]
-    """YAML in which a key that stands twice in one mapping is an error; the last one would win otherwise. So is a list
-    that holds itself."""
+    """YAML in which a key that stands twice in one mapping is an error; the last one would win otherwise. So are a
+    list that holds itself, and a number that is not finite."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         return super().construct_object(node, True)  # at once: PyYAML sees only then that a node is its own part
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        number = super().construct_yaml_float(node)
+        if not math.isfinite(number):
+            raise yaml.MarkedYAMLError(problem=f"{node.value} is no finite number", problem_mark=node.start_mark)
+        return number
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -30,14 +38,18 @@ class _Loader(SafeLoader):  # type: ignore[misc]
         return super().construct_mapping(node, deep)
 
 
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
+
+
 def read_table(path: Path, what: str) -> Any:
     """The content of a YAML file; BadInput, with ``what`` in its sentence, if it cannot be read or a key stands twice."""
     text = ""
     try:
-        text = file_bytes(path).decode("utf-8")
+        text = file_bytes(path, LARGEST).decode("utf-8")
+        check_shape(text)
         return yaml.load(text, _Loader)
-    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
-        words = {UnicodeDecodeError: "it is no text in UTF-8", RecursionError: "it is nested too deeply"}
+    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:  # a date like 2024-13-01 is a ValueError
+        words: dict[type, str] = {UnicodeDecodeError: "it is no text in UTF-8"}
         why = words.get(type(error)) or " ".join((getattr(error, "strerror", None) or str(error)).split())
         if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
             line = error.problem_mark.line

@@ -21,6 +21,7 @@ from pruning_core.commands import book, experiments, official, tables
 from pruning_core.commands.options import CONTEXT
 from pruning_core.errors import BadInput, BadType, OutOfTime, PruningError
 from pruning_core.records.locks import sweep
+from pruning_core.starting import INTERRUPTED
 
 
 class _Groups(click.Group):
@@ -49,8 +50,6 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 SECONDS_TO_END = 2.5
 """What a command that is stopped has to put things in order; after that its processes are killed."""
-
-INTERRUPTED = "interrupted; the same command goes on from here"
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ Shares. Sets with an official test set: that is ``test``, and of the official tr
 All are stratified by class, do not overlap, and are the same for everybody, always.
 """
 
+import math
 import os
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from pruning_core.checks import SEED, Device, Maybe, Whole, check, checked
 from pruning_core.data.downloads import content_sha256, image_folder, load_raw
-from pruning_core.data.own import arrays_of, folder_info, listed, parts
+from pruning_core.data.own import arrays_of, check_counts, folder_info, listed, parts
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS, Augmentation, DatasetInfo, Normalisation
 from pruning_core.data.sources import Raw
 from pruning_core.data.splits import (
@@ -84,6 +85,7 @@ class _Request:
 
     def chosen(self, labels: np.ndarray, test_labels: np.ndarray | None) -> dict[str, np.ndarray]:
         """Split -> indices, into the test set for "test" where there is one, else into the training set."""
+        check_counts(self.info.name, np.unique(labels, return_counts=True)[1], test_labels is not None)
         if test_labels is None:
             chosen = split_indices(labels, WITHOUT_TEST_SET, self.seed)
         else:
@@ -101,6 +103,20 @@ class _Request:
                 f"at least {least} are needed."
             )
         return shrunk | {"test": test}
+
+
+def surely_scored(name: str, limit: int | None = None) -> int:
+    """How many images the split for scoring of a set holds at least, told from its sizes alone: nothing is loaded.
+
+    How many there are hangs on how each class is rounded, which makes half an image a class at most.
+
+    >>> surely_scored("digits"), len(load_data("digits").score)
+    (138, 143)
+    """
+    images, tested = DATASETS[known_name("data set", name, DATASETS)].sizes
+    share = (WITH_TEST_SET if tested else WITHOUT_TEST_SET)["score"]
+    least = images * share - DATASETS[name].classes / 2
+    return max(int(least * min(1.0, (limit or math.inf) / (images + tested))), 0)
 
 
 @checked(random_labels=None)

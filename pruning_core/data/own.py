@@ -94,7 +94,7 @@ def folder_info(name: str, folder: str | os.PathLike, side: int | None = None) -
     files, labels = listed(train)
     sizes = (len(files), 0)
     classes = int(labels.max()) + 1
-    _check_counts(name, np.bincount(labels), test is not None)
+    check_counts(name, np.bincount(labels), test is not None)
     if test is not None:
         sizes = (len(files), len(listed(test, classes)[0]))
     if side is None:
@@ -161,12 +161,12 @@ def _check_classes(name: str, raw: Raw) -> None:
         raise BadInput(
             f"the labels of {name!r} must be the whole numbers from 0 to classes - 1, each of them there, and at least two."
         )
-    _check_counts(name, counts, "test_images" in raw)
+    check_counts(name, counts, "test_images" in raw)
     if "test_images" in raw and not set(np.unique(raw["test_labels"])) <= set(classes.tolist()):
         raise BadInput(f"the test labels of {name!r} hold a class that the training labels do not.")
 
 
-def _check_counts(name: str, counts: np.ndarray, tested: bool) -> None:
+def check_counts(name: str, counts: np.ndarray, tested: bool) -> None:
     """Every split must get an image of every class."""
     least = math.floor(0.5 / min((WITH_TEST_SET if tested else WITHOUT_TEST_SET).values())) + 1
     if counts.min() < least:

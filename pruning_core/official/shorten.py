@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, ClassVar
 
 from pruning_core.checks import Constraints, Maybe, Real, Whole, check_fields
-from pruning_core.data.loading import load_data
+from pruning_core.data.loading import surely_scored
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS
 from pruning_core.errors import known_name
 from pruning_core.experiments.asked import NUMBER_OF_EPOCHS
@@ -70,7 +69,7 @@ def shortened(experiment: Experiment, shorter: Shorter) -> Experiment:
         timeline = changed_stages(timeline, lambda stage: _shorter(stage, factor))
         changed = replace(changed, learning_rate=_rate(changed.learning_rate, factor))
     if any(isinstance(stage, Prune) and stage.batches == "score" for stage in every_stage(timeline)):
-        most = _scored(changed.data, changed.limit)
+        most = max(surely_scored(changed.data, changed.limit), 1)  # a plan downloads nothing
         timeline = changed_stages(timeline, lambda stage: _with_at_most(stage, most))
     return replace(changed, timeline=timeline)
 
@@ -80,12 +79,6 @@ def _recipes(experiment: Experiment, data: str) -> dict[str, str | None]:
     whose: dict[str, Mapping[str, Any]] = {"normalise": NORMALISATIONS, "augment": AUGMENTATIONS}
     wanted = {kind: f"{data}/{str(getattr(experiment, kind)).rpartition('/')[2]}" for kind in whose}
     return {kind: wanted[kind] if wanted[kind] in known else None for kind, known in whose.items()}
-
-
-@cache
-def _scored(data: str, limit: int | None) -> int:
-    """How many images the split for scoring holds."""
-    return len(load_data(data, limit=limit).score)
 
 
 def _with_at_most(stage: Stage, most: int) -> Stage:

@@ -10,9 +10,12 @@ from typing import Any
 import yaml
 
 from pruning_core.errors import BadInput
+from pruning_core.records.files import SafeLoader
 from pruning_core.records.places import file_bytes
 
 LARGEST = 10**7  # bytes of a table that people type
+DEEPEST = 100  # collections within each other; libyaml's loader overruns the stack somewhere beyond ten thousand
+MOST = 10**6  # values, an alias counted as all that it stands for
 
 
 class _Numbers(yaml.SafeLoader):
@@ -27,6 +30,40 @@ _Numbers.add_implicit_resolver(
 )
 
 
+def check_shape(text: str) -> None:
+    """Raise yaml.MarkedYAMLError for YAML that is nested too deeply, or whose aliases stand for more than a memory holds.
+
+    >>> check_shape("a: &a [1, 2]\\nb: [*a, *a]")
+    >>> check_shape("[" * 200)
+    Traceback (most recent call last):
+    ...
+    yaml.error.MarkedYAMLError: it is nested too deeply
+      in "<unicode string>", line 1, column 101
+    """
+    named: dict[str, int] = {}
+    within: list[tuple[str | None, int]] = []
+    for event in yaml.parse(text, SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            within.append((event.anchor, 1))
+            if len(within) > DEEPEST:
+                raise yaml.MarkedYAMLError(problem="it is nested too deeply", problem_mark=event.start_mark)
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = within.pop()
+        elif isinstance(event, yaml.NodeEvent):  # of what an alias names, and is not whole yet, the loader speaks
+            anchor, size = (
+                (None, named.get(event.anchor, 1)) if isinstance(event, yaml.AliasEvent) else (event.anchor, 1)
+            )
+        else:
+            continue
+        if anchor is not None:
+            named[anchor] = size
+        if size > MOST:
+            raise yaml.MarkedYAMLError(problem="its aliases repeat too much", problem_mark=event.start_mark)
+        if within:
+            within[-1] = within[-1][0], within[-1][1] + size
+
+
 def read_value(text: str, what: str) -> Any:
     """What ``text`` says as YAML; BadInput, naming it by ``what``, if it is none.
 
@@ -34,9 +71,8 @@ def read_value(text: str, what: str) -> Any:
     (0.0001, [0.5, 0.2], 'snip')
     """
     try:
+        check_shape(text)
         return yaml.load(text, _Numbers)
-    except RecursionError:
-        raise BadInput(f"{what} is no YAML that can be read: it is nested too deeply.") from None
     except (yaml.YAMLError, ValueError) as error:  # a date like 2024-13-01 is a ValueError
         raise BadInput(f"{what} is no YAML: {' '.join(str(error).split())}") from error
 

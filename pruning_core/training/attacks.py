@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import Flag, Maybe, Real, Several, Whole, check, check_finite, checked, one_form
+from pruning_core.checks import Constraint, Flag, Maybe, Real, Several, Whole, check, check_finite, checked, one_form
 from pruning_core.errors import BadInput, BadType, known_name, shown
 from pruning_core.models.calls import like_model
 from pruning_core.models.modes import undisturbed
@@ -150,7 +150,11 @@ def _options(name: str, info: AttackInfo, steps: int | None) -> dict[str, int]:
     return {info.steps: steps}
 
 
-_OPTIONS = {"steps": Maybe(Whole(at_least=1)), "targeted": Maybe(Whole(at_least=0)), "exclude_wrong": Flag()}
+_OPTIONS: dict[str, Constraint] = {
+    "steps": Maybe(Whole(at_least=1)),
+    "targeted": Maybe(Whole(at_least=0)),
+    "exclude_wrong": Flag(),
+}
 
 
 def attack_options(name: str, options: Any) -> tuple[tuple[str, Any], ...]:

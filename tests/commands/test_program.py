@@ -1,5 +1,6 @@
 """The command line: what it lists, what it refuses in one sentence, every recipe of the catalogue from the shell."""
 
+import functools
 import inspect
 import os
 import re
@@ -15,6 +16,7 @@ import pytest
 import pruning_core as pc
 from pruning_core.commands import main, program
 from pruning_core.experiments import recipes
+from pruning_core.version import REPOSITORY
 
 
 def refused(line: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -74,6 +76,40 @@ def test_what_runs_in_the_background_or_under_nohup_does_not_hear_of_it(ignored,
     signal.signal(ignored, signal.SIG_IGN)
     assert main(["goes-on"]) == 0
     assert capsys.readouterr().out == "goes on\n"
+
+
+# Of a module that everything imports: it says that it is at it, and takes its time.
+SLOW_IMPORT = """
+import sys, time
+print("importing", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("how", STOPS[:2])
+@pytest.mark.parametrize("line", [["methods"], ["run", "dense"], ["notebooks"], ["--help"]], ids=" ".join)
+def test_a_command_that_is_stopped_while_it_imports_says_so_without_a_traceback(line, how, tmp_path):
+    (tmp_path / "torch.py").write_text(SLOW_IMPORT)
+    path = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
+    heard = functools.partial(
+        signal.signal, signal.SIGINT, signal.default_int_handler
+    )  # not so in a shell's background
+    with subprocess.Popen(
+        [sys.executable, "-m", "pruning_core", *line], cwd=tmp_path, env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard,
+    ) as process:  # fmt: skip
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(how)
+        assert process.wait(30) == 128 + how
+        assert process.stderr.read() == "interrupted; the same command goes on from here\n"
+
+
+def test_who_imports_the_package_keeps_the_handlers_of_signals():
+    code = (
+        "import signal; handlers = lambda: [*map(signal.getsignal, (2, 15))]; before = handlers(); import pruning_core"
+    )
+    code += "; assert before == handlers()"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
 
 
 # OpenSSL computes for minutes, and Python does not get to the signal.

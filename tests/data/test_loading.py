@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pruning_core.data import downloads, sources
-from pruning_core.data.loading import data_root, load_data
+from pruning_core.data import downloads, loading, sources
+from pruning_core.data.loading import data_root, load_data, surely_scored
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS, Augmentation
 from pruning_core.data.splits import FileSplit, Split, split_indices
 from pruning_core.errors import BadInput, BadType, CorruptFile, UnknownName
@@ -456,6 +456,37 @@ def test_the_least_limit_that_is_named_is_enough():
     assert min(len(getattr(load_data("mnist5k", limit=least), split)) for split in SPLITS) == 10
     with pytest.raises(BadInput):
         load_data("mnist5k", limit=least - 1)
+
+
+def flat(name: str, per_class: int) -> dict:
+    """Arrays of a set of the book that holds so many black images of each class."""
+    info = DATASETS[name]
+    raw = {f"{part}_images": np.zeros((per_class * info.classes, *info.shape), np.uint8) for part in ("train", "test")}
+    raw |= {f"{part}_labels": np.repeat(np.arange(info.classes), per_class) for part in ("train", "test")}
+    return raw if info.sizes[1] else {key: value for key, value in raw.items() if key.startswith("train")}
+
+
+@pytest.mark.parametrize("per_class", [1, 6, 9, 10, 20])
+@pytest.mark.parametrize("name", [name for name, info in DATASETS.items() if info.kind == "tensor"])
+def test_a_small_limit_of_any_set_is_enough_or_gets_one_sentence(name, per_class, monkeypatch):
+    """Also of a set that holds too few images to split them."""
+    raw = flat(name, per_class)
+    monkeypatch.setattr(loading, "load_raw", lambda *_: raw)
+    for limit in (None, *range(1, 301, 13), 200, 300):
+        fewest, refusal = 0, ""
+        try:
+            data = load_data(name, limit=limit)
+            fewest = min(len(getattr(data, split)) for split in SPLITS)
+        except BadInput as error:
+            refusal = str(error)
+        assert fewest >= DATASETS[name].classes or re.search(r"^[^\n]* at least \d+ are needed", refusal)
+
+
+@pytest.mark.parametrize("limit", [None, 250, 300, 333, 1000, 1796, 4999, 10**6])
+@pytest.mark.parametrize("name", ["digits", "mnist5k"])
+def test_images_to_score_are_told_without_loading_any(name, limit):
+    there = len(load_data(name, limit=limit).score)
+    assert there - DATASETS[name].classes <= surely_scored(name, limit) <= there
 
 
 def test_bad_batch_sizes_are_refused_at_once():

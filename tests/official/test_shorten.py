@@ -64,8 +64,9 @@ def test_other_images_come_with_their_own_recipe_and_fit_the_split_for_scoring()
     assert (whole.normalise, whole.augment) == ("cifar10/sipp", "cifar10/sipp_lenet5")
     short = shortened(whole, Shorter(data="digits", limit=400))
     assert (short.data, short.normalise, short.augment, short.limit) == ("digits", None, None, 400)
+    (samples,) = {stage.samples for stage in short.timeline if isinstance(stage, Prune)}
     scored = len(pc.load_data("digits", limit=400).score)
-    assert {stage.samples for stage in short.timeline if isinstance(stage, Prune)} == {scored}
+    assert scored - 10 / 2 <= samples <= scored, "half an image a class"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,20 @@
+"""A command that is stopped while its imports run, for the first seconds, ends as one that is stopped later: with a sentence
+and its status, and without a traceback of whatever was being imported."""
+
+import os
+import signal
+import sys
+from typing import Any
+
+INTERRUPTED = "interrupted; the same command goes on from here"
+
+
+def _end(number: int, frame: Any) -> None:
+    print(INTERRUPTED, file=sys.stderr, flush=True)
+    os._exit(128 + number)  # nothing has begun that would have to be put in order
+
+
+if sys.argv[:1] == ["-m"] and "pruning_core" in sys.orig_argv:  # Python is just looking for the package's __main__
+    for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        if signal.getsignal(_number) is _usual:  # in the background of a shell it is ignored, and stays so
+            signal.signal(_number, _end)
