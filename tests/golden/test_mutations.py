@@ -16,11 +16,13 @@ import pytest
 from pruning_core.training.attacks import attack
 from tests.golden.forms import FORMS
 from tests.golden.harness import Check, arrays_of, files, is_unread, prefix_of, run
+from tests.golden.variations import VARIATIONS
 
 PAPERS = {
     paper: import_module(f"tests.golden.test_{paper}")
     for paper in ("how_sparse", "ispasp", "rni", "sipp_pfp", "snipit")
 }
+MADE = FORMS | VARIATIONS
 LABELS = ("y",)  # of methods that look at no labels: only their range is checked
 IDLE: dict[str, tuple[str, ...]] = {
     "adversarial": (r"param/(?!layers\.0\.weight).*",),  # of 25 tensors one is tried: each takes the attacks seconds
@@ -52,9 +54,9 @@ SLOW = (
 
 
 def cases() -> list[tuple[str, str, object]]:
-    """(paper, name, arrays or the path of a file): all official files, and one of each form that has none."""
+    """(paper, name, arrays or the path of a file): all official files, one of each form that has none, other variations."""
     found = [(paper, path.stem, path) for paper in PAPERS for path in files(paper)]
-    return found + [(paper, prefix, make) for (paper, prefix), make in FORMS.items()]
+    return found + [(paper, name, make) for (paper, name), make in MADE.items()]
 
 
 def opened(paper: str, name: str, source) -> tuple[str, dict[str, np.ndarray], Check, tuple[str, ...]]:
@@ -165,10 +167,11 @@ def test_all_scales_of_a_histogram_together_are_noticed():
     assert noticed(prefix, arrays, check, unread, "hist_gamma", 1 - arrays["hist_gamma"])
 
 
-@pytest.mark.parametrize(("paper", "prefix"), FORMS, ids=[f"{paper}/{prefix}" for paper, prefix in FORMS])
-def test_a_form_without_a_file_here_passes(paper, prefix):
-    _, arrays, check, unread = opened(paper, prefix, FORMS[paper, prefix])
-    run(prefix, arrays, check, unread)
+@pytest.mark.parametrize(("paper", "name"), MADE, ids=[f"{paper}/{name}" for paper, name in MADE])
+def test_what_no_file_here_holds_passes_too(paper, name):
+    """Forms of which there is no official file, and files of the known kinds with other sizes, settings, types."""
+    _, arrays, check, unread = opened(paper, name, MADE[paper, name])
+    run(name, arrays, check, unread)
 
 
 def test_the_hybrid_reads_files_of_the_random_variant():
