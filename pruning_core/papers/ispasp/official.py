@@ -68,6 +68,10 @@ def experiments(name: str, asked: Asked) -> list[Experiment]:
     flags = read_flags(f"i-SpaSP's script for {network}", FLAGS[network], words)
     if flags["data_path"] and asked.data:
         raise BadInput("the images are named twice: give --data-path FOLDER or --data, and not both.")
+    if flags["pruned_path"].endswith(".pth"):
+        raise BadInput(
+            "--pruned-path takes a file of save_network here: a .pth is a pickle, and nothing is unpickled here."
+        )
     data = asked.data or (named_data(flags["data_path"]) if flags["data_path"] else "imagenet")
     stages = timeline(network, flags, data, asked.reference)
     recipe = "imagenet/ispasp" if photographs(data) or flags["data_path"] else None
