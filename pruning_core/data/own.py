@@ -77,8 +77,7 @@ def named_data(given: str) -> str:
         return given
     name = Path(os.path.abspath(given)).name or "images"
     held = DATASETS.get(name)
-    if held is not None and held.folder is None:
-        name += " of mine"
+    name += " of mine" if held is not None and held.folder is None else ""
     register_data(name, given)
     return name
 

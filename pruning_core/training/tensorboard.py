@@ -67,7 +67,7 @@ class TensorBoard:
 
     @checked(epoch=Whole(at_least=0))
     def add_picture(self, tag: str, figure: Any, epoch: int) -> None:
-        """Write a matplotlib figure under ``tag`` (an elasticity curve), or a tensor (1 or 3, rows, columns) of values in [0, 1]
+        """Write a matplotlib figure under ``tag`` (an elasticity curve), or a tensor (1 or 3, rows, columns), values in [0, 1]
         (a confusion matrix, weights, saliency maps)."""
         from matplotlib.figure import Figure
 

@@ -9,7 +9,7 @@ import yaml
 from pruning_core.errors import BadInput, UnknownName
 from pruning_core.experiments.asked import Asked
 from pruning_core.experiments.stages import Prune
-from pruning_core.official import Shorter, planned, run_official
+from pruning_core.official import Shorter, official, planned, run_official
 from pruning_core.official.files import settings_of_file
 from pruning_core.papers.how_sparse.configurations import CONFIGURATIONS, FILES
 from pruning_core.papers.how_sparse.official import read_configuration
@@ -272,6 +272,25 @@ def test_every_class_that_draws_can_be_asked_for(tmp_path):
     path.write_text(yaml.safe_dump(document))
     found = planned(settings_of_file(path)[0], Asked(seeds=1, points=1))
     assert [next(s.method.name for s in e.timeline if isinstance(s, Prune)) for e in found] == list(names.values())
+
+
+def test_a_method_is_asked_for_by_its_class_as_well():
+    one, other = (
+        planned(official("cifar/resnet20"), Asked(seeds=1, points=1, methods=(m,))) for m in ("SiPPNet", "SiPP")
+    )
+    assert [e.key for e in one] == [e.key for e in other]
+
+
+def test_a_momentum_that_moves_needs_a_cool_down_which_no_official_file_has(tmp_path):
+    path = written(tmp_path, "mnist/lenet300_100")
+    document = yaml.safe_load(path.read_text())
+    plain = read_parameter_file(path)
+    path.write_text(yaml.safe_dump(document | {"training": document["training"] | {"momentumDelta": 0.05}}))
+    assert read_parameter_file(path) == plain
+    moved = document["training"] | {"momentumDelta": 0.05, "cooldown": 5}
+    path.write_text(yaml.safe_dump(document | {"training": moved}))
+    with pytest.raises(BadInput, match=r"cooldown of .* can only be 0"):
+        read_parameter_file(path)
 
 
 def test_files_that_include_each_other_are_refused(tmp_path):

@@ -45,7 +45,7 @@ TOLD = {
     "python -m experiment.main cifar/resnet20.yaml -j 4": "--workers",
     "python3 main.py --rewind_epoch 6": "--rewind_to",
     "python3 main.py --tuning": "test data decide nothing",
-    "python prune_resnet34_ispasp.py --data-path /imagenet": "--root",
+    "python prune_resnet34_ispasp.py --data-path /imagenet": "there is no folder",
 }
 
 

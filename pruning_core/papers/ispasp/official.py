@@ -3,8 +3,9 @@
 The settings are those of the launch scripts, which switch the cosine on. What differs from the official code, named once:
 networks train on the 90 % of the training images that this book trains on; statistics of batch norm are cut along with the
 channels, which the code forgets; biases and all norms are free of weight decay, where the code's rule by names misses some;
-the test loss knows no label smoothing. On images that are no photographs the network starts at random and is trained first,
-as long as it is fine-tuned in the end.
+the pruned branch keeps its statistics, where the code runs the last norm of it in training mode; the test loss knows no label
+smoothing. ``reference`` takes the code's rule of names and its pruned branch. On images of other classes than ImageNet's the
+network starts at random and is trained first, as long as it is fine-tuned in the end.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from dataclasses import replace
 from typing import Any
 
 from pruning_core.checks import Real, Whole, check
-from pruning_core.data.sets import IMAGENETTE_CLASSES
+from pruning_core.data.own import named_data
+from pruning_core.data.sets import DATASETS, IMAGENETTE_CLASSES
 from pruning_core.errors import BadInput, known_name
 from pruning_core.experiments.asked import Asked, read_flags
 from pruning_core.experiments.experiment import Experiment
@@ -64,14 +66,15 @@ def experiments(name: str, asked: Asked) -> list[Experiment]:
         words = [*LINES[known_name("setting of i-SpaSP", name, LINES)].split(), *words]
         network = name.partition("-")[0]
     flags = read_flags(f"i-SpaSP's script for {network}", FLAGS[network], words)
-    for elsewhere, instead in (
-        ("pruned_path", "the same command goes on from its last checkpoint"),
-        ("data_path", "--root"),
-    ):
-        if flags[elsewhere]:
-            raise BadInput(f"--{elsewhere.replace('_', '-')} is not taken: {instead} takes its place.")
-    data = asked.data or "imagenet"
-    stages = timeline(network, flags, data)
+    if flags["data_path"] and asked.data:
+        raise BadInput("the images are named twice: give --data-path FOLDER or --data, and not both.")
+    if flags["pruned_path"].endswith(".pth"):
+        raise BadInput(
+            "--pruned-path takes a file of save_network here: a .pth is a pickle, and nothing is unpickled here."
+        )
+    data = asked.data or (named_data(flags["data_path"]) if flags["data_path"] else "imagenet")
+    stages = timeline(network, flags, data, asked.reference)
+    recipe = "imagenet/ispasp" if photographs(data) or flags["data_path"] else None
     return [
         Experiment(
             f"torchvision/{network}",
@@ -80,9 +83,10 @@ def experiments(name: str, asked: Asked) -> list[Experiment]:
             seed=seed,
             batch_size=flags["batch_size"],
             profile="paper",
-            optimizer=_optimizer(flags, "prune_ft_lr"),
-            normalise="imagenet/ispasp" if photographs(data) else None,
-            augment="imagenet/ispasp" if photographs(data) else None,
+            optimizer=_optimizer(flags, "prune_ft_lr", asked.reference),
+            normalise=recipe,
+            augment=recipe,
+            network=flags["pruned_path"] or None,
             device=asked.device,
             tags={"configuration": text_of(network, flags)},
         )
@@ -91,26 +95,32 @@ def experiments(name: str, asked: Asked) -> list[Experiment]:
 
 
 def photographs(data: str) -> bool:
-    """Whether torchvision's weights know the classes of this set."""
-    return data in ("imagenet", "imagenette")
+    """Whether torchvision's weights know the classes of this set: ImageNet, also in a folder of one's own, or a part of it."""
+    own = DATASETS.get(data)
+    return data in ("imagenet", "imagenette") or (own is not None and own.folder is not None and own.classes == 1000)
 
 
-def timeline(network: str, flags: Mapping[str, Any], data: str) -> list[Stage]:
-    """Measure the dense network; one block after the other is cut, trained and measured; fine-tune."""
+def timeline(network: str, flags: Mapping[str, Any], data: str, reference: bool = False) -> list[Stage]:
+    """Measure the dense network; one block after the other is cut, trained and measured; fine-tune.
+
+    With ``pruned_path`` the network of that file is fine-tuned, and nothing is cut.
+    """
     rate, epochs = check("--block-ft-lr", flags["block_ft_lr"], Real(at_least=0)), flags["prune_ft_epochs"]
     last = Train(
         check("--prune-ft-epochs", epochs, Whole(at_least=0)), label_smoothing=0.1,
         learning_rate=LearningRate("cosine") if flags["use_lr_sched"] else LearningRate(),
     )  # fmt: skip
+    if flags["pruned_path"]:
+        return [Measure("pruned"), last, Measure("fine-tuned")]
     short = Train(
-        flags["block_ft_epochs"], optimizer=_optimizer({**flags, "block_ft_lr": rate}, "block_ft_lr"),
+        flags["block_ft_epochs"], optimizer=_optimizer({**flags, "block_ft_lr": rate}, "block_ft_lr", reference),
         learning_rate=LearningRate(), label_smoothing=0.1,
     )  # fmt: skip
     start: list[Stage] = [Train(epochs, label_smoothing=0.1, learning_rate=LearningRate("cosine"))]
     if photographs(data):
         start = [Load("IMAGENET1K_V1", IMAGENETTE_CLASSES if data == "imagenette" else None)]
     size = flags["batch_size"]
-    method = ISpaSP(iterations=flags["num_cs_iter"])
+    method = ISpaSP(iterations=flags["num_cs_iter"], reference=reference)
     cuts: list[Stage] = []
     for site, fraction in removed(network, flags).items():
         budget = Budget(of="channels", across={site: fraction})
@@ -145,6 +155,8 @@ def text_of(network: str, flags: Mapping[str, Any]) -> str:
     return f"{flags['ratio']:g}".removeprefix("0") + f" on {','.join(map(str, _blocks(flags)))}"
 
 
-def _optimizer(flags: Mapping[str, Any], rate: str) -> Any:
-    changes = {"lr": flags[rate], "momentum": flags["momentum"], "weight_decay": flags["wd"]}
+def _optimizer(flags: Mapping[str, Any], rate: str, reference: bool) -> Any:
+    changes: dict[str, Any] = {"lr": flags[rate], "momentum": flags["momentum"], "weight_decay": flags["wd"]}
+    if reference:  # by names: a norm of a block is ".bn1", the stem's is "bn1", and MobileNetV2's are numbers
+        changes |= {"decay_norm_and_bias": True, "undecayed": (".bn", ".bias")}
     return replace(ISPASP_TUNING, **changes, nesterov=flags["momentum"] > 0)

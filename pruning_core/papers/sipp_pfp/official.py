@@ -31,6 +31,7 @@ from pruning_core.methods.shared.sensitivities import sample_size
 from pruning_core.methods.thinet import ThiNet
 from pruning_core.models.build import build_model
 from pruning_core.models.cost import count_parameters, output_positions
+from pruning_core.papers.sipp_pfp.config_file import ELSEWHERE, LOW_RANK, METHODS
 from pruning_core.papers.sipp_pfp.parameter_files import FileTraining, ParameterFile, parameter_file
 from pruning_core.papers.sipp_pfp.spacings import compressed_before, in_groups
 from pruning_core.training.optimizers import LearningRate, Optimizer
@@ -48,8 +49,8 @@ METHODS_OF_THE_FILES: dict[str, tuple[str | Method, str]] = {
 }  # fmt: skip
 """Name in the files -> our method as the official code has it, and how its budget is spread."""
 
-METHODS_ELSEWHERE = {"ALDS": "a low-rank method of a later paper, which removes no weights"}
-"""Name in the files -> why it is passed over."""
+METHODS_ELSEWHERE = {"ALDS": LOW_RANK, **ELSEWHERE}
+"""Name in the files, or class of the official code, -> why it is not here."""
 
 
 @checked
@@ -83,8 +84,7 @@ def experiments_of(name: str, entry: ParameterFile, asked: Asked) -> Iterator[Ex
     if entry.network is None or entry.data is None:
         what = "the driving data are not public, so neither they nor the network that steers by them is in this package"
         raise BadInput(f"{name} cannot be run: {what}.")
-    for short in asked.methods:
-        known_name(f"method of {name}", short, [m for m in entry.methods if m in METHODS_OF_THE_FILES])
+    chosen = [_chosen(name, entry, given) for given in asked.methods]
     recipe = f"{entry.data}/sipp"
     settings = _settings(entry.training) | {
         "normalise": recipe if recipe in NORMALISATIONS else None,
@@ -93,7 +93,7 @@ def experiments_of(name: str, entry: ParameterFile, asked: Asked) -> Iterator[Ex
         "device": asked.device,
     }
     deltas = entry.deltas or (entry.delta,)
-    for short in asked.methods or [short for short in entry.methods if short in METHODS_OF_THE_FILES]:
+    for short in chosen or [short for short in entry.methods if short in METHODS_OF_THE_FILES]:
         for delta in deltas:
             points = points_of(entry.network, entry.data, delta, settings["batch_size"])
             tags: dict[str, Any] = {"file": name} | ({"points": points} if len(deltas) > 1 else {})
@@ -101,6 +101,15 @@ def experiments_of(name: str, entry: ParameterFile, asked: Asked) -> Iterator[Ex
             for seed in range(asked.seeds or entry.nets):
                 for stages in _timelines(entry, method, METHODS_OF_THE_FILES[short][1], points, asked.points):
                     yield Experiment(entry.network, entry.data, stages, seed=seed, tags=tags, **settings)
+
+
+def _chosen(name: str, entry: ParameterFile, given: str) -> str:
+    """The short name of one of a file's methods, which may be given as its class. Raises UnknownName, or BadInput with the
+    reason for a method that is outside this book."""
+    short = METHODS.get(given, given)
+    if short in METHODS_ELSEWHERE:
+        raise BadInput(f"{given}, asked for of {name}, is not here: {METHODS_ELSEWHERE[short]}.")
+    return known_name(f"method of {name}", short, [m for m in entry.methods if m in METHODS_OF_THE_FILES])
 
 
 def _with_theory(given: str | Method, delta: float) -> Method:

@@ -46,7 +46,7 @@ def network(z: Arrays, prefix: str, fits: Callable[[nn.Module], bool]) -> Chain:
     """
     state = {name[len(prefix) :]: torch.from_numpy(np.array(z[name])) for name in z if name.startswith(prefix)}
     state = {name: value.double() if value.is_floating_point() else value for name, value in state.items()}
-    for convolutions in _convolutional(state) if any(name.startswith("conv.") for name in state) else [None]:
+    for convolutions in convolutional(state) if any(name.startswith("conv.") for name in state) else [None]:
         parts = {"linear": _linear(state)} | ({"conv": convolutions} if convolutions is not None else {})
         order = dict.fromkeys(name.split(".")[0] for name in state)
         model = Chain({name: parts[name] for name in order}).double().eval()
@@ -72,7 +72,7 @@ def _linear(state: Mapping[str, Tensor]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _convolutional(state: Mapping[str, Tensor]) -> Iterator[nn.Sequential]:
+def convolutional(state: Mapping[str, Tensor]) -> Iterator[nn.Sequential]:
     places = _layers(state, "conv")
     kernels = [i for i in places if state[f"conv.{i}.weight"].dim() == 4]
     gaps = [b - a - 1 for a, b in itertools.pairwise(places)]

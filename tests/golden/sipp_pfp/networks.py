@@ -24,14 +24,14 @@ def convolutional(z) -> nn.Module:
     for i in convolutions:
         weight, bias = weights[i], biases[i]
         whole = i == convolutions[-1]
-        conv = nn.Conv2d(
-            weight.shape[1], weight.shape[0], weight.shape[2:], stride=2 if i == 1 else 1, padding=0 if whole else 1
-        )
+        geometry = {"stride": 2 if i == 1 else 1, "padding": 0 if whole else 1}
+        conv = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2:], bias=bias is not None, **geometry)
         layers += [_filled(conv, weight, bias), nn.ReLU()]
     layers.append(nn.Flatten())
     for i in range(len(convolutions), len(weights)):
         weight, bias = weights[i], biases[i]
-        layers += [_filled(nn.Linear(weight.shape[1], weight.shape[0]), weight, bias), nn.ReLU()]
+        linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+        layers += [_filled(linear, weight, bias), nn.ReLU()]
     return nn.Sequential(*layers[:-1]).double()
 
 
