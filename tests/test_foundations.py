@@ -10,7 +10,6 @@ from pruning_core.errors import UnknownName
 from pruning_core.masks.sites import find_sites
 from pruning_core.models.cost import output_positions
 from pruning_core.plots import foundations as draw
-from pruning_core.plots.style import alt_text
 
 
 def by_rank(weights, p):
@@ -80,25 +79,6 @@ def test_positions_do_not_depend_on_the_search_for_groups(batch):
     for channels in (False, True):
         sites = find_sites(model, channels=channels, example_input=example)
         assert sites.positions == {name: counted[name.removesuffix(".weight")] for name in sites.weights}
-
-
-def test_figures_say_what_their_rows_say():
-    bars = pd.DataFrame({"cut": ["a", "a", "b", "b"], "seed": [0, 1, 0, 1], "weights": [0.2, 0.4, 0.5, 0.5]})
-    fig = draw.grouped_bars(bars, by="cut", values={"weights": "of all"})
-    assert "a: 30 % of all" in alt_text(fig)
-    assert [round(patch.get_width(), 9) for patch in fig.axes[0].patches] == [0.3, 0.5]
-    clock = pd.DataFrame(
-        {"batch": 1, "kind": "masked", "macs_removed": [0.0] * 3 + [0.5] * 3, "relative": [1, 1, 4, 2, 3, 9]}
-    )
-    assert "masked: 3.00 at 50 % removed" in alt_text(draw.time_against_macs(clock))
-    widths = pd.DataFrame({"layer": "conv", "width": [15, 15, 16, 17], "time_per_mac": [9e-9, 3e-9, 2e-9, 4e-9]})
-    drawn = draw.cost_of_widths(widths)
-    assert "conv: 1.50 at 15, 1.00 at 16, 2.00 at 17" in alt_text(drawn)
-    assert [line.get_xdata()[0] for line in drawn.axes[0].lines if line.get_linestyle() == ":"] == [16]
-    speed = pd.DataFrame({"sparsity": [0.5, 0.9], "speedup": [0.5, 2.0]})
-    assert "2 times at 90 %" in alt_text(draw.csr_break_even(speed))
-    rounds = pd.DataFrame({"schedule": "linear", "round": [0, 1, 2], "removed": [0.0, 0.4, 0.8]})
-    assert "end at 80 %" in alt_text(draw.schedule_curves(rounds))
 
 
 def test_the_slider_holds_every_sparsity_and_way():

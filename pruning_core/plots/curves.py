@@ -1,17 +1,188 @@
-"""Figures drawn straight from rows: curves with bands over seeds, bars a layer, heat maps, latencies."""
+"""Curves straight from rows: means over seeds in their intervals, medians, points; a panel for each value of a column."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.patches import Patch
+from matplotlib.axes import Axes
 
-from pruning_core.checks import checked
+from pruning_core.checks import Maybe, OneOf, Real, Whole, checked
 from pruning_core.errors import BadInput, known_name
-from pruning_core.experiments.intervals import over_seeds, require_columns
-from pruning_core.plots.axes import AXIS_NAMES, MAP_LEGEND, MAP_LINE, bands, level, percent, set_sparsity_axis
-from pruning_core.plots.style import COLOURS, NEUTRAL, BookFigure, MethodStyle, finish, panel, style_of, styled
+from pruning_core.experiments.intervals import require_columns, require_rows
+from pruning_core.plots.axes import (
+    AXIS_NAMES,
+    above_zero,
+    draw_curve,
+    dress,
+    interval_within,
+    level,
+    name_ends,
+    named,
+    open_markers,
+    together,
+    told,
+)
+from pruning_core.plots.style import NEUTRAL, BookFigure, MethodStyle, figure, finish, looks_of, set_caption, styled
+
+
+@checked(
+    points=OneOf("", "beside", "only"),
+    columns=Whole(at_least=1),
+    band=Maybe(Real(at_least=0, at_most=100)),
+    middle=OneOf("mean", "median"),
+)
+@styled
+def chart(
+    rows: pd.DataFrame,
+    x: str,
+    y: str | Sequence[str],
+    by: str = "method",
+    *,
+    panels: str | None = None,
+    columns: int = 3,
+    sharey: bool = True,
+    at: str | None = None,
+    mine: pd.DataFrame | None = None,
+    middle: str = "mean",
+    band: float | None = None,
+    points: str = "",
+    log: str = "",
+    kept: str = "",
+    coloured: Sequence[str] = (),
+    dashed: Sequence[str] = (),
+    levels: Mapping[str, float] | None = None,
+    marks: Mapping[Any, float] | None = None,
+    guides: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+    slope: float | None = None,
+    styles: Mapping[Any, MethodStyle] | None = None,
+    labels: Mapping[str, str] | None = None,
+    size: tuple[float, float] | None = None,
+    title: str = "",
+    caption: str = "",
+) -> BookFigure:
+    """Draw ``y`` against ``x``, a curve for each value of ``by``: the mean over seeds with its 95 % interval as a band.
+
+    Several columns ``y`` have a panel each; so has each value of the column ``panels``, ``columns`` of them side by side, on
+    one scale where they ``sharey``. Rows with the same value of the column ``at`` are one point, at the mean of their ``x``.
+    ``mine``: rows of the reader's own run, drawn as open markers. ``middle`` ("mean", "median") in a ``band`` over the central
+    so many percent of the rows, or in none (0), takes the place of mean and interval. ``points``: "beside" the curves each
+    row is drawn too, or it "only".
+
+    The axes named in ``log`` ("x", "y", "xy") are logarithmic, those in ``kept`` logarithmic in what a fraction removed
+    leaves. Where values of ``by`` are ``coloured``, all others are grey, and every curve has its name at its end; those in
+    ``dashed`` have broken lines. ``levels``: name -> height of a dotted line. ``marks``: where a dashed vertical line stands,
+    by a value of ``by`` (in its colour) or by a name. ``guides``: name -> (x, y) of a dotted line; ``slope``: the exponent
+    of one below the curves. ``styles`` and ``labels`` replace the looks of curves and the names of axes, ``size`` (inches)
+    that of the figure. Raises BadInput for missing columns and where there is nothing to draw.
+
+    >>> rows = pd.DataFrame({"kind": "small", "macs_removed": [0.0, 0.5], "accuracy": [98.5, 97.0]})
+    >>> chart(rows, "macs_removed", "accuracy", "kind").alt
+    'test accuracy (%) against multiply-accumulates removed. small from 98.5 at 0 % to 97 at 50 %.'
+    """
+    ys = [y] if isinstance(y, str) else list(y)
+    require_rows(rows, (x, *ys, by, *([panels] if panels else [])))
+    rows = rows.infer_objects()
+    if at:
+        rows, mine = together(rows, by, at, x), None if mine is None else together(mine, by, at, x)
+    looks, notes = looks_of(rows[by], by, styles), []
+    if coloured and (missing := [name for name in coloured if name not in looks]):
+        raise BadInput(f"no row of {missing[0]!r} has {x!r} and {ys[0]!r}.")
+    if coloured:  # drawn last, above the others
+        grey = {name: look._replace(colour=NEUTRAL) for name, look in looks.items() if name not in coloured}
+        looks = grey | {name: looks[name] for name in coloured}
+    elif len(looks) == 1 and not guides and slope is None:  # the title says what one curve is
+        looks = {name: look._replace(label="") for name, look in looks.items()}
+    groups = [("", column, rows, mine) for column in ys] if panels is None else list(_groups(rows, ys[0], panels, mine))
+    wide = min(columns, len(groups))
+    high = -(-len(groups) // wide)
+    usual = (min(6.4 if wide == 1 else 4.8 * wide, 9.6), 3.8 if high == 1 else 3.0 * high)
+    fig, axes = figure(high, wide, size=size or usual, sharey=sharey and panels is not None)
+    for ax, (head, column, part, own) in zip(axes.flat, groups, strict=False):
+        part = part.dropna(subset=[x, column])
+        if part.empty:
+            raise BadInput(f"there is no row with a value of {column!r} to draw.")
+        part = part.assign(**{column: above_zero(part[column])}) if "y" in log else part
+        found = {}
+        for name, some in ((name, part[part[by] == name]) for name in looks if (part[by] == name).any()):
+            back = bool(coloured) and name not in coloured
+            if band is None and "seed" in some:  # several rows of one seed count as their mean
+                some = some.groupby([x, "seed"], sort=False, dropna=False, as_index=False)[column].mean()
+            colour, marker, label = looks[name]
+            if points:
+                faint: dict[str, Any] = {"alpha": 0.35} if points == "beside" else {"label": label, "marker": marker}
+                ax.scatter(some[x], some[column], s=14, color=colour, linewidth=0, **faint)
+            look: dict[str, Any] = {"linestyle": "--"} if name in dashed else {}
+            look |= {"linewidth": 0.9, "markersize": 3, "zorder": 1.9} if back else {}
+            errorbar = interval_within(column, "y" in log) if band is None else ("pi", band) if band else None
+            found[name] = some.set_index(x)[column]
+            if points != "only":
+                found[name] = draw_curve(ax, some, x, column, looks[name], None if back else errorbar, middle, **look)
+            if not back:
+                notes.append(f"{head}{', ' * bool(head)}{label} {told(found[name], x, column, points == 'only')}")
+        _frame(ax, found, looks, levels or {}, marks or {}, guides or {}, slope)
+        places = part[x] if own is None else pd.concat([part[x], own[x].dropna()])
+        dress(ax, "x", x, places, "log" if "x" in log else "kept" if "x" in kept else "linear", labels)
+        dress(
+            ax,
+            "y",
+            column,
+            pd.concat(found.values()),
+            "log" if "y" in log else "kept" if "y" in kept else "linear",
+            labels,
+        )
+        ax.set_title(head)
+        if coloured:
+            name_ends(ax, {looks[name]: curve for name, curve in found.items()})
+            notes = [f"{len(looks)} curves, of which in colour {', '.join(looks[name].label for name in coloured)}"]
+        if own is not None:
+            open_markers(ax, own, x, column, by, looks, named=not coloured)
+    for ax in axes.flat[len(groups) :]:
+        ax.set_visible(False)
+    for ax in axes[:, 1:].flat if panels else ():
+        ax.set_ylabel("")
+    if len(looks) > 6 and not coloured:  # so many lines leave no room inside
+        fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper")
+    if band is None and "seed" in rows:
+        seeds = rows["seed"].nunique()
+        notes.append(f"Means over {seeds} seeds in their 95 % intervals" if seeds > 1 else "One seed, so no bands")
+    lead = f"{' and '.join(named(column, labels) for column in ys)} against {named(x, labels)}"
+    drawn = finish(fig, rows, f"{lead}. {'. '.join(notes)}.", title, legend=not coloured)
+    return set_caption(drawn, caption) if caption else drawn
+
+
+def _groups(
+    rows: pd.DataFrame, y: str, panels: str, mine: pd.DataFrame | None
+) -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFrame | None]]:
+    for value, part in rows.groupby(panels, sort=False):
+        head = str(value).replace("_", " ") if isinstance(value, str) else f"{AXIS_NAMES.get(panels, panels)} {value:g}"
+        yield head, y, part, None if mine is None else mine[mine[panels] == value]
+
+
+def _frame(
+    ax: Axes,
+    found: Mapping[Any, pd.Series],
+    looks: Mapping[Any, MethodStyle],
+    levels: Mapping[str, float],
+    marks: Mapping[Any, float],
+    guides: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    slope: float | None,
+) -> None:
+    """Draw what the curves (value of ``by`` -> their points) are compared with: see :func:`chart`."""
+    for name, height in levels.items():
+        level(ax, height, name)
+    for name, place in marks.items():
+        ax.axvline(place, color=looks[name].colour if name in looks else NEUTRAL, linestyle="--", linewidth=1.2)
+        if name not in looks:
+            ax.annotate(f" {name}", (place, 0.62), xycoords=("data", "axes fraction"), fontsize=8)
+    for name, (xs, ys) in guides.items():
+        ax.plot(xs, ys, ":", color=NEUTRAL, label=name)
+    if slope is not None:
+        places = np.unique(np.concatenate([curve.index for curve in found.values()]))
+        lowest = min(curve.iloc[-1] * (places[-1] / curve.index[-1]) ** slope for curve in found.values())
+        exponent = str(Fraction(slope).limit_denominator(100)).replace("-", "−")
+        ax.plot(places, 0.85 * lowest * (places / places[-1]) ** slope, ":", color=NEUTRAL, label=f"slope {exponent}")
 
 
 @checked
@@ -24,15 +195,18 @@ def accuracy_against_sparsity(
     by: str = "method",
     scale: str = "kept",
     reference: float | None = None,
+    marks: Mapping[Any, float] | None = None,
+    styles: Mapping[Any, MethodStyle] | None = None,
     title: str = "",
-    styles: Mapping[str, MethodStyle] | None = None,
+    caption: str = "",
 ) -> BookFigure:
     """Draw one curve a method: the mean over seeds, with the 95 % interval of the mean as a band.
 
     rows: tidy rows; ``x`` a fraction removed, ``y`` any number, ``by`` the column that makes the curves. Rows that asked for
     the same sparsity are one point, at the mean of what they reached. ``scale``: "kept" (the x axis of
-    ``set_sparsity_axis``) or "linear" from 0 to 1. ``reference`` draws a level (the unpruned network). ``styles`` overrides
-    the palette for values of ``by`` that are no methods. Raises BadInput when no row is left to draw.
+    ``set_sparsity_axis``) or "linear" from 0 to 1. ``reference`` draws a level (the unpruned network). ``marks``: value of
+    ``by`` -> where a dashed line of its colour stands. ``styles`` overrides the palette for values of ``by`` that are no
+    methods. Raises BadInput when no row is left to draw.
 
     >>> methods, accuracies = ["snip"] * 2 + ["random"] * 2, [98, 97, 97, 80]
     >>> rows = pd.DataFrame({"method": methods, "seed": 0, "sparsity": [0.5, 0.9] * 2, "accuracy": accuracies})
@@ -40,129 +214,14 @@ def accuracy_against_sparsity(
     'test accuracy (%) against weights removed'
     """
     known_name("scale", scale, ("kept", "linear"))
-    require_columns(rows, (x,))
-    points = over_seeds(rows.assign(point=rows.get("asked", rows[x]).fillna(rows[x])), [by, "point"], y, keep=[x])
-    if points.empty:
-        raise BadInput(f"there is no row with a value of {y!r} to draw.")
-    fig, ax = panel()
-    notes = []
-    limits = (0, 100) if y.endswith("accuracy") else (None, None)
-    for label, curve in bands(ax, points, x, *limits, by=by, styles=styles):
-        ends = (f"{point['mean']:.4g} at {percent(point[x])}" for _, point in curve.iloc[[0, -1]].iterrows())
-        notes.append(f"{label} from {' to '.join(ends)}")
-    if reference is not None:
-        level(ax, reference, "unpruned")
-    if scale == "kept":
-        set_sparsity_axis(ax, points[x].to_numpy(float))
-    else:
-        ax.set_xlim(0, 1)
-        ax.xaxis.set_major_formatter(percent)
-    x_name, y_name = AXIS_NAMES.get(x, x), AXIS_NAMES.get(y, y)
-    ax.set(xlabel=x_name, ylabel=y_name)
-    if points[by].nunique() > 6:  # so many lines leave no room inside
-        fig.legend(loc="outside right upper")
-    seeds = int(points["n"].max())
-    drawn = f"Means over {seeds} seeds; bands are 95 % intervals." if seeds > 1 else "One seed, so no bands."
-    return finish(fig, rows, f"{y_name} against {x_name}. {'; '.join(notes)}. {drawn}", title)
-
-
-@checked
-@styled
-def layer_bars(rows: pd.DataFrame, *, by: str | None = None, title: str = "") -> BookFigure:
-    """Draw the fraction removed in each layer as bars, layers in the order of the rows.
-
-    rows: columns ``layer`` and ``sparsity`` (a fraction in [0, 1]); ``by`` (for instance ``method``) makes groups of bars.
-
-    >>> layer_bars(pd.DataFrame({"layer": ["fc1", "fc2"], "sparsity": [0.9, 0.5]})).alt
-    'bars of the fraction removed in each of 2 layers. least 50 % (fc2), most 90 % (fc1).'
-    """
-    import seaborn as sns  # slow to load, scipy.stats with it
-
-    require_columns(rows, ("layer", "sparsity", *([by] if by else [])))
-    styles = [style_of(str(name)) for name in (dict.fromkeys(rows[by]) if by else ["magnitude"])]
-    drawn = rows.assign(bars=[style_of(str(name)).label for name in rows[by]] if by else styles[0].label)
-    removed = drawn.pivot_table(index="layer", columns="bars", values="sparsity", sort=False)
-    fig, ax = panel(size=(max(6.4, 0.28 * len(removed) * max(len(styles), 2)), 3.6))
-    look: dict[str, Any] = {"palette": {style.label: style.colour for style in styles}, "saturation": 1}
-    sns.barplot(drawn, x="layer", y="sparsity", hue="bars", errorbar=None, legend=False, ax=ax, **look)
-    ax.set(xlabel="", ylabel=AXIS_NAMES["sparsity"], ylim=(0, 1))
-    ax.yaxis.set_major_formatter(percent)
-    ax.set_xticks(ax.get_xticks(), removed.index, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
-    if by:
-        handles = [Patch(color=style.colour, label=style.label) for style in styles]
-        fig.legend(handles=handles, loc="outside upper center", ncols=len(styles))  # inside it would hide bars
-    notes = "; ".join(
-        f"{f'{name}: ' if by else ''}least {100 * shares.min():.3g} % ({shares.idxmin()}), "
-        f"most {100 * shares.max():.3g} % ({shares.idxmax()})"
-        for name, shares in removed.items()
-    )
-    return finish(fig, rows, f"bars of the fraction removed in each of {len(removed)} layers. {notes}.", title)
-
-
-@checked
-@styled
-def heatmap(
-    rows: pd.DataFrame,
-    *,
-    x: str,
-    y: str,
-    value: str,
-    curve: pd.DataFrame | None = None,
-    labels: tuple[str, str, str] | None = None,
-    title: str = "",
-) -> BookFigure:
-    """Draw ``value`` over a grid of ``x`` and ``y`` (means over rows of one cell), with a predicted curve on top.
-
-    rows: columns ``x``, ``y``, ``value``; the grid need not be complete nor evenly spaced. curve: columns
-    ``x``, ``y``. labels: names of the x axis, y axis and colour bar.
-
-    >>> rows = pd.DataFrame({"k": [1, 2, 1, 2], "m": [5, 5, 9, 9], "share": [0.0, 0.2, 0.9, 1.0]})
-    >>> heatmap(rows, x="k", y="m", value="share").alt
-    'heat map of share over k and m, from 0 to 1.'
-    """
-    require_columns(rows, (x, y, value))
-    if curve is not None:
-        require_columns(curve, (x, y))
-    grid = rows.pivot_table(index=y, columns=x, values=value).sort_index()
-    if grid.empty:
-        raise BadInput(f"there is no row with a value of {value!r} to draw.")
-    fig, ax = panel(size=(6.4, 4.6))
-    mesh = ax.pcolormesh(grid.columns, grid.index, grid, cmap="cividis", shading="nearest", rasterized=True)
-    x_name, y_name, value_name = labels or (x, y, AXIS_NAMES.get(value, value))
-    fig.colorbar(mesh, ax=ax, label=value_name)
-    ax.grid(visible=False)
-    ax.set(xlabel=x_name, ylabel=y_name)
-    note = ""
-    if curve is not None:
-        ax.plot(curve[x], curve[y], label="predicted", **MAP_LINE)
-        ax.legend(**MAP_LEGEND)
-        ax.set(xlim=(grid.columns.min(), grid.columns.max()), ylim=(grid.index.min(), grid.index.max()))
-        ends = (f"({point[x]:.3g}, {point[y]:.3g})" for _, point in curve.iloc[[0, -1]].iterrows())
-        note = f" The predicted curve runs from {' to '.join(ends)}."
-    extent = f"from {np.nanmin(grid):.3g} to {np.nanmax(grid):.3g}"
-    return finish(fig, rows, f"heat map of {value_name} over {x_name} and {y_name}, {extent}.{note}", title)
-
-
-@checked
-@styled
-def latency_bars(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
-    """Draw median times as horizontal bars with their interquartile range.
-
-    rows: columns ``label``, ``median``, ``q1``, ``q3`` (seconds); shown in milliseconds.
-
-    >>> times = {"median": [0.02, 0.01], "q1": [0.019, 0.009], "q3": [0.021, 0.011]}
-    >>> latency_bars(pd.DataFrame({"label": ["whole", "pruned"]} | times)).alt
-    'median times with interquartile ranges. whole 20 ms; pruned 10 ms.'
-    """
-    require_columns(rows, ("label", "median", "q1", "q3"))
-    times = 1e3 * rows.set_index("label")[["median", "q1", "q3"]]
-    if times.empty:
-        raise BadInput("there is no time to draw.")
-    fig, ax = panel(size=(6.4, 0.9 + 0.42 * len(times)))
-    errors = times["median"] - times["q1"], times["q3"] - times["median"]
-    ax.barh(times.index, times["median"], 0.62, xerr=errors, color=COLOURS["sky"], ecolor=NEUTRAL, capsize=3)
-    ax.invert_yaxis()
-    ax.grid(axis="y", visible=False)
-    ax.set(xlabel="time (ms), median and interquartile range")
-    notes = "; ".join(f"{name} {median:.3g} ms" for name, median in times["median"].items())
-    return finish(fig, rows, f"median times with interquartile ranges. {notes}.", title)
+    require_columns(rows, (x, y, by))
+    rows = rows.sort_values(by, kind="stable")
+    look: dict[str, Any] = {
+        "levels": {} if reference is None else {"unpruned": reference},
+        "marks": marks,
+        "styles": styles,
+    }
+    fig = chart(rows, x, y, by, at="asked", kept="x" if scale == "kept" else "", title=title, caption=caption, **look)
+    if scale == "linear":
+        fig.axes[0].set_xlim(0, 1)
+    return fig

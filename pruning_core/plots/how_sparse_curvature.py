@@ -9,10 +9,9 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from pruning_core.checks import Real, check
 from pruning_core.experiments.intervals import require_rows
 from pruning_core.papers.how_sparse.curvature.measures import Spectrum
-from pruning_core.plots.axes import plain_ticks, spreads
 from pruning_core.plots.captions import captioned
 from pruning_core.plots.interactive import Curve, SliderFigure, slider_figure
-from pruning_core.plots.style import COLOURS, NEUTRAL, BookFigure, facets, finish, panel, series, styled
+from pruning_core.plots.style import COLOURS, BookFigure, finish, looks_of, panel, styled
 
 POSITIVE = Real(above=0)
 MOST_POINTS = 300  # of a curve in a slider: more than its pixels can show, and few enough for a page
@@ -44,7 +43,8 @@ def spectral_density(rows: pd.DataFrame, *, threshold: float, blur: float = 0.06
     height = 1 / (blur * np.sqrt(2 * np.pi))
     notes: list[str] = []
     most = least = 0.0
-    for name, style, part in series(rows, "spectrum"):
+    for name, style in looks_of(rows["spectrum"], "spectrum").items():
+        part = rows[rows["spectrum"] == name]
         shares = (part["weight"] / part["weight"].sum()).to_numpy(float)
         density = height * np.exp(-((grid[:, None] - part["place"].to_numpy()) ** 2) / (2 * blur**2)) @ shares
         if not notes:  # half the height of one eigenvalue of the first spectrum is where the figure ends
@@ -115,91 +115,6 @@ def ritz_values(exact: pd.DataFrame, rows: pd.DataFrame, *, threshold: float, ti
     met = f"The largest is within a percent from step {near[0]} on" if len(near) else "The largest is not met"
     alt = f"Ritz values over {last} steps settle on eigenvalues, the outermost first. {met}."
     return finish(fig, rows, alt, title)
-
-
-@styled
-def estimate_errors(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
-    """Error against the number of steps, one panel a ``quantity``, one curve a number of probes; medians and quartiles.
-
-    rows: quantity, steps, probes, error (relative, as a fraction), one row a repetition. Both axes logarithmic.
-    """
-    require_rows(rows, ("quantity", "steps", "probes", "error"))
-    named = rows.assign(curve=[f"{n} probe{'s'[: n > 1]}" for n in rows["probes"]])
-    fig, panels = facets(named.sort_values("probes", kind="stable"), "quantity", 4.8, sharey=True)
-    notes = []
-    for ax, quantity, part in panels:
-        for probes, middle in spreads(ax, part, "curve", "steps", "error"):
-            notes.append(f"{quantity}, {probes}: {middle.iloc[0]:.2g} to {middle.iloc[-1]:.2g}")
-        ax.set(xscale="log", yscale="log", xlabel="Lanczos steps", ylabel="relative error", title=quantity)
-        plain_ticks(ax.xaxis, sorted(part["steps"].unique()))
-    alt = f"median relative errors from the fewest to the most steps. {'; '.join(notes)}."
-    return finish(fig, rows, alt, title)
-
-
-@styled
-def row_norms_by_magnitude(rows: pd.DataFrame, *, tolerance: float, title: str = "") -> BookFigure:
-    """Norms of Hessian rows against the magnitude percentile of their weight, a panel each ``network``, a colour ``inputs``.
-
-    rows: network, inputs, percentile, norm. Norms below a hundredth of ``tolerance`` (dashed), zeros too, are drawn there.
-    """
-    require_rows(rows, ("network", "inputs", "percentile", "norm"))
-    check("tolerance", tolerance, POSITIVE)
-    fig, panels = facets(rows, "network", 4.8, 3.9, sharey=True)
-    notes, floor = [], tolerance / 100
-    for ax, network, part in panels:
-        for inputs, (colour, marker, label), some in series(part, "inputs"):
-            height = some["norm"].clip(lower=floor)
-            ax.scatter(some["percentile"], height, s=12, marker=marker, color=colour, label=label)
-            below, middle = (some["norm"] < tolerance).mean(), some["norm"].median()
-            notes.append(f"{network}, {inputs}: {below:.0%} below, median {middle:.2g}")
-        ax.axhline(tolerance, color=NEUTRAL, linestyle="--", linewidth=1.2)
-        ax.set(yscale="log", xlabel="percentile of the weight's magnitude", title=network)
-    fig.axes[0].set_ylabel("l1 norm of its Hessian row")
-    # Points are everywhere, so the legend stands outside.
-    fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside upper right")
-    alt = f"row norms against magnitude percentile, tolerance {tolerance:.3g} dashed. {'; '.join(notes)}."
-    return finish(fig, rows, alt, title)
-
-
-@styled
-def tolerance_against_batch_size(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
-    """The tolerance over the batch size, one curve an ``order`` of the samples: medians, ranges over repetitions.
-
-    rows: order, batch_size, tolerance. Both axes logarithmic; dotted, from the first curve's first point: slope -1/2.
-    """
-    require_rows(rows, ("order", "batch_size", "tolerance"))
-    fig, ax = panel()
-    notes: list[str] = []
-    for order, middle in spreads(ax, rows, "order", "batch_size", "tolerance", within=100):
-        if not notes:
-            slope = middle.iloc[0] * np.sqrt(middle.index[0] / middle.index)
-            ax.plot(middle.index, slope, ":", color=NEUTRAL, label="slope −1/2")
-        ends = " to ".join(f"{tolerance:.3g} at {size}" for size, tolerance in middle.iloc[[0, -1]].items())
-        notes.append(f"{order}: {ends}")
-    ax.set(xscale="log", yscale="log", xlabel="batch size", ylabel="tolerance ε")
-    plain_ticks(ax.xaxis, sorted(rows["batch_size"].unique()))
-    return finish(fig, rows, f"the tolerance falls with the batch size. {'; '.join(notes)}.", title)
-
-
-@styled
-def loss_along(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
-    """Rise of the loss along a line through the weights, a panel a ``direction``; dashed: the Hessian's parabola.
-
-    rows: direction, step (length along the unit direction), rise, parabola.
-    """
-    require_rows(rows, ("direction", "step", "rise", "parabola"))
-    fig, panels = facets(rows, "direction", 3.2, 3.4)
-    notes = []
-    for ax, direction, part in panels:
-        part = part.sort_values("step")
-        ax.plot(part["step"], part["rise"], color=COLOURS["blue"], label="loss")
-        ax.plot(part["step"], part["parabola"], "--", color=COLOURS["crimson"], label="parabola")
-        ax.set(xlabel="distance", title=direction)
-        step, rise, parabola = part[["step", "rise", "parabola"]].iloc[-1]
-        rises = f"the loss rises by {rise:.2g}, the parabola by {parabola:.2g}"
-        notes.append(f"{direction}: up to a distance of {step:.3g} {rises}")
-    fig.axes[0].set_ylabel("rise of the loss")
-    return finish(fig, rows, f"{'; '.join(notes)}.", title)
 
 
 def _tail(points: pd.DataFrame, least: float, floor: float) -> Curve:

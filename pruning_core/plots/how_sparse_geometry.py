@@ -15,11 +15,12 @@ from pruning_core.papers.how_sparse.geometry.cones import CircularCone
 from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width, trace_bound, window
 from pruning_core.papers.how_sparse.prediction import Limit
 from pruning_core.papers.how_sparse.transitions import meeting_probability, transitions
-from pruning_core.plots.axes import MAP_LEGEND, MAP_LINE, lines, percent, plain_ticks, round_numbers, spreads
+from pruning_core.plots.axes import MAP_LEGEND, MAP_LINE, plain_ticks, round_numbers
 from pruning_core.plots.captions import captioned
-from pruning_core.plots.curves import heatmap
+from pruning_core.plots.curves import chart
 from pruning_core.plots.interactive import Curve, SliderFigure, slider_figure
-from pruning_core.plots.style import NEUTRAL, SERIES, BookFigure, figure, finish, panel, series, set_alt, styled
+from pruning_core.plots.maps import heatmap
+from pruning_core.plots.style import NEUTRAL, SERIES, BookFigure, figure, finish, looks_of, panel, set_alt, styled
 
 
 @captioned
@@ -72,7 +73,8 @@ def cone_sizes(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     fine = np.linspace(0, 90, 91)
     ax.plot(fine, np.sin(np.radians(fine)) ** 2, ":", color=NEUTRAL, label=r"$\sin^2 \alpha$")
     gaps = []
-    for d, style, part in series(rows, "ambient", "D = {}", sort=True):
+    for d, style in looks_of(sorted(rows["ambient"].unique()), "ambient").items():
+        part = rows[rows["ambient"] == d]
         angles = [*fine, *part["degrees"]]
         exact = [CircularCone(int(d), float(np.radians(a))).statistical_dimension() for a in angles]
         ax.plot(fine, np.array(exact[: len(fine)]) / d, color=style.colour, linewidth=1.2, label=style.label)
@@ -145,7 +147,8 @@ def sharpening(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     size = _size_column(rows)
     fig, ((left, right),) = figure(1, 2, size=(9.6, 3.6), gridspec_kw={"width_ratios": [1.5, 1]})
     widths = {}
-    for d, style, part in series(rows.sort_values(size), "ambient", "D = {}", sort=True):
+    for d, style in looks_of(sorted(rows["ambient"].unique()), "ambient").items():
+        part = rows[rows["ambient"] == d].sort_values(size)
         share = part["successes"] / part["trials"]
         left.plot(part[size] / d, share, "o", markersize=3.5, color=style.colour, label=style.label)
         if "probability" in part:
@@ -172,18 +175,14 @@ def sharpening(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
 @styled
 def bias_against_dimension(moved: pd.DataFrame, *, title: str = "") -> BookFigure:
     """(measured - predicted) / D against D, one curve an epsilon: rows of ``transitions`` of ellipsoids."""
-    require_rows(moved, ("ambient", "epsilon", "difference"))
-    fig, ax = panel()
-    known = moved.dropna(subset=["difference"]).sort_values("ambient")
-    drawn = lines(ax, known, "epsilon", "ambient", "difference", "ε = {:g}", sort=True, marker="o")
-    ends = ((label, part["difference"].iloc[[0, -1]]) for label, part in drawn)
-    notes = [f"{label}: {first:+.3f} to {last:+.3f}" for label, (first, last) in ends]
-    ax.axhline(0, color=NEUTRAL, linestyle=":", linewidth=1.2)
-    ax.set(xscale="log", xlabel="D", ylabel="(measured − predicted) / D")
-    plain_ticks(ax.xaxis, sorted(moved["ambient"].unique()))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:+.0f} %"))
-    alt = f"the measured transition against the predicted one, over the dimension. {'; '.join(notes)}."
-    return finish(fig, moved, alt, title)
+    look: dict[str, Any] = {
+        "log": "x",
+        "levels": {"as predicted": 0.0},
+        "labels": {"difference": "(measured − predicted) / D"},
+    }
+    fig = chart(moved, "ambient", "difference", "epsilon", title=title, **look)
+    fig.axes[0].yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:+.0f} %"))
+    return fig
 
 
 @captioned
@@ -208,13 +207,7 @@ def crossing_slider(limits: Mapping[float, Limit], *, control: str = "ε =", tit
 @styled
 def limits_against_epsilon(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
     """Removed fraction against epsilon, one curve a ``limit``: means over trials. rows: limit, epsilon, removed."""
-    require_rows(rows, ("limit", "epsilon", "removed"))
-    fig, ax = panel()
-    drawn = spreads(ax, rows, "limit", "epsilon", "removed", middle="mean", within=100)
-    notes = [f"{kind} from {mean.iloc[0]:.2f} to {mean.iloc[-1]:.2f}" for kind, mean in drawn]
-    ax.set(xscale="log", xlabel="ε", ylabel="weights removed", ylim=(0, 1))
-    ax.yaxis.set_major_formatter(percent)
-    return finish(fig, rows, f"weights removed against epsilon. {'; '.join(notes)}. Bands span all trials.", title)
+    return chart(rows, "epsilon", "removed", "limit", band=100, log="x", title=title)
 
 
 @captioned

@@ -3,47 +3,12 @@
 import pandas as pd
 
 from pruning_core.errors import BadInput
-from pruning_core.experiments.intervals import over_seeds, require_rows
+from pruning_core.experiments.intervals import require_columns, require_rows
 from pruning_core.papers.how_sparse.prediction import Limit
 from pruning_core.papers.how_sparse.prunability import Prunability
-from pruning_core.plots.axes import bands, percent, set_sparsity_axis
-from pruning_core.plots.style import (
-    NEUTRAL,
-    SERIES,
-    STYLES,
-    BookFigure,
-    figure,
-    finish,
-    panel,
-    series,
-    style_of,
-    styled,
-)
-
-
-@styled
-def predicted_against_measured(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
-    """A point a network: predicted against measured limit, a colour a penalty strength; bars are bands over probes.
-
-    rows: strength, predicted, limit, and predicted_low, predicted_high where there is a band. On the dotted line the two
-    agree; points above it are optimistic.
-    """
-    rows = rows.dropna(subset=["predicted", "limit"])
-    if rows.empty:
-        raise BadInput("there is no row with a predicted and a measured limit to draw.")
-    fig, ax = panel(size=(6.4, 5.0))
-    notes = []
-    for _, (colour, _, label), part in series(rows, "strength", "λ = {:g}", sort=True):
-        if {"predicted_low", "predicted_high"} <= set(part.columns) and part["predicted_low"].notna().all():
-            ax.vlines(part["limit"], part["predicted_low"], part["predicted_high"], color=colour, linewidth=1)
-        ax.scatter(part["limit"], part["predicted"], color=colour, label=label, zorder=3)
-        notes.append(f"{label}: measured {part['limit'].mean():.2f}, predicted {part['predicted'].mean():.2f}")
-    low = min(rows["limit"].min(), rows["predicted"].min())
-    ax.plot([low, 1], [low, 1], ":", color=NEUTRAL)
-    ax.set(xlabel="measured limit: loss within the tolerance", ylabel="predicted limit")
-    ax.xaxis.set_major_formatter(percent)
-    ax.yaxis.set_major_formatter(percent)
-    return finish(fig, rows, f"predicted against measured limit. Means: {'; '.join(notes)}.", title)
+from pruning_core.plots.axes import percent
+from pruning_core.plots.curves import chart
+from pruning_core.plots.style import NEUTRAL, SERIES, BookFigure, figure, finish, panel, style_of, styled
 
 
 @styled
@@ -58,30 +23,6 @@ def crossing(limit: Limit, *, title: str = "") -> BookFigure:
     ax.set(xlabel="removed fraction n / D", ylabel="both sides of the equation", xlim=(0, 1), ylim=(0, 1.02))
     alt = f"a rising diagonal and a falling curve cross at {limit.removed:.1%} removed, for epsilon {limit.epsilon:g}."
     return finish(fig, None, alt, title)
-
-
-@styled
-def transition(curves: pd.DataFrame, limits: pd.Series, *, title: str = "") -> BookFigure:
-    """Accuracy (left) and loss (right) against the fraction removed, one line a strength; dashed: the predicted limit.
-
-    curves: removed (logarithmic in what is kept), accuracy, loss, strength, of one seed. limits: strength -> predicted.
-    """
-    curves = curves[curves["removed"] <= 0.99]  # what lies beyond is chance
-    if curves.empty:
-        raise BadInput("there is no curve to draw.")
-    fig, axes = figure(1, 2, size=(9.6, 3.8))
-    notes = {}
-    for ax, column, name in zip(axes[0], ("accuracy", "loss"), ("accuracy (%)", "loss"), strict=True):
-        for strength, style, part in series(curves.sort_values("removed"), "strength", "λ = {:g}", sort=True):
-            ax.plot(part["removed"], part[column], color=style.colour, label=style.label)
-            if strength in limits:
-                ax.axvline(float(limits[strength]), color=style.colour, linestyle="--", linewidth=1.2)
-                notes[strength] = f"{style.label} predicted {float(limits[strength]):.3f}"
-        set_sparsity_axis(ax, curves["removed"].to_numpy(float))
-        ax.set(xlabel="weights removed", ylabel=name)
-    axes[0, 1].set_yscale("log")
-    dashed = "; ".join(notes.values())
-    return finish(fig, curves, f"accuracy and loss fall and rise sharply; dashed limits: {dashed}.", title)
 
 
 @styled
@@ -125,20 +66,33 @@ def fixed_point_and_loss(prunability: Prunability, rows: pd.DataFrame, *, title:
 
 
 @styled
-def rounds_against_control(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
-    """Predicted limit (left) and distance R (right) over the rounds, with cuts and without, with bands over seeds.
+def predicted_against_measured(rows: pd.DataFrame, *, title: str = "") -> BookFigure:
+    """A point a network: predicted against measured limit, a colour a penalty strength; bars are bands over probes.
 
-    rows: of limit_studies.limits_over_rounds, labels "rounds" and "rounds without cuts".
+    rows: strength, predicted, limit, and predicted_low, predicted_high where there is a band. On the dotted line the two
+    agree; points above it are optimistic.
     """
-    require_rows(rows, ("label", "rounds", "predicted", "distance"))
-    fig, axes = figure(1, 2, size=(9.6, 3.6))
-    notes = []
-    styles = STYLES["control"]
-    panels = ("predicted", "predicted limit", 1), ("distance", "distance R at the limit", None)
-    for ax, (column, name, highest) in zip(axes[0], panels, strict=True):
-        points = over_seeds(rows[rows["label"].isin(styles)], ["label", "rounds"], column)
-        for label, curve in bands(ax, points, "rounds", 0, highest, by="label", styles=styles):
-            notes.append(f"{label}: {column} from {curve['mean'].iloc[0]:.3g} to {curve['mean'].iloc[-1]:.3g}")
-        ax.set(xlabel="round", ylabel=name, xticks=sorted(rows["rounds"].unique()))
-    axes[0, 0].yaxis.set_major_formatter(percent)
-    return finish(fig, rows, f"two panels over pruning rounds. {'; '.join(notes)}.", title)
+    require_columns(rows, ("strength", "predicted", "limit"))
+    rows = rows.dropna(subset=["predicted", "limit"]).sort_values("strength")
+    require_rows(rows, ())
+    low = rows[["limit", "predicted"]].min().min()
+    same = {"equal": ([low, 1], [low, 1])}
+    fig = chart(rows, "limit", "predicted", "strength", points="only", guides=same, size=(6.4, 5.0), title=title)
+    if "predicted_low" in rows:
+        known = rows.dropna(subset=["predicted_low", "predicted_high"])
+        fig.axes[0].vlines(
+            known["limit"], known["predicted_low"], known["predicted_high"], color=NEUTRAL, linewidth=0.8
+        )
+    return fig
+
+
+@styled
+def transition(curves: pd.DataFrame, limits: pd.Series, *, title: str = "") -> BookFigure:
+    """Accuracy (left) and loss (right) against the fraction removed, one line a strength; dashed: the predicted limit.
+
+    curves: removed (logarithmic in what is kept), accuracy, loss, strength, of one seed. limits: strength -> predicted.
+    """
+    seen = curves[curves["removed"] <= 0.99].sort_values("strength")  # what lies beyond is chance
+    fig = chart(seen, "removed", ["accuracy", "loss"], "strength", kept="x", marks=limits.to_dict(), title=title)
+    fig.axes[1].set_yscale("log")
+    return fig

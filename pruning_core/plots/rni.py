@@ -10,14 +10,10 @@ from torch import Tensor
 
 from pruning_core.errors import BadInput
 from pruning_core.experiments.importances import BINS
-from pruning_core.experiments.intervals import require_rows
 from pruning_core.papers.rni.settling import receding_force, receding_threshold, settled
-from pruning_core.plots.axes import plain_ticks
 from pruning_core.plots.captions import captioned
-from pruning_core.plots.curves import accuracy_against_sparsity
-from pruning_core.plots.evidence import open_markers
 from pruning_core.plots.interactive import SliderFigure, slider_figure
-from pruning_core.plots.style import NEUTRAL, BookFigure, figure, finish, set_alt, style_of, styled
+from pruning_core.plots.style import NEUTRAL, BookFigure, figure, finish, style_of, styled
 
 MIDDLES = (np.arange(BINS) + 0.5) / BINS  # of the bins
 
@@ -119,48 +115,3 @@ def histograms(rows: pd.DataFrame, methods: Sequence[str], *, title: str = "") -
         notes.append(f"{style.label}: {receded:.0%} below a tenth, {between:.0%} between")
     axes[0, 0].set_ylabel("share of channels")
     return finish(fig, rows, f"histograms of importances, logarithmic. {'; '.join(notes)} a tenth and a half.", title)
-
-
-@styled
-def recession(rows: pd.DataFrame, mine: pd.DataFrame | None = None, *, title: str = "") -> BookFigure:
-    """The share of channels that recede, and test accuracy beside it, against the penalty's strength: rows of Importances
-    with a column ``strength``, mean and single seeds. ``mine``: rows of the reader's own run, drawn as open markers."""
-    require_rows(rows, ("strength", "receded_share", "accuracy"))
-    fig, axes = figure(1, 2, size=(9.6, 3.2))
-    style = style_of("rni")
-    means = rows.groupby("strength")[["receded_share", "accuracy"]].mean()
-    for ax, column, label in zip(axes[0], means, ("share of channels that recede", "test accuracy in %"), strict=True):
-        ax.plot(means.index, means[column], color=style.colour, marker=style.marker)
-        ax.scatter(rows["strength"], rows[column], color=style.colour, alpha=0.35, s=14)
-        ax.set(xscale="log", xlabel="strength of the penalty", ylabel=label)
-        plain_ticks(ax.xaxis, list(means.index))
-        if mine is not None:
-            open_markers(ax, mine.assign(method="rni"), "strength", column)
-    axes[0, 0].set_ylim(0, 1)
-    axes[0, 1].set_ylim(min(90.0, float(rows["accuracy"].min()) - 1), 100)  # tenths of a point are noise
-    notes = "; ".join(f"{x:g}: {share:.0%} recede, {right:.1f} % accurate" for x, share, right in means.itertuples())
-    return finish(fig, rows, f"share that recedes and accuracy by strength. {notes}.", title)
-
-
-@captioned
-def accuracy_with_receded_share(
-    rows: pd.DataFrame, shares: pd.Series, *, title: str = "", reference: float | None = None
-) -> BookFigure:
-    """Accuracy against the fraction of channels removed, and for each method in ``shares`` its receded share, dashed.
-
-    shares: method -> fraction of importances below a tenth of the largest, in the network before the cut.
-    """
-    fig = accuracy_against_sparsity(rows, x="asked", scale="linear", title=title, reference=reference)
-    ax = fig.axes[0]
-    notes = []
-    for method, share in shares.items():
-        style = style_of(str(method))
-        if 0.02 < share < 1:
-            ax.axvline(float(share), color=style.colour, linestyle="--", linewidth=1.2)
-        notes.append(f"{style.label} {share:.0%}")
-    ax.set_xlabel("channels removed")
-    if legend := ax.get_legend():  # lines cross everywhere: there is no room inside
-        legend.remove()
-        fig.legend(loc="outside right upper")
-    set_alt(fig, f"{fig.alt} Dashed: share of receded channels, {', '.join(notes)}.")
-    return fig

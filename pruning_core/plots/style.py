@@ -9,7 +9,7 @@ import html
 import io
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec
@@ -77,15 +77,19 @@ def series_style(i: int, label: object) -> MethodStyle:
     return MethodStyle(SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)], str(label))
 
 
-def series(
-    rows: pd.DataFrame, by: str, label: str = "{}", *, sort: bool = False
-) -> Iterator[tuple[Any, MethodStyle, pd.DataFrame]]:
-    """Each value of the column ``by``, which names no methods, with its style and its rows.
+def looks_of(values: Iterable[Any], by: str, styles: Mapping[Any, MethodStyle] | None = None) -> dict[Any, MethodStyle]:
+    """The style of each value of the column ``by``: that of ``styles``, a method's own, or the next colour in order.
 
-    ``label``: format of the value in the legend. Values come in the order of the rows, or sorted.
+    Numbers are labelled with the name of their column: "λ = 0.1".
     """
-    for i, (value, part) in enumerate(rows.groupby(by, sort=sort)):
-        yield value, series_style(i, label.format(value)), part
+    found, known = {}, styles or {}
+    for i, value in enumerate(dict.fromkeys(values)):
+        if value in known or isinstance(value, str):
+            method = by == "method" or str(value).lower().replace("-", "_") in METHOD_STYLE
+            found[value] = known.get(value) or (style_of(value) if method else series_style(i, value))
+        else:
+            found[value] = series_style(i, f"{LOOK['axes'].get(by, by)} = {value:g}")
+    return found
 
 
 class BookFigure(Figure):
@@ -170,22 +174,12 @@ def panel(**options: Any) -> tuple[BookFigure, Axes]:
     return fig, axes[0, 0]
 
 
-def facets(
-    rows: pd.DataFrame, column: str, width: float, height: float = 3.8, **subplots: Any
-) -> tuple[BookFigure, list[tuple[Axes, Any, pd.DataFrame]]]:
-    """A figure with a panel for each value of ``column``, in the order of the rows: its axes, the value and its rows.
-
-    ``width`` of one panel and ``height`` are in inches; the figure is at most 9.6 wide.
-    """
-    groups = list(rows.groupby(column, sort=False))
-    fig, axes = figure(1, len(groups), size=(min(width * len(groups), 9.6), height), **subplots)
-    return fig, [(ax, value, part) for ax, (value, part) in zip(axes[0], groups, strict=True)]
-
-
-def finish(fig: BookFigure, rows: pd.DataFrame | str | None, alt: str, title: str = "") -> BookFigure:
-    """Write the title, a legend in the first panel if there is none, a stamp of ``rows`` (unless None), and the alt text."""
+def finish(
+    fig: BookFigure, rows: pd.DataFrame | str | None, alt: str, title: str = "", legend: bool = True
+) -> BookFigure:
+    """Write the title, a ``legend`` into the first panel if none is there, a stamp of ``rows`` (unless None), the alt text."""
     first = fig.axes[0]
-    if first.get_legend_handles_labels()[0] and not (first.get_legend() or fig.legends):
+    if legend and first.get_legend_handles_labels()[0] and not (first.get_legend() or fig.legends):
         first.legend()
     if title and fig.panels == 1 and not first.get_title():
         first.set_title(title)

@@ -11,7 +11,7 @@ from pruning_core import plots
 from pruning_core.book import gaps
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import Interval, mean_interval
-from pruning_core.plots.evidence import _apart
+from pruning_core.plots.axes import apart
 from pruning_core.plots.style import NEUTRAL, style_of
 
 
@@ -53,7 +53,7 @@ def test_the_own_run_is_drawn_as_open_markers_at_its_means():
     assert [text.get_text() for text in fig.axes[0].get_legend().get_texts()] == ["your run"]
 
 
-def test_every_method_is_named_once_beside_its_curve_and_names_keep_apart():
+def test_every_method_is_named_once_beside_its_curve_and_names_keepapart():
     fig = plots.evidence(rows(drop=0.1), coloured=["pfp"], caption="See.")
     names = [text for text in fig.axes[0].texts if text.get_text() != "unpruned"]
     assert sorted(name.get_text() for name in names) == sorted(style_of(m).label for m in set(rows()["method"]))
@@ -64,9 +64,9 @@ def test_every_method_is_named_once_beside_its_curve_and_names_keep_apart():
 
 @pytest.mark.parametrize("heights", [[0.0, 0.0, 0.0], [9.8, 9.9, 10.0], [1.0, 5.0, 5.05, 9.99]])
 def test_heights_move_apart_and_stay_below_the_top(heights):
-    moved = np.array(_apart(heights, 0.5, 10.0))
+    moved = np.array(apart(heights, 0.5, 10.0))
     assert (np.diff(moved) >= 0.5 - 1e-9).all() and moved.max() <= 10.0
-    assert _apart([1.0, 3.0, 6.0], 0.5, 10.0) == [1.0, 3.0, 6.0]
+    assert apart([1.0, 3.0, 6.0], 0.5, 10.0) == [1.0, 3.0, 6.0]
 
 
 def test_a_band_does_not_leave_what_an_accuracy_can_be():
@@ -75,7 +75,7 @@ def test_a_band_does_not_leave_what_an_accuracy_can_be():
 
 
 def test_an_unknown_method_in_colour_is_refused():
-    with pytest.raises(BadInput, match="no stored row of 'snap'"):
+    with pytest.raises(BadInput, match="no row of 'snap'"):
         plots.evidence(rows(), coloured=["snap"], caption="See.")
 
 

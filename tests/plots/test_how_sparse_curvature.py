@@ -140,86 +140,6 @@ def _matrix(run, m):
     return np.diag(run.alpha[:m]) + np.diag(run.beta[: m - 1], 1) + np.diag(run.beta[: m - 1], -1)
 
 
-def test_errors_are_medians_with_quartiles():
-    rows = pd.DataFrame(
-        [
-            {"quantity": q, "steps": m, "probes": n, "error": e / (m * n), "seed": 0}
-            for q in ("G", "mean")
-            for m in (2, 8)
-            for n in (1, 4)
-            for e in (1, 2, 3, 4, 100)
-        ]
-    )
-    fig = figures.estimate_errors(rows, title="t")
-    left, right = fig.axes
-    assert (left.get_title(), right.get_title()) == ("G", "mean")
-    assert set(lines(left)) == {"1 probe", "4 probes"}
-    assert lines(right)["4 probes"] == pytest.approx(np.array([[2, 3 / 8], [8, 3 / 32]]))
-    band = left.collections[0].get_paths()[0].vertices
-    assert band[:, 1].min() == pytest.approx(2 / 8)
-    assert band[:, 1].max() == pytest.approx(4 / 2)
-    assert left.get_ylim() == right.get_ylim()
-    assert "G, 4 probes: 0.38 to 0.094" in alt_text(fig)
-
-
-# --- rows, tolerance, loss
-
-
-def test_rows_stand_over_their_percentile_and_zeros_on_the_ground():
-    rows = pd.DataFrame(
-        [
-            {"network": n, "inputs": i, "percentile": p, "norm": 0.0 if p == 1 and i == "raw" else 10.0**-p, "seed": 0}
-            for n in ("a", "b")
-            for i in ("normalised", "raw")
-            for p in (1, 3)
-        ]
-    )
-    fig = figures.row_norms_by_magnitude(rows, tolerance=0.01, title="t")
-    for ax in fig.axes:
-        normalised, raw = (np.asarray(c.get_offsets()) for c in ax.collections)
-        assert normalised == pytest.approx(np.array([[1, 0.1], [3, 0.001]]))
-        assert raw == pytest.approx(np.array([[1, 1e-4], [3, 0.001]]))
-        assert ax.get_lines()[0].get_ydata() == pytest.approx([0.01, 0.01])
-    assert fig.axes[1].get_title() == "b"
-    assert "b, normalised: 50% below" in alt_text(fig)
-    assert "b, raw: 100% below, median 0.0005" in alt_text(fig)
-
-
-def test_the_tolerance_falls_like_one_over_the_root():
-    rows = pd.DataFrame(
-        [
-            {"order": o, "batch_size": b, "tolerance": scale * t / math.sqrt(b), "seed": 0}
-            for o, scale in (("shuffled", 1), ("fixed", 2))
-            for b in (16, 64)
-            for t in (1, 2, 6)
-        ]
-    )
-    fig = figures.tolerance_against_batch_size(rows, title="t")
-    drawn = lines(fig.axes[0])
-    assert drawn["shuffled"] == pytest.approx(np.array([[16, 0.5], [64, 0.25]]))
-    assert drawn["fixed"] == pytest.approx(np.array([[16, 1.0], [64, 0.5]]))
-    assert drawn["slope −1/2"] == pytest.approx(drawn["shuffled"])
-    band = fig.axes[0].collections[0].get_paths()[0].vertices[:, 1]
-    assert (band.min(), band.max()) == pytest.approx((1 / 8, 6 / 4))
-    assert "fixed: 1 at 16 to 0.5 at 64" in alt_text(fig)
-
-
-def test_the_loss_stands_beside_its_parabola():
-    rows = pd.DataFrame(
-        [
-            {"direction": d, "step": t, "rise": t**2 + t**4, "parabola": t**2, "seed": 0}
-            for d in ("steep", "flat")
-            for t in (2.0, -1.0, 0.0)
-        ]
-    )
-    fig = figures.loss_along(rows, title="t")
-    assert [ax.get_title() for ax in fig.axes] == ["steep", "flat"]
-    drawn = lines(fig.axes[1])
-    assert drawn["loss"].tolist() == [[-1, 2], [0, 0], [2, 20]]
-    assert drawn["parabola"].tolist() == [[-1, 1], [0, 0], [2, 4]]
-    assert "flat: up to a distance of 2 the loss rises by 20, the parabola by 4" in alt_text(fig)
-
-
 # --- bad input and exercises
 
 
@@ -231,10 +151,6 @@ def test_the_loss_stands_beside_its_parabola():
         (lambda rows: figures.tail_slider(points([1.0]), points([1.0]), least=1), "steps"),
         (lambda rows: figures.ritz_values(rows, rows, threshold=1), "eigenvalue"),
         (lambda rows: figures.ritz_values(points([1.0]), points([1.0]), threshold=1), "steps"),
-        (lambda rows: figures.estimate_errors(rows), "quantity"),
-        (lambda rows: figures.row_norms_by_magnitude(rows, tolerance=1), "network"),
-        (lambda rows: figures.tolerance_against_batch_size(rows), "order"),
-        (lambda rows: figures.loss_along(rows), "direction"),
     ],
 )
 def test_tables_without_their_columns_are_refused(draw, column):
@@ -245,13 +161,11 @@ def test_tables_without_their_columns_are_refused(draw, column):
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
 def test_scales_that_are_not_positive_are_refused(bad):
     rows = points([1.0], spectrum="s", steps=1)
-    norms = pd.DataFrame([{"network": "n", "inputs": "i", "percentile": 0, "norm": 1.0}])
     for draw in (
         lambda: figures.spectral_density(rows, threshold=bad),
         lambda: figures.spectral_density(rows, threshold=1.0, blur=bad),
         lambda: figures.tail_slider(rows, rows, least=bad),
         lambda: figures.ritz_values(rows, rows, threshold=bad),
-        lambda: figures.row_norms_by_magnitude(norms, tolerance=bad),
     ):
         with pytest.raises(BadInput, match="must be finite and above 0"):
             draw()

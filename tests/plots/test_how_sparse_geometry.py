@@ -163,7 +163,7 @@ def test_bias_is_drawn_by_epsilon():
     )
     fig = figures.bias_against_dimension(moved, title="t")
     assert lines(fig.axes[0])["ε = 2"] == pytest.approx(np.array([[20, -0.25], [50, -0.22]]))
-    assert "ε = 0.5: -0.100 to -0.070" in alt_text(fig)
+    assert "ε = 0.5 from -0.1 at 20 to -0.07 at 50" in alt_text(fig)
 
 
 # --- limits
@@ -197,7 +197,7 @@ def test_limits_are_means_over_trials():
     )
     fig = figures.limits_against_epsilon(rows, title="t")
     assert lines(fig.axes[0])["measured"] == pytest.approx(np.array([[1, 0.21], [2, 0.31]]))
-    assert "predicted from 0.41 to 0.51" in alt_text(fig)
+    assert "predicted from 41 % at 1 to 51 % at 2" in alt_text(fig)
     assert fig.axes[0].collections[0].get_datalim(fig.axes[0].transData).y0 == pytest.approx(0.4)
 
 
@@ -222,7 +222,7 @@ def test_the_trace_bound_is_met_by_the_flat_spectrum_only():
         (lambda rows: figures.transition_map(rows, "degrees", name="x"), "k"),
         (lambda rows: figures.sharpening(rows), "k"),
         (lambda rows: figures.bias_against_dimension(rows), "ambient"),
-        (lambda rows: figures.limits_against_epsilon(rows), "limit"),
+        (lambda rows: figures.limits_against_epsilon(rows), "epsilon"),
     ],
 )
 def test_tables_without_their_columns_are_refused(draw, column):

@@ -11,7 +11,7 @@ from pruning_core.errors import BadInput
 from pruning_core.papers.how_sparse.prediction import predict
 from pruning_core.papers.how_sparse.prunability import predict_limit
 from pruning_core.plots.how_sparse_geometry import crossing_slider
-from pruning_core.plots.how_sparse_limits import fixed_point_and_loss, rounds_against_control
+from pruning_core.plots.how_sparse_limits import fixed_point_and_loss
 from pruning_core.plots.style import alt_text
 
 ABOUT = pd.DataFrame([{"profile": "smoke", "seed": 0}])
@@ -40,22 +40,6 @@ def test_a_network_that_was_pruned_before_is_refused(found):
 def test_without_accuracies_the_loss_stands_alone(found):
     bare = dataclasses.replace(found, measured=found.measured.assign(accuracy=float("nan")))
     assert len(fixed_point_and_loss(bare, ABOUT).axes) == 2
-
-
-def test_rounds_and_their_control_are_two_curves():
-    rows = pd.DataFrame(
-        [
-            {"label": label, "rounds": i, "predicted": 0.5 + i * slope, "distance": 2.0, "seed": s, "profile": "smoke"}
-            for label, slope in (("rounds", 0.1), ("rounds without cuts", 0.05))
-            for i in (1, 2)
-            for s in (0, 1)
-        ]
-    )
-    fig = rounds_against_control(rows)
-    assert [len(ax.get_lines()) for ax in fig.axes] == [2, 2]
-    assert "cut, train on: predicted from 0.6 to 0.7" in alt_text(fig)
-    with pytest.raises(BadInput, match="distance"):
-        rounds_against_control(rows.drop(columns="distance"))
 
 
 def test_the_slider_says_what_it_moves():

@@ -10,7 +10,7 @@ from pruning_core.methods import two_layer
 from pruning_core.papers.how_sparse import log_uniform, predict
 from pruning_core.papers.ispasp import compressible
 from pruning_core.papers.rni import receding_threshold
-from pruning_core.plots import how_sparse_limits, ispasp, rni, sipp_pfp, snipit
+from pruning_core.plots import how_sparse_limits, ispasp, rni, sipp_pfp
 from pruning_core.plots.style import style_of
 
 
@@ -58,19 +58,6 @@ def test_importances_below_the_threshold_are_one_heap_under_rni_and_none_is_lost
     for heights in (wanted, under_l1, under_rni):
         assert heights.sum() == pytest.approx(1)
     assert f"under RNI {receded:.0%} recede" in fig.alt
-
-
-def test_what_a_layer_keeps_is_the_length_of_its_bar_in_the_colour_of_the_method():
-    kept = {"random": {"fc1": 0.1, "fc2": 0.1}, "snip": {"fc1": 0.02, "fc2": 0.0}}
-    fig = snipit.kept_by_layer(kept, title="t")
-    widths = [[bar.get_width() for bar in group] for group in fig.axes[0].containers]
-    assert widths == [pytest.approx([0.1, 0.1]), pytest.approx([0.02, 1e-4])]
-    (legend,) = fig.legends
-    assert [text.get_text() for text in legend.get_texts()] == [style_of(m).label for m in kept]
-    assert "0.00% of fc2" in fig.alt
-    for wrong in ({}, {"random": {"fc1": 0.1}, "snip": {"fc2": 0.1}}):
-        with pytest.raises(BadInput):
-            snipit.kept_by_layer(wrong)
 
 
 def test_the_two_sides_of_the_equation_cross_where_the_limit_is():

@@ -10,14 +10,7 @@ import torch
 from pruning_core.errors import BadInput
 from pruning_core.experiments.importances import BINS, spread
 from pruning_core.plots.how_sparse_limits import predicted_against_measured, transition
-from pruning_core.plots.rni import (
-    accuracy_with_receded_share,
-    force_slider,
-    histogram_slider,
-    histograms,
-    recession,
-    settled_slider,
-)
+from pruning_core.plots.rni import force_slider, histogram_slider, histograms, settled_slider
 from pruning_core.plots.style import alt_text
 
 
@@ -80,22 +73,6 @@ def test_histograms_say_their_shares():
         histograms(rows, ["ucs"])
 
 
-def test_the_knee_draws_a_line_at_each_receded_share():
-    rows = pd.DataFrame(
-        [
-            {"method": m, "asked": p, "accuracy": 90 - 50 * p, "seed": 0, "sparsity": p}
-            for m in ("rni", "slimming")
-            for p in (0.2, 0.6)
-        ]
-    )
-    fig = accuracy_with_receded_share(rows, pd.Series({"rni": 0.5, "slimming": 0.001}), title="Knee", reference=95.0)
-    dashed = [line for line in fig.axes[0].lines if line.get_linestyle() == "--"]
-    assert [line.get_xdata()[0] for line in dashed] == [0.5]
-    assert "RNI 50%" in alt_text(fig)
-    assert fig.axes[0].get_legend() is None
-    assert len(fig.legends) == 1
-
-
 def limit_rows() -> pd.DataFrame:
     return pd.DataFrame(
         [
@@ -119,7 +96,7 @@ def test_predicted_against_measured_has_a_point_a_network():
         len(c.get_offsets()) for c in fig.axes[0].collections if hasattr(c, "get_offsets") and len(c.get_offsets())
     )
     assert points >= 4
-    assert "λ = 0.1: measured 0.70, predicted 0.90" in alt_text(fig)
+    assert "λ = 0.1 2 points, median 90 %" in alt_text(fig)
     with pytest.raises(BadInput, match="no row"):
         predicted_against_measured(limit_rows().assign(limit=np.nan))
 
@@ -135,23 +112,9 @@ def test_the_transition_marks_the_prediction():
     for ax in fig.axes:
         assert [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--"] == [0.75]
         assert max(ax.lines[0].get_xdata()) == 0.9
-    assert "predicted 0.750" in alt_text(fig)
-    with pytest.raises(BadInput, match="no curve"):
+    assert "90 at 0 %" in alt_text(fig)
+    with pytest.raises(BadInput, match="no row"):
         transition(curves[curves["removed"] > 0.99], pd.Series(dtype=float))
-
-
-def test_the_share_that_recedes_is_drawn_against_the_strength():
-    rows = (
-        film_rows((0, 1)).query("importance == 'rni' and epoch == 4").assign(strength=[0.1, 0.5], accuracy=[98.0, 91.0])
-    )
-    figure = recession(rows, title="Recession")
-    shares, accuracies = (ax.lines[0] for ax in figure.axes)
-    assert shares.get_xdata().tolist() == [0.1, 0.5]
-    assert shares.get_ydata().tolist() == pytest.approx(rows["receded_share"].tolist())
-    assert accuracies.get_ydata().tolist() == [98.0, 91.0]
-    assert "0.5: " in alt_text(figure)
-    with pytest.raises(BadInput, match="strength"):
-        recession(rows.drop(columns="strength"))
 
 
 def test_the_film_can_play():
