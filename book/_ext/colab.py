@@ -1,4 +1,5 @@
-"""Notebooks whose first cell installs the package where it is missing: `python book/_ext/colab.py FOLDER`.
+"""Notebooks whose first cell installs the package where it is missing, in Markdown that is read anywhere:
+`python book/_ext/colab.py FOLDER`.
 
 Colab opens single files of a branch, in an environment that has torch but not this package. The notebooks of the
 repository do not carry the cell, which would name in every file where the repository lives: it is put in when the book is
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from plain import plain
 from repository import ROOT, UNKNOWN, find
 
 TAG = "install"
@@ -47,14 +49,17 @@ def text(notebook: dict[str, Any]) -> str:
     return json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
-def write(folder: Path, requirement: str, root: Path = ROOT) -> list[Path]:
-    """All notebooks of the repository with their cell, below ``folder``; what was written."""
+def write(folder: Path, requirement: str, root: Path = ROOT, site: str = "") -> list[Path]:
+    """All notebooks of the repository with their cell, readable without MyST, below ``folder``; what was written.
+    ``site``: the address of the book's site."""
     written = []
     for source in sorted((root / "notebooks").glob("[0-9]*/[0-9]*.ipynb")):
         target = folder / source.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         notebook = json.loads(source.read_text(encoding="utf-8"))
-        target.write_text(text(with_install(notebook, requirement)), encoding="utf-8")
+        target.write_text(
+            text(with_install(plain(notebook, ROOT / source.relative_to(root), site), requirement)), encoding="utf-8"
+        )
         written.append(target)
     return written
 
@@ -65,7 +70,9 @@ def main(given: list[str]) -> None:
         raise SystemExit("Which folder? For example: python book/_ext/colab.py /tmp/colab")
     if not (place := find()):
         raise SystemExit(UNKNOWN)
-    print(f"{len(write(Path(given[0]), place.requirement))} notebooks that install {place.requirement}")
+    print(
+        f"{len(write(Path(given[0]), place.requirement, site=place.site))} notebooks that install {place.requirement}"
+    )
 
 
 if __name__ == "__main__":

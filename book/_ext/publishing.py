@@ -17,7 +17,8 @@ import yaml
 import colab
 import pruning_core as pc
 from api_pages import PACKAGE
-from repository import COLAB, Repository, find
+from plain import plain
+from repository import COLAB, ROOT, Repository, find
 
 CARD = "_static/social_card.png"
 GENERATED = {"scoreboard": "book/claims.yml", "api/index": "pyproject.toml", "catalogue": "book/_ext/method_pages.py"}
@@ -90,7 +91,7 @@ def _not_found(app: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
 
 
 def _finish(app: Any, exception: Exception | None) -> None:
-    """The sitemap, where the address of the site is known, and downloads that can install the package."""
+    """The sitemap, where the address of the site is known, and downloads that read well and can install the package."""
     if exception or app.builder.format != "html":
         return
     out = Path(app.outdir)
@@ -102,10 +103,13 @@ def _finish(app: Any, exception: Exception | None) -> None:
         (out / "sitemap.xml").write_text(sitemap, encoding="utf-8")
     else:
         (out / "sitemap.xml").unlink(missing_ok=True)
-    if place := app.config.pruning_repository:
-        for file in sorted((out / "_sources" / "notebooks").rglob("*.ipynb")):
-            notebook = json.loads(file.read_text(encoding="utf-8"))
-            file.write_text(colab.text(colab.with_install(notebook, place.requirement)), encoding="utf-8")
+    place: Repository | None = app.config.pruning_repository
+    for file in sorted((out / "_sources" / "notebooks").rglob("*.ipynb")):
+        source = ROOT / file.relative_to(out / "_sources")
+        notebook = plain(json.loads(file.read_text(encoding="utf-8")), source, app.config.html_baseurl)
+        if place:
+            notebook = colab.with_install(notebook, place.requirement)
+        file.write_text(colab.text(notebook), encoding="utf-8")
 
 
 def setup(app: Any) -> dict[str, bool]:

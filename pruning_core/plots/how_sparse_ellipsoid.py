@@ -14,8 +14,10 @@ from pruning_core.plots.style import NEUTRAL, MethodStyle, series_style
 
 _RAYS = 72
 """Directions that are tried: one every five degrees, a half of which falls on either side of the line of sight."""
-_SHORT = 1.2
+_SHORT = 1.0
 """How far a ray is drawn that meets nothing."""
+_WIDTHS = (2.5, 1.2, 0.8, 2.0, 2.0)
+"""Of the lines: seventy rays are thin, else they are a blot."""
 
 
 def angles_seen(along: float, across: float, distance: float) -> tuple[float, float]:
@@ -76,6 +78,12 @@ def ellipsoid_slider(
     )
     made.layout["yaxis"] |= {"scaleanchor": "x", "constrain": "domain"}  # angles look as they are
     made.layout["xaxis"] |= {"constrain": "domain"}
+    # The legend stands above: beside the figure it would leave little room, most of all on a telephone.
+    made.layout["legend"] = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
+    made.layout["margin"] |= {"t": 135}
+    made.layout |= {"height": 440}
+    for trace, width in zip(made.data, _WIDTHS * len(places), strict=True):
+        trace["line"] |= {"width": width}
     return made
 
 
