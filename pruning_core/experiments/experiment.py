@@ -44,9 +44,9 @@ from pruning_core.training.optimizers import LearningRate, Optimizer, Schedule
 from pruning_core.version import PROFILES, code_of
 
 FURTHER_COLUMNS = {
-    "accuracy5", "code", "remark", "fitted_accuracy", "generalisation_gap", "dead_layers", "dead_units", "by_layer",
-    "importance", "receded_share", "mid_share", "largest_importance", "histogram", "attack", "epsilon", "attack_success",
-    "agreement", "distance", "n", "study", "criterion", "network_file",
+    "accuracy5", "code", "remark", "fitted_accuracy", "fitted_loss", "generalisation_gap", "dead_layers", "dead_units",
+    "by_layer", "importance", "receded_share", "mid_share", "largest_importance", "histogram", "attack", "epsilon",
+    "attack_success", "agreement", "distance", "n", "study", "criterion", "network_file",
 }  # fmt: skip
 """Columns of rows beyond the standard ones (records.COLUMNS) and the fields of an experiment."""
 

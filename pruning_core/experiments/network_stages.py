@@ -173,7 +173,8 @@ def some_batches(split: Split, samples: int, size: int, generator: torch.Generat
 def measured(state: State, stage: Measure) -> dict[str, Any]:
     """Accuracy, sparsity, sizes and costs of the network as it is now.
 
-    ``generalisation_gap``: accuracy on as many training images as there are test images, minus test accuracy, in points.
+    ``fitted_accuracy``, ``fitted_loss``: on as many training images as there are test images; ``generalisation_gap``: this
+    accuracy minus that on the test images, in points.
     ``dead_layers``: layers without a living weight; ``dead_units``: output rows without one, of the network as built.
     ``by_layer``: "layer:living weights/weights:living rows/rows", of the network as built, separated by spaces. An
     Importances stage adds what importances.spread says, and ``importance``, the method whose scores they are.
@@ -205,6 +206,7 @@ def measured(state: State, stage: Measure) -> dict[str, Any]:
         "validation_accuracy": validation.accuracy,
         "validation_loss": validation.loss,
         "fitted_accuracy": fitted.accuracy,
+        "fitted_loss": fitted.loss,
         "generalisation_gap": fitted.accuracy - test.accuracy,
         "dead_layers": sum(weights == 0 for _, weights, _, _, _ in layers),
         "dead_units": sum(rows - living for _, _, _, living, rows in layers),

@@ -21,7 +21,8 @@ from pruning_core.records.places import check_folder
 
 CURVES = (
     "label", "method", "seed", "epoch", "asked", "of", "sparsity", "channels_removed", "macs_removed", "parameters", "macs",
-    "training_macs", "accuracy", "accuracy5", "loss", "validation_accuracy", "train_accuracy", "train_loss", "file", "points",
+    "training_macs", "accuracy", "accuracy5", "loss", "validation_accuracy", "train_accuracy", "train_loss", "fitted_accuracy",
+    "fitted_loss", "file", "points",
 )  # fmt: skip
 """Columns of the curves, as far as the rows have them."""
 

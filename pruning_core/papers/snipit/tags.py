@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from pruning_core.checks import Whole, check, checked
 from pruning_core.experiments.observers import watched_weights
 from pruning_core.masks.reports import dead_units
+from pruning_core.methods.l0 import L0
+from pruning_core.models.layers.gates import HardConcreteGate
 from pruning_core.papers.snipit.counts import compressed_bits, harmonic_mean, reference_flops
 from pruning_core.papers.snipit.pictures import official_histograms, official_pictures
 from pruning_core.training.trainer import Trainer
@@ -20,7 +22,8 @@ class OfficialTags:
     """What SNIP-it's code sends to TensorBoard: ``Watch(folder, tags=OfficialTags)``, or ``TensorBoard(also=...)`` of fit().
 
     acc/train, acc/test (here: of the validation split, where there is one), loss/train, loss/test, sparse/weight, sparse/node,
-    sparse/hm, sparse/log_disk_size, time/batch_time, time/flops_per_sample, time/flops_log_cum, cuda/ram_footprint. FLOPs
+    sparse/hm, sparse/log_disk_size, time/batch_time, time/flops_per_sample, time/flops_log_cum, cuda/ram_footprint, norm/l0
+    of a network with gates (how many weights are expected to be in use). time/gpu_time is batch_time here. FLOPs
     are those of ``counts.reference_flops``, forward passes only. A Watch with ``histograms`` or ``pictures`` adds those of
     the official code (papers/snipit/pictures.py) under its names, and its texts. ``example``: one input; ``model``: as it
     starts.
@@ -76,6 +79,8 @@ class OfficialTags:
         }
         if "validation_accuracy" in last:
             tags |= {"acc/test": last["validation_accuracy"] / 100, "loss/test": last["validation_loss"]}
+        if any(isinstance(module, HardConcreteGate) for module in model.modules()):
+            tags["norm/l0"] = float(L0().penalty(model, trainer.masks).detach())
         if next(model.parameters()).is_cuda:
             tags["cuda/ram_footprint"] = float(torch.cuda.max_memory_allocated())
         return tags

@@ -8,7 +8,8 @@ from torch import nn
 
 import pruning_core as pc
 from pruning_core.errors import BadInput
-from pruning_core.papers.snipit import pictures
+from pruning_core.methods.l0 import L0
+from pruning_core.papers.snipit import OfficialTags, pictures
 
 
 def official_weight_picture(weight: torch.Tensor) -> torch.Tensor:
@@ -62,6 +63,16 @@ def test_what_has_no_picture_is_refused():
     for weight in (torch.zeros(3), torch.zeros(0, 3)):
         with pytest.raises(BadInput, match="two dimensions or more"):
             pictures.weight_picture(weight)
+
+
+def test_gates_have_their_expected_weights_among_the_tags(tmp_path):
+    network, example = pc.build_model("mlp5_snip", "digits", seed=0, width=0.1), torch.zeros(1, 1, 8, 8)
+    gated = L0().prepare(network, example)
+    history = pc.fit(gated, pc.load_data("digits", limit=200), epochs=1, progress=False, observers=[
+        lambda trainer, row: row.update(OfficialTags(trainer.model, example, 100)(trainer))])  # fmt: skip
+    parts = [m for m in gated.modules() if type(m).__name__ == "Gated"]
+    alike = sum(float(p.gate.open_probability().detach().sum()) * p.layer.in_features for p in parts)
+    assert parts and history[0]["norm/l0"] == pytest.approx(alike)
 
 
 def test_shares_are_those_of_what_is_not_zero():
