@@ -51,6 +51,8 @@ def draw_curve(
     import seaborn as sns  # slow to load, scipy.stats with it
 
     drawn: dict[str, Any] = {"color": style.colour, "marker": style.marker, "label": style.label, "markeredgewidth": 0}
+    if rows[x].nunique() > 30:  # a line of its own
+        drawn["marker"] = ""
     if errorbar is not None:
         drawn["err_kws"] = {"alpha": 0.18, "linewidth": 0}
     sns.lineplot(rows, x=x, y=y, estimator=middle, errorbar=errorbar, ax=ax, legend=False, **drawn | look)
@@ -90,7 +92,7 @@ def dress(
         low, high, steps = values.min(), values.max(), sorted(values.unique())
         if axis == "x" and len(steps) <= 9:
             plain_ticks(where, steps)
-        elif high < 300 * low:
+        elif low > 1e-3 and high < min(300 * low, 1e4):
             plain_ticks(where, round_numbers(0.7 * low, 1.3 * high))
     elif axis == "y" and column.endswith("accuracy"):  # intervals of few seeds may leave what is possible
         low, high = ax.get_ylim()
@@ -147,8 +149,8 @@ def percent(share: float, _: float | None = None) -> str:
 
 
 def round_numbers(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten, from 1e-6 to 5e6, that lie between ``low`` and ``high``."""
-    return [n for power in range(-6, 7) for n in (10.0**power, 2 * 10.0**power, 5 * 10.0**power) if low <= n <= high]
+    """1, 2 and 5 times powers of ten, from 0.001 to 5000, that lie between ``low`` and ``high``."""
+    return [n for power in range(-3, 4) for n in (10.0**power, 2 * 10.0**power, 5 * 10.0**power) if low <= n <= high]
 
 
 def plain_ticks(axis, ticks: Sequence[float]) -> None:

@@ -59,7 +59,11 @@ def bars(
     groups = list(dict.fromkeys(shown[place]))
     fig, ax = panel(size=(7.2, 1.0 + 0.24 * len(groups) * (len(looks) + 0.8)))
     drawn = shown.assign(**{kind: shown[kind].map(names), value: shown[value].clip(lower=1e-4 if log else None)})
-    look: dict[str, Any] = {"palette": {style.label: style.colour for style in looks.values()}, "saturation": 1}
+    look: dict[str, Any] = {
+        "palette": {style.label: style.colour for style in looks.values()},
+        "saturation": 1,
+        "gap": 0.06,
+    }
     whiskers: dict[str, Any] = {"capsize": 0.25, "err_kws": {"color": NEUTRAL, "linewidth": 1.2}}
     errorbar = interval_of if band is None else ("pi", band)
     sns.barplot(
@@ -88,18 +92,6 @@ def bars(
     for group in groups:
         parts = (f"{written(found[group, k])} {name}".strip() for k, name in names.items() if (group, k) in found)
         notes.append(f"{group}: {', '.join(parts)}")
-    fig = finish(fig, rows, f"bars. {'; '.join(notes)}.", title)
+    known = {"profile", "seed", "device"} & set(rows)
+    fig = finish(fig, rows if known else None, f"bars. {'; '.join(notes)}.", title)
     return set_caption(fig, caption) if caption else fig
-
-
-@checked
-@styled
-def layer_bars(rows: pd.DataFrame, *, by: str | None = None, title: str = "") -> BookFigure:
-    """Draw the fraction removed in each layer as bars, layers in the order of the rows.
-
-    rows: columns ``layer`` and ``sparsity`` (a fraction in [0, 1]); ``by`` (for instance ``method``) makes groups of bars.
-
-    >>> layer_bars(pd.DataFrame({"layer": ["fc1", "fc2"], "sparsity": [0.9, 0.5]})).alt
-    'bars. fc1: 90 %; fc2: 50 %.'
-    """
-    return bars(rows, "layer", "sparsity", by, title=title)

@@ -122,7 +122,7 @@ def chart(
             if not back:
                 notes.append(f"{head}{', ' * bool(head)}{label} {told(found[name], x, column, points == 'only')}")
         _frame(ax, found, looks, levels or {}, marks or {}, guides or {}, slope)
-        places = part[x] if own is None else pd.concat([part[x], own[x].dropna()])
+        places = part[x] if own is None or "x" not in kept else pd.concat([part[x], own[x].dropna()])
         dress(ax, "x", x, places, "log" if "x" in log else "kept" if "x" in kept else "linear", labels)
         dress(
             ax,
@@ -142,13 +142,14 @@ def chart(
         ax.set_visible(False)
     for ax in axes[:, 1:].flat if panels else ():
         ax.set_ylabel("")
-    if len(looks) > 6 and not coloured:  # so many lines leave no room inside
+    if (len(looks) > 6 or points == "only") and not coloured:  # so much leaves no room inside
         fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper")
-    if band is None and "seed" in rows:
+    if band is None and "seed" in rows and points != "only":
         seeds = rows["seed"].nunique()
         notes.append(f"Means over {seeds} seeds in their 95 % intervals" if seeds > 1 else "One seed, so no bands")
-    lead = f"{' and '.join(named(column, labels) for column in ys)} against {named(x, labels)}"
-    drawn = finish(fig, rows, f"{lead}. {'. '.join(notes)}.", title, legend=not coloured)
+    lead = f"{' and '.join(named(column, labels) for column in ys)} against {named(x, labels) or x}"
+    known = {"profile", "seed", "device"} & set(rows)  # where the rows come from; what was computed here says nothing
+    drawn = finish(fig, rows if known else None, f"{lead}. {'. '.join(notes)}.", title, legend=not coloured)
     return set_caption(drawn, caption) if caption else drawn
 
 

@@ -19,8 +19,7 @@ from pruning_core.plots.axes import MAP_LEGEND, MAP_LINE, plain_ticks, round_num
 from pruning_core.plots.captions import captioned
 from pruning_core.plots.curves import chart
 from pruning_core.plots.interactive import Curve, SliderFigure, slider_figure
-from pruning_core.plots.maps import heatmap
-from pruning_core.plots.style import NEUTRAL, SERIES, BookFigure, figure, finish, looks_of, panel, set_alt, styled
+from pruning_core.plots.style import NEUTRAL, SERIES, BookFigure, figure, finish, looks_of, panel, styled
 
 
 @captioned
@@ -111,10 +110,12 @@ def transition_map(
         raise BadInput("a transition map shows one dimension; choose one value of the column 'ambient'.")
     shares = rows.assign(success=rows["successes"] / rows["trials"])
     predicted = rows.groupby(parameter)["predicted"].first()
-    curve = predicted.rename(size).reset_index()
-    labels = name, _SIZES[size], "share of successes"
-    fig = heatmap(shares, x=parameter, y=size, value="success", curve=curve, labels=labels, title=title)
-    ax, notes = fig.axes[0], []
+    cells = shares.pivot_table(index=size, columns=parameter, values="success")
+    fig, ax = panel(size=(6.4, 4.6))
+    mesh = ax.pcolormesh(cells.columns, cells.index, cells, cmap="cividis", shading="nearest", rasterized=True)
+    fig.colorbar(mesh, ax=ax, label="share of successes")
+    ax.plot(predicted.index, predicted, label="predicted", **MAP_LINE)
+    notes: list[str] = []
     thin = MAP_LINE | {"linewidth": 0.9, "path_effects": []}
     if "probability" in rows:
         # Interpolated along k only: contours of so few columns would be stairs.
@@ -134,8 +135,12 @@ def transition_map(
     if logarithmic:
         ax.set_xscale("log")
     ax.legend(**MAP_LEGEND)
-    set_alt(fig, " ".join([fig.alt, *notes]))
-    return fig
+    ax.grid(visible=False)
+    ax.set(xlabel=name, ylabel=_SIZES[size])
+    ax.set(xlim=(cells.columns.min(), cells.columns.max()), ylim=(cells.index.min(), cells.index.max()))
+    ends = (f"({place:.3g}, {height:.3g})" for place, height in predicted.iloc[[0, -1]].items())
+    lead = f"share of successes over {name} and {_SIZES[size]}. The predicted curve runs from {' to '.join(ends)}."
+    return finish(fig, rows, " ".join([lead, *notes]), title)
 
 
 @styled

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pruning_core.errors import BadInput
 from pruning_core.methods.ispasp import Recovery
-from pruning_core.plots.axes import open_markers
+from pruning_core.plots.axes import draw_curve
 from pruning_core.plots.captions import captioned
 from pruning_core.plots.curves import chart
 from pruning_core.plots.interactive import Curve, SliderFigure, slider_figure
@@ -84,18 +84,24 @@ def decay_curves(
     """Draw the squared residual against the number kept, both logarithmic; a panel a width, a colour a compressibility.
 
     rows: method, d_hid, p, s, residual, seed. ``slopes``: p -> exponent of the theory, drawn dotted a
-    little above. The first of ``methods`` has markers, those of the others are open.
+    little above. The first of ``methods`` has full lines, the others are broken.
     """
     ordered = rows.sort_values(["d_hid", "p"], kind="stable")
     first, *others = (ordered[ordered["method"] == method] for method in methods)
     fig = chart(first, "s", "residual", "p", panels="d_hid", log="xy", band=0, title=title)
     for ax, (width, part) in zip(fig.axes, first.groupby("d_hid"), strict=True):
-        for other in others:
-            open_markers(ax, other[other["d_hid"] == width], "s", "residual", "p", looks_of(first["p"], "p"))
         for p, look in looks_of(first["p"], "p").items():
+            for other in others:
+                also = other[(other["d_hid"] == width) & (other["p"] == p)]
+                draw_curve(ax, also, "s", "residual", look, label=None, marker="", linestyle="--")
             curve = part[part["p"] == p].groupby("s")["residual"].mean()
             middle = np.abs(curve.index - 0.25 * width).argmin()
             s = np.array([0.1, 0.5]) * width
             # A little above the curve, so that both can be seen.
             ax.plot(s, 6 * curve.iloc[middle] * (s / curve.index[middle]) ** slopes[p], ":", color=look.colour)
+    if others:
+        fig.axes[-1].plot(
+            [], [], "--", color=NEUTRAL, label=", ".join(style_of(method).label for method in methods[1:])
+        )
+        fig.axes[-1].legend(loc="lower left")
     return fig

@@ -8,6 +8,7 @@ import html
 import os
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,18 +25,15 @@ WAIT = 0.25  # seconds without a further movement before a computation starts
 _SCRIPT = Path(__file__).with_name("frames.js").read_text(encoding="utf-8")
 
 
+@dataclass
 class Live:
     """What :func:`live` returns: shows itself as a panel in a running notebook, as a figure with pictures elsewhere."""
 
-    def __init__(
-        self,
-        draw: Callable[[float], BookFigure],
-        values: Sequence[float],
-        control: str,
-        step: float | None,
-        start: int = 0,
-    ):
-        self.draw, self.values, self.control, self.step, self.start = draw, list(values), control, step, start
+    draw: Callable[[float], BookFigure]
+    values: list[float]
+    control: str
+    step: float | None
+    start: int = 0
 
     def pictures(self) -> list[Picture]:
         """The figure at each of the values."""
@@ -123,4 +121,4 @@ def live(
     """
     values = check("values", values, Several(Real(), at_least=2))
     start = check("start, the number of a value,", start, Whole(at_least=0, at_most=len(values) - 1))
-    return Live(draw, values, control, step, start)
+    return Live(draw, list(values), control, step, start)

@@ -8,52 +8,8 @@ import pandas as pd
 from pruning_core.checks import checked
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import require_columns
-from pruning_core.plots.axes import FRACTIONS, MAP_LEGEND, MAP_LINE, named, percent
-from pruning_core.plots.style import BookFigure, figure, finish, looks_of, panel, set_caption, styled
-
-
-@checked
-@styled
-def heatmap(
-    rows: pd.DataFrame,
-    *,
-    x: str,
-    y: str,
-    value: str,
-    curve: pd.DataFrame | None = None,
-    labels: tuple[str, str, str] | None = None,
-    title: str = "",
-) -> BookFigure:
-    """Draw ``value`` over a grid of ``x`` and ``y`` (means over rows of one cell), with a predicted curve on top.
-
-    rows: columns ``x``, ``y``, ``value``; the grid need not be complete nor evenly spaced. curve: columns
-    ``x``, ``y``. labels: names of the x axis, y axis and colour bar.
-
-    >>> rows = pd.DataFrame({"k": [1, 2, 1, 2], "m": [5, 5, 9, 9], "share": [0.0, 0.2, 0.9, 1.0]})
-    >>> heatmap(rows, x="k", y="m", value="share").alt
-    'heat map of share over k and m, from 0 to 1.'
-    """
-    require_columns(rows, (x, y, value))
-    if curve is not None:
-        require_columns(curve, (x, y))
-    grid = rows.pivot_table(index=y, columns=x, values=value).sort_index()
-    if grid.empty:
-        raise BadInput(f"there is no row with a value of {value!r} to draw.")
-    fig, ax = panel(size=(6.4, 4.6))
-    mesh = ax.pcolormesh(grid.columns, grid.index, grid, cmap="cividis", shading="nearest", rasterized=True)
-    x_name, y_name, value_name = labels or (named(x), named(y), named(value))
-    fig.colorbar(mesh, ax=ax, label=value_name)
-    ax.grid(visible=False)
-    ax.set(xlabel=x_name, ylabel=y_name)
-    note = ""
-    if curve is not None:
-        ax.plot(curve[x], curve[y], label="predicted", **MAP_LINE)
-        ax.legend(**MAP_LEGEND)
-        ax.set(xlim=(grid.columns.min(), grid.columns.max()), ylim=(grid.index.min(), grid.index.max()))
-        ends = (f"({point[x]:.3g}, {point[y]:.3g})" for _, point in curve.iloc[[0, -1]].iterrows())
-        note = f" The predicted curve runs from {' to '.join(ends)}."
-    extent = f"from {np.nanmin(grid):.3g} to {np.nanmax(grid):.3g}"
-    return finish(fig, rows, f"heat map of {value_name} over {x_name} and {y_name}, {extent}.{note}", title)
+from pruning_core.plots.axes import FRACTIONS, named, percent
+from pruning_core.plots.style import BookFigure, figure, finish, looks_of, set_caption, styled
 
 
 @checked
@@ -79,7 +35,7 @@ def maps(
 
     >>> rows = pd.DataFrame({"method": "snip", "row": [0, 0, 1, 1], "column": [0, 1] * 2, "kept": [0.1, 0.2, 0.3, 0.4]})
     >>> maps(rows, "column", "row", "kept").alt
-    'heat maps of kept over column and row. SNIP: 25 % in the mean, most (40 %) at 1, 1.'
+    'heat maps of share kept over column and row. SNIP: 25 % in the mean, most (40 %) at 1, 1.'
     """
     import seaborn as sns  # slow to load, scipy.stats with it
 
@@ -99,24 +55,28 @@ def maps(
             if part.empty:
                 raise BadInput(f"there is no row of {name!r} to draw.")
             grid = part.pivot_table(index=y, columns=x, values=value)
-            sns.heatmap(grid, ax=ax, cmap="cividis", vmin=0, vmax=most, cbar=False, rasterized=True)
-            ax.tick_params("y", rotation=0)
-            ax.set(
-                xlabel=named(x),
-                ylabel=named(y) if ax is line[0] else "",
-                title=look.label if at is None else f"{look.label}, {lead}",
-            )
-            row, column = np.unravel_index(np.nanargmax(grid), grid.shape)
-            mean, top = (
-                percent(round(n, 3)) if value in FRACTIONS else f"{n:.3g}"
-                for n in (grid.stack().mean(), np.nanmax(grid))
+            high, wide = grid.shape
+            ticks = {"xticklabels": max(1, wide // 6), "yticklabels": max(1, high // 6), "square": high == wide}
+            sns.heatmap(grid, ax=ax, cmap="cividis", vmin=0, vmax=most, cbar=False, rasterized=True, **ticks)
+            head = f"{look.label}{f', {lead}' * bool(lead)}"
+            ax.tick_params(rotation=0)
+            ax.set(xlabel=named(x), ylabel=named(y) if ax is line[0] else "", title=head)
+            row, column = divmod(int(np.nanargmax(grid)), wide)
+            ends = (
+                percent(round(n, 3)) if value in FRACTIONS else f"{n:.3g}" for n in (np.nanmean(grid), np.nanmax(grid))
             )
             place = f"{grid.columns[column]:g}, {grid.index[row]:g}"
-            notes.append(f"{look.label}{f', {lead}' * bool(lead)}: {mean} in the mean, most ({top}) at {place}")
+            notes.append("{}: {} in the mean, most ({}) at {}".format(head, *ends, place))
         if upwards:
             line[0].invert_yaxis()
         scale = fig.colorbar(line[0].collections[0], ax=list(line), label=named(value))
         if value in FRACTIONS:
             scale.ax.yaxis.set_major_formatter(percent)
-    fig = finish(fig, rows, f"heat maps of {named(value)} over {named(x)} and {named(y)}. {'; '.join(notes)}.", title)
+    known = {"profile", "seed", "device"} & set(rows)
+    fig = finish(
+        fig,
+        rows if known else None,
+        f"heat maps of {named(value)} over {named(x)} and {named(y)}. {'; '.join(notes)}.",
+        title,
+    )
     return set_caption(fig, caption) if caption else fig

@@ -12,7 +12,7 @@ from pruning_core.errors import BadInput
 from pruning_core.plots.captions import captioned
 from pruning_core.plots.interactive import PLOTLY, SliderFigure, check_positions, page_layout
 from pruning_core.plots.maps import maps
-from pruning_core.plots.style import BookFigure, figure, finish, style_of, styled
+from pruning_core.plots.style import BookFigure, figure, finish, set_alt, stamp, style_of, styled
 
 
 def parse_layers(rows: pd.DataFrame) -> pd.DataFrame:
@@ -108,11 +108,15 @@ def confusion(matrices: Mapping[str, Tensor], *, title: str = "", rows: pd.DataF
     """Draw confusion matrices side by side: rows the true class, columns the predicted one, in percent of the row."""
     if not matrices:
         raise BadInput("there is no confusion matrix to draw.")
-    shares = {
-        name: (counts / counts.sum(1, keepdim=True).clamp(min=1)).double().numpy() for name, counts in matrices.items()
-    }
-    cells = pd.concat(
-        pd.DataFrame(share).stack().rename("share").reset_index().assign(method=name) for name, share in shares.items()
-    )
-    cells = cells.rename(columns={"level_0": "true class", "level_1": "predicted class"})
-    return maps(cells, "predicted class", "true class", "share", title=title)
+    cells, notes = [], []
+    for name, counts in matrices.items():
+        shares = pd.DataFrame((counts / counts.sum(1, keepdim=True).clamp(min=1)).double().numpy()).stack()
+        cells.append(
+            shares.rename_axis(["true class", "predicted class"]).rename("share").reset_index().assign(method=name)
+        )
+        true, taken = divmod(int((counts - counts.diag().diag()).argmax()), len(counts))
+        notes.append(f"{style_of(name).label} most often takes {true} for {taken}")
+    fig = maps(pd.concat(cells), "predicted class", "true class", "share", title=title)
+    stamp(fig, pd.DataFrame() if rows is None else rows)
+    set_alt(fig, f"{fig.alt} {'; '.join(notes)}.")
+    return fig

@@ -78,14 +78,14 @@ def series_style(i: int, label: object) -> MethodStyle:
 
 
 def looks_of(values: Iterable[Any], by: str, styles: Mapping[Any, MethodStyle] | None = None) -> dict[Any, MethodStyle]:
-    """The style of each value of the column ``by``: that of ``styles``, a method's own, or the next colour in order.
+    """The style of each value of the column ``by``: that of ``styles``, its own where all are methods, or the next in order.
 
     Numbers are labelled with the name of their column: "λ = 0.1".
     """
-    found, known = {}, styles or {}
-    for i, value in enumerate(dict.fromkeys(values)):
+    found, known, values = {}, styles or {}, list(dict.fromkeys(values))
+    method = by == "method" or all(str(value).lower().replace("-", "_") in METHOD_STYLE for value in values)
+    for i, value in enumerate(values):
         if value in known or isinstance(value, str):
-            method = by == "method" or str(value).lower().replace("-", "_") in METHOD_STYLE
             found[value] = known.get(value) or (style_of(value) if method else series_style(i, value))
         else:
             found[value] = series_style(i, f"{LOOK['axes'].get(by, by)} = {value:g}")

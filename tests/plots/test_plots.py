@@ -160,20 +160,6 @@ def test_bad_rows_are_refused():
         plots.accuracy_against_sparsity(rows(), scale="log")
 
 
-def test_layer_bars_and_heatmap():
-    layers = pd.DataFrame(
-        {"layer": ["a", "b"] * 2, "sparsity": [0.1, 0.9, 0.5, 0.6], "method": ["snip"] * 2 + ["random"] * 2}
-    )
-    bars = plots.layer_bars(layers, by="method")
-    assert [round(bar.get_width(), 2) for group in bars.axes[0].containers for bar in group] == [0.1, 0.9, 0.5, 0.6]
-    assert "b: 90 % SNIP, 60 % random" in plots.alt_text(bars)
-    grid = pd.DataFrame([{"k": k, "s": s, "hit": float(k > s)} for k in range(4) for s in range(3)])
-    curve = pd.DataFrame({"k": [0, 3], "s": [0, 2]})
-    assert "predicted curve runs from (0, 0) to (3, 2)" in plots.alt_text(
-        plots.heatmap(grid, x="k", y="s", value="hit", curve=curve)
-    )
-
-
 def test_stamp_counts_each_experiment_once():
     fig, _ = plots.figure()
     twice = pd.concat([rows(seeds=1, methods=("snip",)), rows(seeds=1, methods=("snip",)).assign(seconds=1.0)])
