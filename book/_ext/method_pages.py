@@ -1,8 +1,8 @@
 """Write one page for each method of the registry, and the gallery of all: book/catalogue.md and book/catalogue/*.
 
-A page holds the formula (docstring of the method's file), an example, what the example printed, a picture of what it kept,
-the parameters and the pages of the book that use the method. Nothing on it is typed: the example is made for what the method
-needs, run, and its result is drawn beside those of the other methods.
+A page holds the formula (docstring of the method's file, with its formulas in TeX from formulas.yml), an example, what the
+example printed, a picture of what it kept, the parameters and the pages of the book that use the method. Nothing else on it
+is typed: the example is made for what the method needs, run, and its result is drawn beside those of the other methods.
 """
 
 import contextlib
@@ -28,11 +28,13 @@ from pruning_core.methods.base import counted, weight_rows
 from pruning_core.plots import METHOD_STYLE, catalogue, show, style_of
 from pruning_core.plots.axes import percent
 from pruning_core.pruning import PruneResult
+from pruning_core.records.files import read_yaml
 
 BOOK = Path(__file__).resolve().parents[1]
 PAGES = BOOK / "catalogue"
 SPARSITY = 0.7
 TENTHS = [f"{first}-{first + 10} %" for first in range(0, 100, 10)]
+FORMULAS: dict[str, list[str]] = read_yaml(Path(__file__).with_name("formulas.yml"))
 STRENGTHS = {"lp": 1e-19}
 """Of the penalties in the examples, where 0.001 is none that training survives."""
 NEEDS = {
@@ -159,6 +161,17 @@ def parameters(method: type[pc.Method]) -> list[tuple[str, str, str, str]]:
     return rows
 
 
+def typeset(text: str, formulas: list[str]) -> str:
+    """A docstring in reStructuredText with its displayed formulas as TeX, or with one behind its first sentence."""
+    displayed = re.compile(r"^::\n\n(?:    .*(?:\n|\Z)|\n(?=    ))+", re.M)
+    made = [".. math::\n\n" + "\n".join(f"    {line}" for line in formula.splitlines()) + "\n" for formula in formulas]
+    if not displayed.search(text):
+        first, _, rest = text.partition("\n\n")
+        return "\n\n".join(part for part in (first, *made, rest) if part)
+    left = iter(made)
+    return displayed.sub(lambda found: next(left, found[0]), text)
+
+
 def pages_that_use() -> dict[str, list[tuple[str, str]]]:
     """Method -> pages (document and title) whose code names it, by its name or by its class."""
     found: dict[str, list[tuple[str, str]]] = {name: [] for name in pc.METHODS}
@@ -203,6 +216,7 @@ def page(name: str, printed: str, alt: str, uses: list[tuple[str, str]]) -> str:
     module = importlib.import_module(method.__module__)
     home = method.__module__.removeprefix("pruning_core.methods.")
     formula = _cited("\n".join(docstrings.to_rst((module.__doc__ or "").splitlines())).strip())
+    formula = typeset(formula, FORMULAS[home])
     rivals = "weights" if method.unit == "weight" else "channels"
     out = [
         f"# {style.label[0].upper()}{style.label[1:]}\n",

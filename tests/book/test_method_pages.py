@@ -1,6 +1,8 @@
 """Every method has a page: what it is, an example that was run, its parameters in words, a picture, its chapters."""
 
 import ast
+import importlib
+import inspect
 import re
 
 import pandas as pd
@@ -123,3 +125,46 @@ def test_a_picture_has_its_method_in_colour_above_the_grey_ones():
     assert len(small.axes) == 1 and len(show(small).data) < 20_000
     with pytest.raises(BadInput, match="no row of 'snap'"):
         catalogue.kept_by(rows(), method="snap")
+
+
+def displayed(name):
+    """The formulas that stand on lines of their own in the docstring of a method's file, as text."""
+    text = inspect.cleandoc(importlib.import_module(f"pruning_core.methods.{name}").__doc__)
+    blocks = re.split(r"\n\n(?=    )", text)[1:]
+    parts = [re.split(r"\n\n?(?=\S)", block)[0] for block in blocks]
+    return ["".join(parts)] if name in ("rni", "norms") else parts
+
+
+@pytest.mark.parametrize("name", sorted({m.__module__.rpartition(".")[2] for m in pc.METHODS.values()}))
+def test_a_formula_in_tex_is_the_one_of_the_docstring(name):
+    """As far as a test can tell: as many, with the same numbers in them."""
+    tex, text = method_pages.FORMULAS[name], displayed(name)
+    assert len(tex) == max(len(text), 1)
+    for one, other in zip(tex, text, strict=False):
+        spelt = one.replace("10^{-8}", "1e-8").replace("\\tfrac{d}{2}", "d/2")
+        assert numbers(spelt) >= numbers(other)
+    for formula in tex:
+        assert formula.count("{") == formula.count("}")
+        assert formula.count("\\left") == formula.count("\\right") and formula.count(r"\begin") == formula.count(
+            r"\end"
+        )
+    assert set(method_pages.FORMULAS) == {m.__module__.rpartition(".")[2] for m in pc.METHODS.values()}
+
+
+def numbers(formula):
+    """The numbers of a formula; years of papers beside it are none."""
+    return set(re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?:e-\d+)?", re.sub(r"al\. \d{4}", "", formula)))
+
+
+@pytest.mark.parametrize("name", sorted(pc.METHODS))
+def test_no_page_shows_a_formula_as_code(name):
+    section = method_pages.page(name, "", "", []).partition("## Formula")[2].partition("## Example")[0]
+    assert ".. math::" in section and not re.search(r"^::$", section, re.M)
+
+
+def test_a_formula_takes_the_place_of_its_text():
+    text = "A method.\n\n::\n\n    a = b\n\n    c = d\n\nMore.\n\n::\n\n    e\n\nEnd."
+    assert method_pages.typeset(text, ["A", "E\nF"]) == (
+        "A method.\n\n.. math::\n\n    A\n\nMore.\n\n.. math::\n\n    E\n    F\n\nEnd."
+    )
+    assert method_pages.typeset("A method.\n\nMore.", ["A"]) == "A method.\n\n.. math::\n\n    A\n\n\nMore."

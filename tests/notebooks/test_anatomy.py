@@ -81,6 +81,15 @@ def test_a_question_outside_the_exercises_is_answered_in_its_paragraph(name: str
         assert not text.rstrip().endswith("?"), f"nobody answers the last question of {heading!r}"
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_only_a_title_and_the_exercises_leave_a_question_to_what_follows(name: str) -> None:
+    """A cell that ends in a question leaves its reader with it: code is no answer."""
+    found = [cell for cell in cells(name) if cell.cell_type == "markdown"]
+    tasks = next((i for i, cell in enumerate(found) if "{exercise}" in cell.source), len(found))
+    asking = [cell.id for cell in found[1:tasks] if cell.source.rstrip().rstrip("*").endswith("?")]
+    assert asking == []
+
+
 @every_page
 def test_a_table_or_figure_is_followed_by_words(name: str) -> None:
     """No run of code cells ends at the next heading without a word of what to see, a caption or a backed sentence."""
