@@ -2,6 +2,7 @@
 
 import re
 import reprlib
+import textwrap
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -45,6 +46,16 @@ class CorruptFile(BadInput):
 
 class OutOfTime(PruningError):
     """The minutes that were given are over: what was reached is kept, and the same call goes on from there."""
+
+
+def said(error: BaseException, most: int = 200) -> str:
+    """The first line of what an error says, or its type; what is longer than ``most`` letters ends between two words.
+
+    >>> said(ValueError("the size of the first tensor must match, but does not"), 30), said(KeyError())
+    ('the size of the first ...', 'KeyError')
+    """
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= most else textwrap.shorten(line, most, placeholder=" ...")
 
 
 LONGEST_LIST = 900

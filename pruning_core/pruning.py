@@ -215,7 +215,8 @@ def prune(
         found, _, remarks = prune_step(
             pruned, method, budget, sites, found, batches, seed + i - 1, original, example_input, objective, i, rounds
         )
-    found = Masks.dense(pruned, sites.weights) & found
+    whole = Masks.dense(pruned, [name for name in sites.weights if name not in found])
+    found = Masks({name: found[name] if name in found else whole[name] for name in sites.weights} | dict(found))
     found.carry(pruned)
     if dead.removed:
         remarks = (

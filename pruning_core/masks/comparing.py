@@ -14,12 +14,14 @@ from torch.utils._pytree import tree_map_only
 
 from pruning_core.errors import Unprunable
 from pruning_core.masks.removal import Kept
+from pruning_core.masks.widening import DOUBLE, Widened, widening
 from pruning_core.models.calls import tensors_of
 from pruning_core.models.modes import copied, evaluating
 from pruning_core.models.storage import CARRIED
 
 SMALL = 64
 Trial = tuple[Any, list[Tensor]]  # arguments of a network, and its outputs
+Run = Callable[[nn.Module, Any], list[Tensor]]
 
 
 def compare(masked: nn.Module, small: nn.Module, example_input, kept: Kept | None = None, precise: bool = True) -> None:
@@ -35,17 +37,19 @@ def compare(masked: nn.Module, small: nn.Module, example_input, kept: Kept | Non
     device = next(masked.parameters()).device
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
     arguments = tree_map_only(Tensor, lambda part: part.to(device), arguments)
+    if precise and _are_one(masked, small, tree_map_only(Tensor, _double, arguments)):
+        return
     trials: list[Trial] = []
     large_network = masked
     if precise:
         with contextlib.suppress(Exception):
             twin = in_double(masked)
-            trials = [*_trials(twin, tree_map_only(Tensor, _double, arguments))]
+            trials = [*_trials(twin, tree_map_only(Tensor, _double, arguments), _run)]
             large_network = twin
     double = bool(trials)
     if not double:
         try:
-            trials = [*_trials(masked, arguments)] if precise else [(arguments, _run(masked, arguments))]
+            trials = [*_trials(masked, arguments, _run)] if precise else [(arguments, _run(masked, arguments))]
         except Exception as error:
             raise Unprunable(f"the network does not run on the example: {error}") from error
     other = in_double(small) if double else small
@@ -72,6 +76,34 @@ def compare(masked: nn.Module, small: nn.Module, example_input, kept: Kept | Non
                     f"masked and smaller network differ by {difference:.2g} of the largest output{where}; the network has "
                     "a dependency of channels that was not found, so prune weights instead."
                 )
+
+
+def _are_one(masked: nn.Module, small: nn.Module, arguments) -> bool:
+    """Whether two networks pass the comparison without copies of their weights in double precision; False where they
+    do not pass, and where they do not run so: then copies are compared, which tells what differs."""
+    with contextlib.suppress(Exception):
+        twins = widening(masked), widening(small)
+        if twins[0] is None or twins[1] is None:
+            return False
+        mode = Widened()
+
+        def run(network: nn.Module, inputs) -> list[Tensor]:
+            with mode:
+                return _run(network, inputs)
+
+        trials = [*_trials(twins[0], arguments, run)]
+        results = [run(twins[1], inputs) for inputs, _ in trials]
+        pairs = [
+            pair for (_, large), found in zip(trials, results, strict=True) for pair in zip(large, found, strict=True)
+        ]
+        return bool(pairs) and all(
+            large.shape == little.shape
+            and large.dtype in DOUBLE
+            and bool(large.any())
+            and _difference(large, little) <= _tolerance(large)
+            for large, little in pairs
+        )
+    return False
 
 
 def in_double(network: nn.Module) -> nn.Module:
@@ -131,7 +163,7 @@ def _difference(large: Tensor, little: Tensor) -> float:
     return float((wide - narrow).abs().max()) / (float(wide.abs().max()) + 1e-300)
 
 
-def _trials(network: nn.Module, arguments) -> Iterator[Trial]:
+def _trials(network: nn.Module, arguments, run: Run) -> Iterator[Trial]:
     """Random inputs of the example's types, with the outputs.
 
     Noise first; where the network does not take it (a logarithm, a table of limited length), what lies between the least
@@ -145,11 +177,11 @@ def _trials(network: nn.Module, arguments) -> Iterator[Trial]:
     for draw, template in (*first, (_noise, arguments), (_within, arguments)):
         inputs = tree_map_only(Tensor, partial(draw, generator), template)
         with contextlib.suppress(Exception):
-            outputs = _run(network, inputs)
+            outputs = run(network, inputs)
             if all(bool(torch.isfinite(output).all()) for output in outputs):
                 yield inputs, outputs
                 return
-    yield arguments, _run(network, arguments)
+    yield arguments, run(network, arguments)
 
 
 def _small(tensor: Tensor) -> Tensor:

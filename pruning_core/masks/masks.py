@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -85,7 +86,7 @@ class Masks(NamedTensors):
     @property
     def removed(self) -> int:
         """Number of dead weights."""
-        return self.total - sum(int(torch.count_nonzero(mask)) for mask in self.values())
+        return self.total - sum(map(count_alive, self.values()))
 
     @property
     def sparsity(self) -> float:
@@ -94,7 +95,7 @@ class Masks(NamedTensors):
 
     def __and__(self, other: Masks) -> Masks:
         self._same_shapes(other)
-        return Masks({**self, **other} | {name: self[name] & other[name] for name in self.keys() & other.keys()})
+        return Masks({**self, **other} | {name: _both(self[name], other[name]) for name in self.keys() & other.keys()})
 
     def __or__(self, other: Masks) -> Masks:
         self._same_shapes(other)
@@ -142,14 +143,14 @@ class Masks(NamedTensors):
                 full = f"{owner}.{name}" if owner else name
                 if full in parameters and parameters[full].shape == mask.shape:
                     found[full] = mask | (parameters[full].detach() != 0).cpu()
-        return cls({name: mask for name, mask in found.items() if not mask.all()})
+        return cls({name: mask for name, mask in found.items() if not alive_everywhere(mask)})
 
     @checked
     def carry(self, model: nn.Module) -> None:
         """Leave the masks on the network as a plain attribute, so that pruning it again knows what is dead."""
         for module in model.modules():
             vars(module).pop(CARRIED, None)
-        setattr(model, CARRIED, {name: mask for name, mask in self.items() if not mask.all()})
+        setattr(model, CARRIED, {name: mask for name, mask in self.items() if not alive_everywhere(mask)})
 
     @checked
     @torch.no_grad()
@@ -171,6 +172,25 @@ class Masks(NamedTensors):
         """Read masks from a file of :meth:`save`, or from a pruned network saved by :func:`~pruning_core.pruning.prune`."""
         tensors, _ = load_tensors(path)
         return cls({name.removeprefix("mask:"): mask for name, mask in tensors.items() if name.startswith("mask:")})
+
+
+def count_alive(mask: Tensor) -> int:
+    """The number of living weights; numpy counts them several times faster than torch, as it does what follows."""
+    return int(np.count_nonzero(mask.cpu().numpy()))
+
+
+def alive_everywhere(mask: Tensor) -> bool:
+    """Whether no weight is dead."""
+    return bool(mask.cpu().numpy().all())
+
+
+def _both(one: Tensor, other: Tensor) -> Tensor:
+    """Alive where both masks are."""
+    if one.is_cuda or other.is_cuda:
+        return one & other
+    found = np.empty(one.shape, dtype=bool)
+    np.logical_and(one.numpy(), other.numpy(), out=found)
+    return torch.from_numpy(found)
 
 
 def _chosen(parameters: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:

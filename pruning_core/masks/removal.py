@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pruning_core.checks import checked
 from pruning_core.errors import BadInput, known_name
 from pruning_core.masks.groups import Group, Member
-from pruning_core.masks.masks import Masks
+from pruning_core.masks.masks import Masks, alive_everywhere, count_alive
 from pruning_core.models.layers.index import ChannelIndex
 from pruning_core.models.storage import set_sizes
 
@@ -32,6 +32,8 @@ class Kept:
 
     def slice(self, name: str, tensor: Tensor) -> Tensor:
         """The kept part of ``tensor``, which has the shape that parameter or buffer ``name`` had before the removal."""
+        if tensor.dtype == torch.bool and not tensor.is_cuda:
+            return _slice_of_mask(tensor, self.slices.get(name, {}))
         layout = _layout(tensor)
         for dim, indices in self.slices.get(name, {}).items():
             if tensor.dim() > dim:
@@ -70,7 +72,9 @@ class Kept:
     def masks(self, masks: Mapping[str, Tensor]) -> Masks:
         """The masks of the smaller network; entries that are alive everywhere are dropped."""
         sliced = {name: self.slice(name, mask) for name, mask in masks.items()}
-        return Masks({name: mask for name, mask in sliced.items() if name not in self.slices or not mask.all()})
+        return Masks(
+            {name: mask for name, mask in sliced.items() if name not in self.slices or not alive_everywhere(mask)}
+        )
 
 
 @checked
@@ -116,10 +120,7 @@ def remove(model: nn.Module, masks: Mapping[str, Tensor], groups: Iterable[Group
     slices: dict[str, dict[int, Tensor]] = {}
     for name, dims in dropped.items():
         shape = (parameters[name] if name in parameters else buffers[name]).shape
-        slices[name] = {
-            dim: torch.from_numpy(np.setdiff1d(np.arange(shape[dim]), torch.cat(dead).numpy()))
-            for dim, dead in dims.items()
-        }
+        slices[name] = {dim: _others(torch.cat(dead), shape[dim]) for dim, dead in dims.items()}
     kept = Kept(slices, channels, {name: torch.cat(dead).unique() for name, dead in unread.items()})
     owners = sorted({name.rpartition(".")[0] for name in {*slices, *unread}})
     tied = [(name, other) for name, other in _tied(parameters, every) if other in slices]
@@ -132,15 +133,31 @@ def remove(model: nn.Module, masks: Mapping[str, Tensor], groups: Iterable[Group
             set_sizes(module)
         for name, mask in masks.items():
             parameter = model.get_parameter(name)
-            if int(torch.count_nonzero(mask)) < parameter.numel():  # dead weights beside those that were cut out
+            if count_alive(mask) < parameter.numel():  # dead weights beside those that were cut out
                 parameter.masked_fill_(~kept.slice(name, mask).to(parameter.device), 0)
     return kept
+
+
+def _others(dead: Tensor, size: int) -> Tensor:
+    """The indices below ``size`` that are not in ``dead``, in ascending order."""
+    alive = np.ones(size, dtype=bool)
+    alive[dead.numpy()] = False
+    return torch.from_numpy(np.flatnonzero(alive))
 
 
 def _tied(parameters: Mapping[str, Tensor], every: Mapping[str, Tensor]) -> list[tuple[str, str]]:
     """(second name, first name) of every parameter that has two."""
     first = {id(parameter): name for name, parameter in parameters.items()}
     return [(name, first[id(parameter)]) for name, parameter in every.items() if name not in parameters]
+
+
+def _slice_of_mask(mask: Tensor, slices: Mapping[int, Tensor]) -> Tensor:
+    """The kept part of a mask; numpy picks single bytes faster than torch."""
+    array = mask.numpy()
+    for dim, indices in slices.items():
+        if array.ndim > dim:
+            array = array.take(indices.numpy(), dim)
+    return torch.from_numpy(array) if slices else mask
 
 
 def _layout(tensor: Tensor) -> torch.memory_format:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from pruning_core.checks import OneOf, checked
 from pruning_core.errors import BadInput, known_name
 from pruning_core.masks.groups import any_alive
+from pruning_core.masks.masks import count_alive
 from pruning_core.masks.sites import Sites
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def count_removed(of: str, masks: Mapping[str, Tensor], sites: Sites) -> tuple[i
         cost, size = costs.get(name, 0), math.prod(sites.shapes[name])
         total += cost * size
         if name in masks:
-            removed += cost * (size - int(torch.count_nonzero(masks[name])))
+            removed += cost * (size - count_alive(masks[name]))
     return removed, total
 
 
@@ -127,7 +127,7 @@ def make_report(
         shape = sites.shapes[name]
         total = math.prod(shape)
         mask = masks.get(name)
-        dead = 0 if mask is None else total - int(torch.count_nonzero(mask))
+        dead = 0 if mask is None else total - count_alive(mask)
         empty = 0 if mask is None else int((~any_alive(mask, 0)).sum())
         cost = sites.positions.get(name, 0) if sites.positions is not None else 0
         rows.append((name, total, dead, dead / total, shape[0], empty, total * cost, dead * cost))
@@ -186,7 +186,7 @@ def layer_density(
             raise BadInput(
                 f"the mask of {name!r} has shape {tuple(masks[name].shape)}, its parameter {tuple(shapes[name])}."
             )
-    return {n: int(torch.count_nonzero(masks[n])) / shapes[n].numel() if n in masks else 1.0 for n in chosen}
+    return {n: count_alive(masks[n]) / shapes[n].numel() if n in masks else 1.0 for n in chosen}
 
 
 @checked

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.checks import checked
-from pruning_core.errors import BadInput, PruningError, Unprunable
+from pruning_core.errors import BadInput, PruningError, Unprunable, said
 from pruning_core.masks.finder.cache import architecture, remember, remembered
 from pruning_core.masks.finder.grouping import PRODUCERS, grouped, with_ways_out
 from pruning_core.masks.finder.owners import CONVOLUTIONS
@@ -66,7 +66,7 @@ def groups_and_positions(
     except Exception as error:
         _refuse_wrong_example(model, arguments)
         raise Unprunable(
-            f"{type(model).__name__} cannot be traced for channel groups ({type(error).__name__}: {_short(error)}); "
+            f"{type(model).__name__} cannot be traced for channel groups ({type(error).__name__}: {said(error)}); "
             "prune weights instead, or check that example_input fits the network."
         ) from error
     if not trace.shapes:
@@ -108,8 +108,4 @@ def _refuse_wrong_example(model: nn.Module, arguments: tuple) -> None:
         with torch.no_grad():
             twin(*mapped(lambda tensor: tensor.to(device, copy=True), arguments))
     except Exception as error:
-        raise BadInput(f"example_input does not pass through {type(model).__name__}: {_short(error)}") from error
-
-
-def _short(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else "no message"
+        raise BadInput(f"example_input does not pass through {type(model).__name__}: {said(error)}") from error

@@ -34,7 +34,12 @@ class L1Norm(_FilterNorm):
     name, citation = "l1_norm", "li2017filters"
 
     def score(self, view: View) -> Scores:
-        return view.per_channel(lambda rows: rows.abs().sum(1), self.combine).normalised(self.normalise)
+        return view.per_channel(_l1_norms, self.combine).normalised(self.normalise)
+
+
+def _l1_norms(rows: Tensor) -> Tensor:
+    """Of a matrix' rows; a few at a time, for the absolute values of all of them take memory anew."""
+    return torch.cat([part.abs().sum(1) for part in rows.tensor_split(max(1, rows.numel() // 1_000_000))])
 
 
 @register

@@ -98,14 +98,17 @@ def copied(model: nn.Module, memo: Mapping[int, Any] | None = None) -> Any:
     known: dict[Any, Any] = dict(memo or {})
     for module in model.modules():
         for attribute, value in vars(module).items():
-            if attribute not in TABLES and type(value) not in ATOMS:
+            kind = type(value)
+            if kind not in ATOMS and attribute not in TABLES and not (kind in (dict, OrderedDict) and not value):
                 _detach_results(value, known)
     return _twin(model, known, "")
 
 
-ATOMS = (
-    *(int, float, complex, bool, str, bytes, type(None), type, torch.dtype, torch.device, torch.memory_format),
-    *(types.FunctionType, types.BuiltinFunctionType),
+ATOMS = frozenset(
+    (
+        *(int, float, complex, bool, str, bytes, type(None), type, torch.dtype, torch.device, torch.memory_format),
+        *(types.FunctionType, types.BuiltinFunctionType),
+    )
 )
 TABLES = ("_parameters", "_buffers", "_modules")
 

@@ -45,12 +45,16 @@ def test_gates_leave_the_network_as_it_is_and_fold_exactly(kind, batches):
     )  # a second time does nothing
 
 
-@pytest.mark.parametrize("method", [L0(), GateDecorators()], ids=lambda m: m.name)
-@pytest.mark.parametrize("outputs", [6, 9])
-def test_gates_behind_transposed_convolutions_fold_exactly(method, outputs):
-    """Their weights store inputs first: with as many outputs a fold along the wrong dimension would go unnoticed."""
+@pytest.mark.parametrize(
+    ("method", "outputs", "groups"),
+    [(L0(), 6, 1), (L0(), 9, 1), (GateDecorators(), 6, 1), (GateDecorators(), 9, 1), (GateDecorators(), 9, 3)],
+    ids=str,
+)
+def test_gates_behind_transposed_convolutions_fold_exactly(method, outputs, groups):
+    """Their weights store inputs first: with as many outputs a fold along the wrong dimension would go unnoticed. In groups
+    one slice of the weight makes a channel of each."""
     model = nn.Sequential(
-        nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(6, outputs, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(6, outputs, 3, padding=1, groups=groups), nn.ReLU(),
         nn.Flatten(), nn.Linear(outputs * 64, 10),
     ).double()  # fmt: skip
     x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)).double()

@@ -498,6 +498,19 @@ class Unfolded(nn.Module):
         return self.head(self.tail(y).mean((2, 3)))
 
 
+class UpInParts(nn.Module):
+    """Down, and up again by transposed convolutions in four parts and channel by channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Sequential(nn.Conv2d(2, 10, 3, 2, 1), nn.ReLU(), stage(10, 16))
+        self.parts = nn.Sequential(nn.ConvTranspose2d(16, 24, 4, 2, 1, groups=4), nn.BatchNorm2d(24), nn.ReLU())
+        self.each, self.out = nn.ConvTranspose2d(24, 24, 3, padding=1, groups=24), nn.ConvTranspose2d(24, 3, 1)
+
+    def forward(self, x):
+        return self.out(self.each(self.parts(self.down(x))).relu())
+
+
 IMAGE = (noise(3, 8, 8),)
 PYRAMID = "body.0.0 body.1.0 body.2.0 lateral.p0 lateral.p1 lateral.p2 smooth.0 score.0"
 MIXED = {"channels of body.0": "max in the forward pass", "channels of space": "all together"}
@@ -532,5 +545,6 @@ CASES = {
     "style": Case(Style, IMAGE, "enter down inside.0 inside.3 up.2"),
     "blurred, counted": Case(lambda: Blurred(True), IMAGE, "enter.0 next.0"),
     "blurred, written down": Case(lambda: Blurred(False), IMAGE, "enter.0 next.0"),
+    "up in parts": Case(UpInParts, (noise(2, 8, 8),), "down.0 down.2.0 parts.0 each"),
     "unfolded": Case(Unfolded, (noise(2, 8, 8),), "tail.0"),
 }

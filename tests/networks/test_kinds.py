@@ -6,7 +6,7 @@ import torch
 import pruning_core as pc
 from pruning_core.errors import Unprunable
 from tests.networks import attention, convolutional, generative, tables, ways
-from tests.networks.trial import apart, made, steps, widths
+from tests.networks.trial import apart, made, steps, tensors, widths
 
 CASES = convolutional.CASES | attention.CASES | generative.CASES | tables.CASES | ways.CASES
 FAST = (
@@ -19,6 +19,7 @@ FAST = (
     "graph",
     "maxout",
     "cosine",
+    "up in parts",
 )
 """One of each kind that was wrong once, and runs in the fast tier; all others in the slow one."""
 
@@ -64,6 +65,20 @@ def test_what_can_go_goes_exactly_and_the_rest_says_why(name, tmp_path):
 def test_channels_drawn_at_random_over_the_whole_network_go_exactly(name):
     case = CASES[name]
     result = pc.prune(made(case), "random_channels", 0.3, example_input=case.batch(1), seed=3)
+    assert apart(result.model, result.shrink(), case.batch(4, 21)) < 1e-9
+
+
+@pytest.mark.parametrize("name", [param for param in named(fast=False) if CASES[param.values[0]].refused is None])
+def test_channels_ranked_by_gates_behind_the_layers_go_exactly(name):
+    """A gate has to act on what a layer puts out, however its weight is laid out."""
+    case = CASES[name]
+
+    def loss(outputs, labels):
+        return sum(t.double().square().mean() for t in tensors(outputs) if t.is_floating_point())
+
+    inputs = case.batch(4, 9)
+    batches = [(inputs if len(inputs) > 1 else inputs[0], torch.zeros(4))]
+    result = pc.prune(made(case), "snap", 0.3, batches=batches, example_input=case.batch(1), loss=loss)
     assert apart(result.model, result.shrink(), case.batch(4, 21)) < 1e-9
 
 

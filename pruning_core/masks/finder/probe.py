@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from pruning_core.errors import PruningError
+from pruning_core.errors import PruningError, said
 from pruning_core.masks.comparing import compare
 from pruning_core.masks.finder.grouping import Found
 from pruning_core.masks.finder.labels import VALUES
@@ -123,8 +123,7 @@ def _shapes(fresh: Callable[[], tuple], found: list[Found], trace: Trace) -> Fai
         with torch.no_grad():
             shapes = [tensor.shape for tensor in tensors_of(twin.eval()(*arguments))]
     except Exception as error:
-        what = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        return Failure(f"{REASON}: without some of them, {what}", running[-1] if running else None)
+        return Failure(f"{REASON}: without some of them, {said(error, 120)}", running[-1] if running else None)
     return None if shapes == trace.shapes else Failure(f"{REASON}: without some of them the outputs have other shapes")
 
 

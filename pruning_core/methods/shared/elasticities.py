@@ -206,7 +206,12 @@ def gate_elasticities(
     def behind(name: str) -> Callable:
         def hook(layer: Any, inputs: tuple, output: Tensor) -> Tensor:
             called.add(name)
-            return output * (gates[name].view([-1] + [1] * (layer.weight.dim() - 2)))
+            gate = gates[name]
+            if (
+                dims[name] == 1
+            ):  # a transposed convolution in parts: one slice of the weight makes a channel of each part
+                gate = gate.repeat(layer.groups)
+            return output * (gate.view([-1] + [1] * (layer.weight.dim() - 2)))
 
         return hook
 

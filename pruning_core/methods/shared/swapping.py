@@ -77,7 +77,9 @@ def gates_behind_norms(model: nn.Module, example_input, make: Callable[[int], Ch
     for group in find_groups(model, example_input):
         if group.reason_fixed is None and not gates_of(model, group, ChannelGate):
             for row in weight_rows(group):
-                _put(model, row.layer, make(model.get_parameter(row.parameter).shape[row.dim]))
+                layer = model.get_submodule(row.layer)
+                width = model.get_parameter(row.parameter).shape[row.dim]
+                _put(model, row.layer, make(getattr(layer, "out_channels", width)))  # a slice may make several
     return model
 
 

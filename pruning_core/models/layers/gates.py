@@ -120,7 +120,10 @@ class Gated(nn.Module):
     @torch.no_grad()
     def to_plain(self) -> nn.Module:
         z = self.gate.gates()
-        self.layer.weight.copy_(_times(self.layer.weight, z, self.output_dim))
+        weight = self.layer.weight
+        groups = self.layer.groups if self.output_dim == 1 else 1  # a slice of a transposed weight serves every group
+        parts = zip(weight.chunk(groups), z.chunk(groups), strict=True)
+        weight.copy_(torch.cat([_times(part, factors, self.output_dim) for part, factors in parts]))
         if self.layer.bias is not None:
             self.layer.bias.mul_(z)
         return self.layer
