@@ -21,6 +21,7 @@ from pruning_core.book.notebooks import page_stamp
 from pruning_core.commands import book as commands
 from pruning_core.commands import main
 from pruning_core.masks.reports import Report
+from pruning_core.official import write_results
 from pruning_core.version import PACKAGE, REPOSITORY
 
 EVIL = "<script>alert('&')</script><img src=x onerror=\"alert(1)\"> <!--<script> | $x$"
@@ -101,6 +102,48 @@ def test_stamp_of_a_page():
     assert EVIL in found.text
 
 
+def test_card_of_a_network_with_such_names(tmp_path):
+    network = nn.Sequential()
+    network.add_module("`" + EVIL.replace(".", ""), nn.LayerNorm(4))
+    network.add_module("fc", nn.Linear(4, 4))
+    pc.prune(network, "magnitude", 0.5).save_card(
+        tmp_path / "README.md", name=EVIL, dataset=EVIL, metric=EVIL, licence="`" + EVIL, before=1.0, after=1.0
+    )
+    body = (tmp_path / "README.md").read_text().split("---\n", 2)[2]
+    found = Tags(MarkdownIt().enable("table").render(body))
+    assert "img" not in found.names
+    assert found.text.count("alert('&')") == 4
+
+
+def test_report_of_a_run_whose_rows_have_such_names(tmp_path):
+    rows = {
+        "label": EVIL,
+        "method": EVIL,
+        "seed": [0, 1],
+        "asked": 0.5,
+        "sparsity": 0.5,
+        "accuracy": 90.0,
+        "revision": EVIL,
+    }
+    report = write_results(pd.DataFrame(rows), tmp_path / "out", EVIL.replace("$", ""), [])
+    found = Tags(MarkdownIt().enable("table").render(report.read_text()))
+    assert found.names.count("img") == 1, "the figure, and nothing else"
+    assert found.text.count("alert('&')") == 4
+    assert found.names.count("tr") == 2
+
+
+def test_pictures_behind_a_knob():
+    def draw(value):
+        figure, _ = plots.figure()
+        plots.set_alt(figure, EVIL)
+        return plots.set_caption(figure, EVIL)
+
+    live = plots.live(draw, [1, 2], control=EVIL)
+    found = Tags(live.to_html(), scripts=1)
+    assert found.names.count("img") == 2
+    assert found.text.count("alert('&')") >= 2
+
+
 def test_slider():
     position = {EVIL: ([0, 1], [0, 1])}
     words = {"control": EVIL, "x_label": EVIL, "y_label": EVIL, "title": EVIL, "alt": EVIL}
@@ -132,4 +175,4 @@ def test_no_other_file_of_the_package_builds_html(kind):
     pattern = HTML if kind == "tags" else re.compile(r"\.style\.(hide|format)|to_html\(")
     files = {str(Path(f).relative_to(PACKAGE)) for f in PACKAGE.rglob("*.py") if pattern.search(f.read_text("utf-8"))}
     tested = {"masks/reports.py", "book/claims/page.py", "plots/interactive.py", "plots/knobs.py", "plots/style.py"}
-    assert files == (tested | {"book/notebooks.py"} if kind == "tags" else tested)
+    assert files == (tested | {"book/notebooks.py", "records/markdown.py"} if kind == "tags" else tested)

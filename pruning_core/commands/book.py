@@ -157,9 +157,8 @@ def scoreboard() -> None:
 def costs() -> None:
     """What the experiments cost that have records, as a table in Markdown."""
     from pruning_core.book import sweeps
-    from pruning_core.book.claims.page import escaped
+    from pruning_core.records.markdown import escaped, table
 
-    table = sweeps.costs(records.load())
-    rows = [[*map(escaped, names), str(n), f"{hours:.2f}"] for *names, n, hours in table.itertuples(index=False)]
-    head = ["profile", "network", "data", "on", "experiments", "hours"]
-    print("\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows]))
+    found = sweeps.costs(records.load())
+    rows = [[*map(escaped, names), str(n), f"{hours:.2f}"] for *names, n, hours in found.itertuples(index=False)]
+    print(table(["profile", "network", "data", "on", "experiments", "hours"], rows))

@@ -15,6 +15,7 @@ from pruning_core.masks.reports import Report
 from pruning_core.methods.base import METHODS, Method
 from pruning_core.models.cost import count_macs, count_parameters, size_on_disk
 from pruning_core.records import environment
+from pruning_core.records.markdown import code, escaped
 
 SHOWN = 8  # reasons why layers were left out; a deep network has one for each of its layers
 
@@ -62,7 +63,7 @@ def card(
     """
     name = facts.name or f"{_kind(whole)}, pruned"
     parts = [
-        f"# {name}",
+        f"# {escaped(name)}",
         _what(report, whole, shipped),
         "## How it was pruned",
         _how(report, settings),
@@ -102,7 +103,7 @@ def _kind(network: nn.Module) -> str:
 def _what(report: Report, whole: nn.Module, shipped: nn.Module) -> str:
     before, after = count_parameters(whole), count_parameters(shipped)
     removed, total = report.removed["weights"]
-    kind = f"A `{_kind(whole)}`"
+    kind = f"A {code(_kind(whole))}"
     if after < before:
         return (
             f"{kind} from which whole channels were removed: {after:,} of {before:,} parameters are left, in smaller layers "
@@ -116,11 +117,9 @@ def _what(report: Report, whole: nn.Module, shipped: nn.Module) -> str:
 
 def _how(report: Report, settings: Mapping[str, Any]) -> str:
     method = METHODS.get(report.method)
-    sentence = f"Method `{report.method}`"
+    sentence = f"Method {code(report.method)}"
     if method is not None:
-        sentence += (
-            f" ({(method.__doc__ or '').strip().partition(chr(10))[0].rstrip('.')}; reference `{method.citation}`)"
-        )
+        sentence += f" ({_summary(method)}; reference {code(method.citation)})"
     asked = (
         "no fixed share was asked for" if report.asked is None else f"{report.asked:.2%} of {report.of} were asked for"
     )
@@ -130,15 +129,19 @@ def _how(report: Report, settings: Mapping[str, Any]) -> str:
             "",
             "| setting | value |",
             "|---|---|",
-            *(f"| {key} | `{_in_a_cell(value)}` |" for key, value in settings.items()),
+            *(f"| {key} | {_in_a_cell(value)} |" for key, value in settings.items()),
         ]
     if report.remarks:
-        lines += ["", *(f"- {remark}" for remark in report.remarks)]
+        lines += ["", *(f"- {escaped(remark)}" for remark in report.remarks)]
     return "\n".join(lines)
 
 
+def _summary(method: type[Method]) -> str:
+    return escaped((method.__doc__ or "").strip().partition("\n")[0].rstrip("."))
+
+
 def _in_a_cell(value: Any) -> str:
-    return " ".join(str(value).split()).replace("|", "\\|")
+    return code(value).replace("|", "\\|")
 
 
 def _costs(whole: nn.Module, shipped: nn.Module, example_input: Any, facts: Facts) -> str:
@@ -150,7 +153,7 @@ def _costs(whole: nn.Module, shipped: nn.Module, example_input: Any, facts: Fact
         macs = [f"{count_macs(network, example_input):,}" for network in (whole, shipped)]
         rows.append(("multiply-accumulates for one sample", *macs))
     if facts.before is not None or facts.after is not None:
-        measured = facts.metric + (f" on {facts.dataset}" if facts.dataset else "")
+        measured = escaped(facts.metric + (f" on {facts.dataset}" if facts.dataset else ""))
         rows.append(
             (measured, *("not given" if value is None else f"{value:g}" for value in (facts.before, facts.after)))
         )
@@ -165,7 +168,7 @@ def _costs(whole: nn.Module, shipped: nn.Module, example_input: Any, facts: Fact
 def _left(report: Report) -> str:
     if not report.not_prunable:
         return "Nothing: every layer that the method prunes took part."
-    reasons = [f"- `{name}`: {reason}" for name, reason in [*report.not_prunable.items()][:SHOWN]]
+    reasons = [f"- {code(name)}: {escaped(reason)}" for name, reason in [*report.not_prunable.items()][:SHOWN]]
     more = len(report.not_prunable) - SHOWN
     return "\n".join([*reasons, *([f"- and {more} more"] if more > 0 else [])])
 
@@ -187,5 +190,5 @@ def _versions() -> str:
 
 def _licence(facts: Facts) -> str:
     if facts.licence:
-        return f"`{facts.licence}`, as stated by whoever made this card."
+        return f"{code(facts.licence)}, as stated by whoever made this card."
     return "Not stated. Pruned weights are made from the weights of the network given, so its licence holds for them as well."

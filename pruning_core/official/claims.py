@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from pruning_core.book.claims.ledger import Claim, Comparison, Selection, Setting, load_claims
-from pruning_core.official.results import markdown
+from pruning_core.records.markdown import escaped, table
 from pruning_core.version import REPOSITORY
 
 HERE = ("model", "data", "width", "images", "norm", "epoch")
@@ -25,10 +25,10 @@ def beside_the_paper(rows: pd.DataFrame, paper: str, model: str, data: str) -> s
     for claim in (claim for claim in claims if claim.paper == paper):
         for setting in claim.ours:
             if setting.scale == "full" and _about(setting) == (model, data):
-                lines.append([claim.statement, _papers(claim), _ours(rows, setting), claim.seen])
+                lines.append([escaped(claim.statement), _papers(claim), _ours(rows, setting), escaped(claim.seen)])
     if not lines:
         return "The ledger of the book (claims.yml) holds no number of the paper for this setting."
-    return markdown(["statement", "paper", "this run", "how the paper's number is known"], lines)
+    return table(["statement", "paper", "this run", "how the paper's number is known"], lines)
 
 
 def _papers(claim: Claim) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from pruning_core.plots.axes import AXIS_NAMES
 from pruning_core.plots.curves import accuracy_against_sparsity
 from pruning_core.plots.style import BookFigure
 from pruning_core.records.files import write_atomically
+from pruning_core.records.markdown import escaped, table
 from pruning_core.records.places import check_folder
 
 CURVES = (
@@ -91,11 +93,11 @@ def _saved(figure: BookFigure, kind: str, path: Path) -> None:
 
 
 def _report(rows: pd.DataFrame, title: str, about: Sequence[str], figures: Sequence[tuple[str, str]]) -> str:
-    parts = [f"# {title}", *about, "## Means over seeds", _means(rows)]
+    parts = [f"# {escaped(title)}", *about, "## Means over seeds", _means(rows)]
     if figures:
         parts.append("## Figures")
-        parts += [f"![{alt}](figures/{name}.png)" for name, alt in figures]
-    made = [str(rows[column].iloc[0]) for column in ("revision", "package", "torch", "device") if column in rows]
+        parts += [f"![{escaped(alt)}](figures/{quote(name)}.png)" for name, alt in figures]
+    made = [escaped(rows[column].iloc[0]) for column in ("revision", "package", "torch", "device") if column in rows]
     parts.append(
         "All rows: [rows.csv](rows.csv); the curves: [curves.csv](curves.csv) and curves.npz; figures also as PDF. "
         f"Made by {', '.join(made)}."
@@ -109,11 +111,15 @@ def _means(rows: pd.DataFrame) -> str:
     head = ["label", "method", "asked", "seeds", *(AXIS_NAMES.get(c, c) for c in measured)]
     lines = []
     for key, part in rows.groupby(["label", "method", "asked"], sort=False, dropna=False):
-        cells = [str(key[0]), str(key[1]), "" if pd.isna(key[2]) else f"{key[2]:.4g}", str(part["seed"].nunique())]
+        cells = [
+            escaped(key[0]),
+            escaped(key[1]),
+            "" if pd.isna(key[2]) else f"{key[2]:.4g}",
+            str(part["seed"].nunique()),
+        ]
         lines.append([*cells, *(_interval(part[column]) for column in measured)])
     shown = spread(lines, SHOWN)
-    table = markdown(head, shown)
-    return table + ("" if shown == lines else f"\n\n{SHOWN} of {len(lines)} lines; all are in curves.csv.")
+    return table(head, shown) + ("" if shown == lines else f"\n\n{SHOWN} of {len(lines)} lines; all are in curves.csv.")
 
 
 def _interval(values: pd.Series) -> str:
@@ -122,14 +128,3 @@ def _interval(values: pd.Series) -> str:
         return ""
     mean, low, high, n = mean_interval(known.to_numpy())
     return f"{mean:.4g} [{low:.4g}, {high:.4g}]" if n > 1 else f"{mean:.4g}"
-
-
-def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown.
-
-    >>> print(markdown(["a"], [["1"]]))
-    | a |
-    | --- |
-    | 1 |
-    """
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *lines])

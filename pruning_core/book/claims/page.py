@@ -17,6 +17,7 @@ from pruning_core.checks import checked
 from pruning_core.data.sets import DATASETS
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import require_columns
+from pruning_core.records.markdown import escaped
 from pruning_core.version import REPOSITORY
 
 
@@ -196,15 +197,6 @@ def _claims(board: pd.DataFrame) -> list[str]:
             again = dict.fromkeys(f"`{row.command}`" + (f" ({row.cost})" if row.cost else "") for row in rows)
             out.append(f"  - {_link(claim.page)}: {', '.join(again)}")
     return out
-
-
-def escaped(text: str) -> str:
-    """Text on one line of Markdown in which nothing is markup, HTML included.
-
-    >>> print(escaped("p < 0.05 | <b>"))
-    p \\< 0.05 \\| \\<b>
-    """
-    return re.sub(r"([\\*_$<{\[|`])", r"\\\1", " ".join(str(text).split()))
 
 
 def _sentence(text: str) -> str:
