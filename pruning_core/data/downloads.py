@@ -114,7 +114,10 @@ def image_folder(name: str, root: Path) -> Path:
         if os.path.isdir(candidate / "train") and os.path.isdir(candidate / "val"):
             return candidate
     if name != "imagenette":
-        raise BadInput(f"{name} is a folder that you have: put its train and val folders into {wanted}, or give root=.")
+        raise BadInput(
+            f"{name} is a folder that you have: put its train and val folders into {wanted}, give root= (--root), or name "
+            "another folder of pictures by its path."
+        )
     from torchvision import datasets
 
     with temporary_folder(root, "data folder") as temporary:
