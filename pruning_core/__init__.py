@@ -3,7 +3,7 @@
 
 from importlib import import_module
 
-import pruning_core._starting  # noqa: F401, for what it does: before what takes seconds to import
+import pruning_core.starting  # noqa: F401, for what it does: before what takes seconds to import
 
 # isort: split
 from typing import TYPE_CHECKING, Any

@@ -16,7 +16,7 @@ def rooms() -> list[str]:
     project = tomllib.loads((BOOK.parent / "pyproject.toml").read_text(encoding="utf-8"))
     (floors,) = (c["layers"] for c in project["tool"]["importlinter"]["contracts"] if c["type"] == "layers")
     names = [name for floor in floors for name in sorted(re.findall(r"\w+", floor))]
-    return [name for name in names if not name.startswith("_") and _modules(name)]
+    return [name for name in names if not name.startswith("__") and _modules(name)]
 
 
 def _modules(room: str) -> dict[str, Path]:

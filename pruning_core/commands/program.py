@@ -21,7 +21,7 @@ from pruning_core.commands import book, experiments, official, tables
 from pruning_core.commands.options import CONTEXT
 from pruning_core.errors import BadInput, BadType, OutOfTime, PruningError
 from pruning_core.records.locks import sweep
-from pruning_core._starting import INTERRUPTED
+from pruning_core.starting import INTERRUPTED
 
 
 class _Groups(click.Group):
