@@ -6,6 +6,7 @@ from pruning_core.book.claims.page import scoreboard, side_by_side, to_markdown
 from pruning_core.book.claims.verdicts import Verdict, verdict
 from pruning_core.book.exercises import check
 from pruning_core.book.notebooks import run_notebook
+from pruning_core.book.other_networks import other_networks
 from pruning_core.book.profiles import profile_settings
 from pruning_core.book.sentences import backed, clear, gaps, in_points, in_words, means, percents, stored_rows
 
@@ -21,6 +22,7 @@ __all__ = [
     "in_words",
     "load_claims",
     "means",
+    "other_networks",
     "percents",
     "profile_settings",
     "run_notebook",

@@ -1,16 +1,16 @@
 """Networks that others wrote, and what becomes of them: here, and in torch-pruning, on the same channels.
 
 ``python -m tests.models.third_party [name ...]`` judges them in both, in about half an hour, keeps what it finds after every
-network in ``third_party.json`` beside this file, and prints the table in Markdown (``--stored``: of what is kept). A cut is
-*exact* where the smaller network computes what the whole one computes when nothing reads the removed channels any more, in
-double precision on fresh inputs; anything else that runs is another network, and the table says by how much. What
-torch-pruning's user has to find out, which layers make the outputs, is found out for it here.
+network in ``pruning_core/book/other_networks.yml``, which the book shows, and prints the table in Markdown (``--stored``: of
+what is kept). A cut is *exact* where the smaller network computes what the whole one computes when nothing reads the removed
+channels any more, in double precision on fresh inputs; anything else that runs is another network, and the table says by how
+much. What torch-pruning's user has to find out, which layers make the outputs, is found out for it here. Seconds are of the
+processor, one reading each with nothing remembered: here with the comparison of the two networks, there without one.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import signal
 import sys
 import time
@@ -18,20 +18,21 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torchvision
+import yaml
 from torch import Tensor, nn
 from torchvision.models import detection, segmentation
 
 import pruning_core as pc
+from pruning_core.book.other_networks import STORED
+from pruning_core.book.tables import read_table
 from pruning_core.errors import PruningError
 from pruning_core.models.calls import tensors_of
 from pruning_core.records.files import write_atomically
 
-STORE = Path(__file__).with_suffix(".json")
 REMOVED = 0.3  # of the channels of every group
 SECONDS = 60  # of processor time for one network in torch-pruning, as many as the search of our own may take
 
@@ -291,7 +292,7 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def main(names: list[str]) -> None:
-    stored = json.loads(STORE.read_text(encoding="utf-8")) if STORE.is_file() else {"rows": {}}
+    stored = read_table(STORED, "table") if STORED.is_file() else {"rows": {}}
     if names != ["--stored"]:
         torch.set_num_threads(1)
         for name in names or NETWORKS:
@@ -299,7 +300,7 @@ def main(names: list[str]) -> None:
             rows = {known: rows[known] for known in NETWORKS if known in rows}  # always in one order
             versions = {package: version(package) for package in ("torch", "torchvision", "timm", "torch-pruning")}
             stored = {"versions": versions, "rows": rows}
-            write_atomically(STORE, json.dumps(stored, indent=1) + "\n")
+            write_atomically(STORED, yaml.safe_dump(stored, sort_keys=False, allow_unicode=True, width=120))
             print(name, rows[name], file=sys.stderr, flush=True)
     print(table(stored["rows"]))
 
