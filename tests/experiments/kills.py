@@ -143,7 +143,7 @@ class Run:
 
     def __init__(self, folder: Path, *line: str, **environment: str):
         self.folder, self.line, self.progress_file = folder, line, folder / "progress"
-        self.status = 0
+        self.status, self.seconds = 0, 0.0
         for name in ("temporary", "jupyter"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / "counted.py").write_text(COUNTED)
@@ -185,9 +185,11 @@ class Run:
                 assert process.returncode == 0, self.errors()
                 return False
             family = psutil.Process(process.pid).children(recursive=True)
+            stopped = time.monotonic()
             os.killpg(process.pid, how) if group else process.send_signal(how)
             self.status = process.wait(SECONDS_TO_END)
         _, alive = psutil.wait_procs(family, SECONDS_TO_END)
+        self.seconds = time.monotonic() - stopped
         assert [child.cmdline() for child in alive] == []
         return self.status != 0
 
