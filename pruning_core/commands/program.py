@@ -48,7 +48,7 @@ for command in (
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-SECONDS_TO_END = 2.5
+SECONDS_TO_END = 2.0
 """What a command that is stopped has to put things in order; after that its processes are killed."""
 
 

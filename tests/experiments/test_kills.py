@@ -2,11 +2,13 @@
 and two containers on one cache: the same numbers at the end, nothing trained twice beyond the last checkpoint, nothing left."""
 
 import functools
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +16,7 @@ pytest.importorskip("psutil", reason="comes with dask.distributed, an extra")
 pytest.importorskip("distributed", reason="dask.distributed is an extra")
 
 from pruning_core.records import load_tensors, remove_leftovers
-from tests.experiments.kills import KINDS, SIGNALS, Run, kills, made, slow_server
+from tests.experiments.kills import COMMAND, KINDS, SIGNALS, Kind, Run, kills, made, slow_server
 
 pytestmark = pytest.mark.slow
 
@@ -42,6 +44,27 @@ def test_a_stopped_command_leaves_nothing_and_says_so_in_one_sentence(kind, how,
     assert "Traceback" not in run.errors()
     assert run.errors().endswith("\ninterrupted; the same command goes on from here\n")
     assert run.left() == []
+
+
+STOPPABLE = {
+    **{name: kind for name, kind in KINDS.items() if kind.command},
+    "official": Kind(COMMAND, "official mnist/lenet300_100 --epochs 20 --limit 2000 --data digits --seeds 2"),
+}
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["to the parent", "to all"])
+@pytest.mark.parametrize("name", STOPPABLE)
+def test_a_command_ends_three_seconds_after_ctrl_c(name, group, address, tmp_path):
+    """With its own patience, and with all that it has started; on a machine with more to do than it has cores, in that
+    proportion later."""
+    kind = replace(
+        STOPPABLE[name], script="\n".join(line for line in STOPPABLE[name].script.splitlines() if " = 50.0" not in line)
+    )
+    assert kind.script != STOPPABLE[name].script
+    run = made(kind, tmp_path / "run", address)
+    assert run.killed(signal.SIGINT, 0.2, lambda: run.progress() > 0, group=group)
+    assert run.status == 128 + signal.SIGINT
+    assert run.seconds <= 3 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def test_a_training_survives_seven_kills(address, tmp_path):

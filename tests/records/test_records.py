@@ -431,6 +431,31 @@ def test_only_what_surely_nobody_writes_any_more_is_swept(tmp_path, monkeypatch)
     assert sorted(os.listdir(tmp_path)) == sorted(stays)
 
 
+@pytest.mark.parametrize("other", ["boot", "host", "namespace"])
+def test_a_dead_number_of_another_start_host_or_container_may_be_alive_there(tmp_path, monkeypatch, other):
+    """Processes are numbered anew after a start, and in each container: the same number is another process."""
+    dead, read_text, stat = _dead_process(), pathlib.Path.read_text, os.stat
+    with monkeypatch.context() as elsewhere:
+        if other == "boot":
+            elsewhere.setattr(
+                pathlib.Path,
+                "read_text",
+                lambda path, **how: "another" if path.name == "boot_id" else read_text(path, **how),
+            )
+        elif other == "host":
+            elsewhere.setattr(files.platform, "node", lambda: "another")
+        else:
+            inode = type("Stat", (), {"st_ino": 1})
+            elsewhere.setattr(files.os, "stat", lambda path: inode if path == "/proc/self/ns/pid" else stat(path))
+        theirs = files.partial_prefix().replace(f"-{os.getpid()}-", f"-{dead}-")
+    ours = files.partial_prefix().replace(f"-{os.getpid()}-", f"-{dead}-")
+    assert theirs != ours
+    for name in (theirs, ours):
+        (tmp_path / name).write_text("half")
+    files.remove_leftovers(tmp_path)
+    assert os.listdir(tmp_path) == [theirs]
+
+
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_the_first_file_in_any_folder_takes_the_place_of_what_a_killed_process_left(tmp_path, kind):
     left = tmp_path / files.partial_prefix().replace(f"-{os.getpid()}-", f"-{_dead_process()}-")
