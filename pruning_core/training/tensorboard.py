@@ -81,6 +81,7 @@ class TensorBoard:
             )
         self._writer.flush()
 
+    @checked(step=Whole(at_least=0))
     def add_text(self, tag: str, text: str, step: int) -> None:
         """Write a text, its lines as they are."""
         self._writer.add_text(tag, "".join(f"    {line}\n" for line in text.splitlines()), step)  # Markdown's code

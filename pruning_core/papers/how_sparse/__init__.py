@@ -18,6 +18,7 @@ from pruning_core.papers.how_sparse.geometry.kinematic import kinematic, limit_b
 from pruning_core.papers.how_sparse.geometry.widths import Ellipsoid, gaussian_width, monte_carlo
 from pruning_core.papers.how_sparse.prediction import actual_limits, magnitude_distance, predict, total_variation
 from pruning_core.papers.how_sparse.prunability import magnitude_curve, predict_limit
+from pruning_core.papers.how_sparse.reference import reference_limit
 from pruning_core.papers.how_sparse.studies import limit_row, limits_over_rounds, predictor_errors, simulated
 from pruning_core.papers.how_sparse.transitions import circular_cone, ellipsoid, l1_recovery, log_uniform, transitions
 
@@ -27,5 +28,5 @@ __all__ = [
     "gaussian_width", "kinematic", "l1_recovery", "lanczos", "limit_bounds", "limit_row", "limits_over_rounds",
     "log_uniform", "loss_tolerance", "magnitude_curve", "magnitude_distance", "monte_carlo", "normalised_width",
     "null_row_share", "predict", "predict_limit", "predictor_errors", "quadrature", "rademacher", "reference_density",
-    "simulated", "spectrum", "total_variation", "trace_estimate", "transitions", "window",
+    "reference_limit", "simulated", "spectrum", "total_variation", "trace_estimate", "transitions", "window",
 ]  # fmt: skip

@@ -36,7 +36,7 @@ def weight_picture(weight: Tensor) -> Tensor:
         raise BadInput("a picture is drawn of a weight with two dimensions or more, and with entries.")
     shown = weight.detach().float().reshape(weight.shape[0] if weight.dim() == 2 else max(weight.shape), -1)
     bright = shown / BRIGHTEST
-    return torch.stack([(-bright).clamp(0, 1), bright.clamp(0, 1), (shown == 0).float()]).cpu()
+    return torch.stack([(-bright).clamp(0, 1) + 0, bright.clamp(0, 1), (shown == 0).float()]).cpu()
 
 
 @checked(classes=Whole(at_least=1))
@@ -88,8 +88,8 @@ def network_picture(model: nn.Module) -> Any:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.add_collection(LineCollection(lines, linewidths=0.2, colors="black", alpha=0.5))
-    places = [(i, float(height)) for i, column in enumerate(heights) for height in column]
-    axes.scatter(*zip(*places, strict=True), s=max(0.5, 300 / tallest), color="tab:blue", zorder=2)
+    across = [i for i, column in enumerate(heights) for _ in column]
+    axes.scatter(across, torch.cat(heights).tolist(), s=max(0.5, 300 / tallest), color="tab:blue", zorder=2)
     return figure
 
 

@@ -1,5 +1,6 @@
 """Golden files of How Sparse Can We Prune that need curvature: Lanczos, Hessian-vector products, densities, null rows."""
 
+import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 
@@ -21,6 +22,7 @@ from pruning_core.papers.how_sparse.curvature.measures import (
     top_eigenvalues,
     trace_estimate,
 )
+from pruning_core.papers.how_sparse.reference import reference_limit
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -287,6 +289,19 @@ def check_pipeline_curvature(z: Arrays) -> None:
         mean = row_norms(whole, found.indices)
         sizes = torch.tensor([float(len(x)) for x, _ in batches])
         assert bool((mean <= found.norms * sizes.max() * (1 + 1e-9) + 1e-14).all())
+    _in_one_call(z, model, batches, starts)
+
+
+def _in_one_call(z: Arrays, model: nn.Module, batches, starts: Tensor) -> None:
+    """From the dense weights to the official answer, whose last digit hangs on the rounding of Ritz values."""
+    trained = {name.removeprefix("trained__"): torch.from_numpy(z[name]) for name in z if name.startswith("trained__")}
+    dense = copy.deepcopy(model)
+    dense.load_state_dict(trained)
+    options = {"steps": z["ritz"].shape[1], "points": len(z["R_list"]), "start": starts}
+    found = reference_limit(dense, batches, null_rows=int(z["zero_rows"]) > 0, **options)
+    np.testing.assert_allclose(found.epsilon, z["epsilon"], rtol=1e-9)
+    np.testing.assert_allclose(found.null_fraction, int(z["zero_rows"]) / 100, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.removed, z["predicted_ratio"], rtol=0, atol=1.5e-3)
 
 
 CHECKS: dict[str, Callable[[Arrays], None]] = {"lanczos": lanczos_file, "hvp": hvp, "density_grid": density_grid}

@@ -10,13 +10,13 @@ from torch.nn import functional as F
 
 from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width
 from pruning_core.papers.how_sparse.prediction import magnitude_distance, predict
-from tests.golden.harness import Check
-from tests.golden.how_sparse.reference import (
+from pruning_core.papers.how_sparse.reference import (
     reference_actual,
     reference_magnitude_mask,
     reference_predict,
     reference_widths,
 )
+from tests.golden.harness import Check
 
 
 def gaussian_width(z):

@@ -15,7 +15,7 @@ from pruning_core.errors import BadInput, BadType, UnknownName
 from pruning_core.masks.masks import Masks
 from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width
 from pruning_core.papers.how_sparse.prediction import actual_limits, magnitude_distance, predict, total_variation
-from tests.golden.how_sparse.reference import (
+from pruning_core.papers.how_sparse.reference import (
     reference_actual,
     reference_magnitude_mask,
     reference_predict,

@@ -1,7 +1,7 @@
-"""The prediction as the official code of Zhang et al. 2024 (zhang2024howsparse) makes it, with its accidents."""
+"""The limit as the official code of Zhang et al. (2024) computes it, its accidents included: a density on a grid, distances
+rounded to whole numbers, one weight that is removed at a fraction of 0. The book's own way is ``predict_limit``."""
 
-from __future__ import annotations
-
+import copy
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,21 +9,72 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import DOUBLE, Real, check, doubles
+from pruning_core.checks import DOUBLE, Real, Whole, check, checked, doubles
 from pruning_core.errors import BadInput, BadType
 from pruning_core.masks.masks import Masks
+from pruning_core.papers.how_sparse.curvature.batches import Batches, Loss, batch_losses, loss_tolerance, pairs
+from pruning_core.papers.how_sparse.curvature.hessian import Hessian
+from pruning_core.papers.how_sparse.curvature.lanczos import lanczos, quadrature, rademacher
+from pruning_core.papers.how_sparse.curvature.measures import null_row_share, reference_density
 from pruning_core.papers.how_sparse.geometry.kinematic import normalised_width
-from pruning_core.papers.how_sparse.prediction import pooled
+from pruning_core.papers.how_sparse.prediction import magnitude_distance, pooled
 
 REFERENCE_NULL = 1e-30  # the eigenvalue that stands for null rows in the official code
 
 
 class ReferenceLimit(NamedTuple):
-    """``removed``: p_j of the official code, with its ``position`` j; ``widths``: G(round R_i) of every point (points,)."""
+    """``removed``: p_j of the official code, with its ``position`` j; ``widths``: G(round R_i) of every point (points,);
+    ``epsilon``: the tolerance, ``null_fraction``: the share of rows taken for zero."""
 
     removed: float
     position: int
     widths: Tensor
+    epsilon: float
+    null_fraction: float
+
+
+@checked(batches=None)
+def reference_limit(
+    model: nn.Module, batches: Batches, *, null_rows: bool, steps: int = 128, probes: int = 1, points: int = 1000,
+    loss: Loss | None = None, start: Tensor | None = None, seed: int = 0,
+) -> ReferenceLimit:  # fmt: skip
+    """The predicted limit as ``gaussian_width.py`` has it, from a trained network to p_j, in one call.
+
+    The network loses its smallest weight; epsilon is the spread of its batches' losses; the Hessian of all parameters but
+    those of batch norm goes through Lanczos with the official roundings, its density stands on the official grid, and
+    ``null_rows`` adds the share of a hundred rows that the code takes for zero, as it does for all networks but the fully
+    connected ones. ``model``: in evaluation mode, left as it was; ``batches``: (inputs, labels) of the training data, fixed
+    ones, where the code draws new crops each time. ``steps`` and ``probes`` of Lanczos, ``points`` of the sweep as in the
+    files. ``start``: (probes, D) first vectors, by default random signs. Raises BadInput as ``predict_limit`` does.
+
+    >>> network, draw = nn.Linear(6, 3).eval(), torch.Generator().manual_seed(0)
+    >>> data = [(torch.randn(8, 6, generator=draw), torch.arange(8) % 3) for _ in range(4)]
+    >>> 0 < reference_limit(network, data, null_rows=False, steps=10, points=100).removed < 1
+    True
+    """
+    for name, value in (("steps", steps), ("probes", probes), ("points", points)):
+        check(name, value, Whole(at_least=1))
+    held = list(pairs(batches, model))
+    analysed = copy.deepcopy(model)
+    first = reference_magnitude_mask(model, 0.0).masks
+    first.apply_(analysed)
+    epsilon = loss_tolerance(batch_losses(analysed, held, loss))
+    hessian = Hessian(analysed, held, loss)
+    null = 0.0
+    if null_rows:
+        null = null_row_share(Hessian(analysed, held, loss, exclude_norms=False), reference=True).share
+    source = torch.Generator().manual_seed(seed)
+    if start is not None and tuple(start.shape[1:]) != (hessian.dimension,):
+        raise BadInput(f"start holds vectors of {hessian.dimension} numbers, (probes, D), not {tuple(start.shape)}.")
+    starts = [rademacher(hessian.dimension, source) for _ in range(probes)] if start is None else [*start]
+    rules = [quadrature(*lanczos(hessian.matvec, begin.to(hessian.device), steps, reference=True)) for begin in starts]
+    ritz, weights = (torch.stack([rule[part].cpu() for rule in rules]) for part in (0, 1))
+    density, grid = reference_density(ritz, weights)
+    magnitudes = [analysed.get_parameter(name).detach() for name in first]
+    total = sum(weight.numel() for weight in magnitudes)
+    gone = [max(math.ceil(i / points * total), 1) for i in range(points)]
+    distances = magnitude_distance(magnitudes)[gone]
+    return reference_predict(grid, density, distances, epsilon, null_fraction=null)
 
 
 def reference_widths(radii: Any, grid: Any, density: Any, epsilon: float, null_fraction: float = 0.0) -> Tensor:
@@ -58,7 +109,7 @@ def reference_predict(
     fractions = torch.arange(len(radii), dtype=DOUBLE) / len(radii)
     gaps = (widths - fractions).abs()
     position = int((gaps == gaps.min()).nonzero()[0])  # argmin may return any of several
-    return ReferenceLimit(position / len(radii), position, widths)
+    return ReferenceLimit(position / len(radii), position, widths, float(epsilon), float(null_fraction))
 
 
 def reference_actual(accuracies: Any) -> float | None:
