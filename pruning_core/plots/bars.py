@@ -9,7 +9,7 @@ from pruning_core.checks import Maybe, OneOf, Real, checked
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import require_columns
 from pruning_core.plots.axes import FRACTIONS, interval_of, named, percent
-from pruning_core.plots.style import NEUTRAL, BookFigure, finish, looks_of, panel, set_caption, styled
+from pruning_core.plots.style import NEUTRAL, BookFigure, finish, looks_of, panel, set_caption, sourced, styled
 
 
 @checked(middle=OneOf("mean", "median"), band=Maybe(Real(at_least=0, at_most=100)))
@@ -92,6 +92,5 @@ def bars(
     for group in groups:
         parts = (f"{written(found[group, k])} {name}".strip() for k, name in names.items() if (group, k) in found)
         notes.append(f"{group}: {', '.join(parts)}")
-    known = {"profile", "seed", "device"} & set(rows)
-    fig = finish(fig, rows if known else None, f"bars. {'; '.join(notes)}.", title)
+    fig = finish(fig, sourced(rows), f"bars. {'; '.join(notes)}.", title)
     return set_caption(fig, caption) if caption else fig

@@ -24,7 +24,17 @@ from pruning_core.plots.axes import (
     together,
     told,
 )
-from pruning_core.plots.style import NEUTRAL, BookFigure, MethodStyle, figure, finish, looks_of, set_caption, styled
+from pruning_core.plots.style import (
+    NEUTRAL,
+    BookFigure,
+    MethodStyle,
+    figure,
+    finish,
+    looks_of,
+    set_caption,
+    sourced,
+    styled,
+)
 
 
 @checked(
@@ -83,7 +93,9 @@ def chart(
     """
     ys = [y] if isinstance(y, str) else list(y)
     require_rows(rows, (x, *ys, by, *([panels] if panels else [])))
-    rows = rows.infer_objects()
+    rows = rows.infer_objects().dropna(subset=[x]).dropna(subset=ys, how="all")
+    if rows.empty:
+        raise BadInput(f"there is no row with a value of {ys[0]!r} to draw.")
     if at:
         rows, mine = together(rows, by, at, x), None if mine is None else together(mine, by, at, x)
     looks, notes = looks_of(rows[by], by, styles), []
@@ -95,6 +107,7 @@ def chart(
     elif len(looks) == 1 and not guides and slope is None:  # the title says what one curve is
         looks = {name: look._replace(label="") for name, look in looks.items()}
     groups = [("", column, rows, mine) for column in ys] if panels is None else list(_groups(rows, ys[0], panels, mine))
+    scale = {axis: "log" if axis in log else "kept" if axis in kept else "linear" for axis in "xy"}
     wide = min(columns, len(groups))
     high = -(-len(groups) // wide)
     usual = (min(6.4 if wide == 1 else 4.8 * wide, 9.6), 3.8 if high == 1 else 3.0 * high)
@@ -123,20 +136,13 @@ def chart(
                 notes.append(f"{head}{', ' * bool(head)}{label} {told(found[name], x, column, points == 'only')}")
         _frame(ax, found, looks, levels or {}, marks or {}, guides or {}, slope)
         places = part[x] if own is None or "x" not in kept else pd.concat([part[x], own[x].dropna()])
-        dress(ax, "x", x, places, "log" if "x" in log else "kept" if "x" in kept else "linear", labels)
-        dress(
-            ax,
-            "y",
-            column,
-            pd.concat(found.values()),
-            "log" if "y" in log else "kept" if "y" in kept else "linear",
-            labels,
-        )
+        dress(ax, "x", x, places, scale["x"], labels)
+        dress(ax, "y", column, pd.concat(found.values()), scale["y"], labels)
         ax.set_title(head)
         if coloured:
             name_ends(ax, {looks[name]: curve for name, curve in found.items()})
             notes = [f"{len(looks)} curves, of which in colour {', '.join(looks[name].label for name in coloured)}"]
-        if own is not None:
+        if own is not None and len(own := own.dropna(subset=[x, column])):
             open_markers(ax, own, x, column, by, looks, named=not coloured)
     for ax in axes.flat[len(groups) :]:
         ax.set_visible(False)
@@ -148,8 +154,7 @@ def chart(
         seeds = rows["seed"].nunique()
         notes.append(f"Means over {seeds} seeds in their 95 % intervals" if seeds > 1 else "One seed, so no bands")
     lead = f"{' and '.join(named(column, labels) for column in ys)} against {named(x, labels) or x}"
-    known = {"profile", "seed", "device"} & set(rows)  # where the rows come from; what was computed here says nothing
-    drawn = finish(fig, rows if known else None, f"{lead}. {'. '.join(notes)}.", title, legend=not coloured)
+    drawn = finish(fig, sourced(rows), f"{lead}. {'. '.join(notes)}.", title, legend=not coloured)
     return set_caption(drawn, caption) if caption else drawn
 
 

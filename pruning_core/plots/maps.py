@@ -9,7 +9,7 @@ from pruning_core.checks import checked
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import require_columns
 from pruning_core.plots.axes import FRACTIONS, named, percent
-from pruning_core.plots.style import BookFigure, figure, finish, looks_of, set_caption, styled
+from pruning_core.plots.style import BookFigure, figure, finish, looks_of, set_caption, sourced, styled
 
 
 @checked
@@ -72,11 +72,7 @@ def maps(
         scale = fig.colorbar(line[0].collections[0], ax=list(line), label=named(value))
         if value in FRACTIONS:
             scale.ax.yaxis.set_major_formatter(percent)
-    known = {"profile", "seed", "device"} & set(rows)
     fig = finish(
-        fig,
-        rows if known else None,
-        f"heat maps of {named(value)} over {named(x)} and {named(y)}. {'; '.join(notes)}.",
-        title,
+        fig, sourced(rows), f"heat maps of {named(value)} over {named(x)} and {named(y)}. {'; '.join(notes)}.", title
     )
     return set_caption(fig, caption) if caption else fig

@@ -191,6 +191,11 @@ def finish(
     return fig
 
 
+def sourced(rows: pd.DataFrame) -> pd.DataFrame | None:
+    """The rows, for a stamp, where they say where they come from; what was computed on the spot does not."""
+    return rows if {"profile", "seed", "device"} & set(rows) else None
+
+
 def titled(title: str, text: str) -> str:
     """The text after the title, if there is one: how every alt text begins."""
     return f"{title}: {text}" if title else text

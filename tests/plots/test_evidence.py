@@ -77,6 +77,14 @@ def test_a_band_does_not_leave_what_an_accuracy_can_be():
 def test_an_unknown_method_in_colour_is_refused():
     with pytest.raises(BadInput, match="no row of 'snap'"):
         plots.evidence(rows(), coloured=["snap"], caption="See.")
+    unknown = rows().assign(accuracy=lambda r: r["accuracy"].where(r["method"] != "pfp"))
+    with pytest.raises(BadInput, match="no row of 'pfp' has 'sparsity' and 'accuracy'"):
+        plots.evidence(unknown, coloured=["pfp"], caption="See.")
+
+
+def test_without_an_own_row_no_own_run_is_in_the_legend():
+    fig = plots.evidence(rows(), rows().assign(accuracy=float("nan")), coloured=["pfp"], caption="See.")
+    assert fig.axes[0].get_legend() is None
 
 
 def test_differences_lie_at_their_means_and_only_clear_ones_are_filled():
