@@ -67,7 +67,10 @@ def reference_limit(
     if start is not None and tuple(start.shape[1:]) != (hessian.dimension,):
         raise BadInput(f"start holds vectors of {hessian.dimension} numbers, (probes, D), not {tuple(start.shape)}.")
     starts = [rademacher(hessian.dimension, source) for _ in range(probes)] if start is None else [*start]
-    rules = [quadrature(*lanczos(hessian.matvec, begin.to(hessian.device), steps, reference=True)) for begin in starts]
+    rules = [
+        quadrature(*lanczos(hessian.matvec, begin.to(hessian.device, hessian.dtype), steps, reference=True))
+        for begin in starts
+    ]
     ritz, weights = (torch.stack([rule[part].cpu() for rule in rules]) for part in (0, 1))
     density, grid = reference_density(ritz, weights)
     magnitudes = [analysed.get_parameter(name).detach() for name in first]
