@@ -1,7 +1,7 @@
 """What is drawn into one panel: curves with bands, named levels, ticks, and the axis with a wide sparse end."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -73,7 +73,12 @@ def above_zero(values: pd.Series) -> pd.Series:
 
 
 def dress(
-    ax: Axes, axis: str, column: str, values: pd.Series, scale: str = "linear", labels: Mapping[str, str] | None = None
+    ax: Axes,
+    axis: Literal["x", "y"],
+    column: str,
+    values: pd.Series,
+    scale: str = "linear",
+    labels: Mapping[str, str] | None = None,
 ) -> None:
     """Name the ``axis`` ("x" or "y") after its ``column``, and give it its scale and ticks that can be read.
 

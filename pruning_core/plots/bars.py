@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
+from matplotlib.container import BarContainer
+from matplotlib.patches import Patch
 
 from pruning_core.checks import Maybe, OneOf, Real, checked
 from pruning_core.errors import BadInput
@@ -68,12 +70,11 @@ def bars(
     errorbar = interval_of if band is None else ("pi", band)
     sns.barplot(
         drawn, x=value, y=place, hue=kind, order=groups, orient="y", estimator=middle, errorbar=errorbar, ax=ax,
-        legend="full" if len(looks) > 1 else False, **look, **whiskers,
+        legend=False, **look, **whiskers,
     )  # fmt: skip
-    if (legend := ax.get_legend()) is not None:  # inside it would hide bars
-        handles, texts = legend.legend_handles, [text.get_text() for text in legend.texts]
-        legend.remove()
-        fig.legend(handles, texts, loc="outside upper right", ncols=len(texts))
+    if len(looks) > 1:  # inside it would hide bars
+        patches = [Patch(color=style.colour, label=style.label) for style in looks.values()]
+        fig.legend(handles=patches, loc="outside upper right", ncols=len(patches))
     share = value in FRACTIONS
     ax.set(xlabel=named(value, labels), ylabel="")
     if log:
@@ -85,8 +86,8 @@ def bars(
     ax.grid(axis="y", visible=False)
     written = (lambda number: f"{100 * number:.3g} %") if share else "{:.4g}".format
     if numbers:
-        for container in ax.containers:
-            ax.bar_label(container, fmt=written, padding=4, color=NEUTRAL)
+        for group in (found for found in ax.containers if isinstance(found, BarContainer)):
+            ax.bar_label(group, fmt=written, padding=4, color=NEUTRAL)
     found = shown.groupby([place, kind], sort=False)[value].agg(middle)
     notes = []
     for group in groups:
