@@ -19,7 +19,7 @@ from typing import Any
 from pruning_core.book.profiles import checked_knob, read_profiles
 from pruning_core.book.stored import stored_notebook
 from pruning_core.checks import checked
-from pruning_core.errors import BadInput, PruningError, known_name
+from pruning_core.errors import BadInput, BadType, PruningError, known_name
 from pruning_core.progress import STILL
 from pruning_core.records.files import file_sha256, running_root, temporary_folder, write_atomically
 from pruning_core.records.hashes import content_hash
@@ -36,11 +36,19 @@ class NotebookFailed(PruningError):
 
 
 def read_parameters(path: Path) -> dict[str, str]:
-    """Names and written defaults of a notebook's parameters cell; BadInput when it has none."""
-    check_parameters(path)
-    from papermill import inspect_notebook
+    """Names and written defaults of a notebook's parameters cell; BadInput when it has none.
 
-    found = {name: entry["default"] for name, entry in inspect_notebook(path).items()}
+    Python's own parser reads them: papermill's expressions take an equals sign in a text or a comment for another line.
+    """
+    check_parameters(path)
+    cell = next(cell["source"] for cell in source_cells(path) if "parameters" in cell["tags"])
+    found = {}
+    with contextlib.suppress(SyntaxError, ValueError):
+        for node in ast.parse(cell).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value and isinstance(targets[0], ast.Name):
+                text = ast.get_source_segment(cell, node.value) or ""
+                found[targets[0].id] = ast.unparse(node.value) if "\n" in text else text
     if not found:
         raise BadInput(f"the cell of {path} that is tagged 'parameters' must hold one assignment a line.")
     return found
@@ -130,9 +138,17 @@ def checked_parameters(path: Path, profile: str, parameters: Mapping[str, Any]) 
                 raise BadInput(f"the parameter profile is {value!r}, and the profile asked for {profile!r}: give one.")
         elif value is not None:
             value = checked_knob(path.with_name("profiles.yml"), path.stem, name, value, usual)
+            content_hash({name: value})  # refuses what no notebook could be given, as arrays are, in its own words
+            if _holds_tuple(value):
+                raise BadType(f"the parameter {name} holds a tuple, which a notebook would get as text: give lists.")
             if value != usual:
                 found[name] = value
     return found
+
+
+def _holds_tuple(value: Any) -> bool:
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return isinstance(value, tuple) or any(map(_holds_tuple, parts))
 
 
 _RUNNING: set[Any] = set()

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
+import torch
 import yaml
 
 from pruning_core.book import chapters, notebooks
@@ -13,7 +15,7 @@ from pruning_core.book.chapters import SOURCES, find_notebooks
 from pruning_core.book.notebooks import checked_parameters, page_stamp, read_parameters, stamp_of
 from pruning_core.book.profiles import KNOBS, profile_settings, read_profiles
 from pruning_core.commands import main
-from pruning_core.errors import BadInput, PruningError, UnknownName
+from pruning_core.errors import BadInput, BadType, PruningError, UnknownName
 
 NOTEBOOKS = find_notebooks()
 FILES = sorted((SOURCES / "parameters").glob("*.yml"))
@@ -180,3 +182,41 @@ def test_a_wrong_knob_from_the_shell_is_one_sentence_before_any_notebook_starts(
     assert message in printed.err
     assert len(printed.err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def notebook_with(cell: str, folder: Path) -> Path:
+    """A notebook of one's own whose parameters cell this is."""
+    node = nbformat.v4.new_code_cell(cell, metadata={"tags": ["parameters"]})
+    path = folder / "own.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Own"), node]), path)
+    (folder / "profiles.yml").write_text("quick:\n  own: {n: 1}\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        ('name = "a = b"', '"a = b"'),
+        ('name = "c"  # one of: a, c = d', '"c"'),
+        ("name = dict(a=1)", "dict(a=1)"),
+        ('rates = [\n    0.1,\n]\nname: str = "c"', '"c"'),
+        ("seed = 0; name = [\n    1,\n    2,\n]", "[1, 2]"),
+    ],
+)
+def test_a_parameter_is_read_however_python_lets_it_be_written(cell, written, tmp_path):
+    assert read_parameters(notebook_with(cell, tmp_path))["name"] == written
+
+
+def test_a_cell_that_is_no_python_holds_no_parameters(tmp_path):
+    with pytest.raises(BadInput, match="one assignment a line"):
+        read_parameters(notebook_with("name = (", tmp_path))
+
+
+@pytest.mark.parametrize(
+    "value", [np.arange(3), torch.arange(3), {1, 2}, float("nan"), [1, (2, 3)], {"a": [(1, 2)]}], ids=repr
+)
+def test_a_value_that_no_notebook_can_be_given_is_refused_in_one_sentence(value, tmp_path):
+    path = notebook_with("value = None", tmp_path)
+    with pytest.raises(BadType, match=r"hash|give lists"):
+        checked_parameters(path, "quick", {"value": value})
+    assert checked_parameters(path, "quick", {"value": [1, [2, 3]]}) == {"value": [1, [2, 3]]}
