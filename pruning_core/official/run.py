@@ -110,6 +110,8 @@ def _about(setting: Official, plan: list[Experiment], rows: pd.DataFrame, shorte
     first = plan[0]
     whole: Any = next(iter(setting.plan(Asked(seeds=1))))
     changed = {n: v for n, v in vars(shorter).items() if v is not None}
+    own = DATASETS[first.data].folder is not None and first.profile != "paper"  # a folder that an official flag names
+    changed |= {"data": first.data} if own else {}
     changed |= {"loss": loss_name(more.loss)} if more.loss else {}
     changed |= {"network file": more.network.sha256[:8]} if more.network else {}
     scale = "at the paper's scale"

@@ -41,6 +41,7 @@ def plan(name: str, *flags: str, **asked) -> pc.Experiment:
 def test_a_folder_of_pictures_takes_the_place_of_imagenet(pictures):
     found = plan("ispasp/resnet34", "--data-path", str(pictures))
     assert (found.data, found.normalise, found.augment) == ("photos", "imagenet/ispasp", "imagenet/ispasp")
+    assert found.profile == "quick"  # whatever comes out is not the paper's
     assert isinstance(found.timeline[0], Train)  # the published weights know other classes
     assert isinstance(plan("ispasp/resnet34").timeline[0], Load)
     with pytest.raises(BadInput, match="named twice"):
@@ -62,6 +63,8 @@ def test_resnet34_on_a_folder_of_pictures_from_the_shell(pictures, tmp_path, cap
     line = f"official ispasp/resnet34 --data-path {pictures} {words} --epochs 1 --out {tmp_path / 'out'}"
     assert main(line.split()) == 0, capsys.readouterr().err
     assert "the report" in capsys.readouterr().out
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "**shortened** (epochs 1, data photos): these numbers are not to be compared with the paper's" in report
 
 
 def test_a_network_that_was_pruned_before_is_fine_tuned_alone(tmp_path):

@@ -82,7 +82,7 @@ def experiments(name: str, asked: Asked) -> list[Experiment]:
             stages,
             seed=seed,
             batch_size=flags["batch_size"],
-            profile="paper",
+            profile="paper" if photographs(data) else "quick",
             optimizer=_optimizer(flags, "prune_ft_lr", asked.reference),
             normalise=recipe,
             augment=recipe,
