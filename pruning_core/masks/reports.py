@@ -174,6 +174,7 @@ def layer_density(
 
     Raises UnknownName for a name that is no parameter, BadInput for a mask of another shape than its parameter.
 
+    >>> import torch
     >>> network = nn.Linear(4, 1)
     >>> layer_density(network, {"weight": torch.tensor([[True, False, False, False]])})
     {'weight': 0.25}
@@ -193,6 +194,7 @@ def layer_density(
 def dead_layers(model: nn.Module, masks: Mapping[str, Tensor]) -> list[str]:
     """Names of weight tensors that have no living entry: the network is cut in two there.
 
+    >>> import torch
     >>> network = nn.Linear(4, 2, bias=False)
     >>> dead_layers(network, {"weight": torch.zeros(2, 4, dtype=torch.bool)})
     ['weight']
@@ -204,6 +206,7 @@ def dead_layers(model: nn.Module, masks: Mapping[str, Tensor]) -> list[str]:
 def dead_units(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, int]:
     """For each weight tensor the number of outputs without a living weight.
 
+    >>> import torch
     >>> network = nn.Linear(3, 2, bias=False)
     >>> dead_units(network, {"weight": torch.tensor([[True, False, True], [False, False, False]])})
     {'weight': 1}

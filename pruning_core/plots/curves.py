@@ -87,9 +87,10 @@ def chart(
     of one below the curves. ``styles`` and ``labels`` replace the looks of curves and the names of axes, ``size`` (inches)
     that of the figure. Raises BadInput for missing columns and where there is nothing to draw.
 
-    >>> rows = pd.DataFrame({"kind": "small", "macs_removed": [0.0, 0.5], "accuracy": [98.5, 97.0]})
-    >>> chart(rows, "macs_removed", "accuracy", "kind").alt
-    'test accuracy (%) against multiply-accumulates removed. small from 98.5 at 0 % to 97 at 50 %.'
+    >>> kinds, removed = ["small", "small", "large", "large"], [0.0, 0.5, 0.0, 0.5]
+    >>> rows = pd.DataFrame({"kind": kinds, "macs_removed": removed, "accuracy": [98.5, 97.0, 99.0, 98.0]})
+    >>> chart(rows, "macs_removed", "accuracy", "kind").alt.split(". ")[1]
+    'small from 98.5 at 0 % to 97 at 50 %'
     """
     ys = [y] if isinstance(y, str) else list(y)
     require_rows(rows, (x, *ys, by, *([panels] if panels else [])))

@@ -38,7 +38,7 @@ def evidence(
     >>> methods, accuracies = ["snip"] * 2 + ["random"] * 2, [98, 97, 97, 80]
     >>> rows = pd.DataFrame({"method": methods, "seed": 0, "sparsity": [0.5, 0.9] * 2, "accuracy": accuracies})
     >>> evidence(rows, coloured=["snip"], caption="SNIP ends higher.").alt
-    'test accuracy (%) against weights removed for 2 methods, SNIP in colour.'
+    'test accuracy (%) against weights removed. 2 curves, of which in colour SNIP. One seed, so no bands.'
     """
     levels = {} if reference is None else {"unpruned": reference}
     look: dict[str, Any] = {

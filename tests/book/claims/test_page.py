@@ -157,7 +157,7 @@ def test_what_is_known_to_be_unfavourable_is_on_the_board(board):
 
     attacks = row("snipit-abstract-attacks", "SNIP-it at 90 %")
     assert attacks["verdict"] == "not reproduced"
-    assert attacks["sentence"].startswith("of 44 cells 2 are clearly below 0, 28 clearly not, 14 open")
+    assert attacks["sentence"].startswith("of 44 cells 2 are clearly below 0, 33 clearly not, 9 open")
     for id, at, low, high in (
         ("howsparse-order-imp", "digits, 95 %", -7.3, -1.4),
         ("howsparse-order-imp", "digits, 98 %", -53, -27),
