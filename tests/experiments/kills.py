@@ -303,13 +303,18 @@ def kills(count: int, seed: int, folder: Path, kinds: tuple[str, ...] = ORDER) -
                 # Once in five times at its start, otherwise anywhere in what is left of its work.
                 early, share, moment = draw.random() < 0.2, draw.random(), draw.random()
                 wanted = run.progress() + round(share * max(whole[name].progress() - run.progress(), 0))
-                begun, before = functools.partial(_reached, run, 0 if early else wanted), set(run.left())
+                begun, before, had = (
+                    functools.partial(_reached, run, 0 if early else wanted),
+                    set(run.left()),
+                    run.progress(),
+                )
                 hit = run.killed(how, moment * (3 if early else 0.2), begun, group=group)
                 chain.append(f"{how.name}{' to all' if group else ''}{'' if hit else ' (too late)'}")
                 done += hit
                 if kind.command and how != signal.SIGKILL and run.progress():
-                    # Stopped while it still imports, it has not swept yet what a kill before it left, and adds nothing.
-                    left = set(run.left()) - (before if early else set())
+                    # Stopped before it got on, perhaps while it imported, it need not have swept what a kill before it left; it
+                    # adds nothing.
+                    left = set(run.left()) - (before if run.progress() == had else set())
                     assert not left, f"{name} left {left} after {chain}"
             run.finish()
             assert run.values() == whole[name].values(), f"{name} has other values after {chain}"
