@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 
 from pruning_core.errors import Unprunable
 from pruning_core.masks.removal import Kept
-from pruning_core.masks.widening import DOUBLE, Widened, widening
+from pruning_core.masks.widening import WIDE, Widened, widening
 from pruning_core.models.calls import tensors_of
 from pruning_core.models.modes import copied, evaluating
 from pruning_core.models.storage import CARRIED
@@ -98,7 +98,7 @@ def _are_one(masked: nn.Module, small: nn.Module, arguments) -> bool:
         ]
         return bool(pairs) and all(
             large.shape == little.shape
-            and large.dtype in DOUBLE
+            and large.dtype in WIDE
             and bool(large.any())
             and _difference(large, little) <= _tolerance(large)
             for large, little in pairs

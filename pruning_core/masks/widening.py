@@ -22,7 +22,7 @@ WIDENED = {  # functions of layers that refuse tensors of two types, and that ch
     *(F.linear, F.batch_norm, F.layer_norm, F.group_norm),
 }  # fmt: skip
 PART = 1_000_000  # entries of a weight that are made double at once
-DOUBLE = (torch.float64, torch.complex128)
+WIDE = (torch.float64, torch.complex128)
 
 
 class NotWidened(Exception):
@@ -57,19 +57,20 @@ class Widened(TorchFunctionMode):
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """F.linear, of a few rows of the weight at a time: to fill memory with all of them takes longer than the sums."""
+    input = _double(input)
     rows = weight.split(max(PART // weight.shape[1], 1))
-    found = torch.cat([F.linear(input.double(), part.double()) for part in rows], -1)
+    found = torch.cat([F.linear(input, _double(part)) for part in rows], -1)
     return found if bias is None else found + bias
 
 
 def _double(argument: Any) -> Any:
-    return argument.double() if _narrow(argument) else argument
+    return argument.to(torch.promote_types(argument.dtype, torch.float64)) if _narrow(argument) else argument
 
 
 def _narrow(argument: Any) -> bool:
     return (
         isinstance(argument, Tensor)
-        and argument.dtype not in DOUBLE
+        and argument.dtype not in WIDE
         and (argument.is_floating_point() or argument.is_complex())
     )
 

@@ -116,3 +116,10 @@ def test_a_cut_takes_the_short_way():
     x = torch.randn(2, 3, 8, 8).double()
     assert len(small[0].weight) < 12
     torch.testing.assert_close(small.double()(x), result.model.double()(x), rtol=1e-12, atol=1e-12)
+
+
+def test_complex_weights_keep_their_imaginary_part():
+    weight, inputs = torch.randn(3, 4, dtype=torch.complex64), torch.randn(2, 4, dtype=torch.complex128)
+    with torch.no_grad(), Widened():
+        found = nn.functional.linear(inputs, weight)
+    assert torch.equal(found, nn.functional.linear(inputs, weight.to(torch.complex128)))

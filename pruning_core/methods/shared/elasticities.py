@@ -207,9 +207,7 @@ def gate_elasticities(
         def hook(layer: Any, inputs: tuple, output: Tensor) -> Tensor:
             called.add(name)
             gate = gates[name]
-            if (
-                dims[name] == 1
-            ):  # a transposed convolution in parts: one slice of the weight makes a channel of each part
+            if dims[name] == 1:  # of a transposed convolution in parts a slice makes a channel of each part
                 gate = gate.repeat(layer.groups)
             return output * (gate.view([-1] + [1] * (layer.weight.dim() - 2)))
 
