@@ -48,7 +48,7 @@ def findings() -> Iterator[str]:
         "({doc}`notebooks/0_foundations/6_one_footing`).",
         better == {"l1_norm", "l2_norm", "thinet"},
     )
-    lenet5 = stored_rows(model="lenet5", label=["pruned", "fine-tuned"])
+    lenet5 = stored_rows(model="lenet5", data="mnist5k", label=["pruned", "fine-tuned"])
     cut, tuned = (lenet5[lenet5["label"] == name] for name in ("pruned", "fine-tuned"))
     at_once, after = gaps(cut, "pfp", "random_channels"), gaps(tuned, "pfp", "thinet")
     yield supported(
