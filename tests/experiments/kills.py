@@ -232,6 +232,17 @@ def without_times(folder: Path) -> dict[str, list[dict]]:
     }
 
 
+def differences(mine: Any, whole: Any, place: str = "") -> list[str]:
+    """Where two sets of values are not the same: files, rows and columns, by name."""
+    if isinstance(mine, dict) and isinstance(whole, dict):
+        names = sorted({*mine, *whole})
+        return [line for name in names for line in differences(mine.get(name), whole.get(name), f"{place}/{name}")]
+    if isinstance(mine, list) and isinstance(whole, list) and len(mine) == len(whole):
+        pairs = enumerate(zip(mine, whole, strict=True))
+        return [line for number, (a, b) in pairs for line in differences(a, b, f"{place}/{number}")]
+    return [] if mine == whole else [f"{place}: {str(mine)[:80]} against {str(whole)[:80]}"]
+
+
 def write_book(folder: Path) -> None:
     """Two notebooks that train two networks each, and prune them."""
     chapter = folder / "notebooks" / "9_test"
@@ -317,7 +328,8 @@ def kills(count: int, seed: int, folder: Path, kinds: tuple[str, ...] = ORDER) -
                     left = set(run.left()) - (before if run.progress() == had else set())
                     assert not left, f"{name} left {left} after {chain}"
             run.finish()
-            assert run.values() == whole[name].values(), f"{name} has other values after {chain}"
+            other = differences(run.values(), whole[name].values())
+            assert not other, f"{name} has other values after {chain}: {other}"
             assert run.values(), f"{name} left nothing that could be compared"
             again = run.progress() - whole[name].progress()
             assert not kind.trains or 0 <= again <= kind.trains * len(chain), f"{name} trained {again} epochs twice"
