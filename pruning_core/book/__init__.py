@@ -9,6 +9,7 @@ from pruning_core.book.notebooks import run_notebook
 from pruning_core.book.other_networks import other_networks
 from pruning_core.book.profiles import profile_settings
 from pruning_core.book.sentences import backed, clear, gaps, in_points, in_words, means, percents, stored_rows
+from pruning_core.book.text_tables import text_table
 
 __all__ = [
     "Claim",
@@ -30,6 +31,7 @@ __all__ = [
     "scoreboard",
     "side_by_side",
     "stored_rows",
+    "text_table",
     "to_markdown",
     "verdict",
 ]  # fmt: skip

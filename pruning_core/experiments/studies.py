@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pruning_core.checks import checked
+from pruning_core.checks.constraints import plain
 from pruning_core.errors import BadInput, known_name
 from pruning_core.records.files import cache_root
 from pruning_core.records.hashes import content_hash
@@ -20,7 +21,8 @@ from pruning_core.version import PROFILES, code_of
 def study(settings: Mapping[str, Any], compute: Callable[[], Iterable[Mapping[str, Any]]], *, profile: str = "quick"):
     """The rows that ``compute()`` gives, as a DataFrame: read from their record when there is one, else recorded.
 
-    ``settings`` name the study and hold all that decides its rows: equal settings, equal record. Each row is joined by the
+    ``settings`` name the study and hold all that decides its rows: equal settings, equal record, whether a number is 1, 1.0
+    or a scalar of numpy. Each row is joined by the
     profile, the versions and the machine, and by ``seconds`` of the whole study unless it has its own. As with experiments,
     records of smoke and quick are void when the package's code changes, and two processes never compute the same study.
 
@@ -33,7 +35,7 @@ def study(settings: Mapping[str, Any], compute: Callable[[], Iterable[Mapping[st
 
     known_name("profile", profile, PROFILES)
     code = code_of(profile)
-    key = content_hash({"study": dict(settings), "code": code})
+    key = content_hash({"study": _in_one_form(settings), "code": code})
     path = cache_root() / "records" / f"{key}.json"
     if not path.exists():
         with exclusive(path):
@@ -47,3 +49,13 @@ def study(settings: Mapping[str, Any], compute: Callable[[], Iterable[Mapping[st
                 write_rows(path, [about | row | origin for row in rows])
                 return pd.DataFrame(read_rows(path))
     return pd.DataFrame(recorded(path, key))
+
+
+def _in_one_form(value: Any) -> Any:
+    """``value`` with every number that it holds in the one form that is hashed: a whole one as an int, no zero negative."""
+    if isinstance(value, Mapping):
+        return {name: _in_one_form(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_in_one_form(entry) for entry in value]
+    value = plain(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -71,6 +71,15 @@ def test_no_table_is_printed(name: str) -> None:
 
 
 @every_page
+def test_a_table_of_words_is_escaped(name: str) -> None:
+    """A styled table without a format shows words as they are; ``class 'int'`` in angle brackets is then a tag."""
+    for cell in cells(name):
+        for shown in re.findall(r"\.style\b(?!_)[^\n]*(?:\n[ )].*)*", cell.source):
+            formats = (".format(", ".set_caption(")  # numbers, counts under a caption
+            assert any(form in shown for form in formats), f"{cell.id}: use text_table for {shown!r}"
+
+
+@every_page
 def test_a_question_outside_the_exercises_is_answered_in_its_paragraph(name: str) -> None:
     _, *rest = words(name).split("\n\n## ")
     for section in rest:

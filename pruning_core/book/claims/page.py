@@ -13,6 +13,7 @@ from pruning_core.book.claims.ledger import Claim, Setting, load_claims
 from pruning_core.book.claims.verdicts import LEAST_SEEDS, VERDICTS, Rows, Verdict, quantity_text, verdicts
 from pruning_core.book.stored import stored_notebook
 from pruning_core.book.tables import read_table
+from pruning_core.book.text_tables import text_table
 from pruning_core.checks import checked
 from pruning_core.data.sets import DATASETS
 from pruning_core.errors import BadInput
@@ -99,8 +100,7 @@ def side_by_side(paper: str, ids: Sequence[str] = (), rows: pd.DataFrame | None 
     board["verdict"] += [" (reduced)" if row.scale == "reduced" and row.seeds else "" for row in board.itertuples()]
     names = {"papers": "paper", "seen": "how we know", "judged": "where", "sentence": "our rows"}
     table = board[["statement", "papers", "seen", "judged", "verdict", "sentence"]].rename(columns=names)
-    table = table.style.hide(axis="index").format(escape="html")  # pandas itself escapes nothing in a styled table
-    return table.set_properties(None, **{"text-align": "left", "white-space": "normal"})
+    return text_table(table, index=False)
 
 
 def _place(row: Any) -> str:

@@ -306,6 +306,16 @@ def test_a_study_is_computed_once(cache):
     assert len(written(cache)) == 2
 
 
+@pytest.mark.parametrize("one", [1, 1.0, np.int64(1), np.float32(1), np.array(1), torch.tensor(1.0)], ids=repr)
+def test_one_number_is_one_study_whatever_its_type(cache, one):
+    compute = Counting([{"x": 1}])
+    study({"name": "widths", "width": 1, "nested": {"rates": [1, 0.5, 0]}}, compute)
+    study({"name": "widths", "width": one, "nested": {"rates": (one, 0.5, -0.0)}}, compute)
+    assert compute.calls == 1
+    study({"name": "widths", "width": True, "nested": {"rates": [1, 0.5, 0]}}, compute)
+    assert compute.calls == 2  # yes is not one
+
+
 def test_rows_of_a_study_say_where_they_come_from(cache):
     found = study({"name": "costs"}, lambda: ({"macs": i} for i in range(3)))
     assert found["macs"].tolist() == [0, 1, 2]
