@@ -26,7 +26,7 @@ from pruning_core.book.stored import stored_notebook
 from pruning_core.checks import Whole, check, checked
 from pruning_core.errors import BadInput, known_name
 from pruning_core.records.files import write_atomically
-from pruning_core.records.locks import sweep
+from pruning_core.records.locks import kill, sweep
 from pruning_core.version import PROFILES, REPOSITORY
 
 SOURCES = REPOSITORY / "notebooks"
@@ -161,9 +161,7 @@ def run_notebooks(
         given_up = time.monotonic() + 10 * SECONDS_BETWEEN_LOOKS
         for worker in workers:
             worker.join(max(given_up - time.monotonic(), 0))
-        for worker in workers:
-            worker.kill()
-            worker.join()
+        kill(workers)
         sweep()
         raise
     finally:

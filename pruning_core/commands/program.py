@@ -20,7 +20,7 @@ import click
 from pruning_core.commands import book, experiments, official, tables
 from pruning_core.commands.options import CONTEXT
 from pruning_core.errors import BadInput, BadType, OutOfTime, PruningError
-from pruning_core.records.locks import sweep
+from pruning_core.records.locks import kill, sweep
 from pruning_core.starting import INTERRUPTED
 
 
@@ -82,8 +82,7 @@ def _end_at_the_latest(reading: int) -> None:
     while (number := os.read(reading, 1)[0]) not in _SIGNALS:
         pass
     time.sleep(SECONDS_TO_END)
-    for child in multiprocessing.active_children():
-        child.kill()
+    kill(multiprocessing.active_children(), 0.2)
     with contextlib.suppress(OSError):
         sweep()  # what is this process's own goes with the next command
     print(INTERRUPTED, file=sys.stderr, flush=True)
@@ -92,6 +91,8 @@ def _end_at_the_latest(reading: int) -> None:
 
 def as_process() -> NoReturn:
     """The command of this process's own line; once stopped, it has ended within three seconds."""
+    # Semaphores of processes that are killed are removed for them; who stopped the command need not read of it.
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)

@@ -24,7 +24,7 @@ from pruning_core.errors import BadInput, shown
 from pruning_core.experiments.engine import Failure, Task, attempt, is_done
 from pruning_core.models.build import MODELS
 from pruning_core.records.files import running_root, temporary_folder
-from pruning_core.records.locks import sweep
+from pruning_core.records.locks import kill, sweep
 
 SECONDS_TO_CONNECT, SECONDS_WITHOUT_SCHEDULER = 10.0, 120.0
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -68,9 +68,8 @@ def local_cluster(processes: int, dashboard: str | None = None) -> Iterator[Any]
         finally:
             for nanny in () if cluster is None else cluster.workers.values():
                 nanny.auto_restart = False
-            for child in set(multiprocessing.active_children()) - others:
-                if child.name.startswith("Dask Worker"):
-                    child.kill()
+            started = set(multiprocessing.active_children()) - others
+            kill(child for child in started if child.name.startswith("Dask Worker"))
             if cluster is not None:
                 cluster.close()
             sweep()

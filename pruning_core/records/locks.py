@@ -3,7 +3,8 @@ process, however that ends; an empty file is all that a kill leaves of it, until
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -65,3 +66,13 @@ def sweep(*folders: Path) -> None:
         for left in folder.glob(f"{_PREFIX}*"):
             with contextlib.suppress(OSError):  # of another user
                 is_locked(left.with_name(left.name.removeprefix(_PREFIX)))
+
+
+def kill(processes: Iterable[BaseProcess], seconds: float = 1.0) -> None:
+    """Kill processes that this one started and wait for their end, for ``seconds`` each: until then what they leave is theirs,
+    and ``sweep`` does not touch it."""
+    processes = list(processes)
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join(seconds)

@@ -46,6 +46,18 @@ def test_a_stopped_command_leaves_nothing_and_says_so_in_one_sentence(kind, how,
     assert run.left() == []
 
 
+@pytest.mark.parametrize("kind", ["training", "workers", "notebooks", "sweep"])
+def test_a_command_that_cannot_end_in_time_leaves_as_little_and_says_the_same(kind, address, tmp_path):
+    """As on a machine that is so loaded that its patience ends first: nothing of what would put things in order runs."""
+    impatient = KINDS[kind].script.replace(" = 50.0", " = 0.0")
+    run = made(replace(KINDS[kind], script=impatient), tmp_path / "run", address)
+    assert run.killed(signal.SIGTERM, 0.2, lambda: run.progress() > 0)
+    assert run.status == 128 + signal.SIGTERM
+    assert run.errors().endswith("\ninterrupted; the same command goes on from here\n")
+    run.finish()
+    assert run.left() == []
+
+
 STOPPABLE = {
     **{name: kind for name, kind in KINDS.items() if kind.command},
     "official": Kind(COMMAND, "official mnist/lenet300_100 --epochs 20 --limit 2000 --data digits --seeds 2"),
