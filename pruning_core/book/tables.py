@@ -48,7 +48,8 @@ def read_table(path: Path, what: str) -> Any:
         text = file_bytes(path, LARGEST).decode("utf-8")
         check_shape(text)
         return yaml.load(text, _Loader)
-    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:  # a date like 2024-13-01 is a ValueError
+    # A date like 2024-13-01 is a ValueError; what an explicit tag promises and a text does not hold, an AttributeError.
+    except (OSError, UnicodeDecodeError, ValueError, AttributeError, yaml.YAMLError) as error:
         words: dict[type, str] = {UnicodeDecodeError: "it is no text in UTF-8"}
         why = words.get(type(error)) or " ".join((getattr(error, "strerror", None) or str(error)).split())
         if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:

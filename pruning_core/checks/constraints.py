@@ -35,6 +35,7 @@ from torch import Tensor
 from pruning_core.errors import BadInput, BadType, known_name, shown
 
 LARGEST = sys.float_info.max  # an int may lie beyond it
+LONGEST_INT = 4096  # bits: Python itself writes no int of more than 4,300 digits
 LONGEST_PATH = 4096  # bytes, PATH_MAX of Linux with the zero at its end
 
 
@@ -80,6 +81,8 @@ class Real:
         if isinstance(given, bool) or not isinstance(given, int | float) or not isinstance(given, self.types):
             raise BadType(f"{name} must be {self.kind}, not {shown(given)}.")
         fits = self.at_least <= given <= self.at_most and (given > self.above or self.above == -math.inf)
+        if isinstance(given, int) and given.bit_length() > LONGEST_INT:
+            raise BadInput(f"{name} has more digits than can be written.")
         if not (fits and (given < self.below or self.below == math.inf) and (self.infinite or abs(given) <= LARGEST)):
             raise BadInput(f"{name} must {self._allowed()}, not {shown(given)}.")
         return given
@@ -250,5 +253,8 @@ def check(name: str, value: Any, constraint: Constraint) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """``value``, a scalar of numpy or torch as the number of Python that it is."""
-    return value.item() if isinstance(value, np.generic | np.ndarray | Tensor) and value.ndim == 0 else value
+    """``value``, a scalar of numpy or torch as the number of Python that it is; what has none, as a tensor on ``meta`` or a
+    masked entry, stays what it is."""
+    if not isinstance(value, np.generic | np.ndarray | Tensor) or value.ndim != 0:
+        return value
+    return value if value is np.ma.masked or (isinstance(value, Tensor) and value.is_meta) else value.item()

@@ -93,6 +93,14 @@ def check_finite(model: nn.Module) -> None:
             raise BadInput(f"{name!r} holds {bad} NaN or infinite values; such a network cannot be worked with.")
 
 
+def present(device: str | torch.device) -> None:
+    """BadInput, unless tensors can be put on the device and read from it, here and now."""
+    try:
+        torch.zeros(1).to(device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise BadInput(f"device={str(device)!r} was asked for, but torch cannot use it here.") from error
+
+
 def generator_of(generator: Any) -> torch.Generator:
     """The generator itself; BadType for anything else, so that no draw ever comes from the global random state.
 

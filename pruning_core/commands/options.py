@@ -13,14 +13,12 @@ from pruning_core.checks import Place, Whole, check
 from pruning_core.data.own import named_data
 from pruning_core.errors import BadInput, known_name, shown
 from pruning_core.experiments.besides import Besides
+from pruning_core.experiments.engine import MANY
 from pruning_core.experiments.watching import Watch
 from pruning_core.records.places import check_folder, located
 from pruning_core.records.values import read_document, read_value
 from pruning_core.training.losses import LOSSES
 from pruning_core.version import PROFILES
-
-MANY = 1024
-"""At most so many processes side by side: what is more was a slip."""
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 

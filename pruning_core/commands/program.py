@@ -5,6 +5,7 @@ click reads the line: papermill and dask bring it anyway, so that it adds no dep
 
 import atexit
 import contextlib
+import errno
 import multiprocessing
 import os
 import signal
@@ -120,9 +121,11 @@ def main(given: Sequence[str] | None = None) -> int:
     """
     run: Callable[..., Any] = program.main
     stopped: list[int] = []
+    output, errors = sys.stdout, sys.stderr
     try:
         with _ends_in_order() as stopped:
             run(args=None if given is None else list(given), prog_name="python -m pruning_core", standalone_mode=False)
+            sys.stdout.flush()  # whoever read it may have gone, which is to be heard of here
     except OutOfTime as error:
         print(error, file=sys.stderr)
         return 75  # EX_TEMPFAIL of sysexits.h: try again
@@ -141,7 +144,16 @@ def main(given: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         print(INTERRUPTED, file=sys.stderr)
         return 128 + (stopped or [signal.SIGINT])[0]
-    except BrokenPipeError:  # `python -m pruning_core methods | head`
+    except (BrokenPipeError, SystemExit) as error:  # `python -m pruning_core methods | head`
+        if sys.stdout is output and not isinstance(error, BrokenPipeError):
+            raise
+        sys.stdout, sys.stderr = output, errors  # click has put others in their place, and left with a status of 1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print("the output cannot be written: no space is left on its device.", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor can what is left at the end
+        return 1
     return 0

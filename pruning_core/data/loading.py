@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pruning_core.checks import SEED, Device, Maybe, Whole, check, checked
+from pruning_core.checks import SEED, Device, Maybe, Whole, check, checked, present
 from pruning_core.data.downloads import content_sha256, image_folder, load_raw
 from pruning_core.data.own import arrays_of, check_counts, folder_info, listed, parts
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS, Augmentation, DatasetInfo, Normalisation
@@ -172,8 +172,7 @@ def load_data(
         raise BadInput(f"the normalisation {normalise!r} is for 3 channels, {name} has {info.shape[0]}.")
     if augmentation and augmentation.scale and info.kind == "tensor":
         raise BadInput(f"the augmentation {augment!r} is for sets read from files, {name} is not one.")
-    if request.device.type == "cuda" and not torch.cuda.is_available():
-        raise BadInput(f"device={str(request.device)!r} was asked for, but torch sees no GPU.")
+    present(request.device)
     splits = _from_files(request) if info.kind == "folder" else _from_memory(request)
     if random_labels is not None:
         labels = splits["train"].labels

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import time
 import traceback
 from collections import Counter
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pruning_core.checks import checked
+from pruning_core.checks import checked, plain, present
 from pruning_core.errors import BadInput, OutOfTime, PruningError, shown
 from pruning_core.experiments.experiment import Experiment
 from pruning_core.experiments.runs import beginnings, checkpoint, ends_after, is_finished, run, run_until, train_until
@@ -30,6 +31,9 @@ from pruning_core.records.files import write_atomically
 if TYPE_CHECKING:
     import distributed
     import pandas
+
+MANY = 1024
+"""At most so many processes side by side: what is more was a slip."""
 
 
 class ExperimentsFailed(PruningError):
@@ -107,10 +111,15 @@ def run_all(
         note(Path(noted), listed, folder)
     tasks = plan(experiment for experiment in listed if not is_finished(experiment, folder))
     shared = {task.until for task in tasks if task.until}
-    given = workers if workers is not None else os.environ.get("PRUNING_WORKERS")
-    wanted = int(given) if isinstance(given, str) and given.isdigit() else given
-    if isinstance(wanted, bool) or (isinstance(wanted, int) and wanted < 0):
-        raise BadInput(f"workers is a number of processes, a scheduler's address or a Client, not {shown(wanted)}.")
+    given = workers if workers is not None else os.environ.get("PRUNING_WORKERS") or None
+    wanted = int(given) if isinstance(given, str) and re.fullmatch("[0-9]{1,9}", given) else plain(given)
+    if isinstance(wanted, bool | float) or (isinstance(wanted, int) and not 0 <= wanted <= MANY):
+        raise BadInput(
+            f"workers is a number of processes (at most {MANY}), a scheduler's address or a Client, not {shown(wanted)}."
+        )
+    if wanted is None or isinstance(wanted, int):  # a cluster may have devices that are not here
+        for device in {task.experiment.device for task in tasks}:
+            present(device)
     total = sum(task.until is None for task in tasks)
     # To start processes costs seconds: not for one experiment.
     if wanted in (None, 0, 1) or (isinstance(wanted, int) and total < 2):

@@ -24,7 +24,7 @@ from pruning_core.checks import (
     checked,
 )
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS
-from pruning_core.errors import BadInput, known_name
+from pruning_core.errors import BadInput, known_name, shown
 from pruning_core.experiments.fields import Becomes
 from pruning_core.experiments.network_file import NetworkFile, network_file
 from pruning_core.experiments.own_code import code_text, loss_identity, own_parts
@@ -134,6 +134,8 @@ class Experiment:
                 known_name(kind, name, known)
         for tag, value in self.tags.items():
             storable(value, check("each tag", tag, Text()))
+            if not (tag.isascii() and tag.isidentifier()):
+                raise BadInput(f"a tag is the name of a column: letters, digits and _, not {shown(tag)}.")
         if self.precision == "auto":  # before any hash, which names what is really done
             fast = computes_bfloat16(self.device)
             object.__setattr__(self, "precision", "bfloat16" if fast else "float32")
@@ -151,10 +153,9 @@ class Experiment:
                     raise BadInput("a network begins with the weights of a file or with published ones, not with both.")
             if isinstance(stage, Train) and stage.label_smoothing and self.loss is not None:
                 raise BadInput("label_smoothing is a part of cross-entropy; leave it out where a loss is given.")
-        if clash := ({f.name for f in fields(self)} | set(COLUMNS) | FURTHER_COLUMNS) & set(self.tags) - {"method"}:
-            raise BadInput(
-                f"the tag {sorted(clash)[0]!r} is a column of the rows already, and a tag must not replace it."
-            )
+        columns = {f.name for f in fields(self)} | set(COLUMNS) | FURTHER_COLUMNS
+        if clash := sorted(tag for tag in self.tags if tag != "method" and tag.lower() in columns):
+            raise BadInput(f"the tag {clash[0]!r} is a column of the rows already, and a tag must not replace it.")
 
     def _content(self) -> dict[str, Any]:
         left_out = ("profile", "device", "tags", "timeline", "loss", "network")

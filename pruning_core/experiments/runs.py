@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from pruning_core.checks import checked
+from pruning_core.checks import checked, present
 from pruning_core.errors import BadInput, CorruptFile, OutOfTime, shown
 from pruning_core.experiments.experiment import Experiment, own_methods
 from pruning_core.experiments.own_code import loss_name
@@ -76,6 +76,7 @@ def run_until(
     path = experiment.record(folder)
     tags = dict(experiment.tags)
     if not is_finished(experiment, folder):
+        present(experiment.device)
         with exclusive(path):
             if not path.exists():
                 return _record(experiment, path, progress, shared, ends)

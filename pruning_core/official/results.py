@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -74,17 +76,28 @@ def _figures(rows: pd.DataFrame, folder: Path, title: str) -> list[tuple[str, st
     written = []
     dense = rows[rows["asked"].fillna(1.0) == 0] if "asked" in rows else rows.iloc[:0]
     pruned = rows.drop(dense.index)
+    taken: dict[str, str] = {}
     for label, part in pruned.groupby("label", sort=False):
         for y, x in FIGURES:
             if y not in part or x not in part or part[y].notna().sum() == 0:
                 continue
             level = dense[y].mean() if len(dense) and dense[y].notna().any() else None
-            figure = accuracy_against_sparsity(part, x=x, y=y, reference=level, title=f"{title}: {label}")
-            name = f"{y}-{x}-{str(label).replace(' ', '-')}"
+            heading = f"{title}: {label}".replace("$", r"\$")  # matplotlib would read TeX between two of them
+            figure = accuracy_against_sparsity(part, x=x, y=y, reference=level, title=heading)
+            name = f"{y}-{x}-{_file_name(str(label), taken)}"
             for kind in ("png", "pdf"):
                 write_atomically(folder / f"{name}.{kind}", partial(_saved, figure, kind))
             written.append((name, figure.alt))
     return written
+
+
+def _file_name(label: str, taken: dict[str, str]) -> str:
+    """A label as part of a file's name: without what is a folder or a control character, short, each label its own."""
+    if label not in taken:
+        plain = re.sub(r"[^\w.]+", "-", label).strip("-.")[:80] or "label"
+        free = (name for n in itertools.count(1) if (name := plain if n == 1 else f"{plain}-{n}") not in taken.values())
+        taken[label] = next(free)
+    return taken[label]
 
 
 def _saved(figure: BookFigure, kind: str, path: Path) -> None:

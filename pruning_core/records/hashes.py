@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pruning_core.checks import checked
-from pruning_core.errors import BadType
+from pruning_core.checks import Whole, check, checked
+from pruning_core.errors import BadInput, BadType
 
 HASHED_UNLESS_DEFAULT = {"hashed": "unless default"}
 """Metadata of a dataclass's field that came later: at its default it does not enter a content hash, so old records stay."""
@@ -18,6 +18,8 @@ def _canonical(value: Any) -> Any:
     """``value`` as JSON types only, so that equal settings give equal text whatever their containers were."""
     if isinstance(value, float) and math.isnan(value):
         raise BadType("nan has no content hash: it is not even equal to itself.")
+    if isinstance(value, int):
+        check("a number with a content hash", int(value), Whole())
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -55,7 +57,10 @@ def content_hash(value: Any) -> str:
     >>> content_hash({"a": 1, "b": (2, 3)}) == content_hash({"b": [2, 3], "a": 1})
     True
     """
-    return digest(_canonical(value))[:16]
+    try:
+        return digest(_canonical(value))[:16]
+    except RecursionError as error:
+        raise BadInput("what holds itself has no content hash.") from error
 
 
 def digest(plain: Any, *, finite: bool = False) -> str:

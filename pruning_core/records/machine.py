@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import platform
 import re
 import subprocess
@@ -33,7 +34,9 @@ def _checked_out() -> str:
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(REPOSITORY), *arguments]
-        return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10).strip()
+        # Variables such as GIT_DIR, set inside of git's own hooks, name another repository.
+        own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10, env=own).strip()
 
     # Without a .git of its own an installed copy would report the project that it is installed into.
     if not (is_checkout() and (REPOSITORY / ".git").exists()):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruning_core.checks import Place, check, checked, plain
+from pruning_core.checks import Place, Text, Whole, check, checked, plain
 from pruning_core.errors import BadInput, BadType, CorruptFile, known_name, shown
 from pruning_core.records.files import cache_root, is_checkout, results_root, write_atomically
 from pruning_core.records.hashes import digest
@@ -36,12 +36,19 @@ def storable(value: Any, where: str) -> Any:
     value = plain(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
-    if value is None or isinstance(value, str | bool | int):
+    if isinstance(value, str):
+        return check(f"the text in the column {where!r} of a row", value, Text(empty=True))
+    if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, list | tuple):
-        return [storable(entry, where) for entry in value]
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {key: storable(entry, where) for key, entry in value.items()}
+    if isinstance(value, int):
+        return check(f"the number in the column {where!r} of a row", value, Whole())
+    try:
+        if isinstance(value, list | tuple):
+            return [storable(entry, where) for entry in value]
+        if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+            return {key: storable(entry, where) for key, entry in value.items()}
+    except RecursionError as error:
+        raise BadInput(f"the column {where!r} of a row holds itself, which a record cannot store.") from error
     raise BadType(f"the column {where!r} of a row holds a {type(value).__name__}, which a record cannot store.")
 
 
@@ -142,6 +149,7 @@ def collect(
     own = results_root() if is_checkout() else cache_root() / "results"
     gathered: dict[str, list[dict]] = {}
     edited: list[Path] = []
+    check_folder("the cache", cache_root())
     files = (file for file in (cache_root() / "records").glob("*.json") if not file.name.startswith("."))  # locks
     for file in sorted(files):
         rows = recorded(file, file.stem)

@@ -73,7 +73,8 @@ def read_value(text: str, what: str) -> Any:
     try:
         check_shape(text)
         return yaml.load(text, _Numbers)
-    except (yaml.YAMLError, ValueError) as error:  # a date like 2024-13-01 is a ValueError
+    # A date like 2024-13-01 is a ValueError; what an explicit tag promises and a text does not hold, an AttributeError.
+    except (yaml.YAMLError, ValueError, AttributeError) as error:
         raise BadInput(f"{what} is no YAML: {' '.join(str(error).split())}") from error
 
 

@@ -334,3 +334,17 @@ def test_official_settings_take_the_same_under_their_own_tags(empty_cache, tmp_p
     rows = (tmp_path / "rows.csv").read_text()
     assert "before cut" in rows
     assert "mse" in rows
+
+
+@pytest.mark.parametrize("line", ["methods", "official --list", "collect smoke"])
+@pytest.mark.parametrize("buffered", ["", "1"], ids=["buffered", "at once"])
+def test_an_output_that_nobody_reads_ends_the_command_and_nothing_more(line, buffered, tmp_path):
+    environment = os.environ | {"PYTHONUNBUFFERED": buffered, "PRUNING_CACHE": str(tmp_path)}
+    command = f"{shlex.quote(sys.executable)} -m pruning_core {line}"
+    gone = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | true"], env=environment, capture_output=True, text=True
+    )
+    assert (gone.returncode, gone.stderr) == (0, "")
+    full = subprocess.run(["bash", "-c", f"{command} > /dev/full"], env=environment, capture_output=True, text=True)
+    assert full.returncode == 1
+    assert full.stderr == "the output cannot be written: no space is left on its device.\n"

@@ -180,6 +180,48 @@ def test_tags_and_device_do_not_make_another_experiment_but_all_else_does():
     assert pc.run(replace(base, tags={"method": "mine"}), progress=False)[0]["method"] == "mine"
 
 
+def _holds_itself():
+    held: list = []
+    held.append(held)
+    return held
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        *({name: 1} for name in ("Accuracy", "SEED", "ac\u0441uracy", "experiment\u200b", "seconds ")),
+        *({name: 1} for name in ("\n", "a\0b", "1st", "a|b", "a-b")),
+        *({"note": value} for value in (10**5000, [-(10**5000)], "\ud800", {"a": "\udfff"}, _holds_itself())),
+    ],
+    ids=lambda tags: ascii(tags)[:20] if "note" not in tags else type(tags["note"]).__name__,
+)
+def test_a_tag_that_looks_like_a_column_or_cannot_be_written_is_refused_when_it_is_given(tags):
+    with pytest.raises(BadInput) as refused:
+        experiment([pc.Train(1)], tags=tags)
+    assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize("device", ["cuda", "meta", "mps", "xla", "lazy"])
+def test_a_device_that_is_not_there_is_one_sentence_before_anything_starts(device, monkeypatch):
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("it is there")
+    monkeypatch.setattr(runs, "_played", lambda *_, **__: pytest.fail("it started"))
+    planned = [experiment([pc.Train(1)], seed=11), experiment([pc.Train(1)], seed=12, device=device)]
+    for start in (lambda: pc.run(planned[1], progress=False), lambda: pc.run_all(planned, progress=False)):
+        with pytest.raises(BadInput, match=f"device='{device}' was asked for, but torch cannot use it here"):
+            start()
+
+
+@pytest.mark.parametrize("workers", [10**11, -1, 1.5, True, "²", "99999999999"])
+def test_a_number_of_workers_is_bounded_wherever_it_is_said(workers, monkeypatch):
+    planned = [experiment([pc.Train(1)], seed=s) for s in (11, 12)]
+    with pytest.raises(BadInput, match=r"workers is a number of processes|no dask scheduler"):
+        pc.run_all(planned, workers=workers, progress=False)
+    monkeypatch.setenv("PRUNING_WORKERS", str(workers))
+    with pytest.raises(BadInput, match=r"workers is a number of processes|no dask scheduler"):
+        pc.run_all(planned, progress=False)
+
+
 def test_every_column_that_a_stage_writes_is_closed_to_tags():
     attack = pc.Attack("fgsm", (0.1,), samples=8)
     timeline = [

@@ -1,5 +1,8 @@
 """Official settings from their name to their report, at smoke length on images that come with the packages."""
 
+import re
+from urllib.parse import unquote
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -194,3 +197,26 @@ def test_flags_of_an_official_program_have_the_types_of_their_defaults():
     ):
         with pytest.raises(BadInput, match=message):
             read_flags("main.py", {"n": 1}, words)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("x/../../../../evil", "x-..-..-..-..-evil"),
+        ("a b", "a-b", "a/b"),
+        ("a\tb", "a\nb"),
+        ("é" * 300, "é" * 301),
+        ("/", "..", "."),
+    ],
+    ids=ascii,
+)
+def test_figures_lie_in_their_folder_one_for_each_label(labels, tmp_path):
+    """A label is free text; a part of a file's name is not."""
+    seen = [{"label": label, "method": "magnitude", "seed": 0, "asked": 0.5, "sparsity": 0.5} for label in labels]
+    folder = tmp_path / "a" / "b" / "c" / "out"
+    report = write_results(pd.DataFrame(seen).assign(accuracy=50.0), folder, "$\\bad{$")
+    drawn = sorted(tmp_path.rglob("*.png"))
+    assert {path.parent for path in drawn} == {folder / "figures"}
+    links = re.findall(r"\]\(figures/(.+?)\.png\)", report.read_text(encoding="utf-8"))
+    assert sorted(path.stem for path in drawn) == sorted(map(unquote, links))
+    assert len(drawn) == len(labels)

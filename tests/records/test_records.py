@@ -242,6 +242,29 @@ def test_environment_names_what_made_a_number():
     assert row["torch"][0].isdigit()
 
 
+def test_the_revision_is_that_of_this_checkout_inside_of_a_hook_too(tmp_path):
+    """git names the repository that it works in by variables, and a hook of another one may run experiments."""
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    code = "from pruning_core.records.machine import environment; print(environment()['revision'])"
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    foreign = own | {"GIT_DIR": str(tmp_path / ".git"), "GIT_WORK_TREE": str(tmp_path)}
+    there, elsewhere = (
+        subprocess.check_output([sys.executable, "-c", code], env=e, cwd=version.REPOSITORY, text=True)
+        for e in (own, foreign)
+    )
+    assert there == elsewhere
+    assert (there == "unknown\n") == (not (version.REPOSITORY / ".git").exists())
+
+
+@pytest.mark.parametrize("kind", ["a file", "a link to nowhere"])
+def test_collect_says_that_there_is_no_cache(kind, tmp_path, monkeypatch):
+    place = tmp_path / "cache"
+    place.write_text("x") if kind == "a file" else place.symlink_to("nowhere")
+    monkeypatch.setenv("PRUNING_CACHE", str(place))
+    with pytest.raises(BadInput, match="the cache is a folder"):
+        records.collect(target=tmp_path / "results")
+
+
 def test_collect_gathers_long_runs_by_network_and_data(tmp_path, monkeypatch):
     monkeypatch.setenv("PRUNING_CACHE", str(tmp_path / "cache"))
     kept, target = tmp_path / "cache" / "records", tmp_path / "results"
