@@ -14,7 +14,7 @@ from torch import nn
 
 import pruning_core as pc
 from pruning_core import plots
-from pruning_core.book import claims
+from pruning_core.book import claims, text_table
 from pruning_core.book.claims import page
 from pruning_core.book.claims.ledger import load_claims
 from pruning_core.book.notebooks import page_stamp
@@ -157,6 +157,14 @@ def test_slider():
     assert spec["layout"]["xaxis"]["title"]["text"] == EVIL
 
 
+@pytest.mark.parametrize("index", [True, False])
+def test_table_of_words(index):
+    table = pd.DataFrame({EVIL: [EVIL, EVIL, EVIL]}, index=[EVIL, "b", "b"])
+    for shown in (table, table[EVIL]):
+        known = {"style", "table", "thead", "tbody", "tr", "th", "td"}
+        assert set(Tags(text_table(shown, index=index).to_html()).names) <= known
+
+
 def test_picture():
     figure, axes = plots.figure()
     axes[0, 0].set_title(EVIL.replace("$", ""))
@@ -174,5 +182,6 @@ def test_no_other_file_of_the_package_builds_html(kind):
     """A new place that does is to be thrown such names here, too."""
     pattern = HTML if kind == "tags" else re.compile(r"\.style\.(hide|format)|to_html\(")
     files = {str(Path(f).relative_to(PACKAGE)) for f in PACKAGE.rglob("*.py") if pattern.search(f.read_text("utf-8"))}
-    tested = {"masks/reports.py", "book/claims/page.py", "plots/interactive.py", "plots/knobs.py", "plots/style.py"}
-    assert files == (tested | {"book/notebooks.py", "records/markdown.py"} if kind == "tags" else tested)
+    tested = {"masks/reports.py", "book/text_tables.py", "plots/interactive.py", "plots/knobs.py", "plots/style.py"}
+    others = {"book/claims/page.py", "book/notebooks.py", "records/markdown.py"}
+    assert files == (tested | others if kind == "tags" else tested)

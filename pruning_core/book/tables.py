@@ -11,31 +11,18 @@ import yaml
 from pruning_core.errors import BadInput, known_name
 from pruning_core.records.files import SafeLoader
 from pruning_core.records.places import file_bytes
-from pruning_core.records.values import LARGEST, check_shape
+from pruning_core.records.values import LARGEST, EachKeyOnce, check_shape
 
 
-class _Loader(SafeLoader):  # type: ignore[misc]
-    """YAML in which a key that stands twice in one mapping is an error; the last one would win otherwise. So are a
-    list that holds itself, and a number that is not finite."""
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        return super().construct_object(node, True)  # at once: PyYAML sees only then that a node is its own part
+class _Loader(EachKeyOnce, SafeLoader):  # type: ignore[misc]
+    """YAML in which a key that stands twice in one mapping is an error, as are a list that holds itself, and a number that
+    is not finite."""
 
     def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
         number = super().construct_yaml_float(node)
         if not math.isfinite(number):
             raise yaml.MarkedYAMLError(problem=f"{node.value} is no finite number", problem_mark=node.start_mark)
         return number
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem="a key is no single value", problem_mark=key.start_mark)
-            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
@@ -67,6 +54,16 @@ def _check(part: str) -> Any:
     return fastjsonschema.compile({**content["$defs"][part], "$defs": content["$defs"]})
 
 
+def _check_keys(content: Any, name: str) -> None:
+    """BadInput for a key that is no text, such as a name that YAML takes for a number; the schema speaks of texts only."""
+    for entry in content if isinstance(content, list) else ():
+        _check_keys(entry, name)
+    for key, entry in content.items() if isinstance(content, dict) else ():
+        if not isinstance(key, str):
+            raise BadInput(f"the key {key!r} of {name} must be a text: put it between quotes.")
+        _check_keys(entry, name)
+
+
 def check_table(content: Any, part: str, name: str) -> None:
     """Raise BadInput for the first thing that breaks the definition ``part`` of ``schema.yml``.
 
@@ -80,6 +77,7 @@ def check_table(content: Any, part: str, name: str) -> None:
     """
     from fastjsonschema import JsonSchemaValueException
 
+    _check_keys(content, name)
     try:
         _check(part)(content)
     except JsonSchemaValueException as error:

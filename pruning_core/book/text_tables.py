@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pruning_core.checks import checked
+from pruning_core.checks import A, check, checked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,10 @@ def text_table(table: pd.DataFrame | pd.Series, *, index: bool = True) -> Styler
     """
     import pandas as pd
 
+    check("table", table, A((pd.DataFrame, pd.Series), "a DataFrame or a Series"))
     styled = (table.to_frame() if isinstance(table, pd.Series) else table).style.format(escape="html")
-    looks: dict[str, Any] = {"text-align": "left", "white-space": "normal"}
-    styled = styled.format_index(escape="html", axis="columns").set_properties(None, **looks)
+    looks: Any = [
+        {"selector": "td, th", "props": "text-align: left; white-space: normal"}
+    ]  # also where an index repeats
+    styled = styled.format_index(escape="html", axis="columns").set_table_styles(looks)
     return styled.format_index(escape="html") if index else styled.hide(axis="index")

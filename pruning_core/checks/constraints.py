@@ -81,7 +81,7 @@ class Real:
         if isinstance(given, bool) or not isinstance(given, int | float) or not isinstance(given, self.types):
             raise BadType(f"{name} must be {self.kind}, not {shown(given)}.")
         fits = self.at_least <= given <= self.at_most and (given > self.above or self.above == -math.inf)
-        if isinstance(given, int) and given.bit_length() > LONGEST_INT:
+        if isinstance(given, int) and self.infinite and given.bit_length() > LONGEST_INT:
             raise BadInput(f"{name} has more digits than can be written.")
         if not (fits and (given < self.below or self.below == math.inf) and (self.infinite or abs(given) <= LARGEST)):
             raise BadInput(f"{name} must {self._allowed()}, not {shown(given)}.")

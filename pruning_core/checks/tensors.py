@@ -94,7 +94,14 @@ def check_finite(model: nn.Module) -> None:
 
 
 def present(device: str | torch.device) -> None:
-    """BadInput, unless tensors can be put on the device and read from it, here and now."""
+    """BadInput, unless tensors can be put on the device and read from it, here and now.
+
+    >>> present("cpu")
+    >>> present("meta")
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadInput: device='meta' was asked for, but torch cannot use it here.
+    """
     try:
         torch.zeros(1).to(device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:

@@ -3,20 +3,42 @@ process, however that ends; an empty file is all that a kill leaves of it, until
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from pruning_core.errors import BadInput
 from pruning_core.records.files import cache_root, remove_leftovers, running_root, write_atomically
 
 _PREFIX = ".lock-"
+SECONDS_IN_SILENCE = 2.0
+"""So long a process waits for another one without a word."""
 
 
 def _lock(path: str | os.PathLike) -> FileLock:
     path = Path(path)
     return FileLock(path.with_name(f"{_PREFIX}{path.name}"))
+
+
+def _no_lock(lock: FileLock, error: OSError) -> str:
+    return f"{lock.lock_file} is in the place of a lock and cannot be one ({error.strerror}): delete it."
+
+
+def _wait_for(lock: FileLock) -> None:
+    """Take the lock; who has to wait for it for a while reads what for."""
+    try:
+        try:
+            lock.acquire(timeout=SECONDS_IN_SILENCE)
+        except Timeout:
+            made = Path(lock.lock_file).name.removeprefix(_PREFIX)
+            if sys.stderr is sys.__stderr__:  # no page of the book has to tell of its neighbours
+                print(f"waiting for another process, which makes {made}", file=sys.stderr, flush=True)
+            lock.acquire()
+    except OSError as error:
+        raise BadInput(_no_lock(lock, error)) from error
 
 
 @contextlib.contextmanager
@@ -37,12 +59,13 @@ def exclusive(path: str | os.PathLike) -> Iterator[None]:
     lock = _lock(path)
     if not os.access(Path(path).parent, os.W_OK):
         write_atomically(lock.lock_file, b"")  # makes the folder, or says why it cannot
-    with lock:
-        try:
-            yield
-        finally:
-            # While it is held: whoever waits sees that its file is another one now, and tries again.
-            Path(lock.lock_file).unlink(missing_ok=True)
+    _wait_for(lock)
+    try:
+        yield
+    finally:
+        # While it is held: whoever waits sees that its file is another one now, and tries again.
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def is_locked(path: str | os.PathLike) -> bool:
@@ -56,6 +79,8 @@ def is_locked(path: str | os.PathLike) -> bool:
             return False
     except Timeout:
         return True
+    except OSError as error:
+        raise BadInput(_no_lock(lock, error)) from error
 
 
 def sweep(*folders: Path) -> None:
@@ -64,7 +89,7 @@ def sweep(*folders: Path) -> None:
     for folder in folders or (cache_root() / "records", cache_root() / "checkpoints", running_root()):
         remove_leftovers(folder)
         for left in folder.glob(f"{_PREFIX}*"):
-            with contextlib.suppress(OSError):  # of another user
+            with contextlib.suppress(OSError, BadInput):  # of another user, or no file
                 is_locked(left.with_name(left.name.removeprefix(_PREFIX)))
 
 

@@ -202,8 +202,9 @@ def select(frame: "pandas.DataFrame", **equal_to: Any) -> "pandas.DataFrame":
     """
     for name, value in equal_to.items():
         column = frame[known_name("column", name, frame.columns)]
-        if isinstance(value, list | tuple | set):
-            frame = frame[column.isin(list(value))]
+        value = plain(value)
+        if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
+            frame = frame[column.isin([plain(entry) for entry in value])]
         else:
             frame = frame[column.isna() if value is None else column == value]
     return frame.reset_index(drop=True)

@@ -18,11 +18,27 @@ DEEPEST = 100  # collections within each other; libyaml's loader overruns the st
 MOST = 10**6  # values, an alias counted as all that it stands for
 
 
-class _Numbers(yaml.SafeLoader):
-    """The safe loader, with floats as everybody writes them; a list that holds itself is an error."""
+class EachKeyOnce:
+    """For loaders: a key that stands twice in one mapping is an error, where the last one would win; so is a list that holds
+    itself."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        return super().construct_object(node, True)  # at once: PyYAML sees only then that a node is its own part
+        # at once: PyYAML sees only then that a node is its own part
+        return super().construct_object(node, True)  # type: ignore[misc]
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key is no single value", problem_mark=key.start_mark)
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)  # type: ignore[misc]
+
+
+class _Numbers(EachKeyOnce, yaml.SafeLoader):
+    """The safe loader, with floats as everybody writes them."""
 
 
 _Numbers.add_implicit_resolver(

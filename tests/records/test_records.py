@@ -242,6 +242,44 @@ def test_environment_names_what_made_a_number():
     assert row["torch"][0].isdigit()
 
 
+@pytest.mark.parametrize("kind", ["a folder", "a link to nowhere"])
+def test_what_lies_in_the_place_of_a_lock_is_named(kind, tmp_path):
+    place = tmp_path / ".lock-record.json"
+    place.mkdir() if kind == "a folder" else place.symlink_to("nowhere/at/all")
+    with (
+        pytest.raises(BadInput, match=r"\.lock-record\.json is in the place of a lock .* delete it\."),
+        locks.exclusive(tmp_path / "record.json"),
+    ):
+        pytest.fail("it was locked")
+    locks.sweep(tmp_path)
+
+
+def test_who_waits_for_another_process_says_so(tmp_path):
+    code = f"""
+from pruning_core.records import locks
+locks.SECONDS_IN_SILENCE = 0.1
+with locks.exclusive({str(tmp_path / "record.json")!r}):
+    print("mine")
+"""
+    with locks.exclusive(tmp_path / "record.json"):
+        waiting = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert waiting.stderr.readline() == "waiting for another process, which makes record.json\n"
+        assert waiting.poll() is None
+    assert waiting.communicate() == ("mine\n", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "seeds", [numpy.int64(1), numpy.array(1), [numpy.int64(1)], (s for s in range(1, 2)), range(1, 2), {1}, numpy.array([1])],
+    ids=lambda seeds: type(seeds).__name__,
+)  # fmt: skip
+def test_rows_are_found_whatever_the_type_of_the_number(seeds, tmp_path):
+    records.write_rows(tmp_path / "one.json", [{"seed": 0, "accuracy": 1.0}, {"seed": 1, "accuracy": 2.0}])
+    assert records.load(tmp_path, seed=seeds)["accuracy"].tolist() == [2.0]
+
+
 def test_the_revision_is_that_of_this_checkout_inside_of_a_hook_too(tmp_path):
     """git names the repository that it works in by variables, and a hook of another one may run experiments."""
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)

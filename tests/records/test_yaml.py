@@ -37,6 +37,8 @@ DAMAGED = {
     "two documents": b"a: 1\n---\nb: 2",
     "another version": b"%YAML 9.9\n---\na: 1",
     "half a bracket": b"quick: [",
+    "a time that is none": b"quick: !!timestamp x",
+    "a key twice": b"quick: {1_a: {n: 1, n: 2}}",
     "too large": b"# " + b"x" * 10_000_001,
 }
 READERS = {
@@ -66,6 +68,17 @@ def test_damaged_yaml_gets_one_sentence_at_once(damage, reader, path):
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 600
     assert str(path) in str(error.value) or reader == "value"
+
+
+@pytest.mark.parametrize(
+    "text", ["quick: {1: {}}", "quick: {true: {}}", "quick: {1_a: {1: 2}}", "1: {}", "quick: {1_a: {n: [{2: 3}]}}"]
+)
+def test_a_key_that_is_no_text_is_named(text, path):
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(
+        PruningError, match=r"the key (1|2|True) of the profiles .* must be a text: put it between quotes\.$"
+    ):
+        READERS["profiles"](path)
 
 
 @pytest.mark.parametrize("damage", DAMAGED)
