@@ -53,7 +53,7 @@ def test_a_command_that_cannot_end_in_time_leaves_as_little_and_says_the_same(ki
     run = made(replace(KINDS[kind], script=impatient), tmp_path / "run", address)
     assert run.killed(signal.SIGTERM, 0.2, lambda: run.progress() > 0)
     assert run.status == 128 + signal.SIGTERM
-    assert run.errors().endswith("\ninterrupted; the same command goes on from here\n")
+    assert run.errors().endswith("interrupted; the same command goes on from here\n")
     run.finish()
     assert run.left() == []
 
