@@ -130,7 +130,7 @@ def test_each_way_in_refuses_what_is_no_notebook(kind, book, monkeypatch, reques
     whole = [sources / "9_test" / "1_first.ipynb", damaged]
     if kind == "closed":
         for folder in (book, *book.parents[:3]):
-            folder.chmod(0o755)
+            folder.chmod(folder.stat().st_mode | 0o055)
         request.getfixturevalue("nobody")
     ways: dict[str, Callable[[], Any]] = {
         "run": lambda: run_notebook(damaged),
