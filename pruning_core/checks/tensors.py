@@ -102,6 +102,8 @@ def present(device: str | torch.device) -> None:
     ...
     pruning_core.errors.BadInput: device='meta' was asked for, but torch cannot use it here.
     """
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise BadInput(f"device={str(device)!r} was asked for, but torch sees no GPU.")
     try:
         torch.zeros(1).to(device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pruning_core.checks import checked, plain, present
+from pruning_core.checks import Whole, check, checked, plain, present
 from pruning_core.errors import BadInput, OutOfTime, PruningError, shown
 from pruning_core.experiments.experiment import Experiment
 from pruning_core.experiments.runs import beginnings, checkpoint, ends_after, is_finished, run, run_until, train_until
@@ -112,11 +112,11 @@ def run_all(
     tasks = plan(experiment for experiment in listed if not is_finished(experiment, folder))
     shared = {task.until for task in tasks if task.until}
     given = workers if workers is not None else os.environ.get("PRUNING_WORKERS") or None
-    wanted = int(given) if isinstance(given, str) and re.fullmatch("[0-9]{1,9}", given) else plain(given)
-    if isinstance(wanted, bool | float) or (isinstance(wanted, int) and not 0 <= wanted <= MANY):
-        raise BadInput(
-            f"workers is a number of processes (at most {MANY}), a scheduler's address or a Client, not {shown(wanted)}."
-        )
+    wanted = int(given) if isinstance(given, str) and re.fullmatch("[0-9]{1,1000}", given) else plain(given)
+    if isinstance(wanted, bool | float) or (isinstance(wanted, int) and wanted < 0):
+        raise BadInput(f"workers is a number of processes, a scheduler's address or a Client, not {shown(wanted)}.")
+    if isinstance(wanted, int):
+        check("workers", wanted, Whole(at_most=MANY))
     if wanted is None or isinstance(wanted, int):  # a cluster may have devices that are not here
         for device in {task.experiment.device for task in tasks}:
             present(device)
