@@ -9,6 +9,7 @@ import ctypes
 import functools
 import multiprocessing
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -117,6 +118,9 @@ def end_own_workers() -> None:
 atexit.register(end_own_workers)
 
 
+_ADDRESS = re.compile(r"\A[a-z]+://\S|:[0-9]{1,5}\Z")
+
+
 def connect(workers: Any) -> Any:
     """The client of a number of processes, of a scheduler's address, or the one that is given."""
     distributed = _distributed()
@@ -124,6 +128,13 @@ def connect(workers: Any) -> Any:
         return workers
     if not isinstance(workers, int | str):
         raise BadInput(f"workers is a number of processes, a scheduler's address or a Client, not {shown(workers)}.")
+    if isinstance(workers, str) and not _ADDRESS.search(
+        workers
+    ):  # without a port nobody can be reached, so nobody is asked
+        raise BadInput(
+            "workers is a number of processes or a scheduler's address with its port, such as tcp://10.0.0.5:8786, "
+            f"not {shown(workers)}."
+        )
     try:
         client = _client_of(workers)
     except (OSError, ValueError) as error:
