@@ -37,7 +37,7 @@ from pruning_core.models.published import check_published
 from pruning_core.models.zoo.initialisers import STARTS
 from pruning_core.records.files import cache_root
 from pruning_core.records.hashes import HASHED_UNLESS_DEFAULT, content_hash, is_hashed
-from pruning_core.records.table import COLUMNS, storable
+from pruning_core.records.table import COLUMNS, UNTAGGED, storable
 from pruning_core.training.evaluation import PRECISIONS, computes_bfloat16
 from pruning_core.training.losses import Loss, given_loss
 from pruning_core.training.optimizers import LearningRate, Optimizer, Schedule
@@ -46,7 +46,7 @@ from pruning_core.version import PROFILES, code_of
 FURTHER_COLUMNS = {
     "accuracy5", "code", "remark", "fitted_accuracy", "fitted_loss", "generalisation_gap", "dead_layers", "dead_units",
     "by_layer", "importance", "receded_share", "mid_share", "largest_importance", "histogram", "attack", "epsilon",
-    "attack_success", "agreement", "distance", "n", "study", "criterion", "network_file",
+    "attack_success", "agreement", "distance", "n", "study", "criterion", "network_file", UNTAGGED,
 }  # fmt: skip
 """Columns of rows beyond the standard ones (records.COLUMNS) and the fields of an experiment."""
 

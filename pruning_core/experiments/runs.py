@@ -32,7 +32,7 @@ from pruning_core.records.files import SECONDS_OF_A_WEEK, cache_root
 from pruning_core.records.hashes import content_hash
 from pruning_core.records.locks import exclusive, is_locked, sweep
 from pruning_core.records.machine import environment
-from pruning_core.records.table import recorded, write_rows
+from pruning_core.records.table import UNTAGGED, recorded, write_rows
 from pruning_core.version import CHEAP, code_of
 
 
@@ -47,7 +47,8 @@ def run(
 ) -> list[dict[str, Any]]:
     """The rows of an experiment, one a Measure: read from its record, or played and then recorded.
 
-    Tags join the rows of the record; one that the record has already stays there, and this call's own is returned.
+    Tags join the rows of the record, for :func:`pruning_core.records.collect`; one that the record has already stays there.
+    What is returned has the tags of this call, and none of another.
     A run that was killed goes on from its last checkpoint; one that begins like another goes on from where they part; one
     that another process is at is waited for. ``shared``: the trainings (their keys) that other experiments begin with too;
     when given, checkpoints of others between the first and the last training are dropped once the rows are recorded.
@@ -86,8 +87,23 @@ def run_until(
     rows = recorded(path, experiment.key)
     if any(tag not in row for row in rows for tag in tags):
         with exclusive(path):
-            write_rows(path, [tags | row for row in recorded(path, experiment.key)])
-    return [row | tags for row in rows]
+            held = recorded(path, experiment.key)
+            new = [{tag: value for tag, value in tags.items() if tag not in row} for row in held]
+            write_rows(path, [_tagged(row, joining) for row, joining in zip(held, new, strict=True)])
+    return [_untagged(row) | tags for row in rows]
+
+
+def _tagged(row: dict[str, Any], tags: dict[str, Any]) -> dict[str, Any]:
+    """A row as its record holds it: with tags, and with what they stand for."""
+    before = {tag: row.get(tag) for tag in tags} | row.get(UNTAGGED, {})
+    return row | tags | ({UNTAGGED: before} if before else {})
+
+
+def _untagged(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a record without the tags that some run has given it."""
+    before = row.get(UNTAGGED, {})
+    taken = {UNTAGGED, *(tag for tag, value in before.items() if value is None)}
+    return {name: before.get(name, value) for name, value in row.items() if name not in taken}
 
 
 def is_finished(experiment: Experiment, folder: Path | None = None) -> bool:
@@ -107,12 +123,12 @@ def _record(
     with _threads(experiment):
         origin = environment(experiment.device)  # of the start: the code may be edited while this runs
         state, trained = _played(experiment, progress, ends=ends)
-        rows = [about | row | origin | dict(experiment.tags) for row in state.rows]
-    write_rows(path, rows)
+        rows = [about | row | origin for row in state.rows]
+    write_rows(path, [_tagged(row, dict(experiment.tags)) for row in rows])
     if shared is not None:
         for key in set(trained[1:-1]) - set(shared):
             checkpoint(key).unlink(missing_ok=True)
-    return rows
+    return [row | dict(experiment.tags) for row in rows]
 
 
 @checked

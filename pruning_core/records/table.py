@@ -30,6 +30,9 @@ COLUMNS = (
 )  # fmt: skip
 """The standard columns. Sparsities are fractions removed, accuracies percent, losses means, times seconds."""
 
+UNTAGGED = "untagged"
+"""In a record, and nowhere else: what the tags of a row stand for, so that a run without them reads it as it was."""
+
 
 def storable(value: Any, where: str) -> Any:
     """A row's entry as strict JSON; nan and infinities become null because JSON has no word for them."""
@@ -155,7 +158,9 @@ def collect(
         rows = recorded(file, file.stem)
         if {row.get("profile") for row in rows} <= wanted and file.stem not in left_out:
             edited += [file] if any(str(row.get("revision")).endswith(DIRTY) for row in rows) else []
-            gathered.setdefault(_collected_name(rows[0], file), []).extend(rows)
+            gathered.setdefault(_collected_name(rows[0], file), []).extend(
+                {name: entry for name, entry in row.items() if name != UNTAGGED} for row in rows
+            )
     if edited and not dirty:
         raise BadInput(
             f"{len(edited)} records are of edited code ({DIRTY} in their revision), {edited[0]} the first: delete them and "
@@ -239,5 +244,5 @@ def load(*folders: str | os.PathLike, **equal_to: Any) -> "pandas.DataFrame":
         seen.update(row["experiment"] for row in fresh if row.get("experiment") is not None)
         rows += fresh
     frame = pandas.DataFrame(rows)
-    frame = frame.reindex(columns=[*COLUMNS, *(name for name in frame.columns if name not in COLUMNS)])
+    frame = frame.reindex(columns=[*COLUMNS, *(name for name in frame.columns if name not in (*COLUMNS, UNTAGGED))])
     return select(frame, **equal_to) if rows else frame

@@ -180,6 +180,33 @@ def test_tags_and_device_do_not_make_another_experiment_but_all_else_does():
     assert pc.run(replace(base, tags={"method": "mine"}), progress=False)[0]["method"] == "mine"
 
 
+def test_a_run_reads_no_tags_of_another(tmp_path):
+    bare = experiment([pc.Prune("snip", 0.5)], seed=3)
+    mine = replace(bare, tags={"method": "mine", "figure": 1})
+    asked = [
+        mine,
+        bare,
+        replace(bare, tags={"method": "yours"}),
+        replace(bare, tags={"figure": 2, "table": 3}),
+        mine,
+        bare,
+    ]
+    found = [pc.run(e, progress=False, folder=tmp_path)[0] for e in asked]
+    told = [{name: row.get(name) for name in ("method", "figure", "table")} for row in found]
+    assert told == [
+        {"method": "mine", "figure": 1, "table": None},
+        {"method": "snip", "figure": None, "table": None},
+        {"method": "yours", "figure": None, "table": None},
+        {"method": "snip", "figure": 2, "table": 3},
+        {"method": "mine", "figure": 1, "table": None},
+        {"method": "snip", "figure": None, "table": None},
+    ]
+    assert found[0] == found[4] and found[1] == found[5] and list(found[0]) == list(found[4])
+    assert all(set(row) - set(e.tags) == set(found[1]) - set(e.tags) for e, row in zip(asked, found, strict=True))
+    (kept,) = pc.records.load(tmp_path).to_dict("records")  # for those who collect
+    assert (kept["method"], kept["figure"], kept["table"]) == ("mine", 1, 3) and "untagged" not in kept
+
+
 def _holds_itself():
     held: list = []
     held.append(held)
@@ -220,10 +247,10 @@ def test_a_device_that_is_not_there_is_one_sentence_before_anything_starts(devic
 def test_a_number_of_workers_is_bounded_wherever_it_is_said(workers, monkeypatch):
     monkeypatch.setattr("pruning_core.experiments.workers._client_of", lambda w: pytest.fail(f"{w} was called upon"))
     planned = [experiment([pc.Train(1)], seed=s) for s in (11, 12)]
-    with pytest.raises(BadInput, match="workers (is a number of processes|must be at most 1024)"):
+    with pytest.raises(BadInput, match=r"workers (is a number of processes|must be at most 1024)"):
         pc.run_all(planned, workers=workers, progress=False)
     monkeypatch.setenv("PRUNING_WORKERS", str(workers))
-    with pytest.raises(BadInput, match="workers (is a number of processes|must be at most 1024)"):
+    with pytest.raises(BadInput, match=r"workers (is a number of processes|must be at most 1024)"):
         pc.run_all(planned, progress=False)
 
 
