@@ -76,7 +76,7 @@ def known_name(kind: str, name: object, allowed: Iterable[str]) -> str:
     """
     names = sorted(allowed)
     if isinstance(name, str) and name in names:
-        return name
+        return str.__str__(name)  # of the member of an enumeration its text
     near = _meant(name[:200], names) if isinstance(name, str) else []
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     listed = ", ".join(names)

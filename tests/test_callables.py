@@ -7,7 +7,9 @@ import importlib
 import inspect
 import math
 import pkgutil
+from collections import deque
 from collections.abc import Callable, Iterator
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -147,12 +149,26 @@ def tried(function: Callable, name: str, value: Any) -> str:
     return ""
 
 
+class Shade(str, Enum):  # noqa: UP042 - one whose str() is its name
+    DARK = "dark"
+
+
+def itself() -> list:
+    held: list = []
+    held.append(held)
+    return held
+
+
 WRONG_TYPES = [object(), 1j, ..., b"bytes"]
 BAD = [
     None, math.nan, math.inf, -math.inf, -1, -0.5, 0, 2**70, 10**400, True, "", "x", "ü" * 3, "a\nb", "\ud800", "a\0b",
     [], [None], [math.nan], [-1], [10**400], {}, {"a": None}, {1: 2}, set(), np.nan, np.array([]), np.array([1, 2]),
     np.datetime64("2020"), np.str_("no such name"), torch.ones(2), torch.tensor(math.nan), torch.tensor(True),
-    torch.zeros(0), print, int, iter([object()]), pd.DataFrame(), nn.ReLU(),
+    torch.zeros(0), print, int, iter([object()]), pd.DataFrame(), nn.ReLU(), 5e-324, 1.7e308, pd.Series([1.0, 2.0]),
+    pd.DataFrame({"a": [1]}), deque([object()]), {"a": 1}.values(), itself(), torch.ones(2, requires_grad=True),
+    torch.ones(2).to_sparse(), torch.ones(2, dtype=torch.complex64), torch.ones(2).to(torch.float8_e4m3fn),
+    torch.ones(2, device="meta"), torch.ones(2, dtype=torch.bool), torch.quantize_per_tensor(torch.ones(2), 1, 0, torch.qint8),
+    np.ones(2, complex), np.array(["x"]), np.array([object()]), np.longdouble(0.5), Shade.DARK,
 ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from pruning_core.checks.constraints import (
     A,
     Constraint,
     Constraints,
+    Dense,
     Device,
     Flag,
     Maybe,
@@ -24,7 +25,7 @@ from pruning_core.checks.fields import Checked, check_fields, one_form
 from pruning_core.checks.tensors import DOUBLE, Floats, check_finite, doubles, generator_of, present
 
 __all__ = [
-    "DOUBLE", "LARGEST", "SEED", "A", "Checked", "Constraint", "Constraints", "Device", "Flag", "Floats", "Maybe", "OneOf",
-    "Place", "Real", "Several", "Text", "Whole", "check", "check_fields", "check_finite", "checked", "doubles", "generator_of",
-    "one_form", "plain", "present", "shown",
+    "DOUBLE", "LARGEST", "SEED", "A", "Checked", "Constraint", "Constraints", "Dense", "Device", "Flag", "Floats", "Maybe",
+    "OneOf", "Place", "Real", "Several", "Text", "Whole", "check", "check_fields", "check_finite", "checked", "doubles",
+    "generator_of", "one_form", "plain", "present", "shown",
 ]  # fmt: skip

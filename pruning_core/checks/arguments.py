@@ -11,7 +11,7 @@ import functools
 import inspect
 import os
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, overload
 
@@ -19,7 +19,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks.constraints import A, Constraint, Device, Flag, Maybe, OneOf, Place, Real, Several, Text, Whole
+from pruning_core.checks.constraints import (
+    A,
+    Constraint,
+    Dense,
+    Device,
+    Flag,
+    Maybe,
+    OneOf,
+    Place,
+    Real,
+    Several,
+    Text,
+    Whole,
+)
 from pruning_core.checks.vocabulary import NUMBERS
 from pruning_core.errors import BadType, PruningError, shown
 
@@ -32,7 +45,7 @@ _KINDS: dict[Any, Constraint] = {
     str: Text(),
     torch.device: Device(),
     nn.Module: A(nn.Module, "a torch.nn.Module"),
-    Tensor: A(Tensor, "a tensor of torch"),
+    Tensor: Dense(),
     torch.Generator: A(torch.Generator, "a torch.Generator, the source of randomness,"),
     torch.dtype: A(torch.dtype, "a data type of torch"),
     np.ndarray: A(np.ndarray, "an array of numpy"),
@@ -65,7 +78,8 @@ class AnyOf:
 
 @dataclass(frozen=True)
 class Entries:
-    """A collection as it is, for it may be read only once; what a list or an array holds must fit ``constraint``."""
+    """A collection as it is, for it may be read only once; what a list, an array or a
+    column of a table holds must fit ``constraint``."""
 
     constraint: Constraint | None = None
 
@@ -73,7 +87,9 @@ class Entries:
         fits = isinstance(value, Iterable) or (hasattr(value, "__getitem__") and not isinstance(value, type))
         if isinstance(value, str | bytes) or not fits or getattr(value, "ndim", 1) == 0:
             raise BadType(f"{name} must be a list or another collection, not {shown(value)}.")
-        if self.constraint is not None and isinstance(value, list | tuple | set | Mapping | np.ndarray | Tensor):
+        if isinstance(value, Tensor):
+            Dense().check(name, value)
+        if self.constraint is not None and isinstance(value, Collection | Tensor):
             for entry in value:
                 self.constraint.check(f"each of {name}", entry)
         return value

@@ -25,6 +25,7 @@ import math
 import os
 import sys
 from dataclasses import dataclass
+from enum import Enum
 from itertools import pairwise
 from typing import Any, ClassVar, Protocol
 
@@ -149,7 +150,7 @@ class Text:
             raise BadInput(
                 f"{name} holds half of a letter (a lone surrogate), which cannot be written: {shown(value)}."
             )
-        return str(value)
+        return str.__str__(value)  # of the member of an enumeration, too, its text and not its name
 
 
 class Place:
@@ -178,6 +179,34 @@ class A:
     def check(self, name: str, value: Any) -> Any:
         if not isinstance(value, self.type):
             raise BadType(f"{name} must be {self.kind or f'of type {self.type.__name__}'}, not {shown(value)}.")
+        return value
+
+
+_NUMBERS = frozenset({
+    torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32,
+    torch.int64,
+})  # fmt: skip
+
+
+class Dense:
+    """A tensor whose real numbers can be read and worked with: not sparse, quantised, complex, without storage (``meta``), nor
+    of a data type that torch only stores (float8).
+
+    >>> check("scores", torch.ones(2).to_sparse(), Dense())
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadType: scores must be a dense tensor of real numbers, not one with the layout torch.sparse_coo.
+    """
+
+    def check(self, name: str, value: Any) -> Tensor:
+        if not isinstance(value, Tensor):
+            raise BadType(f"{name} must be a tensor of torch, not {shown(value)}.")
+        if value.layout is not torch.strided:
+            raise BadType(f"{name} must be a dense tensor of real numbers, not one with the layout {value.layout}.")
+        if value.is_meta:
+            raise BadType(f"{name} must be a dense tensor of real numbers, not one on 'meta', which holds none.")
+        if value.dtype not in _NUMBERS:
+            raise BadType(f"{name} must be a dense tensor of real numbers, not of {value.dtype}.")
         return value
 
 
@@ -254,7 +283,12 @@ def check(name: str, value: Any, constraint: Constraint) -> Any:
 
 def plain(value: Any) -> Any:
     """``value``, a scalar of numpy or torch as the number of Python that it is; what has none, as a tensor on ``meta`` or a
-    masked entry, stays what it is."""
+    masked entry, stays what it is. So does what only looks like a number or a text: the member of an enumeration comes out as
+    the number that it is, and so does the long double, with the digits that a float has."""
+    if isinstance(value, np.longdouble):  # its item() is itself
+        return float(value)
+    if isinstance(value, int) and isinstance(value, Enum):
+        return int.__int__(value)
     if not isinstance(value, np.generic | np.ndarray | Tensor) or value.ndim != 0:
         return value
     return value if value is np.ma.masked or (isinstance(value, Tensor) and value.is_meta) else value.item()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pruning_core.checks.constraints import Dense
 from pruning_core.errors import BadInput, BadType, shown
 
 DOUBLE = torch.float64
@@ -31,6 +32,7 @@ class Floats:
         if not isinstance(value, Tensor) or not value.is_floating_point():
             kind = value.dtype if isinstance(value, Tensor) else shown(value)
             raise BadType(f"{name} must be a tensor of floating-point numbers, not {kind}.")
+        Dense().check(name, value)
         if self.dims is not None and value.dim() != self.dims:
             raise BadInput(f"{name} must be a tensor with {self.dims} dimensions, not {shown(value)}.")
         if not value.numel():
@@ -51,7 +53,7 @@ def doubles(name: str, values: Any) -> Tensor:
     if isinstance(values, Tensor):
         if values.is_complex() or values.dtype == torch.bool:
             raise BadType(f"{name} must hold real numbers, not {values.dtype}.")
-        found = values.detach().to("cpu", DOUBLE)
+        found = Dense().check(name, values).detach().to("cpu", DOUBLE)
     else:
         try:
             array = np.asarray(values)

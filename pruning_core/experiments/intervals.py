@@ -56,8 +56,9 @@ def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> 
     from scipy.special import stdtrit
 
     try:
-        v = np.asarray(values, float).ravel()
-    except (TypeError, ValueError):
+        given = np.asarray(values.detach() if hasattr(values, "detach") else values)
+        v = (given if given.dtype.kind != "c" else np.asarray(None)).astype(float).ravel()
+    except (TypeError, ValueError, RuntimeError):  # a tensor that numpy cannot read
         raise BadType(f"values must be numbers, one a seed, not {shown(values)}.") from None
     v = v[~np.isnan(v)]
     if len(v) < 2:

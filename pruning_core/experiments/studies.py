@@ -35,7 +35,10 @@ def study(settings: Mapping[str, Any], compute: Callable[[], Iterable[Mapping[st
 
     known_name("profile", profile, PROFILES)
     code = code_of(profile)
-    key = content_hash({"study": _in_one_form(settings), "code": code})
+    try:
+        key = content_hash({"study": _in_one_form(settings), "code": code})
+    except RecursionError:
+        raise BadInput("the settings of a study hold themselves, so no key can name them.") from None
     path = cache_root() / "records" / f"{key}.json"
     if not path.exists():
         with exclusive(path):

@@ -25,17 +25,20 @@ def limited(seconds: float) -> Iterator[None]:
 
     def watch() -> None:
         nonlocal late
-        if not left.wait(seconds):
+        if not left.wait(min(seconds, threading.TIMEOUT_MAX)):
             late = True
             interrupt(thread, ctypes.py_object(OutOfTime))
             while not left.wait(0.2):
                 interrupt(thread, ctypes.py_object(OutOfTime))
 
     watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
     try:
+        watcher.start()  # a short time may be over before this comes back
         yield
     finally:
+        with suppress(OutOfTime):
+            left.set()
+            watcher.join()
         left.set()
         watcher.join()
         if late:

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import Constraints, Floats, OneOf, Real, checked
+from pruning_core.checks import Constraints, Floats, OneOf, Real, checked, doubles
+from pruning_core.errors import BadInput
 from pruning_core.masks import Budget, Group, Member, Scores, allocate, expand
 from pruning_core.methods.base import Choice, Method, View, along, reading_columns, register
 from pruning_core.methods.shared.draws import Draws, coefficient, draws_for_distinct, expected_distinct, least_draws
@@ -29,8 +30,14 @@ from pruning_core.methods.shared.sensitivities import CONSTANT, PROBABILITY
 
 
 def draws_at(error: float, a: float) -> int:
-    """m(eps): draws that the error ``error`` asks of a layer with coefficient ``a``; at least one."""
-    return max(math.ceil(3 * (6 + 2 * error) * a / error**2), 1)
+    """m(eps): draws that the error ``error`` asks of a layer with coefficient ``a``; at least one.
+
+    Raises BadInput for an error or coefficient so extreme that no float holds what is between.
+    """
+    try:
+        return max(math.ceil(3 * (6 + 2 * error) * a / error**2), 1)
+    except ArithmeticError:
+        raise BadInput(f"error={error:g} and a={a:g} ask for a number of draws that floats cannot compute.") from None
 
 
 @checked(error=Real(above=0), a=Real(at_least=0))
@@ -41,6 +48,7 @@ def kept_at(error: float, q: np.ndarray, a: float) -> int:
     >>> [kept_at(error, q, a=0.1) for error in (0.5, 2.0, 50.0)]
     [3, 1, 1]
     """
+    q = doubles("q", q).numpy()
     # So many draws show everything; powers of such size would only overflow.
     return min(expected_distinct(q, min(draws_at(error, a), 1e15)), int(np.count_nonzero(q)))
 
@@ -54,6 +62,7 @@ def last_errors(scores: Tensor, a: float) -> Tensor:
     >>> last_errors(torch.tensor([0.5, 0.3, 0.2]), a=0.1).round(decimals=2)
     tensor([   inf,    inf, 1.1100], dtype=torch.float64)
     """
+    scores = scores.detach()
     found = torch.zeros(len(scores), dtype=torch.float64)
     total = float(scores.sum())
     if total <= 0:

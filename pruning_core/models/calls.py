@@ -95,6 +95,8 @@ def like_model(model: nn.Module, inputs: Any, labels: Any) -> tuple[Any, Any]:
 def _placed(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
     if not isinstance(value, Tensor):
         return mapped(lambda tensor: _placed(tensor, device, dtype), value)
+    if value.is_meta and device.type != "meta":
+        raise BadInput("a batch on 'meta' holds no numbers that the network could be called with.")
     return value.to(device, dtype if value.is_floating_point() else value.dtype, non_blocking=True)
 
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from pruning_core.checks import checked
+from pruning_core.checks import Dense, check, checked
 from pruning_core.errors import BadInput, BadType
-from pruning_core.models.calls import first_sample, tensors_of, tried
+from pruning_core.models.calls import first_sample, mapped, tensors_of, tried
 from pruning_core.models.modes import copied, observing, plain_attention
 from pruning_core.models.ready import check_shapes
 
@@ -244,15 +244,23 @@ def training_macs(macs: int, samples: int) -> int:
 
 
 def check_example(example: Any) -> Any:
-    """The example itself; BadType or BadInput unless it is a tensor, or a tuple with one, that holds at least one sample."""
-    first = example if isinstance(example, Tensor) else next(iter(tensors_of(example)), None)
+    """The example without its gradients; BadType or BadInput unless it is a tensor, or a tuple with one, that holds at least
+    one sample, and is made of tensors that a layer can read."""
+    try:
+        given = tensors_of(example)
+    except RecursionError:
+        raise BadInput("the example input holds itself.") from None
+    for tensor in given:
+        if not tensor.is_meta:
+            check("the example input", tensor, Dense())
+    first = next(iter(given), None)
     if first is None or not isinstance(example, Tensor | tuple):
         raise BadType(
             f"the example input must be a tensor (N, ...), or a tuple of inputs, not {type(example).__name__}."
         )
     if first.dim() == 0 or first.numel() == 0:
         raise BadInput(f"the example input must hold at least one sample, but its shape is {tuple(first.shape)}.")
-    return example
+    return mapped(Tensor.detach, example) if any(tensor.requires_grad for tensor in given) else example
 
 
 @contextmanager

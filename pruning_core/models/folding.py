@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pruning_core.checks import checked
-from pruning_core.models.calls import tried
+from pruning_core.models.calls import like_model, tried
 from pruning_core.models.cost import check_example
 from pruning_core.models.modes import observing
 
@@ -91,10 +91,8 @@ def _pairs(model: nn.Module, example) -> list[tuple[Any, Any]]:
     def after_norm(norm: nn.Module, inputs: tuple, output: Tensor) -> None:
         readers.running = None
 
-    check_example(example)
-    device = next((parameter.device for parameter in model.parameters()), None)
-    arguments = example if isinstance(example, tuple) else (example,)
-    arguments = tuple(part.to(device) if isinstance(part, Tensor) else part for part in arguments)
+    example = check_example(example)
+    arguments = like_model(model, example if isinstance(example, tuple) else (example,), None)[0]
     with ExitStack() as hooks, observing(model):
         for module in model.modules():
             if module._forward_pre_hooks or module._forward_hooks:

@@ -68,7 +68,10 @@ def write_rows(path: str | os.PathLike, rows: list[dict]) -> None:
     ...     read_rows(f"{folder}/one.json")
     [{'seed': 0, 'accuracy': 90.0}]
     """
-    stored = [{str(name): storable(value, str(name)) for name, value in row.items()} for row in rows]
+    for row in rows:
+        if wrong := [name for name in row if not isinstance(name, str)]:
+            raise BadType(f"the columns of a row have texts as names, not {shown(wrong[0])}.")
+    stored = [{name: storable(value, name) for name, value in row.items()} for row in rows]
     lines = ",\n".join(json.dumps(row) for row in stored)
     head = f'{{"format": {json.dumps(FORMAT)}, "sha256": "{digest(stored)}", "rows": ['
     write_atomically(path, f"{head}\n{lines}\n]}}\n" if stored else f"{head}]}}\n")

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields
+from enum import Enum, IntEnum
 from fractions import Fraction
 
 import numpy as np
@@ -15,6 +16,7 @@ from pruning_core.checks import (
     OneOf,
     Real,
     Several,
+    Text,
     Whole,
     check,
     check_fields,
@@ -23,6 +25,15 @@ from pruning_core.checks import (
     generator_of,
 )
 from pruning_core.errors import BadInput, BadType, UnknownName
+
+
+class Level(IntEnum):
+    HIGH = 3
+
+
+class Shade(str, Enum):  # noqa: UP042 - one whose str() is its name
+    DARK = "dark"
+
 
 ANY = Real()
 COUNT = Whole(at_least=1)
@@ -39,6 +50,11 @@ GOOD = [
     (ANY, torch.tensor(7), 7),
     (ANY, torch.tensor(0.25, dtype=torch.bfloat16), 0.25),
     (ANY, torch.tensor(0.25, requires_grad=True), 0.25),
+    (ANY, np.longdouble("0.5"), 0.5),
+    (ANY, Level.HIGH, 3),
+    (COUNT, Level.HIGH, 3),
+    (Text(), Shade.DARK, "dark"),
+    (OneOf("dark", "light"), Shade.DARK, "dark"),
     (SHARE, 0, 0),
     (SHARE, 0.999, 0.999),
     (Real(above=0, at_most=1), 1, 1),

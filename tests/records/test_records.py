@@ -165,6 +165,9 @@ def test_scalars_are_stored_as_numbers_and_nan_as_missing(tmp_path):
     assert records.read_rows(tmp_path / "r.json") == [{"a": 0.5, "b": 3, "c": None, "d": None, "e": [1, 2]}]
     with pytest.raises(BadType, match="'where'"):
         records.write_rows(tmp_path / "r.json", [{"where": tmp_path}])
+    for name in (1, None, ("a",)):  # as a text one would stand for another, and be lost
+        with pytest.raises(BadType, match="the columns of a row have texts as names"):
+            records.write_rows(tmp_path / "r.json", [{name: 1, str(name): 2}])
 
 
 def test_damaged_records_are_refused(tmp_path):

@@ -57,7 +57,7 @@ def architecture(model: nn.Module, arguments: tuple) -> Hashable | None:
             for name, module in model.named_modules(remove_duplicate=False)
         )
         return layers, _plain(arguments)
-    except _NotPlain:
+    except (_NotPlain, RecursionError):  # an argument that holds itself
         return None
 
 
@@ -111,6 +111,8 @@ def _tensors(name: str, module: nn.Module, shared: dict[int, str]) -> Hashable:
 def _plain(value: Any) -> Hashable:
     """Something hashable that is equal for equal values."""
     if isinstance(value, Tensor):
+        if value.layout is not torch.strided or value.is_quantized:
+            raise _NotPlain
         numbers = value.numel() if not value.is_floating_point() and not value.is_meta else 0
         if numbers > 10_000:
             raise _NotPlain

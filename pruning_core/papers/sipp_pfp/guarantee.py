@@ -130,7 +130,12 @@ def draws_needed(error: float, total: float, outputs: int, delta: float = 1e-16,
     delta = check("delta", delta, PROBABILITY)
     if not error > 0 or not total > 0 or outputs < 1:
         raise BadInput(f"error, sensitivities and outputs are positive, not {error}, {total} and {outputs}.")
-    return math.ceil((6 + 2 * error) * total * constant * math.log(8 * outputs / delta) / error**2)
+    try:
+        return math.ceil((6 + 2 * error) * total * constant * math.log(8 * outputs / delta) / error**2)
+    except ArithmeticError:
+        raise BadInput(
+            f"{error=:g}, {total=:g}, {constant=:g} and {delta=:g} ask for a number of draws that floats cannot compute."
+        ) from None
 
 
 @checked
