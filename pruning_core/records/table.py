@@ -119,7 +119,7 @@ def read_rows(path: str | os.PathLike) -> list[dict]:
 
 
 def _record_files(folders: tuple[str | os.PathLike, ...]) -> Iterator[Path]:
-    usual = [p for p in (cache_root() / "records", cache_root() / "results", results_root()) if p.is_dir()]
+    usual = [p for p in (cache_root() / "records", cache_root() / "results", results_root()) if os.path.isdir(p)]
     for place in map(Path, folders or usual):
         if os.path.isfile(place):  # Path.is_file raises where nobody may look
             yield place
