@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -10,8 +11,6 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from pruning_core.book.notebooks import (
     NotebookFailed,
@@ -25,6 +24,7 @@ from pruning_core.book.notebooks import (
 from pruning_core.book.stored import stored_notebook
 from pruning_core.checks import Whole, check, checked
 from pruning_core.errors import BadInput, known_name
+from pruning_core.progress import progress_bar
 from pruning_core.records.files import write_atomically
 from pruning_core.records.locks import kill, sweep
 from pruning_core.version import PROFILES, REPOSITORY
@@ -172,7 +172,7 @@ def _finished(running: Mapping[Future[float], Path], title: str) -> list[Path]:
     """Wait for all of them, saying how each ended; the ones that succeeded, or NotebookFailed with all failures."""
     problems: list[str] = []
     finished: list[Path] = []
-    with tqdm(total=len(running), desc=title, unit="notebook", disable=None) as bar:
+    with progress_bar(sys.stderr.isatty(), total=len(running), desc=title, unit="notebook") as bar:
         for future in as_completed(running):
             source = running[future]
             name = f"{source.parent.name}/{source.stem}"

