@@ -31,8 +31,8 @@ def check_shapes(model: nn.Module) -> None:
 def check_values(model: nn.Module) -> None:
     """The same, and BadInput for weights on the meta device, which have shapes but no values."""
     check_shapes(model)
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta:
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_meta:
             raise BadInput(
                 f"{name!r} lies on the meta device and has no values: call model.to_empty(device='cpu') and load a state."
             )
