@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from pruning_core.checks import checked, present
-from pruning_core.errors import BadInput, CorruptFile, OutOfTime, shown
+from pruning_core.errors import BadInput, OutOfTime, shown
 from pruning_core.experiments.experiment import Experiment, own_methods
 from pruning_core.experiments.own_code import loss_name
 from pruning_core.experiments.play import play
@@ -219,7 +219,8 @@ def _played(
             continue
         with exclusive(checkpoint(key)):
             for place in (checkpoint(key), checkpoint(key, "-halfway")):
-                replaceable(place)  # a link that leads nowhere, a pipe: found now, and not after the epochs
+                if not place.exists():
+                    replaceable(place)  # a link that leads nowhere: found now, and not after the epochs
             if _loaded(state, step, number, key):  # another process has trained it in the meantime
                 if log is not None:
                     log.pass_by(number, key)
@@ -244,7 +245,7 @@ def _epochs_in(halfway: Path) -> int:
     """The epochs of a training that its checkpoint within it holds; none of a damaged one, which says so when it is loaded."""
     try:
         return int(load_tensors(halfway)[1]["trainer"]["epoch"])
-    except (CorruptFile, KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):  # BadInput is a ValueError
         return 0
 
 

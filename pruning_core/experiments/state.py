@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import A, Constraints, OneOf, Real, Several, Text, Whole, check, check_finite
+from pruning_core.checks import A, Constraints, OneOf, Real, Text, Whole, check, check_finite
 from pruning_core.checks.arguments import Named
 from pruning_core.data.loading import Data, load_data
 from pruning_core.errors import BadInput, CorruptFile, PruningError
@@ -27,6 +27,7 @@ from pruning_core.models.build import build_model
 from pruning_core.models.cost import output_positions
 from pruning_core.models.storage import fit_tensors
 from pruning_core.records.checkpoints import join_parts, load_tensors, save_tensors, split_parts
+from pruning_core.records.table import Rows, check_entries, storable
 from pruning_core.training.trainer import Trainer
 from pruning_core.training.trainer_state import lay_out
 
@@ -36,14 +37,14 @@ if TYPE_CHECKING:
 
 KEPT = Constraints(
     dense=Named(OneOf("weights", "macs", "rows", "channels", "built"), Named(Text(), Whole(at_least=0))),
-    rows=Several(A(dict, "a row")),
+    rows=Rows(),
     epoch=Whole(0, 2**53),
     training_macs=Real(at_least=0),
     seconds=Real(at_least=0),
     last=A(dict, "a mapping"),
 )
 """What a checkpoint keeps of a state as JSON."""
-AGAIN = "delete it, and it is made again."
+AGAIN = "delete it, and it is made again"
 
 
 @dataclass
@@ -94,21 +95,18 @@ class State:
     def load(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Take over a saved state; returns the trainer's own part, if there is one. CorruptFile says what to delete."""
         try:
-            return self._taken_over(path, *load_tensors(path))
+            tensors, info = load_tensors(path)
         except PruningError as error:
-            if str(error).endswith(AGAIN):
-                raise
             raise CorruptFile(f"{error} Delete it, and it is made again.") from error
-
-    def _taken_over(
-        self, path: Path, tensors: dict[str, Tensor], info: dict[str, Any]
-    ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         complete = info.keys() >= KEPT.keys() and isinstance(info.get("trainer", {}), dict)
         if info.get("kind") != "run" or info.get("name") != path.stem or not complete:
-            raise CorruptFile(f"{path} is not the checkpoint that belongs there: {AGAIN}")
+            raise CorruptFile(f"{path} is not the checkpoint that belongs there: {AGAIN}.")
         parts = split_parts(tensors)
         try:
             kept = {name: check(f"its {name}", info[name], constraint) for name, constraint in KEPT.items()}
+            check_entries(
+                [{name: storable(row[name], name) for name in row} for row in kept["rows"]], "the {} of its rows"
+            )
             for of in ("weights", "macs", "rows"):
                 if kept["dense"].get(of) != self.dense[of]:
                     raise BadInput(f"its {of} are those of another network.")
@@ -123,12 +121,12 @@ class State:
             check_finite(self.model)
             masks.check(self.model)
         except PruningError as error:
-            raise CorruptFile(f"{path} is a damaged checkpoint: {str(error).rstrip('.')}: {AGAIN}") from error
+            raise CorruptFile(f"{path} is a damaged checkpoint: {str(error).rstrip('.')}: {AGAIN}.") from error
         self.model.to(self.experiment.device)
         lay_out(self.model, self.experiment.channels_last)
         self.masks, self.snapshots = masks, snapshots
         for name, value in kept.items():
-            setattr(self, name, list(value) if isinstance(value, tuple) else value)
+            setattr(self, name, value)
         return (parts.get("trainer", {}), info["trainer"]) if "trainer" in info else None
 
     def snapshot(self) -> dict[str, Tensor]:

@@ -174,7 +174,9 @@ class Masks(NamedTensors):
         masks = {name.removeprefix("mask:"): mask for name, mask in tensors.items() if name.startswith("mask:")}
         for name, mask in masks.items():
             if mask.dtype != torch.bool:
-                raise CorruptFile(f"{path} is damaged: its mask of {name!r} holds {mask.dtype}, not torch.bool; delete it.")
+                raise CorruptFile(
+                    f"{path} is damaged: its mask of {name!r} holds {mask.dtype}, not torch.bool; delete it."
+                )
         return cls(masks)
 
 

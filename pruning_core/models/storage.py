@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from pruning_core.checks import Real, Several, Whole, check, check_finite, checked
+from pruning_core.checks import Constraint, Real, Several, Whole, check, check_finite, checked
 from pruning_core.errors import BadInput, CorruptFile, PruningError, shown
 from pruning_core.models import build
 from pruning_core.models.layers.index import ChannelIndex
@@ -135,7 +135,11 @@ def _rebuilt(info: Mapping[str, Any], state: Mapping[str, Tensor], path: str | P
     try:
         if isinstance(recipe := info["recipe"], Mapping):
             most = max(USUAL_SIZE, sum(tensor.numel() for tensor in state.values()))
-            bounds = {"classes": Whole(1, most), "shape": Several(Whole(1, most)), "width": Real(above=0, at_most=most)}
+            bounds: dict[str, Constraint] = {
+                "classes": Whole(1, most),
+                "shape": Several(Whole(1, most)),
+                "width": Real(above=0, at_most=most),
+            }
             for entry in bounds.keys() & recipe.keys():
                 check(f"its {entry}, of a file of so few numbers,", recipe[entry], bounds[entry])
         with torch.device("meta"):
@@ -220,7 +224,12 @@ def _strange(tensor: Tensor) -> str | None:
 
 
 def _check_type(
-    name: str, found: Tensor, own: Tensor, is_norm: bool, types: dict[tuple[torch.dtype, bool], torch.dtype], misfit: str
+    name: str,
+    found: Tensor,
+    own: Tensor,
+    is_norm: bool,
+    types: dict[tuple[torch.dtype, bool], torch.dtype],
+    misfit: str,
 ) -> None:
     """BadInput for numbers of another type than the network's: whole ones must be of the same; the precision may be another,
     if it is that of all layers (norms may keep their own, as networks in half precision do). ``types`` collects them."""

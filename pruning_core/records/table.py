@@ -47,6 +47,21 @@ ENTRIES = Constraints(
 has columns of its own, whatever their names."""
 
 
+class Rows:
+    """A list of rows.
+
+    >>> check("history", {}, Rows())
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadType: history must be a list of rows, not {}.
+    """
+
+    def check(self, name: str, value: Any) -> list[dict[str, Any]]:
+        if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+            raise BadType(f"{name} must be a list of rows, not {shown(value)}.")
+        return value
+
+
 def storable(value: Any, where: str) -> Any:
     """A row's entry as strict JSON; nan and infinities become null because JSON has no word for them."""
     value = plain(value)
@@ -82,7 +97,7 @@ def write_rows(path: str | os.PathLike, rows: list[dict]) -> None:
     [{'seed': 0, 'accuracy': 90.0}]
     """
     stored = [{str(name): storable(value, str(name)) for name, value in row.items()} for row in rows]
-    _check_entries(stored, "the {} of a row")
+    check_entries(stored, "the {} of a row")
     lines = ",\n".join(json.dumps(row) for row in stored)
     head = f'{{"format": {json.dumps(FORMAT)}, "sha256": "{digest(stored)}", "rows": ['
     write_atomically(path, f"{head}\n{lines}\n]}}\n" if stored else f"{head}]}}\n")
@@ -127,7 +142,7 @@ def read_rows(path: str | os.PathLike) -> list[dict]:
     if not fits:
         raise CorruptFile(f"{path} is a damaged record: its rows do not match its checksum; {_WAY_OUT}.")
     try:  # the checksum is no secret
-        _check_entries(rows, "its {}")
+        check_entries(rows, "its {}")
     except PruningError as error:
         raise CorruptFile(f"{path} is a damaged record: {str(error).rstrip('.')}; {_WAY_OUT}.") from error
     if b"\\ud" in content.lower() and not _is_text(rows):
@@ -135,8 +150,14 @@ def read_rows(path: str | os.PathLike) -> list[dict]:
     return rows
 
 
-def _check_entries(rows: list[dict], words: str) -> None:
-    """BadType or BadInput for an entry that is not what its column holds; ``words`` name it."""
+def check_entries(rows: list[dict], words: str) -> None:
+    """Raise BadType or BadInput for an entry that is not what its column holds; ``words`` name it.
+
+    >>> check_entries([{"accuracy": 90.0}, {"accuracy": 101.0}], "the {} of a row")
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadInput: the accuracy of a row must lie in [0, 100], not 101.0.
+    """
     runs = [row for row in rows if not row.get("study")]
     for name, constraint in (TEXTS | ENTRIES).items():
         held = [value for row in (rows if name in TEXTS else runs) if (value := row.get(name)) is not None]
