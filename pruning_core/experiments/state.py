@@ -27,7 +27,8 @@ from pruning_core.models.build import build_model
 from pruning_core.models.cost import output_positions
 from pruning_core.models.storage import fit_tensors
 from pruning_core.records.checkpoints import join_parts, load_tensors, save_tensors, split_parts
-from pruning_core.records.table import Rows, check_entries, storable
+from pruning_core.records.rows import Rows, check_entries
+from pruning_core.records.table import storable
 from pruning_core.training.trainer import Trainer
 from pruning_core.training.trainer_state import lay_out
 

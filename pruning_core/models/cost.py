@@ -21,7 +21,7 @@ from pruning_core.checks import checked
 from pruning_core.errors import BadInput, BadType
 from pruning_core.models.calls import first_sample, tensors_of, tried
 from pruning_core.models.modes import copied, observing, plain_attention
-from pruning_core.models.ready import check_shapes, check_values
+from pruning_core.models.ready import check_shapes, check_values, state_tensors
 
 ATEN = torch.ops.aten
 QUICK = 5e10
@@ -67,9 +67,8 @@ def size_on_disk(model: nn.Module) -> int:
     >>> size_on_disk(nn.Linear(100, 10)) > 4 * 1010
     True
     """
-    check_values(model)
     unique: dict[tuple, tuple[str, Tensor]] = {}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in state_tensors(model).items():
         place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,)
         unique.setdefault(place, (name, tensor.detach().cpu().contiguous().clone()))
     return len(safetensors.torch.save(dict(unique.values())))

@@ -13,20 +13,17 @@ from torch.nn.modules.batchnorm import _NormBase
 from pruning_core.checks import Constraint, Real, Several, Whole, check, check_finite, checked
 from pruning_core.errors import BadInput, CorruptFile, PruningError, shown
 from pruning_core.models import build
-from pruning_core.models.layers.index import ChannelIndex
+from pruning_core.models.fitting import NORMS, can_be_one, check_layer, check_type, strange_type
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.models.modes import copied
-from pruning_core.models.ready import check_shapes, check_values
+from pruning_core.models.ready import check_shapes, state_tensors
 from pruning_core.records.checkpoints import load_tensors, save_tensors
 
 CARRIED = "pruning_masks"
 """The attribute under which a pruned network carries its masks, name -> bool tensor (see Masks.carried)."""
 CUT = (nn.modules.conv._ConvNd, nn.Linear, _NormBase, nn.PReLU)
 """Layers of torch that can lose channels, beside this package's own."""
-NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
-"""Layers that may keep single precision where the others of a network compute in half."""
-COMPUTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""The types of floating-point numbers that layers compute in: torch only stores those of eight bits and fewer."""
+ANEW = "save the network anew, or delete the file"
 USUAL_SIZE = 10**5
 """A recipe may ask for so many classes, pixels or widths, however few numbers its file holds: the rest of it was cut away."""
 
@@ -56,11 +53,10 @@ def save_network(
     >>> torch.equal(again.fc1.weight, network.fc1.weight)
     True
     """
-    check_values(model)
     check_shapes(model if like is None else like)
-    state = model.state_dict(keep_vars=True)
+    state = state_tensors(model)
     for name, tensor in state.items():
-        if isinstance(tensor, Tensor) and (strange := _strange(tensor)):
+        if strange := strange_type(tensor):
             raise BadInput(f"{name!r} holds {strange}; such a network cannot be saved.")
     tensors = {name: tensor.detach() for name, tensor in state.items()}
     if masks is None:
@@ -111,17 +107,23 @@ def load_pruned(path: str | PathLike, model: nn.Module | None = None) -> nn.Modu
     masks = {name.removeprefix("mask:"): mask for name, mask in tensors.items() if name.startswith("mask:")}
     for name, mask in masks.items():
         if mask.dtype != torch.bool or name not in state or mask.shape != state[name].shape:
-            raise CorruptFile(f"{path} is damaged: its mask of {name!r} does not fit a tensor of the network.")
+            raise CorruptFile(f"{path} is damaged: its mask of {name!r} does not fit a tensor of the network: {ANEW}.")
     skeleton = copied(model) if model is not None else _rebuilt(info, state, path)
     if info.get("plain") is True:
         skeleton = to_plain(skeleton)
     whole = info.get("whole", {})
     whole = whole if isinstance(whole, Mapping) else {}
-    fit_tensors(skeleton, state, str(path), _groups(info.get("tied", []), state, path), whole)
+    tied = _groups(info.get("tied", []), state, path)
+    try:
+        fit_tensors(skeleton, state, str(path), tied, whole)
+    except BadInput as error:
+        if model is not None:
+            raise
+        raise CorruptFile(f"{str(error).rstrip('.')}; the file contradicts its own recipe: {ANEW}.") from error
     try:
         check_finite(skeleton)
     except BadInput as error:
-        raise BadInput(f"{path} cannot be used: {error}") from error
+        raise BadInput(f"{path} cannot be used: {str(error).rstrip('.')}: {ANEW}.") from error
     setattr(skeleton, CARRIED, {name: mask for name, mask in masks.items() if not mask.all()})
     return skeleton.eval()
 
@@ -145,16 +147,16 @@ def _rebuilt(info: Mapping[str, Any], state: Mapping[str, Tensor], path: str | P
         with torch.device("meta"):
             return build.rebuild(recipe)
     except PruningError as error:
-        raise BadInput(f"{path} names a network that cannot be built: {error}") from error
+        raise BadInput(f"{path} names a network that cannot be built: {str(error).rstrip('.')}; {ANEW}.") from error
     except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
-        raise CorruptFile(f"{path} names a network that cannot be built: {shown(info['recipe'])}.") from error
+        raise CorruptFile(f"{path} names a network that cannot be built, {shown(info['recipe'])}; {ANEW}.") from error
 
 
 def _groups(tied: Any, state: Mapping[str, Tensor], path: str | PathLike) -> list[list[str]]:
     """The groups of names in a file that stand for one tensor each; CorruptFile unless they are such."""
     lists = isinstance(tied, list) and all(isinstance(group, list) for group in tied)
     if not lists or not all(isinstance(name, str) and name in state for group in tied for name in group):
-        raise CorruptFile(f"{path} is damaged: its groups of tied tensors are no lists of their names.")
+        raise CorruptFile(f"{path} is damaged: its groups of tied tensors are no lists of their names: {ANEW}.")
     return tied
 
 
@@ -175,7 +177,7 @@ def fit_tensors(
     misfit = f"{path} does not fit {type(skeleton).__name__}"
     if odd := sorted(own.keys() ^ state.keys()):
         raise BadInput(f"{misfit}: {_wrapped(own.keys(), state.keys()) or f'{odd[0]!r} is only in one of them'}.")
-    if torn := next((group for group in tied if not _can_be_one(group, own)), None):
+    if torn := next((group for group in tied if not can_be_one(group, own)), None):
         raise BadInput(f"{misfit}: {', '.join(map(repr, torn))} are one tensor in the file, and cannot be one there.")
     first = {name: group[0] for group in [*tied, *_shared(own)] for name in group}
     state = {name: state[name] for name in own}  # so that the first misfit is the first in the network
@@ -184,7 +186,7 @@ def fit_tensors(
     for name, tensor in state.items():
         owner, _, leaf = name.rpartition(".")
         module = skeleton.get_submodule(owner)
-        _check_type(name, tensor, own[name], isinstance(module, NORMS), types, misfit)
+        check_type(name, tensor, own[name], isinstance(module, NORMS), types, misfit)
         if tensor.dim() != own[name].dim():
             raise BadInput(f"{misfit}: {name!r} has {tensor.dim()} dimensions, not {own[name].dim()}.")
         if name != first.get(name, name) and not torch.equal(tensor, state[first[name]]):
@@ -201,7 +203,7 @@ def fit_tensors(
             raise BadInput(f"{misfit}: {name!r} has shape {shapes}, and pruning leaves fewer channels, but some.")
         changed.add(owner)
     for owner in changed:
-        _check_layer(owner, skeleton.get_submodule(owner), state, misfit)
+        check_layer(owner, skeleton.get_submodule(owner), state, misfit)
     made: dict[str, Any] = {}
     for name, tensor in state.items():
         owner, _, leaf = name.rpartition(".")
@@ -214,65 +216,6 @@ def fit_tensors(
             setattr(module, leaf, made.setdefault(source, tensor))
     for owner in changed:
         set_sizes(skeleton.get_submodule(owner))
-
-
-def _strange(tensor: Tensor) -> str | None:
-    """The type of a tensor of floating-point or complex numbers in which no layer computes."""
-    if tensor.is_complex() or tensor.is_quantized:
-        return str(tensor.dtype)
-    return str(tensor.dtype) if tensor.is_floating_point() and tensor.dtype not in COMPUTED else None
-
-
-def _check_type(
-    name: str,
-    found: Tensor,
-    own: Tensor,
-    is_norm: bool,
-    types: dict[tuple[torch.dtype, bool], torch.dtype],
-    misfit: str,
-) -> None:
-    """BadInput for numbers of another type than the network's: whole ones must be of the same; the precision may be another,
-    if it is that of all layers (norms may keep their own, as networks in half precision do). ``types`` collects them."""
-    if strange := _strange(found):
-        raise BadInput(f"{misfit}: {name!r} holds {strange}, a type in which no network is loaded.")
-    if found.dtype.is_floating_point and own.dtype.is_floating_point:
-        wanted = types.setdefault((own.dtype, is_norm), found.dtype)
-    else:
-        wanted = own.dtype
-    if found.dtype != wanted:
-        raise BadInput(f"{misfit}: {name!r} holds {found.dtype}, not {wanted}.")
-
-
-def _can_be_one(group: list[str], own: Mapping[str, Tensor]) -> bool:
-    """Whether the tensors of these names can be one: parameters may be tied whatever the network ties; a buffer, which
-    layers write to, only with those that it is one with there."""
-    are = [isinstance(own[name], nn.Parameter) for name in group]
-    return all(are) or (not any(are) and len({id(own[name]) for name in group}) == 1)
-
-
-def _check_layer(name: str, module: nn.Module, state: Mapping[str, Tensor], misfit: str) -> None:
-    """BadInput for tensors of one layer that contradict each other, or that no training leaves behind."""
-    leaves = [*module._parameters, *module._buffers]
-    held = {leaf: tensor for leaf in leaves if (tensor := state.get(f"{name}.{leaf}" if name else leaf)) is not None}
-    at = f"{misfit}: layer {name!r}" if name else misfit
-    if isinstance(module, _NormBase):
-        vectors = {leaf: tensor for leaf, tensor in held.items() if tensor.dim()}
-        if len({len(tensor) for tensor in vectors.values()}) > 1:
-            sizes = ", ".join(f"{len(tensor)} in {leaf}" for leaf, tensor in vectors.items())
-            raise BadInput(f"{at} has different numbers of channels: {sizes}.")
-        for leaf in held.keys() & {"running_var", "num_batches_tracked"}:
-            if bool((held[leaf] < 0).any()):
-                raise BadInput(f"{at} has a negative {leaf}.")
-    elif isinstance(module, nn.Linear) and {"weight", "bias"} <= held.keys():
-        if len(held["bias"]) == 1 < len(held["weight"]):  # torch adds it to all outputs; any other number it refuses
-            raise BadInput(f"{at} has one bias for {len(held['weight'])} outputs.")
-    elif isinstance(module, nn.modules.conv._ConvNd) and not module.transposed and "weight" in held:
-        outputs, inputs = held["weight"].shape[:2]
-        depthwise = inputs == 1 and module.groups == module.in_channels > 1
-        if outputs % (module.out_channels // module.groups if depthwise else module.groups):
-            raise BadInput(f"{at} has {outputs} outputs, which do not make whole groups.")
-    elif isinstance(module, ChannelIndex) and bool((held["index"] < -1).any()):
-        raise BadInput(f"{at} has an index below -1.")  # it would pick from the end
 
 
 def _own(model: nn.Module, name: str) -> bool:

@@ -14,7 +14,7 @@ from pruning_core.masks.masks import Masks
 from pruning_core.models.calls import tensors_of
 from pruning_core.models.modes import own_random_numbers
 from pruning_core.records.checkpoints import describe, join_parts, split_parts
-from pruning_core.records.table import Rows
+from pruning_core.records.rows import Rows
 from pruning_core.training.averaging import WeightAverage
 from pruning_core.training.optimizers import Optimizer, load_optimizer_state, optimizer_state, trained_by
 

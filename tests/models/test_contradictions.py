@@ -245,3 +245,21 @@ def test_what_cannot_be_loaded_is_not_saved(dtype, tmp_path):
     with pytest.raises(BadInput, match=rf"holds {dtype}; such a network cannot be saved"):
         pc.save_network(network, tmp_path / "network")
     assert list(tmp_path.iterdir()) == []
+
+
+class Counting(nn.Linear):
+    """A layer whose state holds more than tensors, as that of a quantised layer does."""
+
+    def get_extra_state(self):
+        return {"seen": 3}
+
+    def set_extra_state(self, state):
+        pass
+
+
+@pytest.mark.parametrize(
+    "use", [lambda network, path: pc.save_network(network, path), lambda network, _: size_on_disk(network)]
+)
+def test_a_state_of_other_things_than_tensors_is_refused(tmp_path, use):
+    with pytest.raises(BadInput, match=r"'_extra_state' in the state of the network is no tensor but a dict"):
+        use(Counting(2, 2), tmp_path / "network")
