@@ -9,7 +9,7 @@ from torch import nn
 
 from pruning_core.errors import BadInput
 from pruning_core.models.storage import load_pruned
-from pruning_core.records.checkpoints import load_tensors
+from pruning_core.records.checkpoints import LARGEST, load_tensors
 from pruning_core.records.files import file_sha256
 from pruning_core.records.places import located
 
@@ -36,6 +36,6 @@ def network_file(given: Any) -> NetworkFile | None:
 def begun(file: NetworkFile, built: nn.Module) -> nn.Module:
     """The network of a file, in training mode; ``built`` has its architecture, at full size. Raises BadInput where the file
     is another by now, or of another architecture."""
-    if file_sha256(file.path) != file.sha256:
+    if file_sha256(file.path, LARGEST) != file.sha256:
         raise BadInput(f"{file.path} was changed after the experiment was made of it; make the experiment again.")
     return load_pruned(file.path, model=built).train()

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pruning_core.errors import OutOfTime
+from pruning_core.errors import CorruptFile, OutOfTime, PruningError
 from pruning_core.experiments import stages
 from pruning_core.experiments.network_stages import attacked, measured, prune_stage, recalibrate, rewind, shrink
-from pruning_core.experiments.state import State, Step
+from pruning_core.experiments.state import AGAIN, State, Step
 from pruning_core.models.cost import count_macs, training_macs
 from pruning_core.models.layers.gates import ChannelGate, HardConcreteGate
 from pruning_core.models.layers.scored import Scored
@@ -60,7 +60,10 @@ def _train(state: State, stage: stages.Train, seed: int, checkpoint: Path | None
     resumed = state.load(checkpoint) if checkpoint is not None and checkpoint.exists() else None
     trainer = _trainer(state, stage, seed)
     if resumed is not None:
-        trainer.load_state_dict(resumed)
+        try:
+            trainer.load_state_dict(resumed)
+        except PruningError as error:
+            raise CorruptFile(f"{checkpoint} is a damaged checkpoint: {str(error).rstrip('.')}: {AGAIN}.") from error
     validation = data.validation if stage.keep == "best_validation" or (log and len(data.validation)) else None
     events = {e: i for i, e in enumerate(stage.during.epochs(epochs), 1)} if stage.during else {}
     cost = count_macs(state.model, state.example)

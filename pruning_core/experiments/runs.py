@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from pruning_core.checks import checked, present
-from pruning_core.errors import BadInput, CorruptFile, OutOfTime, shown
+from pruning_core.errors import BadInput, OutOfTime, shown
 from pruning_core.experiments.experiment import Experiment, own_methods
 from pruning_core.experiments.own_code import loss_name
 from pruning_core.experiments.play import play
@@ -28,12 +28,15 @@ from pruning_core.experiments.timelines import every_stage
 from pruning_core.experiments.watching import Log, is_watched
 from pruning_core.methods.base import Method
 from pruning_core.records.checkpoints import load_tensors
-from pruning_core.records.files import SECONDS_OF_A_WEEK, cache_root
+from pruning_core.records.files import SECONDS_OF_A_WEEK, cache_root, replaceable
 from pruning_core.records.hashes import content_hash
 from pruning_core.records.locks import exclusive, is_locked, sweep
 from pruning_core.records.machine import environment
 from pruning_core.records.table import UNTAGGED, recorded, write_rows
-from pruning_core.version import CHEAP, code_of
+from pruning_core.version import CHEAP, LONG, code_of
+
+NAMED = ("model", "data", "width", "seed", "limit", "random_labels", "profile")
+"""The fields of an experiment that its rows have as columns, where they are not None."""
 
 
 @checked
@@ -80,14 +83,16 @@ def run_until(
         present(experiment.device)
         with exclusive(path):
             if not path.exists():
+                replaceable(path)  # a link that leads nowhere: found now, and not after the work
                 return _record(experiment, path, progress, shared, ends)
             if not is_finished(experiment, folder):  # recorded, but not watched
                 with _threads(experiment):
                     _played(experiment, progress, ends=ends)
-    rows = recorded(path, experiment.key)
+    about = _about(experiment)
+    rows = recorded(path, experiment.key, about)
     if any(tag not in row for row in rows for tag in tags):
         with exclusive(path):
-            held = recorded(path, experiment.key)
+            held = recorded(path, experiment.key, about)
             new = [{tag: value for tag, value in tags.items() if tag not in row} for row in held]
             write_rows(path, [_tagged(row, joining) for row, joining in zip(held, new, strict=True)])
     return [_untagged(row) | tags for row in rows]
@@ -115,8 +120,7 @@ def _record(
     experiment: Experiment, path: Path, progress: bool, shared: Collection[str] | None, ends: float | None
 ) -> list[dict[str, Any]]:
     sweep(path.parent, checkpoint("").parent)
-    named = ("model", "data", "width", "seed", "limit", "random_labels", "profile")
-    about = {name: value for name in named if (value := getattr(experiment, name)) is not None}
+    about = {name: value for name in NAMED if (value := getattr(experiment, name)) is not None}
     about |= {"criterion": loss_name(experiment.loss)} if experiment.loss else {}
     about |= {"network_file": experiment.network.sha256} if experiment.network else {}
     about = {"experiment": experiment.key, **about, "code": code_of(experiment.profile)}
@@ -129,6 +133,12 @@ def _record(
         for key in set(trained[1:-1]) - set(shared):
             checkpoint(key).unlink(missing_ok=True)
     return [row | dict(experiment.tags) for row in rows]
+
+
+def _about(experiment: Experiment) -> dict[str, Collection[Any]]:
+    """What every row of an experiment says of it: column -> what its entry may be. Profiles of one kind share keys."""
+    about: dict[str, Collection[Any]] = {name: (getattr(experiment, name),) for name in NAMED}
+    return about | {"profile": CHEAP if experiment.profile in CHEAP else LONG}
 
 
 @checked
@@ -224,6 +234,9 @@ def _played(
             play(state, step, seed, progress=progress)
             continue
         with exclusive(checkpoint(key)):
+            for place in (checkpoint(key), checkpoint(key, "-halfway")):
+                if not place.exists():
+                    replaceable(place)  # a link that leads nowhere: found now, and not after the epochs
             if _loaded(state, step, number, key):  # another process has trained it in the meantime
                 if log is not None:
                     log.pass_by(number, key)
@@ -248,7 +261,7 @@ def _epochs_in(halfway: Path) -> int:
     """The epochs of a training that its checkpoint within it holds; none of a damaged one, which says so when it is loaded."""
     try:
         return int(load_tensors(halfway)[1]["trainer"]["epoch"])
-    except (CorruptFile, KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):  # BadInput is a ValueError
         return 0
 
 

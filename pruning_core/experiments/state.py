@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pruning_core.checks import A, Constraints, OneOf, Real, Text, Whole, check, check_finite
+from pruning_core.checks.arguments import Named
 from pruning_core.data.loading import Data, load_data
-from pruning_core.errors import BadInput, CorruptFile
+from pruning_core.errors import BadInput, CorruptFile, PruningError
 from pruning_core.experiments.network_file import begun
 from pruning_core.experiments.stages import Each, Prune, Repeat, Stage, Train
 from pruning_core.experiments.timelines import every_stage
@@ -25,6 +27,8 @@ from pruning_core.models.build import build_model
 from pruning_core.models.cost import output_positions
 from pruning_core.models.storage import fit_tensors
 from pruning_core.records.checkpoints import join_parts, load_tensors, save_tensors, split_parts
+from pruning_core.records.rows import Rows, check_entries
+from pruning_core.records.table import storable
 from pruning_core.training.trainer import Trainer
 from pruning_core.training.trainer_state import lay_out
 
@@ -32,7 +36,16 @@ if TYPE_CHECKING:
     from pruning_core.experiments.experiment import Experiment
     from pruning_core.experiments.watching import Log
 
-KEPT_AS_JSON = ("dense", "rows", "epoch", "training_macs", "seconds", "last")
+KEPT = Constraints(
+    dense=Named(OneOf("weights", "macs", "rows", "channels", "built"), Named(Text(), Whole(at_least=0))),
+    rows=Rows(),
+    epoch=Whole(0, 2**53),
+    training_macs=Real(at_least=0),
+    seconds=Real(at_least=0),
+    last=A(dict, "a mapping"),
+)
+"""What a checkpoint keeps of a state as JSON."""
+AGAIN = "delete it, and it is made again"
 
 
 @dataclass
@@ -75,7 +88,7 @@ class State:
         """Write everything needed to go on, atomically. The file knows its own name, and is believed under no other."""
         parts: dict[str, Mapping[str, Tensor]] = {"model": self.model.state_dict(), "mask": self.masks}
         parts |= {f"snapshot:{label}": snapshot for label, snapshot in self.snapshots.items()}
-        info: dict[str, Any] = {"kind": "run", "name": path.stem} | {name: getattr(self, name) for name in KEPT_AS_JSON}
+        info: dict[str, Any] = {"kind": "run", "name": path.stem} | {name: getattr(self, name) for name in KEPT}
         if trainer is not None:
             parts["trainer"], info["trainer"] = trainer.state_dict()
         save_tensors(path, join_parts(parts), info)
@@ -84,19 +97,37 @@ class State:
         """Take over a saved state; returns the trainer's own part, if there is one. CorruptFile says what to delete."""
         try:
             tensors, info = load_tensors(path)
-        except CorruptFile as error:
+        except PruningError as error:
             raise CorruptFile(f"{error} Delete it, and it is made again.") from error
-        complete = info.keys() >= {*KEPT_AS_JSON} and isinstance(info.get("trainer", {}), dict)
+        complete = info.keys() >= KEPT.keys() and isinstance(info.get("trainer", {}), dict)
         if info.get("kind") != "run" or info.get("name") != path.stem or not complete:
-            raise CorruptFile(f"{path} is not the checkpoint that belongs there: delete it, and it is made again.")
+            raise CorruptFile(f"{path} is not the checkpoint that belongs there: {AGAIN}.")
         parts = split_parts(tensors)
-        fit_tensors(self.model, parts.get("model", {}), str(path))
+        try:
+            kept = {name: check(f"its {name}", info[name], constraint) for name, constraint in KEPT.items()}
+            check_entries(
+                [{name: storable(row[name], name) for name in row} for row in kept["rows"]], "the {} of its rows"
+            )
+            for of in ("weights", "macs", "rows"):
+                if kept["dense"].get(of) != self.dense[of]:
+                    raise BadInput(f"its {of} are those of another network.")
+            masks, snapshots = Masks(parts.get("mask", {})), split_parts(parts.get("snapshot", {}))
+            if lost := self.snapshots.keys() - snapshots.keys():
+                raise BadInput(f"its snapshot {sorted(lost)[0]!r} is missing.")
+            for label, snapshot in snapshots.items():
+                for name, tensor in snapshot.items():
+                    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                        raise BadInput(f"{name!r} of its snapshot {label!r} holds NaN or infinite values.")
+            fit_tensors(self.model, parts.get("model", {}), str(path))
+            check_finite(self.model)
+            masks.check(self.model)
+        except PruningError as error:
+            raise CorruptFile(f"{path} is a damaged checkpoint: {str(error).rstrip('.')}: {AGAIN}.") from error
         self.model.to(self.experiment.device)
         lay_out(self.model, self.experiment.channels_last)
-        self.masks = Masks(parts.get("mask", {}))
-        self.snapshots = split_parts(parts.get("snapshot", {}))
-        for name in KEPT_AS_JSON:
-            setattr(self, name, info[name])
+        self.masks, self.snapshots = masks, snapshots
+        for name, value in kept.items():
+            setattr(self, name, value)
         return (parts.get("trainer", {}), info["trainer"]) if "trainer" in info else None
 
     def snapshot(self) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 from pruning_core.checks import checked
 from pruning_core.checks.constraints import plain
 from pruning_core.errors import BadInput, known_name
-from pruning_core.records.files import cache_root
+from pruning_core.records.files import cache_root, replaceable
 from pruning_core.records.hashes import content_hash
 from pruning_core.records.locks import exclusive
 from pruning_core.records.machine import environment
@@ -43,6 +43,7 @@ def study(settings: Mapping[str, Any], compute: Callable[[], Iterable[Mapping[st
     if not path.exists():
         with exclusive(path):
             if not path.exists():
+                replaceable(path)  # a link that leads nowhere: found now, and not after the work
                 origin, started = environment(), time.perf_counter()
                 rows = [dict(row) for row in compute()]
                 if not rows:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.checks import Text, check, checked
-from pruning_core.errors import BadInput, BadType, shown
+from pruning_core.errors import BadInput, BadType, CorruptFile, shown
 from pruning_core.models.storage import CARRIED
 from pruning_core.records.checkpoints import load_tensors, save_tensors
 
@@ -171,7 +171,13 @@ class Masks(NamedTensors):
     def load(cls, path: str | PathLike) -> Masks:
         """Read masks from a file of :meth:`save`, or from a pruned network saved by :func:`~pruning_core.pruning.prune`."""
         tensors, _ = load_tensors(path)
-        return cls({name.removeprefix("mask:"): mask for name, mask in tensors.items() if name.startswith("mask:")})
+        masks = {name.removeprefix("mask:"): mask for name, mask in tensors.items() if name.startswith("mask:")}
+        for name, mask in masks.items():
+            if mask.dtype != torch.bool:
+                raise CorruptFile(
+                    f"{path} is damaged: its mask of {name!r} holds {mask.dtype}, not torch.bool; delete it."
+                )
+        return cls(masks)
 
 
 def count_alive(mask: Tensor) -> int:

@@ -25,6 +25,7 @@ from pruning_core.models.cost import (
     weightless_copy,
 )
 from pruning_core.models.effective import remakes_weight
+from pruning_core.models.ready import check_shapes
 
 PRUNABLE = (*PRODUCERS, nn.Bilinear, nn.RNNBase, nn.MultiheadAttention)
 
@@ -53,6 +54,7 @@ def find_sites(
     >>> list(find_sites(network, channels=True, example_input=torch.zeros(1, 4)).groups)
     ['0']
     """
+    check_shapes(model)
     in_scope = _scope(model, scope)
     weights, excluded = _weights(model, in_scope)
     if not weights:

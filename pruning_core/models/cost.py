@@ -21,7 +21,7 @@ from pruning_core.checks import Dense, check, checked
 from pruning_core.errors import BadInput, BadType
 from pruning_core.models.calls import first_sample, mapped, tensors_of, tried
 from pruning_core.models.modes import copied, observing, plain_attention
-from pruning_core.models.ready import check_shapes
+from pruning_core.models.ready import check_shapes, check_values, state_tensors
 
 ATEN = torch.ops.aten
 QUICK = 5e10
@@ -44,13 +44,14 @@ def count_parameters(model: nn.Module) -> int:
 def sparsity_of(model: nn.Module) -> float:
     """Fraction of exact zeros, in [0, 1], among the weights of convolutions and linear layers.
 
-    Raises BadInput when there is no such weight.
+    Raises BadInput when there is no such weight, and for weights without values (lazy layers, the meta device).
 
     >>> layer = nn.Linear(4, 1)
     >>> _ = nn.init.zeros_(layer.weight[:, :3])
     >>> sparsity_of(layer)
     0.75
     """
+    check_values(model)
     unique = {module.weight for module in model.modules() if isinstance(module, LAYERS)}
     total = sum(weight.numel() for weight in unique)
     if total == 0:
@@ -60,13 +61,14 @@ def sparsity_of(model: nn.Module) -> float:
 
 @checked
 def size_on_disk(model: nn.Module) -> int:
-    """Bytes of the network as one safetensors file: parameters and buffers, zeros stored like any other value.
+    """Bytes of the network as one safetensors file: parameters and buffers, zeros stored like any other value. Raises BadInput
+    for weights without values (lazy layers, the meta device).
 
     >>> size_on_disk(nn.Linear(100, 10)) > 4 * 1010
     True
     """
     unique: dict[tuple, tuple[str, Tensor]] = {}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in state_tensors(model).items():
         place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,)
         unique.setdefault(place, (name, tensor.detach().cpu().contiguous().clone()))
     return len(safetensors.torch.save(dict(unique.values())))

@@ -1,7 +1,7 @@
 """Whether a network's weights are there, as parameters of its layers; otherwise one sentence that says what to do."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
@@ -31,11 +31,29 @@ def check_shapes(model: nn.Module) -> None:
 def check_values(model: nn.Module) -> None:
     """The same, and BadInput for weights on the meta device, which have shapes but no values."""
     check_shapes(model)
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta:
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_meta:
             raise BadInput(
                 f"{name!r} lies on the meta device and has no values: call model.to_empty(device='cpu') and load a state."
             )
+
+
+def state_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters and buffers of a network by name, those that are shared under each of their names. BadInput as of
+    :func:`check_values`, and for what else its state holds.
+
+    >>> list(state_tensors(nn.Linear(2, 1)))
+    ['weight', 'bias']
+    """
+    check_values(model)
+    state = model.state_dict(keep_vars=True)
+    if strange := [name for name, entry in state.items() if not isinstance(entry, Tensor)]:
+        kind = type(state[strange[0]]).__name__
+        raise BadInput(
+            f"{strange[0]!r} in the state of the network is no tensor but a {kind}, as quantised layers have it; save and "
+            "measure the network before it is quantised."
+        )
+    return state
 
 
 def check_plain(model: nn.Module) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Set
 from os import PathLike
 from typing import Any
@@ -11,16 +10,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from pruning_core.checks import check_finite, checked
+from pruning_core.checks import Constraint, Real, Several, Whole, check, check_finite, checked
 from pruning_core.errors import BadInput, CorruptFile, PruningError, shown
 from pruning_core.models import build
+from pruning_core.models.fitting import NORMS, can_be_one, check_layer, check_type, strange_type
 from pruning_core.models.layers.protocol import to_plain
+from pruning_core.models.modes import copied
+from pruning_core.models.ready import check_shapes, state_tensors
 from pruning_core.records.checkpoints import load_tensors, save_tensors
 
 CARRIED = "pruning_masks"
 """The attribute under which a pruned network carries its masks, name -> bool tensor (see Masks.carried)."""
 CUT = (nn.modules.conv._ConvNd, nn.Linear, _NormBase, nn.PReLU)
 """Layers of torch that can lose channels, beside this package's own."""
+ANEW = "save the network anew, or delete the file"
+USUAL_SIZE = 10**5
+"""A recipe may ask for so many classes, pixels or widths, however few numbers its file holds: the rest of it was cut away."""
 
 
 @checked
@@ -36,7 +41,8 @@ def save_network(
 
     ``like`` is the network before channels were removed (default: the same): from its ``recipe``, or from its name in
     torchvision, :func:`load_pruned` knows how to build it; any other class must be given when loading.
-    ``plain`` notes that special layers were made ordinary.
+    ``plain`` notes that special layers were made ordinary. Raises BadInput for a network without weights (a lazy layer that
+    has seen no input, the meta device), or with weights of a type in which no layer computes.
 
     >>> import pruning_core as pc
     >>> import tempfile
@@ -47,7 +53,11 @@ def save_network(
     >>> torch.equal(again.fc1.weight, network.fc1.weight)
     True
     """
-    state = model.state_dict(keep_vars=True)
+    check_shapes(model if like is None else like)
+    state = state_tensors(model)
+    for name, tensor in state.items():
+        if strange := strange_type(tensor):
+            raise BadInput(f"{name!r} holds {strange}; such a network cannot be saved.")
     tensors = {name: tensor.detach() for name, tensor in state.items()}
     if masks is None:
         carried = getattr(model, CARRIED, {}).items()
@@ -88,6 +98,8 @@ def load_pruned(path: str | PathLike, model: nn.Module | None = None) -> nn.Modu
     >>> torch.equal(again.fc1.weight, network.fc1.weight)
     True
     """
+    if model is not None:
+        check_shapes(model)
     tensors, info = load_tensors(path)
     if (what := info.get("kind")) != "network":
         raise CorruptFile(f"{path} holds {what if isinstance(what, str) else 'something else'}, not a network.")
@@ -95,41 +107,56 @@ def load_pruned(path: str | PathLike, model: nn.Module | None = None) -> nn.Modu
     masks = {name.removeprefix("mask:"): mask for name, mask in tensors.items() if name.startswith("mask:")}
     for name, mask in masks.items():
         if mask.dtype != torch.bool or name not in state or mask.shape != state[name].shape:
-            raise CorruptFile(f"{path} is damaged: its mask of {name!r} does not fit a tensor of the network.")
-    skeleton = copy.deepcopy(model) if model is not None else _rebuilt(info, path)
+            raise CorruptFile(f"{path} is damaged: its mask of {name!r} does not fit a tensor of the network: {ANEW}.")
+    skeleton = copied(model) if model is not None else _rebuilt(info, state, path)
     if info.get("plain") is True:
         skeleton = to_plain(skeleton)
     whole = info.get("whole", {})
     whole = whole if isinstance(whole, Mapping) else {}
-    fit_tensors(skeleton, state, str(path), _groups(info.get("tied", []), state, path), whole)
+    tied = _groups(info.get("tied", []), state, path)
+    try:
+        fit_tensors(skeleton, state, str(path), tied, whole)
+    except BadInput as error:
+        if model is not None:
+            raise
+        raise CorruptFile(f"{str(error).rstrip('.')}; the file contradicts its own recipe: {ANEW}.") from error
     try:
         check_finite(skeleton)
     except BadInput as error:
-        raise BadInput(f"{path} cannot be used: {error}") from error
+        raise BadInput(f"{path} cannot be used: {str(error).rstrip('.')}: {ANEW}.") from error
     setattr(skeleton, CARRIED, {name: mask for name, mask in masks.items() if not mask.all()})
     return skeleton.eval()
 
 
-def _rebuilt(info: Mapping[str, Any], path: str | PathLike) -> nn.Module:
+def _rebuilt(info: Mapping[str, Any], state: Mapping[str, Tensor], path: str | PathLike) -> nn.Module:
     """The architecture that a file names, without values: memory is taken for the tensors of the file only, however large a
-    width somebody has written into it."""
+    width somebody has written into it; and a network that is beyond what the file holds is not built at all."""
     if not info.get("recipe"):
         kind = info["class"] if isinstance(info.get("class"), str) else "network of some class"
         raise BadInput(f"{path} holds a {kind}, which cannot be rebuilt by name; pass an instance as model=.")
     try:
+        if isinstance(recipe := info["recipe"], Mapping):
+            most = max(USUAL_SIZE, sum(tensor.numel() for tensor in state.values()))
+            bounds: dict[str, Constraint] = {
+                "classes": Whole(1, most),
+                "shape": Several(Whole(1, most)),
+                "width": Real(above=0, at_most=most),
+            }
+            for entry in bounds.keys() & recipe.keys():
+                check(f"its {entry}, of a file of so few numbers,", recipe[entry], bounds[entry])
         with torch.device("meta"):
-            return build.rebuild(info["recipe"])
+            return build.rebuild(recipe)
     except PruningError as error:
-        raise BadInput(f"{path} names a network that cannot be built: {error}") from error
+        raise BadInput(f"{path} names a network that cannot be built: {str(error).rstrip('.')}; {ANEW}.") from error
     except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
-        raise CorruptFile(f"{path} names a network that cannot be built: {shown(info['recipe'])}.") from error
+        raise CorruptFile(f"{path} names a network that cannot be built, {shown(info['recipe'])}; {ANEW}.") from error
 
 
 def _groups(tied: Any, state: Mapping[str, Tensor], path: str | PathLike) -> list[list[str]]:
     """The groups of names in a file that stand for one tensor each; CorruptFile unless they are such."""
     lists = isinstance(tied, list) and all(isinstance(group, list) for group in tied)
     if not lists or not all(isinstance(name, str) and name in state for group in tied for name in group):
-        raise CorruptFile(f"{path} is damaged: its groups of tied tensors are no lists of their names.")
+        raise CorruptFile(f"{path} is damaged: its groups of tied tensors are no lists of their names: {ANEW}.")
     return tied
 
 
@@ -150,14 +177,16 @@ def fit_tensors(
     misfit = f"{path} does not fit {type(skeleton).__name__}"
     if odd := sorted(own.keys() ^ state.keys()):
         raise BadInput(f"{misfit}: {_wrapped(own.keys(), state.keys()) or f'{odd[0]!r} is only in one of them'}.")
+    if torn := next((group for group in tied if not can_be_one(group, own)), None):
+        raise BadInput(f"{misfit}: {', '.join(map(repr, torn))} are one tensor in the file, and cannot be one there.")
     first = {name: group[0] for group in [*tied, *_shared(own)] for name in group}
     state = {name: state[name] for name in own}  # so that the first misfit is the first in the network
     changed = set()
+    types: dict[tuple[torch.dtype, bool], torch.dtype] = {}
     for name, tensor in state.items():
         owner, _, leaf = name.rpartition(".")
         module = skeleton.get_submodule(owner)
-        if tensor.dtype.is_floating_point != own[name].dtype.is_floating_point or tensor.is_complex():
-            raise BadInput(f"{misfit}: {name!r} holds {tensor.dtype}, not {own[name].dtype}.")
+        check_type(name, tensor, own[name], isinstance(module, NORMS), types, misfit)
         if tensor.dim() != own[name].dim():
             raise BadInput(f"{misfit}: {name!r} has {tensor.dim()} dimensions, not {own[name].dim()}.")
         if name != first.get(name, name) and not torch.equal(tensor, state[first[name]]):
@@ -169,7 +198,12 @@ def fit_tensors(
         if tensor.shape[fixed:] != own[name].shape[fixed:]:
             shapes = f"{tuple(tensor.shape)}, not {tuple(own[name].shape)}"
             raise BadInput(f"{misfit}: {name!r} has shape {shapes}, and pruning changes numbers of channels only.")
+        if any(a > b or a < min(b, 1) for a, b in zip(tensor.shape, own[name].shape, strict=True)):
+            shapes = f"{tuple(tensor.shape)}, not {tuple(own[name].shape)}"
+            raise BadInput(f"{misfit}: {name!r} has shape {shapes}, and pruning leaves fewer channels, but some.")
         changed.add(owner)
+    for owner in changed:
+        check_layer(owner, skeleton.get_submodule(owner), state, misfit)
     made: dict[str, Any] = {}
     for name, tensor in state.items():
         owner, _, leaf = name.rpartition(".")

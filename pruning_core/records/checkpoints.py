@@ -7,10 +7,11 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
@@ -20,9 +21,13 @@ from torch import Tensor, nn
 from pruning_core.checks import A, check, checked
 from pruning_core.errors import BadInput, BadType, CorruptFile, shown
 from pruning_core.records.files import write_atomically
-from pruning_core.records.places import file_bytes
+from pruning_core.records.places import regular_file
 
 FORMAT = "pruning-core tensors 1"
+LARGEST = 2**35
+"""Bytes of the largest file that is read: ten times the weights of torchvision's largest network (vit_h_14, 2.5 GB), as a
+checkpoint with snapshots and the state of an optimizer holds them. A file with a hole in it may claim terabytes."""
+LONGEST_HEADER = 10**8  # bytes; safetensors reads no longer one
 
 
 def join_parts(parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -78,12 +83,14 @@ def load_tensors(path: str | PathLike) -> tuple[dict[str, Tensor], dict[str, Any
     ({'x': tensor([1., 1.])}, {'step': 3})
     """
     try:
-        content = file_bytes(path)
+        with regular_file(path, LARGEST) as file:
+            metadata = _metadata(path, file)
+            file.seek(0)
+            content = file.read()
     except FileNotFoundError as error:
         raise BadInput(f"there is no file {path}.") from error
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}.") from error
-    metadata = _metadata(path, content)
     if metadata.get("format") != FORMAT:
         raise CorruptFile(f"{path} is a safetensors file, but not one that pruning_core wrote ({FORMAT!r}).")
     try:
@@ -145,18 +152,31 @@ def refuse_foreign(path: str | PathLike, stored: Mapping[str, Any], wanted: Mapp
 def _plain(name: str, tensor: Tensor) -> Tensor:
     if not isinstance(name, str) or not isinstance(tensor, Tensor):
         raise BadType(f"a checkpoint maps names to tensors, not {shown(name)} to {type(tensor).__name__}.")
+    if tensor.is_meta:
+        raise BadInput(f"{name} lies on the meta device: it has a shape, but no values that could be saved.")
+    if tensor.is_quantized:
+        raise BadType(f"{name} is quantised ({tensor.dtype}); save what dequantize() makes of it.")
     if tensor.layout != torch.strided:
         raise BadType(f"{name} is stored as {tensor.layout}; only dense (strided) tensors can be saved.")
     return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
-def _metadata(path: str | PathLike, content: bytes) -> dict[str, str]:
-    """The metadata of a safetensors header, read by hand: safetensors shows it for mapped files only."""
-    end = 8 + int.from_bytes(content[:8], "little")
+def _metadata(path: str | PathLike, file: BinaryIO) -> dict[str, str]:
+    """The metadata of a safetensors header, read by hand: safetensors shows it for mapped files only. CorruptFile where the
+    tensors that the header tells of do not fill the file, which is found before these are read."""
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
     try:
-        return dict(json.loads(content[8:end]).get("__metadata__") or {})
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        if length > min(size - 8, LONGEST_HEADER):
+            raise ValueError
+        header = json.loads(file.read(length))
+        metadata = dict(header.pop("__metadata__", None) or {})
+        end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    except (ValueError, AttributeError, TypeError, KeyError, IndexError, RecursionError) as error:
         raise CorruptFile(f"{path} is no safetensors file, or its header is truncated or damaged.") from error
+    if end != size:
+        raise CorruptFile(f"{path} is truncated or damaged: it has {size:,} bytes, and its header tells of others.")
+    return metadata
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:

@@ -90,8 +90,9 @@ def needs_checkout(what: str) -> None:
 
 
 @checked
-def file_sha256(path: str | os.PathLike) -> str:
-    """The SHA-256 of a file's bytes, as 64 hex characters.
+def file_sha256(path: str | os.PathLike, largest: int | None = None) -> str:
+    """The SHA-256 of a file's bytes, as 64 hex characters. Raises BadInput for what is no file, or has more than ``largest``
+    bytes.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -102,6 +103,8 @@ def file_sha256(path: str | os.PathLike) -> str:
     try:
         if not Path(path).is_file():  # one would read from a pipe or a device for ever
             raise OSError(errno.EINVAL, "it is no regular file" if Path(path).exists() else "there is no such file")
+        if largest is not None and (size := Path(path).stat().st_size) > largest:
+            raise OSError(errno.EFBIG, f"it has {size:,} bytes, and at most {largest:,} are read")
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
@@ -126,8 +129,9 @@ def write_atomically(path: str | os.PathLike, writer: Callable[[Path], None] | b
         raise BadType(f"writer must be the content of a file, or a function that writes it, not {shown(writer)}.")
     if isinstance(writer, str):
         check("writer", writer, Text(empty=True))
-    path = _replaceable(path)
-    temporary = path.with_name(f"{partial_prefix()}{secrets.token_hex(4)}-{path.name}")
+    path = replaceable(path)
+    # The end of the name only, with its suffix: a file system that takes the name must take the temporary one too.
+    temporary = path.with_name(f"{partial_prefix()}{secrets.token_hex(4)}-{path.name[-40:]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _swept(path.parent.absolute())
@@ -149,8 +153,15 @@ def write_atomically(path: str | os.PathLike, writer: Callable[[Path], None] | b
             temporary.unlink()
 
 
-def _replaceable(path: str | os.PathLike) -> Path:
-    """Where a file may be written: a new name, or a regular file (the one that a link leads to); BadInput otherwise."""
+@checked
+def replaceable(path: str | os.PathLike) -> Path:
+    """Where a file may be written: a new name, or a regular file (the one that a link leads to); BadInput otherwise.
+
+    >>> replaceable("/dev/null")
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadInput: cannot write /dev/null: there is something that is no regular file.
+    """
     place = Path(path)
     if not place.name or "\0" in str(place):
         raise BadInput(f"cannot write {str(path)!r}: this is no name of a file.")
@@ -162,7 +173,7 @@ def _replaceable(path: str | os.PathLike) -> Path:
         ):  # a folder gets its own words when it is renamed over
             raise BadInput(f"cannot write {path}: there is something that is no regular file.")
     except (FileNotFoundError, RuntimeError) as error:
-        raise BadInput(f"cannot write {path}: it is a link that leads nowhere.") from error
+        raise BadInput(f"cannot write {path}: it is a link that leads nowhere; delete the link.") from error
     except OSError as error:
         if error.errno not in _NOT_WRITABLE:
             raise

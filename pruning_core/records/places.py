@@ -1,16 +1,20 @@
 """Places that a user names: what can be read as a file, and where a folder of results can be; found out before any work."""
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from pruning_core.checks import Place, Text, check
 from pruning_core.errors import BadInput, shown
 
 
-def file_bytes(path: str | os.PathLike, largest: int | None = None) -> bytes:
-    """The bytes of a regular file, or of the one that a link leads to.
+@contextlib.contextmanager
+def regular_file(path: str | os.PathLike, largest: int | None = None) -> Iterator[BinaryIO]:
+    """A regular file, or the one that a link leads to, open for reading.
 
     OSError, whose ``strerror`` says why, for anything else (one would wait for a pipe, and read from a device, for ever), and
     for a file of more than ``largest`` bytes.
@@ -28,9 +32,15 @@ def file_bytes(path: str | os.PathLike, largest: int | None = None) -> bytes:
         if largest is not None and about.st_size > largest:
             raise OSError(errno.EFBIG, f"it has {about.st_size:,} bytes, and at most {largest:,} are read")
         with open(handle, "rb", closefd=False) as file:
-            return file.read()
+            yield file
     finally:
         os.close(handle)
+
+
+def file_bytes(path: str | os.PathLike, largest: int | None = None) -> bytes:
+    """The bytes of a regular file; OSError as of :func:`regular_file`."""
+    with regular_file(path, largest) as file:
+        return file.read()
 
 
 def located(name: str, path: str | os.PathLike) -> Path:

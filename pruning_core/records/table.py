@@ -3,16 +3,17 @@
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruning_core.checks import Place, Text, Whole, check, checked, plain
-from pruning_core.errors import BadInput, BadType, CorruptFile, known_name, shown
+from pruning_core.errors import BadInput, BadType, CorruptFile, PruningError, known_name, shown
 from pruning_core.records.files import cache_root, is_checkout, results_root, write_atomically
 from pruning_core.records.hashes import digest
 from pruning_core.records.machine import DIRTY
 from pruning_core.records.places import check_folder, file_bytes
+from pruning_core.records.rows import check_entries, is_text
 from pruning_core.version import CHEAP, LONG, source_hash
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ COLUMNS = (
 
 UNTAGGED = "untagged"
 """In a record, and nowhere else: what the tags of a row stand for, so that a run without them reads it as it was."""
+
+LARGEST = 10**9
+"""Bytes of the largest record that is read: five hundred times that of the largest file of the book's results."""
 
 
 def storable(value: Any, where: str) -> Any:
@@ -59,8 +63,8 @@ def storable(value: Any, where: str) -> Any:
 def write_rows(path: str | os.PathLike, rows: list[dict]) -> None:
     """Store tidy rows as one JSON record with a checksum, atomically; one line a row, so that changes can be read.
 
-    Entries may be None, bool, int, float, str, numpy or torch scalars, and lists and dicts of these. Raises BadType
-    (naming the column) for others, BadInput when the path cannot be written.
+    Entries may be None, bool, int, float, str, numpy or torch scalars, and lists and dicts of these; those of a standard column
+    must be what the column holds. Raises BadType (naming the column) for others, BadInput when the path cannot be written.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -72,12 +76,13 @@ def write_rows(path: str | os.PathLike, rows: list[dict]) -> None:
         if wrong := [name for name in row if not isinstance(name, str)]:
             raise BadType(f"the columns of a row have texts as names, not {shown(wrong[0])}.")
     stored = [{name: storable(value, name) for name, value in row.items()} for row in rows]
+    check_entries(stored, "the {} of a row")
     lines = ",\n".join(json.dumps(row) for row in stored)
     head = f'{{"format": {json.dumps(FORMAT)}, "sha256": "{digest(stored)}", "rows": ['
     write_atomically(path, f"{head}\n{lines}\n]}}\n" if stored else f"{head}]}}\n")
 
 
-_NAMES = ("experiment", "profile", "model", "data", "study", "code", "revision")
+_WAY_OUT = "delete it, or put a whole one in its place"
 
 
 def _no_number(word: str) -> None:
@@ -96,25 +101,31 @@ def read_rows(path: str | os.PathLike) -> list[dict]:
     [{'seed': 0}]
     """
     try:
-        content = json.loads(file_bytes(path).decode("utf-8"), parse_constant=_no_number)
+        content = file_bytes(path, LARGEST)
+        document = json.loads(content.decode("utf-8"), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:  # broken JSON, broken UTF-8, NaN
-        raise CorruptFile(f"{path} is no record: it is truncated, altered, or of another kind.") from error
-    except OSError as error:
+        raise CorruptFile(f"{path} is no record: it is truncated, altered, or of another kind; {_WAY_OUT}.") from error
+    except FileNotFoundError as error:
         raise BadInput(f"cannot read the record {path}: {error.strerror}.") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CorruptFile(f"{path} is no record of this package: its format is not {FORMAT!r}.")
-    rows = content.get("rows")
+    except OSError as error:
+        raise BadInput(f"cannot read the record {path}: {error.strerror}; {_WAY_OUT}.") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise CorruptFile(f"{path} is no record of this package: its format is not {FORMAT!r}; {_WAY_OUT}.")
+    rows = document.get("rows")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise CorruptFile(f"{path} is a damaged record: it holds no list of rows.")
+        raise CorruptFile(f"{path} is a damaged record: it holds no list of rows; {_WAY_OUT}.")
     try:
-        fits = content.get("sha256") == digest(rows, finite=True)
+        fits = document.get("sha256") == digest(rows, finite=True)
     except ValueError:  # 1e999 is JSON
-        raise CorruptFile(f"{path} is a damaged record: it holds a number that is not finite.") from None
+        raise CorruptFile(f"{path} is a damaged record: it holds a number that is not finite; {_WAY_OUT}.") from None
     if not fits:
-        raise CorruptFile(f"{path} is a damaged record: its rows do not match its checksum.")
-    for name in _NAMES:  # the checksum is no secret
-        if wrong := [row[name] for row in rows if not isinstance(row.get(name), str | None)]:
-            raise CorruptFile(f"{path} is a damaged record: its {name} must be a text, not {shown(wrong[0])}.")
+        raise CorruptFile(f"{path} is a damaged record: its rows do not match its checksum; {_WAY_OUT}.")
+    try:  # the checksum is no secret
+        check_entries(rows, "its {}")
+    except PruningError as error:
+        raise CorruptFile(f"{path} is a damaged record: {str(error).rstrip('.')}; {_WAY_OUT}.") from error
+    if b"\\ud" in content.lower() and not is_text(rows):
+        raise CorruptFile(f"{path} is a damaged record: a text in it holds half of a letter; {_WAY_OUT}.")
     return rows
 
 
@@ -182,13 +193,22 @@ def collect(
     return list(joined)
 
 
-def recorded(path: Path, key: str) -> list[dict[str, Any]]:
-    """The rows of a record that lies where those of ``key`` belong; CorruptFile if they are of something else."""
+def recorded(path: Path, key: str, about: Mapping[str, Collection[Any]] | None = None) -> list[dict[str, Any]]:
+    """The rows of a record that lies where those of ``key`` belong; CorruptFile if they are of something else, or say another
+    thing of themselves than ``about`` (column -> what its entry may be)."""
     rows = read_rows(path)
     if not rows or any(row.get("experiment") != key for row in rows):
         raise CorruptFile(
             f"{path} holds rows of something else than {key}: delete this file, and its own are made again."
         )
+    for row in rows:
+        for name, allowed in (about or {}).items():
+            if row.get(name) not in allowed:
+                own = " or ".join(map(shown, allowed))
+                raise CorruptFile(
+                    f"{path} is a damaged record: its {name} is {shown(row.get(name))}, that of its experiment {own}: delete "
+                    "this file, and it is made again."
+                )
     return rows
 
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from pruning_core.checks import Whole, check, checked
-from pruning_core.errors import BadInput, CorruptFile, OutOfTime
+from pruning_core.checks import A, Whole, check, checked
+from pruning_core.errors import BadInput, CorruptFile, OutOfTime, PruningError
 from pruning_core.progress import progress_bar
 from pruning_core.records.checkpoints import load_tensors, refuse_foreign, save_tensors
 from pruning_core.training.first_look import as_split
@@ -103,12 +103,23 @@ def _resume_or_start(trainer: Trainer, path: Path, run: dict[str, Any]) -> None:
         return
     try:
         tensors, info = load_tensors(path)
-    except CorruptFile as error:
+    except BadInput as error:
         raise CorruptFile(f"{error} Delete it to train from the start.") from error
     if info.get("kind") != FORMAT:
         raise BadInput(f"{path} is not a checkpoint of a training.")
-    refuse_foreign(path, info.get("run", {}), run)
-    trainer.load_state_dict((tensors, info))
+    try:
+        described = check("the run of a saved training", info.get("run", {}), A(dict, "a mapping"))
+    except PruningError as error:
+        raise _damaged(path, error) from error
+    refuse_foreign(path, described, run)
+    try:
+        trainer.load_state_dict((tensors, info))
+    except PruningError as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: PruningError) -> CorruptFile:
+    return CorruptFile(f"{path} is a damaged checkpoint: {str(error).rstrip('.')}. Delete it to train from the start.")
 
 
 def _save(trainer: Trainer, path: str | Path, run: dict[str, Any]) -> None:

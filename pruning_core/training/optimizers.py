@@ -194,6 +194,14 @@ def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
     }
 
 
+NEEDED: dict[type, tuple[str, ...]] = {
+    torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.RMSprop: ("step", "square_avg"),
+}
+"""What an optimizer keeps of a parameter that it has stepped, and does not step it again without."""
+
+
 def load_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
     """Replace the optimizer's state by copies of ``optimizer_state(...)``; parameters it does not train are passed over.
 
@@ -201,12 +209,20 @@ def load_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, sta
     """
     parameters = dict(model.named_parameters())
     trained = set(map(id, trained_by(optimizer)))
-    optimizer.state.clear()
     for label, entry in state.items():
         kind, _, name = label.partition(":")
         parameter = parameters.get(name)
-        if parameter is None or (kind != "step" and entry.shape != parameter.shape):
+        shape = parameter.shape if parameter is not None and kind != "step" else torch.Size()
+        if parameter is None or entry.shape != shape or not entry.is_floating_point():
             raise BadInput(f"the optimizer state {label!r} does not fit the network.")
+        if bool(entry.isnan().any()):
+            raise BadInput(f"the optimizer state {label!r} holds NaN values.")
+        if lost := [other for other in NEEDED.get(type(optimizer), ()) if f"{other}:{name}" not in state]:
+            raise BadInput(f"the optimizer state {f'{lost[0]}:{name}'!r} is missing.")
+    optimizer.state.clear()
+    for label, entry in state.items():
+        kind, _, name = label.partition(":")
+        parameter = parameters[name]
         if id(parameter) not in trained:
             continue
         if kind == "step":

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import checked
+from pruning_core.checks import A, Constraints, Maybe, Real, Whole, check, checked
 from pruning_core.data.feeds import Feed
 from pruning_core.data.splits import Split
 from pruning_core.errors import BadInput, BadType, shown
@@ -14,10 +14,16 @@ from pruning_core.masks.masks import Masks
 from pruning_core.models.calls import tensors_of
 from pruning_core.models.modes import own_random_numbers
 from pruning_core.records.checkpoints import describe, join_parts, split_parts
+from pruning_core.records.rows import Rows
 from pruning_core.training.averaging import WeightAverage
 from pruning_core.training.optimizers import Optimizer, load_optimizer_state, optimizer_state, trained_by
 
 FORMAT = "training 1"
+STORED = Constraints(
+    epoch=Whole(0, 2**53), history=Rows(), best=Maybe(A(dict, "a mapping")), steps_averaged=Whole(0, 2**53)
+)
+"""What the state of a training holds beside its tensors."""
+BEST = Constraints(epoch=Whole(at_least=1), validation_accuracy=Real(infinite=True))
 
 
 def lay_out(model: nn.Module, channels_last: bool) -> None:
@@ -102,23 +108,27 @@ class TrainerState:
         """
         tensors, info = _state(state)
         parts = split_parts(tensors)
-        weights = parts.get("model", {})
         own = self.model.state_dict()
-        for name in sorted(own.keys() | weights.keys()):
-            if name not in own or name not in weights or own[name].shape != weights[name].shape:
-                raise BadInput(f"the saved training is one of another network: {name} does not fit.")
+        _check_fit("", own, parts.get("model", {}))
+        if info["best"] is not None:
+            _check_fit("best ", own, parts.get("best", {}))
+        sums = parts.get("average", {})  # of some parameters only, where others joined the network later
+        _check_fit("average ", {name: p for name, p in self.model.named_parameters() if name in sums}, sums)
+        masks = Masks(parts.get("mask", {})).check(self.model)
+        generator = _generator(tensors["generator"])
+        weights = parts.get("model", {})
+        load_optimizer_state(self.model, self.optimizer, parts.get("optimizer", {}))
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(weights[name])
-        load_optimizer_state(self.model, self.optimizer, parts.get("optimizer", {}))
-        self.masks = Masks(parts.get("mask", {}))
-        self.generator.set_state(tensors["generator"])
+        self.masks = masks
+        self.generator.set_state(generator)
         self.epoch = info["epoch"]
         self.history = [dict(row) for row in info["history"]]
         self.best = info["best"] and {**info["best"], "state": parts.get("best", {})}
         if self.average is not None:
             device = next(self.model.parameters()).device
-            self.average.load(parts.get("average", {}), info["steps_averaged"], device)
+            self.average.load(sums, info["steps_averaged"], device)
 
     @checked
     def slice_state(self, kept: Any, model: nn.Module) -> None:
@@ -174,7 +184,29 @@ def _state(given: Any) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
     """What ``state_dict`` gave; BadInput for anything else."""
     match given:
         case (Mapping() as tensors, Mapping() as info) if info.get("kind") == FORMAT:
-            whole = {"epoch", "history", "best", "steps_averaged"} <= info.keys() and "generator" in tensors
+            whole = STORED.keys() <= info.keys() and "generator" in tensors
             if whole and all(isinstance(name, str) and isinstance(t, Tensor) for name, t in tensors.items()):
-                return tensors, info
+                found = {name: check(f"the {name} of a saved training", info[name], STORED[name]) for name in STORED}
+                for name, constraint in BEST.items() if found["best"] is not None else ():
+                    check(f"the {name} of the best epoch of a saved training", found["best"].get(name), constraint)
+                return tensors, found
     raise BadInput("this is not the state of a training, as state_dict() gives it.")
+
+
+def _check_fit(what: str, own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    """BadInput unless the saved tensors have the names, shapes and kinds of numbers of the network's own, and are finite."""
+    for name in sorted(own.keys() | saved.keys()):
+        fits = name in own and name in saved and own[name].shape == saved[name].shape
+        if not fits or own[name].dtype != saved[name].dtype:
+            raise BadInput(f"the saved {what}training is one of another network: {name} does not fit.")
+        if saved[name].is_floating_point() and not bool(saved[name].isfinite().all()):
+            raise BadInput(f"the saved {what}training holds NaN or infinite values in {name}.")
+
+
+def _generator(state: Tensor) -> Tensor:
+    """The state of a generator of random numbers, if it is one that torch takes."""
+    try:
+        torch.Generator().set_state(state)
+    except (RuntimeError, TypeError) as error:
+        raise BadInput("the generator of a saved training is none of torch.") from error
+    return state

@@ -39,7 +39,9 @@ class ChannelIndex(nn.Module):
                 f"outputs must be at least inputs, {inputs}, not {outputs}: this shortcut only adds channels."
             )
         before = (outputs - inputs) // 2
-        return cls([-1] * before + list(range(inputs)) + [-1] * (outputs - inputs - before), stride)
+        found = cls([], stride)
+        found.index = F.pad(torch.arange(inputs), (before, outputs - inputs - before), value=-1)  # no list of millions
+        return found
 
     def forward(self, input: Tensor) -> Tensor:
         thinned = input[:, :, :: self.stride, :: self.stride]
