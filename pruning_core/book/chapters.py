@@ -53,7 +53,7 @@ def find_notebooks(names: Iterable[str] = (), sources: Path = SOURCES) -> list[P
         if len(fitting) > 1:
             raise BadInput(f"several notebooks begin with {given!r}: {', '.join(fitting)}.")
         chosen.append(every[fitting[0] if fitting else known_name("notebook", name, every)])
-    return chosen or list(every.values())
+    return list(dict.fromkeys(chosen)) or list(every.values())  # each once, however often it is named
 
 
 def unstripped(path: Path) -> list[str]:

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from pruning_core import records
-from pruning_core.commands.options import MANY, PathOf, address_of, command, files, given, parameters, profile
+from pruning_core.commands.options import MANY, PathOf, address_of, alone, command, files, given, parameters, profile
 from pruning_core.errors import BadInput, known_name
 from pruning_core.records.places import check_folder
 from pruning_core.version import LONG, PROFILES, REPOSITORY
@@ -39,6 +39,7 @@ def notebooks(
 
     found = chapters.find_notebooks(list(names))
     if flags["check_stripped"]:
+        alone("--check-stripped", "names")
         dirty = {path: wrong for path in found if (wrong := chapters.unstripped(path))}
         for path, wrong in dirty.items():
             print(f"{path}: {', '.join(wrong)}", file=sys.stderr)

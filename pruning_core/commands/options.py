@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from pruning_core.checks import Place, Whole, check
 from pruning_core.data.own import named_data
@@ -43,24 +44,44 @@ class PathOf(click.Path):
         return super().convert(check(param.opts[-1] if param else "a path", value, Place()), param, ctx)
 
 
+def alone(option: str, *beside: str) -> None:
+    """BadInput where anything is typed that ``option`` does not look at: all but itself and the parameters ``beside`` it."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        typed = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+        if typed and option not in parameter.opts and parameter.name not in beside:
+            name = (
+                parameter.opts[-1]
+                if isinstance(parameter, click.Option)
+                else shown(context.params[str(parameter.name)])
+            )
+            raise BadInput(f"{option} runs nothing, so that {name} changes nothing: leave one of them out.")
+
+
 parameters = click.option(
     "-p", "parameters", nargs=2, type=(str, str), metavar="NAME VALUE", multiple=True,
-    help="set a parameter, its value as YAML; may be given several times",
+    help="set a parameter, its value as YAML; may be given several times, each with another name",
 )  # fmt: skip
 
 
 files = click.option(
     "-f", "files", type=PathOf(path_type=Path), multiple=True,
-    help="parameters from a file of YAML, as papermill -f; those of -p come later, and win",
+    help="parameters from a file of YAML, as papermill -f; a later file wins, and -p wins over all of them",
 )  # fmt: skip
 
 
 def given(pairs: Iterable[tuple[str, str]], files: Iterable[Path] = ()) -> dict[str, Any]:
-    """``-f file`` and ``-p name value`` as parameters; a value is read as YAML, as papermill does, and 1e-4 is a number."""
+    """``-f file`` and ``-p name value`` as parameters; a value is read as YAML, as papermill does, and 1e-4 is a number.
+    Raises BadInput for a name that is given twice."""
     found: dict[str, Any] = {}
     for file in files:
         found |= read_document(file)
-    return found | {name: read_value(value, "a value of -p") for name, value in pairs}
+    typed: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in typed:
+            raise BadInput(f"-p {name} is given twice: {shown(typed[name])} and {shown(value)}; give it once.")
+        typed[name] = value
+    return found | {name: read_value(value, "a value of -p") for name, value in typed.items()}
 
 
 _RUNNING: tuple[Decorator, ...] = (
@@ -79,7 +100,7 @@ _RUNNING: tuple[Decorator, ...] = (
     ),
     click.option("--loss", help="mse, hinge, or MODULE:FUNCTION of your own, in place of cross-entropy"),
     click.option("--network", type=PathOf(path_type=Path), help="begin with the network of this file, saved by save_network"),
-    click.option("--measure-cuts", is_flag=True, help="measure right before and right after each cut"),
+    click.option("--measure-cuts", is_flag=True, help="measure right before and right after each cut, where there is one"),
     click.option(
         "--max-minutes", "--max_training_minutes", "max_minutes", type=float,
         help="stop at a checkpoint after so many minutes (exit status 75); the same command goes on",

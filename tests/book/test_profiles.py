@@ -98,6 +98,13 @@ def test_all_profiles_of_the_book_pass(profile):
     assert all(read)
 
 
+def test_a_notebook_that_is_named_twice_runs_once():
+    (found,) = chapters.find_notebooks(
+        ["0_foundations/1", "0_foundations/1_sparsity", "0_foundations/1_sparsity.ipynb"]
+    )
+    assert found.stem == "1_sparsity"
+
+
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "meta"])
 def test_a_device_that_is_not_there_is_refused_by_the_check_of_all(device, monkeypatch):
     monkeypatch.setattr(torch, "cuda", SimpleNamespace(is_available=lambda: False))

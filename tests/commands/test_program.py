@@ -205,6 +205,27 @@ def test_the_help_of_every_command_ends_with_an_example_of_it(name, capsys):
         ("official cifar/resnet20 --methods ALDS", "ALDS, asked for of cifar/resnet20, is not here: it takes layers apart"),
         ("official cifar/resnet20 --methods SVDNet", "SVDNet, asked for of cifar/resnet20, is not here: it takes layers"),
         ("official cifar/resnet20 --methods SiPP2", "unknown method of cifar/resnet20 'SiPP2'"),
+        ("official cifar/resnet20 --methods SiPPNet --methods SiPP", "the method 'SiPP' of cifar/resnet20 is asked for twice"),
+        ("official mnist/lenet300_100 --methods nix", "unknown method of mnist/lenet300_100 'nix'"),
+        ("official fc5_cifar10 --methods nix", "unknown method of fc5_cifar10 'nix': Allowed: magnitude."),
+        ("official rni/vgg16-cifar10-rni --methods nix", "unknown method of rni/vgg16-cifar10-rni 'nix': did you mean 'rni'? Allowed: rni."),
+        ("official rni/vgg16-cifar10-l1 --methods rni", "unknown method of rni/vgg16-cifar10-l1 'rni': Allowed: l1."),
+        ("official ispasp/resnet34 --methods nix", "unknown method of resnet34 'nix': Allowed: ispasp."),
+        ("official prune_resnet34_ispasp.py --methods nix", "'nix': Allowed: ispasp."),
+        ("official snipit/SNAPit-VGG16-CIFAR10 --methods nix", "unknown method of this line of SNIP-it 'nix'"),
+        ("official snipit --methods snip", "'snip': did you mean 'snap'? Allowed: dense, snap."),
+        ("official --list --epochs 3", "--list runs nothing, so that --epochs changes nothing: leave one of them out."),
+        ("official --list snipit --seeds 2 --plan", "--list runs nothing, so that --plan changes nothing"),
+        ("official --list snipit cifar", "--list runs nothing, so that ('cifar',) changes nothing"),
+        ("official fc5_cifar10 --plan --workers many", "--workers must be a number of processes"),
+        ("official fc5_cifar10 --plan --max-minutes 0", "max_minutes must be finite and above 0"),
+        ("official fc5_cifar10 --plan --out /dev/null", "--out is a folder for files to be written to"),
+        ("notebooks --check-stripped --profile smoke", "--check-stripped runs nothing, so that --profile changes nothing"),
+        ("notebooks --check-stripped -p epochs 1", "--check-stripped runs nothing, so that -p changes nothing"),
+        ("run dense -p epochs 1 -p epochs 0", "-p epochs is given twice: '1' and '0'; give it once."),
+        ("run dense -p epochs 1 -p epochs 1", "-p epochs is given twice"),
+        ("notebooks 0_foundations/1 -p epochs 1 -p seed 1 -p epochs 0", "-p epochs is given twice: '1' and '0'"),
+        ("page 0_foundations/1 -p profile quick -p profile smoke", "-p profile is given twice"),
         ("official cifar/resnet20 --epochs 0", "epochs must be between 1 and 1000000"),
         ("official cifar/resnet20 --points 0", "points must be at least 1"),
         ("official cifar/resnet20 --data digit", "did you mean 'digits'"),
@@ -280,6 +301,16 @@ def test_the_settings_of_run_reach_the_experiment(empty_cache, tmp_path, capsys)
     )  # fmt: skip
     assert planned.record().exists()
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"rows.csv", "curves.csv", "curves.npz", "report.md"}
+
+
+def test_the_methods_of_a_line_of_snip_it_can_be_chosen(capsys, empty_cache):
+    line = "official snipit --prune_criterion SNAP --plan --data digits --seeds 1"
+    assert main(shlex.split(line)) == 0
+    both = capsys.readouterr().out.splitlines()
+    assert main([*shlex.split(line), "--methods", "snap"]) == 0
+    (_, one) = capsys.readouterr().out.splitlines()
+    assert len(both) == 3
+    assert one in both
 
 
 OWN_LOSS = """
