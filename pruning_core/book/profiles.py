@@ -2,6 +2,7 @@
 JupyterLab and ``make book`` all run the same thing."""
 
 import json
+import os
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -102,9 +103,9 @@ def profile_settings(name: str, profile: str | Mapping[str, Any], **chosen: Any)
     here = Path.cwd()
     places = [base / "notebooks" for base in (here, *here.parents)] + list(here.parents) + [REPOSITORY / "notebooks"]
     files = [place / chapter / "profiles.yml" for place in places]
-    found = next((file for file in files if file.is_file()), None)
+    found = next((file for file in files if os.path.isfile(file)), None)  # Path.is_file raises for a long name
     if found is None:
-        raise BadInput(f"no profiles.yml for {name!r} above {here} or in {REPOSITORY / 'notebooks'}.")
+        raise BadInput(f"no profiles.yml for {shown(name)} above {here} or in {REPOSITORY / 'notebooks'}.")
     given = profile if isinstance(profile, Mapping) else {"profile": profile}
     chosen_profile: str = check("profile", given.get("profile", "quick"), Text())
     settings = read_profiles(found, stem, chosen_profile)

@@ -68,13 +68,13 @@ def official_command(
         options["seeds"], options["points"], options["methods"], options["reference"], flags, options["device"]
     )
     shorter = official.Shorter(epochs, options["limit"], options["width"], options["data"])
+    system = (official.official(wanted) if isinstance(wanted, str) else settings_of_file(wanted)[0]).room
     title = wanted.stem if isinstance(wanted, Path) else wanted
     out = options["out"] or cache_root() / "official" / title
     if options["out"] or not options["plan"]:
         check_folder("--out", out)
     workers = workers_of(options["workers"])
     minutes = check("max_minutes", options["max_minutes"], Maybe(Real(above=0)))
-    system = (official.official(wanted) if isinstance(wanted, str) else settings_of_file(wanted)[0]).room
     more = besides(options, out / "watch", {"snipit": "snipit", "sipp_pfp": "sipp"}.get(system))
     if options["plan"]:
         _plan(wanted, asked, shorter, more)

@@ -15,6 +15,7 @@ from pruning_core.data.own import named_data
 from pruning_core.errors import BadInput, known_name, shown
 from pruning_core.experiments.besides import Besides
 from pruning_core.experiments.engine import MANY
+from pruning_core.experiments.own_code import own_object
 from pruning_core.experiments.watching import Watch
 from pruning_core.records.places import check_folder, located
 from pruning_core.records.values import read_document, read_value
@@ -160,13 +161,9 @@ def besides(options: dict[str, Any], folder: Path | None = None, tags: str | Non
 
 def _loss(text: str) -> Any:
     """A loss of the book by its name, or a function MODULE:FUNCTION."""
-    module, _, name = text.partition(":")
-    if not name:
+    if ":" not in text:
         return known_name("loss", text, LOSSES)
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BadInput(f"there is no loss {text!r}: {' '.join(str(error).split())}.") from error
+    return own_object("loss", text)
 
 
 def use_root(root: Path | None) -> None:

@@ -92,7 +92,7 @@ def run_until(
 
 def is_finished(experiment: Experiment, folder: Path | None = None) -> bool:
     """Whether an experiment has its record, and its log if it is to be watched."""
-    return experiment.record(folder).exists() and is_watched(experiment)
+    return os.path.exists(experiment.record(folder)) and is_watched(experiment)
 
 
 def _record(

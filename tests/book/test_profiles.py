@@ -105,6 +105,15 @@ def test_a_notebook_that_is_named_twice_runs_once():
     assert found.stem == "1_sparsity"
 
 
+@pytest.mark.parametrize("n", [300, 5000])
+def test_names_that_are_too_long_for_a_file_are_unknown_ones(n):
+    with pytest.raises(BadInput, match=r"no profiles\.yml for 'xxx") as caught:
+        profile_settings(f"{'x' * n}/{'x' * n}", "quick")
+    assert len(str(caught.value)) < 500
+    with pytest.raises(UnknownName, match="unknown notebook 'xxx"):
+        chapters.find_notebooks(["x" * n], Path("x" * 300))
+
+
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "meta"])
 def test_a_device_that_is_not_there_is_refused_by_the_check_of_all(device, monkeypatch):
     monkeypatch.setattr(torch, "cuda", SimpleNamespace(is_available=lambda: False))

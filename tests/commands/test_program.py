@@ -187,6 +187,22 @@ def test_the_help_of_every_command_ends_with_an_example_of_it(name, capsys):
         ("run dense -p epochs 1 --loss mes", "did you mean 'mse'"),
         ("run dense -p epochs 1 --loss nowhere:loss", "there is no loss 'nowhere:loss'"),
         ("run dense -p epochs 1 --loss math:pi", "loss must be a name"),
+        *(
+            (f"run dense -p epochs 1 --loss '{wrong}'", "is named as module:function, such as my_losses:halved, not ")
+            for wrong in ("..x:y", ".:y", ":y", "x:", ":", "a b:c", "a:b.c", "a:b:c", "../a:b", "a/b:c")
+        ),
+        ("run dense -p epochs 1 --loss os:system", "loss must be a function of (outputs, labels), which system(command) is"),
+        ("run dense -p epochs 1 --loss sys:exit", "loss must be a function of (outputs, labels), which exit(status=None, /)"),
+        ("run dense -p epochs 1 --loss os:nix", "there is no loss 'os:nix': module 'os' has no attribute 'nix'."),
+        ("official snipit --loss ..x:y", "unknown loss of SNIP-it '..x:y'"),
+        ("official fc5_cifar10 --loss ..x:y", "is named as module:function"),
+        (f"run dense -p epochs 1 --loss {'x' * 5000}:y", "there is no loss 'xxx"),
+        (f"run dense -p epochs 1 --model torchvision/{'x' * 5000} --data digits", "unknown model 'torchvision/...xxx"),
+        (f"official {'x' * 300}.yml", "cannot read xxx"),
+        (f"official {'x' * 5000}.yml", "cannot read xxx"),
+        (f"notebooks {'x' * 300}.ipynb", "unknown notebook 'xxx"),
+        (f"page {'x' * 5000}", "unknown notebook 'xxx"),
+        (f"run dense -p epochs 1 --data ./{'x' * 300}", "there is no folder"),
         ("run dense -p epochs 1 --network nowhere", "there is no file"),
         ("run dense -p epochs 1 --network .", "cannot be read"),
         ("run dense -p epochs 1 --max-minutes 0", "max_minutes must be finite and above 0"),
@@ -208,7 +224,7 @@ def test_the_help_of_every_command_ends_with_an_example_of_it(name, capsys):
         ("official cifar/resnet20 --methods SiPPNet --methods SiPP", "the method 'SiPP' of cifar/resnet20 is asked for twice"),
         ("official mnist/lenet300_100 --methods nix", "unknown method of mnist/lenet300_100 'nix'"),
         ("official fc5_cifar10 --methods nix", "unknown method of fc5_cifar10 'nix': Allowed: magnitude."),
-        ("official rni/vgg16-cifar10-rni --methods nix", "unknown method of rni/vgg16-cifar10-rni 'nix': did you mean 'rni'? Allowed: rni."),
+        ("official rni/vgg16-cifar10-rni --methods nix", "'nix': did you mean 'rni'? Allowed: rni."),
         ("official rni/vgg16-cifar10-l1 --methods rni", "unknown method of rni/vgg16-cifar10-l1 'rni': Allowed: l1."),
         ("official ispasp/resnet34 --methods nix", "unknown method of resnet34 'nix': Allowed: ispasp."),
         ("official prune_resnet34_ispasp.py --methods nix", "'nix': Allowed: ispasp."),
@@ -340,6 +356,42 @@ def test_what_is_asked_besides_reaches_the_run(empty_cache, tmp_path, capsys, mo
     assert rows["loss"][0] == pytest.approx(pc.evaluate(network, split).loss / 2, rel=1e-5)
     (table,) = (tmp_path / "logs").glob("*-training1-*/epochs.csv")
     assert {"sign_flips", "median_elasticity"} <= set(table.read_text().splitlines()[0].split(","))
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("raise SystemExit(3)", "the loss does not take outputs torch.float32 of shape (2, 10) and labels"),
+        ("raise KeyError('a')", "the loss does not take outputs"),
+        ("return None", "the loss must return one number, the mean over the samples of a batch, not NoneType"),
+        ("return outputs", "the loss must return one number"),
+        ("return 3.0", "the loss must return one number"),
+    ],
+)
+def test_what_is_no_loss_is_refused_in_one_sentence(body, message, tmp_path, monkeypatch, capsys, empty_cache):
+    (tmp_path / "no_loss.py").write_text(f"def loss(outputs, labels):\n    {body}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "no_loss", raising=False)
+    assert message in refused(f"run dense -p epochs 1 {SMALL} --loss no_loss:loss", capsys)
+    assert not list(empty_cache.glob("records/*.json"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("raise SystemExit(0)", "there is no loss 'own_module:loss': 0."),
+        ("1 / 0", "there is no loss 'own_module:loss': division by zero."),
+        ("def loss(:", "there is no loss 'own_module:loss': invalid syntax"),
+        ("raise RuntimeError('a\\nb')", "there is no loss 'own_module:loss': a."),
+        ("", "has no attribute 'loss'."),
+        ("import nix", "No module named 'nix'."),
+    ],
+)
+def test_a_module_that_cannot_be_imported_holds_no_loss(text, message, tmp_path, monkeypatch, capsys, empty_cache):
+    (tmp_path / "own_module.py").write_text(text + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_module", raising=False)
+    assert message in refused(f"run dense -p epochs 1 {SMALL} --loss own_module:loss", capsys)
 
 
 def test_minutes_that_are_over_have_an_exit_status_of_their_own(empty_cache, capsys):
