@@ -31,6 +31,10 @@ little for a machine with ten times as many processes as cores."""
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
+_UNREADABLE = (SyntaxError, ValueError, MemoryError, RecursionError)
+"""What Python's parser raises for what it cannot read; the last two for what is nested too deeply."""
+
+
 class NotebookFailed(PruningError):
     """A cell of a notebook raised; the message names notebook, cell and exception."""
 
@@ -43,12 +47,14 @@ def read_parameters(path: Path) -> dict[str, str]:
     check_parameters(path)
     cell = next(cell["source"] for cell in source_cells(path) if "parameters" in cell["tags"])
     found = {}
-    with contextlib.suppress(SyntaxError, ValueError):
+    try:
         for node in ast.parse(cell).body:
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
             if isinstance(node, ast.Assign | ast.AnnAssign) and node.value and isinstance(targets[0], ast.Name):
                 text = ast.get_source_segment(cell, node.value) or ""
                 found[targets[0].id] = ast.unparse(node.value) if "\n" in text else text
+    except _UNREADABLE:
+        found = {}
     if not found:
         raise BadInput(f"the cell of {path} that is tagged 'parameters' must hold one assignment a line.")
     return found
@@ -205,7 +211,7 @@ def _value(text: str) -> Any:
     """What a default in the parameters cell stands for; the text itself where it is more than a literal."""
     try:
         return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
+    except _UNREADABLE:
         return text
 
 
