@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pruning_core.checks import Whole, check, checked, plain, present
 from pruning_core.errors import BadInput, OutOfTime, PruningError, shown
 from pruning_core.experiments.experiment import Experiment
-from pruning_core.experiments.runs import beginnings, checkpoint, ends_after, is_finished, run, run_until, train_until
+from pruning_core.experiments.runs import beginnings, checkpoint, ends_after, is_finished, run_until, train_until
 from pruning_core.experiments.stages import Each, Repeat, Stage, Train
 from pruning_core.progress import progress_bar
 from pruning_core.records.files import write_atomically
@@ -96,8 +96,8 @@ def run_all(
     Interrupted, it ends the processes that it started; the workers of a scheduler finish what they are at.
     An experiment that fails is tried once more (not where the failure is certain, as for bad input), keeps its error beside
     its record, and does not stop the others. Raises ExperimentsFailed at the end of all if there were any. After
-    ``max_minutes`` nothing new is begun, what trains stops at a checkpoint after its epoch, and OutOfTime says how far all
-    are: the same call goes on.
+    ``max_minutes`` nothing new is begun, what trains stops at a checkpoint after its epoch, nobody waits for another process,
+    and OutOfTime says how far all are: the same call goes on.
 
     >>> from pruning_core.experiments import recipes
     >>> lenets = [Experiment("lenet300", "digits", recipes.dense(1), seed=s, profile="smoke") for s in (0, 1)]
@@ -120,14 +120,14 @@ def run_all(
     if wanted is None or isinstance(wanted, int):  # a cluster may have devices that are not here
         for device in {task.experiment.device for task in tasks}:
             present(device)
-    total = sum(task.until is None for task in tasks)
+    total, ends = sum(task.until is None for task in tasks), ends_after(max_minutes)
     # To start processes costs seconds: not for one experiment.
     if wanted in (None, 0, 1) or (isinstance(wanted, int) and total < 2):
-        outcomes = _here(tasks, shared, folder, ends_after(max_minutes))
+        outcomes = _here(tasks, shared, folder, ends)
     else:
         from pruning_core.experiments.workers import outcomes_of_workers
 
-        outcomes = outcomes_of_workers(wanted, tasks, shared, folder, ends_after(max_minutes))
+        outcomes = outcomes_of_workers(wanted, tasks, shared, folder, ends)
     failures: list[Failure] = []
     bar = progress_bar(progress, total=len(listed), initial=len(listed) - total, unit="run", desc="experiments")
     with (
@@ -145,7 +145,7 @@ def run_all(
             f"the {max_minutes:g} minutes are over: {len(listed) - len(failures)} of {len(listed)} experiments have their "
             "records, and the same call goes on from there."
         )
-    return pd.DataFrame([row for experiment in listed for row in run(experiment, progress=False, folder=folder)])
+    return pd.DataFrame([row for experiment in listed for row in run_until(experiment, ends, False, folder, None)])
 
 
 def plan(experiments: Iterable[Experiment]) -> list[Task]:

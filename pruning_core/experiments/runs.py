@@ -51,7 +51,8 @@ def run(
     A run that was killed goes on from its last checkpoint; one that begins like another goes on from where they part; one
     that another process is at is waited for. ``shared``: the trainings (their keys) that other experiments begin with too;
     when given, checkpoints of others between the first and the last training are dropped once the rows are recorded.
-    ``max_minutes``: stop after the first epoch that ends later, with a checkpoint, and raise OutOfTime; the same call goes on.
+    ``max_minutes``: stop after the first epoch that ends later, with a checkpoint, and raise OutOfTime, as while another
+    process is waited for; the same call goes on.
 
     >>> import pruning_core as pc
     >>> import tempfile
@@ -77,7 +78,7 @@ def run_until(
     tags = dict(experiment.tags)
     if not is_finished(experiment, folder):
         present(experiment.device)
-        with exclusive(path):
+        with exclusive(path, ends):
             if not path.exists():
                 return _record(experiment, path, progress, shared, ends)
             if not is_finished(experiment, folder):  # recorded, but not watched
@@ -85,7 +86,7 @@ def run_until(
                     _played(experiment, progress, ends=ends)
     rows = recorded(path, experiment.key)
     if any(tag not in row for row in rows for tag in tags):
-        with exclusive(path):
+        with exclusive(path, ends):
             write_rows(path, [tags | row for row in recorded(path, experiment.key)])
     return [row | tags for row in rows]
 
@@ -207,7 +208,7 @@ def _played(
         if not _trains(step):
             play(state, step, seed, progress=progress)
             continue
-        with exclusive(checkpoint(key)):
+        with exclusive(checkpoint(key), ends):
             if _loaded(state, step, number, key):  # another process has trained it in the meantime
                 if log is not None:
                     log.pass_by(number, key)
