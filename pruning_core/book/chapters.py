@@ -25,8 +25,10 @@ from pruning_core.book.notebooks import (
 from pruning_core.book.stored import stored_notebook
 from pruning_core.checks import Whole, check, checked
 from pruning_core.errors import BadInput, known_name
+from pruning_core.experiments.variables import check_variables
 from pruning_core.records.files import write_atomically
 from pruning_core.records.locks import kill, sweep
+from pruning_core.records.places import check_folder
 from pruning_core.version import PROFILES, REPOSITORY
 
 SOURCES = REPOSITORY / "notebooks"
@@ -76,6 +78,11 @@ def unstripped(path: Path) -> list[str]:
 def executed_path(source: Path, executed: Path = EXECUTED) -> Path:
     """Where the executed copy of a notebook belongs."""
     return executed / source.parent.name / source.name
+
+
+def _aside(source: Path, failed: Path) -> Path:
+    """Where what a failing run leaves of a notebook is kept."""
+    return (failed / source.parent.name / source.stem).with_suffix(".failed.ipynb")
 
 
 def is_current(source: Path, profile: str, parameters: Mapping[str, Any], executed: Path = EXECUTED) -> bool:
@@ -145,6 +152,10 @@ def run_notebooks(
     due = [n for n in notebooks if always or not is_current(n, profile, parameters, executed)]
     if not due:
         return []
+    check_variables()
+    for source in due:
+        for place in (executed_path(source, executed), _aside(source, failed)):
+            check_folder("the place of an executed notebook", place.parent, [place.name])
     # Fresh processes: torch's threads do not survive a fork.
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     stopped = context.Event()
@@ -154,7 +165,7 @@ def run_notebooks(
         # What is blocked here waits, and stays blocked in the processes that start, until they can take it (_leave_with).
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         for source in due:
-            aside = (failed / source.parent.name / source.stem).with_suffix(".failed.ipynb")
+            aside = _aside(source, failed)
             target = executed_path(source, executed)
             plan = None if plans is None else executed_path(source, plans).with_suffix(".plan")
             running[pool.submit(_run, source, profile, parameters, target, aside, plan)] = source

@@ -17,22 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from pruning_core.book.profiles import checked_knob, read_profiles
-from pruning_core.book.stored import stored_notebook
+from pruning_core.book.stored import UNREADABLE, stored_notebook
 from pruning_core.checks import checked
 from pruning_core.errors import BadInput, BadType, PruningError, known_name
 from pruning_core.progress import STILL
 from pruning_core.records.files import file_sha256, running_root, temporary_folder, write_atomically
 from pruning_core.records.hashes import content_hash
+from pruning_core.records.places import check_folder
 from pruning_core.version import CHEAP, PACKAGE, REPOSITORY
 
 _PATIENCE = 600
 """Seconds in which a kernel must start, and an output arrive after its cell: nbclient waits a minute and four seconds, too
 little for a machine with ten times as many processes as cores."""
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-_UNREADABLE = (SyntaxError, ValueError, MemoryError, RecursionError)
-"""What Python's parser raises for what it cannot read; the last two for what is nested too deeply."""
 
 
 class NotebookFailed(PruningError):
@@ -53,7 +50,7 @@ def read_parameters(path: Path) -> dict[str, str]:
             if isinstance(node, ast.Assign | ast.AnnAssign) and node.value and isinstance(targets[0], ast.Name):
                 text = ast.get_source_segment(cell, node.value) or ""
                 found[targets[0].id] = ast.unparse(node.value) if "\n" in text else text
-    except _UNREADABLE:
+    except UNREADABLE:
         found = {}
     if not found:
         raise BadInput(f"the cell of {path} that is tagged 'parameters' must hold one assignment a line.")
@@ -110,6 +107,8 @@ def run_notebook(
     stored_notebook(path)  # before links are followed: what is wrong is said of the name that was given
     path = Path(path).resolve()
     given = checked_parameters(path, profile, parameters or {})
+    for place in filter(None, (output, failed)):
+        check_folder("the place of an executed notebook", place.parent, [place.name])
     stamp = stamp_of(path, profile, given)
     defaults = read_parameters(path)
     said = {} if defaults.get("profile", "").strip("'\"") == profile else {"profile": profile}
@@ -211,7 +210,7 @@ def _value(text: str) -> Any:
     """What a default in the parameters cell stands for; the text itself where it is more than a literal."""
     try:
         return ast.literal_eval(text)
-    except _UNREADABLE:
+    except UNREADABLE:
         return text
 
 

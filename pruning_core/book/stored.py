@@ -10,6 +10,8 @@ from pruning_core.records.places import file_bytes
 
 LARGEST = 50_000_000  # bytes; those of the book, which hold no outputs, have a thousandth of that
 FORMAT = 4
+UNREADABLE = (SyntaxError, ValueError, MemoryError, RecursionError)
+"""What Python's parser raises for a cell that it cannot read; the last two for one that is nested too deeply."""
 _REMEDY = "fetch it anew (in a checkout: `git restore` and its name), or save it from JupyterLab"
 
 

@@ -12,7 +12,7 @@ from pruning_core.errors import BadInput
 from pruning_core.experiments.asked import Asked
 from pruning_core.experiments.besides import Besides
 from pruning_core.records.files import cache_root
-from pruning_core.records.places import check_folder
+from pruning_core.records.places import RESULTS, check_folder
 from pruning_core.training.losses import LOSSES
 
 EXAMPLE = "official snipit/SNAPit-VGG16-CIFAR10 --epochs 1 --limit 500 --width 0.125"
@@ -72,7 +72,7 @@ def official_command(
     title = wanted.stem if isinstance(wanted, Path) else wanted
     out = options["out"] or cache_root() / "official" / title
     if options["out"] or not options["plan"]:
-        check_folder("--out", out)
+        check_folder("--out", out, RESULTS)
     workers = workers_of(options["workers"])
     minutes = check("max_minutes", options["max_minutes"], Maybe(Real(above=0)))
     more = besides(options, out / "watch", {"snipit": "snipit", "sipp_pfp": "sipp"}.get(system))

@@ -25,8 +25,10 @@ from pruning_core.errors import BadInput, OutOfTime, PruningError, shown
 from pruning_core.experiments.experiment import Experiment
 from pruning_core.experiments.runs import beginnings, checkpoint, ends_after, is_finished, run_until, train_until
 from pruning_core.experiments.stages import Each, Repeat, Stage, Train
+from pruning_core.experiments.variables import check_variables
 from pruning_core.progress import progress_bar
 from pruning_core.records.files import write_atomically
+from pruning_core.records.places import located
 
 if TYPE_CHECKING:
     import distributed
@@ -108,8 +110,10 @@ def run_all(
 
     listed = list(experiments)
     if noted := os.environ.get("PRUNING_PLAN"):  # how a sweep learns what its notebooks ask for
-        note(Path(noted), listed, folder)
+        note(located("PRUNING_PLAN", noted), listed, folder)
     tasks = plan(experiment for experiment in listed if not is_finished(experiment, folder))
+    if tasks:
+        check_variables()
     shared = {task.until for task in tasks if task.until}
     given = workers if workers is not None else os.environ.get("PRUNING_WORKERS") or None
     wanted = int(given) if isinstance(given, str) and re.fullmatch("[0-9]{1,1000}", given) else plain(given)
@@ -125,8 +129,9 @@ def run_all(
     if wanted in (None, 0, 1) or (isinstance(wanted, int) and total < 2):
         outcomes = _here(tasks, shared, folder, ends)
     else:
-        from pruning_core.experiments.workers import outcomes_of_workers
+        from pruning_core.experiments.workers import check_workers, outcomes_of_workers
 
+        check_workers(wanted)
         outcomes = outcomes_of_workers(wanted, tasks, shared, folder, ends)
     failures: list[Failure] = []
     bar = progress_bar(progress, total=len(listed), initial=len(listed) - total, unit="run", desc="experiments")
@@ -166,12 +171,19 @@ def plan(experiments: Iterable[Experiment]) -> list[Task]:
 
 
 def note(path: Path, experiments: Iterable[Experiment], folder: Path | None) -> None:
-    """Add experiments to a list of what is to be run: a line of JSON each."""
-    with open(path, "a", encoding="utf-8") as file:
-        for experiment in experiments:
-            about = {name: getattr(experiment, name) for name in ("key", "model", "data", "width")}
-            about |= {"epochs": epochs_of(experiment.timeline), "record": str(experiment.record(folder).resolve())}
-            file.write(json.dumps(about) + "\n")
+    """Add experiments to a list of what is to be run: a line of JSON each. Raises BadInput where no file can be."""
+    lines = []
+    for experiment in experiments:
+        about = {name: getattr(experiment, name) for name in ("key", "model", "data", "width")}
+        about |= {"epochs": epochs_of(experiment.timeline), "record": str(experiment.record(folder).resolve())}
+        lines.append(json.dumps(about) + "\n")
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.writelines(lines)
+    except OSError as error:
+        raise BadInput(
+            f"PRUNING_PLAN is a file to be written to, and {path} cannot be one: {error.strerror}."
+        ) from error
 
 
 def epochs_of(stages: Iterable[Stage]) -> int:

@@ -18,13 +18,14 @@ from typing import Any
 import torch
 
 from pruning_core.checks import checked, present
-from pruning_core.errors import BadInput, CorruptFile, OutOfTime, shown
+from pruning_core.errors import CorruptFile, OutOfTime
 from pruning_core.experiments.experiment import Experiment, own_methods
 from pruning_core.experiments.own_code import loss_name
 from pruning_core.experiments.play import play
 from pruning_core.experiments.stages import Each, Stage, Train
 from pruning_core.experiments.state import State, Step, flatten, start
 from pruning_core.experiments.timelines import every_stage
+from pruning_core.experiments.variables import bound_of_checkpoints, check_variables
 from pruning_core.experiments.watching import Log, is_watched
 from pruning_core.methods.base import Method
 from pruning_core.records.checkpoints import load_tensors
@@ -77,6 +78,7 @@ def run_until(
     path = experiment.record(folder)
     tags = dict(experiment.tags)
     if not is_finished(experiment, folder):
+        check_variables()
         present(experiment.device)
         with exclusive(path, ends):
             if not path.exists():
@@ -126,6 +128,7 @@ def final_state(experiment: Experiment, *, progress: bool = False) -> State:
     >>> round(float(state.masks["fc1.weight"].float().mean()), 1)
     0.5
     """
+    check_variables()
     with _threads(experiment):
         return _played(replace(experiment, watch=None), progress)[0]
 
@@ -253,14 +256,7 @@ def _loaded(state: State, step: Step, number: int, key: str) -> bool:
 
 def _keep_within_bound(newest: Path) -> None:
     """Drop the checkpoints that were not used for longest, until those left take at most ``$PRUNING_CHECKPOINTS_GB``."""
-    text = os.environ.get("PRUNING_CHECKPOINTS_GB", "10")
-    try:
-        left = float(text) * 1e9
-    except ValueError:
-        left = -1.0
-    if not left >= 0:
-        raise BadInput(f"PRUNING_CHECKPOINTS_GB is a number of gigabytes of at least 0, not {shown(text)}.")
-    held = []
+    left, held = bound_of_checkpoints(), []
     for path in newest.parent.glob("[!.]*.safetensors"):  # a hidden one is a lock, or being written
         try:
             held.append((path == newest, path.stat().st_mtime, path.stat().st_size, path))
