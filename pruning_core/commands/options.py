@@ -93,7 +93,9 @@ _RUNNING: tuple[Decorator, ...] = (
     click.option(
         "--root", type=PathOf(path_type=Path), help="folder of the data sets (default $PRUNING_DATA, else the cache)"
     ),
-    click.option("--workers", help="processes of this machine, or the address of a dask scheduler"),
+    click.option(
+        "--workers", help="processes of this machine, where there are several experiments; or the address of a dask scheduler"
+    ),
     click.option(
         "--out",
         type=PathOf(path_type=Path),
