@@ -133,6 +133,8 @@ def running(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def named_images(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
     """What --data names: a set, or a folder of images, which gets the folder's name."""
+    if text is not None and os.sep in text:
+        check("--data", text, Place())
     return None if text is None else named_data(text)
 
 

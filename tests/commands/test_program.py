@@ -202,7 +202,7 @@ def test_the_help_of_every_command_ends_with_an_example_of_it(name, capsys):
         (f"official {'x' * 5000}.yml", "cannot read xxx"),
         (f"notebooks {'x' * 300}.ipynb", "unknown notebook 'xxx"),
         (f"page {'x' * 5000}", "unknown notebook 'xxx"),
-        (f"run dense -p epochs 1 --data ./{'x' * 300}", "a folder of images must be the path of a file or folder"),
+        (f"run dense -p epochs 1 --data ./{'x' * 300}", "--data must be the path of a file or folder"),
         ("run dense -p epochs 1 --network nowhere", "there is no file"),
         ("run dense -p epochs 1 --network .", "cannot be read"),
         ("run dense -p epochs 1 --max-minutes 0", "max_minutes must be finite and above 0"),
