@@ -47,7 +47,7 @@ def find_notebooks(names: Iterable[str] = (), sources: Path = SOURCES) -> list[P
     >>> [path.stem for path in find_notebooks(["0_foundations/1"])]
     ['1_sparsity']
     """
-    every = {f"{file.parent.name}/{file.stem}": file for file in _notebooks_in(sources)}
+    every = {f"{file.parent.name}/{file.stem}": file for file in sorted(Path(sources).glob("[0-9]*/[0-9]*.ipynb"))}
     chosen = []
     for given in names:
         name = "/".join(Path(given).with_suffix("").parts[-2:]) if given.endswith(".ipynb") else given.strip("/")
@@ -56,11 +56,6 @@ def find_notebooks(names: Iterable[str] = (), sources: Path = SOURCES) -> list[P
             raise BadInput(f"several notebooks begin with {given!r}: {', '.join(fitting)}.")
         chosen.append(every[fitting[0] if fitting else known_name("notebook", name, every)])
     return list(dict.fromkeys(chosen)) or list(every.values())  # each once, however often it is named
-
-
-def _notebooks_in(sources: Path) -> list[Path]:
-    # Path.glob raises for a name that is too long.
-    return sorted(Path(sources).glob("[0-9]*/[0-9]*.ipynb")) if os.path.isdir(sources) else []
 
 
 def unstripped(path: Path) -> list[str]:

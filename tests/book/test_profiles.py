@@ -111,7 +111,9 @@ def test_names_that_are_too_long_for_a_file_are_unknown_ones(n):
         profile_settings(f"{'x' * n}/{'x' * n}", "quick")
     assert len(str(caught.value)) < 500
     with pytest.raises(UnknownName, match="unknown notebook 'xxx"):
-        chapters.find_notebooks(["x" * n], Path("x" * 300))
+        chapters.find_notebooks(["x" * n])
+    with pytest.raises(BadInput, match="sources must be the path"):
+        chapters.find_notebooks(["0_foundations/1"], Path("x" * n))
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "meta"])
