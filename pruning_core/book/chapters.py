@@ -24,9 +24,11 @@ from pruning_core.book.notebooks import (
 from pruning_core.book.stored import stored_notebook
 from pruning_core.checks import Whole, check, checked
 from pruning_core.errors import BadInput, known_name
+from pruning_core.experiments.variables import check_variables
 from pruning_core.progress import progress_bar
 from pruning_core.records.files import write_atomically
 from pruning_core.records.locks import kill, sweep
+from pruning_core.records.places import check_folder
 from pruning_core.version import PROFILES, REPOSITORY
 
 SOURCES = REPOSITORY / "notebooks"
@@ -53,7 +55,7 @@ def find_notebooks(names: Iterable[str] = (), sources: Path = SOURCES) -> list[P
         if len(fitting) > 1:
             raise BadInput(f"several notebooks begin with {given!r}: {', '.join(fitting)}.")
         chosen.append(every[fitting[0] if fitting else known_name("notebook", name, every)])
-    return chosen or list(every.values())
+    return list(dict.fromkeys(chosen)) or list(every.values())  # each once, however often it is named
 
 
 def unstripped(path: Path) -> list[str]:
@@ -71,6 +73,11 @@ def unstripped(path: Path) -> list[str]:
 def executed_path(source: Path, executed: Path = EXECUTED) -> Path:
     """Where the executed copy of a notebook belongs."""
     return executed / source.parent.name / source.name
+
+
+def _aside(source: Path, failed: Path) -> Path:
+    """Where what a failing run leaves of a notebook is kept."""
+    return (failed / source.parent.name / source.stem).with_suffix(".failed.ipynb")
 
 
 def is_current(source: Path, profile: str, parameters: Mapping[str, Any], executed: Path = EXECUTED) -> bool:
@@ -140,6 +147,10 @@ def run_notebooks(
     due = [n for n in notebooks if always or not is_current(n, profile, parameters, executed)]
     if not due:
         return []
+    check_variables()
+    for source in due:
+        for place in (executed_path(source, executed), _aside(source, failed)):
+            check_folder("the place of an executed notebook", place.parent, [place.name])
     # Fresh processes: torch's threads do not survive a fork.
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     stopped = context.Event()
@@ -149,7 +160,7 @@ def run_notebooks(
         # What is blocked here waits, and stays blocked in the processes that start, until they can take it (_leave_with).
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         for source in due:
-            aside = (failed / source.parent.name / source.stem).with_suffix(".failed.ipynb")
+            aside = _aside(source, failed)
             target = executed_path(source, executed)
             plan = None if plans is None else executed_path(source, plans).with_suffix(".plan")
             running[pool.submit(_run, source, profile, parameters, target, aside, plan)] = source

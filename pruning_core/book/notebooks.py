@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from pruning_core.book.profiles import checked_knob, read_profiles
-from pruning_core.book.stored import stored_notebook
+from pruning_core.book.stored import UNREADABLE, stored_notebook
 from pruning_core.checks import checked
 from pruning_core.errors import BadInput, BadType, PruningError, known_name
 from pruning_core.progress import STILL
 from pruning_core.records.files import file_sha256, running_root, temporary_folder, write_atomically
 from pruning_core.records.hashes import content_hash
+from pruning_core.records.places import check_folder
 from pruning_core.version import CHEAP, PACKAGE, REPOSITORY
 
 _PATIENCE = 600
@@ -43,12 +44,14 @@ def read_parameters(path: Path) -> dict[str, str]:
     check_parameters(path)
     cell = next(cell["source"] for cell in source_cells(path) if "parameters" in cell["tags"])
     found = {}
-    with contextlib.suppress(SyntaxError, ValueError):
+    try:
         for node in ast.parse(cell).body:
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
             if isinstance(node, ast.Assign | ast.AnnAssign) and node.value and isinstance(targets[0], ast.Name):
                 text = ast.get_source_segment(cell, node.value) or ""
                 found[targets[0].id] = ast.unparse(node.value) if "\n" in text else text
+    except UNREADABLE:
+        found = {}
     if not found:
         raise BadInput(f"the cell of {path} that is tagged 'parameters' must hold one assignment a line.")
     return found
@@ -104,6 +107,8 @@ def run_notebook(
     stored_notebook(path)  # before links are followed: what is wrong is said of the name that was given
     path = Path(path).resolve()
     given = checked_parameters(path, profile, parameters or {})
+    for place in filter(None, (output, failed)):
+        check_folder("the place of an executed notebook", place.parent, [place.name])
     stamp = stamp_of(path, profile, given)
     defaults = read_parameters(path)
     said = {} if defaults.get("profile", "").strip("'\"") == profile else {"profile": profile}
@@ -205,7 +210,7 @@ def _value(text: str) -> Any:
     """What a default in the parameters cell stands for; the text itself where it is more than a literal."""
     try:
         return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
+    except UNREADABLE:
         return text
 
 

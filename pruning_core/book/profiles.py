@@ -1,18 +1,23 @@
 """The numbers of a notebook in each profile: a notebook asks for them itself (:func:`profile_settings`), so plain papermill,
 JupyterLab and ``make book`` all run the same thing."""
 
+import json
+import os
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pruning_core.book.tables import check_table, read_table
-from pruning_core.checks import A, Device, Flag, OneOf, Real, Several, Text, Whole, check, checked
+from pruning_core.checks import A, Device, Flag, OneOf, Real, Several, Text, Whole, check, checked, present
 from pruning_core.checks.constraints import Constraint
 from pruning_core.checks.vocabulary import NUMBERS
 from pruning_core.data.sets import DATASETS
-from pruning_core.errors import BadInput, known_name
+from pruning_core.errors import BadInput, BadType, known_name, shown
+from pruning_core.methods.base import METHODS
 from pruning_core.models.build import MODELS
+from pruning_core.records.places import file_bytes
+from pruning_core.training.evaluation import PRECISIONS
 from pruning_core.version import CHEAP, LONG, PROFILES, REPOSITORY
 
 KNOBS = ("seeds", "model", "data", "width", "epochs", "methods", "sparsities")
@@ -45,10 +50,13 @@ def read_profiles(path: Path, stem: str, profile: str) -> Settings:
 
     Below ``quick`` stand all knobs of a notebook; the other profiles name only those whose numbers differ. ``smoke``
     may leave a notebook out (it then runs as in quick); ``standard`` and ``paper`` must name it, if only with ``{}``,
-    so that nobody takes quick numbers for long ones. Raises UnknownName for an unknown profile, notebook or knob.
+    so that nobody takes quick numbers for long ones. Raises UnknownName for an unknown profile, notebook or knob, and
+    BadInput for a value that a knob cannot have, wherever in the file it stands.
     """
     known_name("profile", profile, PROFILES)
-    content = read_table(path, "profiles") or {}
+    content = read_table(path, "profiles")
+    if content is None:
+        raise BadInput(f"the profiles {path} are empty: write `quick:`, and below it the knobs of each notebook.")
     check_table(content, "profiles", f"the profiles {path}")
     for name in content:
         known_name(f"profile in {path}", name, PROFILES)
@@ -62,6 +70,13 @@ def read_profiles(path: Path, stem: str, profile: str) -> Settings:
     changed = chosen.get(stem) or {}
     for knob in changed:
         known_name(f"setting of {name} in the profile {profile}", knob, base)
+    for written, settings in (("quick", base), (profile, changed)):
+        for knob, value in settings.items():
+            try:
+                _check_written(path, stem, knob, value, base[knob])
+            except (BadInput, BadType) as error:
+                where = f"{knob} of {stem} in the profile {written} of {path}"
+                raise type(error)(f"{where} cannot be used: {error}") from error
     return Settings(name, profile, {**base, **changed})
 
 
@@ -88,9 +103,9 @@ def profile_settings(name: str, profile: str | Mapping[str, Any], **chosen: Any)
     here = Path.cwd()
     places = [base / "notebooks" for base in (here, *here.parents)] + list(here.parents) + [REPOSITORY / "notebooks"]
     files = [place / chapter / "profiles.yml" for place in places]
-    found = next((file for file in files if file.is_file()), None)
+    found = next((file for file in files if os.path.isfile(file)), None)  # Path.is_file raises for a long name
     if found is None:
-        raise BadInput(f"no profiles.yml for {name!r} above {here} or in {REPOSITORY / 'notebooks'}.")
+        raise BadInput(f"no profiles.yml for {shown(name)} above {here} or in {REPOSITORY / 'notebooks'}.")
     given = profile if isinstance(profile, Mapping) else {"profile": profile}
     chosen_profile: str = check("profile", given.get("profile", "quick"), Text())
     settings = read_profiles(found, stem, chosen_profile)
@@ -117,43 +132,101 @@ def checked_knob(path: Path, stem: str, knob: str, value: Any, usual: Any) -> An
     """
     if knob == "device":
         device = check(knob, value, Device())
-        if device.startswith("cuda") and not _has_cuda():
-            raise BadInput(f"device {device!r} was asked for, and torch finds no GPU here.")
+        present(device)
         return device
-    if knob == "data":
-        return known_name("data set", value, DATASETS)
-    if knob == "model":
-        return value if str(value).startswith("torchvision/") else known_name("model", value, MODELS)
     if knob == "methods":
-        profiles = (read_table(path, "profiles") or {}).values()
-        known = {method for notebooks in profiles for method in (notebooks.get(stem) or {}).get("methods") or ()}
-        return list(check(knob, value, Several(OneOf(*known, kind=f"method of {path.parent.name}/{stem}"), at_least=1)))
+        known = OneOf(*_methods_in(path, stem), kind=f"method of {path.parent.name}/{stem}")
+        return list(check(knob, value, Several(known, at_least=1)))
+    if (name := _last_word(knob)) in _NAMES:
+        return _NAMES[name](value)
     constraint = _constraint(knob, usual)
     found = value if constraint is None else check(knob, value, constraint)
     return list(found) if isinstance(found, tuple) else found
 
 
+def _model(value: Any) -> str:
+    return value if isinstance(value, str) and value.startswith("torchvision/") else known_name("model", value, MODELS)
+
+
+_NAMES: dict[str, Callable[[Any], str]] = {
+    "data": lambda value: known_name("data set", value, DATASETS),
+    "model": _model,
+    "precision": lambda value: known_name("precision", value, (*PRECISIONS, "auto")),
+}
+
+
+def _methods_in(path: Path, stem: str) -> Iterator[str]:
+    """The methods that a page has in any profile; what cannot be one is refused where its profile is read."""
+    for pages in (read_table(path, "profiles") or {}).values():
+        methods = ((pages or {}).get(stem) or {}).get("methods")
+        yield from (method for method in (methods if isinstance(methods, list) else ()) if isinstance(method, str))
+
+
+def _check_written(path: Path, stem: str, knob: str, value: Any, usual: Any) -> None:
+    """Hold a value of the file itself against what :func:`checked_knob` asks for, and what tables in it hold under the names
+    of knobs. ``usual`` is the value below ``quick``, than which a number may be smaller."""
+    table = isinstance(usual, Mapping) and knob not in _ALWAYS
+    if isinstance(value, Mapping) != table and None not in (value, usual):
+        raise BadType(f"{knob} must be {'a mapping' if table else 'no mapping'}, not {shown(value)}.")
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            for one in part if name == "data" and isinstance(part, list) else [part]:
+                _check_written(path, stem, name, one, one)
+    elif knob == "methods":  # none: the page shows stored rows
+        for method in check(knob, value, Several(Text())):
+            if method not in METHODS and not _is_named_by(path.with_name(f"{stem}.ipynb"), method):
+                known_name("method", method, METHODS)
+    elif value is not None or knob in _ALWAYS:
+        checked_knob(path, stem, knob, value, _from_zero(knob, value if usual is None else usual))
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, Mapping):
+                _check_written(path, stem, knob, part, part)
+            elif knob in NUMBERS and isinstance(part, int | float):
+                check(knob, part, NUMBERS[knob])
+
+
+_ALWAYS = (*KNOBS, "batch", "precision")
+"""Knobs without which no page that has them can run; others may be null."""
+
+
+def _from_zero(knob: str, usual: Any) -> Any:
+    """A usual value from which :func:`_constraint` tells the kind, and for whole numbers that they are not negative; None
+    for a text in the place of a number, which is to have the kind of its name."""
+    if isinstance(usual, str) and knob in NUMBERS:
+        return None
+    if isinstance(usual, list) and usual and all(type(entry) is int for entry in usual):
+        return [0]
+    return 0 if type(usual) is int else usual
+
+
+def _is_named_by(page: Path, method: str) -> bool:
+    """Whether a page's cells hold the name of a method in quotes: it makes variants and pipelines of its own."""
+    try:
+        return json.dumps(f'"{method}"')[1:-1] in file_bytes(page).decode("utf-8")
+    except (OSError, UnicodeDecodeError):  # its reader says what is wrong with it
+        return False
+
+
+def _last_word(knob: str) -> str:
+    """Of ``pixel_data`` the ``data``: pages with several of a kind put a word before its name."""
+    return knob.rpartition("_")[2]
+
+
 def _constraint(knob: str, usual: Any) -> Constraint | None:
     """What a knob must be: as others of its name, and of the kind of its usual value; None where that is unknown."""
-    if knob in ("epochs", "seeds"):
+    if knob in ("epochs", "batch") or _last_word(knob) == "seeds":
         return Whole(at_least=1)
-    if knob in ("sparsities", "sparsity"):
+    if (name := _last_word(knob)) in ("sparsities", "sparsity"):
         one = NUMBERS["sparsity"]
-        return Several(one, at_least=1) if knob == "sparsities" else one
+        return Several(one, at_least=1) if name == "sparsities" else one
     if usual is None or isinstance(usual, bool):
         return NUMBERS.get(knob) if usual is None else Flag()
     if isinstance(usual, int | float):
         kind = Whole if isinstance(usual, int) else Real
-        named = NUMBERS.get(knob)
+        named = NUMBERS.get(knob, NUMBERS.get(name))
         return named if type(named) is kind else Whole(at_least=min(usual, 1)) if isinstance(usual, int) else Real()
     if isinstance(usual, list):
         kinds = {type(entry) for entry in usual}
         numbers = Whole(at_least=min(*usual, 1)) if kinds == {int} else Real()
         return Several(numbers if kinds and kinds <= {int, float} else Text() if kinds == {str} else A(object))
     return Text() if isinstance(usual, str) else A(Mapping, "a mapping") if isinstance(usual, dict) else None
-
-
-def _has_cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

@@ -10,6 +10,8 @@ from pruning_core.records.places import file_bytes
 
 LARGEST = 50_000_000  # bytes; those of the book, which hold no outputs, have a thousandth of that
 FORMAT = 4
+UNREADABLE = (SyntaxError, ValueError, MemoryError, RecursionError)
+"""What Python's parser raises for a cell that it cannot read; the last two for one that is nested too deeply."""
 _REMEDY = "fetch it anew (in a checkout: `git restore` and its name), or save it from JupyterLab"
 
 
@@ -35,13 +37,17 @@ def stored_notebook(path: str | os.PathLike) -> Any:
         raise _damaged(path, f"it is no JSON{line}") from error
     if not isinstance(content, dict):
         raise _damaged(path, "it is no JSON object")
-    if (given := content.get("nbformat")) != FORMAT:
+    if type(given := content.get("nbformat")) is not int or given != FORMAT:  # 4.0 is none that nbformat takes
         raise BadInput(
             f"{path} has the notebook format {shown(given)}, not {FORMAT}: open it in JupyterLab and save it."
         )
-    if not isinstance(content.get("nbformat_minor"), int) or not isinstance(content.get("cells"), list):
+    if type(content.get("nbformat_minor")) is not int or not isinstance(content.get("cells"), list):
         raise _damaged(path, "it holds no list of cells, or no minor version of its format")
-    if wrong := next(nbformat.validator.iter_validate(content), None):
+    try:
+        wrong = next(nbformat.validator.iter_validate(content), None)
+    except Exception as error:  # its validator expects that a kind is a text
+        raise _damaged(path, "a part of it is none that the format knows") from error
+    if wrong:
         why = " ".join(str(wrong.message).split())  # of a cell that is none, its whole content
         where = f" (at {'.'.join(map(str, wrong.path))})" if wrong.path else ""
         raise _damaged(path, f"{why if len(why) < 100 else 'a part of it is none that the format knows'}{where}")

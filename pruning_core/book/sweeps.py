@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pruning_core.book.chapters import executed_path, find_notebooks, run_notebooks
 from pruning_core.checks import Whole, check
 from pruning_core.errors import known_name
+from pruning_core.experiments.variables import check_variables
 from pruning_core.experiments.workers import connect, local_cluster
 from pruning_core.records.files import cache_root
 from pruning_core.records.locks import is_locked
@@ -42,6 +43,7 @@ def sweep(
     """
     jobs = check("jobs", jobs, Whole(at_least=1))
     notebooks, root = find_notebooks(names), sweep_root(profile)
+    check_variables()
     with _scheduler(jobs, scheduler) as address:
         before = os.environ.get("PRUNING_WORKERS")
         os.environ["PRUNING_WORKERS"] = address

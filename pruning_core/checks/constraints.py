@@ -37,6 +37,7 @@ from pruning_core.errors import BadInput, BadType, known_name, shown
 
 LARGEST = sys.float_info.max  # an int may lie beyond it
 LONGEST_INT = 4096  # bits: Python itself writes no int of more than 4,300 digits
+LONGEST_NAME = 255  # bytes of each part of a path, NAME_MAX of Linux
 LONGEST_PATH = 4096  # bytes, PATH_MAX of Linux with the zero at its end
 
 
@@ -164,7 +165,8 @@ class Place:
         except UnicodeEncodeError:
             stored = b""
         # Nothing there, control characters (the line break among them), or more than Linux opens.
-        if not stored or min(stored) < 32 or len(stored) >= LONGEST_PATH:
+        longest = max(map(len, stored.split(b"/")))
+        if not stored or min(stored) < 32 or len(stored) >= LONGEST_PATH or longest > LONGEST_NAME:
             raise BadInput(f"{name} must be the path of a file or folder, not {shown(value)}.")
         return value
 

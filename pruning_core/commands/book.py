@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from pruning_core import records
-from pruning_core.commands.options import MANY, PathOf, address_of, command, files, given, parameters, profile
+from pruning_core.commands.options import MANY, PathOf, address_of, alone, command, files, given, parameters, profile
 from pruning_core.errors import BadInput, known_name
 from pruning_core.records.places import check_folder
 from pruning_core.version import LONG, PROFILES, REPOSITORY
@@ -39,6 +39,7 @@ def notebooks(
 
     found = chapters.find_notebooks(list(names))
     if flags["check_stripped"]:
+        alone("--check-stripped", "names")
         dirty = {path: wrong for path in found if (wrong := chapters.unstripped(path))}
         for path, wrong in dirty.items():
             print(f"{path}: {', '.join(wrong)}", file=sys.stderr)
@@ -55,14 +56,18 @@ def notebooks(
     how: dict[str, Any] = {"jobs": jobs, "executed": into or chapters.EXECUTED, "always": flags["always"]}
     if into:  # what fails stays there, too: an installed package has no other place
         how["failed"] = into / "_failed"
-    profile, asked = _asked(profile, given(parameters, files))
+    profile, asked = _asked(profile, parameters, files)
     ran = chapters.run_notebooks(found, profile, asked, **how)
     print(f"{len(ran)} of {len(found)} notebooks run, the others had not changed since their last run")
 
 
-def _asked(profile: str, asked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The profile, which may stand among the parameters, and the other parameters; a --profile that is typed wins."""
+def _asked(profile: str, parameters: Any, files: Any) -> tuple[str, dict[str, Any]]:
+    """The profile, which may stand among the parameters, and the other parameters; a --profile that is typed wins over that of
+    a file."""
+    asked = given(parameters, files)
     typed = click.get_current_context().get_parameter_source("profile") is not ParameterSource.DEFAULT
+    if typed and "profile" in dict(parameters):
+        raise BadInput("the profile is given twice, as --profile and as -p profile: give it once.")
     found = asked.pop("profile", profile)
     return profile if typed else known_name("profile", found, PROFILES), asked
 
@@ -112,7 +117,7 @@ def page(name: str, profile: str, parameters: Any, files: Any) -> None:
     (source,) = chapters.find_notebooks([name])
     for notebook in chapters.find_notebooks():  # the site has them all
         check_parameters(notebook)
-    profile, asked = _asked(profile, given(parameters, files))
+    profile, asked = _asked(profile, parameters, files)
     chapters.run_notebooks([source], profile, asked, jobs=1)
     chapters.remove_strays()
     if gaps := chapters.fill_gaps():

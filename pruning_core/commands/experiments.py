@@ -24,7 +24,7 @@ from pruning_core.errors import BadInput, BadType, known_name
 from pruning_core.experiments import Experiment, recipes, run, run_all
 from pruning_core.experiments.asked import SEEDS
 from pruning_core.experiments.stages import Prune
-from pruning_core.records.places import check_folder
+from pruning_core.records.places import RESULTS, check_folder
 from pruning_core.records.values import read_value
 from pruning_core.training.optimizers import LearningRate, Optimizer
 
@@ -116,7 +116,7 @@ def run_command(recipe: str, parameters: Any, seed: int, seeds: int | None, **op
     """
     use_root(options.pop("root"))
     if options["out"] is not None:
-        check_folder("--out", options["out"])
+        check_folder("--out", options["out"], RESULTS)
     out, workers, minutes = options.pop("out"), workers_of(options.pop("workers")), options.pop("max_minutes")
     asked = besides(options)
     timeline = timeline_of(recipe, given(parameters))

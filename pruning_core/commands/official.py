@@ -5,13 +5,14 @@ from typing import Any
 
 import click
 
-from pruning_core.commands.options import PathOf, besides, command, named_images, running, use_root, workers_of
+from pruning_core.checks import Maybe, Real, check
+from pruning_core.commands.options import PathOf, alone, besides, command, named_images, running, use_root, workers_of
 from pruning_core.commands.tables import table
 from pruning_core.errors import BadInput
 from pruning_core.experiments.asked import Asked
 from pruning_core.experiments.besides import Besides
 from pruning_core.records.files import cache_root
-from pruning_core.records.places import check_folder
+from pruning_core.records.places import RESULTS, check_folder
 from pruning_core.training.losses import LOSSES
 
 EXAMPLE = "official snipit/SNAPit-VGG16-CIFAR10 --epochs 1 --limit 500 --width 0.125"
@@ -24,13 +25,18 @@ TYPED = {"ignore_unknown_options": True, "allow_interspersed_args": True}  # wor
 @click.option("--list", "listed", is_flag=True, help="all names, with what their own users type")
 @click.option("--config", type=PathOf(path_type=Path), help="a file in the form of How Sparse, or of SiPP and PFP")
 @click.option("--epochs", type=int, help="of the longest training; all else in proportion")
-@click.option("--points", type=int, help="at most so many fractions of a sweep, evenly spread")
+@click.option("--points", type=int, help="at most so many fractions of a sweep, evenly spread, where there is one")
 @click.option("--methods", multiple=True, help="only this method of the setting's; may be given several times")
 @click.option(
     "--data", callback=named_images, help="other images: mnist5k, which needs no download, or a folder of pictures"
 )
-@click.option("--reference", is_flag=True, help="what the official code computes, where it differs from its paper")
-@click.option("--plan", is_flag=True, help="only say what would run")
+@click.option(
+    "--reference", is_flag=True,
+    help="what the official code computes, where it differs from its paper (SiPP and PFP: always)",
+)  # fmt: skip
+@click.option(
+    "--plan", is_flag=True, help="only say what would run; --out, --workers and --max-minutes then change nothing"
+)
 @running
 def official_command(
     name: str | None, flags: tuple[str, ...], listed: bool, config: Path | None, **options: Any
@@ -46,6 +52,7 @@ def official_command(
     from pruning_core.official.files import settings_of_file
 
     if listed:
+        alone("--list", "name")
         _list(name)
         return
     wanted, flags = official.typed([name, *flags] if name is not None else [], config)
@@ -61,24 +68,18 @@ def official_command(
         options["seeds"], options["points"], options["methods"], options["reference"], flags, options["device"]
     )
     shorter = official.Shorter(epochs, options["limit"], options["width"], options["data"])
+    system = (official.official(wanted) if isinstance(wanted, str) else settings_of_file(wanted)[0]).room
     title = wanted.stem if isinstance(wanted, Path) else wanted
     out = options["out"] or cache_root() / "official" / title
-    if not options["plan"]:
-        check_folder("--out", out)
-    system = (official.official(wanted) if isinstance(wanted, str) else settings_of_file(wanted)[0]).room
+    if options["out"] or not options["plan"]:
+        check_folder("--out", out, RESULTS)
+    workers = workers_of(options["workers"])
+    minutes = check("max_minutes", options["max_minutes"], Maybe(Real(above=0)))
     more = besides(options, out / "watch", {"snipit": "snipit", "sipp_pfp": "sipp"}.get(system))
     if options["plan"]:
         _plan(wanted, asked, shorter, more)
         return
-    found = official.run_official(
-        wanted,
-        asked,
-        shorter,
-        more,
-        workers=workers_of(options["workers"]),
-        out=out,
-        max_minutes=options["max_minutes"],
-    )
+    found = official.run_official(wanted, asked, shorter, more, workers=workers, out=out, max_minutes=minutes)
     for row in found.rows.tail(5).to_dict("records"):
         print(
             "  ".join(f"{key}={row[key]}" for key in ("label", "method", "seed", "sparsity", "accuracy") if key in row)

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from pruning_core.checks import Place, Whole, check
 from pruning_core.data.own import named_data
 from pruning_core.errors import BadInput, known_name, shown
 from pruning_core.experiments.besides import Besides
 from pruning_core.experiments.engine import MANY
+from pruning_core.experiments.own_code import own_object
 from pruning_core.experiments.watching import Watch
 from pruning_core.records.places import check_folder, located
 from pruning_core.records.values import read_document, read_value
@@ -43,24 +45,44 @@ class PathOf(click.Path):
         return super().convert(check(param.opts[-1] if param else "a path", value, Place()), param, ctx)
 
 
+def alone(option: str, *beside: str) -> None:
+    """BadInput where anything is typed that ``option`` does not look at: all but itself and the parameters ``beside`` it."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        typed = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+        if typed and option not in parameter.opts and parameter.name not in beside:
+            name = (
+                parameter.opts[-1]
+                if isinstance(parameter, click.Option)
+                else shown(context.params[str(parameter.name)])
+            )
+            raise BadInput(f"{option} runs nothing, so that {name} changes nothing: leave one of them out.")
+
+
 parameters = click.option(
     "-p", "parameters", nargs=2, type=(str, str), metavar="NAME VALUE", multiple=True,
-    help="set a parameter, its value as YAML; may be given several times",
+    help="set a parameter, its value as YAML; may be given several times, each with another name",
 )  # fmt: skip
 
 
 files = click.option(
     "-f", "files", type=PathOf(path_type=Path), multiple=True,
-    help="parameters from a file of YAML, as papermill -f; those of -p come later, and win",
+    help="parameters from a file of YAML, as papermill -f; a later file wins, and -p wins over all of them",
 )  # fmt: skip
 
 
 def given(pairs: Iterable[tuple[str, str]], files: Iterable[Path] = ()) -> dict[str, Any]:
-    """``-f file`` and ``-p name value`` as parameters; a value is read as YAML, as papermill does, and 1e-4 is a number."""
+    """``-f file`` and ``-p name value`` as parameters; a value is read as YAML, as papermill does, and 1e-4 is a number.
+    Raises BadInput for a name that is given twice."""
     found: dict[str, Any] = {}
     for file in files:
         found |= read_document(file)
-    return found | {name: read_value(value, "a value of -p") for name, value in pairs}
+    typed: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in typed:
+            raise BadInput(f"-p {name} is given twice: {shown(typed[name])} and {shown(value)}; give it once.")
+        typed[name] = value
+    return found | {name: read_value(value, "a value of -p") for name, value in typed.items()}
 
 
 _RUNNING: tuple[Decorator, ...] = (
@@ -71,7 +93,9 @@ _RUNNING: tuple[Decorator, ...] = (
     click.option(
         "--root", type=PathOf(path_type=Path), help="folder of the data sets (default $PRUNING_DATA, else the cache)"
     ),
-    click.option("--workers", help="processes of this machine, or the address of a dask scheduler"),
+    click.option(
+        "--workers", help="processes of this machine, where there are several experiments; or the address of a dask scheduler"
+    ),
     click.option(
         "--out",
         type=PathOf(path_type=Path),
@@ -79,7 +103,7 @@ _RUNNING: tuple[Decorator, ...] = (
     ),
     click.option("--loss", help="mse, hinge, or MODULE:FUNCTION of your own, in place of cross-entropy"),
     click.option("--network", type=PathOf(path_type=Path), help="begin with the network of this file, saved by save_network"),
-    click.option("--measure-cuts", is_flag=True, help="measure right before and right after each cut"),
+    click.option("--measure-cuts", is_flag=True, help="measure right before and right after each cut, where there is one"),
     click.option(
         "--max-minutes", "--max_training_minutes", "max_minutes", type=float,
         help="stop at a checkpoint after so many minutes (exit status 75); the same command goes on",
@@ -109,6 +133,8 @@ def running(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def named_images(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
     """What --data names: a set, or a folder of images, which gets the folder's name."""
+    if text is not None and os.sep in text:
+        check("--data", text, Place())
     return None if text is None else named_data(text)
 
 
@@ -139,13 +165,9 @@ def besides(options: dict[str, Any], folder: Path | None = None, tags: str | Non
 
 def _loss(text: str) -> Any:
     """A loss of the book by its name, or a function MODULE:FUNCTION."""
-    module, _, name = text.partition(":")
-    if not name:
+    if ":" not in text:
         return known_name("loss", text, LOSSES)
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BadInput(f"there is no loss {text!r}: {' '.join(str(error).split())}.") from error
+    return own_object("loss", text)
 
 
 def use_root(root: Path | None) -> None:

@@ -107,8 +107,8 @@ def as_process() -> NoReturn:
     os._exit(status)
 
 
-def _short(message: str, most: int = 1000) -> str:
-    """A message of click, which repeats all that was typed, with the middle of a long one left out."""
+def _short(message: str, most: int = 2000) -> str:
+    """A message that repeats all that was typed, with the middle of a long one left out."""
     return message if len(message) <= most else f"{message[: most // 2]} ... {message[-most // 3 :]}"
 
 
@@ -131,13 +131,15 @@ def main(given: Sequence[str] | None = None) -> int:
         return 75  # EX_TEMPFAIL of sysexits.h: try again
     except PruningError as error:
         # A name of a file need not be text; what the terminal cannot show is escaped.
-        print(str(error).encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+        print(
+            "\n".join(map(_short, str(error).split("\n"))).encode("utf-8", "backslashreplace").decode(), file=sys.stderr
+        )
         return 2 if isinstance(error, BadInput | BadType) else 1
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
         return 2
     except click.ClickException as error:
-        print(_short(" ".join(error.format_message().split())), file=sys.stderr)
+        print(_short(" ".join(error.format_message().split()), 1000), file=sys.stderr)
         return 2
     except subprocess.CalledProcessError as error:
         return error.returncode

@@ -6,14 +6,14 @@ gathers them by name, shortens them and writes what came out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import click
 
 from pruning_core.checks import Constraints, Device, Flag, Maybe, Several, Text, Whole, check, check_fields
-from pruning_core.errors import BadInput, shown
+from pruning_core.errors import BadInput, known_name, shown
 
 SEEDS = Whole(1, 10_000)
 """How many networks may be asked for: a slip of the finger must not plan experiments until the memory is full."""
@@ -54,6 +54,19 @@ class Asked:
         """Raises BadInput for words that a setting without a command line cannot take."""
         if self.flags:
             raise BadInput(f"{name} takes no {shown(self.flags[0])}: what it takes stands in `official --help`.")
+
+    def methods_of(self, name: str, methods: Iterable[str], aliases: Mapping[str, str] | None = None) -> list[str]:
+        """Those of a setting's ``methods`` that are asked for; all, where none is. Raises UnknownName for one that it does
+        not have, and BadInput for one that is asked for twice. ``aliases``: other names of them.
+
+        >>> Asked(methods=("rni",)).methods_of("rni/vgg16-cifar10-rni", ["rni"])
+        ['rni']
+        """
+        known = list(methods)
+        chosen = [known_name(f"method of {name}", (aliases or {}).get(given, given), known) for given in self.methods]
+        if twice := next((given for given in chosen if chosen.count(given) > 1), None):
+            raise BadInput(f"the method {twice!r} of {name} is asked for twice: name each once.")
+        return chosen or known
 
 
 def spread(values: Sequence[Any], points: int | None) -> list[Any]:

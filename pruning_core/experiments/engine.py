@@ -23,10 +23,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from pruning_core.checks import Whole, check, checked, plain, present
 from pruning_core.errors import BadInput, OutOfTime, PruningError, shown
 from pruning_core.experiments.experiment import Experiment
-from pruning_core.experiments.runs import beginnings, checkpoint, ends_after, is_finished, run, run_until, train_until
+from pruning_core.experiments.runs import beginnings, checkpoint, ends_after, is_finished, run_until, train_until
 from pruning_core.experiments.stages import Each, Repeat, Stage, Train
+from pruning_core.experiments.variables import check_variables
 from pruning_core.progress import progress_bar
 from pruning_core.records.files import write_atomically
+from pruning_core.records.places import located
 
 if TYPE_CHECKING:
     import distributed
@@ -96,8 +98,8 @@ def run_all(
     Interrupted, it ends the processes that it started; the workers of a scheduler finish what they are at.
     An experiment that fails is tried once more (not where the failure is certain, as for bad input), keeps its error beside
     its record, and does not stop the others. Raises ExperimentsFailed at the end of all if there were any. After
-    ``max_minutes`` nothing new is begun, what trains stops at a checkpoint after its epoch, and OutOfTime says how far all
-    are: the same call goes on.
+    ``max_minutes`` nothing new is begun, what trains stops at a checkpoint after its epoch, nobody waits for another process,
+    and OutOfTime says how far all are: the same call goes on.
 
     >>> from pruning_core.experiments import recipes
     >>> lenets = [Experiment("lenet300", "digits", recipes.dense(1), seed=s, profile="smoke") for s in (0, 1)]
@@ -108,8 +110,10 @@ def run_all(
 
     listed = list(experiments)
     if noted := os.environ.get("PRUNING_PLAN"):  # how a sweep learns what its notebooks ask for
-        note(Path(noted), listed, folder)
+        note(located("PRUNING_PLAN", noted), listed, folder)
     tasks = plan(experiment for experiment in listed if not is_finished(experiment, folder))
+    if tasks:
+        check_variables()
     shared = {task.until for task in tasks if task.until}
     given = workers if workers is not None else os.environ.get("PRUNING_WORKERS") or None
     wanted = int(given) if isinstance(given, str) and re.fullmatch("[0-9]{1,1000}", given) else plain(given)
@@ -120,14 +124,15 @@ def run_all(
     if wanted is None or isinstance(wanted, int):  # a cluster may have devices that are not here
         for device in {task.experiment.device for task in tasks}:
             present(device)
-    total = sum(task.until is None for task in tasks)
+    total, ends = sum(task.until is None for task in tasks), ends_after(max_minutes)
     # To start processes costs seconds: not for one experiment.
     if wanted in (None, 0, 1) or (isinstance(wanted, int) and total < 2):
-        outcomes = _here(tasks, shared, folder, ends_after(max_minutes))
+        outcomes = _here(tasks, shared, folder, ends)
     else:
-        from pruning_core.experiments.workers import outcomes_of_workers
+        from pruning_core.experiments.workers import check_workers, outcomes_of_workers
 
-        outcomes = outcomes_of_workers(wanted, tasks, shared, folder, ends_after(max_minutes))
+        check_workers(wanted)
+        outcomes = outcomes_of_workers(wanted, tasks, shared, folder, ends)
     failures: list[Failure] = []
     bar = progress_bar(progress, total=len(listed), initial=len(listed) - total, unit="run", desc="experiments")
     with (
@@ -145,7 +150,7 @@ def run_all(
             f"the {max_minutes:g} minutes are over: {len(listed) - len(failures)} of {len(listed)} experiments have their "
             "records, and the same call goes on from there."
         )
-    return pd.DataFrame([row for experiment in listed for row in run(experiment, progress=False, folder=folder)])
+    return pd.DataFrame([row for experiment in listed for row in run_until(experiment, ends, False, folder, None)])
 
 
 def plan(experiments: Iterable[Experiment]) -> list[Task]:
@@ -166,12 +171,19 @@ def plan(experiments: Iterable[Experiment]) -> list[Task]:
 
 
 def note(path: Path, experiments: Iterable[Experiment], folder: Path | None) -> None:
-    """Add experiments to a list of what is to be run: a line of JSON each."""
-    with open(path, "a", encoding="utf-8") as file:
-        for experiment in experiments:
-            about = {name: getattr(experiment, name) for name in ("key", "model", "data", "width")}
-            about |= {"epochs": epochs_of(experiment.timeline), "record": str(experiment.record(folder).resolve())}
-            file.write(json.dumps(about) + "\n")
+    """Add experiments to a list of what is to be run: a line of JSON each. Raises BadInput where no file can be."""
+    lines = []
+    for experiment in experiments:
+        about = {name: getattr(experiment, name) for name in ("key", "model", "data", "width")}
+        about |= {"epochs": epochs_of(experiment.timeline), "record": str(experiment.record(folder).resolve())}
+        lines.append(json.dumps(about) + "\n")
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.writelines(lines)
+    except OSError as error:
+        raise BadInput(
+            f"PRUNING_PLAN is a file to be written to, and {path} cannot be one: {error.strerror}."
+        ) from error
 
 
 def epochs_of(stages: Iterable[Stage]) -> int:

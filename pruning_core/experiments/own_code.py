@@ -1,10 +1,12 @@
 """What of an experiment is its writer's own, as hashes: with other code or other images, its old records are void."""
 
 from collections.abc import Iterable
+from importlib import import_module
 from types import CodeType, FunctionType
 from typing import Any
 
 from pruning_core.data.sets import DATASETS
+from pruning_core.errors import BadInput, said, shown
 from pruning_core.models.build import MODELS
 from pruning_core.models.own import OwnBuilder
 from pruning_core.records.checkpoints import describe
@@ -12,6 +14,28 @@ from pruning_core.records.hashes import content_hash
 from pruning_core.training.losses import Loss
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
+
+
+def own_object(kind: str, text: str) -> Any:
+    """What ``module:attribute`` names, of a module that Python finds. Raises BadInput, in one sentence, for what is no such
+    path, and for a module that cannot be imported, whatever it raises.
+
+    >>> own_object("loss", "math:tau")
+    6.283185307179586
+    >>> own_object("loss", "..losses:mine")
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadInput: a loss of your own is named as module:function, such as my_losses:halved, not '..losses:mine'.
+    """
+    module, _, name = text.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), name)):
+        raise BadInput(
+            f"a {kind} of your own is named as module:function, such as my_losses:halved, not {shown(text)}."
+        )
+    try:
+        return getattr(import_module(module), name)
+    except (Exception, SystemExit) as error:  # a module runs when it is imported, and may do whatever it likes
+        raise BadInput(f"there is no {kind} {shown(text)}: {said(error).rstrip('.')}.") from error
 
 
 def own_parts(model: str, data: str) -> dict[str, str]:

@@ -66,6 +66,8 @@ def _train(state: State, stage: stages.Train, seed: int, checkpoint: Path | None
             raise CorruptFile(f"{checkpoint} is a damaged checkpoint: {str(error).rstrip('.')}: {AGAIN}.") from error
     validation = data.validation if stage.keep == "best_validation" or (log and len(data.validation)) else None
     events = {e: i for i, e in enumerate(stage.during.epochs(epochs), 1)} if stage.during else {}
+    if trainer.epoch < epochs:
+        trainer.check(data.train)  # before a log or a bar begins that has nothing to tell
     cost = count_macs(state.model, state.example)
     saved = time.perf_counter()
     if log:

@@ -18,13 +18,14 @@ from typing import Any
 import torch
 
 from pruning_core.checks import checked, present
-from pruning_core.errors import BadInput, OutOfTime, shown
+from pruning_core.errors import OutOfTime
 from pruning_core.experiments.experiment import Experiment, own_methods
 from pruning_core.experiments.own_code import loss_name
 from pruning_core.experiments.play import play
 from pruning_core.experiments.stages import Each, Stage, Train
 from pruning_core.experiments.state import State, Step, flatten, start
 from pruning_core.experiments.timelines import every_stage
+from pruning_core.experiments.variables import bound_of_checkpoints, check_variables
 from pruning_core.experiments.watching import Log, is_watched
 from pruning_core.methods.base import Method
 from pruning_core.records.checkpoints import load_tensors
@@ -55,7 +56,8 @@ def run(
     A run that was killed goes on from its last checkpoint; one that begins like another goes on from where they part; one
     that another process is at is waited for. ``shared``: the trainings (their keys) that other experiments begin with too;
     when given, checkpoints of others between the first and the last training are dropped once the rows are recorded.
-    ``max_minutes``: stop after the first epoch that ends later, with a checkpoint, and raise OutOfTime; the same call goes on.
+    ``max_minutes``: stop after the first epoch that ends later, with a checkpoint, and raise OutOfTime, as while another
+    process is waited for; the same call goes on.
 
     >>> import pruning_core as pc
     >>> import tempfile
@@ -80,8 +82,9 @@ def run_until(
     path = experiment.record(folder)
     tags = dict(experiment.tags)
     if not is_finished(experiment, folder):
+        check_variables()
         present(experiment.device)
-        with exclusive(path):
+        with exclusive(path, ends):
             if not path.exists():
                 replaceable(path)  # a link that leads nowhere: found now, and not after the work
                 return _record(experiment, path, progress, shared, ends)
@@ -91,7 +94,7 @@ def run_until(
     about = _about(experiment)
     rows = recorded(path, experiment.key, about)
     if any(tag not in row for row in rows for tag in tags):
-        with exclusive(path):
+        with exclusive(path, ends):
             held = recorded(path, experiment.key, about)
             new = [{tag: value for tag, value in tags.items() if tag not in row} for row in held]
             write_rows(path, [_tagged(row, joining) for row, joining in zip(held, new, strict=True)])
@@ -113,7 +116,7 @@ def _untagged(row: dict[str, Any]) -> dict[str, Any]:
 
 def is_finished(experiment: Experiment, folder: Path | None = None) -> bool:
     """Whether an experiment has its record, and its log if it is to be watched."""
-    return experiment.record(folder).exists() and is_watched(experiment)
+    return os.path.exists(experiment.record(folder)) and is_watched(experiment)
 
 
 def _record(
@@ -151,6 +154,7 @@ def final_state(experiment: Experiment, *, progress: bool = False) -> State:
     >>> round(float(state.masks["fc1.weight"].float().mean()), 1)
     0.5
     """
+    check_variables()
     with _threads(experiment):
         return _played(replace(experiment, watch=None), progress)[0]
 
@@ -233,7 +237,7 @@ def _played(
         if not _trains(step):
             play(state, step, seed, progress=progress)
             continue
-        with exclusive(checkpoint(key)):
+        with exclusive(checkpoint(key), ends):
             for place in (checkpoint(key), checkpoint(key, "-halfway")):
                 if not place.exists():
                     replaceable(place)  # a link that leads nowhere: found now, and not after the epochs
@@ -281,14 +285,7 @@ def _loaded(state: State, step: Step, number: int, key: str) -> bool:
 
 def _keep_within_bound(newest: Path) -> None:
     """Drop the checkpoints that were not used for longest, until those left take at most ``$PRUNING_CHECKPOINTS_GB``."""
-    text = os.environ.get("PRUNING_CHECKPOINTS_GB", "10")
-    try:
-        left = float(text) * 1e9
-    except ValueError:
-        left = -1.0
-    if not left >= 0:
-        raise BadInput(f"PRUNING_CHECKPOINTS_GB is a number of gigabytes of at least 0, not {shown(text)}.")
-    held = []
+    left, held = bound_of_checkpoints(), []
     for path in newest.parent.glob("[!.]*.safetensors"):  # a hidden one is a lock, or being written
         try:
             held.append((path == newest, path.stat().st_mtime, path.stat().st_size, path))

@@ -8,8 +8,6 @@ import contextlib
 import ctypes
 import functools
 import multiprocessing
-import os
-import re
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -23,6 +21,7 @@ import torch
 from pruning_core.data.sets import DATASETS
 from pruning_core.errors import BadInput, shown
 from pruning_core.experiments.engine import Failure, Task, attempt, is_done
+from pruning_core.experiments.variables import SCHEDULER, device_of_workers
 from pruning_core.models.build import MODELS
 from pruning_core.records.files import running_root, temporary_folder
 from pruning_core.records.locks import kill, sweep
@@ -118,23 +117,24 @@ def end_own_workers() -> None:
 atexit.register(end_own_workers)
 
 
-_ADDRESS = re.compile(r"\A[a-z]+://\S|:[0-9]{1,5}\Z")
-
-
-def connect(workers: Any) -> Any:
-    """The client of a number of processes, of a scheduler's address, or the one that is given."""
-    distributed = _distributed()
-    if isinstance(workers, distributed.Client):
-        return workers
+def check_workers(workers: Any) -> None:
+    """Raise BadInput for what is neither a number of processes, nor the address of a scheduler, nor a client of one."""
+    if isinstance(workers, _distributed().Client):
+        return
     if not isinstance(workers, int | str):
         raise BadInput(f"workers is a number of processes, a scheduler's address or a Client, not {shown(workers)}.")
-    if isinstance(workers, str) and not _ADDRESS.search(
-        workers
-    ):  # without a port nobody can be reached, so nobody is asked
+    if isinstance(workers, str) and not SCHEDULER.search(workers):
         raise BadInput(
             "workers is a number of processes or a scheduler's address with its port, such as tcp://10.0.0.5:8786, "
             f"not {shown(workers)}."
         )
+
+
+def connect(workers: Any) -> Any:
+    """The client of a number of processes, of a scheduler's address, or the one that is given."""
+    check_workers(workers)
+    if isinstance(workers, _distributed().Client):
+        return workers
     try:
         client = _client_of(workers)
     except (OSError, ValueError) as error:
@@ -237,7 +237,7 @@ def _keep_freed_memory() -> None:
 
 def _own_device(asked: Any) -> str | None:
     """The device of this worker: ``$PRUNING_DEVICE``; else, of several GPUs, the one that the worker's number falls on."""
-    if named := os.environ.get("PRUNING_DEVICE"):
+    if named := device_of_workers():
         return named
     if str(asked) != "cuda" or torch.cuda.device_count() < 2:
         return None

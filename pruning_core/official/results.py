@@ -21,7 +21,7 @@ from pruning_core.plots.curves import accuracy_against_sparsity
 from pruning_core.plots.style import BookFigure
 from pruning_core.records.files import write_atomically
 from pruning_core.records.markdown import escaped, table
-from pruning_core.records.places import check_folder
+from pruning_core.records.places import RESULTS, check_folder
 
 CURVES = (
     "label", "method", "seed", "epoch", "asked", "of", "sparsity", "channels_removed", "macs_removed", "parameters", "macs",
@@ -53,7 +53,7 @@ def write_results(rows: pd.DataFrame, out: Path, title: str, about: Sequence[str
     """
     if rows.empty:
         raise BadInput(f"{title} has no rows to write.")
-    check_folder("out", out)
+    check_folder("out", out, RESULTS)
     curves = rows[[column for column in CURVES if column in rows]].rename(columns={"file": "setting"})
     write_atomically(out / "rows.csv", rows.to_csv(index=False))
     write_atomically(out / "curves.csv", curves.to_csv(index=False))

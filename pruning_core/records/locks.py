@@ -2,15 +2,17 @@
 process, however that ends; an empty file is all that a kill leaves of it, until somebody sweeps."""
 
 import contextlib
+import math
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pruning_core.errors import BadInput
+from pruning_core.errors import BadInput, OutOfTime
 from pruning_core.records.files import cache_root, remove_leftovers, running_root, write_atomically
 
 _PREFIX = ".lock-"
@@ -27,26 +29,35 @@ def _no_lock(lock: FileLock, error: OSError) -> str:
     return f"{lock.lock_file} is in the place of a lock and cannot be one ({error.strerror}): delete it."
 
 
-def _wait_for(lock: FileLock) -> None:
-    """Take the lock; who has to wait for it for a while reads what for."""
+def _wait_for(lock: FileLock, ends: float | None) -> None:
+    """Take the lock, until ``ends`` at the latest; who has to wait for it for a while reads what for."""
+    made = Path(lock.lock_file).name.removeprefix(_PREFIX)
     try:
         try:
-            lock.acquire(timeout=SECONDS_IN_SILENCE)
+            lock.acquire(timeout=min(SECONDS_IN_SILENCE, _left(ends)))
         except Timeout:
-            made = Path(lock.lock_file).name.removeprefix(_PREFIX)
-            if sys.stderr is sys.__stderr__:  # no page of the book has to tell of its neighbours
+            if _left(ends) and sys.stderr is sys.__stderr__:  # no page of the book has to tell of its neighbours
                 print(f"waiting for another process, which makes {made}", file=sys.stderr, flush=True)
-            lock.acquire()
+            lock.acquire(timeout=-1 if ends is None else _left(ends))
+    except Timeout:
+        raise OutOfTime(
+            f"the time is over while another process makes {made}, and the same call goes on from there."
+        ) from None
     except OSError as error:
         raise BadInput(_no_lock(lock, error)) from error
 
 
+def _left(ends: float | None) -> float:
+    """The seconds until then."""
+    return math.inf if ends is None else max(ends - time.time(), 0.0)
+
+
 @contextlib.contextmanager
-def exclusive(path: str | os.PathLike) -> Iterator[None]:
+def exclusive(path: str | os.PathLike, ends: float | None = None) -> Iterator[None]:
     """Inside, no other process that locks ``path`` is inside, on any machine that shares the folder; others wait.
 
-    The lock is a hidden file beside ``path``, and gone when nobody holds it. Raises BadInput when the folder cannot be
-    written.
+    The lock is a hidden file beside ``path``, and gone when nobody holds it. ``ends``: when to wait no longer, as of
+    time.time(); a lock that is free is taken even then. Raises OutOfTime, and BadInput when the folder cannot be written.
 
     >>> import tempfile
     >>> place = Path(tempfile.mkdtemp()) / "record.json"
@@ -59,7 +70,7 @@ def exclusive(path: str | os.PathLike) -> Iterator[None]:
     lock = _lock(path)
     if not os.access(Path(path).parent, os.W_OK):
         write_atomically(lock.lock_file, b"")  # makes the folder, or says why it cannot
-    _wait_for(lock)
+    _wait_for(lock, ends)
     try:
         yield
     finally:

@@ -4,7 +4,8 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -52,10 +53,14 @@ def located(name: str, path: str | os.PathLike) -> Path:
         raise BadInput(f"{name} must be the path of a file or folder, and {shown(str(path))} has no home.") from None
 
 
-def check_folder(name: str, path: str | os.PathLike) -> Path:
+RESULTS = ("rows.csv", "curves.csv", "curves.npz", "report.md", "figures/")
+"""What a run leaves in a folder of its own: files, and with a slash at its end a folder of them."""
+
+
+def check_folder(name: str, path: str | os.PathLike, within: Iterable[str] = ()) -> Path:
     """``path``, if it is a folder in which files can be written, or if one can be made there; BadInput, naming it, if not.
 
-    Nothing is made yet.
+    ``within``: what will be written there, a name that ends with a slash being that of a folder. Nothing of it is made yet.
     """
     place = Path(check(name, path, Place()))
     check(name, str(place), Text())  # TensorBoard and tables write down where they lie
@@ -74,4 +79,20 @@ def check_folder(name: str, path: str | os.PathLike) -> Path:
         raise BadInput(
             f"{name} is a folder for files to be written to, and {above} cannot be written to: no permission."
         )
+    try:
+        with tempfile.TemporaryDirectory(
+            dir=above, prefix=".trial-"
+        ):  # /proc would let root, and has no room for files
+            pass
+    except OSError as error:
+        why = error.strerror
+        raise BadInput(f"{name} is a folder for files to be written to, and {above} takes none: {why}.") from error
+    for entry in within:
+        there = place / entry
+        if entry.endswith("/"):
+            check_folder(name, there)
+        elif os.path.lexists(there) and not os.path.isfile(there):
+            raise BadInput(
+                f"{name} is a folder for files to be written to, and {there} is in the place of one: move it."
+            )
     return place

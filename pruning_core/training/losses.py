@@ -1,5 +1,6 @@
 """Losses on what a network puts out, and how often its largest output is the label."""
 
+import inspect
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,7 +79,24 @@ def given_loss(given: str | Loss | None) -> str | Loss | None:
             f"loss must be a name ({', '.join(LOSSES)}) or a function of (outputs, labels), not {errors.shown(given)}."
         )
     given = next((name for name, known in LOSSES.items() if given == known), given)
+    if callable(given):
+        _check_parameters(given)
     return None if given == "cross_entropy" else given
+
+
+def _check_parameters(loss: Loss) -> None:
+    """BadType for a function that cannot be called with outputs and labels, before it is: what else it does, nobody knows."""
+    try:
+        signature = inspect.signature(loss)
+    except (TypeError, ValueError):  # of a function in C that does not say
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        name = getattr(loss, "__qualname__", type(loss).__qualname__)
+        raise BadType(
+            f"loss must be a function of (outputs, labels), which {name}{signature} is not: {error}."
+        ) from None
 
 
 def loss_of(given: str | Loss | None) -> Loss:
@@ -120,7 +138,7 @@ def loss_value(loss: Loss, outputs: Any, labels: Any) -> Tensor:
         value = loss(read, labels)
     except (PruningError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever a loss of the user's raises
+    except (Exception, SystemExit) as error:  # whatever a loss of the user's raises
         _refuse_class(loss)
         what = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         whole = isinstance(labels, Tensor) and not labels.is_floating_point()

@@ -213,6 +213,20 @@ def test_a_cell_that_is_no_python_holds_no_parameters(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "cell",
+    ["-" * 100_000 + "1", "n = " + "-" * 100_000 + "1", "n = " + "(" * 100_000, "n = " + "not " * 100_000 + "1",
+     "m = 2\nn = " + "+".join("1" * 50_000), "n = a" + ".a" * 50_000],
+    ids=["minus", "n minus", "brackets", "not", "plus", "points"],
+)  # fmt: skip
+def test_a_cell_that_is_nested_too_deeply_holds_no_parameters(cell, tmp_path):
+    path = notebook_with(cell, tmp_path)
+    for ask in (lambda: read_parameters(path), lambda: checked_parameters(path, "quick", {"n": 2})):
+        with pytest.raises(BadInput, match="one assignment a line") as caught:
+            ask()
+        assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
     "value", [np.arange(3), torch.arange(3), {1, 2}, float("nan"), [1, (2, 3)], {"a": [(1, 2)]}], ids=repr
 )
 def test_a_value_that_no_notebook_can_be_given_is_refused_in_one_sentence(value, tmp_path):

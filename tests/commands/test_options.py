@@ -163,6 +163,7 @@ def line(name: str, parameter: click.Parameter, value: str) -> list[str]:
     if parameter.name == "config":
         return [name, "--config", given]
     if parameter.nargs == 2:
+        words = [*shlex.split(f"{name} {LINES[name]}".replace(" -p epochs 1", ""))]  # a name can be given once
         return [*words, parameter.opts[0], "epochs" if name == "run" else "seed", given]
     return [*words, f"{parameter.opts[-1]}={given}"]
 

@@ -187,6 +187,22 @@ def test_the_help_of_every_command_ends_with_an_example_of_it(name, capsys):
         ("run dense -p epochs 1 --loss mes", "did you mean 'mse'"),
         ("run dense -p epochs 1 --loss nowhere:loss", "there is no loss 'nowhere:loss'"),
         ("run dense -p epochs 1 --loss math:pi", "loss must be a name"),
+        *(
+            (f"run dense -p epochs 1 --loss '{wrong}'", "is named as module:function, such as my_losses:halved, not ")
+            for wrong in ("..x:y", ".:y", ":y", "x:", ":", "a b:c", "a:b.c", "a:b:c", "../a:b", "a/b:c")
+        ),
+        ("run dense -p epochs 1 --loss os:system", "loss must be a function of (outputs, labels), which system(command) is"),
+        ("run dense -p epochs 1 --loss sys:exit", "loss must be a function of (outputs, labels), which exit(status=None, /)"),
+        ("run dense -p epochs 1 --loss os:nix", "there is no loss 'os:nix': module 'os' has no attribute 'nix'."),
+        ("official snipit --loss ..x:y", "unknown loss of SNIP-it '..x:y'"),
+        ("official fc5_cifar10 --loss ..x:y", "is named as module:function"),
+        (f"run dense -p epochs 1 --loss {'x' * 5000}:y", "there is no loss 'xxx"),
+        (f"run dense -p epochs 1 --model torchvision/{'x' * 5000} --data digits", "unknown model 'torchvision/...xxx"),
+        (f"official {'x' * 300}.yml", "cannot read xxx"),
+        (f"official {'x' * 5000}.yml", "cannot read xxx"),
+        (f"notebooks {'x' * 300}.ipynb", "unknown notebook 'xxx"),
+        (f"page {'x' * 5000}", "unknown notebook 'xxx"),
+        (f"run dense -p epochs 1 --data ./{'x' * 300}", "--data must be the path of a file or folder"),
         ("run dense -p epochs 1 --network nowhere", "there is no file"),
         ("run dense -p epochs 1 --network .", "cannot be read"),
         ("run dense -p epochs 1 --max-minutes 0", "max_minutes must be finite and above 0"),
@@ -205,6 +221,28 @@ def test_the_help_of_every_command_ends_with_an_example_of_it(name, capsys):
         ("official cifar/resnet20 --methods ALDS", "ALDS, asked for of cifar/resnet20, is not here: it takes layers apart"),
         ("official cifar/resnet20 --methods SVDNet", "SVDNet, asked for of cifar/resnet20, is not here: it takes layers"),
         ("official cifar/resnet20 --methods SiPP2", "unknown method of cifar/resnet20 'SiPP2'"),
+        ("official cifar/resnet20 --methods SiPPNet --methods SiPP", "the method 'SiPP' of cifar/resnet20 is asked for twice"),
+        ("official mnist/lenet300_100 --methods nix", "unknown method of mnist/lenet300_100 'nix'"),
+        ("official fc5_cifar10 --methods nix", "unknown method of fc5_cifar10 'nix': Allowed: magnitude."),
+        ("official rni/vgg16-cifar10-rni --methods nix", "'nix': did you mean 'rni'? Allowed: rni."),
+        ("official rni/vgg16-cifar10-l1 --methods rni", "unknown method of rni/vgg16-cifar10-l1 'rni': Allowed: l1."),
+        ("official ispasp/resnet34 --methods nix", "unknown method of resnet34 'nix': Allowed: ispasp."),
+        ("official prune_resnet34_ispasp.py --methods nix", "'nix': Allowed: ispasp."),
+        ("official snipit/SNAPit-VGG16-CIFAR10 --methods nix", "unknown method of this line of SNIP-it 'nix'"),
+        ("official snipit --methods snip", "'snip': did you mean 'snap'? Allowed: dense, snap."),
+        ("official --list --epochs 3", "--list runs nothing, so that --epochs changes nothing: leave one of them out."),
+        ("official --list snipit --seeds 2 --plan", "--list runs nothing, so that --plan changes nothing"),
+        ("official --list snipit cifar", "--list runs nothing, so that ('cifar',) changes nothing"),
+        ("official fc5_cifar10 --plan --workers many", "--workers must be a number of processes"),
+        ("official fc5_cifar10 --plan --max-minutes 0", "max_minutes must be finite and above 0"),
+        ("official fc5_cifar10 --plan --out /dev/null", "--out is a folder for files to be written to"),
+        ("notebooks --check-stripped --profile smoke", "--check-stripped runs nothing, so that --profile changes nothing"),
+        ("notebooks --check-stripped -p epochs 1", "--check-stripped runs nothing, so that -p changes nothing"),
+        ("run dense -p epochs 1 -p epochs 0", "-p epochs is given twice: '1' and '0'; give it once."),
+        ("run dense -p epochs 1 -p epochs 1", "-p epochs is given twice"),
+        ("notebooks 0_foundations/1 -p epochs 1 -p seed 1 -p epochs 0", "-p epochs is given twice: '1' and '0'"),
+        ("notebooks 0_foundations/1 --profile quick -p profile smoke", "the profile is given twice, as --profile and as -p"),
+        ("page 0_foundations/1 -p profile quick -p profile smoke", "-p profile is given twice"),
         ("official cifar/resnet20 --epochs 0", "epochs must be between 1 and 1000000"),
         ("official cifar/resnet20 --points 0", "points must be at least 1"),
         ("official cifar/resnet20 --data digit", "did you mean 'digits'"),
@@ -282,6 +320,16 @@ def test_the_settings_of_run_reach_the_experiment(empty_cache, tmp_path, capsys)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"rows.csv", "curves.csv", "curves.npz", "report.md"}
 
 
+def test_the_methods_of_a_line_of_snip_it_can_be_chosen(capsys, empty_cache):
+    line = "official snipit --prune_criterion SNAP --plan --data digits --seeds 1"
+    assert main(shlex.split(line)) == 0
+    both = capsys.readouterr().out.splitlines()
+    assert main([*shlex.split(line), "--methods", "snap"]) == 0
+    (_, one) = capsys.readouterr().out.splitlines()
+    assert len(both) == 3
+    assert one in both
+
+
 OWN_LOSS = """
 from torch.nn import functional
 
@@ -309,6 +357,42 @@ def test_what_is_asked_besides_reaches_the_run(empty_cache, tmp_path, capsys, mo
     assert rows["loss"][0] == pytest.approx(pc.evaluate(network, split).loss / 2, rel=1e-5)
     (table,) = (tmp_path / "logs").glob("*-training1-*/epochs.csv")
     assert {"sign_flips", "median_elasticity"} <= set(table.read_text().splitlines()[0].split(","))
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("raise SystemExit(3)", "the loss does not take outputs torch.float32 of shape (2, 10) and labels"),
+        ("raise KeyError('a')", "the loss does not take outputs"),
+        ("return None", "the loss must return one number, the mean over the samples of a batch, not NoneType"),
+        ("return outputs", "the loss must return one number"),
+        ("return 3.0", "the loss must return one number"),
+    ],
+)
+def test_what_is_no_loss_is_refused_in_one_sentence(body, message, tmp_path, monkeypatch, capsys, empty_cache):
+    (tmp_path / "no_loss.py").write_text(f"def loss(outputs, labels):\n    {body}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "no_loss", raising=False)
+    assert message in refused(f"run dense -p epochs 1 {SMALL} --loss no_loss:loss", capsys)
+    assert not list(empty_cache.glob("records/*.json"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("raise SystemExit(0)", "there is no loss 'own_module:loss': 0."),
+        ("1 / 0", "there is no loss 'own_module:loss': division by zero."),
+        ("def loss(:", "there is no loss 'own_module:loss': invalid syntax"),
+        ("raise RuntimeError('a\\nb')", "there is no loss 'own_module:loss': a."),
+        ("", "has no attribute 'loss'."),
+        ("import nix", "No module named 'nix'."),
+    ],
+)
+def test_a_module_that_cannot_be_imported_holds_no_loss(text, message, tmp_path, monkeypatch, capsys, empty_cache):
+    (tmp_path / "own_module.py").write_text(text + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_module", raising=False)
+    assert message in refused(f"run dense -p epochs 1 {SMALL} --loss own_module:loss", capsys)
 
 
 def test_minutes_that_are_over_have_an_exit_status_of_their_own(empty_cache, capsys):

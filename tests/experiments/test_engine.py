@@ -1,15 +1,19 @@
 """Many experiments: what is shared comes first and once, what fails is said at the end, workers give the same rows."""
 
+import contextlib
 import json
 import os
+import subprocess
+import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from unittest.mock import patch
 
 import pytest
 
 import pruning_core as pc
-from pruning_core.errors import BadInput
+from pruning_core.commands import main
+from pruning_core.errors import BadInput, OutOfTime
 from pruning_core.experiments import ExperimentsFailed, engine, recipes, run_all, runs, workers
 from pruning_core.experiments.engine import epochs_of, error_file, plan
 from pruning_core.experiments.runs import beginnings, checkpoint
@@ -243,6 +247,64 @@ def test_a_list_is_noted_for_the_sweep(monkeypatch, tmp_path):
     assert [line["key"] for line in lines] == [one.key for one in listed]
     assert [line["epochs"] for line in lines] == [3, 3]
     assert epochs_of([pc.Repeat(3, [pc.Train(2), pc.Prune("random", 0.5)]), pc.Train(1)]) == 7
+
+
+HOLDER = """
+import sys
+from filelock import FileLock
+with FileLock(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def held_by_another_process(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-c", HOLDER, str(path.with_name(f".lock-{path.name}"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        yield
+
+
+@pytest.mark.parametrize("what", ["the record", "the training"])
+def test_minutes_end_the_wait_for_another_process(what, empty_cache, capsys):
+    one = experiment([pc.Train(1)])
+    place = one.record() if what == "the record" else checkpoint(beginnings(one)[0])
+    started = time.monotonic()
+    with held_by_another_process(place):
+        for minutes in (1e-9, 0.01):
+            with pytest.raises(
+                OutOfTime, match=rf"the time is over while another process makes {place.name}, and the same"
+            ):
+                pc.run(one, progress=False, max_minutes=minutes)
+            with pytest.raises(OutOfTime, match="0 of 1 experiments have their records, and the same call goes on"):
+                run_all([one], progress=False, max_minutes=minutes)
+    assert time.monotonic() - started < 30
+    assert len(run_all([one], progress=False, max_minutes=1e-9)) == 1
+
+
+def test_minutes_end_the_wait_of_a_command_and_of_workers(empty_cache, capsys):
+    one = pc.Experiment(
+        "lenet300", "digits", recipes.dense(1), width=0.1, limit=400, profile="smoke", tags={"recipe": "dense"}
+    )
+    line = "run dense -p epochs 1 --data digits --width 0.1 --limit 400 --profile smoke --max-minutes 0.005"
+    with held_by_another_process(one.record()):
+        assert main(line.split()) == 75
+        assert f"the time is over while another process makes {one.record().name}" in capsys.readouterr().err
+        assert main([*line.split(), "--workers", "1"]) == 75
+        assert "0 of 1 experiments have their records" in capsys.readouterr().err
+
+
+def test_who_only_adds_a_tag_to_a_record_waits_no_longer_either(empty_cache):
+    one = experiment([pc.Prune("magnitude", 0.5)])
+    pc.run(one, progress=False)
+    tagged = replace(one, tags={"mine": 1})
+    with held_by_another_process(one.record()):
+        for call in (pc.run, lambda e, **how: run_all([e], **how)):
+            with pytest.raises(OutOfTime, match="the time is over while another process makes"):
+                call(tagged, progress=False, max_minutes=1e-9)
+    assert pc.run(tagged, progress=False, max_minutes=1e-9)[0]["mine"] == 1
 
 
 def test_a_lock_keeps_others_out_and_leaves_nothing(tmp_path):

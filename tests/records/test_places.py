@@ -13,9 +13,11 @@ from torch import nn
 
 import pruning_core as pc
 from pruning_core import official, records
+from pruning_core.book import chapters
+from pruning_core.commands import main
 from pruning_core.data import register_data, sources
 from pruning_core.errors import BadInput
-from pruning_core.experiments import Watch
+from pruning_core.experiments import Watch, runs
 
 CALLS: dict[str, Callable[[str], object]] = {
     "data set": lambda place: pc.load_data(f"{place}/photos"),
@@ -52,6 +54,58 @@ def _here(tmp_path, empty_cache, monkeypatch):
         folder.chmod(0o777 if folder == here else folder.stat().st_mode | 0o011)
     monkeypatch.chdir(here)
     monkeypatch.setattr(sources, "from_torchvision", lambda *given: pytest.fail("work began"))
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "curves.csv", "curves.npz", "report.md", "figures"])
+@pytest.mark.parametrize("kind", ["a folder", "a file", "a dangling link"])
+@pytest.mark.parametrize("line", ["run dense -p epochs 1", "official fc5_cifar10"])
+def test_what_lies_in_the_place_of_a_result_is_found_out_before_the_work(line, kind, name, capsys, monkeypatch):
+    monkeypatch.setattr(runs, "start", lambda *_: pytest.fail("work has begun"))
+    if (kind == "a file") != (name == "figures"):
+        kind = "a dangling link"
+    there = Path("out") / name
+    there.parent.mkdir()
+    {"a folder": there.mkdir, "a file": there.touch, "a dangling link": lambda: there.symlink_to("nix")}[kind]()
+    assert main([*line.split(), "--data", "digits", "--limit", "300", "--out", "out"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("--out is a folder for files to be written to, and out/")
+    assert len(said.splitlines()) == 1
+    with pytest.raises(BadInput, match=r"^out is a folder for files"):
+        official.write_results(pd.DataFrame({"label": ["cut"]}), Path("out"), "Nothing")
+    assert os.listdir("out") == [name]
+
+
+LINES = [
+    *(f"run dense -p epochs 1 --data digits {option}" for option in ("--out", "--watch", "--root")),
+    *(f"official fc5_cifar10 --data digits {option}" for option in ("--out", "--watch", "--root")),
+    "notebooks 0_foundations/3 --always --into",
+]
+
+
+@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize("place", ["/proc/x", "/proc/self/x", "/sys/x"])
+def test_a_folder_that_takes_no_files_is_found_out_before_the_work(place, line, capsys, monkeypatch):
+    if not Path(place).parent.is_dir():
+        pytest.skip("another system")
+    monkeypatch.setenv("PRUNING_DATA", "")
+    monkeypatch.setattr(runs, "start", lambda *_: pytest.fail("work has begun"))
+    monkeypatch.setattr(chapters, "ProcessPoolExecutor", lambda *_: pytest.fail("work has begun"))
+    assert main([*line.split(), place]) == 2
+    said = capsys.readouterr().err
+    assert "is a folder for files to be written to, and /" in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("stray", ["0_foundations", "0_foundations/3_masks_to_networks.ipynb/x", "_failed"])
+def test_what_lies_in_the_place_of_an_executed_notebook_is_found_out_before_it_runs(stray, capsys, monkeypatch):
+    monkeypatch.setattr(chapters, "ProcessPoolExecutor", lambda *_: pytest.fail("a notebook has begun"))
+    there = Path("out") / stray
+    there.parent.mkdir(parents=True)
+    there.touch()
+    assert main(["notebooks", "0_foundations/3", "--always", "--into", "out"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("the place of an executed notebook is a folder for files to be written to, and out/")
+    assert len(said.splitlines()) == 1
 
 
 CASES = [(name, place) for name in CALLS for place in NOWHERE] + [(name, "~no such user/x") for name in EXPANDED]

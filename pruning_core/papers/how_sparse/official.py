@@ -56,6 +56,7 @@ def experiments(name: str, entry: Configuration, asked: Asked) -> list[Experimen
     """The experiments of a configuration, at most ``points`` of its sweep evenly spread; ``reference`` takes the learning
     rates of the code. Raises BadInput for flags, which the official program does not have."""
     asked.no_flags(name)
+    asked.methods_of(name, ["magnitude"])
     sweep = spread(entry.sparsities(), asked.points)
     how: dict[str, Any] = {"seeds": asked.seeds or 1, "device": asked.device, "reference": asked.reference}
     return list(experiments_of(name, entry, sparsities=sweep, **how))

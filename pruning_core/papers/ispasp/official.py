@@ -65,6 +65,7 @@ def experiments(name: str, asked: Asked) -> list[Experiment]:
     if network is None:
         words = [*LINES[known_name("setting of i-SpaSP", name, LINES)].split(), *words]
         network = name.partition("-")[0]
+    asked.methods_of(name, ["ispasp"])
     flags = read_flags(f"i-SpaSP's script for {network}", FLAGS[network], words)
     if flags["data_path"] and asked.data:
         raise BadInput("the images are named twice: give --data-path FOLDER or --data, and not both.")

@@ -56,6 +56,7 @@ def experiments(name: str, asked: Asked) -> list[Experiment]:
     asked.no_flags(name)
     arch, data, method = known_name("setting of RNI", name, NAMES).split("-")
     setting = SETTINGS[arch]
+    asked.methods_of(f"rni/{name}", [method])
     kind = METHODS[method](reference=asked.reference)
     if isinstance(kind, RecedingNeurons):
         kind = replace(kind, b=setting.b)

@@ -8,6 +8,7 @@ includes. A path is looked for beside the file, and below each folder above it.
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ def _included(document: Any, path: Path, depth: int = 0, key: str = "") -> Any:
 def _found(name: str, path: Path) -> Path:
     for folder in path.resolve().parents:
         for place in (folder / name, folder / "src" / "experiment" / "experiment" / "param" / name):
-            if place.is_file():
+            if os.path.isfile(place):  # Path.is_file raises for a name that is too long
                 return place
     raise BadInput(f"{path} includes {name}, which lies neither beside it nor below a folder above it.")
 

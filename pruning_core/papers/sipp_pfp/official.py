@@ -19,7 +19,7 @@ import torch
 
 from pruning_core.checks import checked
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS
-from pruning_core.errors import BadInput, known_name
+from pruning_core.errors import BadInput
 from pruning_core.experiments.asked import Asked, spread
 from pruning_core.experiments.experiment import Experiment
 from pruning_core.experiments.recipes.general import cascade
@@ -84,7 +84,7 @@ def experiments_of(name: str, entry: ParameterFile, asked: Asked) -> Iterator[Ex
     if entry.network is None or entry.data is None:
         what = "the driving data are not public, so neither they nor the network that steers by them is in this package"
         raise BadInput(f"{name} cannot be run: {what}.")
-    chosen = [_chosen(name, entry, given) for given in asked.methods]
+    chosen = _chosen(name, entry, asked)
     recipe = f"{entry.data}/sipp"
     settings = _settings(entry.training) | {
         "normalise": recipe if recipe in NORMALISATIONS else None,
@@ -93,7 +93,7 @@ def experiments_of(name: str, entry: ParameterFile, asked: Asked) -> Iterator[Ex
         "device": asked.device,
     }
     deltas = entry.deltas or (entry.delta,)
-    for short in chosen or [short for short in entry.methods if short in METHODS_OF_THE_FILES]:
+    for short in chosen:
         for delta in deltas:
             points = points_of(entry.network, entry.data, delta, settings["batch_size"])
             tags: dict[str, Any] = {"file": name} | ({"points": points} if len(deltas) > 1 else {})
@@ -103,13 +103,13 @@ def experiments_of(name: str, entry: ParameterFile, asked: Asked) -> Iterator[Ex
                     yield Experiment(entry.network, entry.data, stages, seed=seed, tags=tags, **settings)
 
 
-def _chosen(name: str, entry: ParameterFile, given: str) -> str:
-    """The short name of one of a file's methods, which may be given as its class. Raises UnknownName, or BadInput with the
-    reason for a method that is outside this book."""
-    short = METHODS.get(given, given)
-    if short in METHODS_ELSEWHERE:
-        raise BadInput(f"{given}, asked for of {name}, is not here: {METHODS_ELSEWHERE[short]}.")
-    return known_name(f"method of {name}", short, [m for m in entry.methods if m in METHODS_OF_THE_FILES])
+def _chosen(name: str, entry: ParameterFile, asked: Asked) -> list[str]:
+    """The short names of a file's methods that are asked for, which may be given as their classes. Raises UnknownName, or
+    BadInput with the reason for a method that is outside this book."""
+    for given in asked.methods:
+        if (short := METHODS.get(given, given)) in METHODS_ELSEWHERE:
+            raise BadInput(f"{given}, asked for of {name}, is not here: {METHODS_ELSEWHERE[short]}.")
+    return asked.methods_of(name, [m for m in entry.methods if m in METHODS_OF_THE_FILES], METHODS)
 
 
 def _with_theory(given: str | Method, delta: float) -> Method:

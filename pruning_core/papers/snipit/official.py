@@ -110,10 +110,12 @@ def experiments(words: list[str] | tuple[str, ...], asked: Asked) -> list[Experi
     if flags["eval"]:
         name = ATTACKS[known_name("attack of SNIP-it", flags["attack"], ATTACKS)]
         runs = {"dense": ([*dense, Attack(name, EPSILONS, ATTACKED)], flags)}
+    chosen = asked.methods_of("this line of SNIP-it", runs)
     common: dict[str, Any] = {"profile": "paper", "device": asked.device}
     return [
         Experiment(model, data, stages, seed=seed, tags={"method": method}, **settings(own, data), **common)
         for method, (stages, own) in runs.items()
+        if method in chosen
         for seed in range(flags["seed"], flags["seed"] + (asked.seeds or 1))
     ]
 

@@ -1,0 +1,49 @@
+"""The variables of the shell that decide how experiments run, held against what they can be before any work: some of them are
+needed only once a training is done."""
+
+import math
+import os
+import re
+
+from pruning_core.checks import Device, check
+from pruning_core.errors import BadInput, shown
+from pruning_core.records.files import cache_root
+from pruning_core.records.places import check_folder
+
+SCHEDULER = re.compile(r"\A[a-z]+://\S|:[0-9]{1,5}\Z")
+"""What the address of a scheduler holds; without a port nobody can be reached, so nobody is asked."""
+
+
+def check_variables() -> None:
+    """Raise BadInput, in one sentence that names it, for a variable ``PRUNING_...`` that cannot be what it says. An empty one
+    counts as one that is not set.
+
+    >>> check_variables()
+    """
+    check_folder("PRUNING_CACHE", cache_root())
+    bound_of_checkpoints()
+    workers = os.environ.get("PRUNING_WORKERS") or "1"
+    if not re.fullmatch("[0-9]{1,1000}", workers) and not SCHEDULER.search(workers):
+        raise BadInput(
+            "PRUNING_WORKERS: workers is a number of processes or a scheduler's address with its port, such as "
+            f"tcp://10.0.0.5:8786, not {shown(workers)}."
+        )
+    device_of_workers()
+
+
+def bound_of_checkpoints() -> float:
+    """How many bytes checkpoints may take: those of ``$PRUNING_CHECKPOINTS_GB``, or of 10 gigabytes."""
+    text = os.environ.get("PRUNING_CHECKPOINTS_GB") or "10"
+    try:
+        found = float(text) * 1e9
+    except ValueError:
+        found = math.nan
+    if not found >= 0:
+        raise BadInput(f"PRUNING_CHECKPOINTS_GB is a number of gigabytes of at least 0, not {shown(text)}.")
+    return found
+
+
+def device_of_workers() -> str | None:
+    """``$PRUNING_DEVICE``, where workers compute whatever an experiment says; None where it is not set."""
+    named = os.environ.get("PRUNING_DEVICE")
+    return check("PRUNING_DEVICE", named, Device()) if named else None
