@@ -7,6 +7,7 @@ import importlib
 import inspect
 import math
 import pkgutil
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from enum import Enum
@@ -153,6 +154,12 @@ class Shade(str, Enum):  # noqa: UP042 - one whose str() is its name
     DARK = "dark"
 
 
+def quantised() -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch gives such tensors up
+        return torch.quantize_per_tensor(torch.ones(2), 1, 0, torch.qint8)
+
+
 def itself() -> list:
     held: list = []
     held.append(held)
@@ -167,7 +174,7 @@ BAD = [
     torch.zeros(0), print, int, iter([object()]), pd.DataFrame(), nn.ReLU(), 5e-324, 1.7e308, pd.Series([1.0, 2.0]),
     pd.DataFrame({"a": [1]}), deque([object()]), {"a": 1}.values(), itself(), torch.ones(2, requires_grad=True),
     torch.ones(2).to_sparse(), torch.ones(2, dtype=torch.complex64), torch.ones(2).to(torch.float8_e4m3fn),
-    torch.ones(2, device="meta"), torch.ones(2, dtype=torch.bool), torch.quantize_per_tensor(torch.ones(2), 1, 0, torch.qint8),
+    torch.ones(2, device="meta"), torch.ones(2, dtype=torch.bool), quantised(),
     np.ones(2, complex), np.array(["x"]), np.array([object()]), np.longdouble(0.5), Shade.DARK,
 ]  # fmt: skip
 

@@ -165,9 +165,13 @@ class Place:
         except UnicodeEncodeError:
             stored = b""
         # Nothing there, control characters (the line break among them), or more than Linux opens.
-        longest = max(map(len, stored.split(b"/")))
-        if not stored or min(stored) < 32 or len(stored) >= LONGEST_PATH or longest > LONGEST_NAME:
+        if not stored or min(stored) < 32 or len(stored) >= LONGEST_PATH:
             raise BadInput(f"{name} must be the path of a file or folder, not {shown(value)}.")
+        if (longest := max(map(len, stored.split(b"/")))) > LONGEST_NAME:
+            raise BadInput(
+                f"{name} must be the path of a file or folder, not {shown(value)}: a name in it has {longest} bytes, and "
+                f"{LONGEST_NAME} is the most."
+            )
         return value
 
 

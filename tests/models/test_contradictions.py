@@ -183,7 +183,7 @@ def test_a_name_as_long_as_the_file_system_takes(tmp_path, name):
 
 
 def test_a_name_that_the_file_system_refuses(tmp_path):
-    with pytest.raises(BadInput, match=r"cannot write .*: the name is too long\."):
+    with pytest.raises(BadInput, match="a name in it has 256 bytes, and 255 is the most"):
         pc.save_network(nn.Linear(2, 1), tmp_path / ("n" * 256))
 
 
