@@ -37,7 +37,8 @@ from pruning_core.models.published import check_published
 from pruning_core.models.zoo.initialisers import STARTS
 from pruning_core.records.files import cache_root
 from pruning_core.records.hashes import HASHED_UNLESS_DEFAULT, content_hash, is_hashed
-from pruning_core.records.table import COLUMNS, UNTAGGED, storable
+from pruning_core.records.rows import UNTAGGED
+from pruning_core.records.table import COLUMNS, storable
 from pruning_core.training.evaluation import PRECISIONS, computes_bfloat16
 from pruning_core.training.losses import Loss, given_loss
 from pruning_core.training.optimizers import LearningRate, Optimizer, Schedule

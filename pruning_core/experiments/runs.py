@@ -33,7 +33,8 @@ from pruning_core.records.files import SECONDS_OF_A_WEEK, cache_root, replaceabl
 from pruning_core.records.hashes import content_hash
 from pruning_core.records.locks import exclusive, is_locked, sweep
 from pruning_core.records.machine import environment
-from pruning_core.records.table import UNTAGGED, recorded, write_rows
+from pruning_core.records.rows import tagged, untagged
+from pruning_core.records.table import recorded, write_rows
 from pruning_core.version import CHEAP, LONG, code_of
 
 NAMED = ("model", "data", "width", "seed", "limit", "random_labels", "profile")
@@ -97,21 +98,8 @@ def run_until(
         with exclusive(path, ends):
             held = recorded(path, experiment.key, about)
             new = [{tag: value for tag, value in tags.items() if tag not in row} for row in held]
-            write_rows(path, [_tagged(row, joining) for row, joining in zip(held, new, strict=True)])
-    return [_untagged(row) | tags for row in rows]
-
-
-def _tagged(row: dict[str, Any], tags: dict[str, Any]) -> dict[str, Any]:
-    """A row as its record holds it: with tags, and with what they stand for."""
-    before = {tag: row.get(tag) for tag in tags} | row.get(UNTAGGED, {})
-    return row | tags | ({UNTAGGED: before} if before else {})
-
-
-def _untagged(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of a record without the tags that some run has given it."""
-    before = row.get(UNTAGGED, {})
-    taken = {UNTAGGED, *(tag for tag, value in before.items() if value is None)}
-    return {name: before.get(name, value) for name, value in row.items() if name not in taken}
+            write_rows(path, [tagged(row, joining) for row, joining in zip(held, new, strict=True)])
+    return [untagged(row) | tags for row in rows]
 
 
 def is_finished(experiment: Experiment, folder: Path | None = None) -> bool:
@@ -131,7 +119,7 @@ def _record(
         origin = environment(experiment.device)  # of the start: the code may be edited while this runs
         state, trained = _played(experiment, progress, ends=ends)
         rows = [about | row | origin for row in state.rows]
-    write_rows(path, [_tagged(row, dict(experiment.tags)) for row in rows])
+    write_rows(path, [tagged(row, dict(experiment.tags)) for row in rows])
     if shared is not None:
         for key in set(trained[1:-1]) - set(shared):
             checkpoint(key).unlink(missing_ok=True)

@@ -3,14 +3,17 @@ training leaves behind."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from pruning_core.errors import BadInput
+from pruning_core.models.calls import tried
+from pruning_core.models.cost import values_cost_little, weightless_copy
 from pruning_core.models.layers.index import ChannelIndex
+from pruning_core.models.modes import copied
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 """Layers that may keep single precision where the others of a network compute in half."""
@@ -75,3 +78,21 @@ def check_layer(name: str, module: nn.Module, state: Mapping[str, Tensor], misfi
             raise BadInput(f"{at} has {outputs} outputs, which do not make whole groups.")
     elif isinstance(module, ChannelIndex) and bool((held["index"] < -1).any()):
         raise BadInput(f"{at} has an index below -1.")  # it would pick from the end
+
+
+def takes_images(network: nn.Module, shape: Sequence[int]) -> bool:
+    """Whether an image passes: each layer may fit a recipe, and yet read other channels than there are.
+
+    >>> takes_images(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(3, 1, 3)), (1, 8, 8))
+    False
+    """
+    image = torch.zeros(1, *shape)
+    with_values = values_cost_little(network, image)
+    # In float32, for layers and norms of half precision may have types of their own.
+    trial = (copied(network) if with_values else weightless_copy(network)).float()
+    try:
+        with torch.inference_mode():
+            tried(trial, image if with_values else image.to("meta"))
+    except BadInput:
+        return False
+    return True

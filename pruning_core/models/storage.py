@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Set
 from os import PathLike
 from typing import Any
 
@@ -13,9 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from pruning_core.checks import Constraint, Real, Several, Whole, check, check_finite, checked
 from pruning_core.errors import BadInput, CorruptFile, PruningError, shown
 from pruning_core.models import build
-from pruning_core.models.calls import tried
-from pruning_core.models.cost import values_cost_little, weightless_copy
-from pruning_core.models.fitting import NORMS, can_be_one, check_layer, check_type, strange_type
+from pruning_core.models.fitting import NORMS, can_be_one, check_layer, check_type, strange_type, takes_images
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.models.modes import copied
 from pruning_core.models.ready import check_shapes, state_tensors
@@ -128,8 +126,8 @@ def load_pruned(path: str | PathLike, model: nn.Module | None = None) -> nn.Modu
         raise BadInput(f"{path} cannot be used: {str(error).rstrip('.')}: {ANEW}.") from error
     setattr(skeleton, CARRIED, {name: mask for name, mask in masks.items() if not mask.all()})
     skeleton.eval()
-    if model is None:
-        _try_once(skeleton, info["recipe"]["shape"], path)
+    if model is None and not takes_images(skeleton, info["recipe"]["shape"]):
+        raise CorruptFile(f"{path} is damaged: its layers do not fit each other: {ANEW}.")
     return skeleton
 
 
@@ -155,19 +153,6 @@ def _rebuilt(info: Mapping[str, Any], state: Mapping[str, Tensor], path: str | P
         raise BadInput(f"{path} names a network that cannot be built: {str(error).rstrip('.')}; {ANEW}.") from error
     except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
         raise CorruptFile(f"{path} names a network that cannot be built, {shown(info['recipe'])}; {ANEW}.") from error
-
-
-def _try_once(network: nn.Module, shape: Sequence[int], path: str | PathLike) -> None:
-    """CorruptFile unless an image passes: each layer may fit the recipe, and yet read other channels than there are."""
-    image = torch.zeros(1, *shape)
-    with_values = values_cost_little(network, image)
-    # In float32, for layers and norms of half precision may have types of their own.
-    trial = (copied(network) if with_values else weightless_copy(network)).float()
-    try:
-        with torch.inference_mode():
-            tried(trial, image if with_values else image.to("meta"))
-    except BadInput as error:
-        raise CorruptFile(f"{path} is damaged: its layers do not fit each other: {ANEW}.") from error
 
 
 def _groups(tied: Any, state: Mapping[str, Tensor], path: str | PathLike) -> list[list[str]]:

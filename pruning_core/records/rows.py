@@ -1,4 +1,5 @@
-"""What stored rows hold: the entries of the standard columns, held against what these are when rows are written and read."""
+"""What stored rows hold: the entries of the standard columns, held against what these are when rows are written and read; and
+the tags that a run has given to a record."""
 
 import json
 from collections.abc import Iterable
@@ -19,6 +20,9 @@ ENTRIES = Constraints(
 )
 """What the entries of a row of an experiment are, where it has them: claims, tables and figures compute with them. A study
 has columns of its own, whatever their names."""
+
+UNTAGGED = "untagged"
+"""In a record, and nowhere else: what the tags of a row stand for, so that a run without them reads it as it was."""
 
 
 class Rows:
@@ -65,3 +69,16 @@ def is_text(rows: list[dict]) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def tagged(row: dict[str, Any], tags: dict[str, Any]) -> dict[str, Any]:
+    """A row as its record holds it: with tags, and with what they stand for."""
+    before = {tag: row.get(tag) for tag in tags} | row.get(UNTAGGED, {})
+    return row | tags | ({UNTAGGED: before} if before else {})
+
+
+def untagged(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a record without the tags that some run has given it."""
+    before = row.get(UNTAGGED, {})
+    taken = {UNTAGGED, *(tag for tag, value in before.items() if value is None)}
+    return {name: before.get(name, value) for name, value in row.items() if name not in taken}

@@ -13,7 +13,7 @@ from pruning_core.records.files import cache_root, is_checkout, results_root, wr
 from pruning_core.records.hashes import digest
 from pruning_core.records.machine import DIRTY
 from pruning_core.records.places import check_folder, file_bytes
-from pruning_core.records.rows import check_entries, is_text
+from pruning_core.records.rows import UNTAGGED, check_entries, is_text
 from pruning_core.version import CHEAP, LONG, source_hash
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ COLUMNS = (
     *ORIGIN,
 )  # fmt: skip
 """The standard columns. Sparsities are fractions removed, accuracies percent, losses means, times seconds."""
-
-UNTAGGED = "untagged"
-"""In a record, and nowhere else: what the tags of a row stand for, so that a run without them reads it as it was."""
 
 LARGEST = 10**9
 """Bytes of the largest record that is read: five hundred times that of the largest file of the book's results."""
