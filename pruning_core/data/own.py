@@ -104,7 +104,7 @@ def folder_info(name: str, folder: str | os.PathLike, side: int | None = None) -
             raise CorruptFile(f"{files[0]} is no whole image: {error}.") from error
     usual = NORMALISATIONS["imagenet"]
     found = sorted(path for part in (train, test) if part is not None for path in listed(part, classes)[0])
-    lines = "\n".join(f"{path.relative_to(place).as_posix()} {path.stat().st_size}" for path in found)
+    lines = "\n".join([f"{side}", *(f"{path.relative_to(place).as_posix()} {path.stat().st_size}" for path in found)])
     return DatasetInfo(
         name, (3, side, side), classes, usual.mean, usual.std, sizes, "a folder of yours", "yours", "folder",
         folder=str(place), fingerprint=hashlib.sha256(lines.encode()).hexdigest(),

@@ -19,8 +19,8 @@ import torch
 
 from pruning_core.checks import checked, present
 from pruning_core.errors import OutOfTime
-from pruning_core.experiments.experiment import Experiment, own_methods
-from pruning_core.experiments.own_code import loss_name
+from pruning_core.experiments.experiment import Experiment
+from pruning_core.experiments.own_code import loss_name, own_kinds
 from pruning_core.experiments.play import play
 from pruning_core.experiments.stages import Each, Stage, Train
 from pruning_core.experiments.state import State, Step, flatten, start
@@ -92,10 +92,10 @@ def run_until(
                 with _threads(experiment):
                     _played(experiment, progress, ends=ends)
     about = _about(experiment)
-    rows = recorded(path, experiment.key, about)
+    rows = recorded(path, path.stem, about)
     if any(tag not in row for row in rows for tag in tags):
         with exclusive(path, ends):
-            held = recorded(path, experiment.key, about)
+            held = recorded(path, path.stem, about)
             new = [{tag: value for tag, value in tags.items() if tag not in row} for row in held]
             write_rows(path, [_tagged(row, joining) for row, joining in zip(held, new, strict=True)])
     return [_untagged(row) | tags for row in rows]
@@ -126,7 +126,7 @@ def _record(
     about = {name: value for name in NAMED if (value := getattr(experiment, name)) is not None}
     about |= {"criterion": loss_name(experiment.loss)} if experiment.loss else {}
     about |= {"network_file": experiment.network.sha256} if experiment.network else {}
-    about = {"experiment": experiment.key, **about, "code": code_of(experiment.profile)}
+    about = {"experiment": path.stem, **about, "code": code_of(experiment.profile)}  # a loss may have changed since
     with _threads(experiment):
         origin = environment(experiment.device)  # of the start: the code may be edited while this runs
         state, trained = _played(experiment, progress, ends=ends)
@@ -203,9 +203,10 @@ def _keys(experiment: Experiment, steps: Iterable[Step]) -> list[str]:
     trainings = [stage for stage in every_stage(experiment.timeline) if isinstance(stage, Train)]
     # A later penalty may put layers of its own into the network before the first step (L0's gates).
     layers = [m for training in trainings for m, _ in training.penalty or () if type(m).prepare is not Method.prepare]
-    key, keys = content_hash([experiment._content(), *dict.fromkeys(layers)]), []
+    own = own_kinds(tuple(layers))
+    key, keys = content_hash([experiment._content(), *dict.fromkeys(layers), *([own] if own else ())]), []
     for step in steps:
-        key = content_hash([key, step, own_methods([step.stage])])
+        key = content_hash([key, step, own_kinds(step.stage)])
         keys.append(key)
     return keys
 
