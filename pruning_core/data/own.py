@@ -75,7 +75,7 @@ def named_data(given: str) -> str:
     """
     if given in DATASETS or not (os.sep in given or os.path.isdir(given)):
         return given
-    name = Path(os.path.abspath(given)).name or "images"
+    name = Path(os.path.abspath(located("a folder of images", given))).name or "images"
     held = DATASETS.get(name)
     name += " of mine" if held is not None and held.folder is None else ""
     register_data(name, given)

@@ -279,7 +279,7 @@ def _loaded(state: State, step: Step, number: int, key: str) -> bool:
     try:
         os.utime(path)  # used now: the bound drops what was not used for longest
         state.load(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # who wants to write there says what is wrong
         return False
     return True
 

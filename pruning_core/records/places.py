@@ -44,6 +44,9 @@ def file_bytes(path: str | os.PathLike, largest: int | None = None) -> bytes:
         return file.read()
 
 
+AWAY = "change to another folder, or give the whole path"
+
+
 def located(name: str, path: str | os.PathLike) -> Path:
     """``path`` from the root of the file system on, with the folder that its ``~`` stands for; BadInput, naming it, where this
     is no path, or the home of nobody. Links stay as they are: who opens the file finds out where they lead."""
@@ -51,6 +54,8 @@ def located(name: str, path: str | os.PathLike) -> Path:
         return Path(check(name, path, Place())).expanduser().absolute()
     except RuntimeError:
         raise BadInput(f"{name} must be the path of a file or folder, and {shown(str(path))} has no home.") from None
+    except FileNotFoundError:
+        raise BadInput(f"{name} is {shown(str(path))}, seen from a current folder that was deleted: {AWAY}.") from None
 
 
 RESULTS = ("rows.csv", "curves.csv", "curves.npz", "report.md", "figures/")
