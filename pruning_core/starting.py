@@ -27,7 +27,8 @@ if sys.argv[:1] == ["-m"] and "pruning_core" in sys.orig_argv:  # Python is just
         "stderr",
     ):  # closed by who started this; the first file opened would take its place
         if getattr(sys, _stream) is None:
-            setattr(sys, _stream, open(os.devnull, "r" if _stream == "stdin" else "w", encoding="utf-8"))
+            _nothing = os.open(os.devnull, os.O_RDONLY if _stream == "stdin" else os.O_WRONLY)
+            setattr(sys, _stream, os.fdopen(_nothing, "r" if _stream == "stdin" else "w", encoding="utf-8"))
     try:
         os.getcwd()
     except OSError:  # without one the libraries that torch loads end the process in words of their own

@@ -26,6 +26,7 @@ from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS
 from pruning_core.errors import BadInput, known_name, shown
 from pruning_core.experiments.fields import Becomes
 from pruning_core.experiments.network_file import NetworkFile, network_file
+from pruning_core.experiments.order import check_order
 from pruning_core.experiments.own_code import loss_identity, own_kinds, own_parts
 from pruning_core.experiments.stages import Load, Measure, Prune, Stage, Train, stages_of
 from pruning_core.experiments.timelines import every_stage
@@ -153,6 +154,7 @@ class Experiment:
                     raise BadInput("a network begins with the weights of a file or with published ones, not with both.")
             if isinstance(stage, Train) and stage.label_smoothing and self.loss is not None:
                 raise BadInput("label_smoothing is a part of cross-entropy; leave it out where a loss is given.")
+        check_order(self.timeline)
         columns = {f.name for f in fields(self)} | set(COLUMNS) | FURTHER_COLUMNS
         if clash := sorted(tag for tag in self.tags if tag != "method" and tag.lower() in columns):
             raise BadInput(f"the tag {clash[0]!r} is a column of the rows already, and a tag must not replace it.")

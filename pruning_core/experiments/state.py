@@ -145,6 +145,14 @@ def start(experiment: Experiment) -> State:
     """The state before the first stage: the network built after the seed is set, and prepared for its penalties."""
     options = ("device", "normalise", "augment", "limit", "random_labels")
     data = load_data(experiment.data, **{option: getattr(experiment, option) for option in options})
+    for stage in every_stage(experiment.timeline):
+        if not isinstance(stage, Prune) or stage.method.needs not in ("inputs", "labels"):
+            continue
+        if stage.batches == "score" and stage.samples > len(data.score):
+            raise BadInput(
+                f"{stage.samples} samples were asked for, but the split for scoring holds {len(data.score)}; "
+                "ask for fewer, or use batches='train'."
+            )
     dense = built(experiment, data, experiment.seed)
     model = begun(experiment.network, dense) if experiment.network else dense
     state = State(experiment, data, model.to(experiment.device), Masks.carried(model))

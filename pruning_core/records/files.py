@@ -36,7 +36,6 @@ _NOT_WRITABLE = {
     errno.EFBIG: "the file is larger than the system lets it be",
     errno.EMFILE: "too many files are open",
     errno.ENFILE: "too many files are open",
-    errno.EIO: "the device cannot be written to",
 }
 
 SECONDS_OF_A_WEEK = 7 * 24 * 3600

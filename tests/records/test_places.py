@@ -168,7 +168,7 @@ def test_a_limit_of_the_system_is_said_and_nothing_is_left(limit, tmp_path):
     os.close(held := os.open(os.devnull, os.O_RDONLY))  # the next free number
     resource.setrlimit(number, (1000 if limit == "RLIMIT_FSIZE" else held, before[1]))
     try:
-        with pytest.raises(BadInput, match="larger than the system lets it be|too many files are open"):
+        with pytest.raises(BadInput, match=r"larger than the system lets it be|too many files are open"):
             pc.save_network(network, target)
     finally:
         resource.setrlimit(number, before)
