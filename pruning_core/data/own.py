@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from pruning_core.checks import Maybe, Text, Whole, check, checked
+from pruning_core.checks import Maybe, Whole, check, checked
 from pruning_core.data.downloads import content_sha256
 from pruning_core.data.sets import DATASETS, NORMALISATIONS, DatasetInfo
 from pruning_core.data.sources import Raw
 from pruning_core.data.splits import WITH_TEST_SET, WITHOUT_TEST_SET, split_indices
 from pruning_core.errors import BadInput, BadType, CorruptFile
-from pruning_core.records.places import file_bytes, located
+from pruning_core.records.places import check_name, file_bytes, located
 
 LARGEST_SIDE = 224  # of images in a folder for which nobody names a side
 SUFFIXES = (".jpeg", ".jpg", ".png")
@@ -48,7 +48,7 @@ def register_data(
     >>> DATASETS["ramps"].shape, DATASETS.pop("ramps").classes
     ((1, 4, 4), 2)
     """
-    name, side = check("the name of a data set", name, Text()), check("side", side, Maybe(Whole(at_least=1)))
+    name, side = check_name("a data set", name), check("side", side, Maybe(Whole(at_least=1)))
     if (held := DATASETS.get(name)) is not None and held.read is None and held.folder is None:
         raise BadInput(f"the name {name!r} is taken by a data set of the book.")
     if source is None:

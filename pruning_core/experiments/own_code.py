@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from pruning_core.data.sets import DATASETS
-from pruning_core.errors import BadInput, said, shown
+from pruning_core.errors import BadInput, known_name, said, shown
 from pruning_core.experiments.identities import identity, is_of_the_package
 from pruning_core.models.build import MODELS
 from pruning_core.models.own import OwnBuilder
@@ -44,7 +44,7 @@ def own_parts(model: str, data: str) -> dict[str, str]:
         build = build.build if isinstance(build, OwnBuilder) else build
         if not is_of_the_package(getattr(getattr(build, "func", build), "__module__", None)):
             found["network"] = identity(build)
-    if fingerprint := DATASETS[data].fingerprint:
+    if fingerprint := DATASETS[known_name("data set", data, DATASETS)].fingerprint:
         found["data"] = fingerprint
     return found
 

@@ -58,6 +58,25 @@ def located(name: str, path: str | os.PathLike) -> Path:
         raise BadInput(f"{name} is {shown(str(path))}, seen from a current folder that was deleted: {AWAY}.") from None
 
 
+LONGEST_TITLE = 100  # bytes: of two names and an ending a file system takes one
+
+
+def check_name(kind: str, name: str) -> str:
+    """``name``, if files can be named after a network or a data set that is called so; BadType or BadInput, which speak of the
+    name of ``kind``.
+
+    >>> check_name("a data set", "mine"), check_name("a network", "timm/resnet18")
+    ('mine', 'timm/resnet18')
+    """
+    words = f"the name of {kind}"
+    text: str = check(words, name, Text())
+    if not text.isprintable() and any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
+        raise BadInput(f"{words} must have no control characters, line breaks among them, and {shown(text)} has some.")
+    if (size := len(text.encode())) > LONGEST_TITLE:
+        raise BadInput(f"{words} has {size} bytes, and {LONGEST_TITLE} is the most, as files are named after it.")
+    return text
+
+
 RESULTS = ("rows.csv", "curves.csv", "curves.npz", "report.md", "figures/")
 """What a run leaves in a folder of its own: files, and with a slash at its end a folder of them."""
 
