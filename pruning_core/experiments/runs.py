@@ -23,12 +23,11 @@ from pruning_core.experiments.experiment import Experiment
 from pruning_core.experiments.own_code import loss_name, own_kinds
 from pruning_core.experiments.play import play
 from pruning_core.experiments.stages import Each, Stage, Train
-from pruning_core.experiments.state import State, Step, flatten, start
+from pruning_core.experiments.state import State, Step, epochs_in, flatten, start
 from pruning_core.experiments.timelines import every_stage
 from pruning_core.experiments.variables import bound_of_checkpoints, check_variables
 from pruning_core.experiments.watching import Log, is_watched
 from pruning_core.methods.base import Method
-from pruning_core.records.checkpoints import load_tensors
 from pruning_core.records.files import SECONDS_OF_A_WEEK, cache_root, replaceable
 from pruning_core.records.hashes import content_hash
 from pruning_core.records.locks import exclusive, is_locked, sweep
@@ -249,7 +248,7 @@ def _played(
             halfway = checkpoint(key, "-halfway")
             if log is not None:
                 log.training = (number, key)
-                if halfway.exists() and not log.holds(number, key, _epochs_in(halfway)):
+                if halfway.exists() and not log.holds(number, key, epochs_in(halfway)):
                     halfway.unlink()
             play(state, step, seed, halfway, progress)
             state.save(checkpoint(key))
@@ -260,14 +259,6 @@ def _played(
     if log is not None and until is None:
         log.finish(state.rows)
     return state, [key for key, step in zip(keys, steps, strict=False) if _trains(step)]
-
-
-def _epochs_in(halfway: Path) -> int:
-    """The epochs of a training that its checkpoint within it holds; none of a damaged one, which says so when it is loaded."""
-    try:
-        return int(load_tensors(halfway)[1]["trainer"]["epoch"])
-    except (KeyError, TypeError, ValueError, OverflowError):  # BadInput is a ValueError
-        return 0
 
 
 def _loaded(state: State, step: Step, number: int, key: str) -> bool:

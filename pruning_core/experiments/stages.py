@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pruning_core.checks import A, Checked, Constraints, Maybe, OneOf, Real, Several, Text, Whole, check, checked
-from pruning_core.errors import BadInput, known_name
+from pruning_core.errors import BadInput, BudgetError, known_name
 from pruning_core.experiments.fields import Becomes, Penalties, Penalty, patterns, penalties, scope_of
 from pruning_core.experiments.importances import check_importance
 from pruning_core.masks.budgets import Budget
@@ -148,6 +148,8 @@ class Prune(Checked):
             known_name("schedule", self.schedule, SCHEDULES)
         super().__post_init__()
         check_rounding(self.method, self.budget)
+        if self.budget.of == "channels" and self.budget.to is not None and self.method.unit != "channel":
+            raise BudgetError("this method prunes single weights; its budget counts weights or macs, not channels.")
 
 
 @dataclass(frozen=True)

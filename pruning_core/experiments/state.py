@@ -262,3 +262,11 @@ def _parts(stage: Each, model: nn.Module | None, find: Callable[[], list[Group]]
         what = "group" if stage.parts == "groups" else "residual block with a group"
         raise BadInput(f"{kind} has no {what} of channels that the methods of Each could prune.")
     return parts
+
+
+def epochs_in(halfway: Path) -> int:
+    """The epochs of a training that its checkpoint within it holds; none of a damaged one, which says so when it is loaded."""
+    try:
+        return int(load_tensors(halfway)[1]["trainer"]["epoch"])
+    except (KeyError, TypeError, ValueError, OverflowError):  # BadInput is a ValueError
+        return 0

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pruning_core.checks import Constraints, OneOf, check_fields, checked
 from pruning_core.data.feeds import Feed
-from pruning_core.errors import BadInput, BadType, BudgetError, Unprunable, known_name, shown
+from pruning_core.errors import BadInput, BadType, Unprunable, known_name, shown
 from pruning_core.masks import Budget, Group, Masks, Member, Scores, Sites, allocate
 from pruning_core.masks.scores import COMBINERS, NORMALISERS, combine
 from pruning_core.methods.shrinking import living_part
@@ -230,9 +230,7 @@ def counted(method: Method) -> Literal["weights", "channels", "macs"]:
 
 
 def check_rounding(method: Method, budget: Budget) -> None:
-    """BadInput when a budget rounds or counts numbers of channels and the method removes single weights."""
-    if budget.of == "channels" and budget.to is not None and method.unit != "channel":
-        raise BudgetError("this method prunes single weights; its budget counts weights or macs, not channels.")
+    """BadInput when a budget rounds numbers of channels and the method removes single weights."""
     if budget.round_to > 1 and method.unit != "channel":
         raise BadInput(
             f"round_to={budget.round_to} rounds numbers of channels, and method {method.name!r} removes single weights."

@@ -64,6 +64,8 @@ def save_network(
     if masks is None:
         carried = getattr(model, CARRIED, {}).items()
         masks = {name: mask for name, mask in carried if name in state and state[name].shape == mask.shape}
+    if wrong := [name for name, mask in masks.items() if name not in state or state[name].shape != mask.shape]:
+        raise BadInput(f"the mask of {wrong[0]!r} is none of this network: it has no parameter of that name and shape.")
     tensors |= {f"mask:{name}": mask for name, mask in masks.items()}
     origin = like if like is not None else model
     recipe = getattr(origin, "recipe", None) or torchvision_recipe(origin)

@@ -181,7 +181,7 @@ MADE = {
     "bound method": (of_model, lambda n: Builder(n).build),
     "class attribute": (of_model, by_class_attribute),
     "class method": (of_model, lambda n: by_class_attribute(n).double),
-    "cached": (of_model, lambda n: functools.cache(by_keyword(n))),
+    "cached": (identity, lambda n: functools.cache(by_keyword(n))),
     "wrapped": (of_model, lambda n: wrapped(by_keyword(n))),
     "loss, keyword": (of_loss, by_keyword_loss),
     "loss, array captured": (of_loss, lambda n: weighted(np.array([n, 1.0]))),

@@ -52,3 +52,10 @@ def test_groups_of_another_network_are_refused(other):
     masks = pc.Masks({"1.bias": torch.ones(4, dtype=torch.bool)})
     with pytest.raises(BadInput, match="is of another network"):
         pc.remove(nn.Sequential(other, nn.Conv2d(8, 4, 3)), masks, [group])
+
+
+@pytest.mark.parametrize("masks", [{"x": torch.ones(1)}, {"1.weight": torch.ones(3, 64, dtype=torch.bool)}])
+def test_masks_of_another_network_are_not_saved(masks, tmp_path):
+    with pytest.raises(BadInput, match="is none of this network"):
+        pc.save_network(small(10), tmp_path / "mine.safetensors", masks=masks)
+    assert not list(tmp_path.iterdir())
