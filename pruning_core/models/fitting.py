@@ -3,7 +3,7 @@ training leaves behind."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import torch
 from torch import Tensor, nn
@@ -75,3 +75,16 @@ def check_layer(name: str, module: nn.Module, state: Mapping[str, Tensor], misfi
             raise BadInput(f"{at} has {outputs} outputs, which do not make whole groups.")
     elif isinstance(module, ChannelIndex) and bool((held["index"] < -1).any()):
         raise BadInput(f"{at} has an index below -1.")  # it would pick from the end
+
+
+def wrapped(own: Set[str], saved: Set[str]) -> str | None:
+    """What to do where the names differ by the prefix of a wrapper only; None where they differ otherwise."""
+    for prefix in ("module.", "_orig_mod."):
+        if own == {name.removeprefix(prefix) for name in saved}:
+            return (
+                f"names in the file begin with {prefix!r}, for a wrapped network was saved; give model= a network wrapped "
+                "alike, as torch.nn.DataParallel(network)"
+            )
+        if saved == {name.removeprefix(prefix) for name in own}:
+            return f"names in the network begin with {prefix!r}, for it is wrapped; give as model= what lies inside"
+    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -15,7 +15,7 @@ from pruning_core.errors import BadInput, CorruptFile, PruningError, shown
 from pruning_core.models import build
 from pruning_core.models.calls import tried
 from pruning_core.models.cost import values_cost_little, weightless_copy
-from pruning_core.models.fitting import NORMS, can_be_one, check_layer, check_type, strange_type
+from pruning_core.models.fitting import NORMS, can_be_one, check_layer, check_type, strange_type, wrapped
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.models.modes import copied
 from pruning_core.models.ready import check_shapes, state_tensors
@@ -196,7 +196,7 @@ def fit_tensors(
     own = skeleton.state_dict(keep_vars=True)
     misfit = f"{path} does not fit {type(skeleton).__name__}"
     if odd := sorted(own.keys() ^ state.keys()):
-        raise BadInput(f"{misfit}: {_wrapped(own.keys(), state.keys()) or f'{odd[0]!r} is only in one of them'}.")
+        raise BadInput(f"{misfit}: {wrapped(own.keys(), state.keys()) or f'{odd[0]!r} is only in one of them'}.")
     if torn := next((group for group in tied if not can_be_one(group, own)), None):
         raise BadInput(f"{misfit}: {', '.join(map(repr, torn))} are one tensor in the file, and cannot be one there.")
     first = {name: group[0] for group in [*tied, *_shared(own)] for name in group}
@@ -252,19 +252,6 @@ def _shared(tensors: Mapping[str, Tensor]) -> list[list[str]]:
     for name, tensor in tensors.items():
         names.setdefault(id(tensor), []).append(name)
     return [group for group in names.values() if len(group) > 1]
-
-
-def _wrapped(own: Set[str], saved: Set[str]) -> str | None:
-    """What to do where the names differ by the prefix of a wrapper only; None where they differ otherwise."""
-    for prefix in ("module.", "_orig_mod."):
-        if own == {name.removeprefix(prefix) for name in saved}:
-            return (
-                f"names in the file begin with {prefix!r}, for a wrapped network was saved; give model= a network wrapped "
-                "alike, as torch.nn.DataParallel(network)"
-            )
-        if saved == {name.removeprefix(prefix) for name in own}:
-            return f"names in the network begin with {prefix!r}, for it is wrapped; give as model= what lies inside"
-    return None
 
 
 def torchvision_recipe(model: nn.Module) -> dict | None:
