@@ -16,7 +16,7 @@ from pruning_core.data.sets import DATASETS
 from pruning_core.errors import BadInput, BadType, known_name, shown
 from pruning_core.methods.base import METHODS
 from pruning_core.models.build import MODELS
-from pruning_core.records.places import file_bytes
+from pruning_core.records.places import file_bytes, located
 from pruning_core.training.evaluation import PRECISIONS
 from pruning_core.version import CHEAP, LONG, PROFILES, REPOSITORY
 
@@ -100,7 +100,7 @@ def profile_settings(name: str, profile: str | Mapping[str, Any], **chosen: Any)
     pruning_core.errors.UnknownName: unknown profile 'hasty': Allowed: paper, quick, smoke, standard.
     """
     chapter, _, stem = name.partition("/")
-    here = Path.cwd()
+    here = located("the folder of a notebook", ".")
     places = [base / "notebooks" for base in (here, *here.parents)] + list(here.parents) + [REPOSITORY / "notebooks"]
     files = [place / chapter / "profiles.yml" for place in places]
     found = next((file for file in files if os.path.isfile(file)), None)  # Path.is_file raises for a long name

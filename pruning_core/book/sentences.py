@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pruning_core.book.claims.verdicts import LEAST_SEEDS
 from pruning_core.checks import checked
 from pruning_core.errors import BadInput, PruningError, shown
-from pruning_core.experiments.intervals import Interval, mean_interval, require_columns
+from pruning_core.experiments.intervals import Interval, mean_interval, require_columns, with_numbers
 from pruning_core.records.files import results_root
 from pruning_core.records.table import load, select
 from pruning_core.version import LONG
@@ -96,6 +96,7 @@ def means(rows: "pd.DataFrame", over: str | Sequence[str], value: str = "accurac
     """
     columns = _columns(over)
     require_columns(rows, (*columns, value, "seed"))
+    rows = with_numbers(rows, [value])
     found = rows.dropna(subset=[value]).drop_duplicates([*columns, "seed", value])
     if (twice := found.duplicated([*columns, "seed"])).any():
         key = found.loc[twice, [*columns, "seed"]].iloc[0].to_dict()
@@ -127,6 +128,7 @@ def gaps(
     """
     columns = _columns(over)
     require_columns(rows, (*columns, by, value, "seed"))
+    rows = with_numbers(rows, [value])
     sides = [rows[rows[by] == name] for name in (first, second)]
     for side in sides:
         means(side, over, value)  # refuses several values of one seed

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pruning_core.book.chapters import executed_path, find_notebooks, run_notebooks
 from pruning_core.checks import Whole, check
 from pruning_core.errors import known_name
+from pruning_core.experiments.intervals import require_columns, with_numbers
 from pruning_core.experiments.variables import check_variables
 from pruning_core.experiments.workers import connect, local_cluster
 from pruning_core.records.files import cache_root
@@ -115,6 +116,8 @@ def _seconds_an_epoch() -> dict[tuple[Any, ...], float]:
 def costs(rows: pandas.DataFrame) -> pandas.DataFrame:
     """What the experiments behind ``rows`` cost: a row a profile, network, data set and kind of device, with the number of
     experiments and the hours that they took, added up."""
+    require_columns(rows, ("experiment", "profile", "model", "data", "device", "seconds"))
+    rows = with_numbers(rows, ["seconds"])
     last = rows[rows["seconds"].notna() & rows["model"].notna()]
     last = last.sort_values("seconds").groupby("experiment").last().reset_index()
     last["on"] = (

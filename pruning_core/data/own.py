@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from pruning_core.checks import Maybe, Text, Whole, check, checked
+from pruning_core.checks import Maybe, Whole, check, checked
 from pruning_core.data.downloads import content_sha256
 from pruning_core.data.sets import DATASETS, NORMALISATIONS, DatasetInfo
 from pruning_core.data.sources import Raw
 from pruning_core.data.splits import WITH_TEST_SET, WITHOUT_TEST_SET, split_indices
 from pruning_core.errors import BadInput, BadType, CorruptFile
-from pruning_core.records.places import file_bytes, located
+from pruning_core.records.places import check_name, file_bytes, located
 
 LARGEST_SIDE = 224  # of images in a folder for which nobody names a side
 SUFFIXES = (".jpeg", ".jpg", ".png")
@@ -48,7 +48,7 @@ def register_data(
     >>> DATASETS["ramps"].shape, DATASETS.pop("ramps").classes
     ((1, 4, 4), 2)
     """
-    name, side = check("the name of a data set", name, Text()), check("side", side, Maybe(Whole(at_least=1)))
+    name, side = check_name("a data set", name), check("side", side, Maybe(Whole(at_least=1)))
     if (held := DATASETS.get(name)) is not None and held.read is None and held.folder is None:
         raise BadInput(f"the name {name!r} is taken by a data set of the book.")
     if source is None:
@@ -75,7 +75,7 @@ def named_data(given: str) -> str:
     """
     if given in DATASETS or not (os.sep in given or os.path.isdir(given)):
         return given
-    name = Path(os.path.abspath(given)).name or "images"
+    name = Path(os.path.abspath(located("a folder of images", given))).name or "images"
     held = DATASETS.get(name)
     name += " of mine" if held is not None and held.folder is None else ""
     register_data(name, given)
@@ -104,7 +104,7 @@ def folder_info(name: str, folder: str | os.PathLike, side: int | None = None) -
             raise CorruptFile(f"{files[0]} is no whole image: {error}.") from error
     usual = NORMALISATIONS["imagenet"]
     found = sorted(path for part in (train, test) if part is not None for path in listed(part, classes)[0])
-    lines = "\n".join(f"{path.relative_to(place).as_posix()} {path.stat().st_size}" for path in found)
+    lines = "\n".join([f"{side}", *(f"{path.relative_to(place).as_posix()} {path.stat().st_size}" for path in found)])
     return DatasetInfo(
         name, (3, side, side), classes, usual.mean, usual.std, sizes, "a folder of yours", "yours", "folder",
         folder=str(place), fingerprint=hashlib.sha256(lines.encode()).hexdigest(),

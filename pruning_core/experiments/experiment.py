@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from os import PathLike
 from pathlib import Path
-from types import FunctionType
 from typing import Any, Literal
 
 from pruning_core.checks import (
@@ -27,8 +26,9 @@ from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS
 from pruning_core.errors import BadInput, known_name, shown
 from pruning_core.experiments.fields import Becomes
 from pruning_core.experiments.network_file import NetworkFile, network_file
-from pruning_core.experiments.own_code import code_text, loss_identity, own_parts
-from pruning_core.experiments.stages import Importances, Load, Measure, Prune, Stage, Train, stages_of
+from pruning_core.experiments.order import check_order
+from pruning_core.experiments.own_code import loss_identity, own_kinds, own_parts
+from pruning_core.experiments.stages import Load, Measure, Prune, Stage, Train, stages_of
 from pruning_core.experiments.timelines import every_stage
 from pruning_core.experiments.watching import Watch
 from pruning_core.masks.schedules import SNIP_IT_ROUNDS
@@ -133,8 +133,9 @@ class Experiment:
         ):
             if name is not None:
                 known_name(kind, name, known)
-        for tag, value in self.tags.items():
-            storable(value, check("each tag", tag, Text()))
+        tags = {check("each tag", tag, Text()): storable(value, tag) for tag, value in self.tags.items()}
+        object.__setattr__(self, "tags", tags)  # as rows store them; whoever gave them may change theirs
+        for tag in tags:
             if not (tag.isascii() and tag.isidentifier()):
                 raise BadInput(f"a tag is the name of a column: letters, digits and _, not {shown(tag)}.")
         if self.precision == "auto":  # before any hash, which names what is really done
@@ -154,6 +155,7 @@ class Experiment:
                     raise BadInput("a network begins with the weights of a file or with published ones, not with both.")
             if isinstance(stage, Train) and stage.label_smoothing and self.loss is not None:
                 raise BadInput("label_smoothing is a part of cross-entropy; leave it out where a loss is given.")
+        check_order(self.timeline)
         columns = {f.name for f in fields(self)} | set(COLUMNS) | FURTHER_COLUMNS
         if clash := sorted(tag for tag in self.tags if tag != "method" and tag.lower() in columns):
             raise BadInput(f"the tag {clash[0]!r} is a column of the rows already, and a tag must not replace it.")
@@ -164,29 +166,17 @@ class Experiment:
             f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out and is_hashed(f, self)
         }
         # Cheap runs follow every edit of the code; a sweep of days must survive an edit, but not a new version.
-        later: dict[str, Any] = {"own": own_parts(self.model, self.data), "network": self.network}
+        own = own_parts(self.model, self.data) | own_kinds((self.optimizer, self.learning_rate))
+        later: dict[str, Any] = {"own": own, "network": self.network}
         later["loss"] = self.loss and loss_identity(self.loss)
         return settings | {"code": code_of(self.profile)} | {name: value for name, value in later.items() if value}
 
     @property
     def key(self) -> str:
         """Content hash of the whole experiment: 16 hexadecimal characters."""
-        return content_hash([self._content(), list(self.timeline), own_methods(self.timeline)])
+        return content_hash([self._content(), list(self.timeline), own_kinds(self.timeline)])
 
     @checked
     def record(self, folder: Path | None = None) -> Path:
         """Where its rows are, or will be."""
         return Path(folder or cache_root() / "records") / f"{self.key}.json"
-
-
-def own_methods(stages: Iterable[Stage]) -> dict[str, str]:
-    """Compiled code of the methods that are not this package's: edit one in a notebook, and its old records are void."""
-    found: dict[str, str] = {}
-    for stage in every_stage(stages):
-        methods = [method for method, _ in stage.penalty or ()] if isinstance(stage, Train) else []
-        methods += [stage.method] if isinstance(stage, Prune | Importances) else []
-        for kind in map(type, methods):
-            if not kind.__module__.startswith("pruning_core."):
-                functions = [f.__code__ for f in vars(kind).values() if isinstance(f, FunctionType)]
-                found[kind.__qualname__] = content_hash([code_text(code) for code in functions])
-    return found

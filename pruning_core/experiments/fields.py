@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 from pruning_core.checks import A, Real, Several, Text, check
-from pruning_core.errors import BadType
+from pruning_core.errors import BadInput, BadType
 from pruning_core.methods.base import Method, as_method
 
 Penalty = tuple[str | Method, float]
@@ -43,7 +43,10 @@ def penalties(given: Penalty | Iterable[Penalty] | None) -> Penalties:
     if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
         raise BadType("a penalty is a pair (method, strength), or several such pairs.")
     strength = Real(at_least=0)
-    return tuple((as_method(method), float(check("the strength of a penalty", s, strength))) for method, s in pairs)
+    found = tuple((as_method(method), float(check("the strength of a penalty", s, strength))) for method, s in pairs)
+    for method in (method for method, _ in found if type(method).penalty is Method.penalty):
+        raise BadInput(f"{method.name!r} has no penalty; it cannot be used as one in training.")
+    return found
 
 
 def patterns(given: str | Iterable[str] | None) -> Any:
@@ -51,3 +54,12 @@ def patterns(given: str | Iterable[str] | None) -> Any:
     if given is None or isinstance(given, str):
         return given and str(given)
     return check("patterns", given, Several(Text(), at_least=1))
+
+
+def scope_of(given: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    """The patterns of a scope; a text alone is one of them, as in prune().
+
+    >>> scope_of("fc*"), scope_of(["fc1", "fc2"]), scope_of(None)
+    (('fc*',), ('fc1', 'fc2'), None)
+    """
+    return patterns([given] if isinstance(given, str) else given)

@@ -14,10 +14,12 @@ if TYPE_CHECKING:  # pandas and scipy wait until they are used: the package is t
 
 
 def require_columns(rows: "pd.DataFrame", columns: Sequence[str]) -> None:
-    """Raise BadInput when ``rows`` lack one of the ``columns``."""
+    """Raise BadInput when ``rows`` lack one of the ``columns``, or have it twice."""
     for column in columns:
         if column not in rows:
             raise BadInput(f"the rows lack the column {column!r}; they have {', '.join(map(str, rows.columns))}.")
+        if rows[column].ndim > 1:
+            raise BadInput(f"the rows have several columns {column!r}; leave one of them.")
 
 
 def require_rows(rows: "pd.DataFrame", columns: Sequence[str]) -> None:
@@ -25,6 +27,30 @@ def require_rows(rows: "pd.DataFrame", columns: Sequence[str]) -> None:
     require_columns(rows, columns)
     if rows.empty:
         raise BadInput("there is no row to draw.")
+
+
+def with_numbers(rows: "pd.DataFrame", columns: Sequence[str]) -> "pd.DataFrame":
+    """The rows with numbers in these ``columns``, whatever type pandas keeps them in; what is missing is NaN. Raises BadInput
+    as :func:`require_columns` does, and for a column that holds anything but real numbers.
+
+    >>> import pandas as pd
+    >>> with_numbers(pd.DataFrame({"accuracy": [90, None]}, dtype="Int64"), ["accuracy"])["accuracy"].tolist()
+    [90.0, nan]
+    >>> with_numbers(pd.DataFrame({"accuracy": ["90"]}), ["accuracy"])
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadInput: the column 'accuracy' must hold numbers, not '90'.
+    """
+    require_columns(rows, columns)
+    found = {}
+    for column in columns:
+        if not isinstance(rows[column].dtype, np.dtype) or rows[column].dtype.kind not in "iufb":
+            held = rows[column].astype(object)
+            wrong = [value for value in held[held.notna()] if not isinstance(value, int | float | np.number | np.bool_)]
+            if wrong or rows[column].dtype == complex:
+                raise BadInput(f"the column {column!r} must hold numbers, not {shown((wrong or held.tolist())[0])}.")
+            found[column] = held.where(held.notna(), math.nan).astype(float)
+    return rows.assign(**found)
 
 
 class Interval(NamedTuple):
@@ -87,6 +113,7 @@ def paired_difference(
     import pandas as pd
 
     require_columns(rows, ("asked", "seed", by, value))
+    rows = with_numbers(rows, [value])
     wide = rows.pivot_table(index=["asked", "seed"], columns=by, values=value)
     found = []
     if {first, second} <= set(wide.columns):
@@ -112,7 +139,7 @@ def over_seeds(rows: "pd.DataFrame", by: Sequence[str], value: str, keep: Sequen
     import pandas as pd
 
     require_columns(rows, (*by, value, *keep))
-    found = []
+    rows, found = with_numbers(rows, [value, *keep]), []
     for key, group in rows.dropna(subset=[value]).groupby(list(by), sort=True, dropna=False):
         per_seed = group.groupby("seed", dropna=False)[value].mean() if "seed" in group else group[value]
         kept = {column: float(group[column].mean()) for column in keep}

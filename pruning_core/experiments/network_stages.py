@@ -81,11 +81,6 @@ def _sites(state: State, method: Method, scope: list[str] | None = None) -> Site
 def _scoring_batches(state: State, stage: Prune, seed: int) -> list[tuple[Tensor, Tensor]] | None:
     if stage.method.needs not in ("inputs", "labels"):
         return None
-    if stage.batches == "score" and stage.samples > len(state.data.score):
-        raise BadInput(
-            f"{stage.samples} samples were asked for, but the split for scoring holds {len(state.data.score)}; "
-            "ask for fewer, or use batches='train'."
-        )
     generator = torch.Generator().manual_seed(seed)
     return some_batches(getattr(state.data, stage.batches), stage.samples, stage.batch_size, generator)
 

@@ -1,19 +1,17 @@
 """What of an experiment is its writer's own, as hashes: with other code or other images, its old records are void."""
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterator, Mapping
 from importlib import import_module
-from types import CodeType, FunctionType
 from typing import Any
 
 from pruning_core.data.sets import DATASETS
-from pruning_core.errors import BadInput, said, shown
+from pruning_core.errors import BadInput, known_name, said, shown
+from pruning_core.experiments.identities import identity, is_of_the_package
 from pruning_core.models.build import MODELS
 from pruning_core.models.own import OwnBuilder
 from pruning_core.records.checkpoints import describe
-from pruning_core.records.hashes import content_hash
 from pruning_core.training.losses import Loss
-
-PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
 def own_object(kind: str, text: str) -> Any:
@@ -44,11 +42,32 @@ def own_parts(model: str, data: str) -> dict[str, str]:
     if model in MODELS:
         build: Any = MODELS[model].build
         build = build.build if isinstance(build, OwnBuilder) else build
-        if not _of_the_package(build):
-            found["network"] = content_hash(_texts(build, set()))
-    if fingerprint := DATASETS[data].fingerprint:
+        if not is_of_the_package(getattr(getattr(build, "func", build), "__module__", None)):
+            found["network"] = identity(build)
+    if fingerprint := DATASETS[known_name("data set", data, DATASETS)].fingerprint:
         found["data"] = fingerprint
     return found
+
+
+def own_kinds(value: Any) -> dict[str, list[str]]:
+    """The code of the methods, schedules and other classes within ``value`` that are not this package's, in the order in which
+    they stand there: edit one in a notebook, and its old records are void."""
+    found: dict[str, list[str]] = {}
+    for kind in _kinds(value):
+        if not is_of_the_package(kind.__module__):
+            found.setdefault(kind.__qualname__, []).append(identity(kind))
+    return found
+
+
+def _kinds(value: Any) -> Iterator[type]:
+    """The classes of the dataclasses that enter a content hash."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield type(value)
+        for field in dataclasses.fields(value):
+            yield from _kinds(getattr(value, field.name))
+    elif isinstance(value, list | tuple | Mapping):
+        for entry in value.values() if isinstance(value, Mapping) else value:
+            yield from _kinds(entry)
 
 
 def loss_identity(loss: str | Loss) -> Any:
@@ -63,62 +82,9 @@ def loss_identity(loss: str | Loss) -> Any:
         held |= describe(vars(loss))
     if kind.__module__.partition(".")[0] in ("torch", "pruning_core", "builtins"):
         return [f"{kind.__module__}.{kind.__qualname__}", held]
-    return [held, _texts(kind, set())]
+    return [loss_name(loss), identity(loss)]
 
 
 def loss_name(loss: str | Loss) -> str:
     """How rows call a loss."""
     return loss if isinstance(loss, str) else str(getattr(loss, "__qualname__", type(loss).__qualname__))
-
-
-def code_text(code: CodeType) -> str:
-    """A function's compiled code as text: the same for the same code, whenever it is compiled."""
-    constants = [
-        code_text(c) if isinstance(c, CodeType) else repr(sorted(c, key=repr) if isinstance(c, frozenset) else c)
-        for c in code.co_consts
-    ]
-    return f"{code.co_code.hex()} {constants} {code.co_names}"
-
-
-def _of_the_package(thing: Any) -> bool:
-    module = getattr(getattr(thing, "func", thing), "__module__", None) or ""
-    return module == "pruning_core" or module.startswith("pruning_core.")
-
-
-def _texts(thing: Any, seen: set[int]) -> list[str]:
-    """The code of a function or class, and of those of its own module that it names, with plain values that it names."""
-    if id(thing) in seen:
-        return []
-    seen.add(id(thing))
-    if isinstance(thing, type):
-        members = [vars(thing)[name] for name in sorted(vars(thing))]
-        functions = [getattr(member, "__func__", member) for member in members]
-        parents = [base for base in thing.__bases__ if base.__module__ == thing.__module__]
-        return [
-            text
-            for part in (*functions, *parents)
-            if isinstance(part, (FunctionType, type))
-            for text in _texts(part, seen)
-        ]
-    function = getattr(thing, "func", thing)
-    if not isinstance(function, FunctionType):
-        return [repr(type(thing))]
-    cells = dict(
-        zip(function.__code__.co_freevars, (cell.cell_contents for cell in function.__closure__ or ()), strict=False)
-    )
-    named = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
-    texts = [code_text(function.__code__), repr([d for d in function.__defaults__ or () if isinstance(d, PLAIN)])]
-    for name, value in sorted((named | cells).items()):
-        if isinstance(value, PLAIN) or (isinstance(value, tuple) and all(isinstance(v, PLAIN) for v in value)):
-            texts.append(f"{name}={value!r}")
-        elif isinstance(value, (FunctionType, type)) and value.__module__ == function.__module__:
-            texts += _texts(value, seen)
-    return texts
-
-
-def _names(code: CodeType) -> Iterable[str]:
-    """The global names that a function's code and the functions inside it use."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)

@@ -19,16 +19,15 @@ import torch
 
 from pruning_core.checks import checked, present
 from pruning_core.errors import OutOfTime
-from pruning_core.experiments.experiment import Experiment, own_methods
-from pruning_core.experiments.own_code import loss_name
+from pruning_core.experiments.experiment import Experiment
+from pruning_core.experiments.own_code import loss_name, own_kinds
 from pruning_core.experiments.play import play
 from pruning_core.experiments.stages import Each, Stage, Train
-from pruning_core.experiments.state import State, Step, flatten, start
+from pruning_core.experiments.state import State, Step, epochs_in, flatten, start
 from pruning_core.experiments.timelines import every_stage
 from pruning_core.experiments.variables import bound_of_checkpoints, check_variables
 from pruning_core.experiments.watching import Log, is_watched
 from pruning_core.methods.base import Method
-from pruning_core.records.checkpoints import load_tensors
 from pruning_core.records.files import SECONDS_OF_A_WEEK, cache_root, replaceable
 from pruning_core.records.hashes import content_hash
 from pruning_core.records.locks import exclusive, is_locked, sweep
@@ -93,10 +92,10 @@ def run_until(
                 with _threads(experiment):
                     _played(experiment, progress, ends=ends)
     about = _about(experiment)
-    rows = recorded(path, experiment.key, about)
+    rows = recorded(path, path.stem, about)
     if any(tag not in row for row in rows for tag in tags):
         with exclusive(path, ends):
-            held = recorded(path, experiment.key, about)
+            held = recorded(path, path.stem, about)
             new = [{tag: value for tag, value in tags.items() if tag not in row} for row in held]
             write_rows(path, [tagged(row, joining) for row, joining in zip(held, new, strict=True)])
     return [untagged(row) | tags for row in rows]
@@ -114,7 +113,7 @@ def _record(
     about = {name: value for name in NAMED if (value := getattr(experiment, name)) is not None}
     about |= {"criterion": loss_name(experiment.loss)} if experiment.loss else {}
     about |= {"network_file": experiment.network.sha256} if experiment.network else {}
-    about = {"experiment": experiment.key, **about, "code": code_of(experiment.profile)}
+    about = {"experiment": path.stem, **about, "code": code_of(experiment.profile)}  # a loss may have changed since
     with _threads(experiment):
         origin = environment(experiment.device)  # of the start: the code may be edited while this runs
         state, trained = _played(experiment, progress, ends=ends)
@@ -191,9 +190,10 @@ def _keys(experiment: Experiment, steps: Iterable[Step]) -> list[str]:
     trainings = [stage for stage in every_stage(experiment.timeline) if isinstance(stage, Train)]
     # A later penalty may put layers of its own into the network before the first step (L0's gates).
     layers = [m for training in trainings for m, _ in training.penalty or () if type(m).prepare is not Method.prepare]
-    key, keys = content_hash([experiment._content(), *dict.fromkeys(layers)]), []
+    own = own_kinds(tuple(layers))
+    key, keys = content_hash([experiment._content(), *dict.fromkeys(layers), *([own] if own else ())]), []
     for step in steps:
-        key = content_hash([key, step, own_methods([step.stage])])
+        key = content_hash([key, step, own_kinds(step.stage)])
         keys.append(key)
     return keys
 
@@ -236,7 +236,7 @@ def _played(
             halfway = checkpoint(key, "-halfway")
             if log is not None:
                 log.training = (number, key)
-                if halfway.exists() and not log.holds(number, key, _epochs_in(halfway)):
+                if halfway.exists() and not log.holds(number, key, epochs_in(halfway)):
                     halfway.unlink()
             play(state, step, seed, halfway, progress)
             state.save(checkpoint(key))
@@ -249,14 +249,6 @@ def _played(
     return state, [key for key, step in zip(keys, steps, strict=False) if _trains(step)]
 
 
-def _epochs_in(halfway: Path) -> int:
-    """The epochs of a training that its checkpoint within it holds; none of a damaged one, which says so when it is loaded."""
-    try:
-        return int(load_tensors(halfway)[1]["trainer"]["epoch"])
-    except (KeyError, TypeError, ValueError, OverflowError):  # BadInput is a ValueError
-        return 0
-
-
 def _loaded(state: State, step: Step, number: int, key: str) -> bool:
     """Whether there is a checkpoint of a training (and its log, if that is wanted), which ``state`` has then taken over."""
     assert isinstance(step.stage, Train)
@@ -266,7 +258,7 @@ def _loaded(state: State, step: Step, number: int, key: str) -> bool:
     try:
         os.utime(path)  # used now: the bound drops what was not used for longest
         state.load(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # who wants to write there says what is wrong
         return False
     return True
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pruning_core.checks import A, Checked, Constraints, Maybe, OneOf, Real, Several, Text, Whole, check, checked
-from pruning_core.errors import BadInput, known_name
-from pruning_core.experiments.fields import Becomes, Penalties, Penalty, patterns, penalties
+from pruning_core.errors import BadInput, BudgetError, known_name
+from pruning_core.experiments.fields import Becomes, Penalties, Penalty, patterns, penalties, scope_of
 from pruning_core.experiments.importances import check_importance
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.schedules import SCHEDULES
@@ -138,7 +138,7 @@ class Prune(Checked):
     budget: Becomes[Budget | float, Budget] = _Target()
     rounds: int = 1
     schedule: str | Callable[..., float] = "one_shot"
-    scope: Becomes[Iterable[str] | None, tuple[str, ...] | None] = Becomes(patterns, default=None)
+    scope: Becomes[str | Iterable[str] | None, tuple[str, ...] | None] = Becomes(scope_of, default=None)
     batches: Literal["train", "score"] = "train"
     samples: int = 640
     batch_size: int = 128
@@ -148,6 +148,8 @@ class Prune(Checked):
             known_name("schedule", self.schedule, SCHEDULES)
         super().__post_init__()
         check_rounding(self.method, self.budget)
+        if self.budget.of == "channels" and self.budget.to is not None and self.method.unit != "channel":
+            raise BudgetError("this method prunes single weights; its budget counts weights or macs, not channels.")
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,13 @@ class Save(Checked):
     constraints = Constraints(label=Text())
 
     label: str
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.label == "new":
+            raise BadInput(
+                "'new' stands for fresh random weights, which a Rewind would put back; save under another label."
+            )
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,14 @@ def start(experiment: Experiment) -> State:
     """The state before the first stage: the network built after the seed is set, and prepared for its penalties."""
     options = ("device", "normalise", "augment", "limit", "random_labels")
     data = load_data(experiment.data, **{option: getattr(experiment, option) for option in options})
+    for stage in every_stage(experiment.timeline):
+        if not isinstance(stage, Prune) or stage.method.needs not in ("inputs", "labels"):
+            continue
+        if stage.batches == "score" and stage.samples > len(data.score):
+            raise BadInput(
+                f"{stage.samples} samples were asked for, but the split for scoring holds {len(data.score)}; "
+                "ask for fewer, or use batches='train'."
+            )
     dense = built(experiment, data, experiment.seed)
     model = begun(experiment.network, dense) if experiment.network else dense
     state = State(experiment, data, model.to(experiment.device), Masks.carried(model))
@@ -254,3 +262,11 @@ def _parts(stage: Each, model: nn.Module | None, find: Callable[[], list[Group]]
         what = "group" if stage.parts == "groups" else "residual block with a group"
         raise BadInput(f"{kind} has no {what} of channels that the methods of Each could prune.")
     return parts
+
+
+def epochs_in(halfway: Path) -> int:
+    """The epochs of a training that its checkpoint within it holds; none of a damaged one, which says so when it is loaded."""
+    try:
+        return int(load_tensors(halfway)[1]["trainer"]["epoch"])
+    except (KeyError, TypeError, ValueError, OverflowError):  # BadInput is a ValueError
+        return 0

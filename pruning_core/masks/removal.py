@@ -105,6 +105,10 @@ def remove(model: nn.Module, masks: Mapping[str, Tensor], groups: Iterable[Group
     unread: dict[str, list[Tensor]] = {}
     channels: dict[str, Tensor] = {}
     for group in groups:
+        for member in group.members:
+            tensor = every.get(member.parameter, buffers.get(member.parameter))
+            if tensor is None or member.dim >= tensor.dim() or int(member.indices.max()) >= tensor.shape[member.dim]:
+                raise BadInput(f"group {group.name!r} is of another network: {member.parameter!r} is not as it says.")
         alive = channels[group.name] = group.alive(masks)
         if bool(alive.all()):
             continue

@@ -134,7 +134,7 @@ def build_model(
             if width <= 1:
                 raise
             raise BadInput(f"{name} cannot be built at width {width:g}: there is not so much memory.") from error
-        if name in MODELS and not next(model.parameters()).is_meta:
+        if name in MODELS and not any(p.is_meta for p in model.parameters()):
             torch.default_generator.manual_seed(drawn)  # again: norms decide how many numbers were drawn so far
             initialise = MODELS[name].initialise if start is None else STARTS[start]
             initialise(model)

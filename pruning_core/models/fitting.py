@@ -3,7 +3,7 @@ training leaves behind."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import torch
 from torch import Tensor, nn
@@ -96,3 +96,16 @@ def takes_images(network: nn.Module, shape: Sequence[int]) -> bool:
     except BadInput:
         return False
     return True
+
+
+def wrapped(own: Set[str], saved: Set[str]) -> str | None:
+    """What to do where the names differ by the prefix of a wrapper only; None where they differ otherwise."""
+    for prefix in ("module.", "_orig_mod."):
+        if own == {name.removeprefix(prefix) for name in saved}:
+            return (
+                f"names in the file begin with {prefix!r}, for a wrapped network was saved; give model= a network wrapped "
+                "alike, as torch.nn.DataParallel(network)"
+            )
+        if saved == {name.removeprefix(prefix) for name in own}:
+            return f"names in the network begin with {prefix!r}, for it is wrapped; give as model= what lies inside"
+    return None

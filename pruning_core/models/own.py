@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning_core.checks import Text, Whole, check, checked
+from pruning_core.checks import Whole, check, checked
 from pruning_core.errors import BadInput, BadType
 from pruning_core.models.build import MODELS, shape_and_classes
 from pruning_core.models.cost import count_parameters
 from pruning_core.models.zoo.base import NORMS, ModelInfo, Shape
+from pruning_core.records.places import check_name
 
 CHOICES = ("shape", "classes", "width", "norm")
 
@@ -66,7 +67,7 @@ def register_model(name: str, data: Any, build: Callable[..., nn.Module] | None 
     >>> MODELS.pop("one_layer").parameters
     34
     """
-    name, smallest = check("the name of a network", name, Text()), check("smallest", smallest, Whole(at_least=1))
+    name, smallest = check_name("a network", name), check("smallest", smallest, Whole(at_least=1))
     if name.startswith("torchvision/") or (name in MODELS and not isinstance(MODELS[name].build, OwnBuilder)):
         raise BadInput(f"the name {name!r} is taken by a network of the book.")
     shape, classes = shape_and_classes(data)
@@ -78,6 +79,7 @@ def register_model(name: str, data: Any, build: Callable[..., nn.Module] | None 
     with torch.random.fork_rng(devices=[]):
         model = own(shape, classes, 1.0, "batch")
         _check_output(name, model, shape, classes)
+        _check_new(name, model, own(shape, classes, 1.0, "batch"))
     norms = NORMS if "norm" in own.takes else ("batch",)
     about = (inspect.getdoc(build) or "").partition("\n")[0]
     MODELS[name] = ModelInfo(own, _as_it_is, "yours", about, count_parameters(model), shape, classes, norms, smallest)
@@ -120,3 +122,12 @@ def _check_output(name: str, model: nn.Module, shape: Shape, classes: int) -> No
     if not isinstance(output, torch.Tensor) or output.shape != (1, classes):
         found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise BadInput(f"network {name!r} must give (1, {classes}) for one image of shape {shape}, but gives {found}.")
+
+
+def _check_new(name: str, model: nn.Module, other: nn.Module) -> None:
+    """There is something to train, and what one run trains is not where the next one begins."""
+    held = {id(parameter) for parameter in model.parameters()}
+    if not held:
+        raise BadInput(f"network {name!r} has no parameters, so there is nothing to train or to prune.")
+    if held & {id(parameter) for parameter in other.parameters()}:
+        raise BadInput(f"the builder of network {name!r} must make new layers each time: it gave the same ones twice.")

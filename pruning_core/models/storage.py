@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from pruning_core.checks import Constraint, Real, Several, Whole, check, check_finite, checked
 from pruning_core.errors import BadInput, CorruptFile, PruningError, shown
 from pruning_core.models import build
-from pruning_core.models.fitting import NORMS, can_be_one, check_layer, check_type, strange_type, takes_images
+from pruning_core.models.fitting import NORMS, can_be_one, check_layer, check_type, strange_type, takes_images, wrapped
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.models.modes import copied
 from pruning_core.models.ready import check_shapes, state_tensors
@@ -62,6 +62,8 @@ def save_network(
     if masks is None:
         carried = getattr(model, CARRIED, {}).items()
         masks = {name: mask for name, mask in carried if name in state and state[name].shape == mask.shape}
+    if wrong := [name for name, mask in masks.items() if name not in state or state[name].shape != mask.shape]:
+        raise BadInput(f"the mask of {wrong[0]!r} is none of this network: it has no parameter of that name and shape.")
     tensors |= {f"mask:{name}": mask for name, mask in masks.items()}
     origin = like if like is not None else model
     recipe = getattr(origin, "recipe", None) or torchvision_recipe(origin)
@@ -179,7 +181,7 @@ def fit_tensors(
     own = skeleton.state_dict(keep_vars=True)
     misfit = f"{path} does not fit {type(skeleton).__name__}"
     if odd := sorted(own.keys() ^ state.keys()):
-        raise BadInput(f"{misfit}: {_wrapped(own.keys(), state.keys()) or f'{odd[0]!r} is only in one of them'}.")
+        raise BadInput(f"{misfit}: {wrapped(own.keys(), state.keys()) or f'{odd[0]!r} is only in one of them'}.")
     if torn := next((group for group in tied if not can_be_one(group, own)), None):
         raise BadInput(f"{misfit}: {', '.join(map(repr, torn))} are one tensor in the file, and cannot be one there.")
     first = {name: group[0] for group in [*tied, *_shared(own)] for name in group}
@@ -235,19 +237,6 @@ def _shared(tensors: Mapping[str, Tensor]) -> list[list[str]]:
     for name, tensor in tensors.items():
         names.setdefault(id(tensor), []).append(name)
     return [group for group in names.values() if len(group) > 1]
-
-
-def _wrapped(own: Set[str], saved: Set[str]) -> str | None:
-    """What to do where the names differ by the prefix of a wrapper only; None where they differ otherwise."""
-    for prefix in ("module.", "_orig_mod."):
-        if own == {name.removeprefix(prefix) for name in saved}:
-            return (
-                f"names in the file begin with {prefix!r}, for a wrapped network was saved; give model= a network wrapped "
-                "alike, as torch.nn.DataParallel(network)"
-            )
-        if saved == {name.removeprefix(prefix) for name in own}:
-            return f"names in the network begin with {prefix!r}, for it is wrapped; give as model= what lies inside"
-    return None
 
 
 def torchvision_recipe(model: nn.Module) -> dict | None:

@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 
 from pruning_core.checks import Maybe, OneOf, Real, checked
 from pruning_core.errors import BadInput
-from pruning_core.experiments.intervals import require_columns
+from pruning_core.experiments.intervals import require_columns, with_numbers
 from pruning_core.plots.axes import FRACTIONS, interval_of, named, percent
 from pruning_core.plots.style import NEUTRAL, BookFigure, finish, looks_of, panel, set_caption, sourced, styled
 
@@ -47,13 +47,14 @@ def bars(
     several = {} if isinstance(values, str) else dict(values)
     kind, value = by or "bars", values if isinstance(values, str) else "share"
     require_columns(rows, (place, *(several or [value]), *([by] if by else [])))
+    rows = with_numbers(rows, list(several or [value]))
     shown = rows if by else rows.assign(bars="")
     if several:
         others = [column for column in rows if column not in {*several, kind, value}]
         shown = rows.melt(others, list(several), var_name=kind, value_name=value).replace({kind: several})
     if "seed" in shown and band is None:  # several rows of one seed count as their mean
         shown = shown.groupby([place, kind, "seed"], sort=False, dropna=False, as_index=False)[value].mean()
-    shown = shown.dropna(subset=[value])
+    shown = shown.dropna(subset=[value, place, kind])
     if shown.empty:
         raise BadInput(f"there is no row with a value of {value!r} to draw.")
     looks = looks_of(shown[kind], kind)

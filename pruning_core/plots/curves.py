@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from pruning_core.checks import Maybe, OneOf, Real, Whole, checked
 from pruning_core.errors import BadInput, known_name
-from pruning_core.experiments.intervals import require_columns, require_rows
+from pruning_core.experiments.intervals import require_columns, require_rows, with_numbers
 from pruning_core.plots.axes import (
     AXIS_NAMES,
     above_zero,
@@ -94,7 +94,11 @@ def chart(
     """
     ys = [y] if isinstance(y, str) else list(y)
     require_rows(rows, (x, *ys, by, *([panels] if panels else [])))
-    rows = rows.infer_objects().dropna(subset=[x]).dropna(subset=ys, how="all")
+    if mine is not None:
+        require_columns(mine, (x, by, *([panels] if panels else [])))
+        mine = with_numbers(mine.infer_objects(), ys).dropna(subset=[by])
+    kept_by = [x, by, *([panels] if panels else [])]  # what belongs to no curve is not drawn
+    rows = with_numbers(rows.infer_objects(), ys).dropna(subset=kept_by).dropna(subset=ys, how="all")
     if rows.empty:
         raise BadInput(f"there is no row with a value of {ys[0]!r} to draw.")
     if at:

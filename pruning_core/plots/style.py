@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 
 from pruning_core.checks import Maybe, Real, Several, Whole, checked
 from pruning_core.plots.captions import captioned, facts_of, shortened
+from pruning_core.plots.words import show_words
 from pruning_core.records.files import read_yaml
 
 P = ParamSpec("P")
@@ -88,7 +89,8 @@ def looks_of(values: Iterable[Any], by: str, styles: Mapping[Any, MethodStyle] |
         if value in known or isinstance(value, str):
             found[value] = known.get(value) or (style_of(value) if method else series_style(i, value))
         else:
-            found[value] = series_style(i, f"{LOOK['axes'].get(by, by)} = {value:g}")
+            number = f"{value:g}" if isinstance(value, int | float | np.number) else str(value)
+            found[value] = series_style(i, f"{LOOK['axes'].get(by, by)} = {number}")
     return found
 
 
@@ -187,6 +189,7 @@ def finish(
         fig.suptitle(title, color=NEUTRAL, fontsize=11)
     if rows is not None:
         stamp(fig, rows)
+    show_words(fig)
     set_alt(fig, titled(title, alt))
     return fig
 

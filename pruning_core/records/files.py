@@ -33,6 +33,9 @@ _NOT_WRITABLE = {
     errno.EEXIST: "a part of the path is not a folder",
     errno.EISDIR: "the path is a folder",
     errno.ENAMETOOLONG: "the name is too long",
+    errno.EFBIG: "the file is larger than the system lets it be",
+    errno.EMFILE: "too many files are open",
+    errno.ENFILE: "too many files are open",
 }
 
 SECONDS_OF_A_WEEK = 7 * 24 * 3600

@@ -68,7 +68,7 @@ def exclusive(path: str | os.PathLike, ends: float | None = None) -> Iterator[No
     (False, [])
     """
     lock = _lock(path)
-    if not os.access(Path(path).parent, os.W_OK):
+    if not os.path.isdir(Path(path).parent) or not os.access(Path(path).parent, os.W_OK):
         write_atomically(lock.lock_file, b"")  # makes the folder, or says why it cannot
     _wait_for(lock, ends)
     try:

@@ -44,6 +44,9 @@ def file_bytes(path: str | os.PathLike, largest: int | None = None) -> bytes:
         return file.read()
 
 
+AWAY = "change to another folder, or give the whole path"
+
+
 def located(name: str, path: str | os.PathLike) -> Path:
     """``path`` from the root of the file system on, with the folder that its ``~`` stands for; BadInput, naming it, where this
     is no path, or the home of nobody. Links stay as they are: who opens the file finds out where they lead."""
@@ -51,6 +54,27 @@ def located(name: str, path: str | os.PathLike) -> Path:
         return Path(check(name, path, Place())).expanduser().absolute()
     except RuntimeError:
         raise BadInput(f"{name} must be the path of a file or folder, and {shown(str(path))} has no home.") from None
+    except FileNotFoundError:
+        raise BadInput(f"{name} is {shown(str(path))}, seen from a current folder that was deleted: {AWAY}.") from None
+
+
+LONGEST_TITLE = 100  # bytes: of two names and an ending a file system takes one
+
+
+def check_name(kind: str, name: str) -> str:
+    """``name``, if files can be named after a network or a data set that is called so; BadType or BadInput, which speak of the
+    name of ``kind``.
+
+    >>> check_name("a data set", "mine"), check_name("a network", "timm/resnet18")
+    ('mine', 'timm/resnet18')
+    """
+    words = f"the name of {kind}"
+    text: str = check(words, name, Text())
+    if not text.isprintable() and any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
+        raise BadInput(f"{words} must have no control characters, line breaks among them, and {shown(text)} has some.")
+    if (size := len(text.encode())) > LONGEST_TITLE:
+        raise BadInput(f"{words} has {size} bytes, and {LONGEST_TITLE} is the most, as files are named after it.")
+    return text
 
 
 RESULTS = ("rows.csv", "curves.csv", "curves.npz", "report.md", "figures/")

@@ -16,7 +16,7 @@ import pytest
 import pruning_core as pc
 from pruning_core.commands import main, program
 from pruning_core.experiments import recipes
-from pruning_core.version import REPOSITORY
+from pruning_core.version import PACKAGE, REPOSITORY
 
 
 def refused(line: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -432,3 +432,21 @@ def test_an_output_that_nobody_reads_ends_the_command_and_nothing_more(line, buf
     full = subprocess.run(["bash", "-c", f"{command} > /dev/full"], env=environment, capture_output=True, text=True)
     assert full.returncode == 1
     assert full.stderr == "the output cannot be written: no space is left on its device.\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_whose_streams_are_closed_does_its_work(closed, tmp_path):
+    environment = os.environ | {"PRUNING_CACHE": str(tmp_path)}
+    words = "run dense --data digits -p epochs 1 --width 0.1 --profile smoke --limit 300"
+    line = f"{shlex.quote(sys.executable)} -m pruning_core {words} {closed}"
+    done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert len(list((tmp_path / "records").glob("*.json"))) == 1
+
+
+def test_a_command_in_a_folder_that_was_deleted_gets_one_sentence(tmp_path):
+    line = f"mkdir gone && cd gone && rmdir ../gone && {shlex.quote(sys.executable)} -m pruning_core methods"
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "the current folder was deleted: change to another one first\n")

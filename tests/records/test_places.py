@@ -125,3 +125,52 @@ def test_a_place_that_leads_nowhere_gets_one_sentence(name, place):
         os.seteuid(before)
     assert len(str(caught.value).splitlines()) == 1 and len(str(caught.value)) < 1500
     assert sorted(os.listdir()) == ["a file", "closed", "loop"]
+
+
+@pytest.mark.parametrize(
+    "name", sorted(CALLS.keys() - {"checkpoint"})
+)  # torch's optimizers ask for the folder themselves
+@pytest.mark.parametrize("place", ["below/x", "~nobody-of-that-name"])
+def test_a_current_folder_that_was_deleted_is_said(name, place, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(BadInput) as refused:
+        CALLS[name](place)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_relative_cache_in_a_folder_that_was_deleted_is_said(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setenv("PRUNING_CACHE", "rel")
+    with pytest.raises(BadInput, match="PRUNING_CACHE is 'rel', seen from a current folder that was deleted"):
+        records.cache_root()
+
+
+@pytest.mark.parametrize("kind", ["records", "checkpoints"])
+def test_a_file_in_the_place_of_a_folder_of_the_cache_is_named_as_such(kind, empty_cache):
+    records.write_atomically(records.cache_root() / kind, "mine")
+    experiment = pc.Experiment("lenet300", "digits", [pc.Train(1)], width=0.1, limit=300, profile="smoke")
+    with pytest.raises(BadInput, match=f"cannot write .*/{kind}/.*: a part of the path is not a folder"):
+        pc.run(experiment, progress=False)
+
+
+@pytest.mark.parametrize("limit", ["RLIMIT_FSIZE", "RLIMIT_NOFILE"])
+def test_a_limit_of_the_system_is_said_and_nothing_is_left(limit, tmp_path):
+    resource = pytest.importorskip("resource")
+    number = getattr(resource, limit)
+    before, target = resource.getrlimit(number), tmp_path / "network.safetensors"
+    network = pc.build_model("lenet300", "digits", seed=0)
+    pc.save_network(network, target)  # what is imported for it is
+    whole = target.read_bytes()
+    os.close(held := os.open(os.devnull, os.O_RDONLY))  # the next free number
+    resource.setrlimit(number, (1000 if limit == "RLIMIT_FSIZE" else held, before[1]))
+    try:
+        with pytest.raises(BadInput, match=r"larger than the system lets it be|too many files are open"):
+            pc.save_network(network, target)
+    finally:
+        resource.setrlimit(number, before)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [target.name]
+    assert target.read_bytes() == whole

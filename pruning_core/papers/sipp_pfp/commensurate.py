@@ -12,7 +12,7 @@ import pandas as pd
 
 from pruning_core.checks import Real, Several, Whole, check, checked
 from pruning_core.errors import BadInput
-from pruning_core.experiments.intervals import mean_interval, require_columns
+from pruning_core.experiments.intervals import mean_interval, require_columns, with_numbers
 
 LEVELS = (-0.1, -0.05, -0.02, -0.01, -0.005, -0.0025, 0.0, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1)
 """The levels of the official reports, as differences of errors in [0, 1]."""
@@ -83,6 +83,7 @@ def commensurate_table(rows: pd.DataFrame, loss_of_accuracy: float = 0.5, *, of:
     [['pfp', 0.5]]
     """
     require_columns(rows, ("method", "seed", "accuracy", of))
+    rows = with_numbers(rows, ["accuracy", of])
     run = [column for column in RUN if column in rows]
     rows = rows[rows["accuracy"].notna()]
     is_dense = rows["method"] == "dense"

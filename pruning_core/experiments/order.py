@@ -1,0 +1,71 @@
+"""What stands in a timeline in an order in which it cannot be played: found before any training."""
+
+from collections.abc import Iterable, Iterator
+
+from pruning_core.errors import BadInput, BudgetError
+from pruning_core.experiments.stages import Each, Prune, Repeat, Rewind, Save, Stage, Train
+from pruning_core.masks.schedules import fraction_after
+
+FALL = 0.1
+"""So much less than is gone already nobody gets by rounding to whole weights and channels."""
+
+
+def check_order(timeline: Iterable[Stage]) -> None:
+    """Raise BadInput for a Rewind to what was not saved before, BudgetError for a Prune after which more would have to be
+    there than before.
+
+    >>> check_order([Rewind("early")])
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadInput: nothing was saved as 'early'; saved: init.
+    """
+    stages = list(timeline)
+    _check_labels(stages, {"init"})
+    gone: dict[tuple, float] = {}
+    for stage, part, i, n in _cuts(stages):
+        if stage.method.revives or stage.budget.to is None or callable(stage.schedule):
+            gone.clear()
+            continue
+        kind = type(stage.method) if stage.method.unit == "channel" else None  # each refuses channels of its own
+        place = (kind, stage.budget.of, stage.scope, part)
+        rounds = [(k, stage.rounds) for k in range(1, stage.rounds + 1)] if stage.rounds > 1 else [(i, n)]
+        first = fraction_after(stage.schedule, *rounds[0], stage.budget.to)
+        if first < gone.get(place, 0.0) - FALL:
+            raise BudgetError(
+                f"a Prune by {stage.method.name!r} asks for a sparsity of {first:.4g} after one of {gone[place]:.4g}, and what "
+                "is pruned stays pruned; its rounds begin anew each time that a Repeat plays it."
+            )
+        gone[place] = fraction_after(stage.schedule, *rounds[-1], stage.budget.to)
+
+
+def _check_labels(stages: Iterable[Stage], saved: set[str]) -> None:
+    for stage in stages:
+        if isinstance(stage, Rewind) and stage.to not in saved | {"new"}:
+            raise BadInput(f"nothing was saved as {stage.to!r}; saved: {', '.join(sorted(saved))}.")
+        if isinstance(stage, Save):
+            saved.add(stage.label)
+        _check_labels(_held(stage), saved)
+
+
+def _cuts(
+    stages: Iterable[Stage], part: object = None, i: int = 1, n: int = 1
+) -> Iterator[tuple[Prune, object, int, int]]:
+    """The cuts in their order, with the part of the network and the round; of the parts that only a network knows one, and of
+    many repetitions the first two and the last."""
+    for stage in stages:
+        if isinstance(stage, Prune):
+            yield stage, part, i, n
+        elif isinstance(stage, Repeat):
+            for k in sorted({1, min(2, stage.n), stage.n}):
+                yield from _cuts(stage.stages, part, k, stage.n)
+        elif isinstance(stage, Each):
+            for inner in [stage.parts] if isinstance(stage.parts, str) else stage.parts:
+                yield from _cuts(stage.stages, inner, i, n)
+        elif isinstance(stage, Train) and stage.during is not None:
+            events = len(stage.during.epochs(stage.epochs))
+            for k in sorted({1, min(2, events), events}):
+                yield from _cuts(stage.during.stages, part, k, events)
+
+
+def _held(stage: Stage) -> Iterable[Stage]:
+    return getattr(stage.during if isinstance(stage, Train) else stage, "stages", ())

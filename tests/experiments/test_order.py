@@ -1,0 +1,65 @@
+"""Timelines that cannot be played to their end: refused before anything is trained."""
+
+import pytest
+
+import pruning_core as pc
+from pruning_core.errors import BadInput, BudgetError, PruningError, Unprunable
+from pruning_core.experiments import recipes
+from pruning_core.experiments.order import check_order
+from pruning_core.experiments.stages import to
+from pruning_core.records import cache_root
+
+TRAIN = pc.Train(1)
+GEOMETRIC = {"schedule": "geometric"}
+REFUSED = {
+    "rewound to what was never saved": (lambda: [TRAIN, pc.Rewind("early")], "nothing was saved as 'early'; saved: init"),
+    "saved too late": (lambda: [TRAIN, pc.Rewind("early"), pc.Save("early")], "nothing was saved as 'early'"),
+    "saved too late in a Repeat": (lambda: [pc.Repeat(2, [TRAIN, pc.Rewind("a"), pc.Save("a")])], "nothing was saved as 'a'"),
+    "rewound in an event": (lambda: [pc.Train(2, during=pc.Every(1, [pc.Rewind("a")]))], "nothing was saved as 'a'"),
+    "saved as what Rewind takes for fresh": (lambda: [TRAIN, pc.Save("new")], "fresh random weights"),
+    "a penalty that is none": (lambda: [TRAIN, pc.Train(1, penalty=("magnitude", 0.1))], "has no penalty"),
+    "two kinds of gates": (lambda: [TRAIN, pc.Train(1, penalty=[("l0", 0.1), ("gates", 0.1)])], "which has one already"),
+    "channels of a method that has none": (lambda: [TRAIN, pc.Prune("snip", to(0.5, "snap"))], "counts weights or macs"),
+    "more samples than the split has": (lambda: [TRAIN, pc.Prune("snip", 0.5, batches="score")], "640 samples were asked for"),
+    "a falling sparsity": (lambda: [TRAIN, pc.Prune("magnitude", 0.8), pc.Prune("snip", 0.2)], "stays pruned"),
+    "rounds in a Repeat": (lambda: [pc.Repeat(3, [TRAIN, pc.Prune("snip", 0.5, 2, "geometric")])], "a Repeat plays it"),
+    "a Repeat in a Repeat": (
+        lambda: [TRAIN, pc.Repeat(2, [pc.Repeat(3, [pc.Prune("l1_norm", 0.5, **GEOMETRIC)])])], "a Repeat plays it"
+    ),
+    "after an event": (
+        lambda: [pc.Train(2, during=pc.Every(1, [pc.Prune("snip", 0.8)])), pc.Prune("snip", 0.4)], "0.4 after one of 0.8"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_played_is_refused_before_work(name, empty_cache):
+    timeline, message = REFUSED[name]
+    with pytest.raises(PruningError, match=message) as caught:
+        pc.run(pc.Experiment("lenet300", "digits", timeline(), width=0.1, limit=300, profile="smoke"), progress=False)
+    assert isinstance(caught.value, BadInput | BudgetError | Unprunable)
+    assert not list(cache_root().glob("checkpoints/*"))
+
+
+@pytest.mark.parametrize(
+    "timeline",
+    [
+        [pc.Rewind("new"), pc.Rewind(), pc.Save("init")],
+        [pc.Repeat(3, [pc.Prune("magnitude", 0.5), pc.Save("a")]), pc.Rewind("a")],
+        [pc.Repeat(3, [pc.Prune("magnitude", 0.9, **GEOMETRIC)]), pc.Prune("magnitude", 0.95)],
+        [pc.Prune("magnitude", 0.8, scope="fc1"), pc.Prune("magnitude", 0.2, scope="fc2")],
+        [pc.Prune("magnitude", 0.8), pc.Prune("rigl", 0.2)],
+        [pc.Prune("magnitude", 0.8), pc.Prune("l1_norm", 0.2)],
+        [pc.Each(("fc1", "fc2"), [pc.Prune("magnitude", 0.8, 2, "geometric")])],
+        [pc.Train(4, during=pc.Every(1, [pc.Prune("snip", 0.9, **GEOMETRIC)]))],
+        recipes.lottery_ticket(0.8, 2, rounds=2, early=1),
+    ],
+)
+def test_what_can_be_played_is_taken(timeline):
+    check_order(timeline)
+
+
+def test_a_scope_may_be_one_pattern(empty_cache):
+    cut = pc.Prune("magnitude", 0.5, scope="fc1")
+    assert cut == pc.Prune("magnitude", 0.5, scope=["fc1"])
+    pc.run(pc.Experiment("lenet300", "digits", [cut], width=0.1, profile="smoke"), progress=False)
