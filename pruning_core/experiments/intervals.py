@@ -86,6 +86,8 @@ def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> 
         v = (given if given.dtype.kind != "c" else np.asarray(None)).astype(float).ravel()
     except (TypeError, ValueError, RuntimeError):  # a tensor that numpy cannot read
         raise BadType(f"values must be numbers, one a seed, not {shown(values)}.") from None
+    if np.isinf(v).any():
+        raise BadInput("values must be finite, one a seed, or NaN where there is none.")
     v = v[~np.isnan(v)]
     if len(v) < 2:
         return Interval(float(v.mean()) if len(v) else math.nan, math.nan, math.nan, len(v))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from pruning_core.errors import BadInput, BudgetError
 from pruning_core.experiments.importances import importances, spread
 from pruning_core.experiments.stages import Attack, Importances, Measure, Prune, Rewind
 from pruning_core.experiments.state import State, Step, built
+from pruning_core.experiments.timelines import every_stage
 from pruning_core.masks.groups import Group, any_alive
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.removal import Kept
@@ -34,12 +35,27 @@ from pruning_core.training.losses import loss_of
 from pruning_core.training.trainer_state import lay_out
 
 
+def check_prunes(state: State, steps: Iterable[Step]) -> None:
+    """Raise what a Prune would raise for a network in which it finds nothing to remove, before anything is trained: a scope
+    that fits no layer, channels of a method that has none here. Training and pruning make no new ones."""
+    asked: list[tuple[Method, list[str]]] = []
+    for step in steps:
+        for stage in every_stage([step.stage]):
+            if isinstance(stage, Prune) and (stage.method, scope := _scope(stage, step)) not in asked:
+                asked.append((stage.method, scope))
+                _sites(state, stage.method, scope or None)
+
+
+def _scope(stage: Prune, step: Step) -> list[str]:
+    return [*(step.part or ()), *(stage.scope or ())]
+
+
 def prune_stage(state: State, stage: Prune, step: Step, seed: int) -> None:
     """All rounds of a Prune, on a network that may already be smaller than it was built."""
     method, budget = stage.method, stage.budget
     rounds = [(i, stage.rounds) for i in range(1, stage.rounds + 1)] if stage.rounds > 1 else [(step.round, step.of)]
     # Masks change no shape, so the sites are the same in every round; only Shrink makes a new search necessary.
-    sites = _sites(state, method, scope=[*(step.part or ()), *(stage.scope or ())] or None)
+    sites = _sites(state, method, _scope(stage, step) or None)
     before = count_removed("weights", state.masks, sites)
     loss = None if state.experiment.loss is None else statistic(loss_of(state.experiment.loss))
     for number, (i, n) in enumerate(rounds):

@@ -20,6 +20,7 @@ import torch
 from pruning_core.checks import checked, present
 from pruning_core.errors import OutOfTime
 from pruning_core.experiments.experiment import Experiment
+from pruning_core.experiments.network_stages import check_prunes
 from pruning_core.experiments.own_code import loss_name, own_kinds
 from pruning_core.experiments.play import play
 from pruning_core.experiments.stages import Each, Stage, Train
@@ -204,8 +205,9 @@ def _played(
     """The state at the end (or after the training ``until``), and the keys of the trainings."""
     state = start(experiment)
     state.ends = ends
-    log = state.log = None if experiment.watch is None else Log(experiment.watch, state)
     steps = list(flatten(experiment.timeline, state.model, lambda: state.traced()[0]))
+    check_prunes(state, steps)
+    log = state.log = None if experiment.watch is None else Log(experiment.watch, state)
     keys = _keys(experiment, steps)
     if until is not None:
         steps = steps[: keys.index(until) + 1]

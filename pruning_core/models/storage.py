@@ -42,7 +42,7 @@ def save_network(
     ``like`` is the network before channels were removed (default: the same): from its ``recipe``, or from its name in
     torchvision, :func:`load_pruned` knows how to build it; any other class must be given when loading.
     ``plain`` notes that special layers were made ordinary. Raises BadInput for a network without weights (a lazy layer that
-    has seen no input, the meta device), or with weights of a type in which no layer computes.
+    has seen no input, the meta device), or with weights that are not finite, or of a type in which no layer computes.
 
     >>> import pruning_core as pc
     >>> import tempfile
@@ -58,6 +58,8 @@ def save_network(
     for name, tensor in state.items():
         if strange := strange_type(tensor):
             raise BadInput(f"{name!r} holds {strange}; such a network cannot be saved.")
+    if not any(tensor.is_meta for tensor in state.values()):
+        check_finite(model)
     tensors = {name: tensor.detach() for name, tensor in state.items()}
     if masks is None:
         carried = getattr(model, CARRIED, {}).items()

@@ -26,6 +26,10 @@ REFUSED = {
     "a Repeat in a Repeat": (
         lambda: [TRAIN, pc.Repeat(2, [pc.Repeat(3, [pc.Prune("l1_norm", 0.5, **GEOMETRIC)])])], "a Repeat plays it"
     ),
+    "a scope that fits nothing": (lambda: [TRAIN, pc.Prune("snip", 0.5, scope=("nope",))], "scope 'nope' fits no layer"),
+    "a part that is none": (lambda: [TRAIN, pc.Each(("nope",), [pc.Prune("snip", 0.5)])], "scope 'nope' fits no layer"),
+    "in an event": (lambda: [pc.Train(2, during=pc.Every(1, [pc.Prune("snip", 0.5, scope=("nope",))]))], "fits no layer"),
+    "scales of batch norms that are not there": (lambda: [TRAIN, pc.Prune("slimming", 0.5)], "no channels that can be removed"),
     "after an event": (
         lambda: [pc.Train(2, during=pc.Every(1, [pc.Prune("snip", 0.8)])), pc.Prune("snip", 0.4)], "0.4 after one of 0.8"
     ),

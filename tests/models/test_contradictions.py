@@ -263,3 +263,12 @@ class Counting(nn.Linear):
 def test_a_state_of_other_things_than_tensors_is_refused(tmp_path, use):
     with pytest.raises(BadInput, match=r"'_extra_state' in the state of the network is no tensor but a dict"):
         use(Counting(2, 2), tmp_path / "network")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_load_pruned_would_refuse_is_not_written(value, tmp_path):
+    network = nn.Linear(2, 1)
+    nn.init.constant_(network.bias, value)
+    with pytest.raises(BadInput, match="'bias' holds 1 NaN or infinite values"):
+        pc.save_network(network, tmp_path / "network")
+    assert list(tmp_path.iterdir()) == []

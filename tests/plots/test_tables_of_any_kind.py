@@ -94,3 +94,9 @@ def test_names_that_look_like_formulas_and_are_none_are_drawn_as_they_are(name, 
     figure = USES[use](ROWS.replace({"method": {"random": name}}))
     figure.savefig(tmp_path / "drawn.png", dpi=30)
     figure.savefig(tmp_path / "drawn.svg")
+
+
+@pytest.mark.parametrize("use", ["means", "gaps", "over seeds", "difference"])
+def test_infinite_values_have_no_mean(use):
+    with pytest.raises(BadInput, match="values must be finite, one a seed"):
+        USES[use](ROWS.assign(accuracy=float("inf")))
