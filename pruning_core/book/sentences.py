@@ -96,7 +96,7 @@ def means(rows: "pd.DataFrame", over: str | Sequence[str], value: str = "accurac
     """
     columns = _columns(over)
     require_columns(rows, (*columns, value, "seed"))
-    rows = with_numbers(rows, [value])
+    rows = with_numbers(rows, [value], finite=True)
     found = rows.dropna(subset=[value]).drop_duplicates([*columns, "seed", value])
     if (twice := found.duplicated([*columns, "seed"])).any():
         key = found.loc[twice, [*columns, "seed"]].iloc[0].to_dict()
@@ -128,7 +128,7 @@ def gaps(
     """
     columns = _columns(over)
     require_columns(rows, (*columns, by, value, "seed"))
-    rows = with_numbers(rows, [value])
+    rows = with_numbers(rows, [value], finite=True)
     sides = [rows[rows[by] == name] for name in (first, second)]
     for side in sides:
         means(side, over, value)  # refuses several values of one seed

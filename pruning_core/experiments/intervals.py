@@ -29,9 +29,10 @@ def require_rows(rows: "pd.DataFrame", columns: Sequence[str]) -> None:
         raise BadInput("there is no row to draw.")
 
 
-def with_numbers(rows: "pd.DataFrame", columns: Sequence[str]) -> "pd.DataFrame":
+def with_numbers(rows: "pd.DataFrame", columns: Sequence[str], *, finite: bool = False) -> "pd.DataFrame":
     """The rows with numbers in these ``columns``, whatever type pandas keeps them in; what is missing is NaN. Raises BadInput
-    as :func:`require_columns` does, and for a column that holds anything but real numbers.
+    as :func:`require_columns` does, and for a column that holds anything but real numbers,
+    or infinite ones where they must be ``finite``.
 
     >>> import pandas as pd
     >>> with_numbers(pd.DataFrame({"accuracy": [90, None]}, dtype="Int64"), ["accuracy"])["accuracy"].tolist()
@@ -50,7 +51,10 @@ def with_numbers(rows: "pd.DataFrame", columns: Sequence[str]) -> "pd.DataFrame"
             if wrong or rows[column].dtype == complex:
                 raise BadInput(f"the column {column!r} must hold numbers, not {shown((wrong or held.tolist())[0])}.")
             found[column] = held.where(held.notna(), math.nan).astype(float)
-    return rows.assign(**found)
+    rows = rows.assign(**found)
+    if finite and (endless := [column for column in columns if np.isinf(rows[column]).any()]):
+        raise BadInput(f"the column {endless[0]!r} must hold finite numbers: no mean has a part that is infinite.")
+    return rows
 
 
 class Interval(NamedTuple):
@@ -86,8 +90,6 @@ def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> 
         v = (given if given.dtype.kind != "c" else np.asarray(None)).astype(float).ravel()
     except (TypeError, ValueError, RuntimeError):  # a tensor that numpy cannot read
         raise BadType(f"values must be numbers, one a seed, not {shown(values)}.") from None
-    if np.isinf(v).any():
-        raise BadInput("values must be finite, one a seed, or NaN where there is none.")
     v = v[~np.isnan(v)]
     if len(v) < 2:
         return Interval(float(v.mean()) if len(v) else math.nan, math.nan, math.nan, len(v))
@@ -115,7 +117,7 @@ def paired_difference(
     import pandas as pd
 
     require_columns(rows, ("asked", "seed", by, value))
-    rows = with_numbers(rows, [value])
+    rows = with_numbers(rows, [value], finite=True)
     wide = rows.pivot_table(index=["asked", "seed"], columns=by, values=value)
     found = []
     if {first, second} <= set(wide.columns):
@@ -141,7 +143,7 @@ def over_seeds(rows: "pd.DataFrame", by: Sequence[str], value: str, keep: Sequen
     import pandas as pd
 
     require_columns(rows, (*by, value, *keep))
-    rows, found = with_numbers(rows, [value, *keep]), []
+    rows, found = with_numbers(rows, [value, *keep], finite=True), []
     for key, group in rows.dropna(subset=[value]).groupby(list(by), sort=True, dropna=False):
         per_seed = group.groupby("seed", dropna=False)[value].mean() if "seed" in group else group[value]
         kept = {column: float(group[column].mean()) for column in keep}

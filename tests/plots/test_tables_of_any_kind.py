@@ -98,5 +98,5 @@ def test_names_that_look_like_formulas_and_are_none_are_drawn_as_they_are(name, 
 
 @pytest.mark.parametrize("use", ["means", "gaps", "over seeds", "difference"])
 def test_infinite_values_have_no_mean(use):
-    with pytest.raises(BadInput, match="values must be finite, one a seed"):
+    with pytest.raises(BadInput, match="must hold finite numbers"):
         USES[use](ROWS.assign(accuracy=float("inf")))
