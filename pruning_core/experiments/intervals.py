@@ -87,7 +87,9 @@ def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> 
 
     try:
         given = np.asarray(values.detach() if hasattr(values, "detach") else values)
-        v = (given if given.dtype.kind != "c" else np.asarray(None)).astype(float).ravel()
+        if given.dtype.kind == "c":
+            raise TypeError("complex numbers have no order")
+        v = given.astype(float).ravel()
     except (TypeError, ValueError, RuntimeError):  # a tensor that numpy cannot read
         raise BadType(f"values must be numbers, one a seed, not {shown(values)}.") from None
     v = v[~np.isnan(v)]

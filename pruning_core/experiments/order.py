@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from pruning_core.errors import BadInput, BudgetError
 from pruning_core.experiments.stages import Each, Prune, Repeat, Rewind, Save, Stage, Train
+from pruning_core.experiments.timelines import every_stage
 from pruning_core.masks.schedules import fraction_after
 
 FALL = 0.1
@@ -11,8 +12,7 @@ FALL = 0.1
 
 
 def check_order(timeline: Iterable[Stage]) -> None:
-    """Raise BadInput for a Rewind to what was not saved before, BudgetError for a Prune after which more would have to be
-    there than before.
+    """Raise BadInput for a Rewind to what was not saved before, and for penalties of which each needs gates of its own.
 
     >>> check_order([Rewind("early")])
     Traceback (most recent call last):
@@ -21,8 +21,16 @@ def check_order(timeline: Iterable[Stage]) -> None:
     """
     stages = list(timeline)
     _check_labels(stages, {"init"})
+    trainings = [stage for stage in every_stage(stages) if isinstance(stage, Train)]
+    penalised = {method.name for training in trainings for method, _ in training.penalty or ()}
+    if len(gated := sorted(penalised & {"l0", "gates"})) > 1:
+        raise BadInput(f"{' and '.join(gated)} each put gates of their own behind the layers: leave out one of them.")
+
+
+def check_amounts(timeline: Iterable[Stage]) -> None:
+    """Raise BudgetError for a Prune after which more would have to be there than before."""
     gone: dict[tuple, float] = {}
-    for stage, part, i, n in _cuts(stages):
+    for stage, part, i, n in _cuts(timeline):
         if stage.method.revives or stage.budget.to is None or callable(stage.schedule):
             gone.clear()
             continue

@@ -21,6 +21,7 @@ from pruning_core.checks import checked, present
 from pruning_core.errors import OutOfTime
 from pruning_core.experiments.experiment import Experiment
 from pruning_core.experiments.network_stages import check_prunes
+from pruning_core.experiments.order import check_amounts
 from pruning_core.experiments.own_code import loss_name, own_kinds
 from pruning_core.experiments.play import play
 from pruning_core.experiments.stages import Each, Stage, Train
@@ -203,6 +204,7 @@ def _played(
     experiment: Experiment, progress: bool, until: str | None = None, ends: float | None = None
 ) -> tuple[State, list[str]]:
     """The state at the end (or after the training ``until``), and the keys of the trainings."""
+    check_amounts(experiment.timeline)
     state = start(experiment)
     state.ends = ends
     steps = list(flatten(experiment.timeline, state.model, lambda: state.traced()[0]))

@@ -5,7 +5,7 @@ import pytest
 import pruning_core as pc
 from pruning_core.errors import BadInput, BudgetError, PruningError, Unprunable
 from pruning_core.experiments import recipes
-from pruning_core.experiments.order import check_order
+from pruning_core.experiments.order import check_amounts, check_order
 from pruning_core.experiments.stages import to
 from pruning_core.records import cache_root
 
@@ -18,7 +18,7 @@ REFUSED = {
     "rewound in an event": (lambda: [pc.Train(2, during=pc.Every(1, [pc.Rewind("a")]))], "nothing was saved as 'a'"),
     "saved as what Rewind takes for fresh": (lambda: [TRAIN, pc.Save("new")], "fresh random weights"),
     "a penalty that is none": (lambda: [TRAIN, pc.Train(1, penalty=("magnitude", 0.1))], "has no penalty"),
-    "two kinds of gates": (lambda: [TRAIN, pc.Train(1, penalty=[("l0", 0.1), ("gates", 0.1)])], "which has one already"),
+    "two kinds of gates": (lambda: [TRAIN, pc.Train(1, penalty=[("l0", 0.1), ("gates", 0.1)])], "each put gates of their own"),
     "channels of a method that has none": (lambda: [TRAIN, pc.Prune("snip", to(0.5, "snap"))], "counts weights or macs"),
     "more samples than the split has": (lambda: [TRAIN, pc.Prune("snip", 0.5, batches="score")], "640 samples were asked for"),
     "a falling sparsity": (lambda: [TRAIN, pc.Prune("magnitude", 0.8), pc.Prune("snip", 0.2)], "stays pruned"),
@@ -61,6 +61,7 @@ def test_what_cannot_be_played_is_refused_before_work(name, empty_cache):
 )
 def test_what_can_be_played_is_taken(timeline):
     check_order(timeline)
+    check_amounts(timeline)
 
 
 def test_a_scope_may_be_one_pattern(empty_cache):

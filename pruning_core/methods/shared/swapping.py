@@ -84,9 +84,4 @@ def gates_behind_norms(model: nn.Module, example_input, make: Callable[[int], Ch
 
 
 def _put(model: nn.Module, name: str, gate: Gate) -> None:
-    layer, holder = model.get_submodule(name), model.get_submodule(name.rpartition(".")[0])
-    if isinstance(layer, Gated) or isinstance(holder, Gated):
-        raise Unprunable(
-            f"a gate is to stand behind {name!r}, which has one already: leave out one of the two methods."
-        )
-    model.set_submodule(name, Gated(layer, gate))
+    model.set_submodule(name, Gated(model.get_submodule(name), gate))
