@@ -79,6 +79,12 @@ def test_a_table_of_words_is_escaped(name: str) -> None:
             assert any(form in shown for form in formats), f"{cell.id}: use text_table for {shown!r}"
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_no_line_ends_within_a_word(name: str) -> None:
+    """Lines of captions and of text are joined with spaces: one that ends with a hyphen tears a word in two."""
+    assert [cell.id for cell in cells(name) if re.search(r"[a-z]-\n", cell.source)] == []
+
+
 @every_page
 def test_a_question_outside_the_exercises_is_answered_in_its_paragraph(name: str) -> None:
     _, *rest = words(name).split("\n\n## ")
