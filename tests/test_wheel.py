@@ -83,7 +83,7 @@ def test_what_needs_the_repository_says_so(installed, line):
 
 def test_what_a_failed_notebook_leaves_is_in_the_folder_that_was_asked_for(installed):
     site, empty, _ = installed
-    line = "-m pruning_core notebooks 0_foundations/3 --into größe --profile smoke -p device meta --jobs 1"
+    line = "-m pruning_core notebooks 0_foundations/3 --into größe --profile smoke -p sparsity 0.9999999 --jobs 1"
     done = ran(installed, *line.split())
     assert done.returncode == 1
     assert "0_foundations/3_masks_to_networks, cell" in done.stderr
