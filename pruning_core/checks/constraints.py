@@ -289,8 +289,8 @@ def check(name: str, value: Any, constraint: Constraint) -> Any:
 
 def plain(value: Any) -> Any:
     """``value``, a scalar of numpy or torch as the number of Python that it is; what has none, as a tensor on ``meta`` or a
-    masked entry, stays what it is. So does what only looks like a number or a text: the member of an enumeration comes out as
-    the number that it is, and so does the long double, with the digits that a float has."""
+    masked entry, stays what it is. The member of an enumeration of numbers comes out as its number, a long double
+    with the digits that a float has."""
     if isinstance(value, np.longdouble):  # its item() is itself
         return float(value)
     if isinstance(value, int) and isinstance(value, Enum):

@@ -44,8 +44,9 @@ def penalties(given: Penalty | Iterable[Penalty] | None) -> Penalties:
         raise BadType("a penalty is a pair (method, strength), or several such pairs.")
     strength = Real(at_least=0)
     found = tuple((as_method(method), float(check("the strength of a penalty", s, strength))) for method, s in pairs)
-    for method in (method for method, _ in found if type(method).penalty is Method.penalty):
-        raise BadInput(f"{method.name!r} has no penalty; it cannot be used as one in training.")
+    for method, _ in found:
+        if type(method).penalty is Method.penalty:
+            raise BadInput(f"{method.name!r} has no penalty; it cannot be used as one in training.")
     return found
 
 

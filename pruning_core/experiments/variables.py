@@ -10,8 +10,20 @@ from pruning_core.errors import BadInput, shown
 from pruning_core.records.files import cache_root
 from pruning_core.records.places import check_folder
 
-SCHEDULER = re.compile(r"\A[a-z]+://\S|:[0-9]{1,5}\Z")
-"""What the address of a scheduler holds; without a port nobody can be reached, so nobody is asked."""
+_SCHEDULER = re.compile(r"\A[a-z]+://\S|:[0-9]{1,5}\Z")
+
+
+def check_address(text: str, where: str = "") -> None:
+    """Raise BadInput for what cannot be the address of a scheduler: without a port nobody can be reached, so nobody is asked.
+    ``where`` it was given begins the sentence.
+
+    >>> check_address("nowhere:8786")
+    """
+    if not _SCHEDULER.search(text):
+        raise BadInput(
+            f"{where}workers is a number of processes or a scheduler's address with its port, such as tcp://10.0.0.5:8786, "
+            f"not {shown(text)}."
+        )
 
 
 def check_variables() -> None:
@@ -23,11 +35,8 @@ def check_variables() -> None:
     check_folder("PRUNING_CACHE", cache_root())
     bound_of_checkpoints()
     workers = os.environ.get("PRUNING_WORKERS") or "1"
-    if not re.fullmatch("[0-9]{1,1000}", workers) and not SCHEDULER.search(workers):
-        raise BadInput(
-            "PRUNING_WORKERS: workers is a number of processes or a scheduler's address with its port, such as "
-            f"tcp://10.0.0.5:8786, not {shown(workers)}."
-        )
+    if not re.fullmatch("[0-9]{1,1000}", workers):
+        check_address(workers, "PRUNING_WORKERS: ")
     device_of_workers()
 
 

@@ -21,7 +21,7 @@ import torch
 from pruning_core.data.sets import DATASETS
 from pruning_core.errors import BadInput, shown
 from pruning_core.experiments.engine import Failure, Task, attempt, is_done
-from pruning_core.experiments.variables import SCHEDULER, device_of_workers
+from pruning_core.experiments.variables import check_address, device_of_workers
 from pruning_core.models.build import MODELS
 from pruning_core.records.files import running_root, temporary_folder
 from pruning_core.records.locks import kill, sweep
@@ -123,11 +123,8 @@ def check_workers(workers: Any) -> None:
         return
     if not isinstance(workers, int | str):
         raise BadInput(f"workers is a number of processes, a scheduler's address or a Client, not {shown(workers)}.")
-    if isinstance(workers, str) and not SCHEDULER.search(workers):
-        raise BadInput(
-            "workers is a number of processes or a scheduler's address with its port, such as tcp://10.0.0.5:8786, "
-            f"not {shown(workers)}."
-        )
+    if isinstance(workers, str):
+        check_address(workers)
 
 
 def connect(workers: Any) -> Any:

@@ -81,12 +81,8 @@ def test_a_checkpoint_with_other_tensors(trained, kind):
     refused(lambda: pc.run(one, progress=False), path)
 
 
-@pytest.mark.parametrize("suffix", ["", "-halfway"])
-@pytest.mark.parametrize("kind", ["folder", "pipe", "link to nowhere", "hole"])
-def test_something_else_in_the_place_of_a_checkpoint(empty_cache, kind, suffix, monkeypatch):
-    one = experiment()
-    path = runs.checkpoint(runs.beginnings(one)[0], suffix)
-    path.parent.mkdir(parents=True)
+def put(kind, path):
+    """Something else than a file of ours in its place."""
     if kind == "folder":
         path.mkdir()
     elif kind == "pipe":
@@ -94,8 +90,19 @@ def test_something_else_in_the_place_of_a_checkpoint(empty_cache, kind, suffix, 
     elif kind == "hole":
         path.touch()
         os.truncate(path, 5 * 2**40)
+    elif kind == "no JSON":
+        path.write_text("{")
     else:
         path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("suffix", ["", "-halfway"])
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to nowhere", "hole"])
+def test_something_else_in_the_place_of_a_checkpoint(empty_cache, kind, suffix, monkeypatch):
+    one = experiment()
+    path = runs.checkpoint(runs.beginnings(one)[0], suffix)
+    path.parent.mkdir(parents=True)
+    put(kind, path)
     monkeypatch.setattr(pc.Trainer, "train_epoch", lambda *_: pytest.fail("it was trained"))
     with pytest.raises(BadInput, match=r"elete (it|the link)") as caught:
         pc.run(one, progress=False)
@@ -210,17 +217,7 @@ def test_something_else_in_the_place_of_a_record(empty_cache, kind, of, monkeypa
     else:
         path = one.record()
         path.parent.mkdir(parents=True)
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "hole":
-        path.touch()
-        os.truncate(path, 5 * 2**40)
-    elif kind == "no JSON":
-        path.write_text("{")
-    else:
-        path.symlink_to("nowhere")
+    put(kind, path)
     monkeypatch.setattr("pruning_core.experiments.runs.start", lambda *_: pytest.fail("it was played"))
     with pytest.raises(BadInput, match=r"elete (it|the link)") as caught:
         study(settings, lambda: pytest.fail("it was made")) if of == "study" else pc.run(one, progress=False)
