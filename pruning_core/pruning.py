@@ -19,7 +19,7 @@ from pruning_core.masks.reports import NOTHING_CUT, Report, count_removed, make_
 from pruning_core.masks.schedules import fraction_of_rest_after, rounds_of
 from pruning_core.masks.sites import Scope, Sites, check_batches, find_sites
 from pruning_core.methods import cards
-from pruning_core.methods.base import Choice, Method, View, as_method, check_rounding, counted
+from pruning_core.methods.base import Choice, Method, View, as_method, counted
 from pruning_core.methods.shared.objective import OfClasses, statistic
 from pruning_core.methods.shared.promises import (
     check_reached,
@@ -191,7 +191,7 @@ def prune(
         asked = check("sparsity", sparsity, Maybe(SPARSITY) if for_each else SPARSITY)
         to = None if for_each else asked
         budget = Budget(to, of=of or counted(method), across=across, round_to=round_to)  # type: ignore[arg-type]
-    check_rounding(method, budget)
+    method.check_budget(budget)
     rounds = rounds_of(schedule, check("rounds", rounds, Maybe(Whole(at_least=1))), budget.to)
     seed = check("seed", seed, SEED)
     objective = statistic(loss)
@@ -265,6 +265,7 @@ def prune_step(
     ``original`` may be a network with the values that ``model`` has now, which saves a copy. The method hears that this
     is cut ``round`` of ``of``; what it does to the network while it looks is undone. BudgetError: it missed the budget.
     """
+    method.check_budget(budget)
     generator = torch.Generator().manual_seed(seed)
     loss = OfClasses() if loss is None else loss
     if example_input is None and batches is not None:

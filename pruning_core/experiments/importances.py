@@ -85,6 +85,7 @@ def seconds_of_choice(
     example = next(iter(given))[0][:1]
     sites = find_sites(model, channels=True, example_input=example, refuses=chosen.refuses)
     budget = Budget(sparsity, of="channels", across="layer")
+    chosen.check_budget(budget)
     times = []
     for _ in range(repeats + (repeats > 1)):
         view = View(model, sites, Masks(), given, F.cross_entropy, torch.Generator().manual_seed(seed), example)

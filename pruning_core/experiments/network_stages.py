@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,6 @@ from pruning_core.errors import BadInput, BudgetError
 from pruning_core.experiments.importances import importances, spread
 from pruning_core.experiments.stages import Attack, Importances, Measure, Prune, Rewind
 from pruning_core.experiments.state import State, Step, built
-from pruning_core.experiments.timelines import every_stage
 from pruning_core.masks.groups import Group, any_alive
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.removal import Kept
@@ -35,19 +34,18 @@ from pruning_core.training.losses import loss_of
 from pruning_core.training.trainer_state import lay_out
 
 
-def check_prunes(state: State, steps: Iterable[Step]) -> None:
-    """Raise what a Prune would raise for a network in which it finds nothing to remove, before anything is trained: a scope
-    that fits no layer, channels of a method that has none here. Training and pruning make no new ones."""
-    asked: list[tuple[Method, list[str]]] = []
-    for step in steps:
-        for stage in every_stage([step.stage]):
-            if isinstance(stage, Prune) and (stage.method, scope := _scope(stage, step)) not in asked:
-                asked.append((stage.method, scope))
-                _sites(state, stage.method, scope or None)
+def scope_of(stage: Prune, step: Step) -> list[str] | None:
+    """The layers that a Prune may touch, by pattern: those of the part and those of its own; None for all."""
+    return [*(step.part or ()), *(stage.scope or ())] or None
 
 
-def _scope(stage: Prune, step: Step) -> list[str]:
-    return [*(step.part or ()), *(stage.scope or ())]
+def sites_of(state: State, method: Method, scope: list[str] | None = None) -> Sites:
+    """What the method can prune in the network as it is now."""
+    channels = method.unit == "channel"
+    traced = state.traced() if channels else None
+    return find_sites(
+        state.model, channels=channels, example_input=state.example, scope=scope, refuses=method.refuses, traced=traced
+    )
 
 
 def prune_stage(state: State, stage: Prune, step: Step, seed: int) -> None:
@@ -55,7 +53,7 @@ def prune_stage(state: State, stage: Prune, step: Step, seed: int) -> None:
     method, budget = stage.method, stage.budget
     rounds = [(i, stage.rounds) for i in range(1, stage.rounds + 1)] if stage.rounds > 1 else [(step.round, step.of)]
     # Masks change no shape, so the sites are the same in every round; only Shrink makes a new search necessary.
-    sites = _sites(state, method, _scope(stage, step) or None)
+    sites = sites_of(state, method, scope_of(stage, step))
     before = count_removed("weights", state.masks, sites)
     loss = None if state.experiment.loss is None else statistic(loss_of(state.experiment.loss))
     for number, (i, n) in enumerate(rounds):
@@ -63,7 +61,7 @@ def prune_stage(state: State, stage: Prune, step: Step, seed: int) -> None:
         now = budget
         if budget.to is not None:
             target = fraction_after(stage.schedule, i, n, budget.to)
-            now = replace(budget, to=_of_what_is_left(state, sites, target, budget.of))
+            now = replace(budget, to=of_what_is_left(state, sites, target, budget.of))
         batches = _scoring_batches(state, stage, seed + number)
         state.masks = prune_step(
             state.model, method, now, sites, masks, batches, seed + number, None, state.example, loss, i, n
@@ -74,7 +72,7 @@ def prune_stage(state: State, stage: Prune, step: Step, seed: int) -> None:
     state.last |= {"method": method.name, "asked": budget.to, "of": budget.of}
     if sites.groups:
         # Of all channels that the method could remove, in or out of scope, the share that is gone or dead.
-        groups = _sites(state, method).groups
+        groups = sites_of(state, method).groups
         living = sum(int(group.alive(state.masks).sum()) for group in groups.values())
         state.dense["channels"] = _as_built(state, groups) | state.dense["channels"]
         state.last |= {"channels_removed": 1 - living / sum(state.dense["channels"].values())}
@@ -86,14 +84,6 @@ def _as_built(state: State, groups: Mapping[str, Group]) -> dict[str, int]:
     return {name: built.get(name, group.size) for name, group in groups.items()}
 
 
-def _sites(state: State, method: Method, scope: list[str] | None = None) -> Sites:
-    channels = method.unit == "channel"
-    traced = state.traced() if channels else None
-    return find_sites(
-        state.model, channels=channels, example_input=state.example, scope=scope, refuses=method.refuses, traced=traced
-    )
-
-
 def _scoring_batches(state: State, stage: Prune, seed: int) -> list[tuple[Tensor, Tensor]] | None:
     if stage.method.needs not in ("inputs", "labels"):
         return None
@@ -101,7 +91,7 @@ def _scoring_batches(state: State, stage: Prune, seed: int) -> list[tuple[Tensor
     return some_batches(getattr(state.data, stage.batches), stage.samples, stage.batch_size, generator)
 
 
-def _of_what_is_left(state: State, sites: Sites, target: float, of: str) -> float:
+def of_what_is_left(state: State, sites: Sites, target: float, of: str) -> float:
     """``target`` counts the network as built; after a removal the budget is a fraction of what is still there."""
     if of == "channels":
         sizes = {name: group.size for name, group in sites.groups.items()}

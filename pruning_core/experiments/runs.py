@@ -20,10 +20,10 @@ import torch
 from pruning_core.checks import checked, present
 from pruning_core.errors import OutOfTime
 from pruning_core.experiments.experiment import Experiment
-from pruning_core.experiments.network_stages import check_prunes
 from pruning_core.experiments.order import check_amounts
 from pruning_core.experiments.own_code import loss_name, own_kinds
 from pruning_core.experiments.play import play
+from pruning_core.experiments.rehearsal import rehearse
 from pruning_core.experiments.stages import Each, Stage, Train
 from pruning_core.experiments.state import State, Step, epochs_in, flatten, start
 from pruning_core.experiments.timelines import every_stage
@@ -208,7 +208,7 @@ def _played(
     state = start(experiment)
     state.ends = ends
     steps = list(flatten(experiment.timeline, state.model, lambda: state.traced()[0]))
-    check_prunes(state, steps)
+    rehearse(state, steps)
     log = state.log = None if experiment.watch is None else Log(experiment.watch, state)
     keys = _keys(experiment, steps)
     if until is not None:

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pruning_core.checks import A, Checked, Constraints, Maybe, OneOf, Real, Several, Text, Whole, check, checked
-from pruning_core.errors import BadInput, BudgetError, known_name
+from pruning_core.errors import BadInput, known_name
 from pruning_core.experiments.fields import Becomes, Penalties, Penalty, patterns, penalties, scope_of
 from pruning_core.experiments.importances import check_importance
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.schedules import SCHEDULES
-from pruning_core.methods.base import Method, as_method, check_rounding, counted
+from pruning_core.methods.base import Method, as_method, counted
 from pruning_core.training.attacks import ATTACKS, attack_options
 from pruning_core.training.evaluation import PRECISIONS
 from pruning_core.training.optimizers import Optimizer, Schedule
@@ -147,9 +147,7 @@ class Prune(Checked):
         if not callable(self.schedule):
             known_name("schedule", self.schedule, SCHEDULES)
         super().__post_init__()
-        check_rounding(self.method, self.budget)
-        if self.budget.of == "channels" and self.budget.to is not None and self.method.unit != "channel":
-            raise BudgetError("this method prunes single weights; its budget counts weights or macs, not channels.")
+        self.method.check_budget(self.budget)
 
 
 @dataclass(frozen=True)

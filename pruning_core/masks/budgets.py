@@ -102,11 +102,39 @@ def allocate(scores: Scores, budget: Budget, alive: Masks, sites: Sites) -> Mask
     >>> masks["weight"]
     tensor([[ True, False,  True, False]])
     """
-    channels = any(name in sites.groups for name in scores)
+    return _planned(scores, budget, alive, sites)()
+
+
+def check_possible(budget: Budget, alive: Masks, sites: Sites, channels: bool) -> None:
+    """Raise what :func:`allocate` raises for this budget whatever the scores are, before there are any."""
+    shapes = sites.score_shapes(channels)
+    _planned(Scores({name: torch.zeros(shape) for name, shape in shapes.items()}), budget, alive, sites)
+
+
+def check_kind(budget: Budget, channels: bool, method: str = "this method", spread: bool = False) -> None:
+    """Raise for a budget that scores of that kind, of channels or of single weights, never meet; ``spread``: another than
+    :func:`allocate` shares it out."""
     if budget.round_to > 1 and not channels:
-        raise BadInput(
-            f"round_to={budget.round_to} rounds numbers of channels, and these are scores of single weights."
+        raise BadInput(f"round_to={budget.round_to} rounds numbers of channels, and {method} removes single weights.")
+    if budget.below is not None:
+        return
+    natural = "channels" if channels else "weights"
+    if not channels and budget.of == "channels":
+        raise BudgetError(f"{method} prunes single weights; its budget counts weights or macs, not channels.")
+    if spread:
+        return
+    if isinstance(budget.across, Mapping) and budget.of != natural:
+        raise BudgetError(f"a sparsity for each site counts {natural} here, not {budget.of}.")
+    if channels and budget.across in ("erk", "smart_ratio"):
+        raise BudgetError(
+            f"{budget.across!r} is defined for weights; spread channels as 'global', 'layer' or 'uniform'."
         )
+
+
+def _planned(scores: Scores, budget: Budget, alive: Masks, sites: Sites) -> Callable[[], Masks]:
+    """What makes the masks, once all is checked."""
+    channels = any(name in sites.groups for name in scores)
+    check_kind(budget, channels)
     expected = sites.score_shapes(channels)
     _check_sites(scores, expected)
     names = list(expected)
@@ -123,31 +151,30 @@ def allocate(scores: Scores, budget: Budget, alive: Masks, sites: Sites) -> Mask
         chosen = {name: torch.from_numpy(bools).view(expected[name]) for name, bools in zip(names, keep, strict=True)}
         return alive & (expand(chosen, sites.groups, sites.shapes) if channels else Masks(chosen))
 
-    if budget.below is not None:
-        return masks(ranking.above(budget.below))
-    natural = "channels" if channels else "weights"
-    if not channels and budget.of == "channels":
-        raise BudgetError("this method prunes single weights; its budget counts weights or macs, not channels.")
+    if (threshold := budget.below) is not None:
+        return lambda: masks(ranking.above(threshold))
     if isinstance(budget.across, Mapping):
-        if budget.of != natural:
-            raise BudgetError(f"a sparsity for each site counts {natural} here, not {budget.of}.")
-        return masks(ranking.top_of_each(_mapped_counts(budget.across, ranking)))
+        counts = _mapped_counts(budget.across, ranking)
+        return lambda: masks(ranking.top_of_each(counts))
     assert budget.to is not None
-    choose, fewest, most = _chooser(budget, ranking, sites, channels)
+    choose, fewest, most = _chooser(budget, ranking, sites)
+    natural = "channels" if channels else "weights"
     if budget.of == natural:
         kept = ranking.total - _half_up(budget.to * ranking.total)
+        if kept < fewest:
+            choose(kept)  # says why not
         if kept > ranking.living_total:
             have = 1 - ranking.living_total / ranking.total
             raise BudgetError(
                 f"the network already lacks {have:.4%} of its {natural}; sparsity {budget.to} would mean to revive some."
             )
-        return masks(choose(kept))
+        return lambda: masks(choose(kept))
     return _by_cost(budget, ranking, sites, masks, choose, fewest, most)
 
 
 def _by_cost(
     budget: Budget, ranking: Ranking, sites: Sites, masks: Chosen, choose: Chooser, low: int, high: int
-) -> Masks:
+) -> Callable[[], Masks]:
     """Bisect the number of units kept, from ``low`` to ``high``, until the weights or MACs left come closest to the budget,
     from above if rounded."""
     assert budget.to is not None
@@ -172,26 +199,31 @@ def _by_cost(
             f"(at least {max(budget.keep_at_least, budget.round_to)} of each site stays{_STAYS.get(str(budget.across), '')}, "
             f"outputs stay); sparsity {budget.to} cannot be met."
         )
-    while high - low > 1:
-        middle = (low + high) // 2
-        if left(middle) <= target:
-            low = middle
-        else:
-            high = middle
-    if budget.round_to > 1:
-        return masks(choose(low if left(low) >= target else high))
-    return masks(choose(min((low, high), key=lambda kept: abs(left(kept) - target))))
+
+    def bisected() -> Masks:
+        below, above = low, high
+        while above - below > 1:
+            middle = (below + above) // 2
+            if left(middle) <= target:
+                below = middle
+            else:
+                above = middle
+        if budget.round_to > 1:
+            return masks(choose(below if left(below) >= target else above))
+        return masks(choose(min((below, above), key=lambda kept: abs(left(kept) - target))))
+
+    return bisected
 
 
 _STAYS = {"uniform": ", the first one as a whole", "smart_ratio": ", three tenths of the last linear one"}
 
 
-def _chooser(budget: Budget, ranking: Ranking, sites: Sites, channels: bool) -> tuple[Chooser, int, int]:
+def _chooser(budget: Budget, ranking: Ranking, sites: Sites) -> tuple[Chooser, int, int]:
     """The function from a number of kept units to the units, for the budget's way of spreading them, and the least and the
     largest number that it can keep."""
     if budget.across == "global":
         return ranking.top, ranking.minimum_total, ranking.living_total
-    shares, lower, upper = _shares(str(budget.across), ranking, sites, channels)
+    shares, lower, upper = _shares(str(budget.across), ranking, sites)
 
     def choose(kept: int) -> list[np.ndarray]:
         if kept < lower.sum() or kept > upper.sum():
@@ -204,7 +236,7 @@ def _chooser(budget: Budget, ranking: Ranking, sites: Sites, channels: bool) -> 
     return choose, int(lower.sum()), int(upper.sum())
 
 
-def _shares(across: str, ranking: Ranking, sites: Sites, channels: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _shares(across: str, ranking: Ranking, sites: Sites) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Relative numbers of units to keep a site, and between which bounds each site's number must lie."""
     sizes, lower, upper = ranking.sizes.astype(float), ranking.minimum.copy(), ranking.alive_counts.copy()
     if across == "layer":
@@ -212,8 +244,6 @@ def _shares(across: str, ranking: Ranking, sites: Sites, channels: bool) -> tupl
     if across == "uniform":
         lower[0] = upper[0]  # the first layer stays whole
         return sizes, lower, upper
-    if channels:
-        raise BudgetError(f"{across!r} is defined for weights; spread channels as 'global', 'layer' or 'uniform'.")
     shapes = [sites.shapes[name] for name in ranking.names]
     if across == "erk":
         # density ~ (sum of the dimensions) / (their product), so the number kept is in proportion to the sum

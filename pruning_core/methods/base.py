@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from pruning_core.checks import Constraints, OneOf, check_fields, checked
 from pruning_core.data.feeds import Feed
-from pruning_core.errors import BadInput, BadType, Unprunable, known_name, shown
+from pruning_core.errors import BadInput, BadType, known_name, shown
 from pruning_core.masks import Budget, Group, Masks, Member, Scores, Sites, allocate
+from pruning_core.masks.budgets import check_kind, check_possible
 from pruning_core.masks.scores import COMBINERS, NORMALISERS, combine
 from pruning_core.methods.shrinking import living_part
 from pruning_core.models.calls import raised
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Needs = Literal["nothing", "shape", "inputs", "labels"]
+Spreads = Literal["asked", "layers", "itself"]
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,9 @@ class Method:
     ``needs``: "nothing", "shape" (an example input), "inputs" or "labels". ``counts``: what a sparsity counts when nothing
     else is said ("" means the unit itself). ``revives``: its masks may bring dead weights back, so they replace the old
     ones; those of all other methods are cut by what was alive before. ``absolute``: its penalty is a sum of absolute values,
-    whose gradient ``pull_`` adds in place. Most methods override only ``score``.
+    whose gradient ``pull_`` adds in place. ``spreads``: how it shares out a budget: as ``asked``, always within ``layers``,
+    or by ``itself``, which is what a ``choose`` of one's own says where the class says nothing. Most methods override only
+    ``score``.
 
     ``combine``: how the scores of several producers of one channel become one; ``normalise``: what a layer's scores are
     divided by before layers are compared. Several methods have these fields.
@@ -131,9 +135,31 @@ class Method:
     counts: ClassVar[Literal["", "weights", "channels", "macs"]] = ""
     revives: ClassVar[bool] = False
     absolute: ClassVar[bool] = False
+    spreads: ClassVar[Spreads] = "asked"
+
+    def __init_subclass__(cls) -> None:
+        if "choose" in vars(cls) and "spreads" not in vars(cls):
+            cls.spreads = "itself"
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    def check_budget(self, budget: Budget) -> None:
+        """Raise BudgetError or BadInput for a budget that this method cannot meet on any network."""
+        check_kind(budget, self.unit == "channel", f"method {self.name!r}", spread=self.spreads == "itself")
+        if self.spreads == "layers" and budget.below is not None:
+            raise BadInput(
+                f"{self.name!r} takes the same fraction of every layer and has no scores to compare with a threshold; give a "
+                "sparsity."
+            )
+
+    def check_possible(self, budget: Budget, alive: Masks, sites: Sites) -> None:
+        """Raise what ``choose`` would raise for this budget whatever the scores are, before there are any."""
+        if self.spreads == "itself" or not self.meets_budget():
+            return
+        if self.spreads == "layers" and budget.across == "global":
+            budget = replace(budget, across="layer")
+        check_possible(budget, alive, sites, channels=self.unit == "channel")
 
     def prepare(self, model: nn.Module, example_input) -> nn.Module:
         """Swap layers before training, where the method needs its own; returns the network, by default unchanged."""
@@ -145,7 +171,7 @@ class Method:
 
     def pull_(self, model: nn.Module, alive: Masks, strength: float) -> None:
         """Add ``strength`` times the gradient of ``penalty`` to the gradients of the parameters, in place: the same numbers
-        as by autograd, for less. Methods that are ``absolute`` have it (see :func:`pull_to_zero_`)."""
+        as by autograd, for less. Methods that are ``absolute`` have it (methods.shared.penalties does it)."""
         raise NotImplementedError
 
     def refuses(self, model: nn.Module, group: Group) -> str | None:
@@ -229,14 +255,6 @@ def counted(method: Method) -> Literal["weights", "channels", "macs"]:
     return method.counts or ("weights" if method.unit == "weight" else "channels")
 
 
-def check_rounding(method: Method, budget: Budget) -> None:
-    """BadInput when a budget rounds numbers of channels and the method removes single weights."""
-    if budget.round_to > 1 and method.unit != "channel":
-        raise BadInput(
-            f"round_to={budget.round_to} rounds numbers of channels, and method {method.name!r} removes single weights."
-        )
-
-
 def weight_rows(group: Group) -> list[Member]:
     """The weights (not biases, not index layers) that produce a group's channels."""
     return [m for m in group.produces if m.parameter.endswith(".weight")]
@@ -252,48 +270,3 @@ def along(values: Tensor, like: Tensor, dim: int) -> Tensor:
     shape = [1] * like.dim()
     shape[dim] = -1
     return values.to(like).view(shape)
-
-
-def living(tensor: Tensor, name: str, alive: Masks) -> Tensor:
-    """``tensor``, dead entries of the parameter ``name`` times zero: in a penalty they neither count nor move."""
-    mask = alive.get(name)
-    return tensor if mask is None else tensor * mask.to(tensor)
-
-
-def survivors(tensor: Tensor, name: str, alive: Masks) -> Tensor:
-    """``tensor`` without the dead entries of the parameter ``name``: a vector where there is a mask."""
-    mask = alive.get(name)
-    return tensor if mask is None else tensor[mask.to(tensor.device)]
-
-
-@torch.no_grad()
-def pull_to_zero_(named: Iterable[tuple[str, nn.Parameter]], alive: Masks, strength: float, shift: float = 0.0) -> None:
-    """Add ``strength * sign(w + shift)`` to the gradients of named parameters, in place.
-
-    That is what autograd makes of ``strength * sum |w + shift|`` over what is alive, with sign(0) = 0. Frozen parameters and
-    dead entries get nothing; a parameter without a gradient gets one.
-
-    >>> layer = nn.Linear(3, 1, bias=False)
-    >>> layer.weight.data = torch.tensor([[2.0, -1.0, 0.0]])
-    >>> pull_to_zero_(layer.named_parameters(), Masks(), 0.5)
-    >>> layer.weight.grad
-    tensor([[ 0.5000, -0.5000,  0.0000]])
-    """
-    for name, parameter in named:
-        if not parameter.requires_grad:
-            continue
-        signs = (parameter + shift).sign_() if shift else parameter.sign()
-        if name in alive:
-            signs.mul_(alive[name].to(signs.device))
-        if parameter.grad is None:
-            parameter.grad = signs.mul_(strength)
-        else:
-            parameter.grad.add_(signs, alpha=strength)
-
-
-def summed(parts: Iterable[Tensor], otherwise: str) -> Tensor:
-    """The sum of a penalty's ``parts``; raises Unprunable with the message ``otherwise`` if there are none."""
-    found = list(parts)
-    if not found:
-        raise Unprunable(otherwise)
-    return torch.stack(found).sum()

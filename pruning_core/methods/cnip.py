@@ -21,7 +21,8 @@ from torch import Tensor
 
 from pruning_core.checks import checked
 from pruning_core.errors import BadInput, BudgetError
-from pruning_core.masks import Budget, Group, Masks, Scores, allocate
+from pruning_core.masks import Budget, Group, Masks, Scores, Sites, allocate
+from pruning_core.masks.budgets import check_possible
 from pruning_core.masks.reports import count_removed
 from pruning_core.methods.base import Choice, View, reading_columns, register
 from pruning_core.methods.shared import elasticities
@@ -44,9 +45,20 @@ class Cnip(elasticities.Sensitivity):
         """The channels' half of the scores; ``choose`` ranks the weights beside them."""
         return Scores({name: score for name, score in self._elasticities(view).items() if name in view.sites.groups})
 
-    def choose(self, view: View, budget: Budget) -> Choice:
+    def check_budget(self, budget: Budget) -> None:
+        super().check_budget(budget)
         if budget.across != "global":
             raise BudgetError("cnip compares weights and channels over the whole network; across must be 'global'.")
+        if budget.round_to > 1 and budget.of != "channels":
+            raise BadInput(
+                f"round_to={budget.round_to} rounds numbers of channels, and cnip removes single weights too."
+            )
+
+    def check_possible(self, budget: Budget, alive: Masks, sites: Sites) -> None:
+        if budget.to is not None:
+            check_possible(budget, alive, sites, channels=budget.of == "channels")
+
+    def choose(self, view: View, budget: Budget) -> Choice:
         scores = view.of_living(self._elasticities)
         weights, channels = (Scores({n: scores[n] for n in names}) for names in (view.sites.weights, view.sites.groups))
         if budget.below is not None:

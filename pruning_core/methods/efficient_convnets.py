@@ -24,6 +24,7 @@ class EfficientConvNets(Method):
     """
 
     name, citation = "efficient_convnets", "li2017filters"
+    spreads = "layers"
     unit, needs = "channel", "shape"
     greedy: bool = False
     combine: str = "sum"

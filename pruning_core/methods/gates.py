@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from pruning_core.errors import Unprunable
 from pruning_core.masks import Group, Masks, Scores
 from pruning_core.masks.scores import combine
-from pruning_core.methods.base import View, living, pull_to_zero_, register
+from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.elasticities import Sensitivity
+from pruning_core.methods.shared.penalties import living, pull_to_zero_
 from pruning_core.methods.shared.swapping import gates_behind_norms, gates_of
 from pruning_core.models.layers.gates import ChannelGate
 

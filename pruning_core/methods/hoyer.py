@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.masks import Masks, Scores
-from pruning_core.methods.base import Method, View, living, register, summed
+from pruning_core.methods.base import Method, View, register
+from pruning_core.methods.shared.penalties import living, summed
 
 TRIM = 1e-3  # weights at most this large go after training, in the official code
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from pruning_core.checks import Constraints, Real
 from pruning_core.masks import Group, Masks, Scores
-from pruning_core.methods.base import Method, View, living, register, summed
+from pruning_core.methods.base import Method, View, register
+from pruning_core.methods.shared.penalties import living, summed
 from pruning_core.methods.shared.swapping import gates_behind_layers, gates_of
 from pruning_core.models.layers.gates import Gated, HardConcreteGate
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from pruning_core.checks import Constraints, OneOf, Real
 from pruning_core.errors import Unprunable
 from pruning_core.masks import Masks, Scores
-from pruning_core.methods.base import Method, View, pull_to_zero_, register, survivors
+from pruning_core.methods.base import Method, View, register
+from pruning_core.methods.shared.penalties import pull_to_zero_, survivors
 
 SHIFT = 1e-8
 

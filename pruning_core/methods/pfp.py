@@ -181,6 +181,7 @@ class PFPRandom(_Filters):
     """PFP's widths, with channels drawn in proportion to their sensitivity and re-weighted without bias."""
 
     name = "pfp_random"
+    spreads = "asked"
 
     def choose(self, view: View, budget: Budget) -> Choice:
         readers = self.readers(view)

@@ -39,6 +39,7 @@ class Polarization(BatchNormScale):
     """
 
     name, citation = "polarization", "zhuang2020polarization"
+    spreads = "asked"
     constraints = Constraints(
         t=Real(), upper=Real(above=0), start=Maybe(Real(above=0)), threshold=OneOf("budget", "histogram")
     )
@@ -68,14 +69,17 @@ class Polarization(BatchNormScale):
         """Sum over all batch norms of t |gamma| - |gamma - mean|; dead channels count nothing, in the mean neither."""
         return polarising(living_scales(model, alive, self.name, sigmoid=False), self.t).sum()
 
-    def choose(self, view: View, budget: Budget) -> Choice:
-        if self.threshold == "budget":
-            return super().choose(view, budget)
-        if budget.below is None:
+    def check_budget(self, budget: Budget) -> None:
+        super().check_budget(budget)
+        if self.threshold == "histogram" and budget.below is None:
             raise BadInput(
                 "threshold='histogram' finds how much goes by itself: give Budget(below=0.2), the highest threshold that "
                 "may be used, and no sparsity."
             )
+
+    def choose(self, view: View, budget: Budget) -> Choice:
+        if self.threshold == "budget":
+            return super().choose(view, budget)
         return _cut_at_gaps(view, self.score(view), budget)
 
 

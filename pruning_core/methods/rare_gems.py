@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from pruning_core.errors import Unprunable
 from pruning_core.masks import Budget, Masks, Scores, find_sites
 from pruning_core.masks.tracing import PRODUCERS
-from pruning_core.methods.base import Choice, Method, View, living, register, summed
+from pruning_core.methods.base import Choice, Method, View, register
+from pruning_core.methods.shared.penalties import living, summed
 from pruning_core.models.layers.scored import Scored
 
 
@@ -40,6 +41,7 @@ class RareGems(Method):
     """
 
     name, citation = "rare_gems", "sreenivasan2022raregems"
+    spreads = "asked"
 
     finish: bool = False
     signed: bool = True

@@ -38,6 +38,7 @@ class Rigl(Sensitivity):
     """
 
     name, citation = "rigl", "evci2020rigl"
+    spreads = "asked"
     revives = True
     constraints = Constraints(drop=Real(at_least=0, at_most=1), end=Maybe(Real(above=0)))
 
@@ -56,9 +57,12 @@ class Rigl(Sensitivity):
         """Random numbers: what the start keeps."""
         return view.random_scores(channels=False)
 
-    def choose(self, view: View, budget: Budget) -> Choice:
+    def check_budget(self, budget: Budget) -> None:
+        super().check_budget(budget)
         if budget.below is not None:
             raise BadInput("RigL has no scores to compare with a threshold; give a sparsity.")
+
+    def choose(self, view: View, budget: Budget) -> Choice:
         alive = Masks.dense(view.model, view.sites.weights) & view.alive
         start = allocate(self.score(view), budget, alive, view.sites)
         fraction = self.fraction(view.round, view.of)

@@ -9,8 +9,9 @@ channel, sigma(g), not the raw g. ``reference=True`` cuts by the thresholds of t
 from torch import Tensor, nn
 
 from pruning_core.masks import Masks, Scores
-from pruning_core.methods.base import View, pull_to_zero_, register
+from pruning_core.methods.base import View, register
 from pruning_core.methods.shared.batch_norm_scales import Thresholded, living_scales, norm_scales
+from pruning_core.methods.shared.penalties import pull_to_zero_
 
 
 @register

@@ -34,6 +34,7 @@ class SynFlow(Method):
     """
 
     name, citation = "synflow", "tanaka2020synflow"
+    spreads = "asked"
     needs = "shape"
     constraints = Constraints(rounds=Whole(at_least=1))
 

@@ -1,6 +1,5 @@
 """Uniform channel scaling (UCS) of RNI's code (suteu2022rni): ``score(c) = |gamma_c|``, or sigma(g_c) of a sigmoid norm."""
 
-from pruning_core.errors import BadInput
 from pruning_core.masks import Budget
 from pruning_core.methods.base import Choice, View, register
 from pruning_core.methods.shared.batch_norm_scales import Thresholded
@@ -12,10 +11,9 @@ class UniformChannelScaling(Thresholded):
     """In every layer the same fraction of channels goes, those with the smallest batch-norm scales; no penalty."""
 
     name, citation = "ucs", "suteu2022rni"
+    spreads = "layers"
 
     def choose(self, view: View, budget: Budget) -> Choice:
-        if budget.below is not None:
-            raise BadInput("uniform channel scaling takes the same fraction of every layer; give a sparsity.")
         budget, remarks = within_layers(budget)
         choice = super().choose(view, budget)
         return choice._replace(remarks=choice.remarks + remarks)

@@ -1,5 +1,7 @@
 """Timelines that cannot be played to their end: refused before anything is trained."""
 
+import contextlib
+
 import pytest
 
 import pruning_core as pc
@@ -30,6 +32,19 @@ REFUSED = {
     "a part that is none": (lambda: [TRAIN, pc.Each(("nope",), [pc.Prune("snip", 0.5)])], "scope 'nope' fits no layer"),
     "in an event": (lambda: [pc.Train(2, during=pc.Every(1, [pc.Prune("snip", 0.5, scope=("nope",))]))], "fits no layer"),
     "scales of batch norms that are not there": (lambda: [TRAIN, pc.Prune("slimming", 0.5)], "no channels that can be removed"),
+    "more than can go": (lambda: [TRAIN, pc.Prune("l1_norm", 0.999)], "a layer would be emptied"),
+    "more than can go, after a cut": (
+        lambda: [pc.Prune("l1_norm", 0.5), TRAIN, pc.Prune("l1_norm", 0.999)], "a layer would be emptied"
+    ),
+    "more than can go of the weights": (
+        lambda: [TRAIN, pc.Prune("l1_norm", pc.Budget(0.9999, across="layer"))], "of the weights can be removed"
+    ),
+    "a site that is none": (lambda: [TRAIN, pc.Prune("magnitude", pc.Budget(across={"nix": 0.5}))], "site of the budget 'nix'"),
+    "a site that is none, after a cut": (
+        lambda: [pc.Prune("cnip", 0.5), TRAIN, pc.Prune("magnitude", pc.Budget(across={"nix": 0.5}))], "'nix'"
+    ),
+    "importances of batch norms that are not there": (lambda: [TRAIN, pc.Importances()], "no channels that can be removed"),
+    "gates that are not there": (lambda: [TRAIN, pc.Train(1, only="gates")], "no parameter to train"),
     "after an event": (
         lambda: [pc.Train(2, during=pc.Every(1, [pc.Prune("snip", 0.8)])), pc.Prune("snip", 0.4)], "0.4 after one of 0.8"
     ),
@@ -68,3 +83,46 @@ def test_a_scope_may_be_one_pattern(empty_cache):
     cut = pc.Prune("magnitude", 0.5, scope="fc1")
     assert cut == pc.Prune("magnitude", 0.5, scope=["fc1"])
     pc.run(pc.Experiment("lenet300", "digits", [cut], width=0.1, profile="smoke"), progress=False)
+
+
+BUDGETS = {
+    "within layers": {"to": 0.5, "across": "layer"},
+    "by kernels, of macs": {"to": 0.5, "of": "macs", "across": "erk"},
+    "rounded": {"to": 0.4, "round_to": 4},
+    "threshold": {"below": 0.0, "of": "channels"},
+    "nearly all weights": {"to": 0.9999},
+    "nearly all channels": {"to": 0.99, "of": "channels", "across": "uniform"},
+    "no such site": {"across": {"nix": 0.5}, "of": "channels"},
+}
+
+
+@pytest.mark.parametrize("method", sorted(pc.METHODS))
+def test_no_budget_is_refused_only_after_training(method, empty_cache, monkeypatch):
+    """Whatever a cut refuses on the network as it was built, it refuses before anything is trained."""
+
+    class Begun(Exception):
+        pass
+
+    def begun(*_):
+        raise Begun
+
+    monkeypatch.setattr("pruning_core.training.trainer.Trainer.train_epoch", begun)
+    common = {"width": 0.25, "limit": 300, "profile": "smoke"}
+    late = []
+    for name, settings in BUDGETS.items():
+        try:
+            cut = pc.Prune(method, pc.Budget(**settings), samples=16)
+        except PruningError:
+            continue
+        try:
+            pc.run(pc.Experiment("basic4", "digits", [TRAIN, cut], **common), progress=False)
+        except PruningError:
+            continue
+        except Begun:
+            penalty = [pc.Train(1, penalty=(method, 0.0))] if method == "rare_gems" else []
+            with contextlib.suppress(Begun):
+                try:
+                    pc.run(pc.Experiment("basic4", "digits", [*penalty, cut], **common), progress=False)
+                except PruningError as error:
+                    late.append(f"{name}: {error}")
+    assert late == []

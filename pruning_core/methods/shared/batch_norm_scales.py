@@ -8,6 +8,7 @@ roughly.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from pruning_core.checks import Constraints, Maybe, OneOf, Real, Whole, check, c
 from pruning_core.errors import BadInput, BadType, Unprunable, known_name
 from pruning_core.masks import Budget, Group, Masks, Member, Scores, expand
 from pruning_core.masks.scores import COMBINERS, combine
-from pruning_core.methods.base import Choice, Method, View, survivors
+from pruning_core.methods.base import Choice, Method, Spreads, View
+from pruning_core.methods.shared.penalties import survivors
 from pruning_core.methods.shared.swapping import with_norms
 from pruning_core.models.layers.norms import SigmoidBatchNorm1d, SigmoidBatchNorm2d
 
@@ -94,18 +96,26 @@ class BatchNormScale(Method):
 class Thresholded(BatchNormScale):
     """Methods of the RNI code: by default the budget decides, with ``reference=True`` its quantiles do."""
 
+    spreads: ClassVar[Spreads] = "asked"
+
     reference: bool = False
 
     def meets_budget(self) -> bool:
         return not self.reference
 
-    def choose(self, view: View, budget: Budget) -> Choice:
+    def check_budget(self, budget: Budget) -> None:
+        super().check_budget(budget)
         if not self.reference:
-            return super().choose(view, budget)
+            return
         if budget.to is None or budget.of != "channels" or budget.across not in ("global", "layer"):
             raise BadInput(
                 f"the thresholds of {self.name!r} (reference=True) take a fraction of the channels, 'global' or by 'layer'."
             )
+
+    def choose(self, view: View, budget: Budget) -> Choice:
+        if not self.reference:
+            return super().choose(view, budget)
+        assert budget.to is not None
         scope = "local" if budget.across == "layer" else "global"
         return self.cut(view, budget.to, scope, max(MINIMUM, budget.keep_at_least))
 

@@ -78,9 +78,13 @@ class Sampling(Method):
         """How many weights each part should keep, of ``kept`` in all; need not be whole numbers."""
         raise NotImplementedError
 
-    def choose(self, view: View, budget: Budget) -> Choice:
+    def check_budget(self, budget: Budget) -> None:
+        super().check_budget(budget)
         if budget.to is None or budget.across != "global" or budget.of != "weights":
             raise BudgetError(f"{self.name!r} spreads its budget itself: give a sparsity of weights, across='global'.")
+
+    def choose(self, view: View, budget: Budget) -> Choice:
+        assert budget.to is not None
         parts, shapes = self.parts(view), view.sites.shapes
         total = sum(shapes[name].numel() for name in view.sites.weights)
         kept = total - math.floor(budget.to * total + 0.5 + 1e-9)

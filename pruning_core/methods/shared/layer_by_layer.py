@@ -21,6 +21,7 @@ class LayerByLayer(Method):
     """Base of these methods: a subclass chooses in ``select``; how many channels a layer keeps follows from the budget."""
 
     unit = "channel"
+    spreads = "layers"
     needs: ClassVar[Needs] = "inputs"
 
     def refuses(self, model: nn.Module, group: Group) -> str | None:

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import torch
 
-from pruning_core.errors import BadInput
 from pruning_core.masks import Budget, Scores, allocate
 from pruning_core.methods.base import View
 
@@ -19,8 +18,6 @@ def within_layers(budget: Budget) -> tuple[Budget, tuple[str, ...]]:
 
 def channel_counts(view: View, budget: Budget) -> tuple[dict[str, int], tuple[str, ...]]:
     """How many channels each group keeps, for methods that compare channels :func:`within_layers` only; remarks."""
-    if budget.below is not None:
-        raise BadInput("this method has no scores to compare with a threshold; give a sparsity.")
     budget, remarks = within_layers(budget)
     equal = Scores({name: torch.zeros(group.size) for name, group in view.sites.groups.items()})
     masks = allocate(equal, budget, view.alive, view.sites)
