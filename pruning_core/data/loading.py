@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from pruning_core.checks import SEED, Device, Maybe, Whole, check, checked, present
 from pruning_core.data.downloads import content_sha256, image_folder, load_raw
-from pruning_core.data.own import arrays_of, check_counts, folder_info, listed, parts
+from pruning_core.data.own import arrays_of, check_counts, folder_fingerprint, folder_info, listed, parts
 from pruning_core.data.sets import AUGMENTATIONS, DATASETS, NORMALISATIONS, Augmentation, DatasetInfo, Normalisation
 from pruning_core.data.sources import Raw
 from pruning_core.data.splits import (
@@ -184,7 +184,10 @@ def load_data(
 def _known(name: str | os.PathLike) -> DatasetInfo:
     """The entry of that name, or of the folder that it names."""
     if isinstance(name, str) and name in DATASETS:
-        return DATASETS[name]
+        info = DATASETS[name]
+        if info.folder and folder_fingerprint(Path(info.folder), info.shape[1]) != info.fingerprint:
+            raise BadInput(f"the folder of data set {name!r} holds other images than before; register it again.")
+        return info
     if isinstance(name, os.PathLike) or (isinstance(name, str) and (os.sep in name or os.path.isdir(name))):
         return folder_info(os.fspath(name), name)
     return DATASETS[known_name("data set", name, DATASETS)]

@@ -17,10 +17,12 @@ from pruning_core.data.sets import DATASETS, NORMALISATIONS, DatasetInfo
 from pruning_core.data.sources import Raw
 from pruning_core.data.splits import WITH_TEST_SET, WITHOUT_TEST_SET, split_indices
 from pruning_core.errors import BadInput, BadType, CorruptFile
-from pruning_core.records.places import check_name, file_bytes, located
+from pruning_core.progress import progress_bar
+from pruning_core.records.places import check_name, file_bytes, located, regular_file
 
 LARGEST_SIDE = 224  # of images in a folder for which nobody names a side
 SUFFIXES = (".jpeg", ".jpg", ".png")
+END = 32 * 1024  # a photograph that is changed is another at its end, since its pixels are packed
 
 
 @checked
@@ -103,12 +105,29 @@ def folder_info(name: str, folder: str | os.PathLike, side: int | None = None) -
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise CorruptFile(f"{files[0]} is no whole image: {error}.") from error
     usual = NORMALISATIONS["imagenet"]
-    found = sorted(path for part in (train, test) if part is not None for path in listed(part, classes)[0])
-    lines = "\n".join([f"{side}", *(f"{path.relative_to(place).as_posix()} {path.stat().st_size}" for path in found)])
     return DatasetInfo(
         name, (3, side, side), classes, usual.mean, usual.std, sizes, "a folder of yours", "yours", "folder",
-        folder=str(place), fingerprint=hashlib.sha256(lines.encode()).hexdigest(),
+        folder=str(place), fingerprint=folder_fingerprint(place, side),
     )  # fmt: skip
+
+
+def folder_fingerprint(folder: Path, side: int) -> str:
+    """SHA-256 over ``side`` and the names, sizes and contents of the images; of a large one its ends, of END bytes each."""
+    digest = hashlib.sha256(f"{side}".encode())
+    found = sorted(path for part in parts(folder) if part is not None for path in listed(part)[0])
+    with progress_bar(True, iterable=found, unit="image", desc="looking at the images", leave=False, delay=5) as images:
+        for path in images:
+            try:
+                with regular_file(path) as file:
+                    size = os.fstat(file.fileno()).st_size
+                    digest.update(os.fsencode(f"\n{path.relative_to(folder).as_posix()} {size} "))
+                    digest.update(file.read(2 * END if size <= 2 * END else END))
+                    if size > 2 * END:
+                        file.seek(-END, os.SEEK_END)
+                        digest.update(file.read(END))
+            except OSError as error:
+                raise CorruptFile(f"{path} is no image that can be read: {error.strerror}.") from error
+    return digest.hexdigest()
 
 
 def parts(folder: Path) -> tuple[Path, Path | None]:

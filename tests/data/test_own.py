@@ -1,5 +1,6 @@
 """Data sets of one's own: arrays from a function, folders of images by name and by path, and what is refused."""
 
+import os
 from unittest.mock import patch
 
 import numpy as np
@@ -132,6 +133,29 @@ def test_other_images_in_a_folder_are_another_experiment(tmp_path):
     assert first == key()
     Image.new("RGB", (40, 40)).save(folder / "train" / "red" / "more.png")
     assert first != key()
+
+
+@pytest.mark.parametrize("at", [10, 50_000, 199_990])
+def test_another_image_of_the_same_size_is_another_experiment(tmp_path, at):
+    folder = painted(tmp_path / "paint")
+    file = folder / "train" / "red" / "large.jpg"
+    file.write_bytes(bytes(200_000 if at > 50_000 else 60_000))
+    pc.register_data("paint", folder, side=8)
+    first = pc.Experiment("mlp5_snip", "paint", [pc.Train(1)]).key
+    with open(file, "r+b") as changed:
+        changed.seek(at)
+        changed.write(b"?")
+    with pytest.raises(BadInput, match="holds other images than before; register it again"):
+        pc.load_data("paint")
+    pc.register_data("paint", folder, side=8)
+    assert pc.Experiment("mlp5_snip", "paint", [pc.Train(1)]).key != first
+
+
+def test_an_image_that_is_a_pipe_is_refused(tmp_path):
+    folder = painted(tmp_path / "paint")
+    os.mkfifo(folder / "train" / "red" / "pipe.png")
+    with pytest.raises(CorruptFile, match=r"pipe\.png is no image that can be read: it is no regular file"):
+        pc.register_data("paint", folder, side=8)
 
 
 def test_folders_that_are_no_data_set_are_refused(tmp_path):
