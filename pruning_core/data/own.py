@@ -16,7 +16,7 @@ from pruning_core.data.downloads import content_sha256
 from pruning_core.data.sets import DATASETS, NORMALISATIONS, DatasetInfo
 from pruning_core.data.sources import Raw
 from pruning_core.data.splits import WITH_TEST_SET, WITHOUT_TEST_SET, split_indices
-from pruning_core.errors import BadInput, BadType, CorruptFile
+from pruning_core.errors import BadInput, BadType, CorruptFile, PruningError, said
 from pruning_core.progress import progress_bar
 from pruning_core.records.places import check_name, file_bytes, located, regular_file
 
@@ -196,7 +196,12 @@ def check_counts(name: str, counts: np.ndarray, tested: bool) -> None:
 
 def arrays_of(name: str, function: Callable[[], Any]) -> Raw:
     """What the function returns, as arrays (N, C, H, W) of bytes or float32 and labels (N,), checked."""
-    found = function()
+    try:
+        found = function()
+    except PruningError:
+        raise
+    except Exception as error:  # code of one's own may raise whatever it likes
+        raise BadInput(f"the function of data set {name!r} failed: {said(error).rstrip('.')}.") from error
     if not isinstance(found, (tuple, list)) or len(found) not in (2, 4):
         raise BadType(
             f"the function of {name!r} must return (images, labels) or (images, labels, test images, test labels)."

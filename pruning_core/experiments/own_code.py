@@ -1,13 +1,15 @@
 """What of an experiment is its writer's own, as hashes: with other code or other images, its old records are void."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
 from pruning_core.data.sets import DATASETS
 from pruning_core.errors import BadInput, known_name, said, shown
 from pruning_core.experiments.identities import identity, is_of_the_package
+from pruning_core.experiments.stages import Prune
+from pruning_core.masks.schedules import SCHEDULES
 from pruning_core.models.build import MODELS
 from pruning_core.models.own import OwnBuilder
 from pruning_core.records.checkpoints import describe
@@ -59,10 +61,12 @@ def own_kinds(value: Any) -> dict[str, list[str]]:
     return found
 
 
-def _kinds(value: Any) -> Iterator[type]:
-    """The classes of the dataclasses that enter a content hash."""
+def _kinds(value: Any) -> Iterator[type | Callable[..., float]]:
+    """The classes of the dataclasses that enter a content hash, and the functions of the schedules that cuts follow."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         yield type(value)
+        if isinstance(value, Prune) and isinstance(value.schedule, str):
+            yield SCHEDULES[value.schedule]
         for field in dataclasses.fields(value):
             yield from _kinds(getattr(value, field.name))
     elif isinstance(value, list | tuple | Mapping):

@@ -11,11 +11,11 @@ wherever a Prune stands.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, Literal
 
 from pruning_core.checks import A, Checked, Constraints, Maybe, OneOf, Real, Several, Text, Whole, check, checked
-from pruning_core.errors import BadInput, known_name
+from pruning_core.errors import BadInput, BadType, known_name, shown
 from pruning_core.experiments.fields import Becomes, Penalties, Penalty, patterns, penalties, scope_of
 from pruning_core.experiments.importances import check_importance
 from pruning_core.masks.budgets import Budget
@@ -146,6 +146,11 @@ class Prune(Checked):
     def __post_init__(self):
         if not callable(self.schedule):
             known_name("schedule", self.schedule, SCHEDULES)
+        elif not is_dataclass(self.schedule) or isinstance(self.schedule, type):
+            raise BadType(
+                "a schedule of your own is an object of a frozen dataclass that can be called, or the name of a function in "
+                f"masks.SCHEDULES, not {shown(self.schedule)}."
+            )
         super().__post_init__()
         self.method.check_budget(self.budget)
 

@@ -175,3 +175,8 @@ def test_folders_that_are_no_data_set_are_refused(tmp_path):
     (broken / "train" / "blue" / "0.png").write_bytes(b"no image")
     with pytest.raises(CorruptFile, match="no whole image"):
         pc.load_data(broken)
+
+
+def test_a_function_that_fails_says_which_and_why():
+    with pytest.raises(BadInput, match="the function of data set 'broken' failed: division by zero"):
+        pc.register_data("broken", lambda: 1 / 0)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from torch.nn import functional
 import pruning_core as pc
 from pruning_core.errors import BadInput, BadType
 from pruning_core.experiments.identities import identity
+from pruning_core.masks import SCHEDULES
 from pruning_core.records import load, read_rows
 
 
@@ -167,6 +169,18 @@ def cuts(k):
     return Own()
 
 
+def named_cuts(k):
+    def mine(i, n, target, start):
+        return target if i == n else target * (i / n) ** k
+
+    return mine
+
+
+def of_named_cuts(function):
+    with patch.dict(SCHEDULES, mine=function):
+        return of_cuts("mine")
+
+
 METHODS = ("class attribute", "default", "closure", "static method")
 MADE = {
     "partial": (of_model, lambda n: functools.partial(layers_of, hidden=n)),
@@ -190,6 +204,7 @@ MADE = {
     "loss, bound method": (of_loss, lambda n: Weighted([n]).forward),
     "schedule": (of_rate, rate),
     "cuts": (of_cuts, cuts),
+    "cuts by name": (of_named_cuts, named_cuts),
     **{f"method, {how}": (of_method, functools.partial(method, how)) for how in METHODS},
 }
 
@@ -204,6 +219,11 @@ def test_code_of_ones_own_that_differs_has_another_key(name):
     first, again, other = key(make(1)), key(make(1)), key(make(2))
     assert first == again
     assert first != other
+
+
+def test_a_function_is_no_schedule_by_itself():
+    with pytest.raises(BadType, match="a schedule of your own is an object of a frozen dataclass that can be called"):
+        of_cuts(named_cuts(1))
 
 
 def test_two_constructors_of_one_class_are_two_networks():

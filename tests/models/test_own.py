@@ -132,3 +132,23 @@ def test_a_worker_takes_what_the_name_stands_for_now():
         for entry in entries:  # as they reach a worker, which has the one before
             workers.work(task, [], None, (entry, pc.DATASETS["digits"]), None)
     assert [model[1].out_features for model in seen] == [3, 5]
+
+
+def test_a_builder_that_fails_says_which_and_why():
+    begun = []
+
+    def sometimes(classes):
+        if len(begun) >= 2:
+            raise KeyError("layers")
+        begun.append(1)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+
+    def never():
+        return nn.Linear("many", 2)
+
+    with pytest.raises(BadInput, match="the builder of network 'never' failed: ") as caught:
+        pc.register_model("never", "digits", never)
+    assert isinstance(caught.value.__cause__, TypeError)
+    pc.register_model("sometimes", "digits", sometimes)
+    with pytest.raises(BadInput, match="the builder of network 'sometimes' failed: 'layers'"):
+        pc.build_model("sometimes", "digits")
