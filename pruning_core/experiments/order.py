@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from pruning_core.errors import BadInput, BudgetError
-from pruning_core.experiments.stages import Each, Prune, Repeat, Rewind, Save, Stage, Train
+from pruning_core.experiments.stages import Each, Prune, Repeat, Rewind, Save, Shrink, Stage, Train
 from pruning_core.experiments.timelines import every_stage
 from pruning_core.masks.schedules import fraction_after
 
@@ -21,6 +21,7 @@ def check_order(timeline: Iterable[Stage]) -> None:
     """
     stages = list(timeline)
     _check_labels(stages, {"init"})
+    _check_fresh(stages, False)
     trainings = [stage for stage in every_stage(stages) if isinstance(stage, Train)]
     penalised = {method.name for training in trainings for method, _ in training.penalty or ()}
     if len(gated := sorted(penalised & {"l0", "gates"})) > 1:
@@ -53,6 +54,19 @@ def _check_labels(stages: Iterable[Stage], saved: set[str]) -> None:
         if isinstance(stage, Save):
             saved.add(stage.label)
         _check_labels(_held(stage), saved)
+
+
+def _check_fresh(stages: Iterable[Stage], shrunk: bool) -> bool:
+    """Refuse fresh weights for what was cut, and say whether something was cut in the end."""
+    for stage in stages:
+        if isinstance(stage, Rewind) and stage.to == "new" and shrunk:
+            raise BadInput("fresh weights have the sizes of the network as built: Rewind('new') stands before Shrink.")
+        shrunk = shrunk or isinstance(stage, Shrink)
+        for _ in range(
+            min(stage.n, 2) if isinstance(stage, Repeat) else 1
+        ):  # the second begins with what the first one left
+            shrunk = _check_fresh(_held(stage), shrunk)
+    return shrunk
 
 
 def _cuts(

@@ -10,6 +10,7 @@ from pruning_core.experiments.state import State, Step
 from pruning_core.experiments.timelines import every_stage
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.sites import find_sites
+from pruning_core.training.trainer import check_batch_norm
 
 
 def rehearse(state: State, steps: Iterable[Step]) -> None:
@@ -47,6 +48,7 @@ def _rehearse(state: State, stage: Stage, scope: list[str] | None, as_built: boo
         find_sites(state.model, channels=True, example_input=state.example, traced=state.traced())
     elif isinstance(stage, Train):
         (stage.optimizer or state.experiment.optimizer).build(state.model, trained_only(stage, state.model))
+        check_batch_norm(state.model, min(stage.batch_size or state.experiment.batch_size, len(state.data.train)))
 
 
 def _leaves_enough(cut: Prune, following: Stage) -> bool:

@@ -123,7 +123,7 @@ class Trainer(TrainerState):
     def steps_per_epoch(self, data: Any) -> int:
         """Optimizer steps that one epoch over ``data`` takes; BadInput where the learning rate needs a number not known."""
         data = as_split(data, self.model)
-        known = steps_of(data, self.batch_size, self.steps, merging=self._has_batch_norm())
+        known = steps_of(data, self.batch_size, self.steps, merging=has_batch_norm(self.model))
         rate = self.learning_rate
         if known is None and not (isinstance(rate, LearningRate) and not rate.warmup and not rate.per_step):
             raise BadInput(
@@ -174,7 +174,7 @@ class Trainer(TrainerState):
         labelled: Any = 0
         correct = torch.zeros((), dtype=torch.long, device=next(model.parameters()).device)
         order = self.generator if self.shuffle else None
-        batches = epoch_batches(split, self.batch_size, order, self.steps, merging=self._has_batch_norm())
+        batches = epoch_batches(split, self.batch_size, order, self.steps, merging=has_batch_norm(self.model))
         projecting: list[Any] = [module for module in model.modules() if hasattr(module, "project_")]
         trained = trained_by(self.optimizer)
         steps, factor, classes = self.steps_per_epoch(split), 0.0, self._checked[1]
@@ -269,13 +269,20 @@ class Trainer(TrainerState):
             return
         found = look(self.model, self.loss, split)
         size = found.samples if isinstance(split, Feed) else min(self.batch_size, len(split))
-        if self._has_batch_norm() and size == 1:
-            raise BadInput("batch norm cannot train on batches of one sample: use a batch size of at least 2.")
+        check_batch_norm(self.model, size)
         self.steps_per_epoch(split)
         self._checked = (getattr(split, "source", split), found.classes)
 
-    def _has_batch_norm(self) -> bool:
-        return any(isinstance(module, _BatchNorm) for module in self.model.modules())
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether a layer normalises over the batch."""
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
+
+
+def check_batch_norm(model: nn.Module, size: int) -> None:
+    """Raise BadInput for batches of one sample, which have no variance, in a network with batch norm."""
+    if size == 1 and has_batch_norm(model):
+        raise BadInput("batch norm cannot train on batches of one sample: use a batch size of at least 2.")
 
 
 def _check_types(optimizer: object, learning_rate: object) -> None:

@@ -32,6 +32,12 @@ REFUSED = {
     "a part that is none": (lambda: [TRAIN, pc.Each(("nope",), [pc.Prune("snip", 0.5)])], "scope 'nope' fits no layer"),
     "in an event": (lambda: [pc.Train(2, during=pc.Every(1, [pc.Prune("snip", 0.5, scope=("nope",))]))], "fits no layer"),
     "scales of batch norms that are not there": (lambda: [TRAIN, pc.Prune("slimming", 0.5)], "no channels that can be removed"),
+    "fresh weights for a smaller network": (
+        lambda: [TRAIN, pc.Prune("l1_norm", 0.5), pc.Shrink(), pc.Rewind("new")], "stands before Shrink"
+    ),
+    "fresh weights in the second round": (
+        lambda: [pc.Repeat(2, [pc.Rewind("new"), TRAIN, pc.Prune("l1_norm", 0.5), pc.Shrink()])], "stands before Shrink"
+    ),
     "more than can go": (lambda: [TRAIN, pc.Prune("l1_norm", 0.999)], "a layer would be emptied"),
     "more than can go, after a cut": (
         lambda: [pc.Prune("l1_norm", 0.5), TRAIN, pc.Prune("l1_norm", 0.999)], "a layer would be emptied"
@@ -64,6 +70,7 @@ def test_what_cannot_be_played_is_refused_before_work(name, empty_cache):
     "timeline",
     [
         [pc.Rewind("new"), pc.Rewind(), pc.Save("init")],
+        [pc.Repeat(1, [pc.Rewind("new"), TRAIN, pc.Prune("l1_norm", 0.5), pc.Shrink()])],
         [pc.Repeat(3, [pc.Prune("magnitude", 0.5), pc.Save("a")]), pc.Rewind("a")],
         [pc.Repeat(3, [pc.Prune("magnitude", 0.9, **GEOMETRIC)]), pc.Prune("magnitude", 0.95)],
         [pc.Prune("magnitude", 0.8, scope="fc1"), pc.Prune("magnitude", 0.2, scope="fc2")],
@@ -126,3 +133,12 @@ def test_no_budget_is_refused_only_after_training(method, empty_cache, monkeypat
                 except PruningError as error:
                     late.append(f"{name}: {error}")
     assert late == []
+
+
+def test_batches_of_one_are_refused_before_the_first_training(empty_cache):
+    experiment = pc.Experiment(
+        "basic4", "digits", [TRAIN, pc.Train(1, batch_size=1)], width=0.25, limit=300, profile="smoke"
+    )
+    with pytest.raises(BadInput, match="batch norm cannot train on batches of one sample"):
+        pc.run(experiment, progress=False)
+    assert not list(cache_root().glob("checkpoints/*"))
