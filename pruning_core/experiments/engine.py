@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pruning_core.checks import Whole, check, checked, plain, present
 from pruning_core.errors import BadInput, OutOfTime, PruningError, shown
 from pruning_core.experiments.experiment import Experiment
+from pruning_core.experiments.rehearsal import rehearse_all
 from pruning_core.experiments.runs import beginnings, checkpoint, ends_after, is_finished, run_until, train_until
 from pruning_core.experiments.stages import Each, Repeat, Stage, Train
 from pruning_core.experiments.variables import check_variables
@@ -124,6 +125,8 @@ def run_all(
     if wanted is None or isinstance(wanted, int):  # a cluster may have devices that are not here
         for device in {task.experiment.device for task in tasks}:
             present(device)
+        if len(listed) > 1:
+            rehearse_all(listed, {task.key for task in tasks}, progress)
     total, ends = sum(task.until is None for task in tasks), ends_after(max_minutes)
     # To start processes costs seconds: not for one experiment.
     if wanted in (None, 0, 1) or (isinstance(wanted, int) and total < 2):

@@ -46,6 +46,8 @@ KEPT = Constraints(
 )
 """What a checkpoint keeps of a state as JSON."""
 AGAIN = "delete it, and it is made again"
+OPTIONS_OF_DATA = ("device", "normalise", "augment", "limit", "random_labels")
+"""The fields of an experiment by which its data are loaded."""
 
 
 @dataclass
@@ -141,10 +143,11 @@ def built(experiment: Experiment, data: Data, seed: int) -> nn.Module:
     return build_model(e.model, size, width=e.width, norm=e.norm, start=e.start, seed=seed)
 
 
-def start(experiment: Experiment) -> State:
-    """The state before the first stage: the network built after the seed is set, and prepared for its penalties."""
-    options = ("device", "normalise", "augment", "limit", "random_labels")
-    data = load_data(experiment.data, **{option: getattr(experiment, option) for option in options})
+def start(experiment: Experiment, data: Data | None = None) -> State:
+    """The state before the first stage: the network built after the seed is set, and prepared for its penalties; ``data``,
+    where they are loaded already."""
+    if data is None:
+        data = load_data(experiment.data, **{option: getattr(experiment, option) for option in OPTIONS_OF_DATA})
     for stage in every_stage(experiment.timeline):
         if not isinstance(stage, Prune) or stage.method.needs not in ("inputs", "labels"):
             continue

@@ -142,3 +142,14 @@ def test_batches_of_one_are_refused_before_the_first_training(empty_cache):
     with pytest.raises(BadInput, match="batch norm cannot train on batches of one sample"):
         pc.run(experiment, progress=False)
     assert not list(cache_root().glob("checkpoints/*"))
+
+
+def test_a_list_is_looked_through_before_its_first_experiment(empty_cache):
+    common = {"width": 0.1, "limit": 300, "profile": "smoke"}
+    good, bad = ([TRAIN, pc.Prune("l1_norm", p), pc.Measure("pruned")] for p in (0.5, 0.999))
+    listed = [pc.Experiment("lenet300", "digits", cut, seed=s, **common) for cut in (good, bad) for s in (0, 1)]
+    with pytest.raises(BudgetError, match=r"^experiment 3 of 4 cannot be played: .* a layer would be emptied"):
+        pc.run_all(listed, progress=False)
+    assert not list(cache_root().glob("*/*.json"))
+    assert not list(cache_root().glob("checkpoints/*"))
+    assert len(pc.run_all(listed[:2], progress=False)) == 2
