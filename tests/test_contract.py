@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import pruning_core as pc
 from pruning_core.data.splits import Split
-from pruning_core.errors import BadInput, PruningError
+from pruning_core.errors import BadInput, BudgetError, PruningError
 from pruning_core.masks.budgets import Budget
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.sites import find_sites
@@ -155,6 +155,22 @@ def test_numbers_of_channels_are_rounded_up_in_every_round(method, kind, batches
     assert any(count < size for count, size in left.values())
     assert 0 <= exact.report.removed["channels"][0] - result.report.removed["channels"][0] <= 3 * len(left)
     assert "multiples of 4" in str(result.report)
+
+
+@pytest.mark.parametrize(("method", "kind"), CASES)
+@pytest.mark.parametrize("sparsity", [0.97, 0.9999])
+def test_layers_may_be_emptied_where_the_budget_says_so(method, kind, sparsity, batches):
+    kept = METHODS[method].spreads
+    across = "global" if kept == "itself" else "layer"
+    budget = pc.Budget(sparsity, of=counted(as_method(method)), across=across, keep_at_least=0)
+    try:
+        result = pc.prune(ready(kind, method, batches), method, budget, batches=doubled(batches))
+    except BudgetError:
+        assert kind == "mlp"  # in a chain, the channels that an emptied layer read are dead as well
+        return
+    removed, total = result.report.removed[budget.of]
+    assert abs(removed - sparsity * total) <= 0.5 + 1e-6
+    assert all(bool(torch.isfinite(parameter).all()) for parameter in result.model.parameters())
 
 
 @pytest.mark.parametrize(("method", "kind"), CASES)

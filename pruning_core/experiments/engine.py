@@ -96,6 +96,8 @@ def run_all(
     that many processes on this machine; the address of a dask scheduler or a ``distributed.Client`` sends them to its
     workers, which must see the same ``$PRUNING_CACHE`` and have the same version of this package. Rows are the same.
 
+    Before the first experiment is trained here, all of them are looked through: one that cannot be played on its network
+    (a layer that is not there, a sparsity that no choice could reach) raises BadInput, and says which it is.
     Interrupted, it ends the processes that it started; the workers of a scheduler finish what they are at.
     An experiment that fails is tried once more (not where the failure is certain, as for bad input), keeps its error beside
     its record, and does not stop the others. Raises ExperimentsFailed at the end of all if there were any. After

@@ -48,7 +48,10 @@ class LayerByLayer(Method):
             hidden = hidden_of(view, groups[name], found[reader[name]])
             if counts[name] == int(hidden.alive.sum()):
                 continue
-            support, new = self.select(view, hidden, counts[name])
+            if counts[name]:
+                support, new = self.select(view, hidden, counts[name])
+            else:  # a budget with keep_at_least=0 may empty a layer: nothing is left to choose or to make up for it
+                support, new = torch.empty(0, dtype=torch.long), {}
             keep = torch.isin(torch.arange(hidden.size), support) & hidden.alive
             masks = masks & expand({name: keep}, groups, view.sites.shapes)
             for part, value in new.items():
