@@ -21,6 +21,7 @@ import click
 from pruning_core.commands import book, experiments, official, tables
 from pruning_core.commands.options import CONTEXT
 from pruning_core.errors import BadInput, BadType, OutOfTime, PruningError
+from pruning_core.records.files import remove_own
 from pruning_core.records.locks import kill, sweep
 from pruning_core.starting import INTERRUPTED
 
@@ -85,7 +86,8 @@ def _end_at_the_latest(reading: int) -> None:
     time.sleep(SECONDS_TO_END)
     kill(multiprocessing.active_children(), 0.2)
     with contextlib.suppress(OSError):
-        sweep()  # what is this process's own goes with the next command
+        sweep()
+        remove_own()  # the thread that would have done it comes to it no more
     print(INTERRUPTED, file=sys.stderr, flush=True)
     os._exit(128 + number)
 

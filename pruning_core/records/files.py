@@ -138,6 +138,7 @@ def write_atomically(path: str | os.PathLike, writer: Callable[[Path], None] | b
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _swept(path.parent.absolute())
+        _WRITTEN.add(path.parent.absolute())
         if isinstance(writer, str):
             temporary.write_text(writer, encoding="utf-8", newline="")
         elif isinstance(writer, bytes):
@@ -190,6 +191,9 @@ def partial_prefix() -> str:
     return f".partial-{_place()}-{os.getpid()}-"
 
 
+_WRITTEN: set[Path] = set()
+"""The folders in which this process has had something under a temporary name."""
+
 _OURS = re.compile(r"\.partial-([0-9a-f]{8}\.\d+)-(\d+)-")
 """Temporary names as :func:`partial_prefix` begins them; what others call so in a user's folder is not touched."""
 
@@ -201,6 +205,7 @@ def temporary_folder(place: Path, kind: str = "folder") -> Iterator[Path]:
     try:
         place.mkdir(parents=True, exist_ok=True)
         remove_leftovers(place)
+        _WRITTEN.add(place.absolute())
         folder = tempfile.TemporaryDirectory(dir=place, prefix=partial_prefix(), ignore_cleanup_errors=True)
     except OSError as error:
         raise BadInput(f"cannot write into the {kind} {place}: {error.strerror}.") from error
@@ -237,12 +242,23 @@ def remove_leftovers(folder: str | os.PathLike) -> None:
             continue
         dead = ours[1] == _place() and not _lives(int(ours[2]))
         with contextlib.suppress(OSError):  # gone already, or somebody else's
-            if not dead and time.time() - left.stat().st_mtime < SECONDS_OF_A_WEEK:
-                continue
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
+            if dead or time.time() - left.stat().st_mtime >= SECONDS_OF_A_WEEK:
+                _remove(left)
+
+
+def remove_own() -> None:
+    """Delete what this process itself has under temporary names, when it has to end at once."""
+    for folder in tuple(_WRITTEN):
+        for own in folder.glob(f"{partial_prefix()}*"):
+            with contextlib.suppress(OSError):
+                _remove(own)
+
+
+def _remove(left: Path) -> None:
+    if left.is_dir():
+        shutil.rmtree(left, ignore_errors=True)
+    else:
+        left.unlink(missing_ok=True)
 
 
 @functools.cache

@@ -207,7 +207,8 @@ class Run:
         """What only a run needs, and is there still."""
         places = [self.folder / "temporary", self.folder / "jupyter", self.folder / "cache" / "running"]
         found = [path for place in places for path in place.glob("*")]
-        return [path.name for path in [*found, *self.folder.rglob(".partial*"), *self.folder.rglob(".lock*")]]
+        found += [*self.folder.rglob(".partial*"), *self.folder.rglob(".lock*")]
+        return [str(path.relative_to(self.folder)) for path in found]
 
     def values(self) -> dict[str, Any]:
         """All that it has computed and kept, without the times."""

@@ -572,3 +572,19 @@ def test_a_link_to_a_file_stays_a_link(tmp_path):
     records.write_atomically(link, "new")
     assert link.is_symlink()
     assert file.read_text() == "new"
+
+
+def test_a_process_that_has_to_end_at_once_removes_what_is_its_own(tmp_path):
+    others = tmp_path / ".partial-00000000.1-1-abc"
+    others.write_text("of another process")
+    with files.temporary_folder(tmp_path) as folder:
+        (folder / "inside").write_text("half")
+
+        def write(path):
+            path.write_text("half")
+            files.remove_own()
+            assert [path.name for path in tmp_path.iterdir()] == [others.name]
+            path.write_text("whole")
+
+        files.write_atomically(tmp_path / "kept", write)
+    assert {path.name for path in tmp_path.iterdir()} == {others.name, "kept"}
