@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import pruning_core as pc
+from pruning_core.data import own
 from pruning_core.errors import BadInput, BadType, CorruptFile, UnknownName
 
 
@@ -151,3 +152,12 @@ def test_folders_that_are_no_data_set_are_refused(tmp_path):
     (broken / "train" / "blue" / "0.png").write_bytes(b"no image")
     with pytest.raises(CorruptFile, match="no whole image"):
         pc.load_data(broken)
+
+
+def test_a_folder_whose_accents_stand_apart_has_one_name(tmp_path, monkeypatch):
+    """As file systems of macOS give it: two spellings that look alike are one set."""
+    monkeypatch.setattr(own, "register_data", lambda name, given: registered.append(name))
+    registered: list[str] = []
+    (tmp_path / "cafe\u0301").mkdir()
+    assert own.named_data(str(tmp_path / "cafe\u0301")) == "caf\u00e9"
+    assert registered == ["caf\u00e9"]
