@@ -1,5 +1,6 @@
 """The errors of the package, and the one check that every lookup by name shares."""
 
+import errno
 import re
 import reprlib
 import textwrap
@@ -56,6 +57,29 @@ def said(error: BaseException, most: int = 200) -> str:
     """
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return line if len(line) <= most else textwrap.shorten(line, most, placeholder=" ...")
+
+
+_MEMORY = re.compile(r"allocate memory|unable to allocate|out of memory|failed to map segment|bad_alloc", re.IGNORECASE)
+
+
+def shortage(error: BaseException) -> str | None:
+    """In one sentence what the system has too little of, where an error says so in whatever words; None for any other error.
+
+    >>> shortage(MemoryError())
+    'there is too little memory: ask for less at a time (fewer workers, smaller batches), or raise the limit (ulimit -v)'
+    >>> shortage(ValueError("no memory of it"))
+    """
+    text, number = str(error), error.errno if isinstance(error, OSError) else None
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or _MEMORY.search(text):
+        return (
+            "there is too little memory: ask for less at a time (fewer workers, smaller batches), or raise the limit "
+            "(ulimit -v)"
+        )
+    if number in (errno.EMFILE, errno.ENFILE):
+        return "too many files are open: ask for fewer workers, or raise the limit (ulimit -n)"
+    if number == errno.EAGAIN or "can't start new thread" in text:
+        return "the system starts no further process or thread: ask for fewer workers, or raise the limit (ulimit -u)"
+    return None
 
 
 LONGEST_LIST = 900

@@ -14,8 +14,9 @@ from pruning_core.checks.constraints import Constraint
 from pruning_core.checks.vocabulary import NUMBERS
 from pruning_core.data.sets import DATASETS
 from pruning_core.errors import BadInput, BadType, known_name, shown
+from pruning_core.experiments.asked import NUMBER_OF_EPOCHS, SEEDS
 from pruning_core.methods.base import METHODS
-from pruning_core.models.build import MODELS
+from pruning_core.models.build import known_model
 from pruning_core.records.places import file_bytes, located
 from pruning_core.training.evaluation import PRECISIONS
 from pruning_core.version import CHEAP, LONG, PROFILES, REPOSITORY
@@ -141,18 +142,20 @@ def checked_knob(path: Path, stem: str, knob: str, value: Any, usual: Any) -> An
         return _NAMES[name](value)
     constraint = _constraint(knob, usual)
     found = value if constraint is None else check(knob, value, constraint)
+    if name in _MOST and isinstance(found, int):
+        check(knob, found, _MOST[name])
     return list(found) if isinstance(found, tuple) else found
-
-
-def _model(value: Any) -> str:
-    return value if isinstance(value, str) and value.startswith("torchvision/") else known_name("model", value, MODELS)
 
 
 _NAMES: dict[str, Callable[[Any], str]] = {
     "data": lambda value: known_name("data set", value, DATASETS),
-    "model": _model,
+    "model": known_model,
     "precision": lambda value: known_name("precision", value, (*PRECISIONS, "auto")),
 }
+
+
+_MOST = {"epochs": Whole(at_most=NUMBER_OF_EPOCHS.at_most), "seeds": Whole(at_most=SEEDS.at_most)}
+"""What is more was a slip, and would be planned until the memory is full."""
 
 
 def _methods_in(path: Path, stem: str) -> Iterator[str]:

@@ -3,7 +3,6 @@ they cost. A sweep that was stopped, by whatever, is simply started again."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pruning_core.book.chapters import executed_path, find_notebooks, run_notebooks
 from pruning_core.checks import Whole, check
 from pruning_core.errors import known_name
+from pruning_core.experiments.engine import noted
 from pruning_core.experiments.intervals import require_columns, with_numbers
 from pruning_core.experiments.variables import check_variables
 from pruning_core.experiments.workers import connect, local_cluster
@@ -82,7 +82,7 @@ def sweep_status(profile: str = "standard") -> pandas.DataFrame:
     for source in find_notebooks():
         copy = executed_path(source, root)
         plan = copy.with_suffix(".plan")
-        asked = {line["key"]: line for line in map(json.loads, plan.read_text().splitlines())} if plan.exists() else {}
+        asked = noted(plan)
         states = {key: _state(Path(line["record"])) for key, line in asked.items()}
         left = [asked[key] for key, state in states.items() if state in ("running", "waiting")]
         hours = [line["epochs"] * pace.get(_kind(line), float("nan")) / 3600 for line in left]

@@ -20,7 +20,7 @@ import click
 
 from pruning_core.commands import book, experiments, official, tables
 from pruning_core.commands.options import CONTEXT
-from pruning_core.errors import BadInput, BadType, OutOfTime, PruningError
+from pruning_core.errors import BadInput, BadType, OutOfTime, PruningError, shortage
 from pruning_core.records.files import remove_own
 from pruning_core.records.locks import kill, sweep
 from pruning_core.starting import INTERRUPTED
@@ -154,8 +154,11 @@ def main(given: Sequence[str] | None = None) -> int:
         sys.stdout, sys.stderr = output, errors  # click has put others in their place, and left with a status of 1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except (OSError, MemoryError, RuntimeError) as error:
+        if sentence := shortage(error):
+            print(f"{sentence}.", file=sys.stderr)
+            return 1
+        if not isinstance(error, OSError) or error.errno != errno.ENOSPC:
             raise
         print("the output cannot be written: no space is left on its device.", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor can what is left at the end

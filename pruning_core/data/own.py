@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+import unicodedata
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -78,6 +79,7 @@ def named_data(given: str) -> str:
     if given in DATASETS or not (os.sep in given or os.path.isdir(given)):
         return given
     name = Path(os.path.abspath(located("a folder of images", given))).name or "images"
+    name = unicodedata.normalize("NFC", name)  # some file systems take accents apart
     held = DATASETS.get(name)
     name += " of mine" if held is not None and held.folder is None else ""
     register_data(name, given)

@@ -18,18 +18,18 @@ from collections import Counter
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pruning_core.checks import Whole, check, checked, plain, present
-from pruning_core.errors import BadInput, OutOfTime, PruningError, shown
+from pruning_core.errors import BadInput, OutOfTime, PruningError, shortage, shown
 from pruning_core.experiments.experiment import Experiment
 from pruning_core.experiments.rehearsal import rehearse_all
 from pruning_core.experiments.runs import beginnings, checkpoint, ends_after, is_finished, run_until, train_until
 from pruning_core.experiments.stages import Each, Repeat, Stage, Train
 from pruning_core.experiments.variables import check_variables
 from pruning_core.progress import progress_bar
-from pruning_core.records.files import write_atomically
-from pruning_core.records.places import located
+from pruning_core.records.files import replaceable, write_atomically
+from pruning_core.records.places import file_bytes, located
 
 if TYPE_CHECKING:
     import distributed
@@ -57,6 +57,9 @@ class ExperimentsFailed(PruningError):
 
 
 OUT_OF_TIME = "out of time"
+
+LARGEST_LIST = 10**8  # bytes of what a sweep is to run
+_LINE = {"key": str, "model": str, "data": str, "width": int | float, "epochs": int, "record": str}
 
 
 class Failure(NamedTuple):
@@ -112,6 +115,7 @@ def run_all(
     import pandas as pd
 
     listed = list(experiments)
+    folder = None if folder is None else located("folder", folder)  # workers are in another one
     if noted := os.environ.get("PRUNING_PLAN"):  # how a sweep learns what its notebooks ask for
         note(located("PRUNING_PLAN", noted), listed, folder)
     tasks = plan(experiment for experiment in listed if not is_finished(experiment, folder))
@@ -183,12 +187,27 @@ def note(path: Path, experiments: Iterable[Experiment], folder: Path | None) -> 
         about |= {"epochs": epochs_of(experiment.timeline), "record": str(experiment.record(folder).resolve())}
         lines.append(json.dumps(about) + "\n")
     try:
+        replaceable(path)  # one would wait for who reads from a pipe
         with open(path, "a", encoding="utf-8") as file:
             file.writelines(lines)
+    except BadInput as error:
+        raise BadInput(f"PRUNING_PLAN is a file to be written to: {error}") from error
     except OSError as error:
         raise BadInput(
             f"PRUNING_PLAN is a file to be written to, and {path} cannot be one: {error.strerror}."
         ) from error
+
+
+def noted(path: Path) -> dict[str, dict[str, Any]]:
+    """Key -> line of a list that :func:`note` wrote; of one that a killed process left, or somebody else, what is whole."""
+    found: dict[str, dict[str, Any]] = {}
+    with contextlib.suppress(OSError):
+        for text in file_bytes(path, LARGEST_LIST).decode("utf-8", "replace").splitlines():
+            with contextlib.suppress(ValueError, RecursionError):
+                line = json.loads(text)
+                if isinstance(line, dict) and all(isinstance(line.get(name), kind) for name, kind in _LINE.items()):
+                    found |= {line["key"]: line} if line["record"].endswith(".json") else {}
+    return found
 
 
 def epochs_of(stages: Iterable[Stage]) -> int:
@@ -233,7 +252,8 @@ def attempt(
         except Exception as error:
             if again and not isinstance(error, PruningError):
                 continue
-            text = f"{type(error).__name__}: {error}" if not isinstance(error, PruningError) else str(error)
+            text = str(error) if isinstance(error, PruningError) else f"{type(error).__name__}: {error}"
+            text = shortage(error) or text
             failure = Failure(task.key, text, traceback.format_exc())
             if task.until is None:
                 about = {"experiment": repr(task.experiment), **failure._asdict()}

@@ -32,7 +32,7 @@ from pruning_core.experiments.stages import Load, Measure, Prune, Stage, Train, 
 from pruning_core.experiments.timelines import every_stage
 from pruning_core.experiments.watching import Watch
 from pruning_core.masks.schedules import SNIP_IT_ROUNDS
-from pruning_core.models.build import MODELS, NORMS
+from pruning_core.models.build import NORMS, known_model
 from pruning_core.models.published import check_published
 from pruning_core.models.zoo.initialisers import STARTS
 from pruning_core.records.files import cache_root
@@ -122,9 +122,8 @@ class Experiment:
 
     def __post_init__(self):
         check_fields(self)
-        if not self.model.startswith("torchvision/"):
-            known_name("model", self.model, MODELS)
-        elif self.start is not None:
+        known_model(self.model, self.width, self.norm)
+        if self.model.startswith("torchvision/") and self.start is not None:
             raise BadInput(f"{self.model} starts as torchvision starts it: start={self.start!r} is for the book's own.")
         known_name("data set", self.data, DATASETS)
         for kind, name, known in (

@@ -214,6 +214,8 @@ def _played(
     if until is not None:
         steps = steps[: keys.index(until) + 1]
     numbers = list(itertools.accumulate(int(_trains(step)) for step in steps))  # of trainings, from 1
+    if log is not None:  # before hours of training
+        log.check((number, key) for step, number, key in zip(steps, numbers, keys, strict=False) if _trains(step))
     done = 0
     for n in range(len(steps), 0, -1):
         if _trains(steps[n - 1]) and _loaded(state, steps[n - 1], numbers[n - 1], keys[n - 1]):

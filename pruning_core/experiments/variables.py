@@ -8,7 +8,7 @@ import re
 from pruning_core.checks import Device, check
 from pruning_core.errors import BadInput, shown
 from pruning_core.records.files import cache_root
-from pruning_core.records.places import check_folder
+from pruning_core.records.places import check_folder, located
 
 _SCHEDULER = re.compile(r"\A[a-z]+://\S|:[0-9]{1,5}\Z")
 
@@ -28,11 +28,15 @@ def check_address(text: str, where: str = "") -> None:
 
 def check_variables() -> None:
     """Raise BadInput, in one sentence that names it, for a variable ``PRUNING_...`` that cannot be what it says. An empty one
-    counts as one that is not set.
+    counts as one that is not set. The place of a relative folder is settled: the one that it names now, also after a change of
+    folder, and in processes that begin in another one.
 
     >>> check_variables()
     """
-    check_folder("PRUNING_CACHE", cache_root())
+    cache = check_folder("PRUNING_CACHE", cache_root())
+    data = os.environ.get("PRUNING_DATA")
+    settled = {"PRUNING_CACHE": str(cache), "PRUNING_DATA": str(located("PRUNING_DATA", data)) if data else ""}
+    os.environ.update({name: place for name, place in settled.items() if os.environ.get(name)})
     bound_of_checkpoints()
     workers = os.environ.get("PRUNING_WORKERS") or "1"
     if not re.fullmatch("[0-9]{1,1000}", workers):

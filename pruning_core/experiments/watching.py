@@ -6,8 +6,6 @@ the log of their beginning as they share its checkpoint; each experiment has one
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -21,6 +19,19 @@ from pruning_core.checks import A, Checked, Constraints, Maybe, Place, Several
 from pruning_core.errors import BadInput
 from pruning_core.experiments.asked import NUMBER_OF_EPOCHS
 from pruning_core.experiments.fields import Becomes
+from pruning_core.experiments.log_files import (
+    CURVES,
+    EPOCHS,
+    EVENTS,
+    HOW,
+    MEASURED,
+    check_log,
+    folder_name,
+    read_curves,
+    read_epochs,
+    read_json,
+    table,
+)
 from pruning_core.experiments.network_stages import some_batches
 from pruning_core.experiments.observers import Elasticities, SignFlips, watched_weights
 from pruning_core.records.files import write_atomically
@@ -32,7 +43,6 @@ if TYPE_CHECKING:
     from pruning_core.experiments.experiment import Experiment
     from pruning_core.experiments.state import State
 
-EPOCHS, CURVES, MEASURED, HOW = "epochs.csv", "elasticities.json", "measured.csv", "watch.json"
 WAYS = ("histograms", "pictures", "sign_flips", "elasticities", "tensorboard")
 SAMPLES = 640  # of the split for scoring, on which elasticities are computed
 
@@ -99,7 +109,7 @@ class Watch(Checked):
 
     def is_kept_in(self, place: Path) -> bool:
         """Whether the log in a folder holds all that is asked for."""
-        kept = _read_json(place / HOW)
+        kept = read_json(place / HOW)
         return isinstance(kept, dict) and all(
             not value or kept.get(name) == value for name, value in self.how().items()
         )
@@ -118,7 +128,7 @@ def measured_file(experiment: Experiment) -> Path:
     """Where a watched experiment writes what it measured, when it has ended."""
     assert experiment.watch is not None
     name = f"{named(experiment)}-{experiment.tags.get('method') or experiment.tags.get('recipe') or 'run'}"
-    return Path(experiment.watch.folder) / f"{name.replace('/', '_')}-{experiment.key}" / MEASURED
+    return Path(experiment.watch.folder) / folder_name(name, experiment.key) / MEASURED
 
 
 def named(experiment: Experiment) -> str:
@@ -140,6 +150,11 @@ class Log:
         self._flips: SignFlips | None = None
         self._elasticities: Elasticities | None = None
 
+    def check(self, trainings: Iterable[tuple[int, str]]) -> None:
+        """Raise BadInput where the log of one of the trainings, or of what is measured, cannot be written."""
+        for place in (*(self.place(*training) for training in trainings), measured_file(self.experiment).parent):
+            check_log(place)
+
     def place(self, number: int, key: str) -> Path:
         """The folder of the training ``key``, the experiment's number ``number``, from 1."""
         return self.folder / f"{named(self.experiment)}-training{number}-{key}"
@@ -158,7 +173,7 @@ class Log:
         self._place = self.place(*self.training)
         again = self.holds(*self.training, epochs) and epochs > 0
         if not again and self._place.is_dir():
-            for old in (*self._place.glob("events.out.tfevents*"), self._place / EPOCHS, self._place / CURVES):
+            for old in (*self._place.glob(EVENTS), self._place / EPOCHS, self._place / CURVES):
                 old.unlink(missing_ok=True)
         self._rows = read_epochs(self._place)[:epochs] if again else []
         self.watch.keep_in(self._place)
@@ -172,8 +187,7 @@ class Log:
             order = torch.Generator().manual_seed(self.experiment.seed)
             batches = some_batches(split, min(SAMPLES, len(split)), 128, order)
             self._elasticities = Elasticities(batches, self.watch.elasticities)
-            known = _read_json(self._place / CURVES) or [] if again else []
-            self._elasticities.curves = [curve for curve in known if curve["epoch"] <= state.epoch]
+            self._elasticities.curves = read_curves(self._place, state.epoch) if again else []
         if hasattr(self._tags, "go_on"):
             self._tags.go_on([*self._before, *self._rows])
 
@@ -197,7 +211,7 @@ class Log:
             self._draw_histograms(state.epoch, trainer)
             if self.watch.pictures and state.epoch % self.watch.pictures == 0:
                 self._draw_pictures(state, trainer)
-        write_atomically(self._place / EPOCHS, _table(self._rows))
+        write_atomically(self._place / EPOCHS, table(self._rows))
         if self._elasticities is not None and self._elasticities.curves:
             write_atomically(self._place / CURVES, json.dumps(self._elasticities.curves))
 
@@ -230,8 +244,12 @@ class Log:
 
     def __exit__(self, *error: object) -> None:
         """A training ends, whether it has come to its end or not."""
-        if self._board is not None:
-            self._board.close()
+        try:
+            if self._board is not None:
+                self._board.close()
+        except BadInput:
+            if error[0] is None:  # else what ended the training is what is to be heard of
+                raise
         self._before, self._rows, self._board = [*self._before, *self._rows], [], None
 
     def finish(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -253,7 +271,7 @@ class Log:
                 columns = ("accuracy", "loss", "sparsity", "channels_removed", "macs_removed")
                 board.add_numbers({f"measured/{name}": row[name] for name in columns}, row["epoch"])
             board.close()
-        write_atomically(path, _table(rows))
+        write_atomically(path, table(rows))
         self.watch.keep_in(path.parent)
 
 
@@ -262,35 +280,3 @@ def settings_text(experiment: Experiment) -> str:
     shown = [field.name for field in fields(experiment) if field.name not in ("watch", "timeline")]
     lines = [f"{name}: {getattr(experiment, name)}" for name in shown]
     return "\n".join([*lines, "timeline:", *(f"- {stage}" for stage in experiment.timeline)])
-
-
-def read_epochs(place: Path) -> list[dict[str, Any]]:
-    """The rows of a training's table, numbers as numbers; none where there is no table that can be read."""
-    try:
-        rows = list(csv.DictReader(io.StringIO((place / EPOCHS).read_text(encoding="utf-8"))))
-    except (OSError, ValueError, csv.Error):
-        return []
-    return [{name: _number(cell) for name, cell in row.items() if cell not in ("", None)} for row in rows]
-
-
-def _number(cell: str) -> Any:
-    try:
-        return int(cell) if cell.lstrip("-").isdigit() else float(cell)
-    except ValueError:
-        return cell
-
-
-def _table(rows: Iterable[Mapping[str, Any]]) -> str:
-    rows = list(rows)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, dict.fromkeys(name for row in rows for name in row), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None

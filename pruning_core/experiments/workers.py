@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import functools
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 
 from pruning_core.data.sets import DATASETS
-from pruning_core.errors import BadInput, shown
+from pruning_core.errors import BadInput, said, shown
 from pruning_core.experiments.engine import Failure, Task, attempt, is_done
 from pruning_core.experiments.variables import check_address, device_of_workers
 from pruning_core.models.build import MODELS
@@ -27,6 +28,8 @@ from pruning_core.records.files import running_root, temporary_folder
 from pruning_core.records.locks import kill, sweep
 
 SECONDS_TO_CONNECT, SECONDS_WITHOUT_SCHEDULER = 10.0, 120.0
+INHERITED = ("PRUNING_CACHE", "PRUNING_DATA", "PRUNING_DEVICE", "PRUNING_CHECKPOINTS_GB")
+"""What processes that are started here have from the shell's variables, for good."""
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -50,6 +53,7 @@ def local_cluster(processes: int, dashboard: str | None = None) -> Iterator[Any]
     distributed = _distributed()
     import dask
 
+    _enough_files(processes)
     settings = {
         "distributed.nanny.pre-spawn-environ": dict.fromkeys(_THREADS, "1"),
         "distributed.scheduler.allowed-failures": 10,
@@ -62,8 +66,13 @@ def local_cluster(processes: int, dashboard: str | None = None) -> Iterator[Any]
             dashboard_address=dashboard, silence_logs=50, local_directory=str(scratch),
         )  # fmt: skip
         try:
-            with dask.config.set(settings | {"temporary-directory": str(scratch)}):
-                cluster = _unheard(make)
+            try:
+                with dask.config.set(settings | {"temporary-directory": str(scratch)}):
+                    cluster = _unheard(make)
+            except (RuntimeError, OSError) as error:  # too little memory, too many processes
+                raise BadInput(
+                    f"{processes} processes could not be started ({said(error)}): ask for fewer workers, or for none."
+                ) from error
             yield cluster
         finally:
             for nanny in () if cluster is None else cluster.workers.values():
@@ -73,6 +82,24 @@ def local_cluster(processes: int, dashboard: str | None = None) -> Iterator[Any]
             if cluster is not None:
                 cluster.close()
             sweep()
+
+
+def _enough_files(processes: int) -> None:
+    """Let this process open as many files as its connections to so many workers take, since without one a connection is
+    waited for in vain; BadInput where the system does not allow it."""
+    try:
+        import resource
+    except ImportError:  # no Unix
+        return
+    needed, (soft, hard) = 40 + 12 * processes, resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise BadInput(
+            f"{processes} workers need {needed} open files, and the system allows {hard}: raise the limit (ulimit -n), or ask "
+            "for fewer workers."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _unheard(make: Callable[[], Any]) -> Any:
@@ -90,26 +117,30 @@ def _unheard(make: Callable[[], Any]) -> Any:
         pool.shutdown(wait=False)
 
 
-_OPEN: dict[int | str, tuple[Any, contextlib.ExitStack]] = {}
-"""One client a number or an address, so that the workers of a notebook start once, and what ends it and all it started."""
+_OPEN: dict[int | str, tuple[Any, contextlib.ExitStack, tuple[str | None, ...]]] = {}
+"""One client a number or an address, so that the workers of a notebook start once; what ends it and all it started; what that
+has inherited."""
 
 
 def _client_of(workers: int | str) -> Any:
     """Raises OSError without a scheduler at the address."""
+    inherited = tuple(map(os.environ.get, INHERITED))
+    if isinstance(workers, int) and workers in _OPEN and _OPEN[workers][2] != inherited:
+        end_own_workers()  # they would leave their records in the cache of before
     if workers not in _OPEN:
         distributed, stack = _distributed(), contextlib.ExitStack()
         with stack:
             there = workers if isinstance(workers, str) else stack.enter_context(local_cluster(workers))
             client = distributed.Client(there, timeout=SECONDS_TO_CONNECT)
             stack.callback(client.close, timeout=1)
-            _OPEN[workers] = client, stack.pop_all()
+            _OPEN[workers] = client, stack.pop_all(), inherited
     return _OPEN[workers][0]
 
 
 def end_own_workers() -> None:
     """End the processes that were started for a number of workers, whatever they are at; those of a scheduler are others'."""
     for number in [workers for workers in _OPEN if isinstance(workers, int)]:
-        _, stack = _OPEN.pop(number)
+        _, stack, _ = _OPEN.pop(number)
         with contextlib.suppress(Exception):  # what is lost need not say good-bye
             stack.close()
 
@@ -134,6 +165,8 @@ def connect(workers: Any) -> Any:
         return workers
     try:
         client = _client_of(workers)
+    except BadInput:  # a ValueError too, of processes of this machine
+        raise
     except (OSError, ValueError) as error:
         raise BadInput(f"there is no dask scheduler at {workers!r}.") from error
     return client if client.status == "running" else _again(client)

@@ -61,15 +61,28 @@ def shape_and_classes(data: Any) -> tuple[Shape, int]:
     return (channels, height, width), classes
 
 
-def _torchvision(name: str, shape: Shape, classes: int, width: float, norm: str) -> nn.Module:
+def known_model(name: object, width: float = 1.0, norm: str = "batch") -> str:
+    """``name``, if a network is called so, one of ``MODELS`` or one of torchvision's; UnknownName otherwise. BadInput for a
+    ``width`` or ``norm`` that torchvision's cannot have.
+
+    >>> known_model("lenet300"), known_model("torchvision/resnet18")
+    ('lenet300', 'torchvision/resnet18')
+    """
+    if not isinstance(name, str) or not name.startswith("torchvision/"):
+        return known_name("model", name, [*MODELS, "torchvision/<name>"])
     from torchvision import models
 
-    names = models.list_models(module=models)
-    short = name.removeprefix("torchvision/")
-    if short not in names:
+    if name.removeprefix("torchvision/") not in (names := models.list_models(module=models)):
         known_name("model", name, [f"torchvision/{known}" for known in names])
     if width != 1 or norm != "batch":
         raise BadInput(f"{name} is built as torchvision defines it: width must be 1 and norm 'batch'.")
+    return name
+
+
+def _torchvision(name: str, shape: Shape, classes: int) -> nn.Module:
+    from torchvision import models
+
+    short = name.removeprefix("torchvision/")
     # Auxiliary classifiers would change what the network returns while it trains.
     options = {"aux_logits": False, "init_weights": True} if short in ("googlenet", "inception_v3") else {}
     model = models.get_model(short, weights=None, num_classes=classes, **options)
@@ -153,10 +166,10 @@ def _architecture(name: str, data: Any, width: float, norm: str) -> nn.Module:
     shape, classes = shape_and_classes(data)
     width = check("width", width, Real(above=0))
     known_name("norm", norm, NORMS)
-    if isinstance(name, str) and name.startswith("torchvision/"):
-        model = _torchvision(name, shape, classes, width, norm)
+    if known_model(name, width, norm).startswith("torchvision/"):
+        model = _torchvision(name, shape, classes)
     else:
-        info = MODELS[known_name("model", name, [*MODELS, "torchvision/<name>"])]
+        info = MODELS[name]
         if norm not in info.norms:
             raise BadInput(f"{name} cannot have norm={norm!r}; allowed: {', '.join(info.norms)}.")
         if min(shape[1:]) < (side := info.smallest):

@@ -5,6 +5,7 @@ import errno
 import os
 import stat
 import tempfile
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -70,8 +71,13 @@ def check_name(kind: str, name: str) -> str:
     """
     words = f"the name of {kind}"
     text: str = check(words, name, Text())
-    if not text.isprintable() and any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
+    # Also those that turn the direction of writing, or are not seen at all: two names would look like one.
+    if any(unicodedata.category(letter) in ("Cc", "Cf", "Zl", "Zp") for letter in text):
         raise BadInput(f"{words} must have no control characters, line breaks among them, and {shown(text)} has some.")
+    if not unicodedata.is_normalized("NFC", text):
+        raise BadInput(
+            f"{words} has accents that are letters of their own, {text!a}: give unicodedata.normalize('NFC', name)."
+        )
     if (size := len(text.encode())) > LONGEST_TITLE:
         raise BadInput(f"{words} has {size} bytes, and {LONGEST_TITLE} is the most, as files are named after it.")
     return text

@@ -1,6 +1,8 @@
 """The numbers of a training in TensorBoard: an observer."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,19 @@ def summary_writer() -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise BadInput("TensorBoard is not installed: pip install 'pruning-core[sweep]' brings it.") from error
+    if threading.excepthook is not _but_writers:
+        _others.append(threading.excepthook)
+        threading.excepthook = _but_writers
     return SummaryWriter
+
+
+_others: list[Callable[[Any], Any]] = []
+
+
+def _but_writers(ended: Any) -> None:
+    """What a thread that fails prints; nothing of the one that writes for TensorBoard, which hands its error on besides."""
+    if type(ended.thread).__module__ != "tensorboard.summary.writer.event_file_writer":
+        _others[-1](ended)
 
 
 @checked
@@ -43,8 +57,20 @@ class TensorBoard:
         also: Callable[[Trainer], dict[str, float]] | None = None,
         purge_step: int | None = None,
     ):
-        self.also = also
-        self._writer = summary_writer()(str(check_folder("folder", folder)), purge_step=purge_step)
+        self.also, self._folder = also, check_folder("folder", folder)
+        with self._writing():
+            self._writer = summary_writer()(str(self._folder), purge_step=purge_step)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What is written within the block is on the disk behind it; BadInput where that cannot be."""
+        try:
+            yield
+            if hasattr(self, "_writer"):
+                self._writer.flush()
+        except OSError as error:
+            why = error.strerror or "its file could not be written before"
+            raise BadInput(f"cannot write for TensorBoard into {self._folder}: {why}.") from error
 
     def __call__(self, trainer: Trainer, row: dict[str, Any]) -> None:
         self.add_numbers(row | (self.also(trainer) if self.also is not None else {}), row["epoch"])
@@ -52,18 +78,18 @@ class TensorBoard:
     @checked(step=Whole(at_least=0))
     def add_numbers(self, numbers: Mapping[str, Any], step: int) -> None:
         """Write what of ``numbers`` is a number, but no column "epoch", which is the step."""
-        for name, value in numbers.items():
-            if name != "epoch" and isinstance(value, int | float) and not isinstance(value, bool):
-                self._writer.add_scalar(name, float(value), step)
-        self._writer.flush()
+        with self._writing():
+            for name, value in numbers.items():
+                if name != "epoch" and isinstance(value, int | float) and not isinstance(value, bool):
+                    self._writer.add_scalar(name, float(value), step)
 
     @checked(step=Whole(at_least=0))
     def add_histogram(self, tag: str, values: Tensor, step: int) -> None:
         """Write how the finite ones of ``values`` are spread; nothing where there are none."""
         values = values.detach().float()
         if (finite := values[values.isfinite()]).numel():
-            self._writer.add_histogram(tag, finite.cpu(), step)
-            self._writer.flush()
+            with self._writing():
+                self._writer.add_histogram(tag, finite.cpu(), step)
 
     @checked(epoch=Whole(at_least=0))
     def add_picture(self, tag: str, figure: Any, epoch: int) -> None:
@@ -74,19 +100,21 @@ class TensorBoard:
         if isinstance(figure, Tensor):
             if figure.dim() != 3 or len(figure) not in (1, 3) or not figure.numel():
                 raise BadInput(f"a picture has the shape (1 or 3, rows, columns), not {tuple(figure.shape)}.")
-            self._writer.add_image(tag, figure.detach().float().clamp(0, 1).cpu(), epoch)
-        else:
-            self._writer.add_figure(
-                tag, check("figure", figure, A(Figure, "a figure of matplotlib, or a tensor")), epoch, close=False
-            )
-        self._writer.flush()
+            picture = figure.detach().float().clamp(0, 1).cpu()
+            with self._writing():
+                self._writer.add_image(tag, picture, epoch)
+            return
+        check("figure", figure, A(Figure, "a figure of matplotlib, or a tensor"))
+        with self._writing():
+            self._writer.add_figure(tag, figure, epoch, close=False)
 
     @checked(step=Whole(at_least=0))
     def add_text(self, tag: str, text: str, step: int) -> None:
         """Write a text, its lines as they are."""
-        self._writer.add_text(tag, "".join(f"    {line}\n" for line in text.splitlines()), step)  # Markdown's code
-        self._writer.flush()
+        with self._writing():
+            self._writer.add_text(tag, "".join(f"    {line}\n" for line in text.splitlines()), step)  # Markdown's code
 
     def close(self) -> None:
         """Finish the file; until then each epoch is already on disk."""
-        self._writer.close()
+        with self._writing():
+            self._writer.close()

@@ -6,6 +6,7 @@ import re
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -48,6 +49,35 @@ def test_status_tells_what_is_done_running_failed_and_waiting():
     assert one["core_hours_left"] == pytest.approx(2 * seconds / 3600)
     assert (other["state"], other["experiments"], other["core_hours_left"]) == ("running", 0, 0)
     assert set(table["state"].iloc[2:]) == {"not started"}
+
+
+def plan_of_the_first() -> Path:
+    first, *_ = chapters.find_notebooks()
+    plan = chapters.executed_path(first, sweeps.sweep_root("smoke")).with_suffix(".plan")
+    plan.parent.mkdir(parents=True)
+    return plan
+
+
+HALF = b'{"key": "0f", "mod'
+ODD_LINES = [b"[1]", b"3", b"{}", b"[" * 100_000, b"\xff\xfe", b"\0", b'{"key": [1]}', b"", HALF]
+
+
+@pytest.mark.parametrize("line", ODD_LINES, ids=lambda line: repr(line[:9]))
+def test_of_a_list_that_a_killed_process_left_what_is_whole_counts(line, capsys):
+    plan = plan_of_the_first()
+    note(plan, [pc.Experiment("lenet300", "digits", recipes.dense(2), width=0.21)], None)
+    record = plan.read_text().replace(".json", "")  # of no record
+    plan.write_bytes(plan.read_bytes() + record.replace('{"key": "', '{"key": "x').encode() + line)
+    assert main(["sweep-status", "--profile", "smoke"]) == 0
+    assert re.search(r"0_foundations/1_sparsity +running +1 +0 +0 +0 +1 ", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_what_is_no_list_in_its_place_holds_nothing(kind, capsys):
+    plan = plan_of_the_first()
+    os.mkfifo(plan) if kind == "pipe" else plan.mkdir()
+    assert main(["sweep-status", "--profile", "smoke"]) == 0
+    assert re.search(r"0_foundations/1_sparsity +running +0 ", capsys.readouterr().out)
 
 
 def test_the_hours_of_a_network_that_never_ran_are_unknown(capsys):

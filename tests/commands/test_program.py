@@ -1,5 +1,6 @@
 """The command line: what it lists, what it refuses in one sentence, every recipe of the catalogue from the shell."""
 
+import errno
 import functools
 import inspect
 import os
@@ -450,3 +451,44 @@ def test_a_command_in_a_folder_that_was_deleted_gets_one_sentence(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, "the current folder was deleted: change to another one first\n")
+
+
+SHORT = {
+    "memory": [MemoryError(), MemoryError("Unable to allocate 7.45 TiB for an array"), OSError(errno.ENOMEM, "x"),
+               RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
+               RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB."), RuntimeError("std::bad_alloc")],
+    "files": [OSError(errno.EMFILE, "x"), OSError(errno.ENFILE, "x")],
+    "thread": [BlockingIOError(errno.EAGAIN, "x"), RuntimeError("can't start new thread")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("word", "error"), [(word, error) for word, errors in SHORT.items() for error in errors], ids=repr
+)
+def test_what_the_system_has_too_little_of_is_one_sentence(word, error, capsys, monkeypatch):
+    @click.command()
+    def short():
+        raise error
+
+    monkeypatch.setitem(program.commands, "short", short)
+    assert main(["short"]) == 1
+    said = capsys.readouterr().err
+    assert word in said
+    assert len(said.splitlines()) == 1
+
+
+def test_other_errors_keep_their_traceback(monkeypatch):
+    @click.command()
+    def broken():
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setitem(program.commands, "broken", broken)
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        main(["broken"])
+
+
+def test_too_little_memory_for_what_is_imported_is_one_sentence():
+    line = f"ulimit -v 1000000; {shlex.quote(sys.executable)} -m pruning_core methods"
+    done = subprocess.run(["bash", "-c", line], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert re.fullmatch(r"there is too little memory: [^\n]*\.\n", done.stderr)

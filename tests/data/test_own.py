@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import pruning_core as pc
+from pruning_core.data import own
 from pruning_core.errors import BadInput, BadType, CorruptFile, UnknownName
 
 
@@ -180,3 +181,12 @@ def test_folders_that_are_no_data_set_are_refused(tmp_path):
 def test_a_function_that_fails_says_which_and_why():
     with pytest.raises(BadInput, match="the function of data set 'broken' failed: division by zero"):
         pc.register_data("broken", lambda: 1 / 0)
+
+
+def test_a_folder_whose_accents_stand_apart_has_one_name(tmp_path, monkeypatch):
+    """As file systems of macOS give it: two spellings that look alike are one set."""
+    monkeypatch.setattr(own, "register_data", lambda name, given: registered.append(name))
+    registered: list[str] = []
+    (tmp_path / "cafe\u0301").mkdir()
+    assert own.named_data(str(tmp_path / "cafe\u0301")) == "caf\u00e9"
+    assert registered == ["caf\u00e9"]

@@ -3,10 +3,12 @@
 import contextlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -315,3 +317,51 @@ def test_a_lock_keeps_others_out_and_leaves_nothing(tmp_path):
     (place.parent / ".lock-record.json").touch()  # as a killed process leaves it
     assert not is_locked(place)
     assert list(place.parent.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_workers_follow_to_another_folder_and_another_cache(tmp_path, monkeypatch):
+    pytest.importorskip("distributed", reason="dask.distributed is an extra")
+    listed = [experiment([pc.Train(1)], seed=seed) for seed in range(4)]
+    try:
+        for name, pair in (("one", listed[:2]), ("other", listed[2:])):
+            (tmp_path / name).mkdir()
+            monkeypatch.chdir(tmp_path / name)
+            run_all(pair, workers=2, folder=Path("rows"), progress=False)
+            assert {path.name for path in (tmp_path / name / "rows").glob("*.json")} == {f"{e.key}.json" for e in pair}
+        monkeypatch.setenv("PRUNING_CACHE", str(tmp_path / "new"))
+        run_all(listed[:2], workers=2, progress=False)
+        assert len(list((tmp_path / "new" / "records").glob("*.json"))) == 2
+        assert not list((tmp_path / "cache" / "records").glob("*.json"))
+    finally:
+        workers.end_own_workers()
+
+
+def test_workers_that_cannot_start_are_one_sentence(monkeypatch):
+    distributed = pytest.importorskip("distributed", reason="dask.distributed is an extra")
+
+    def fails(**_):
+        raise RuntimeError("Nanny failed to start.")
+
+    monkeypatch.setattr(distributed, "LocalCluster", fails)
+    listed = [experiment([pc.Train(1)], seed=seed) for seed in range(2)]
+    message = r"^3 processes could not be started \(Nanny failed to start\.\): ask for fewer workers, or for none\.$"
+    with pytest.raises(BadInput, match=message):
+        run_all(listed, workers=3, progress=False)
+
+
+def test_workers_that_need_more_files_than_can_be_open_are_refused(monkeypatch):
+    pytest.importorskip("distributed", reason="dask.distributed is an extra")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    asked = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (20, 60))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    monkeypatch.setattr(workers, "_unheard", lambda make: pytest.fail("processes were started"))
+    listed = [experiment([pc.Train(1)], seed=seed) for seed in range(2)]
+    with pytest.raises(BadInput, match=r"^2 workers need 64 open files, and the system allows 60: raise the limit"):
+        run_all(listed, workers=2, progress=False)
+    assert asked == []
+    workers._enough_files(1)
+    assert asked == [(52, 60)]
+    monkeypatch.undo()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == before

@@ -426,3 +426,17 @@ def test_bad_input_gets_one_clear_sentence(make, kind, match):
     with pytest.raises(kind, match=match) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "torchvision/nix"}, "^unknown model 'torchvision/nix'"),
+        ({"model": "torchvision/ResNet18"}, "did you mean 'torchvision/resnet18'"),
+        ({"width": 0.5}, "is built as torchvision defines it: width must be 1"),
+        ({"norm": "none"}, "is built as torchvision defines it"),
+    ],
+)
+def test_a_network_that_torchvision_does_not_have_is_refused_when_the_experiment_is_made(options, message):
+    with pytest.raises(BadInput, match=message):
+        pc.Experiment(**({"model": "torchvision/resnet18", "data": "digits", "timeline": []} | options))

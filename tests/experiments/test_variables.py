@@ -10,6 +10,7 @@ from pruning_core.commands import main
 from pruning_core.errors import BadInput, PruningError
 from pruning_core.experiments import runs
 from pruning_core.experiments.variables import bound_of_checkpoints, check_variables
+from pruning_core.records.files import cache_root
 
 LINE = "run dense -p epochs 1 --data digits --width 0.1 --limit 300 --profile smoke"
 WRONG = {
@@ -18,7 +19,7 @@ WRONG = {
     "PRUNING_DEVICE": ["nix", " ", "cuda:x"],
     "PRUNING_CACHE": ["file", "file/x", "/proc/x", "a\nb", "x" * 300, "x" * 5000, "dangling", "loop", "~nobody here/x"],
 }
-PLANS = [".", "/proc/x", "file/x", "none/x", "a\nb", "x" * 300, "loop", "~nobody here/x"]
+PLANS = ["pipe", ".", "/proc/x", "file/x", "none/x", "a\nb", "x" * 300, "loop", "~nobody here/x"]
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +30,7 @@ def _here(empty_cache, monkeypatch, tmp_path):
     (here / "file").write_text("x")
     (here / "dangling").symlink_to("nowhere")
     (here / "loop").symlink_to("loop")
+    os.mkfifo(here / "pipe")
     monkeypatch.chdir(here)
     for module, name in [(runs, "start"), (sweeps, "local_cluster"), (chapters, "ProcessPoolExecutor")]:
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("work has begun"))
@@ -65,3 +67,14 @@ def test_a_list_that_cannot_be_written_is_refused_before_any_work(value, monkeyp
     with pytest.raises(BadInput, match=r"^PRUNING_PLAN ") as caught:
         pc.run_all([pc.Experiment("lenet300", "digits", [pc.Train(1)], width=0.1)], progress=False)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_relative_folder_is_that_of_where_work_began(monkeypatch, tmp_path):
+    for name in ("PRUNING_CACHE", "PRUNING_DATA"):
+        monkeypatch.setenv(name, name.lower())
+    (tmp_path / "there").mkdir()
+    check_variables()
+    monkeypatch.chdir(tmp_path / "there")
+    check_variables()
+    assert cache_root() == tmp_path / "here" / "pruning_cache"
+    assert os.environ["PRUNING_DATA"] == str(tmp_path / "here" / "pruning_data")

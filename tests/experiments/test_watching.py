@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import resource
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,9 +12,11 @@ import pytest
 import pruning_core as pc
 from pruning_core.errors import BadInput, OutOfTime, PruningError
 from pruning_core.experiments import Watch, recipes, runs
-from pruning_core.experiments.watching import CURVES, EPOCHS, MEASURED, measured_file
+from pruning_core.experiments.log_files import CURVES, EPOCHS, HOW, MEASURED, read_curves, read_epochs
+from pruning_core.experiments.watching import measured_file
 from pruning_core.papers.sipp_pfp import SippTags
 from pruning_core.papers.snipit import OfficialTags
+from pruning_core.training.tensorboard import TensorBoard
 from pruning_core.training.trainer import Trainer
 
 pytest.importorskip("tensorboard", reason="an extra")
@@ -261,6 +266,112 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "logs").write_text("")  # in the meantime
     with pytest.raises(BadInput, match="cannot write"):
         pc.run(experiment(watch, [pc.Train(1)]), progress=False)
+
+
+def occupied(place: Path, kind: str) -> None:
+    """Something that is no file of a log in the place of one."""
+    place.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to({"link to nowhere": "nowhere", "device": "/dev/zero"}[kind])
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link to nowhere", "device"])
+@pytest.mark.parametrize("name", [EPOCHS, CURVES, HOW, MEASURED, "events"])
+def test_what_is_no_file_in_the_place_of_one_is_said_before_any_training(name, kind, tmp_path, monkeypatch):
+    logs = tmp_path / "logs"
+    watched = experiment(Watch(logs), [pc.Train(1), pc.Train(1)])
+    place = measured_file(watched).parent
+    if name != MEASURED:
+        pc.run(experiment(Watch(logs), [pc.Train(1)]), progress=False)
+        (place,) = logs.glob("*-training1-*")
+    place.mkdir(parents=True, exist_ok=True)
+    occupied(next(place.glob("events*")) if name == "events" else place / name, kind)
+    trained, there = times_trained(monkeypatch), sorted(logs.rglob("*"))
+    with pytest.raises(BadInput, match=r"^cannot write the log: .* is in the place of one: move it\.$"):
+        pc.run(watched, progress=False)
+    assert not trained
+    assert sorted(logs.rglob("*")) == there
+
+
+def test_a_folder_that_is_none_is_said_before_an_earlier_training(tmp_path, monkeypatch):
+    watched = experiment(Watch(tmp_path, tensorboard=False), [pc.Train(1), pc.Train(1)])
+    measured_file(watched).parent.write_text("")
+    trained = times_trained(monkeypatch)
+    with pytest.raises(BadInput, match="cannot write the log: watch is a folder"):
+        pc.run(watched, progress=False)
+    assert not trained
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "epoch,a\n1,2,3\n", "epoch,a\n1\n", "a\n1\n", "epoch,a\nx,1\n", "epoch,a\n1.5,1\n", "[" * 100_000, "epoch,a\n1,\0\n,",
+        "epoch,a\n1," + "9" * 200_000 + "\n",
+    ],
+    ids=lambda content: repr(content[:20]),
+)  # fmt: skip
+def test_a_table_that_is_none_holds_no_epochs(content, tmp_path):
+    (tmp_path / EPOCHS).write_text(content)
+    assert read_epochs(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, "{}", "3", "[1]", "[{}]", '[{"epoch": "x"}]', '[{"epoch": 9}]', "\0"]
+)
+def test_curves_that_are_none_are_left_out(content, tmp_path):
+    (tmp_path / CURVES).write_text(content)
+    assert read_curves(tmp_path, 3) == []
+
+
+@pytest.mark.parametrize("name", [EPOCHS, CURVES, HOW])
+@pytest.mark.parametrize("content", ["too large", "[" * 100_000, "epoch,time/flops_per_sample\n1,x\n"])
+def test_a_file_that_somebody_put_there_is_replaced(name, content, tmp_path):
+    watch, timeline = everything(tmp_path, elasticities=1), [pc.Train(1)]
+    pc.run(experiment(watch, timeline), progress=False)
+    whole = tables(tmp_path)
+    (place,) = tmp_path.glob("*-training1-*")
+    if content == "too large":
+        os.truncate(place / name, 10**12)  # a terabyte of nothing
+    else:
+        (place / name).write_text(content)
+    pc.run(experiment(watch, [*timeline, pc.Train(1)]), progress=False)
+    (again,) = [rows for path, rows in tables(tmp_path).items() if "training2" in path]
+    assert [row["epoch"] for row in again] == ["2"]
+    assert whole.keys() <= tables(tmp_path).keys()
+
+
+NAMES = ["x" * 300, "é" * 200, "a\nb", "a\0b", "../up", "<b>", "a\u202eb", " "]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: ascii(name[:8]))
+def test_a_method_of_any_name_has_a_folder(name, tmp_path):
+    watched = experiment(Watch(tmp_path / "logs"), [pc.Measure()], tags={"method": name})
+    pc.run(watched, progress=False)
+    (folder,) = (tmp_path / "logs").iterdir()
+    assert folder.name.endswith(watched.key)
+    assert folder.name.isprintable()
+    assert (folder / MEASURED).is_file()
+
+
+def test_a_file_of_tensorboard_that_cannot_grow_is_one_sentence(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    board = TensorBoard(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+    try:
+        with pytest.raises(BadInput, match=r"^cannot write for TensorBoard into .*: File too large\.$"):
+            board.add_numbers({f"loss {k}": 1.0 for k in range(100)}, 1)
+        with pytest.raises(BadInput, match=r"^cannot write for TensorBoard into "):
+            board.close()
+        with pytest.raises(BadInput, match=r"cannot write"):
+            pc.run(experiment(Watch(tmp_path / "logs"), [pc.Train(1)]), progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_minutes_for_many_experiments_and_for_fit(tmp_path, monkeypatch):

@@ -13,7 +13,10 @@ def small(classes):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
 
 
-@pytest.mark.parametrize("name", ["a\nb", "a\0b", "\t", "a\x7fb", "x" * 101, "é" * 51])
+UNSEEN = ["a\x85b", "a\x9b31mb", "a\u2028b", "a\u2029b", "a\u202eb", "a\u2066b", "a\u200bb", "\ufeffa", "e\u0301"]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\0b", "\t", "a\x7fb", "x" * 101, "é" * 51, *UNSEEN])
 def test_names_after_which_no_file_can_be_called_are_refused(name):
     with pytest.raises(BadInput, match="the name of a network"):
         pc.register_model(name, "digits", small)

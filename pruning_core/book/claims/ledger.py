@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 from pruning_core.book.tables import check_table, read_table
 from pruning_core.checks import checked
+from pruning_core.data.sets import DATASETS
 from pruning_core.errors import BadInput, known_name
+from pruning_core.models.build import known_model
 from pruning_core.records.table import COLUMNS, ORIGIN
 from pruning_core.version import PROFILES
 
@@ -171,4 +173,11 @@ def _setting(name: str, entry: Mapping[str, Any], columns: Iterable[str], profil
 def _selection(name: str, entry: Mapping[str, Any], columns: Iterable[str]) -> Selection:
     for column in (*(key for key in entry if key != "column"), entry["column"]):
         known_name(f"column in the selection of {name}:", column, columns)
+    try:  # no row has others, and the claim would wait for them for ever
+        if entry.get("model") is not None:
+            known_model(entry["model"])
+        if entry.get("data") is not None:
+            known_name("data set", entry["data"], DATASETS)
+    except BadInput as error:
+        raise type(error)(f"the selection of {name} is of no rows: {error}") from error
     return Selection({key: value for key, value in entry.items() if key != "column"}, entry["column"])

@@ -43,7 +43,8 @@ class OfficialTags:
 
     def go_on(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Count on from the rows of earlier epochs, as a Watch has written them."""
-        self.cumulative = sum(row.get("time/flops_per_sample", 0.0) for row in rows) * self.samples
+        counted = [row.get("time/flops_per_sample") for row in rows]
+        self.cumulative = sum(flops for flops in counted if isinstance(flops, int | float)) * self.samples
 
     histograms = staticmethod(official_histograms)
     pictures = staticmethod(official_pictures)
