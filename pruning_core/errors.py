@@ -15,7 +15,7 @@ class PruningError(Exception):
     >>> import pruning_core as pc
     >>> try:
     ...     pc.prune(pc.build_model("lenet300", "digits"), "magnitude", 1.5)
-    ... except PruningError as error:
+    ... except pc.PruningError as error:
     ...     print(error)
     sparsity must lie in [0, 1), not 1.5.
     """
