@@ -6,6 +6,7 @@ from textwrap import dedent
 import pytest
 import yaml
 
+import pruning_core as pc
 from pruning_core.errors import BadInput, UnknownName
 from pruning_core.experiments.asked import Asked
 from pruning_core.experiments.stages import Prune
@@ -14,6 +15,7 @@ from pruning_core.official.files import settings_of_file
 from pruning_core.papers.how_sparse.configurations import CONFIGURATIONS, FILES
 from pruning_core.papers.how_sparse.official import read_configuration
 from pruning_core.papers.sipp_pfp.config_file import read_parameter_file
+from pruning_core.papers.sipp_pfp.official import METHODS_OF_THE_FILES
 from pruning_core.papers.sipp_pfp.parameter_files import PARAMETER_FILES, ParameterFile
 
 TABLE = yaml.safe_load(Path(__file__).with_name("official_files.yml").read_text(encoding="utf-8"))
@@ -272,6 +274,15 @@ def test_every_class_that_draws_can_be_asked_for(tmp_path):
     path.write_text(yaml.safe_dump(document))
     found = planned(settings_of_file(path)[0], Asked(seeds=1, points=1))
     assert [next(s.method.name for s in e.timeline if isinstance(s, Prune)) for e in found] == list(names.values())
+
+
+@pytest.mark.parametrize("name", METHODS_OF_THE_FILES)
+def test_every_method_of_the_files_cuts_as_its_budget_is_spread_there(name, empty_cache):
+    method, across = METHODS_OF_THE_FILES[name]
+    cut = Prune(method, pc.Budget(0.5, across=across), samples=32)
+    experiment = pc.Experiment("lenet5", "digits", [cut, pc.Measure()], limit=300, width=0.5, profile="smoke")
+    (row,) = pc.run(experiment, progress=False)
+    assert row["sparsity"] == pytest.approx(0.5, abs=0.03)
 
 
 def test_a_method_is_asked_for_by_its_class_as_well():

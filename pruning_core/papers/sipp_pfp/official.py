@@ -43,11 +43,12 @@ METHODS_OF_THE_FILES: dict[str, tuple[str | Method, str]] = {
     "SiPP": ("sipp", "global"), "SiPP-rand": ("sipp_random", "global"), "SiPP-hybrid": ("sipp_hybrid", "global"),
     "WT": ("magnitude", "global"), "SNIP": ("snip", "global"), "PFP": ("pfp", "global"),
     "FT": ("l1_norm", "layer"), "SoftNet": ("l2_norm", "layer"), "ThiNet": (ThiNet(reference=True), "layer"),
-    "PFP-rand": ("pfp_random", "global"), "PFP-top": ("pfp_top", "global"), "Uniform": ("uniform", "layer"),
-    "ell1": ("l1_sampling", "layer"), "ell2": ("l2_sampling", "layer"), "ell1 and ell2": ("l1_l2_sampling", "layer"),
+    "PFP-rand": ("pfp_random", "global"), "PFP-top": ("pfp_top", "global"), "Uniform": ("uniform", "global"),
+    "ell1": ("l1_sampling", "global"), "ell2": ("l2_sampling", "global"), "ell1 and ell2": ("l1_l2_sampling", "global"),
     "Uniform Filters": ("random_channels", "layer"),
 }  # fmt: skip
-"""Name in the files -> our method as the official code has it, and how its budget is spread."""
+"""Name in the files -> our method as the official code has it, and how its budget is spread. The classes that draw weights
+share it out themselves, which is what "global" leaves them to do."""
 
 METHODS_ELSEWHERE = {"ALDS": LOW_RANK, **ELSEWHERE}
 """Name in the files, or class of the official code, -> why it is not here."""
