@@ -21,7 +21,7 @@ import click
 from pruning_core.commands import book, experiments, official, tables
 from pruning_core.commands.options import CONTEXT
 from pruning_core.errors import BadInput, BadType, OutOfTime, PruningError, shortage
-from pruning_core.records.files import remove_own
+from pruning_core.records.files import remove_own, tidy
 from pruning_core.records.locks import kill, sweep
 from pruning_core.starting import INTERRUPTED
 
@@ -126,6 +126,7 @@ def main(given: Sequence[str] | None = None) -> int:
     output, errors = sys.stdout, sys.stderr
     try:
         with _ends_in_order() as stopped:
+            tidy()
             run(args=None if given is None else list(given), prog_name="python -m pruning_core", standalone_mode=False)
             sys.stdout.flush()  # whoever read it may have gone, which is to be heard of here
     except OutOfTime as error:

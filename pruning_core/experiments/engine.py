@@ -28,7 +28,7 @@ from pruning_core.experiments.runs import beginnings, checkpoint, ends_after, is
 from pruning_core.experiments.stages import Each, Repeat, Stage, Train
 from pruning_core.experiments.variables import check_variables
 from pruning_core.progress import progress_bar
-from pruning_core.records.files import replaceable, write_atomically
+from pruning_core.records.files import replaceable, tidy, write_atomically
 from pruning_core.records.places import file_bytes, located
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def run_all(
     """
     import pandas as pd
 
+    tidy()
     listed = list(experiments)
     folder = None if folder is None else located("folder", folder)  # workers are in another one
     if noted := os.environ.get("PRUNING_PLAN"):  # how a sweep learns what its notebooks ask for

@@ -246,6 +246,13 @@ def remove_leftovers(folder: str | os.PathLike) -> None:
                 _remove(left)
 
 
+def tidy() -> None:
+    """Remove the drafts and the scratch of killed processes. Whatever begins does so, also where it finds all of its work done
+    and would not come to that folder any more."""
+    with contextlib.suppress(OSError, BadInput):  # a cache that cannot be is for others to refuse
+        remove_leftovers(running_root())
+
+
 def remove_own() -> None:
     """Delete what this process itself has under temporary names, when it has to end at once."""
     for folder in tuple(_WRITTEN):

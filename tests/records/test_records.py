@@ -18,6 +18,7 @@ import pytest
 from pruning_core import records, version
 from pruning_core.__main__ import main
 from pruning_core.errors import BadInput, BadType, CorruptFile, UnknownName
+from pruning_core.experiments import run_all
 from pruning_core.masks.budgets import Budget
 from pruning_core.records import files, hashes, locks, table
 
@@ -572,6 +573,22 @@ def test_a_link_to_a_file_stays_a_link(tmp_path):
     records.write_atomically(link, "new")
     assert link.is_symlink()
     assert file.read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    "begin", [lambda: run_all([], progress=False), lambda: main(["models"])], ids=["list", "command"]
+)
+def test_what_begins_removes_what_killed_processes_left_running(begin, empty_cache):
+    """Also where nothing is left to do: a worker that was killed after the last record had left its scratch for good."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = files.running_root() / files.partial_prefix().replace(f"-{os.getpid()}-", f"-{ended.pid}-")
+    own = files.running_root() / f"{files.partial_prefix()}own"
+    for folder in (left, own):
+        folder.mkdir(parents=True)
+    begin()
+    assert not left.exists()
+    assert own.exists()
 
 
 def test_a_process_that_has_to_end_at_once_removes_what_is_its_own(tmp_path):
