@@ -191,6 +191,9 @@ def partial_prefix() -> str:
     return f".partial-{_place()}-{os.getpid()}-"
 
 
+_TRIES = 20
+"""How often a temporary folder is removed that is there again, a twentieth of a second apart."""
+
 _WRITTEN: set[Path] = set()
 """The folders in which this process has had something under a temporary name."""
 
@@ -209,8 +212,15 @@ def temporary_folder(place: Path, kind: str = "folder") -> Iterator[Path]:
         folder = tempfile.TemporaryDirectory(dir=place, prefix=partial_prefix(), ignore_cleanup_errors=True)
     except OSError as error:
         raise BadInput(f"cannot write into the {kind} {place}: {error.strerror}.") from error
-    with folder as name:
-        yield Path(name)
+    try:
+        with folder as name:
+            yield Path(name)
+    finally:  # a process that was killed a moment ago may have written there while the rest went
+        for _ in range(_TRIES):
+            if not os.path.exists(folder.name):
+                break
+            shutil.rmtree(folder.name, ignore_errors=True)
+            time.sleep(0.05)
 
 
 def _place() -> str:

@@ -591,6 +591,24 @@ def test_what_begins_removes_what_killed_processes_left_running(begin, empty_cac
     assert own.exists()
 
 
+def test_a_temporary_folder_goes_although_somebody_still_writes_there(tmp_path):
+    """As a worker does that was killed, and has not yet ended."""
+    busy = (
+        "import pathlib, sys, time\nplace, end = pathlib.Path(sys.argv[1]), time.monotonic() + 0.5\n"
+        "print('begun', flush=True)\nwhile time.monotonic() < end and place.exists():\n"
+        "    (place / str(time.monotonic())).touch()\n"
+    )
+    with files.temporary_folder(tmp_path) as folder:
+        for number in range(2000):  # to remove them takes a while, in which others come
+            (folder / str(number)).touch()
+        writer = subprocess.Popen(
+            [sys.executable, "-c", busy, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert writer.stdout.readline()
+    writer.wait()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_process_that_has_to_end_at_once_removes_what_is_its_own(tmp_path):
     others = tmp_path / ".partial-00000000.1-1-abc"
     others.write_text("of another process")
