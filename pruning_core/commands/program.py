@@ -105,6 +105,7 @@ def as_process() -> NoReturn:
         sys.exit(status)
     # An interpreter that ends in order takes all of torch apart before, which takes a second or more.
     atexit._run_exitfuncs()
+    remove_own()  # what a stop in the middle of a start has made nobody responsible for
     sys.stdout.flush()
     os._exit(status)
 
