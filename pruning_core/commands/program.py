@@ -54,6 +54,15 @@ SECONDS_TO_END = 2.0
 """What a command that is stopped has to put things in order; after that its processes are killed."""
 
 
+def _heard() -> list[int]:
+    """The signals that are not ignored, as SIGINT is for what a shell starts in its background."""
+    return [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def _only_noted(number: int, frame: Any) -> None:
+    """A handler that leaves a signal to ``_end_at_the_latest``, which has read its number."""
+
+
 @contextlib.contextmanager
 def _ends_in_order() -> Iterator[list[int]]:
     """Within the block SIGTERM, as from a scheduler, and SIGHUP, as from a closed terminal, end what runs as Ctrl-C does:
@@ -68,9 +77,7 @@ def _ends_in_order() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield stopped
         return
-    # Who starts a command in the background of a shell has SIGINT ignored.
-    heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in heard}
+    before = {number: signal.signal(number, stop) for number in _heard()}
     try:
         yield stopped
     finally:
@@ -100,12 +107,13 @@ def as_process() -> NoReturn:
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_end_at_the_latest, args=(reading,), daemon=True).start()
+    for number in _heard():  # around the command too: one that has done its work has still to put things in order
+        signal.signal(number, _only_noted)
     status = main()
     if status <= 128:
         sys.exit(status)
     # An interpreter that ends in order takes all of torch apart before, which takes a second or more.
     atexit._run_exitfuncs()
-    remove_own()  # what a stop in the middle of a start has made nobody responsible for
     sys.stdout.flush()
     os._exit(status)
 

@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import ctypes
 import functools
+import logging
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +63,17 @@ def local_cluster(processes: int, dashboard: str | None = None) -> Iterator[Any]
     }
     others, cluster = set(multiprocessing.active_children()), None
     with temporary_folder(running_root()) as scratch:
-        make = functools.partial(
-            distributed.LocalCluster, n_workers=processes, threads_per_worker=1, memory_limit=None,
-            dashboard_address=dashboard, silence_logs=50, local_directory=str(scratch),
-        )  # fmt: skip
+
+        def make() -> Any:
+            with dask.config.set(settings | {"temporary-directory": str(scratch)}):
+                return distributed.LocalCluster(
+                    n_workers=processes, threads_per_worker=1, memory_limit=None, dashboard_address=dashboard,
+                    silence_logs=50, local_directory=str(scratch),
+                )  # fmt: skip
+
         try:
             try:
-                with dask.config.set(settings | {"temporary-directory": str(scratch)}):
-                    cluster = _unheard(make)
+                cluster = _unheard(make, lambda: _kill_workers(others))
             except (RuntimeError, OSError) as error:  # too little memory, too many processes
                 raise BadInput(
                     f"{processes} processes could not be started ({said(error)}): ask for fewer workers, or for none."
@@ -77,11 +82,15 @@ def local_cluster(processes: int, dashboard: str | None = None) -> Iterator[Any]
         finally:
             for nanny in () if cluster is None else cluster.workers.values():
                 nanny.auto_restart = False
-            started = set(multiprocessing.active_children()) - others
-            kill(child for child in started if child.name.startswith("Dask Worker"))
+            _kill_workers(others)
             if cluster is not None:
                 cluster.close()
             sweep()
+
+
+def _kill_workers(others: set[Any]) -> None:
+    """Kill the workers that this process has started, but for ``others``."""
+    kill(child for child in set(multiprocessing.active_children()) - others if child.name.startswith("Dask Worker"))
 
 
 def _enough_files(processes: int) -> None:
@@ -102,17 +111,28 @@ def _enough_files(processes: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def _unheard(make: Callable[[], Any]) -> Any:
+def _unheard(make: Callable[[], Any], undo: Callable[[], None]) -> Any:
     """What ``make`` returns, called where Ctrl-C is not heard, nor in the processes that it starts: a terminal sends it to all
-    of them, and who has started them sees to their end."""
+    of them, and who has started them sees to their end. Who is stopped while it runs calls ``undo`` until it has ended: nobody
+    would be responsible any more for what it makes then."""
 
     def call() -> Any:
+        resource_tracker.ensure_running()  # it lets Ctrl-C through again to the thread that needs it first
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         return make()
 
     pool = ThreadPoolExecutor(1)
+    making = pool.submit(call)
     try:
-        return pool.submit(call).result()
+        return making.result()
+    except KeyboardInterrupt:
+        given_up = time.monotonic() + SECONDS_TO_CONNECT
+        while not making.done() and time.monotonic() < given_up:
+            undo()
+            time.sleep(0.05)
+        if making.done() and making.exception() is None:
+            making.result().close()
+        raise
     finally:
         pool.shutdown(wait=False)
 
@@ -141,7 +161,8 @@ def end_own_workers() -> None:
     """End the processes that were started for a number of workers, whatever they are at; those of a scheduler are others'."""
     for number in [workers for workers in _OPEN if isinstance(workers, int)]:
         _, stack, _ = _OPEN.pop(number)
-        with contextlib.suppress(Exception):  # what is lost need not say good-bye
+        # What is lost need not say good-bye, nor who is left talk of it.
+        with contextlib.suppress(Exception), _distributed().utils.silence_logging_cmgr(logging.CRITICAL):
             stack.close()
 
 

@@ -58,6 +58,40 @@ def test_a_command_that_cannot_end_in_time_leaves_as_little_and_says_the_same(ki
     assert run.left() == []
 
 
+ENDS_SLOWLY = """
+import atexit, os, time
+
+def ending():
+    with open(os.environ["PROGRESS"], "w") as file:
+        file.write("ending")
+    time.sleep(0.5)
+
+atexit.register(ending)  # before what puts things in order, which was registered earlier
+as_process()
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_stopped_when_its_work_is_done_puts_things_in_order_all_the_same(how, address, tmp_path):
+    kind = replace(KINDS["workers"], script=KINDS["workers"].script.replace("\nas_process()\n", ENDS_SLOWLY))
+    assert kind.script != KINDS["workers"].script
+    run = made(kind, tmp_path / "run", address)
+    ends = lambda: run.progress_file.exists() and run.progress_file.read_text() == "ending"  # noqa: E731
+    assert not run.killed(how, 0.1, ends), run.status
+    assert run.left() == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("seconds", [0.1, 0.5, 1.0, 1.5])
+def test_workers_that_are_stopped_while_they_start_leave_nothing(seconds, how, address, tmp_path):
+    run = made(KINDS["workers"], tmp_path / "run", address)
+    starts = lambda: any((run.folder / "cache" / "running").glob("*"))  # noqa: E731
+    assert run.killed(how, seconds, starts, group=how == signal.SIGINT)
+    assert run.status == 128 + how
+    assert run.left() == []
+    assert "Traceback" not in run.errors()
+
+
 STOPPABLE = {
     **{name: kind for name, kind in KINDS.items() if kind.command},
     "official": Kind(COMMAND, "official mnist/lenet300_100 --epochs 20 --limit 2000 --data digits --seeds 2"),
