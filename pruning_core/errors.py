@@ -1,10 +1,11 @@
 """The errors of the package, and the one check that every lookup by name shares."""
 
+import contextlib
 import errno
 import re
 import reprlib
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any
 
@@ -57,6 +58,25 @@ def said(error: BaseException, most: int = 200) -> str:
     """
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return line if len(line) <= most else textwrap.shorten(line, most, placeholder=" ...")
+
+
+@contextlib.contextmanager
+def named_failures(what: str) -> Iterator[None]:
+    """Whatever a user's own code raises within the block becomes BadInput, which says that ``what`` failed and how; the
+    package's own errors pass.
+
+    >>> with named_failures("the function of data set 'mine'"):
+    ...     {}["images"]
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadInput: the function of data set 'mine' failed: 'images'.
+    """
+    try:
+        yield
+    except PruningError:
+        raise
+    except Exception as error:
+        raise BadInput(f"{what} failed: {said(error).rstrip('.')}.") from error
 
 
 _MEMORY = re.compile(r"allocate memory|unable to allocate|out of memory|failed to map segment|bad_alloc", re.IGNORECASE)

@@ -90,4 +90,6 @@ def check_table(content: Any, part: str, name: str) -> None:
                 known_name(f"key of {at}:", key, error.definition["properties"])
         if error.rule == "enum":
             known_name(f"{path.rpartition('.')[2]} of {name}:", error.value, map(str, error.rule_definition))
+        if error.rule == "pattern":
+            raise BadInput(f"{at} must be a text of one line, without control characters.") from None
         raise BadInput(f"{at} {str(error.message).removeprefix(str(error.name)).strip()}.") from None

@@ -17,7 +17,7 @@ from pruning_core.data.downloads import content_sha256
 from pruning_core.data.sets import DATASETS, NORMALISATIONS, DatasetInfo
 from pruning_core.data.sources import Raw
 from pruning_core.data.splits import WITH_TEST_SET, WITHOUT_TEST_SET, split_indices
-from pruning_core.errors import BadInput, BadType, CorruptFile, PruningError, said
+from pruning_core.errors import BadInput, BadType, CorruptFile, named_failures
 from pruning_core.progress import progress_bar
 from pruning_core.records.places import check_name, file_bytes, located, regular_file
 
@@ -114,9 +114,30 @@ def folder_info(name: str, folder: str | os.PathLike, side: int | None = None) -
 
 
 def folder_fingerprint(folder: Path, side: int) -> str:
-    """SHA-256 over ``side`` and the names, sizes and contents of the images; of a large one its ends, of END bytes each."""
-    digest = hashlib.sha256(f"{side}".encode())
+    """SHA-256 over ``side`` and the names, sizes and contents of the images; of a large one its ends, of END bytes each.
+
+    They are read again only where the system has noted a change since this process read them.
+    """
     found = sorted(path for part in parts(folder) if part is not None for path in listed(part)[0])
+    noted = hashlib.sha256()
+    for path in found:
+        try:
+            about = path.stat()
+        except OSError as error:
+            raise CorruptFile(f"{path} is no image that can be read: {error.strerror}.") from error
+        noted.update(os.fsencode(f"\n{path} {about.st_ino} {about.st_size} {about.st_ctime_ns}"))
+    key = (str(folder), side)
+    if _READ.get(key, ("", ""))[0] != noted.hexdigest():
+        _READ[key] = noted.hexdigest(), _fingerprint(folder, side, found)
+    return _READ[key][1]
+
+
+_READ: dict[tuple[str, int], tuple[str, str]] = {}
+"""Of a folder and a side what the system noted of the files, and their fingerprint."""
+
+
+def _fingerprint(folder: Path, side: int, found: list[Path]) -> str:
+    digest = hashlib.sha256(f"{side}".encode())
     with progress_bar(True, iterable=found, unit="image", desc="looking at the images", leave=False, delay=5) as images:
         for path in images:
             try:
@@ -198,12 +219,8 @@ def check_counts(name: str, counts: np.ndarray, tested: bool) -> None:
 
 def arrays_of(name: str, function: Callable[[], Any]) -> Raw:
     """What the function returns, as arrays (N, C, H, W) of bytes or float32 and labels (N,), checked."""
-    try:
+    with named_failures(f"the function of data set {name!r}"):
         found = function()
-    except PruningError:
-        raise
-    except Exception as error:  # code of one's own may raise whatever it likes
-        raise BadInput(f"the function of data set {name!r} failed: {said(error).rstrip('.')}.") from error
     if not isinstance(found, (tuple, list)) or len(found) not in (2, 4):
         raise BadType(
             f"the function of {name!r} must return (images, labels) or (images, labels, test images, test labels)."

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pruning_core.checks import Whole, check, checked
-from pruning_core.errors import BadInput, BadType, PruningError, said
+from pruning_core.errors import BadInput, BadType, named_failures
 from pruning_core.models.build import MODELS, shape_and_classes
 from pruning_core.models.cost import count_parameters
 from pruning_core.models.zoo.base import NORMS, ModelInfo, Shape
@@ -39,12 +39,8 @@ class OwnBuilder:
                     f"network {self.name!r} is built with {choice}={usual[choice]!r} only, as its builder has no parameter "
                     f"{choice!r}."
                 )
-        try:
+        with named_failures(f"the builder of network {self.name!r}"):
             model = self.build(**{choice: given[choice] for choice in self.takes})
-        except PruningError:
-            raise
-        except Exception as error:  # code of one's own may raise whatever it likes
-            raise BadInput(f"the builder of network {self.name!r} failed: {said(error).rstrip('.')}.") from error
         if not isinstance(model, nn.Module):
             raise BadType(
                 f"the builder of network {self.name!r} must return a torch.nn.Module, not {type(model).__name__}."

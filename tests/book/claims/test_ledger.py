@@ -10,6 +10,7 @@ from pruning_core import records
 from pruning_core.book.claims.ledger import Comparison, load_claims
 from pruning_core.book.profiles import read_profiles
 from pruning_core.errors import BadInput
+from pruning_core.methods.base import METHODS
 from pruning_core.version import REPOSITORY
 
 BOOK = Path(__file__).parents[3] / "book"
@@ -67,6 +68,12 @@ def write(tmp_path, *entries):
         ({"ours": [OURS | {"over": ["attack"]}]}, "missing dependency rule"),
         ({"ours": [OURS | {"over": ["atack"], "rule": "clear majority of cells"}]}, "unknown column in 'over'"),
         ({"ours": [OURS | {"over": ["asked"], "rule": "best cell"}]}, "unknown rule of the claim 'a': 'best cell'"),
+        ({"where": "Table 1\nand 2"}, "'where' of the claim 'a' must be a text of one line"),
+        ({"where": ""}, "'where' of the claim 'a' must be"),
+        (
+            {"ours": [OURS | {"at": "a\u2028b", "scale": "full"}]},
+            "'ours.0.at' of the claim 'a' must be a text of one line",
+        ),
         ({"ours": None}, "'ours' of the claim 'a' must be array"),
     ],
 )
@@ -164,6 +171,25 @@ def test_every_column_of_the_rows_is_a_setting_or_a_measurement():
     # the rest are columns of a study that no claim reads: there they count as settings
     assert columns - free <= {"offset", "offset_dense", "as_cut", "repaired", "lost", "commonest", "statistics"}
     assert not tags & LEDGER[0].measured
+
+
+def test_every_method_and_label_that_a_claim_reads_is_one_that_its_page_writes():
+    """A misspelt one would be found by nobody: its claim would wait for such rows for ever."""
+    pages = {c.page: (REPOSITORY / "notebooks" / f"{c.page}.ipynb").read_text(encoding="utf-8") for c in LEDGER}
+    read = {
+        (c.page, value)
+        for c in LEDGER
+        for setting in c.ours
+        for side in (getattr(setting.ours, "first", setting.ours), getattr(setting.ours, "second", setting.ours))
+        for column, value in side.where.items()
+        if c.kind != "unseen" and column in ("method", "label") and value is not None
+    }
+    assert len(read) > 60
+    assert {
+        (page, value)
+        for page, value in read
+        if value not in METHODS and f'"{value}' not in pages[page].replace("\\", "")
+    } == set()
 
 
 def test_comparisons_name_what_they_compare():
