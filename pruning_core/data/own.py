@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+import time
 import unicodedata
 from collections.abc import Callable
 from io import BytesIO
@@ -119,18 +120,26 @@ def folder_fingerprint(folder: Path, side: int) -> str:
     They are read again only where the system has noted a change since this process read them.
     """
     found = sorted(path for part in parts(folder) if part is not None for path in listed(part)[0])
-    noted = hashlib.sha256()
+    noted, newest = hashlib.sha256(), 0
     for path in found:
         try:
             about = path.stat()
         except OSError as error:
             raise CorruptFile(f"{path} is no image that can be read: {error.strerror}.") from error
         noted.update(os.fsencode(f"\n{path} {about.st_ino} {about.st_size} {about.st_ctime_ns}"))
-    key = (str(folder), side)
-    if _READ.get(key, ("", ""))[0] != noted.hexdigest():
-        _READ[key] = noted.hexdigest(), _fingerprint(folder, side, found)
-    return _READ[key][1]
+        newest = max(newest, about.st_ctime_ns)
+    key, state = (str(folder), side), noted.hexdigest()
+    if key in _READ and _READ[key][0] == state:
+        return _READ[key][1]
+    settled = time.time_ns() - newest > TICK  # else a change to come could bear the time of the last one
+    fingerprint = _fingerprint(folder, side, found)
+    if settled:
+        _READ[key] = state, fingerprint
+    return fingerprint
 
+
+TICK = 1_000_000_000
+"""Nanoseconds; the clock of a file system may be as coarse."""
 
 _READ: dict[tuple[str, int], tuple[str, str]] = {}
 """Of a folder and a side what the system noted of the files, and their fingerprint."""

@@ -1,6 +1,7 @@
 """Data sets of one's own: arrays from a function, folders of images by name and by path, and what is refused."""
 
 import os
+import time
 from unittest.mock import patch
 
 import numpy as np
@@ -150,6 +151,26 @@ def test_another_image_of_the_same_size_is_another_experiment(tmp_path, at):
         pc.load_data("paint")
     pc.register_data("paint", folder, side=8)
     assert pc.Experiment("mlp5_snip", "paint", [pc.Train(1)]).key != first
+
+
+def test_images_are_read_again_only_when_the_system_has_noted_a_change(tmp_path, monkeypatch):
+    folder = painted(tmp_path / "paint")
+    read = []
+    fingerprint = own._fingerprint
+    monkeypatch.setattr(own, "_fingerprint", lambda *given: read.append(1) or fingerprint(*given))
+    pc.register_data("paint", folder, side=8)
+    first = own.DATASETS["paint"].fingerprint
+    assert own.folder_fingerprint(folder, 8) == first
+    assert len(read) == 2  # a change in the same moment would not be seen
+    monkeypatch.setattr(own, "TICK", -1)
+    for _ in range(3):
+        assert own.folder_fingerprint(folder, 8) == first
+    assert len(read) == 3
+    assert own.folder_fingerprint(folder, 9) != first
+    time.sleep(0.05)
+    os.utime(next(folder.rglob("*.png")))
+    assert own.folder_fingerprint(folder, 8) == first
+    assert len(read) == 5
 
 
 def test_an_image_that_is_a_pipe_is_refused(tmp_path):
