@@ -14,7 +14,7 @@ from pruning_core.records.hashes import digest
 from pruning_core.records.machine import DIRTY
 from pruning_core.records.places import check_folder, file_bytes
 from pruning_core.records.rows import UNTAGGED, check_entries, is_text
-from pruning_core.version import CHEAP, LONG, source_hash
+from pruning_core.version import CHEAP, LONG, PROFILES, source_hash
 
 if TYPE_CHECKING:
     import pandas
@@ -86,6 +86,14 @@ def _no_number(word: str) -> None:
     raise ValueError(f"{word} is no JSON")
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; ValueError where a key stands twice, of which the last one would win unseen."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
 @checked
 def read_rows(path: str | os.PathLike) -> list[dict]:
     """The rows of a record of :func:`write_rows`. Raises CorruptFile for a file that is truncated, altered or of another
@@ -99,8 +107,8 @@ def read_rows(path: str | os.PathLike) -> list[dict]:
     """
     try:
         content = file_bytes(path, LARGEST)
-        document = json.loads(content.decode("utf-8"), parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:  # broken JSON, broken UTF-8, NaN
+        document = json.loads(content.decode("utf-8"), parse_constant=_no_number, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:  # broken JSON, broken UTF-8, NaN, a key that stands twice
         raise CorruptFile(f"{path} is no record: it is truncated, altered, or of another kind; {_WAY_OUT}.") from error
     except FileNotFoundError as error:
         raise BadInput(f"cannot read the record {path}: {error.strerror}.") from error
@@ -159,7 +167,8 @@ def collect(
     ...     collect([], target=folder)
     []
     """
-    wanted, left_out = set(profiles), set(skip)
+    wanted = {known_name("profile", name, PROFILES) for name in profiles}
+    left_out = set(skip)
     own = results_root() if is_checkout() else cache_root() / "results"
     gathered: dict[str, list[dict]] = {}
     edited: list[Path] = []
@@ -213,6 +222,7 @@ def _collected_name(row: Mapping[str, Any], file: Path) -> str:
     """The name of the file, without its ending, in which a row of the record ``file`` is stored with the book."""
     parts = [str(row[part]) for part in ("model", "data") if row.get(part)]
     name = "-".join(parts or [str(row.get("study") or "studies")]).replace("/", "-").replace(" ", "-")
+    name = f"_{name}" if name.startswith(".") else name  # what begins with a dot is no record to any reader
     try:
         check("name", f"{name}.json", Place())
     except BadInput:
