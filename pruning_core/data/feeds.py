@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pruning_core.errors import BadInput, BadType
+from pruning_core.errors import BadInput, BadType, named_failures
 
 LABELS = ("labels", "label", "targets", "target", "y")
 """Under which of these names a batch that is a dict has its labels: the first that it holds."""
@@ -44,11 +44,11 @@ class Feed:
             raise BadType(
                 "batches is one pair of inputs and labels, not a list of such pairs: give [(inputs, labels)]."
             )
-        self.source = list(source) if isinstance(source, Iterator) else source
+        self.source = list(_read(source)) if isinstance(source, Iterator) else source
         self.model = model
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        for number, batch in enumerate(self.source, 1):
+        for number, batch in enumerate(_read(self.source), 1):
             inputs, labels = self._pair(batch)
             if any(len(part) == 0 for part in _parts(inputs) if isinstance(part, Tensor) and part.dim()):
                 raise BadInput(f"batch {number} holds no sample.")
@@ -90,6 +90,19 @@ class Feed:
         labels = _tensor(labels)
         whole = isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.is_complex())
         return inputs, labels.long() if whole and labels.dtype != torch.bool else labels
+
+
+def _read(source: Iterable[Any]) -> Iterator[Any]:
+    """What a source gives, one after the other; BadInput for what its own code, such as a data set's, raises meanwhile."""
+    with named_failures("the source of the batches"):
+        rest = iter(source)
+    while True:
+        with named_failures("the source of the batches"):
+            try:
+                batch = next(rest)
+            except StopIteration:
+                return
+        yield batch
 
 
 def _is_one_pair(source: Any) -> bool:

@@ -159,7 +159,11 @@ class Masks(NamedTensors):
         self.check(model)
         for name, parameter in model.named_parameters():
             if name in self:
-                parameter.masked_fill_(~self[name].to(parameter.device), 0)
+                try:
+                    parameter.masked_fill_(~self[name].to(parameter.device), 0)
+                except NotImplementedError as error:
+                    kind = f"{parameter.dtype} ({parameter.layout})"
+                    raise BadType(f"{name!r} holds {kind}, of which torch masks nothing.") from error
 
     @checked
     def save(self, path: str | PathLike) -> None:
