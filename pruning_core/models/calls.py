@@ -58,7 +58,14 @@ def mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:
 
 def part(inputs: Any, chosen: slice) -> Any:
     """Some samples of a batch; what has no batch dimension stays."""
-    return mapped(lambda tensor: tensor[chosen] if tensor.dim() else tensor, inputs)
+
+    def cut(tensor: Tensor) -> Tensor:
+        try:
+            return tensor[chosen] if tensor.dim() else tensor
+        except NotImplementedError as error:
+            raise BadInput(f"a batch that is stored as {tensor.layout} cannot be cut into its samples.") from error
+
+    return mapped(cut, inputs)
 
 
 def first_sample(inputs: Any) -> Any:

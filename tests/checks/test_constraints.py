@@ -25,8 +25,10 @@ from pruning_core.checks import (
     checked,
     doubles,
     generator_of,
+    present,
 )
 from pruning_core.errors import BadInput, BadType, UnknownName
+from pruning_core.records import environment
 
 
 class Level(IntEnum):
@@ -266,3 +268,10 @@ def test_what_is_wanted_as_a_list_may_be_read_twice_and_what_is_only_read_stays(
     assert twice({"x": {}}.values(), iter([])) == (1, 1, False)
     with pytest.raises(BadType, match="each of rows"):
         twice((i for i in range(3)), [])
+
+
+@pytest.mark.parametrize("device", ["hpu", "privateuseone", "meta", "xpu", "vulkan", "lazy"])
+def test_a_device_of_another_package_is_not_there(device):
+    for ask in (present, environment):
+        with pytest.raises(BadInput, match=f"device='{device}' was asked for, but torch cannot use it here"):
+            ask(device)

@@ -1,6 +1,7 @@
 """Networks that are odd but legal: their own code fails, or their weights are of a kind that nothing computes with, or nothing
 can look into them; one sentence each, wherever they arrive."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -230,3 +231,56 @@ def test_names_of_no_layer_and_no_names_are_refused():
     with pytest.raises(BadInput, match="names is empty"):
         loss_gradients(network(), [], [(X, Y)], F.cross_entropy)
     assert pc.evaluate(nn.Sequential(), [(torch.ones(2, 3), Y[:2])], precision="bfloat16").n == 2
+
+
+ARRAYS = {
+    "backwards": X.numpy()[::-1],
+    "the bytes of another machine": X.numpy().astype(">f4"),
+    "a long double": X.numpy().astype(np.longdouble),
+    "read only": np.broadcast_to(X.numpy(), X.shape),
+}
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+def test_arrays_are_batches_however_their_numbers_lie(kind):
+    found = pc.evaluate(network(), [(ARRAYS[kind], Y.numpy().astype(">i8"))])
+    wanted = X.flip(0) if kind == "backwards" else X
+    assert found.loss == pytest.approx(pc.evaluate(network(), [(wanted, Y)]).loss)
+
+
+NO_BATCHES = {
+    "texts": ((X, np.array(["a"] * 24)), "must hold numbers, not an array of <U1"),
+    "dates": ((X.numpy().astype("datetime64[s]"), Y), "must hold numbers, not an array of datetime64"),
+    "sparse labels": ((X, Y.to_sparse()), "labels of a batch must be a dense tensor"),
+    "nested": ((torch.nested.nested_tensor(list(X)), Y), "a batch holds a nested tensor"),
+}
+
+
+@pytest.mark.parametrize("way", ["prune", "fit", "evaluate"])
+@pytest.mark.parametrize("kind", NO_BATCHES)
+def test_what_is_no_batch_of_numbers_is_one_sentence(kind, way):
+    batch, words = NO_BATCHES[kind]
+    ways = {"prune": lambda model, batches: pc.prune(model, "snip", 0.5, batches=batches)} | {
+        "fit": lambda model, batches: pc.fit(model, batches, **QUIET),
+        "evaluate": pc.evaluate,
+    }
+    with pytest.raises(BadType, match=words):
+        ways[way](network(), [batch])
+
+
+def test_sparse_inputs_are_not_cut_into_samples():
+    with pytest.raises(BadInput, match="cannot be cut into its samples"):
+        pc.prune(network(), "snip", 0.5, batches=[(X.to_sparse(), Y)])
+
+
+def test_masks_of_other_shapes_are_refused_before_anything_is_cut():
+    model = network()
+    groups = pc.find_groups(model, X[:1])
+    for mask in (torch.ones(0, dtype=torch.bool), torch.ones(8, 1, dtype=torch.bool), torch.ones(8, 4)):
+        with pytest.raises(BadInput, match=r"the mask of '0.weight' must be a bool tensor of shape \(8, 4\)"):
+            pc.remove(model, {"0.weight": mask}, groups)
+    assert model[0].weight.shape == (8, 4)
+    for mask in (torch.ones(2, dtype=torch.bool).to_sparse(), torch.ones(2, dtype=torch.bool, device="meta")):
+        with pytest.raises(BadType, match="the mask of 'a' must be a dense tensor"):
+            pc.Masks({"a": mask})
