@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from pruning_core.checks import A, Text, check, checked, plain
 from pruning_core.errors import BadInput, BadType, CorruptFile, shown
@@ -184,11 +184,10 @@ def _content(cell: Any) -> list[Any]:
 
 def _digest_of(tensor: Tensor) -> Any:
     """The SHA-256 of a tensor; of one without values what there is to say of it."""
-    if isinstance(tensor, UninitializedTensorMixin) or tensor.is_meta:
-        return {
-            "type": str(tensor.dtype),
-            "shape": None if isinstance(tensor, UninitializedTensorMixin) else [*tensor.shape],
-        }
+    if is_lazy(tensor):
+        return {"type": str(tensor.dtype), "shape": None}
+    if tensor.is_meta:
+        return {"type": str(tensor.dtype), "shape": list(tensor.shape)}
     dense = tensor.detach() if tensor.layout is torch.strided else tensor.detach().to_dense()
     return _digest({"": dense.cpu().resolve_conj().resolve_neg()}, "")[:16]
 
