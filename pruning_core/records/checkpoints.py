@@ -25,7 +25,7 @@ from torch.nn.parameter import is_lazy
 from pruning_core.checks import A, Text, check, checked, plain
 from pruning_core.errors import BadInput, BadType, CorruptFile, shown
 from pruning_core.records.files import write_atomically
-from pruning_core.records.places import regular_file
+from pruning_core.records.places import each_once, regular_file
 
 FORMAT = "pruning-core tensors 1"
 LARGEST = 2**35
@@ -110,7 +110,7 @@ def load_tensors(path: str | PathLike) -> tuple[dict[str, Tensor], dict[str, Any
     if _digest(tensors, text) != metadata.get("sha256"):
         raise CorruptFile(f"{path} was altered after it was written: its checksum does not match.")
     try:
-        info = json.loads(text)
+        info = json.loads(text, object_pairs_hook=each_once)
     except (ValueError, TypeError, RecursionError):
         info = None
     if not isinstance(info, dict):  # whoever made it made the checksum, too
@@ -227,7 +227,7 @@ def _metadata(path: str | PathLike, file: BinaryIO) -> dict[str, str]:
     try:
         if length > min(size - 8, LONGEST_HEADER):
             raise ValueError
-        header = json.loads(file.read(length))
+        header = json.loads(file.read(length), object_pairs_hook=each_once)
         metadata = dict(header.pop("__metadata__", None) or {})
         end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     except (ValueError, AttributeError, TypeError, KeyError, IndexError, RecursionError) as error:

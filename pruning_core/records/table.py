@@ -12,7 +12,7 @@ from pruning_core.errors import BadInput, BadType, CorruptFile, PruningError, kn
 from pruning_core.records.files import cache_root, is_checkout, results_root, write_atomically
 from pruning_core.records.hashes import digest
 from pruning_core.records.machine import DIRTY
-from pruning_core.records.places import check_folder, file_bytes
+from pruning_core.records.places import check_folder, each_once, file_bytes
 from pruning_core.records.rows import UNTAGGED, check_entries, is_text
 from pruning_core.version import CHEAP, LONG, PROFILES, source_hash
 
@@ -86,14 +86,6 @@ def _no_number(word: str) -> None:
     raise ValueError(f"{word} is no JSON")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON; ValueError where a key stands twice, of which the last one would win unseen."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
-    return found
-
-
 @checked
 def read_rows(path: str | os.PathLike) -> list[dict]:
     """The rows of a record of :func:`write_rows`. Raises CorruptFile for a file that is truncated, altered or of another
@@ -107,7 +99,7 @@ def read_rows(path: str | os.PathLike) -> list[dict]:
     """
     try:
         content = file_bytes(path, LARGEST)
-        document = json.loads(content.decode("utf-8"), parse_constant=_no_number, object_pairs_hook=_once)
+        document = json.loads(content.decode("utf-8"), parse_constant=_no_number, object_pairs_hook=each_once)
     except (ValueError, RecursionError) as error:  # broken JSON, broken UTF-8, NaN, a key that stands twice
         raise CorruptFile(f"{path} is no record: it is truncated, altered, or of another kind; {_WAY_OUT}.") from error
     except FileNotFoundError as error:

@@ -9,10 +9,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
 from pruning_core.errors import BadInput, BadType, CorruptFile
+from pruning_core.records import checkpoints
 from pruning_core.records.checkpoints import (
     STORED,
     describe,
@@ -133,6 +135,19 @@ def test_what_cannot_be_read_or_stored_is_refused(tmp_path):
     with pytest.raises(BadType, match="JSON"):
         save_tensors(tmp_path / "x", {}, deep)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("where", ["info", "header"])
+def test_a_key_that_stands_twice_is_no_file_of_ours(where, tmp_path):
+    info = '{"kind": "masks", "kind": "network"}' if where == "info" else "{}"
+    checksum = checkpoints._digest({}, info)
+    safe = safetensors.torch.save({}, {"format": checkpoints.FORMAT, "info": info, "sha256": checksum})
+    if where == "header":
+        header = safe[8:].rstrip().replace(b'"format"', b'"sha256": "", "format"', 1)
+        safe = len(header).to_bytes(8, "little") + header
+    (tmp_path / "x").write_bytes(safe)
+    with pytest.raises(CorruptFile, match=r"no JSON object|header is truncated or damaged"):
+        load_tensors(tmp_path / "x")
 
 
 @pytest.mark.parametrize("kind", sorted(STORED, key=str))
