@@ -78,10 +78,11 @@ class AnyOf:
 
 @dataclass(frozen=True)
 class Entries:
-    """A collection as it is, for it may be read only once; what a list, an array or a
-    column of a table holds must fit ``constraint``."""
+    """A collection; what a list, an array or a column of a table holds must fit ``constraint``. One that may be read only
+    once stays as it is, unless the function wants a list (``held``) and may look at it again."""
 
     constraint: Constraint | None = None
+    held: bool = False
 
     def check(self, name: str, value: Any) -> Any:
         fits = isinstance(value, Iterable) or (hasattr(value, "__getitem__") and not isinstance(value, type))
@@ -89,6 +90,8 @@ class Entries:
             raise BadType(f"{name} must be a list or another collection, not {shown(value)}.")
         if isinstance(value, Tensor):
             Dense().check(name, value)
+        if self.held and not hasattr(value, "__getitem__"):
+            value = list(value)
         if self.constraint is not None and isinstance(value, Collection | Tensor):
             for entry in value:
                 self.constraint.check(f"each of {name}", entry)
@@ -252,4 +255,4 @@ def _collection(origin: Any, arguments: tuple[Any, ...]) -> Constraint:
         constraint = Real() if kind is float else _KINDS[kind]
         length = len(arguments) if origin is tuple and Ellipsis not in arguments else None
         return Several(constraint, at_least=length or 0, at_most=length)
-    return Entries(_constraint(kind))
+    return Entries(_constraint(kind), held=origin is not collections.abc.Iterable)

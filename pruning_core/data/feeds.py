@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pruning_core.errors import BadInput, BadType
+from pruning_core.errors import BadInput, BadType, named_failures
 
 LABELS = ("labels", "label", "targets", "target", "y")
 """Under which of these names a batch that is a dict has its labels: the first that it holds."""
@@ -44,11 +44,11 @@ class Feed:
             raise BadType(
                 "batches is one pair of inputs and labels, not a list of such pairs: give [(inputs, labels)]."
             )
-        self.source = list(source) if isinstance(source, Iterator) else source
+        self.source = list(_read(source)) if isinstance(source, Iterator) else source
         self.model = model
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        for number, batch in enumerate(self.source, 1):
+        for number, batch in enumerate(_read(self.source), 1):
             inputs, labels = self._pair(batch)
             if any(len(part) == 0 for part in _parts(inputs) if isinstance(part, Tensor) and part.dim()):
                 raise BadInput(f"batch {number} holds no sample.")
@@ -88,8 +88,23 @@ class Feed:
         if not any(isinstance(part, Tensor) for part in _parts(inputs)):
             raise BadType(f"batches must yield pairs (inputs, labels) of tensors, not {type(batch).__name__}.")
         labels = _tensor(labels)
+        if isinstance(labels, Tensor) and labels.layout is not torch.strided:
+            raise BadType(f"the labels of a batch must be a dense tensor, not one with the layout {labels.layout}.")
         whole = isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.is_complex())
         return inputs, labels.long() if whole and labels.dtype != torch.bool else labels
+
+
+def _read(source: Iterable[Any]) -> Iterator[Any]:
+    """What a source gives, one after the other; BadInput for what its own code, such as a data set's, raises meanwhile."""
+    with named_failures("the source of the batches"):
+        rest = iter(source)
+    while True:
+        with named_failures("the source of the batches"):
+            try:
+                batch = next(rest)
+            except StopIteration:
+                return
+        yield batch
 
 
 def _is_one_pair(source: Any) -> bool:
@@ -108,7 +123,21 @@ def _parts(inputs: Any) -> tuple[Any, ...]:
 
 
 def _tensor(value: Any) -> Any:
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) and value.dtype != object else value
+    """An array as a tensor, anything else as it is; BadType for what holds no numbers, or samples of many shapes."""
+    if isinstance(value, Tensor) and value.is_nested:
+        raise BadType("a batch holds a nested tensor, whose samples have shapes of their own: pad them to one.")
+    if not isinstance(value, np.ndarray) or value.dtype == object:
+        return value
+    if value.dtype.kind not in "biufc":
+        raise BadType(f"batches must hold numbers, not an array of {value.dtype}.")
+    try:
+        return torch.from_numpy(value)
+    except (
+        TypeError,
+        ValueError,
+    ):  # read backwards, as images[::-1], with the bytes of another machine, or a long double
+        kind = np.dtype(float) if value.dtype == np.longdouble else value.dtype.newbyteorder("=")
+        return torch.from_numpy(np.array(value, dtype=kind, order="C"))
 
 
 def _in_order(model: Any, named: Mapping[str, Any]) -> Any:

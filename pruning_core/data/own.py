@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from pruning_core.checks import Maybe, Whole, check, checked
+from pruning_core.checks import Dense, Maybe, Whole, check, checked
 from pruning_core.data.downloads import content_sha256
 from pruning_core.data.sets import DATASETS, NORMALISATIONS, DatasetInfo
 from pruning_core.data.sources import Raw
 from pruning_core.data.splits import WITH_TEST_SET, WITHOUT_TEST_SET, split_indices
-from pruning_core.errors import BadInput, BadType, CorruptFile, named_failures
+from pruning_core.errors import BadInput, BadType, CorruptFile, named_failures, said
 from pruning_core.progress import progress_bar
 from pruning_core.records.places import check_name, file_bytes, located, regular_file
 
@@ -245,19 +245,33 @@ def arrays_of(name: str, function: Callable[[], Any]) -> Raw:
 
 
 def _images(name: str, images: Any) -> np.ndarray:
-    found = np.asarray(images.detach().cpu() if isinstance(images, torch.Tensor) else images)
+    found = _array(f"the images of {name!r}", images)
     found = found[:, None] if found.ndim == 3 else found
     if found.ndim != 4 or not found.size:
         raise BadInput(f"the images of {name!r} must have the shape (N, C, H, W) or (N, H, W), not {found.shape}.")
     if found.dtype == np.uint8:
         return np.ascontiguousarray(found)
-    if not np.issubdtype(found.dtype, np.floating) or not np.isfinite(found).all():
+    floats = np.issubdtype(found.dtype, np.floating)
+    with np.errstate(over="ignore"):
+        single = np.ascontiguousarray(found, dtype=np.float32) if floats else found
+    if not floats or not np.isfinite(single).all():  # a double may be beyond what a float of 32 bits holds
         raise BadInput(f"the images of {name!r} must be bytes or finite floating-point numbers, not {found.dtype}.")
-    return np.ascontiguousarray(found, dtype=np.float32)
+    return single
+
+
+def _array(words: str, values: Any) -> np.ndarray:
+    """What somebody's function returned, as an array; BadType or BadInput for what cannot be one."""
+    if isinstance(values, torch.Tensor):
+        values = check(words, values, Dense()).detach().cpu()
+        return np.asarray(values.float() if values.dtype == torch.bfloat16 else values)
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError) as error:  # lists of different lengths
+        raise BadInput(f"{words} make no array: {said(error)}") from error
 
 
 def _labels(name: str, labels: Any) -> np.ndarray:
-    found = np.asarray(labels.detach().cpu() if isinstance(labels, torch.Tensor) else labels)
+    found = _array(f"the labels of {name!r}", labels)
     if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
         raise BadInput(f"the labels of {name!r} must be a vector of whole numbers.")
     return found.astype(np.int64)

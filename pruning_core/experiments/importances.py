@@ -16,6 +16,7 @@ from pruning_core.masks.masks import Masks
 from pruning_core.masks.sites import check_batches, find_sites
 from pruning_core.methods.base import Method, View, as_method
 from pruning_core.models.modes import undisturbed
+from pruning_core.models.ready import check_numbers
 
 BINS = 40
 
@@ -33,6 +34,7 @@ def importances(model: nn.Module, method: str | Method, example_input, *, traced
     {'fc1': torch.Size([300]), 'fc2': torch.Size([100])}
     """
     chosen = check_importance(method)
+    check_numbers(model)
     sites = find_sites(model, channels=True, example_input=example_input, refuses=chosen.refuses, traced=traced)
     view = View(model, sites, Masks(), None, F.cross_entropy, torch.Generator(), example_input)
     return {name: score.detach().double().cpu() for name, score in chosen.score(view).items()}

@@ -29,6 +29,23 @@ def require_rows(rows: "pd.DataFrame", columns: Sequence[str]) -> None:
         raise BadInput("there is no row to draw.")
 
 
+def require_names(rows: "pd.DataFrame", columns: Sequence[str]) -> None:
+    """Raise BadInput as :func:`require_columns` does, and for a column that holds lists, dicts or sets, which name nothing.
+
+    >>> import pandas as pd
+    >>> require_names(pd.DataFrame({"method": [["snip"]]}), ["method"])
+    Traceback (most recent call last):
+    ...
+    pruning_core.errors.BadInput: the column 'method' must hold names or numbers, not ['snip'].
+    """
+    require_columns(rows, columns)
+    for column in columns:
+        held = rows[column] if rows[column].dtype == object else ()
+        for value in held:
+            if isinstance(value, list | dict | set | np.ndarray):
+                raise BadInput(f"the column {column!r} must hold names or numbers, not {shown(value)}.")
+
+
 def with_numbers(rows: "pd.DataFrame", columns: Sequence[str], *, finite: bool = False) -> "pd.DataFrame":
     """The rows with numbers in these ``columns``, whatever type pandas keeps them in; what is missing is NaN. Raises BadInput
     as :func:`require_columns` does, and for a column that holds anything but real numbers,

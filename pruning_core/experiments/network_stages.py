@@ -26,6 +26,7 @@ from pruning_core.masks.sites import Sites, find_sites
 from pruning_core.methods.base import Method
 from pruning_core.methods.shared.objective import statistic
 from pruning_core.methods.shrinking import shrunk
+from pruning_core.models.calls import tried
 from pruning_core.models.modes import evaluating
 from pruning_core.pruning import prune_step
 from pruning_core.training.attacks import attack
@@ -159,7 +160,7 @@ def recalibrate(model: nn.Module, split: Split, samples: int, seed: int = 0) -> 
             norm.train()
         for inputs, _ in some_batches(split, samples, 256, torch.Generator().manual_seed(seed)):
             if len(inputs) > 1:
-                model(inputs.to(device))
+                tried(model, inputs.to(device))
     for norm, momentum in momenta.items():
         norm.momentum = momentum
 

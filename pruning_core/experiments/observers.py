@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from pruning_core.checks import Whole, check, checked
 from pruning_core.errors import BadInput
 from pruning_core.methods.shared.elasticities import loss_gradients, weight_elasticities
+from pruning_core.models.ready import check_numbers
 from pruning_core.training.trainer import Trainer
 
 
 def watched_weights(model: nn.Module) -> dict[str, Tensor]:
     """Name -> a copy of the weight, for the parameters with two or more dimensions; BadInput when there is none."""
+    check_numbers(model)
     found = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.dim() >= 2}
     if not found:
         raise BadInput("there is no parameter with two or more dimensions whose weights could be watched.")

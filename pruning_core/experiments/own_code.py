@@ -12,7 +12,7 @@ from pruning_core.experiments.stages import Prune
 from pruning_core.masks.schedules import SCHEDULES
 from pruning_core.models.build import MODELS
 from pruning_core.models.own import OwnBuilder
-from pruning_core.records.checkpoints import describe
+from pruning_core.records.checkpoints import describe_whole
 from pruning_core.training.losses import Loss
 
 
@@ -81,9 +81,7 @@ def loss_identity(loss: str | Loss) -> Any:
     inner = getattr(loss, "func", loss)  # of a functools.partial
     inner = getattr(inner, "__func__", inner)  # of a bound method
     kind: Any = inner if hasattr(inner, "__qualname__") else type(inner)
-    held = describe(loss)
-    if hasattr(loss, "__dict__") and held == {"type": type(loss).__qualname__}:  # an object of a plain class
-        held |= describe(vars(loss))
+    held = describe_whole(loss)
     if kind.__module__.partition(".")[0] in ("torch", "pruning_core", "builtins"):
         return [f"{kind.__module__}.{kind.__qualname__}", held]
     return [loss_name(loss), identity(loss)]

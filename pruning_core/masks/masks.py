@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import Text, check, checked
+from pruning_core.checks import Dense, Text, check, checked
 from pruning_core.errors import BadInput, BadType, CorruptFile, shown
 from pruning_core.models.storage import CARRIED
 from pruning_core.records.checkpoints import load_tensors, save_tensors
@@ -59,6 +59,7 @@ class Masks(NamedTensors):
             if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
                 kind = f"a tensor of {mask.dtype}" if isinstance(mask, Tensor) else type(mask).__name__
                 raise BadType(f"the mask of {name!r} must be a bool tensor, not {kind}.")
+            check(f"the mask of {name!r}", mask, Dense())
 
     @classmethod
     @checked
@@ -159,7 +160,11 @@ class Masks(NamedTensors):
         self.check(model)
         for name, parameter in model.named_parameters():
             if name in self:
-                parameter.masked_fill_(~self[name].to(parameter.device), 0)
+                try:
+                    parameter.masked_fill_(~self[name].to(parameter.device), 0)
+                except NotImplementedError as error:
+                    kind = f"{parameter.dtype} ({parameter.layout})"
+                    raise BadType(f"{name!r} holds {kind}, of which torch masks nothing.") from error
 
     @checked
     def save(self, path: str | PathLike) -> None:

@@ -99,8 +99,11 @@ def remove(model: nn.Module, masks: Mapping[str, Tensor], groups: Iterable[Group
     parameters = dict(model.named_parameters())
     buffers = dict(model.named_buffers())
     every = dict(model.named_parameters(remove_duplicate=False))
-    for name in masks:
+    for name, mask in masks.items():
         known_name("parameter", name, every)
+        if mask.dtype != torch.bool or mask.shape != every[name].shape:
+            wanted, given = tuple(every[name].shape), f"{mask.dtype} {tuple(mask.shape)}"
+            raise BadInput(f"the mask of {name!r} must be a bool tensor of shape {wanted}, not {given}.")
     dropped: dict[str, dict[int, list[Tensor]]] = {}
     unread: dict[str, list[Tensor]] = {}
     channels: dict[str, Tensor] = {}

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from pruning_core.checks import checked
 from pruning_core.data.feeds import Feed
-from pruning_core.errors import BadInput, BadType, Unprunable, shown
+from pruning_core.errors import BadInput, BadType, Unprunable, named_failures, shown
 from pruning_core.masks.groups import Group
 from pruning_core.masks.tracing import PRODUCERS, groups_and_positions
 from pruning_core.models.calls import like_model, mapped
@@ -25,7 +25,7 @@ from pruning_core.models.cost import (
     weightless_copy,
 )
 from pruning_core.models.effective import remakes_weight
-from pruning_core.models.ready import check_shapes
+from pruning_core.models.ready import check_open, check_shapes
 
 PRUNABLE = (*PRODUCERS, nn.Bilinear, nn.RNNBase, nn.MultiheadAttention)
 
@@ -55,6 +55,7 @@ def find_sites(
     ['0']
     """
     check_shapes(model)
+    check_open(model)
     in_scope = _scope(model, scope)
     weights, excluded = _weights(model, in_scope)
     if not weights:
@@ -148,7 +149,7 @@ def _scope(model: nn.Module, scope: Scope) -> InScope:
     if scope is None:
         return lambda name, module, exact=False: not exact
     if callable(scope):
-        return lambda name, module, exact=False: not exact and bool(scope(name, module))
+        return lambda name, module, exact=False: not exact and _chosen(scope, name, module)
     patterns = [scope] if isinstance(scope, str) else list(scope)
     known = {name for name, _ in model.named_modules()} | {name for name, _ in model.named_parameters()}
     for pattern in patterns:
@@ -166,6 +167,12 @@ def _scope(model: nn.Module, scope: Scope) -> InScope:
         return chosen and not any(fnmatchcase(name, pattern) for pattern in unwanted)
 
     return inside
+
+
+def _chosen(scope: Callable[[str, nn.Module], bool], name: str, module: nn.Module) -> bool:
+    """What a function of the user's says of a layer; BadInput for what it raises."""
+    with named_failures(f"the function of scope, for layer {name!r},"):
+        return bool(scope(name, module))
 
 
 def check_batches(batches, needs: str, method: str, model: nn.Module | None = None) -> Any:

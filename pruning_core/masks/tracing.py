@@ -25,6 +25,7 @@ from pruning_core.models.calls import mapped
 from pruning_core.models.cost import values_cost_little, weightless_copy
 from pruning_core.models.layers.index import ChannelIndex
 from pruning_core.models.modes import copied, own_random_numbers
+from pruning_core.models.ready import check_open
 
 __all__ = ["CONVOLUTIONS", "PRODUCERS", "find_groups", "groups_and_positions"]
 
@@ -48,6 +49,7 @@ def groups_and_positions(
     model: nn.Module, example_input, time_limit: float = 60.0
 ) -> tuple[list[Group], dict[str, int]]:
     """The groups, and the output positions of every layer for one sample, from one forward pass."""
+    check_open(model)
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
     key = architecture(model, arguments)
     if (known := remembered(key)) is not None:

@@ -8,7 +8,6 @@ every layer, and the last path of a layer never goes. For that the cut must be r
 the same share of what is left.
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -20,8 +19,8 @@ from pruning_core.errors import BadInput, Unprunable
 from pruning_core.masks import Budget, Masks, Scores, allocate, fraction_after
 from pruning_core.masks.reports import count_removed
 from pruning_core.methods.base import Choice, Method, View, register
-from pruning_core.models.calls import tensors_of
-from pruning_core.models.modes import evaluating
+from pruning_core.models.calls import tensors_of, tried
+from pruning_core.models.modes import copied, evaluating
 
 SAMPLE = 2**18  # scores that a threshold between the rounds is read from
 
@@ -75,12 +74,12 @@ def absolute(view: View) -> View:
         if torch.isfinite(flow(view)):
             return view
     ones = tuple(one.double() if one.is_floating_point() else one for one in _ones(view.example_input))
-    return replace(view, model=copy.deepcopy(view.model).double(), example_input=ones)
+    return replace(view, model=copied(view.model).double(), example_input=ones)
 
 
 def flow(view: View) -> Tensor:
     """The sum of all that the network puts out for an input of ones."""
-    outputs = tensors_of(view.model(*_ones(view.example_input)))
+    outputs = tensors_of(tried(view.model, _ones(view.example_input)))
     if not outputs:
         raise BadInput("SynFlow sums what the network puts out, and this one puts out no tensor.")
     return torch.stack([output.sum() for output in outputs]).sum()

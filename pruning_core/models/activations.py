@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning_core.checks import checked
-from pruning_core.errors import Unprunable
+from pruning_core.errors import Unprunable, known_name
 from pruning_core.models.calls import call, like_model, tried
 from pruning_core.models.modes import evaluating
+from pruning_core.models.ready import check_open
 
 
 def _refuse_unreached(names: list[str], seen: Mapping[str, object]) -> None:
@@ -36,8 +37,11 @@ def layer_inputs(model: nn.Module, names: Iterable[str], batches: Iterable) -> I
     >>> [found["2"].shape for found in layer_inputs(network, ["2"], [(torch.zeros(5, 4), torch.zeros(5))])]
     [torch.Size([5, 3])]
     """
+    check_open(model)
     seen: dict[str, Tensor] = {}
-    names = list(names)
+    names, layers = list(names), dict(model.named_modules(remove_duplicate=False))
+    for name in names:
+        known_name("layer", name, layers)
 
     def hook(name: str):
         def remember(module, inputs, options):
@@ -56,8 +60,7 @@ def layer_inputs(model: nn.Module, names: Iterable[str], batches: Iterable) -> I
         # Nothing may stay in force while the caller has the turn: neither hooks, nor modes, nor the lack of gradients.
         with ExitStack() as hooks, evaluating(model), torch.no_grad(), suppress(_Reached):
             for name in names:
-                module = model.get_submodule(name)
-                hooks.enter_context(module.register_forward_pre_hook(hook(name), with_kwargs=True))
+                hooks.enter_context(layers[name].register_forward_pre_hook(hook(name), with_kwargs=True))
             tried(model, like_model(model, batch[0], None)[0])
         _refuse_unreached(names, seen)
         yield dict(seen)

@@ -22,9 +22,9 @@ def tried(model: nn.Module, inputs: Any) -> Any:
     """The same, raising BadInput in one sentence where the network cannot take its inputs."""
     try:
         return call(model, inputs)
-    except (PruningError, torch.OutOfMemoryError):
+    except (PruningError, torch.OutOfMemoryError, MemoryError):
         raise
-    except (RuntimeError, TypeError, IndexError, ValueError) as error:
+    except Exception as error:  # whatever a network of somebody's own raises: a key, an attribute, an assertion
         shapes = " and ".join(str(tuple(tensor.shape)) for tensor in tensors_of(inputs))
         kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors_of(inputs)}
         given = f"{shapes} ({', '.join(sorted(kinds))})"
@@ -58,7 +58,14 @@ def mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:
 
 def part(inputs: Any, chosen: slice) -> Any:
     """Some samples of a batch; what has no batch dimension stays."""
-    return mapped(lambda tensor: tensor[chosen] if tensor.dim() else tensor, inputs)
+
+    def cut(tensor: Tensor) -> Tensor:
+        try:
+            return tensor[chosen] if tensor.dim() else tensor
+        except NotImplementedError as error:
+            raise BadInput(f"a batch that is stored as {tensor.layout} cannot be cut into its samples.") from error
+
+    return mapped(cut, inputs)
 
 
 def first_sample(inputs: Any) -> Any:

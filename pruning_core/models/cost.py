@@ -21,7 +21,7 @@ from pruning_core.checks import Dense, check, checked
 from pruning_core.errors import BadInput, BadType
 from pruning_core.models.calls import first_sample, mapped, tensors_of, tried
 from pruning_core.models.modes import copied, observing, plain_attention
-from pruning_core.models.ready import check_shapes, check_values, state_tensors
+from pruning_core.models.ready import check_numbers, check_open, check_shapes, state_tensors
 
 ATEN = torch.ops.aten
 QUICK = 5e10
@@ -51,7 +51,7 @@ def sparsity_of(model: nn.Module) -> float:
     >>> sparsity_of(layer)
     0.75
     """
-    check_values(model)
+    check_numbers(model)
     unique = {module.weight for module in model.modules() if isinstance(module, LAYERS)}
     total = sum(weight.numel() for weight in unique)
     if total == 0:
@@ -105,6 +105,7 @@ def macs_by_layer(model: nn.Module, example: Any) -> dict[str, int]:
             f"layers {', '.join(quantised[:3])} are quantised, and multiply whole numbers, which are not counted; count before "
             "quantising."
         )
+    check_open(model, traced=True)
     found: dict[str, int] = {}
     running: list[list[int]] = []  # one [count at entry, counted inside children] for every module now being computed
     counter = FlopCounterMode(
@@ -190,6 +191,7 @@ def output_positions(model: nn.Module, example: Any) -> dict[str, int]:
 @contextmanager
 def counting_positions(model: nn.Module) -> Iterator[dict[str, int]]:
     """While it lasts, add up the ``output_positions`` of every forward pass of ``model``, of all its samples."""
+    check_open(model)
     found: dict[str, int] = {}
 
     def leave(name: str) -> Callable:
@@ -198,7 +200,7 @@ def counting_positions(model: nn.Module) -> Iterator[dict[str, int]]:
                 if isinstance(module, _ConvTransposeNd):
                     positions = inputs[0].numel() // module.in_channels
                 else:
-                    positions = output.numel() // module.weight.shape[0]
+                    positions = output.numel() // max(module.weight.shape[0], 1)
                 found[name] = found.get(name, 0) + positions
             elif isinstance(module, nn.RNNBase):
                 steps = output[0].data  # of a packed sequence, or the tensor itself

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import logging
 import warnings
@@ -21,7 +20,7 @@ from torch.utils._pytree import tree_map
 from pruning_core.checks import checked
 from pruning_core.errors import BadInput
 from pruning_core.models.calls import mapped, tensors_of, tried
-from pruning_core.models.modes import observing
+from pruning_core.models.modes import copied, observing
 from pruning_core.models.ready import check_values
 from pruning_core.records.files import write_atomically
 
@@ -55,7 +54,7 @@ def export_network(model: nn.Module, path: str | PathLike, example_input: Any) -
     if suffix == ".onnx" and sum(p.numel() * p.element_size() for p in model.parameters()) > 0.95 * LARGEST:
         raise BadInput("an ONNX file holds at most 2 GiB of weights, and this network has more: export it as .pt2.")
     given = example_input if isinstance(example_input, tuple) else (example_input,)
-    network = copy.deepcopy(model).eval()
+    network = copied(model).eval()
     with observing(network), _quiet():
         if not tensors_of(tried(network, given)):
             raise BadInput(f"{type(model).__name__} puts out no tensor, so there is nothing to export.")

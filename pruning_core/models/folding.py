@@ -1,6 +1,5 @@
 """Batch norms folded into the layers in front of them: equal outputs in evaluation mode from fewer operations."""
 
-import copy
 from collections import Counter, defaultdict
 from contextlib import ExitStack
 from typing import Any
@@ -14,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from pruning_core.checks import checked
 from pruning_core.models.calls import like_model, tried
 from pruning_core.models.cost import check_example
-from pruning_core.models.modes import observing
+from pruning_core.models.modes import copied, observing
 
 # Exactly these: a subclass may do more than the formula knows.
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -40,7 +39,7 @@ def fold_batch_norm(model: nn.Module, example) -> nn.Module:
       (1): Identity()
     )
     """
-    folded = copy.deepcopy(model).eval()
+    folded = copied(model).eval()
     pairs = _pairs(folded, example)
     for layer, norm in pairs:
         statistics = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning_core.errors import BadInput, PruningError
+from pruning_core.errors import BadInput, PruningError, said
 
 
 @contextmanager
@@ -40,8 +40,19 @@ def plain_attention() -> Iterator[None]:
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside, the modes from before afterwards; gradients can be taken."""
     with modes_kept(model):
-        model.eval()
+        to_evaluation(model)
         yield
+
+
+def to_evaluation(model: nn.Module) -> None:
+    """Evaluation mode; BadInput for a network that has none, as a program of torch.export."""
+    try:
+        model.eval()
+    except NotImplementedError as error:
+        kind = type(model).__name__
+        raise BadInput(
+            f"{kind} has no evaluation mode ({said(error).rstrip('.')}): give the module that it was made of."
+        ) from error
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from pruning_core.checks import Dense, check
 from pruning_core.errors import BadInput, BadType, Unprunable
 
 HOOKS = {
@@ -38,6 +39,22 @@ def check_values(model: nn.Module) -> None:
             )
 
 
+def check_numbers(model: nn.Module) -> None:
+    """The same, and BadType for parameters whose numbers cannot be computed with: sparse, complex, of eight bits."""
+    check_values(model)
+    for name, parameter in model.named_parameters():
+        check(repr(name), parameter, Dense())
+
+
+def check_open(model: nn.Module, *, traced: bool = False) -> None:
+    """Raise BadInput for TorchScript, of which hooks and replaced layers show or change nothing; ``traced``: what
+    torch.jit.trace has made passes, which takes hooks although it calls none but the first."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) and not (traced and isinstance(module, torch.jit.TracedModule)):
+            where = f"layer {name!r} is TorchScript" if name else "the network is TorchScript"
+            raise BadInput(f"{where}, which cannot be looked into: give the module that it was made of.")
+
+
 def state_tensors(model: nn.Module) -> dict[str, Tensor]:
     """The parameters and buffers of a network by name, those that are shared under each of their names. BadInput as of
     :func:`check_values`, and for what else its state holds.
@@ -53,6 +70,9 @@ def state_tensors(model: nn.Module) -> dict[str, Tensor]:
             f"{strange[0]!r} in the state of the network is no tensor but a {kind}, as quantised layers have it; save and "
             "measure the network before it is quantised."
         )
+    for name, entry in state.items():
+        if entry.layout != torch.strided:
+            raise BadType(f"{name} is stored as {entry.layout}; only dense (strided) tensors can be saved.")
     return state
 
 
@@ -71,6 +91,10 @@ def check_plain(model: nn.Module) -> None:
         if ".quantized." in type(module).__module__:
             kind = type(module).__name__
             raise Unprunable(f"layer {name!r} is quantised ({kind}): prune the network before it is quantised.")
+        for leaf, parameter in module.named_parameters(recurse=False):
+            if parameter.dim() > 1 and not parameter.numel():
+                shape = tuple(parameter.shape)
+                raise Unprunable(f"the {leaf} of layer {name!r} has shape {shape}, so no number: leave that layer out.")
         if (found := computing_hook(module)) is not None:
             where, remedy = found
             raise Unprunable(

@@ -16,7 +16,7 @@ from pruning_core.models import build
 from pruning_core.models.fitting import NORMS, can_be_one, check_layer, check_type, strange_type, takes_images, wrapped
 from pruning_core.models.layers.protocol import to_plain
 from pruning_core.models.modes import copied
-from pruning_core.models.ready import check_shapes, state_tensors
+from pruning_core.models.ready import check_open, check_shapes, state_tensors
 from pruning_core.records.checkpoints import load_tensors, save_tensors
 
 CARRIED = "pruning_masks"
@@ -53,7 +53,9 @@ def save_network(
     >>> torch.equal(again.fc1.weight, network.fc1.weight)
     True
     """
-    check_shapes(model if like is None else like)
+    for given in (model, model if like is None else like):
+        check_shapes(given)
+        check_open(given)
     state = state_tensors(model)
     for name, tensor in state.items():
         if strange := strange_type(tensor):
@@ -104,6 +106,7 @@ def load_pruned(path: str | PathLike, model: nn.Module | None = None) -> nn.Modu
     """
     if model is not None:
         check_shapes(model)
+        check_open(model)
     tensors, info = load_tensors(path)
     if (what := info.get("kind")) != "network":
         raise CorruptFile(f"{path} holds {what if isinstance(what, str) else 'something else'}, not a network.")

@@ -1,6 +1,5 @@
 """How fast a network and a sparse matrix product are: seconds, as medians with their quartiles."""
 
-import copy
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from pruning_core.errors import BadInput
 from pruning_core.models import folding
 from pruning_core.models.calls import tried
 from pruning_core.models.cost import check_example
-from pruning_core.models.modes import observing
+from pruning_core.models.modes import copied, observing
 
 
 class Timing(NamedTuple):
@@ -60,7 +59,7 @@ def latency(
     if fold_batch_norm:
         model = folding.fold_batch_norm(model, example)
     if channels_last:
-        model = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        model = copied(model).to(memory_format=torch.channels_last)
         example = example.to(memory_format=torch.channels_last)
     with observing(model):
         tried(model, example)

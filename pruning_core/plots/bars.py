@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 
 from pruning_core.checks import Maybe, OneOf, Real, checked
 from pruning_core.errors import BadInput
-from pruning_core.experiments.intervals import require_columns, with_numbers
+from pruning_core.experiments.intervals import require_names, with_numbers
 from pruning_core.plots.axes import FRACTIONS, interval_of, named, percent
 from pruning_core.plots.style import NEUTRAL, BookFigure, finish, looks_of, panel, set_caption, sourced, styled
 
@@ -46,7 +46,7 @@ def bars(
 
     several = {} if isinstance(values, str) else dict(values)
     kind, value = by or "bars", values if isinstance(values, str) else "share"
-    require_columns(rows, (place, *(several or [value]), *([by] if by else [])))
+    require_names(rows, (place, *([by] if by else [])))
     rows = with_numbers(rows, list(several or [value]))
     shown = rows if by else rows.assign(bars="")
     if several:

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from pruning_core.errors import BadInput
-from pruning_core.experiments.intervals import require_rows
+from pruning_core.experiments.intervals import require_names, require_rows, with_numbers
 from pruning_core.plots.axes import percent
 from pruning_core.plots.style import NEUTRAL, BookFigure, figure, finish, style_of, styled
 
@@ -20,6 +20,8 @@ def kept_by(rows: pd.DataFrame, *, method: str, thumbnail: bool = False) -> Book
     [0, 1]). A ``thumbnail`` has the panel SIZES alone, without words. Raises BadInput for a method without a row.
     """
     require_rows(rows, ("panel", "method", "place", "kept"))
+    require_names(rows, ("panel", "method", "place"))
+    rows = with_numbers(rows, ["kept"])
     if method not in set(rows["method"]):
         raise BadInput(f"there is no row of {method!r}.")
     titles = [SIZES] if thumbnail else list(dict.fromkeys(rows["panel"]))

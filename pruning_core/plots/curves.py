@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from pruning_core.checks import Maybe, OneOf, Real, Whole, checked
 from pruning_core.errors import BadInput, known_name
-from pruning_core.experiments.intervals import require_columns, require_rows, with_numbers
+from pruning_core.experiments.intervals import require_names, require_rows, with_numbers
 from pruning_core.plots.axes import (
     AXIS_NAMES,
     above_zero,
@@ -94,8 +94,9 @@ def chart(
     """
     ys = [y] if isinstance(y, str) else list(y)
     require_rows(rows, (x, *ys, by, *([panels] if panels else [])))
+    require_names(rows, (x, by, *([panels] if panels else [])))
     if mine is not None:
-        require_columns(mine, (x, by, *([panels] if panels else [])))
+        require_names(mine, (x, by, *([panels] if panels else [])))
         mine = with_numbers(mine.infer_objects(), ys).dropna(subset=[by])
     kept_by = [x, by, *([panels] if panels else [])]  # what belongs to no curve is not drawn
     rows = with_numbers(rows.infer_objects(), ys).dropna(subset=kept_by).dropna(subset=ys, how="all")
@@ -225,8 +226,8 @@ def accuracy_against_sparsity(
     'test accuracy (%) against weights removed'
     """
     known_name("scale", scale, ("kept", "linear"))
-    require_columns(rows, (x, y, by))
-    rows = rows.sort_values(by, kind="stable")
+    require_names(rows, (by,))
+    rows = with_numbers(rows, [x, y]).sort_values(by, kind="stable")
     look: dict[str, Any] = {
         "levels": {} if reference is None else {"unpruned": reference},
         "marks": marks,

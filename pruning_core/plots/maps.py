@@ -7,7 +7,7 @@ import pandas as pd
 
 from pruning_core.checks import checked
 from pruning_core.errors import BadInput
-from pruning_core.experiments.intervals import require_columns
+from pruning_core.experiments.intervals import require_names, with_numbers
 from pruning_core.plots.axes import FRACTIONS, named, percent
 from pruning_core.plots.style import BookFigure, figure, finish, looks_of, set_caption, sourced, styled
 
@@ -39,7 +39,8 @@ def maps(
     """
     import seaborn as sns  # slow to load, scipy.stats with it
 
-    require_columns(rows, (x, y, value, across, *([down] if down else [])))
+    require_names(rows, (across, *([down] if down else [])))
+    rows = with_numbers(rows, [x, y, value], finite=True)
     looks = looks_of(chosen or rows[across], across)
     levels = list(dict.fromkeys(rows[down])) if down else [None]
     fig, axes = figure(
@@ -51,7 +52,7 @@ def maps(
         most = float(shown[value].max())
         lead = "" if at is None else percent(at) if down in FRACTIONS else f"{named(str(down))} {at}"
         for ax, (name, look) in zip(line, looks.items(), strict=True):
-            part = shown[shown[across] == name]
+            part = shown[shown[across] == name].dropna(subset=[x, y, value])
             if part.empty:
                 raise BadInput(f"there is no row of {name!r} to draw.")
             grid = part.pivot_table(index=y, columns=x, values=value)

@@ -8,25 +8,34 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from enum import Enum
+from numbers import Number
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from pruning_core.checks import A, check, checked
+from pruning_core.checks import A, Text, check, checked, plain
 from pruning_core.errors import BadInput, BadType, CorruptFile, shown
 from pruning_core.records.files import write_atomically
-from pruning_core.records.places import regular_file
+from pruning_core.records.places import each_once, regular_file
 
 FORMAT = "pruning-core tensors 1"
 LARGEST = 2**35
 """Bytes of the largest file that is read: ten times the weights of torchvision's largest network (vit_h_14, 2.5 GB), as a
 checkpoint with snapshots and the state of an optimizer holds them. A file with a hole in it may claim terabytes."""
+STORED = frozenset({
+    torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.int16, torch.int32, torch.int64,
+    torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.float8_e4m3fn, torch.float8_e5m2,
+})  # fmt: skip
+"""The types of numbers that come back as they were: safetensors takes others too, and does not read them."""
 LONGEST_HEADER = 10**8  # bytes; safetensors reads no longer one
 
 
@@ -65,7 +74,7 @@ def save_tensors(path: str | PathLike, tensors: Mapping[str, Tensor], info: Mapp
     plain = {name: _plain(name, tensor) for name, tensor in check("tensors", tensors, A(Mapping, "a mapping")).items()}
     try:
         text = json.dumps(dict(info or {}), sort_keys=True)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise BadType(f"the information stored in {path} must be JSON-able: {error}.") from error
     metadata = {"format": FORMAT, "info": text, "sha256": _digest(plain, text)}
     write_atomically(Path(path), safetensors.torch.save(plain, metadata))
@@ -101,7 +110,7 @@ def load_tensors(path: str | PathLike) -> tuple[dict[str, Tensor], dict[str, Any
     if _digest(tensors, text) != metadata.get("sha256"):
         raise CorruptFile(f"{path} was altered after it was written: its checksum does not match.")
     try:
-        info = json.loads(text)
+        info = json.loads(text, object_pairs_hook=each_once)
     except (ValueError, TypeError, RecursionError):
         info = None
     if not isinstance(info, dict):  # whoever made it made the checksum, too
@@ -109,35 +118,78 @@ def load_tensors(path: str | PathLike) -> tuple[dict[str, Tensor], dict[str, Any
     return tensors, info
 
 
-def describe(value: Any) -> Any:
+def describe(value: Any, within: tuple[int, ...] = ()) -> Any:
     """``value`` as JSON that is equal for equal settings: how a checkpoint knows the run that it belongs to.
 
-    Tensors enter by their SHA-256, dataclasses and modules by class, fields and tensors, functions by their name and the
-    values that they have captured; other objects by their class alone, so two of a kind cannot be told apart.
+    Tensors and arrays enter by their SHA-256, dataclasses and modules by class, fields and tensors, functions by their name and
+    the values that they have captured, members of enumerations by theirs; other objects by their class alone, so two of a
+    kind cannot be told apart. ``within``: the ids of what ``value`` is a part of, which may hold it in turn.
     """
+    value = plain(value) if isinstance(value, np.generic) else value
     if value is None or isinstance(value, bool | int | float | str):
-        return value
+        return value if value == value else "nan"  # which equals itself
     if isinstance(value, Tensor):
-        return _digest({"": value.detach().cpu()}, "")[:16]
+        return _digest_of(value)
+    if id(value) in within:
+        return "what holds it"
+    inner = functools.partial(describe, within=(*within, id(value)))
     if isinstance(value, Mapping):
-        return {str(key): describe(entry) for key, entry in value.items()}
+        return {str(key): inner(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [describe(entry) for entry in value]
+        return [inner(entry) for entry in value]
     if isinstance(value, functools.partial):
-        return {"partial": describe(value.func), "arguments": describe([value.args, value.keywords])}
+        return {"partial": inner(value.func), "arguments": inner([value.args, value.keywords])}
     if isinstance(value, nn.Module):
         simple = {name: entry for name, entry in vars(value).items() if isinstance(entry, bool | int | float | str)}
-        return {"type": type(value).__qualname__, **simple, "tensors": describe(value.state_dict())}
+        return {"type": type(value).__qualname__, **simple, "tensors": inner(value.state_dict())}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = {field.name: inner(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {"type": type(value).__qualname__, **fields}
     if hasattr(value, "__self__") and hasattr(value, "__func__"):
-        return {"method": value.__func__.__qualname__, "of": describe(value.__self__)}
+        return {"method": value.__func__.__qualname__, "of": inner(value.__self__)}
     if hasattr(value, "__code__"):
-        captured = [cell.cell_contents for cell in value.__closure__ or ()]
+        captured = [content for cell in value.__closure__ or () for content in _content(cell)]
         constants = [constant for constant in value.__code__.co_consts if isinstance(constant, int | float | str)]
-        return {"function": value.__qualname__, "values": describe([constants, captured, value.__defaults__])}
-    return {"type": getattr(value, "__qualname__", type(value).__qualname__)}
+        return {"function": value.__qualname__, "values": inner([constants, captured, value.__defaults__])}
+    return {"type": getattr(value, "__qualname__", type(value).__qualname__), **_told_apart(value, inner)}
+
+
+def _told_apart(value: Any, inner: Callable[[Any], Any]) -> dict[str, Any]:
+    """What else there is to say of values that are told apart by more than their class."""
+    if isinstance(value, np.ndarray):
+        numbers = value.dtype.kind in "biufc"
+        return {"values": inner(torch.from_numpy(np.array(value)) if numbers else value.tolist())}
+    if isinstance(value, set | frozenset):
+        return {"values": sorted(map(inner, value), key=json.dumps)}
+    if isinstance(value, Enum | torch.dtype | torch.device | PurePath | bytes | complex | range | Number):
+        return {"value": str(value)}
+    return {}
+
+
+def describe_whole(value: Any) -> Any:
+    """The same, and of an object of a plain class what it holds: a loss with a strength of its own, say."""
+    found = describe(value)
+    if hasattr(value, "__dict__") and found == {"type": type(value).__qualname__}:
+        found |= describe(vars(value), (id(value),))
+    return found
+
+
+def _content(cell: Any) -> list[Any]:
+    """What a function has captured under one name; nothing where that gets its value later, or never."""
+    try:
+        return [cell.cell_contents]
+    except ValueError:
+        return []
+
+
+def _digest_of(tensor: Tensor) -> Any:
+    """The SHA-256 of a tensor; of one without values what there is to say of it."""
+    if is_lazy(tensor):
+        return {"type": str(tensor.dtype), "shape": None}
+    if tensor.is_meta:
+        return {"type": str(tensor.dtype), "shape": list(tensor.shape)}
+    dense = tensor.detach() if tensor.layout is torch.strided else tensor.detach().to_dense()
+    return _digest({"": dense.cpu().resolve_conj().resolve_neg()}, "")[:16]
 
 
 def refuse_foreign(path: str | PathLike, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -152,12 +204,18 @@ def refuse_foreign(path: str | PathLike, stored: Mapping[str, Any], wanted: Mapp
 def _plain(name: str, tensor: Tensor) -> Tensor:
     if not isinstance(name, str) or not isinstance(tensor, Tensor):
         raise BadType(f"a checkpoint maps names to tensors, not {shown(name)} to {type(tensor).__name__}.")
+    check("the name of a tensor", name, Text(empty=True))
+    if name == "__metadata__":
+        raise BadInput("no tensor can be called '__metadata__' in a file: safetensors keeps its own notes there.")
     if tensor.is_meta:
         raise BadInput(f"{name} lies on the meta device: it has a shape, but no values that could be saved.")
     if tensor.is_quantized:
         raise BadType(f"{name} is quantised ({tensor.dtype}); save what dequantize() makes of it.")
-    if tensor.layout != torch.strided:
-        raise BadType(f"{name} is stored as {tensor.layout}; only dense (strided) tensors can be saved.")
+    if tensor.layout != torch.strided or tensor.is_nested:
+        kind = "nested" if tensor.is_nested else f"stored as {tensor.layout}"
+        raise BadType(f"{name} is {kind}; only dense (strided) tensors can be saved.")
+    if tensor.dtype not in STORED:
+        raise BadType(f"{name} holds {tensor.dtype}, which a safetensors file cannot hold.")
     return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
@@ -169,7 +227,7 @@ def _metadata(path: str | PathLike, file: BinaryIO) -> dict[str, str]:
     try:
         if length > min(size - 8, LONGEST_HEADER):
             raise ValueError
-        header = json.loads(file.read(length))
+        header = json.loads(file.read(length), object_pairs_hook=each_once)
         metadata = dict(header.pop("__metadata__", None) or {})
         end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     except (ValueError, AttributeError, TypeError, KeyError, IndexError, RecursionError) as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pruning_core.checks import Device, checked
+from pruning_core.checks import Device, checked, present
 from pruning_core.records.files import is_checkout
 from pruning_core.version import REPOSITORY, runs_what_lies_there
 
@@ -67,11 +67,13 @@ def _version(package: str) -> str:
 @checked(device=Device())
 def environment(device: Any = "cpu") -> dict[str, str | int]:
     """What a reader must know about the machine behind a number, as columns of a row: versions, the ``revision`` of the
-    checkout, ``device`` (the model name of the processor or GPU), ``threads`` that torch uses on the CPU.
+    checkout, ``device`` (the model name of the processor or GPU), ``threads`` that torch uses on the CPU. Raises BadInput for
+    a device that is not there.
 
     >>> sorted(environment())[:4]
     ['device', 'numpy', 'package', 'python']
     """
+    present(device)
     device = torch.device(device)
     return {
         "python": platform.python_version(),

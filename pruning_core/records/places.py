@@ -8,7 +8,7 @@ import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pruning_core.checks import Place, Text, check
 from pruning_core.errors import BadInput, shown
@@ -43,6 +43,14 @@ def file_bytes(path: str | os.PathLike, largest: int | None = None) -> bytes:
     """The bytes of a regular file; OSError as of :func:`regular_file`."""
     with regular_file(path, largest) as file:
         return file.read()
+
+
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; ValueError where a key stands twice, of which the last one would win unseen."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
 
 
 AWAY = "change to another folder, or give the whole path"

@@ -48,6 +48,10 @@ def check_entries(rows: list[dict], words: str) -> None:
     ...
     pruning_core.errors.BadInput: the accuracy of a row must lie in [0, 100], not 101.0.
     """
+    if strange := [row[UNTAGGED] for row in rows if not isinstance(row.get(UNTAGGED, {}), dict)]:
+        raise BadType(
+            f"{words.format(UNTAGGED)} must map columns to what they hold without tags, not {shown(strange[0])}."
+        )
     runs = [row for row in rows if not row.get("study")]
     for name, constraint in (TEXTS | ENTRIES).items():
         held = [value for row in (rows if name in TEXTS else runs) if (value := row.get(name)) is not None]

@@ -12,9 +12,9 @@ from pruning_core.errors import BadInput, BadType, CorruptFile, PruningError, kn
 from pruning_core.records.files import cache_root, is_checkout, results_root, write_atomically
 from pruning_core.records.hashes import digest
 from pruning_core.records.machine import DIRTY
-from pruning_core.records.places import check_folder, file_bytes
+from pruning_core.records.places import check_folder, each_once, file_bytes
 from pruning_core.records.rows import UNTAGGED, check_entries, is_text
-from pruning_core.version import CHEAP, LONG, source_hash
+from pruning_core.version import CHEAP, LONG, PROFILES, source_hash
 
 if TYPE_CHECKING:
     import pandas
@@ -99,8 +99,8 @@ def read_rows(path: str | os.PathLike) -> list[dict]:
     """
     try:
         content = file_bytes(path, LARGEST)
-        document = json.loads(content.decode("utf-8"), parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:  # broken JSON, broken UTF-8, NaN
+        document = json.loads(content.decode("utf-8"), parse_constant=_no_number, object_pairs_hook=each_once)
+    except (ValueError, RecursionError) as error:  # broken JSON, broken UTF-8, NaN, a key that stands twice
         raise CorruptFile(f"{path} is no record: it is truncated, altered, or of another kind; {_WAY_OUT}.") from error
     except FileNotFoundError as error:
         raise BadInput(f"cannot read the record {path}: {error.strerror}.") from error
@@ -159,7 +159,8 @@ def collect(
     ...     collect([], target=folder)
     []
     """
-    wanted, left_out = set(profiles), set(skip)
+    wanted = {known_name("profile", name, PROFILES) for name in profiles}
+    left_out = set(skip)
     own = results_root() if is_checkout() else cache_root() / "results"
     gathered: dict[str, list[dict]] = {}
     edited: list[Path] = []
@@ -213,6 +214,7 @@ def _collected_name(row: Mapping[str, Any], file: Path) -> str:
     """The name of the file, without its ending, in which a row of the record ``file`` is stored with the book."""
     parts = [str(row[part]) for part in ("model", "data") if row.get(part)]
     name = "-".join(parts or [str(row.get("study") or "studies")]).replace("/", "-").replace(" ", "-")
+    name = f"_{name}" if name.startswith(".") else name  # what begins with a dot is no record to any reader
     try:
         check("name", f"{name}.json", Place())
     except BadInput:

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.checks import Constraint, Flag, Maybe, Real, Several, Whole, check, check_finite, checked, one_form
-from pruning_core.errors import BadInput, BadType, known_name, shown
-from pruning_core.models.calls import like_model
-from pruning_core.models.modes import undisturbed
+from pruning_core.errors import BadInput, BadType, PruningError, known_name, said, shown
+from pruning_core.models.calls import like_model, logits, tried
+from pruning_core.models.modes import to_evaluation, undisturbed
+from pruning_core.models.ready import check_numbers
 from pruning_core.training.first_look import check_labels
 
 
@@ -111,11 +112,14 @@ def attack(
         raise BadInput("an attack needs images and as many labels, at least one.")
     foolbox = _foolbox()
     made = getattr(foolbox.attacks, info.kind)(**options)
+    check_numbers(model)
     check_finite(model)
     inputs, labels = like_model(model, inputs, labels)
     limits = _checked_bounds(bounds, inputs)
     with undisturbed(model), _other_random_states(seed):
-        model.eval().requires_grad_(False)
+        to_evaluation(model)
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
         predicted = _predicted(model, inputs, labels, targeted)
         right = predicted == labels
         if exclude_wrong:
@@ -128,10 +132,12 @@ def attack(
             goal = foolbox.criteria.TargetedMisclassification(torch.full_like(labels, targeted))
         try:
             _, attacked, turned = made(wrapped, inputs, goal, epsilons=list(sizes))
-        except ValueError as error:
-            raise BadInput(f"attack {name!r} cannot be made here: {error}") from error
+        except (PruningError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # of foolbox, or of the network: a tensor that has no gradient
+            raise BadInput(f"attack {name!r} cannot be made here: {said(error)}") from error
         with torch.no_grad():
-            agreement = tuple(_share(model(x).argmax(1) == predicted) for x in attacked)
+            agreement = tuple(_share(tried(model, x).argmax(1) == predicted) for x in attacked)
         distance = tuple(float((x - inputs).flatten(1).norm(dim=1).mean()) for x in attacked)
     return AttackResult(name, sizes, tuple(map(_share, turned)), agreement, distance, _share(right), len(inputs))
 
@@ -199,7 +205,7 @@ def _checked_bounds(bounds, inputs: Tensor) -> tuple[float, float]:
 def _predicted(model: nn.Module, inputs: Tensor, labels: Tensor, targeted: int | None) -> Tensor:
     """The classes that the network takes the images for, (N,)."""
     with torch.no_grad():
-        outputs = model(inputs)
+        outputs = logits(tried(model, inputs))
     check_labels(outputs, labels)
     if not torch.isfinite(outputs).all():
         raise BadInput("the network puts out NaN or infinite values; it cannot be attacked.")

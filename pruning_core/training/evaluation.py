@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_core.checks import Whole, check, checked
-from pruning_core.errors import BadInput, BadType, known_name, shown
+from pruning_core.errors import BadInput, BadType, known_name, named_failures, shown
 from pruning_core.models.calls import like_model, logits, raised, samples, tried
 from pruning_core.models.modes import observing
 from pruning_core.training.first_look import as_split, look
@@ -95,7 +95,8 @@ def _evaluated(
     sizes: list[int] = []
     own, gathers = metric is not None and metric != "accuracy", hasattr(metric, "update")
     if gathers:
-        metric.reset()
+        with named_failures("the metric"):
+            metric.reset()
     for batch in split.batches(batch_size):
         inputs, labels = like_model(model, *batch)
         outputs = forward(model, inputs, precision)
@@ -105,13 +106,16 @@ def _evaluated(
             right, count = hits(logits(outputs), labels, loss, best=5)
             correct, labelled = [*correct, right], labelled + count
         if gathers:
-            metric.update(outputs, labels)
+            with named_failures("the metric"):
+                metric.update(outputs, labels)
         elif own:
-            more.append(float(metric(outputs, labels)) * sizes[-1])
+            with named_failures("the metric"):
+                more.append(float(metric(outputs, labels)) * sizes[-1])
     n = sum(sizes)
     mean, told = float(torch.stack(losses).sum()) / n, None
     if own:
-        told = float(metric.compute()) if gathers else sum(more) / n
+        with named_failures("the metric"):
+            told = float(metric.compute()) if gathers else sum(more) / n
     if not int(labelled):
         return Evaluation(mean, math.nan, n, None, told)
     top1, top5 = (100 * count / int(labelled) for count in torch.stack(correct).sum(0).tolist())
@@ -163,7 +167,7 @@ def forward(model: nn.Module, inputs: Any, precision: str) -> Any:
     """Outputs of ``model``, a tensor in float32 also where half precision or "bfloat16", under autocast, computes it."""
     if precision == "float32":
         return raised(tried(model, inputs))
-    device = next(model.parameters()).device.type
+    device = next((parameter.device.type for parameter in model.parameters()), "cpu")
     with torch.autocast(device, torch.bfloat16):
         outputs = tried(model, inputs)
     return outputs.float() if isinstance(outputs, Tensor) else outputs

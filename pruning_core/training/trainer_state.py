@@ -13,7 +13,7 @@ from pruning_core.errors import BadInput, BadType, shown
 from pruning_core.masks.masks import Masks
 from pruning_core.models.calls import tensors_of
 from pruning_core.models.modes import own_random_numbers
-from pruning_core.records.checkpoints import describe, join_parts, split_parts
+from pruning_core.records.checkpoints import describe, describe_whole, join_parts, split_parts
 from pruning_core.records.rows import Rows
 from pruning_core.training.averaging import WeightAverage
 from pruning_core.training.optimizers import Optimizer, load_optimizer_state, optimizer_state, trained_by
@@ -168,6 +168,7 @@ class TrainerState:
             data = [len(split), describe(inputs), describe(getattr(split, "labels", labels)), augmentation]
         names = "settings learning_rate epochs batch_size loss penalty only precision channels_last seed keep shuffle"
         settings = {name: describe(getattr(self, name)) for name in names.split()}
+        settings |= {name: describe_whole(getattr(self, name)) for name in ("loss", "penalty")}
         if self.metric != "accuracy" or self.steps is not None:
             settings |= {"metric": describe(self.metric), "steps": self.steps}
         settings["average"] = self.average and self.average.factor

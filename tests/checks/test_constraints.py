@@ -1,6 +1,7 @@
 """What counts as a number, a whole number, a name, a collection; and that all else is refused in one clear sentence."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from enum import Enum, IntEnum
 from fractions import Fraction
@@ -21,10 +22,13 @@ from pruning_core.checks import (
     check,
     check_fields,
     check_finite,
+    checked,
     doubles,
     generator_of,
+    present,
 )
 from pruning_core.errors import BadInput, BadType, UnknownName
+from pruning_core.records import environment
 
 
 class Level(IntEnum):
@@ -253,3 +257,21 @@ def test_only_a_generator_of_torch_is_a_source_of_randomness():
     for other in (None, 0, np.random.default_rng(0)):
         with pytest.raises(BadType, match=r"a torch\.Generator is needed"):
             generator_of(other)
+
+
+def test_what_is_wanted_as_a_list_may_be_read_twice_and_what_is_only_read_stays():
+    @checked
+    def twice(rows: list[dict], more: Iterable[dict]) -> tuple[int, int, bool]:
+        return len(rows), len(rows), isinstance(more, list)
+
+    assert twice(({"a": i} for i in range(3)), iter([])) == (3, 3, False)
+    assert twice({"x": {}}.values(), iter([])) == (1, 1, False)
+    with pytest.raises(BadType, match="each of rows"):
+        twice((i for i in range(3)), [])
+
+
+@pytest.mark.parametrize("device", ["hpu", "privateuseone", "meta", "xpu", "vulkan", "lazy"])
+def test_a_device_of_another_package_is_not_there(device):
+    for ask in (present, environment):
+        with pytest.raises(BadInput, match=f"device='{device}' was asked for, but torch cannot use it here"):
+            ask(device)

@@ -82,6 +82,10 @@ X, Y = images(60)
         (lambda: (X, Y, X[:2, :, 1:], Y[:2]), BadInput, "another shape"),
         (lambda: (X, Y, X[:2], Y[:2] + 3), BadInput, "a class that the training labels do not"),
         (lambda: (X * 0, Y), BadInput, "the same everywhere"),
+        (lambda: (torch.tensor(X).to_sparse(), Y), BadType, "the images of 'mine' must be a dense tensor"),
+        (lambda: (X, torch.tensor(Y).to("meta")), BadType, "the labels of 'mine' must be a dense tensor"),
+        (lambda: ([[1.0, 2.0], [1.0]], Y), BadInput, "the images of 'mine' make no array"),
+        (lambda: (X * 1e300, Y), BadInput, "bytes or finite"),
         (17, BadType, "the path of a file or folder, or a function"),
     ],
 )  # fmt: skip
@@ -211,3 +215,8 @@ def test_a_folder_whose_accents_stand_apart_has_one_name(tmp_path, monkeypatch):
     (tmp_path / "cafe\u0301").mkdir()
     assert own.named_data(str(tmp_path / "cafe\u0301")) == "caf\u00e9"
     assert registered == ["caf\u00e9"]
+
+
+def test_images_in_the_half_precision_that_numpy_does_not_know_are_a_data_set():
+    pc.register_data("brief", lambda: (torch.tensor(X / 255.0, dtype=torch.bfloat16), torch.tensor(Y)))
+    assert pc.load_data("brief").score.labels.dtype == torch.int64

@@ -9,6 +9,7 @@ from pruning_core.book import sentences
 from pruning_core.book.sweeps import costs
 from pruning_core.errors import BadInput
 from pruning_core.experiments.intervals import over_seeds, paired_difference
+from pruning_core.plots.catalogue import kept_by
 
 SHARES = [0.5, 0.9]
 ROWS = pd.DataFrame([
@@ -24,6 +25,7 @@ USES = {
     "bars": lambda rows: plots.bars(rows, "method", "accuracy"),
     "evidence": lambda rows: plots.evidence(rows, coloured=["snip"], caption="Two."),
     "mine": lambda rows: plots.evidence(ROWS, rows, coloured=["snip"], caption="Two."),
+    "maps": lambda rows: plots.maps(rows, "sparsity", "seed", "accuracy"),
     "means": lambda rows: sentences.means(rows, "asked"),
     "gaps": lambda rows: sentences.gaps(rows, "snip", "random"),
     "over seeds": lambda rows: over_seeds(rows, ["method"], "accuracy"),
@@ -100,3 +102,32 @@ def test_names_that_look_like_formulas_and_are_none_are_drawn_as_they_are(name, 
 def test_infinite_values_have_no_mean(use):
     with pytest.raises(BadInput, match="must hold finite numbers"):
         USES[use](ROWS.assign(accuracy=float("inf")))
+
+
+NAMED = ("chart", "panels", "against sparsity", "bars", "maps", "kept by")
+
+
+@pytest.mark.parametrize("use", NAMED)
+@pytest.mark.parametrize("value", [["snip"], {"snip": 1}, np.ones(2)], ids=["list", "dict", "array"])
+def test_a_column_of_lists_names_no_curve(value, use):
+    column = "seed" if use == "panels" else "method"
+    rows = ROWS.assign(**{column: pd.Series([value] * len(ROWS))}, panel="one", place="a", kept=0.5)
+    with pytest.raises(BadInput, match=f"the column '{column}' must hold names or numbers, not"):
+        (USES | {"kept by": lambda rows: kept_by(rows, method="snip")})[use](rows)
+
+
+@pytest.mark.parametrize("column", ["sparsity", "seed"])
+def test_places_of_a_map_and_sparsities_are_numbers(column):
+    rows = ROWS.assign(**{column: ROWS[column].astype(str)})
+    with pytest.raises(BadInput, match=f"the column '{column}' must hold numbers"):
+        USES["maps"](rows)
+    if column == "sparsity":
+        with pytest.raises(BadInput, match="the column 'sparsity' must hold numbers"):
+            USES["against sparsity"](rows)
+
+
+def test_a_map_without_a_value_is_refused():
+    with pytest.raises(BadInput, match="there is no row of 'random' to draw"):
+        USES["maps"](ROWS.assign(accuracy=ROWS["accuracy"].where(ROWS["method"] == "snip")))
+    with pytest.raises(BadInput, match="must hold finite numbers"):
+        USES["maps"](ROWS.assign(accuracy=np.inf))

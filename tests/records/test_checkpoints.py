@@ -1,15 +1,29 @@
 """One file of tensors and JSON: what goes in comes out, and every alteration is noticed."""
 
+import copy
 import functools
 import os
 import random
+from enum import Enum
+from fractions import Fraction
 
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
 from pruning_core.errors import BadInput, BadType, CorruptFile
-from pruning_core.records.checkpoints import describe, load_tensors, refuse_foreign, save_tensors
+from pruning_core.records import checkpoints
+from pruning_core.records.checkpoints import (
+    STORED,
+    describe,
+    describe_whole,
+    load_tensors,
+    refuse_foreign,
+    save_tensors,
+)
+from pruning_core.training import fit
 from pruning_core.training.optimizers import Optimizer
 
 
@@ -107,7 +121,41 @@ def test_what_cannot_be_read_or_stored_is_refused(tmp_path):
         save_tensors(tmp_path / "x", {"a": 3})  # type: ignore[dict-item]
     with pytest.raises(BadType, match="dense"):
         save_tensors(tmp_path / "x", {"a": torch.eye(3).to_sparse()})
+    for unknown in (torch.complex128, torch.complex32, torch.bits8, torch.float8_e8m0fnu):
+        with pytest.raises(BadType, match=f"a holds {unknown}, which a safetensors file cannot hold"):
+            save_tensors(tmp_path / "x", {"a": torch.empty(2, dtype=unknown)})
+    with pytest.raises(BadType, match="a is nested"):
+        save_tensors(tmp_path / "x", {"a": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])})
+    for name in ("__metadata__", "\ud800"):
+        with pytest.raises(BadInput, match=r"__metadata__|half of a letter"):
+            save_tensors(tmp_path / "x", {name: torch.ones(1)})
+    deep: dict = {}
+    for _ in range(100_000):
+        deep = {"a": deep}
+    with pytest.raises(BadType, match="JSON"):
+        save_tensors(tmp_path / "x", {}, deep)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("where", ["info", "header"])
+def test_a_key_that_stands_twice_is_no_file_of_ours(where, tmp_path):
+    info = '{"kind": "masks", "kind": "network"}' if where == "info" else "{}"
+    checksum = checkpoints._digest({}, info)
+    safe = safetensors.torch.save({}, {"format": checkpoints.FORMAT, "info": info, "sha256": checksum})
+    if where == "header":
+        header = safe[8:].rstrip().replace(b'"format"', b'"sha256": "", "format"', 1)
+        safe = len(header).to_bytes(8, "little") + header
+    (tmp_path / "x").write_bytes(safe)
+    with pytest.raises(CorruptFile, match=r"no JSON object|header is truncated or damaged"):
+        load_tensors(tmp_path / "x")
+
+
+@pytest.mark.parametrize("kind", sorted(STORED, key=str))
+def test_what_can_be_saved_comes_back_as_it_was(kind, tmp_path):
+    tensor = torch.arange(3).to(kind)
+    save_tensors(tmp_path / "x", {"a": tensor})
+    found = load_tensors(tmp_path / "x")[0]["a"]
+    assert found.dtype == kind and torch.equal(found.to(torch.complex64), tensor.to(torch.complex64))
 
 
 def test_a_failed_write_leaves_the_old_file(saved, monkeypatch):
@@ -127,6 +175,26 @@ def scaled(strength):
     return lambda model: strength * sum(p.abs().sum() for p in model.parameters())
 
 
+class Side(Enum):
+    LEFT, RIGHT = 1, 2
+
+
+def recursive(step):
+    def power(n):
+        return power(n - step) if n > 0 else 0
+
+    return power
+
+
+def later(step):
+    def read():
+        return missing + step
+
+    if not step:
+        missing = 1
+    return read
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -137,10 +205,25 @@ def scaled(strength):
         (functools.partial(max, 1), functools.partial(max, 2)),
         ({"a": (1, 2)}, {"a": (1, 3)}),
         (nn.Linear(2, 2), nn.Linear(2, 2)),
+        (np.int64(1), np.int64(2)),
+        (np.float32(0.5), np.float32(0.25)),
+        (np.arange(3), np.arange(3) + 1),
+        (np.array(["a", None]), np.array(["a", "b"])),
+        ({1, 2}, {1, 3}),
+        (Side.LEFT, Side.RIGHT),
+        (torch.float32, torch.float64),
+        (Fraction(1, 2), Fraction(1, 3)),
+        (scaled(np.float32(0.1)), scaled(np.float32(0.2))),
+        (torch.eye(2).to_sparse(), 2 * torch.eye(2).to_sparse()),
+        (torch.ones(2, device="meta"), torch.ones(3, device="meta")),
+        (torch.tensor([1j]).conj(), torch.tensor([1j])),
+        (recursive(1), recursive(2)),
+        (later(1), later(2)),
+        (float("nan"), 1.0),
     ],
 )
 def test_descriptions_differ_where_settings_do(one, other):
-    import copy
+
     import json
 
     assert describe(one) != describe(other)
@@ -151,3 +234,26 @@ def test_a_foreign_run_is_refused_by_naming_what_differs():
     refuse_foreign("here", {"seed": 1, "data": [1]}, {"seed": 1, "data": [1]})
     with pytest.raises(BadInput, match=r"here belongs to another run \(it differs in epochs, seed\)"):
         refuse_foreign("here", {"seed": 1}, {"seed": 2, "epochs": 3})
+
+
+class Focal:
+    """A loss of one's own, an object of a plain class."""
+
+    def __init__(self, gamma):
+        self.gamma, self.me = gamma, self
+
+    def __call__(self, outputs, labels):
+        return self.gamma * nn.functional.cross_entropy(outputs, labels)
+
+
+def test_a_checkpoint_of_another_strength_of_ones_own_loss_is_another_run(tmp_path):
+    batches, network = [(torch.ones(4, 2), torch.arange(4) % 2)], nn.Linear(2, 2)
+
+    def run(loss, epochs=1):
+        return fit(copy.deepcopy(network), batches, epochs=epochs, loss=loss, checkpoint=tmp_path / "c", progress=False)
+
+    first = run(Focal(2.0))
+    assert run(Focal(2.0)) == first
+    with pytest.raises(BadInput, match=r"belongs to another run \(it differs in loss\)"):
+        run(Focal(3.0))
+    assert describe_whole(Focal(2.0)) == {"type": "Focal", "gamma": 2.0, "me": "what holds it"}

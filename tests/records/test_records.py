@@ -199,6 +199,37 @@ def test_foreign_files_are_refused(tmp_path, content):
         records.load(tmp_path)
 
 
+TWICE = [
+    '[{"accuracy": 1, "accuracy": 99}]',
+    '[], "rows": [{"a": 99}]',
+    '[{"curve": {"a": 0, "a": 1}, "accuracy": 99}]',
+]
+
+
+@pytest.mark.parametrize("rows", TWICE)
+def test_a_key_that_stands_twice_is_no_record_although_the_checksum_fits_the_last_one(rows, tmp_path):
+    checksum = hashes.digest(json.loads(f'{{"rows": {rows}}}')["rows"])
+    (tmp_path / "r.json").write_text(f'{{"format": "{table.FORMAT}", "sha256": "{checksum}", "rows": {rows}}}')
+    with pytest.raises(CorruptFile, match=r"r\.json"):
+        records.read_rows(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize("untagged", [5, "label", ["label"], None])
+def test_what_tags_stand_for_is_a_mapping(untagged, tmp_path):
+    with pytest.raises(BadType, match="the untagged of a row must map columns"):
+        records.write_rows(tmp_path / "r.json", [{"experiment": "a", "untagged": untagged}])
+    rows = [{"experiment": "a", "untagged": untagged}]
+    document = {"format": table.FORMAT, "sha256": hashes.digest(rows), "rows": rows}
+    (tmp_path / "r.json").write_text(json.dumps(document))
+    with pytest.raises(CorruptFile, match="its untagged must map columns"):
+        records.read_rows(tmp_path / "r.json")
+
+
+def test_rows_of_a_generator_are_all_stored(tmp_path):
+    records.write_rows(tmp_path / "r.json", ({"seed": seed} for seed in range(3)))
+    assert [row["seed"] for row in records.read_rows(tmp_path / "r.json")] == [0, 1, 2]
+
+
 def test_load_reads_filters_and_fills(tmp_path):
     records.write_rows(tmp_path / "one" / "r.json", ROWS)
     records.write_rows(tmp_path / "two" / "s.json", [{"experiment": "b", "seed": 0, "accuracy": 50.0}])
@@ -390,6 +421,19 @@ def test_stored_rows_that_cannot_be_read_stop_collect_before_anything_is_written
     with pytest.raises(BadInput, match=r"b-digits\.json"):
         records.collect(target=target)
     assert os.listdir(target) == ["b-digits.json"]
+
+
+@pytest.mark.parametrize("model", [".mine", ".."])
+def test_what_is_collected_is_found_again_whatever_its_name(model, empty_cache, tmp_path):
+    _record(empty_cache / "records", "aaaa", profile="standard", model=model, data="digits", accuracy=90.0)
+    (path,) = records.collect(target=tmp_path / "results")
+    assert records.load(tmp_path / "results")["model"].tolist() == [model], path
+
+
+def test_collect_takes_profiles_that_there_are(empty_cache, tmp_path):
+    with pytest.raises(UnknownName, match="did you mean 'standard'"):
+        records.collect(["standrad"], target=tmp_path / "results")
+    assert not (tmp_path / "results").exists()
 
 
 def test_collected_rows_need_a_folder(empty_cache, tmp_path):

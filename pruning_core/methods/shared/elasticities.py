@@ -29,6 +29,7 @@ from pruning_core.methods.base import Method, View, weight_rows
 from pruning_core.methods.shared.objective import OfClasses
 from pruning_core.models.calls import like_model, raised, samples, tried
 from pruning_core.models.modes import evaluating
+from pruning_core.models.ready import check_values
 from pruning_core.training.losses import loss_value
 
 LOSSES = ("training", "nll_logits")
@@ -70,8 +71,11 @@ def loss_gradients(
     >>> gradients["weight"], loss
     (tensor([[2.]]), 1.0)
     """
+    check_values(model)
     known = dict(model.named_parameters(remove_duplicate=False))
     parameters = {name: known[known_name("parameter", name, known)] for name in names}
+    if not parameters:
+        raise BadInput("names is empty: there is no parameter to take a gradient by.")
     wanted = [parameter.requires_grad for parameter in parameters.values()]
     try:
         for parameter in parameters.values():
@@ -143,8 +147,9 @@ def weight_elasticities(model: nn.Module, gradients: Mapping[str, Tensor], loss:
     >>> weight_elasticities(network, {"weight": torch.tensor([[3.0, 1.0]])}, 2.0)["weight"].round(decimals=2)
     tensor([[1.5000, 1.0000]])
     """
+    known = dict(model.named_parameters(remove_duplicate=False))
     return {
-        name: (raised(model.get_parameter(name).detach()) * gradient / (loss + SMALL or SMALL)).abs()
+        name: (raised(known[known_name("parameter", name, known)].detach()) * gradient / (loss + SMALL or SMALL)).abs()
         for name, gradient in gradients.items()
     }
 

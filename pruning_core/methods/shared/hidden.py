@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pruning_core.errors import BadInput, BadType
 from pruning_core.methods.base import along
+from pruning_core.models.ready import check_numbers
 
 ACTIVATIONS = ("sum", "absolute", "norm")
 
@@ -45,6 +46,7 @@ class Hidden:
     def of(cls, hidden: Tensor | Callable[[], Iterable[Tensor]], consume: Tensor | nn.Module) -> Self:
         """Of plain maps (samples, hidden, ...), or a function that gives them in chunks, and weights (outputs, hidden)."""
         layer = consume if isinstance(consume, nn.Module) else _linear(consume)
+        check_numbers(layer)
         chunks: Any = (lambda: (hidden,)) if isinstance(hidden, Tensor) else hidden
         if not callable(chunks):
             raise BadType(f"hidden maps are a tensor, or a function that gives chunks, not {type(hidden).__name__}.")

@@ -17,10 +17,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pruning_core.checks import Real, check, checked
+from pruning_core.checks import Floats, Real, check, checked
 from pruning_core.errors import BadInput, Unprunable, known_name
 from pruning_core.methods.shared.reading import unfolded
 from pruning_core.models.calls import raised
+from pruning_core.models.ready import check_shapes
 
 # The zero test of the official code, in whatever precision: below this an output counts as switched off.
 SMALLEST_OUTPUT = 1.1920929e-07
@@ -72,6 +73,8 @@ class RunningSensitivity:
             )
         if kernel == "sum" and reduce != "max":
             raise BadInput("shares are summed over the kernel before a maximum, so kernel='sum' needs reduce='max'.")
+        check_shapes(layer)
+        check("the weight of the layer", layer.weight.detach(), Floats())
         self.layer, self.reduce, self.kernel = layer, reduce, kernel
         weight = raised(layer.weight.detach())  # in half precision one over a small output overflows
         self.rows = weight.flatten(1)

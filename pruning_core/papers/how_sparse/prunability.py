@@ -1,6 +1,5 @@
 """How sparse can *your* network be pruned? The predicted limit of Zhang et al. 2024 beside the measured one."""
 
-import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -10,10 +9,12 @@ import torch
 from torch import nn
 
 from pruning_core.checks import Real, Whole, check, checked
-from pruning_core.errors import BadInput
+from pruning_core.errors import BadInput, known_name
 from pruning_core.masks.masks import Masks
 from pruning_core.masks.sites import Scope, find_sites
 from pruning_core.models.calls import like_model, samples, tried
+from pruning_core.models.modes import copied
+from pruning_core.models.ready import check_numbers, check_open
 from pruning_core.papers.how_sparse.curvature.batches import Batches, Loss, batch_losses, loss_tolerance, pairs
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian, LivingHessian
 from pruning_core.papers.how_sparse.curvature.measures import Spectrum, null_row_share, spectrum
@@ -180,8 +181,15 @@ def magnitude_curve(
     >>> list(magnitude_curve(network, batches, ["weight"], points=3, progress=False).columns)
     ['removed', 'loss', 'accuracy']
     """
+    check_numbers(model)
+    check_open(model)
+    known = dict(model.named_parameters(remove_duplicate=False))
+    for name in names:
+        known_name("parameter", name, known)
+    if not names:
+        raise BadInput("names is empty: there is no parameter to cut.")
     held = list(pairs(batches, model))
-    pruned = copy.deepcopy(model)
+    pruned = copied(model)
     parameters = [pruned.get_parameter(name) for name in names]
     sizes = [parameter.numel() for parameter in parameters]
     dense = torch.cat([parameter.flatten() for parameter in parameters])

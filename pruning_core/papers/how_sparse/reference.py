@@ -1,7 +1,6 @@
 """The limit as the official code of Zhang et al. (2024) computes it, its accidents included: a density on a grid, distances
 rounded to whole numbers, one weight that is removed at a fraction of 0. The book's own way is ``predict_limit``."""
 
-import copy
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,6 +11,8 @@ from torch import Tensor, nn
 from pruning_core.checks import DOUBLE, Real, Whole, check, checked, doubles
 from pruning_core.errors import BadInput, BadType
 from pruning_core.masks.masks import Masks
+from pruning_core.models.modes import copied
+from pruning_core.models.ready import check_numbers
 from pruning_core.papers.how_sparse.curvature.batches import Batches, Loss, batch_losses, loss_tolerance, pairs
 from pruning_core.papers.how_sparse.curvature.hessian import Hessian
 from pruning_core.papers.how_sparse.curvature.lanczos import lanczos, quadrature, rademacher
@@ -54,8 +55,9 @@ def reference_limit(
     """
     for name, value in (("steps", steps), ("probes", probes), ("points", points)):
         check(name, value, Whole(at_least=1))
+    check_numbers(model)
     held = list(pairs(batches, model))
-    analysed = copy.deepcopy(model)
+    analysed = copied(model)
     first = reference_magnitude_mask(model, 0.0).masks
     first.apply_(analysed)
     epsilon = loss_tolerance(batch_losses(analysed, held, loss))

@@ -9,7 +9,6 @@ three; what is called validation then are training images. The network is built 
 place of ``set_dataset_path``.
 """
 
-import copy
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -39,6 +38,7 @@ from pruning_core.methods.ucs import UniformChannelScaling
 from pruning_core.models.build import MODELS, build_model
 from pruning_core.models.cost import count_macs, count_parameters
 from pruning_core.models.layers.norms import SigmoidBatchNorm2d, is_official
+from pruning_core.models.modes import copied
 from pruning_core.pruning import prune_step
 from pruning_core.training.evaluation import evaluate
 from pruning_core.training.fit import fit
@@ -174,7 +174,7 @@ def from_official(model: nn.Module) -> nn.Module:
       (0): Linear(in_features=2, out_features=2, bias=True)
     )
     """
-    found = copy.deepcopy(model)
+    found = copied(model)
     for name, module in list(found.named_modules()):
         if is_official(module):
             found.set_submodule(name, SigmoidBatchNorm2d.from_official(module))

@@ -13,7 +13,6 @@ difference z (bias included) the error grows, from layer to layer, by the *cance
 A ReLU keeps relative errors as they are while they are below 1: signs are then right. Above 1 the chain promises nothing.
 """
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +25,7 @@ from pruning_core.checks import Floats, check, checked
 from pruning_core.errors import BadInput, Unprunable, known_name
 from pruning_core.methods.shared.sensitivities import PROBABILITY, sensitivity
 from pruning_core.models.activations import layer_inputs
+from pruning_core.models.modes import copied
 
 RULES = ("sipp_random", "l1_sampling", "l2_sampling", "uniform")
 
@@ -207,7 +207,7 @@ def guarantee_table(
         raise Unprunable(f"{type(model).__name__} has no linear layer.")
     outputs = sum(layer.out_features for layer in layers.values())
     generator = torch.Generator().manual_seed(seed)
-    pruned = copy.deepcopy(model)
+    pruned = copied(model)
     seen = next(layer_inputs(model, layers, [(points,)]))
     rows = []
     for name, layer in layers.items():

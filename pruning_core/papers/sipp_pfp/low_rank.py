@@ -1,6 +1,5 @@
 """Low rank in place of pruning: the truncated singular value decomposition, a baseline. It has no mask, so it is no method."""
 
-import copy
 from typing import Any
 
 import torch
@@ -8,6 +7,7 @@ from torch import nn
 
 from pruning_core.checks import Real, check
 from pruning_core.errors import Unprunable
+from pruning_core.models.modes import copied
 
 
 def low_rank(model: nn.Module, sparsity: float) -> tuple[nn.Module, dict[str, int]]:
@@ -19,7 +19,7 @@ def low_rank(model: nn.Module, sparsity: float) -> tuple[nn.Module, dict[str, in
     is no layer to decompose.
     """
     sparsity = check("sparsity", sparsity, Real(at_least=0, below=1))
-    smaller = copy.deepcopy(model)
+    smaller = copied(model)
     ranks = {}
     for name, module in list(smaller.named_modules()):
         parent, _, child = name.rpartition(".")

@@ -15,8 +15,9 @@ from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
 
 from pruning_core.checks import Real, checked
 from pruning_core.errors import BadInput
-from pruning_core.models.calls import like_model, tried
+from pruning_core.models.calls import like_model, logits, tried
 from pruning_core.models.modes import evaluating, observing
+from pruning_core.models.ready import check_numbers, check_open
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
 BITS_A_WEIGHT, BITS_A_ROW = 34, 2
@@ -37,6 +38,7 @@ def reference_flops(model: nn.Module, example: Tensor, *, reference: bool = Fals
     """
     if not isinstance(example, Tensor) or example.dim() < 2 or len(example) == 0:
         raise BadInput("FLOPs need an example input with its batch dimension.")
+    check_open(model)
     total = 0
 
     def count(module: nn.Module, inputs: tuple, output: Any) -> None:
@@ -71,10 +73,11 @@ def compressed_bits(model: nn.Module) -> int:
     >>> compressed_bits(nn.Linear(10, 5, bias=False))
     1712
     """
+    check_numbers(model)
     bits = 0
     for name, parameter in model.named_parameters():
         if name.endswith("weight"):
-            smaller = min(len(parameter), parameter[0].numel()) if parameter.dim() > 1 else 1
+            smaller = min(len(parameter), math.prod(parameter.shape[1:])) if parameter.dim() > 1 else 1
             bits += BITS_A_WEIGHT * int(torch.count_nonzero(parameter)) + BITS_A_ROW * (smaller + 1)
     return bits
 
@@ -132,7 +135,7 @@ def _slopes(model: nn.Module, inputs: Tensor) -> Tensor:
         raise BadInput("saliency maps need floating-point images (N, C, H, W), at least one.")
     images = like_model(model, inputs.detach().clone(), inputs)[0].requires_grad_(True)
     with evaluating(model), torch.enable_grad():
-        top = model(images).max(1).values.sum()
+        top = logits(tried(model, images)).max(1).values.sum()
         (gradient,) = torch.autograd.grad(top, images)
     return gradient
 

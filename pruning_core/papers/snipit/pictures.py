@@ -9,6 +9,7 @@ from pruning_core.checks import Whole, checked
 from pruning_core.errors import BadInput
 from pruning_core.experiments.observers import watched_weights
 from pruning_core.methods.shared.elasticities import loss_gradients, weight_elasticities
+from pruning_core.models.calls import logits, tried
 from pruning_core.models.modes import evaluating
 from pruning_core.papers.snipit.counts import saliency_picture
 from pruning_core.training.losses import Loss
@@ -52,7 +53,7 @@ def confusion_picture(model: nn.Module, inputs: Tensor, labels: Tensor, classes:
     """
     place = next(model.parameters()).device
     with evaluating(model), torch.no_grad():
-        found = model(inputs.to(place)).argmax(1).cpu()
+        found = logits(tried(model, inputs.to(place))).argmax(1).cpu()
     counts = torch.bincount(labels.cpu() * classes + found, minlength=classes**2).view(1, classes, classes)
     return (1 - counts / (len(labels) / classes)).clamp(0, 1)
 
